@@ -1,0 +1,1 @@
+"""What an adapter is, where it is found, and how it comes to be."""

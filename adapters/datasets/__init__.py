@@ -1,0 +1,1 @@
+"""The identity data, English and Swedish, as JSON lines beside this file."""

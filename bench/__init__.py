@@ -1,0 +1,1 @@
+"""Load generation, scenarios and reports. Speaks HTTP to a server and knows none of its code."""

@@ -1,0 +1,1 @@
+"""What runs a base model with its adapters, behind one protocol (`base.Engine`)."""

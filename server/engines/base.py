@@ -1,0 +1,126 @@
+"""The protocol every engine keeps, what it reports of itself, and the errors it may raise."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from adapters.manifest import Adapter
+from server.request import Delta, GenerationRequest
+
+Tier = Literal["device", "host", "disk"]
+
+
+class EngineError(RuntimeError):
+    """The engine failed at this request, or as a whole; its message is safe to show."""
+
+
+class EngineBusyError(EngineError):
+    """The queue is full. `retry_after` is an estimate in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EngineDeadError(EngineError):
+    """The engine stopped and will not come back in this process."""
+
+
+class AdapterRefusedError(EngineError):
+    """An adapter cannot be loaded: the message says why, and nothing changed."""
+
+
+class UnsupportedRequestError(EngineError):
+    """The request asks for something that this engine does not do. `param` is the request's field."""
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What never changes while an engine runs."""
+
+    name: str
+    """`embedded` or `vllm`."""
+    base_digest: str
+    context: int
+    """Most tokens of prompt and answer together."""
+    vocabulary: int
+    blends: bool
+    """Whether a request may weigh several adapters."""
+    max_adapters: int
+    """Adapters that can be resident at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    """A snapshot, cheap enough to take for every scrape and health check."""
+
+    alive: bool
+    progress: float
+    """Seconds since the engine last completed a step or was idle; large means it hangs."""
+    running: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Adapter digest (empty: base) → requests being worked on."""
+    waiting: Mapping[str, int] = field(default_factory=dict[str, int])
+    kv_tokens: int = 0
+    """Tokens whose keys and values are held, cached prefixes included."""
+    kv_capacity: int = 0
+    """Tokens that fit the KV budget."""
+    kv_cached: int = 0
+    """Of `kv_tokens`, those held for reuse alone; freed on demand."""
+    prefix_queries: int = 0
+    """Prompt tokens looked up in the prefix cache, since start."""
+    prefix_hits: int = 0
+    """Prompt tokens found there, since start."""
+    preemptions: int = 0
+    """Running requests put back for want of KV memory, since start."""
+    resident: Mapping[str, Tier] = field(default_factory=dict[str, Tier])
+    """Adapter digest → where its weights are."""
+
+
+class StepObserver(Protocol):
+    """Told of every step of the engine's loop, from the engine's thread."""
+
+    def step(self, seconds: float, batch: int) -> None:
+        """One step took `seconds` and worked on `batch` requests."""
+        ...
+
+
+class Engine(Protocol):
+    """One base model with adapters, batching whatever it is given."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What never changes; available before `start`."""
+        ...
+
+    async def start(self) -> None:
+        """Load the base and be ready to generate."""
+        ...
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[Delta]:
+        """Admit `request` and yield its deltas; closing or cancelling the iterator aborts the work.
+
+        Raises `EngineBusyError`, `EngineDeadError`, `UnsupportedRequestError` on the first `anext`.
+        """
+        ...
+
+    async def load(self, adapter: Adapter) -> None:
+        """Make `adapter` resident and probe it; on `AdapterRefusedError` nothing has changed. Idempotent."""
+        ...
+
+    async def unload(self, digest: str) -> None:
+        """Wait until no request uses `digest`, then truly remove it. New requests for it are refused."""
+        ...
+
+    def state(self) -> EngineState:
+        """A snapshot; callable from any thread, never blocks on the model."""
+        ...
+
+    async def close(self) -> None:
+        """Abort what runs and release everything. Idempotent."""
+        ...
