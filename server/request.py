@@ -80,7 +80,7 @@ class GenerationRequest:
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
-    """One token's log probability after penalties and bias, before temperature and truncation (natural log)."""
+    """One token with its log probability: log-softmax (natural log) of the model's own logits."""
 
     token_id: int
     logprob: float
