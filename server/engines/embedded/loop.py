@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from server.engines.base import EngineDeadError, EngineError, EngineState, StepObserver
 from server.engines.embedded.runner import DecodeRow, Runner
-from server.engines.embedded.sampler import Choice, LogitsError, Sampler, SamplerState
+from server.engines.embedded.sampler import BadLogitsError, Choice, Sampler, SamplerState
 from server.engines.embedded.scheduler import Scheduler
 from server.engines.embedded.step import Chunk, Step
 from server.engines.embedded.step import Sequence as Running
@@ -233,7 +233,7 @@ class StepLoop:
             return batch
         try:
             choices = self._sampler.sample(logits, [self._states[s.request.request_id] for s in sequences])
-        except LogitsError as error:
+        except BadLogitsError as error:
             sequences, choices = self._drop_broken(sequences, logits, error.rows, batch)
         for sequence, choice in zip(sequences, choices, strict=True):
             batch.append((sequence.request.request_id, self._append(sequence, choice)))
