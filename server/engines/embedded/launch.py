@@ -1,4 +1,4 @@
-"""Puts the embedded engine together: the graph of a base, the plan of its memory, the runner of its device."""
+"""Puts the embedded engine together: a base's graph, the plan of its memory, the runner of its device."""
 
 from __future__ import annotations
 
