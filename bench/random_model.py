@@ -2,7 +2,9 @@
 
     python -m bench.random_model models/random --preset 28m --adapters en:8,sv:8
 
-Adapters go to folders beside the model's: models/random-en, models/random-sv. What comes out says nothing; it has the shape, size and cost of a real model.
+Adapters go to folders beside the model's: models/random-en, models/random-sv.
+
+What comes out says nothing; it has the shape, size and cost of a real model.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ DTYPES = {
 }
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
-    "{{ message['content'] }}{{ eos_token }}{% else %}[INST]{{ message['content'] }}[/INST]{% endif %}{% endfor %}"
+    "{{ message['content'] }}{{ eos_token }}{% else %}[INST]{{ message['content'] }}[/INST]{% endif %}"
+    "{% endfor %}"
 )
 
 

@@ -75,7 +75,6 @@ def prepare(
         raise ValueError(f"quantize {quantize!r} is unknown; one of: none, {', '.join(BITS)}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]*", base_digest):
         raise ValueError(f"base_digest {base_digest!r} cannot name a folder")
-    method = cast("Quantize", quantize)
     config = read_config(model_dir)
     parent = graphs_dir / base_digest.replace(":", "-")
     target = parent / f"{variant}-{dtype}-{quantize}-{BUILDER_VERSION}"
@@ -84,7 +83,7 @@ def prepare(
         parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(parent)
         _build(model_dir, target, wanted, progress, config)
-    return BuiltGraph(target, config, variant, dtype, method)
+    return BuiltGraph(target, config, variant, dtype, quantize)
 
 
 def _build(

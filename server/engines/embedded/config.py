@@ -126,7 +126,7 @@ def _refuse(raw: Mapping[str, object]) -> None:
     if raw.get("auto_map"):
         raise UnsupportedModelError("auto_map asks for code from the checkpoint, which is never run")
     family = raw.get("model_type")
-    if family not in ARCHITECTURES:
+    if not isinstance(family, str) or family not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"model_type {family!r} is not supported; supported: {', '.join(ARCHITECTURES)}"
         )

@@ -35,7 +35,7 @@ from typing import Literal
 import numpy as np
 
 from server.engines.embedded.config import ModelConfig
-from server.engines.embedded.plan import MICROSOFT, ONNX_TYPES, GraphPlan, TensorSpec
+from server.engines.embedded.plan import MICROSOFT, ONNX_TYPES, Attribute, GraphPlan, TensorSpec
 from server.engines.embedded.quantize import (
     BITS,
     BLOCK,
@@ -147,14 +147,16 @@ class _Decoder:
             TensorSpec(f"{name}.packed", np.dtype(np.uint8), packed_shape(out, features, bits)),
             TensorSpec(f"{name}.scales", np.dtype(self.float), (out, block_count(features))),
         ]
-        attributes: dict[str, object] = {"K": features, "N": out, "bits": bits, "block_size": BLOCK}
+        attributes: dict[str, Attribute] = {"K": features, "N": out, "bits": bits, "block_size": BLOCK}
         if self.variant == "prim":
             shape = zero_points_shape(out, features, bits)
             specs.append(TensorSpec(f"{name}.zero_points", np.dtype(np.uint8), shape))
         else:
             attributes["accuracy_level"] = 4
         graph.quantized(specs, sources, outs, features, bits)
-        return graph.op("MatMulNBits", [x, *(spec.name for spec in specs)], domain=MICROSOFT, **attributes)
+        return graph.op(
+            "MatMulNBits", [x, *(spec.name for spec in specs)], (), domain=MICROSOFT, **attributes
+        )
 
     def _norm(self, name: str, residual: str, update: str) -> tuple[str, str]:
         """(RMS norm of residual + update, residual + update); no update where there is none yet."""
@@ -224,7 +226,7 @@ class _Decoder:
         config = self.config
         inputs = [qkv, "", "", f"past_k.{layer}", f"past_v.{layer}", "seqlens_k", "total_length", *rotary]
         outputs = [f"attended.{layer}", f"present_k.{layer}", f"present_v.{layer}"]
-        attributes: dict[str, object] = {"num_heads": config.heads, "kv_num_heads": config.kv_heads}
+        attributes: dict[str, Attribute] = {"num_heads": config.heads, "kv_num_heads": config.kv_heads}
         attributes |= {"scale": config.head_dim**-0.5, "do_rotary": 1, "rotary_interleaved": 0}
         if config.sliding_window is not None:
             attributes["local_window_size"] = config.sliding_window

@@ -56,7 +56,7 @@ class Pack:
         return sum(array.nbytes for array in self.arrays.values())
 
     def masks(self, voices: Sequence[Voice]) -> dict[str, Floats]:
-        """Group → [len(voices), 1, width], for groups that have columns. The pack has to hold every digest."""
+        """Group → [len(voices), 1, width], for groups with columns. The pack has to hold every digest."""
         if len(self._voices) > MAX_VOICES:
             self._voices.clear()
         rows = [self._voices.get(voice, -1) for voice in voices]

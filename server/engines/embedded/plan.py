@@ -13,6 +13,7 @@ from server.engines.embedded.checkpoint import Checkpoint
 from server.engines.embedded.quantize import quantize_rows
 
 Array = NDArray[np.generic]
+Attribute = int | float | list[int]
 Fill = Callable[[Checkpoint, Sequence[Array]], None]
 """Writes the arrays of one `Weight`, given in its order and shapes, from the checkpoint."""
 
@@ -76,12 +77,14 @@ class GraphPlan:
         outputs: Sequence[str] = (),
         *,
         domain: str = "",
-        **attributes: object,
+        **attributes: Attribute,
     ) -> str:
         """Add a node; the name of its first output."""
         name = f"{kind}_{len(self.nodes)}"
         outputs = outputs or (f"{name}_out",)
-        self.nodes.append(helper.make_node(kind, inputs, outputs, name=name, domain=domain, **attributes))
+        node = helper.make_node(kind, inputs, outputs, name=name, domain=domain)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.nodes.append(node)
         return outputs[0]
 
     def split(self, tensor: str, sizes: Sequence[int]) -> list[str]:
@@ -161,7 +164,7 @@ class GraphPlan:
         features: int,
         bits: int,
     ) -> None:
-        """Checkpoint matrices [out, in] below each other: packed weights, scales and, if asked, zero points."""
+        """Checkpoint matrices [out, in] below each other: packed weights, scales, zero points if asked."""
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
             offset = 0

@@ -43,16 +43,16 @@ class Rope:
     def frequencies(self, head_dim: int) -> NDArray[np.float32]:
         """Radians per position, [head_dim / 2]."""
         exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
-        plain = np.float32(1.0) / np.power(np.float32(self.theta), exponents)
+        plain = (1.0 / np.power(np.float32(self.theta), exponents)).astype(np.float32)
         if self.llama3 is not None:
             return _stretch(plain, self.llama3)
-        return plain / np.float32(self.linear_factor)
+        return (plain / self.linear_factor).astype(np.float32)
 
 
 def _stretch(plain: NDArray[np.float32], scaling: Llama3Scaling) -> NDArray[np.float32]:
-    wavelength: NDArray[np.float32] = 2.0 * math.pi / plain
+    wavelength = 2.0 * math.pi / plain.astype(np.float64)
     low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
-    blend: NDArray[np.float32] = (scaling.original_context / wavelength - low) / (high - low)
+    blend = (scaling.original_context / wavelength - low) / (high - low)
     between = (1.0 - blend) * plain / scaling.factor + blend * plain
     kept = np.where(wavelength < scaling.original_context / high, plain, between)
     stretched = np.where(wavelength > scaling.original_context / low, plain / scaling.factor, kept)
