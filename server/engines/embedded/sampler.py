@@ -59,7 +59,7 @@ class SamplerState:
         for token in sampling.logit_bias:
             if not 0 <= token < vocabulary:
                 raise ValueError(
-                    f"logit_bias names token {token}; the vocabulary has ids 0 to {vocabulary - 1}, so leave it out"
+                    f"logit_bias names token {token}; ids go from 0 to {vocabulary - 1}, so leave it out"
                 )
         self.sampling = sampling
         self.step = 0

@@ -18,7 +18,7 @@ def uniforms(seeds: NDArray[np.uint64], indices: NDArray[np.uint64]) -> NDArray[
     streams that are far apart.
     """
     state = _mix(seeds + _GAMMA) + _GAMMA * (indices + np.uint64(1))
-    return (_mix(state) >> np.uint64(11)) * 2.0**-53
+    return (_mix(state) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

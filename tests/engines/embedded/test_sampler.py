@@ -44,7 +44,7 @@ def reference_kept(values: Sequence[float], sampling: Sampling, slack: float) ->
         kept = {i: w for i, w in kept.items() if w >= ordered[sampling.top_k - 1] * (1 - slack)}
     if sampling.top_p < 1.0:
         mass = sum(kept.values())
-        running = 0.0
+        running = border = 0.0
         for weight in sorted(kept.values(), reverse=True):
             border = weight
             running += weight
