@@ -32,6 +32,8 @@ SECRET = {"secret": True}
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 _BINARY_UNITS = {"ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4}
 _SIZE_TEXT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,6})?)\s*((?:[kmgt]i?)?)b?", re.IGNORECASE)
+_MAPPING = typing.get_origin(Mapping[str, str])
+_METAVARS: dict[object, str] = {int: "NUMBER", float: "NUMBER", Path: "PATH"}
 _BOOLEANS = {
     "true": True,
     "yes": True,
@@ -97,9 +99,18 @@ class Option:
         return typing.get_args(self.hint) if typing.get_origin(self.hint) is Literal else ()
 
     @property
+    def metavar(self) -> str:
+        """What stands for its value in the help."""
+        if self.hint == Size:
+            return "SIZE"
+        if typing.get_origin(self.hint) is _MAPPING:
+            return "KEY=VALUE"
+        return _METAVARS.get(self.hint, "TEXT")
+
+    @property
     def many(self) -> bool:
         """Whether it takes several values."""
-        return typing.get_origin(self.hint) in (tuple, Mapping)
+        return typing.get_origin(self.hint) in (tuple, _MAPPING)
 
     def parse(self, raw: Raw, origin: str) -> object:
         """The value that `raw` stands for. Raises `SettingsError` naming setting, value and remedy."""
@@ -288,5 +299,5 @@ _PARSERS: dict[object, Callable[[Raw], object]] = {
     bool: _scalar(_boolean),
     Path: _scalar(lambda text: Path(text).expanduser()),
     tuple: _listed,
-    typing.get_origin(Mapping[str, str]): _mapped,
+    _MAPPING: _mapped,
 }
