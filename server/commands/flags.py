@@ -25,8 +25,8 @@ _CONFIG = inspect.Parameter(
 )
 EPILOGUE = (
     "Each setting is also an environment variable and a key of oneseek.yaml: --max-queue is "
-    "ONESEEK_MAX_QUEUE and max_queue, --routing-default is ONESEEK_ROUTING_DEFAULT and default under routing. "
-    "Flags go before the environment, the environment before the file."
+    "ONESEEK_MAX_QUEUE and max_queue, --routing-default is ONESEEK_ROUTING_DEFAULT "
+    "and default under routing. Flags go before the environment, the environment before the file."
 )
 
 
