@@ -30,11 +30,11 @@ class RoutingOptions:
     """The `routing:` section: which adapter answers a request that names none."""
 
     threshold: float | None = None
-    """Confidence, from 0.5 to 1, from which a detected language counts; none leaves it to the detector."""
-    undecided: str | None = None
-    """What answers when the language stays undecided: an adapter's alias, or `base`."""
-    unsupported: str | None = None
-    """What answers a language that no adapter speaks: an adapter's alias, or `base`."""
+    """Probability, from 0 to 1, from which an undecided text gets its likeliest language's adapter."""
+    undecided: Literal["likeliest", "accept-language", "default", "base"] | None = None
+    """What answers a text whose language is undecided; none leaves it to routing."""
+    unsupported: Literal["base", "default"] | None = None
+    """What answers a language that has no adapter; none leaves it to routing."""
     default: str | None = None
     """What answers when nothing else decides: an adapter's alias, or `base`."""
     languages: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -42,7 +42,7 @@ class RoutingOptions:
 
     def __post_init__(self) -> None:
         if self.threshold is not None:
-            _within("routing.threshold", self.threshold, 0.5, 1)
+            _within("routing.threshold", self.threshold, 0, 1)
         for code in self.languages:
             if not re.fullmatch(r"[a-z]{2,3}", code):
                 raise SettingsError("routing.languages", f"{code!r} is not a language code such as 'sv'")

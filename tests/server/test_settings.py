@@ -180,7 +180,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     ),
     (
         lambda: from_yaml("routing:\n  threshold: 2"),
-        "routing.threshold: 2.0 is out of range; use from 0.5 to 1 (oneseek.yaml:2)",
+        "routing.threshold: 2.0 is out of range; use from 0 to 1 (oneseek.yaml:2)",
     ),
     (lambda: from_yaml("routing: sv"), "routing: is not a list of `key: value` lines (oneseek.yaml:1)"),
     (lambda: from_yaml("- port"), "the file: is not a list of `key: value` lines (oneseek.yaml:1)"),
