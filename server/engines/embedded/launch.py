@@ -12,8 +12,8 @@ from adapters.weights import ModelShape
 from server.engines.base import StepObserver
 from server.engines.embedded.config import ModelConfig, read_config
 from server.engines.embedded.engine import EmbeddedEngine
+from server.engines.embedded.limits import Limits
 from server.engines.embedded.runner import Runner
-from server.engines.embedded.scheduler import Limits
 from server.tokens import Tokenizer
 
 KV_SHARE = 0.25
