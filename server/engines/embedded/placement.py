@@ -143,6 +143,8 @@ class Placement:
                 return
         if target.data:
             self._keep(target, reserve=extra, owed=True)
+        if target.pages > pages_of(len(sequence.tokens)):
+            rows.release(target)
         rows.move(top, target)
 
     def _lowest(self, top: Row) -> Row | None:

@@ -250,8 +250,7 @@ class Scheduler:
             pending = len(sequence.tokens) - shared
             if chunks and budget < min(LEAST_CHUNK, pending):
                 break
-            room = _reserve(sequence, self._reach(ticket))
-            if not self._placement.place(sequence, _key(sequence), match, shared, room):
+            if not self._placement.place(sequence, _key(sequence), match, shared, self._room(ticket)):
                 break
             self._join(ticket, now)
             joined = True
@@ -311,15 +310,23 @@ class Scheduler:
         With each preemption of any of them that while doubles, until no growth can outrun the memory; so
         a sequence is preempted at most about log2(context / HEADROOM) times.
         """
-        reach = self._reach(ticket)
-        need = _reserve(ticket.sequence, reach)
-        for other in self._running:
-            need += max(self._rows[other.sequence.row].pages, _reserve(other.sequence, reach))
-        return need <= self._rows.capacity
+        return self._needs(ticket, self._reach(ticket)) <= self._rows.capacity
+
+    def _room(self, ticket: Ticket) -> int:
+        """Pages that a newcomer's row may keep from earlier use: what it can fill, or less where they are dear."""
+        plenty = self._needs(ticket, self.limits.context) <= self._rows.capacity
+        return _reserve(ticket.sequence, self.limits.context if plenty else self._reach(ticket))
 
     def _reach(self, ticket: Ticket) -> int:
         """Tokens by which all that run must have room to grow when `ticket` joins."""
         return HEADROOM << max(ticket.preempted, *(t.preempted for t in self._running), 0)
+
+    def _needs(self, ticket: Ticket, reach: int) -> int:
+        """Pages for a newcomer and all that run, each grown by up to `reach` tokens."""
+        rows, pages = self._rows, _reserve(ticket.sequence, reach)
+        for other in self._running:
+            pages += max(rows[other.sequence.row].pages, _reserve(other.sequence, reach))
+        return pages
 
 
 def _key(sequence: Sequence) -> PrefixKey:
