@@ -12,6 +12,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Mapping
 
+from server.engines.embedded.headroom import Headroom
 from server.engines.embedded.limits import PAGE, Limits
 from server.engines.embedded.placement import LEAST_SHARED, Placement
 from server.engines.embedded.prefix import PrefixKey, common, encode
@@ -21,8 +22,6 @@ from server.engines.embedded.waiting import OUTPUT_PRICE, PROMPT_PRICE, Ticket, 
 
 LEAST_AWAITED = 32
 """Tokens that waiting for another's prefix must save."""
-HEADROOM = 32
-"""Tokens that each sequence must have room to grow by when one is admitted, doubled by each preemption."""
 LEAST_CHUNK = 16
 """Tokens below which no further prompt is begun in a step."""
 DEPTH = 32
@@ -36,6 +35,7 @@ class Scheduler:
         self.limits = limits
         self._rows = Rows(limits.rows, limits.kv_tokens // PAGE)
         self._placement = Placement(self._rows, limits)
+        self._headroom = Headroom(self._rows, limits.context)
         self._waiting = Waiting()
         self._running: list[Ticket] = []
         """Oldest first."""
@@ -250,7 +250,8 @@ class Scheduler:
             pending = len(sequence.tokens) - shared
             if chunks and budget < min(LEAST_CHUNK, pending):
                 break
-            if not self._placement.place(sequence, _key(sequence), match, shared, self._room(ticket)):
+            room = self._headroom.room(ticket, self._running)
+            if not self._placement.place(sequence, _key(sequence), match, shared, room):
                 break
             self._join(ticket, now)
             joined = True
@@ -282,7 +283,7 @@ class Scheduler:
         Those who had better wait for a prefix are passed over, but none for being large: it would starve.
         """
         for ticket in self._waiting.in_order(DEPTH):
-            if not self._fits(ticket):
+            if not self._headroom.fits(ticket, self._running):
                 return None
             match, shared = self._placement.match(ticket.sequence, _key(ticket.sequence))
             self._follow(ticket, shared)
@@ -304,30 +305,6 @@ class Scheduler:
                     ticket.leader, ticket.awaited = leader, reach
                     return
 
-    def _fits(self, ticket: Ticket) -> bool:
-        """Whether there is memory for a newcomer's tokens, and for all that run to grow for a while.
-
-        With each preemption of any of them that while doubles, until no growth can outrun the memory; so
-        a sequence is preempted at most about log2(context / HEADROOM) times.
-        """
-        return self._needs(ticket, self._reach(ticket)) <= self._rows.capacity
-
-    def _room(self, ticket: Ticket) -> int:
-        """Pages that a newcomer's row may keep from earlier use: what it can fill, or less where they are dear."""
-        plenty = self._needs(ticket, self.limits.context) <= self._rows.capacity
-        return _reserve(ticket.sequence, self.limits.context if plenty else self._reach(ticket))
-
-    def _reach(self, ticket: Ticket) -> int:
-        """Tokens by which all that run must have room to grow when `ticket` joins."""
-        return HEADROOM << max(ticket.preempted, *(t.preempted for t in self._running), 0)
-
-    def _needs(self, ticket: Ticket, reach: int) -> int:
-        """Pages for a newcomer and all that run, each grown by up to `reach` tokens."""
-        rows, pages = self._rows, _reserve(ticket.sequence, reach)
-        for other in self._running:
-            pages += max(rows[other.sequence.row].pages, _reserve(other.sequence, reach))
-        return pages
-
 
 def _key(sequence: Sequence) -> PrefixKey:
     return sequence.request.voice, sequence.request.cache_salt
@@ -339,12 +316,6 @@ def _row(sequence: Sequence) -> int:
 
 def _age(ticket: Ticket) -> int:
     return ticket.order
-
-
-def _reserve(sequence: Sequence, reach: int) -> int:
-    """Pages for a sequence's tokens and up to `reach` more."""
-    tokens = len(sequence.tokens)
-    return pages_of(tokens + min(reach, sequence.request.sampling.max_tokens - sequence.generated))
 
 
 def _decodes(sequence: Sequence) -> bool:

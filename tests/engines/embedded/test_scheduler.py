@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from server.engines.embedded.headroom import HEADROOM
 from server.engines.embedded.limits import Limits
-from server.engines.embedded.scheduler import HEADROOM, Scheduler
+from server.engines.embedded.scheduler import Scheduler
 from server.engines.embedded.step import State
 from tests.engines.embedded.simulation import BLEND, EN, SV, Simulation, limits, outputs_are_right
 
