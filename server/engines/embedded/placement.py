@@ -14,6 +14,8 @@ from server.engines.embedded.step import Sequence
 
 LEAST_SHARED = 16
 """Tokens in common below which a prefix is computed again rather than copied."""
+EXTENDED = 16
+"""How much longer what is shared must be than what is lost, for a kept prefix to be taken over in place."""
 IDLE_STEP = 64
 """Tokens of keys and values that are copied in the time that one idle row costs a step; a low estimate."""
 EARNED_PER_HIT = 16
@@ -49,8 +51,11 @@ class Placement:
                 row.sync()
         return longest([*self._rows.cached(), *running], key, wanted, LEAST_SHARED)
 
-    def place(self, sequence: Sequence, key: PrefixKey, match: Row | None, shared: int) -> bool:
-        """Give `sequence` a row, its pages and what it shares; False where this step cannot."""
+    def place(self, sequence: Sequence, key: PrefixKey, match: Row | None, shared: int, room: int) -> bool:
+        """Give `sequence` a row, its pages and what it shares; False where this step cannot.
+
+        A row that has more than `room` pages from earlier use is given back first.
+        """
         rows = self._rows
         target = self._target(match, shared)
         if target is None:
@@ -63,7 +68,9 @@ class Placement:
                 return False
             target = match
         if target.data and not (target is match and _extends(match, shared)):
-            self._keep(target, match, rows.free - max(0, need - target.pages))
+            self._keep(target, match, reserve=max(0, need - target.pages))
+        if target is not match and target.pages > room:
+            rows.release(target)
         if match is None:
             shared = 0
         elif match.owner is None:
@@ -92,18 +99,23 @@ class Placement:
                 return row
         return usable[0]
 
-    def _keep(self, row: Row, spared: Row | None, free: int, *, owed: bool = False) -> None:
-        """Copy what `row` holds to a higher row, if that is worth more than what is lost there."""
+    def _keep(self, row: Row, *spared: Row | None, reserve: int, owed: bool = False) -> None:
+        """Copy what `row` holds to a higher row, if no more recent prefix is lost by it.
+
+        Leaves `reserve` pages free. Runs up a debt where `owed`; otherwise within the credit.
+        """
         rows, length = self._rows, row.length
         if self._credit < length and not owed:
             return
-        higher = [r for r in rows.usable() if r.index > row.index and r is not spared]
+        higher = [r for r in rows.usable() if r.index > row.index and r not in spared]
         refuge = next((r for r in reversed(higher) if not r.data), None)
         if refuge is None and higher:
-            oldest = min(higher, key=lambda r: r.used)
-            refuge = oldest if oldest.used < row.used else None
-        if refuge is None or pages_of(length) - refuge.pages > free:
+            refuge = min(higher, key=_last_use)
+        if refuge is None or refuge.used > row.used:
             return
+        while rows.free - reserve < pages_of(length) - refuge.pages:
+            if not rows.evict(row, refuge, *spared, before=row.used):
+                return
         self._credit -= length
         rows.copy(row, refuge, length)
 
@@ -123,11 +135,16 @@ class Placement:
         if sequence.computed > IDLE_STEP * remaining * saved:
             return
         target = self._lowest(top)
-        if target is None or pages_of(len(sequence.tokens)) - target.pages > rows.free:
+        if target is None:
             return
+        extra = max(0, pages_of(len(sequence.tokens)) - target.pages)
+        while rows.free < extra:
+            if not rows.evict(target):
+                return
         if target.data:
-            extra = max(0, pages_of(len(sequence.tokens)) - target.pages)
-            self._keep(target, None, rows.free - extra, owed=True)
+            self._keep(target, reserve=extra, owed=True)
+        if target.pages > pages_of(len(sequence.tokens)):
+            rows.release(target)
         rows.move(top, target)
 
     def _lowest(self, top: Row) -> Row | None:
@@ -137,5 +154,9 @@ class Placement:
 
 
 def _extends(match: Row | None, shared: int) -> bool:
-    """Whether a sequence that shares so much carries on most of what a finished one left."""
-    return match is not None and match.owner is None and 2 * shared >= match.length
+    """Whether a sequence that shares so much carries on nearly all of what a finished one left."""
+    return match is not None and match.owner is None and EXTENDED * (match.length - shared) <= shared
+
+
+def _last_use(row: Row) -> int:
+    return row.used

@@ -75,8 +75,8 @@ class Rows:
         return sum(row.pages for row in self.all if row.owner is None)
 
     def usable(self) -> Iterator[Row]:
-        """Rows without an owner that may be given away in this step, lowest first."""
-        return (row for row in self.all if row.owner is None and row.index not in self._released)
+        """Rows without an owner, lowest first."""
+        return (row for row in self.all if row.owner is None)
 
     def cached(self) -> list[Row]:
         """Rows that hold a finished sequence's tokens, lowest first."""
@@ -94,7 +94,6 @@ class Rows:
     def take(self, row: Row, sequence: Sequence, shared: int, key: PrefixKey) -> None:
         """Give a row to a sequence whose first `shared` tokens it holds, with pages for all its tokens."""
         assert row.owner is None
-        assert row.index not in self._released
         row.owner, row.key, row.floor = sequence, key, row.pages
         row.data = row.data[: shared * WIDTH]
         self._emptied.discard(row.index)
@@ -124,7 +123,6 @@ class Rows:
     def copy(self, source: Row, target: Row, length: int) -> None:
         """Copy a prefix into a row without an owner, and pay for its pages."""
         assert target.owner is None
-        assert target.index not in self._released
         assert source is not target
         source.sync()
         self._copies.append(RowCopy(source.index, target.index, length))
@@ -144,26 +142,35 @@ class Rows:
         self.pages += pages - row.pages
         row.pages = pages
 
-    def evict(self, *spared: Row | None) -> bool:
-        """Release the row without an owner that has been of no use for longest; False where there is none."""
+    def evict(self, *spared: Row | None, before: int | None = None) -> bool:
+        """Release the row without an owner that has been of no use for longest; False where there is none.
+
+        Spares what was of use since `before`, and what the step being made copies.
+        """
         victims = [r for r in self.usable() if r.pages and r.index not in self._busy and r not in spared]
         if not victims:
             return False
         row = min(victims, key=lambda r: r.used)
-        self.empty(row)
-        self._release(row)
+        if before is not None and row.used > before:
+            return False
+        self.release(row)
         return True
 
-    def _release(self, row: Row) -> None:
+    def release(self, row: Row) -> bool:
+        """Give a row's memory back before the step's other work; False where the step copies it."""
+        if row.index in self._busy:
+            return False
+        self.empty(row)
         self.resize(row, 0)
         row.floor = 0
         self._emptied.discard(row.index)
         self._released.add(row.index)
+        return True
 
     def flush(self) -> tuple[list[RowCopy], tuple[int, ...]]:
-        """End the step: its copies in their order, and the rows that hold nothing and take no part in it."""
+        """End the step: its copies in their order, and the rows to release before them."""
         for index in self._emptied - self._busy:
-            self._release(self.all[index])
+            self.release(self.all[index])
         copies, released = self._copies, tuple(sorted(self._released))
         self._copies = []
         self._busy.clear()

@@ -12,6 +12,7 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Mapping
 
+from server.engines.embedded.headroom import Headroom
 from server.engines.embedded.limits import PAGE, Limits
 from server.engines.embedded.placement import LEAST_SHARED, Placement
 from server.engines.embedded.prefix import PrefixKey, common, encode
@@ -21,8 +22,6 @@ from server.engines.embedded.waiting import OUTPUT_PRICE, PROMPT_PRICE, Ticket, 
 
 LEAST_AWAITED = 32
 """Tokens that waiting for another's prefix must save."""
-HEADROOM = 32
-"""Tokens that each sequence must have room to grow by when one is admitted, doubled by each preemption."""
 LEAST_CHUNK = 16
 """Tokens below which no further prompt is begun in a step."""
 DEPTH = 32
@@ -36,6 +35,7 @@ class Scheduler:
         self.limits = limits
         self._rows = Rows(limits.rows, limits.kv_tokens // PAGE)
         self._placement = Placement(self._rows, limits)
+        self._headroom = Headroom(self._rows, limits.context)
         self._waiting = Waiting()
         self._running: list[Ticket] = []
         """Oldest first."""
@@ -65,13 +65,16 @@ class Scheduler:
         self._tickets[request.request_id] = ticket
         self._waiting.add(ticket)
 
-    def cancel(self, request_id: str) -> Sequence | None:
-        """Drop a sequence, wherever it is; None where there is none of that id."""
+    def cancel(self, request_id: str, *, reuse: bool = True) -> Sequence | None:
+        """Drop a sequence, wherever it is; None where there is none of that id.
+
+        What it computed stays for reuse, unless `reuse` is false: for a fault in the computation itself.
+        """
         ticket = self._tickets.get(request_id)
         if ticket is None:
             return None
         if ticket.sequence.state is State.RUNNING:
-            self._leave(ticket)
+            self._leave(ticket, reuse=reuse)
         else:
             self._waiting.remove(ticket)
         return self._close(ticket)
@@ -89,7 +92,7 @@ class Scheduler:
         moment. An empty step releases nothing; what became empty meanwhile comes with the next.
         """
         now = time.perf_counter()
-        self._grow()
+        squeezed = self._grow()
         decodes: list[Sequence] = []
         prefills: list[Sequence] = []
         for ticket in self._running:
@@ -101,7 +104,7 @@ class Scheduler:
         chunks: list[Chunk] = []
         for sequence in prefills:
             budget = _chunk(sequence, budget, chunks)
-        joined = self._admit(budget, chunks, decodes, now) if self._waiting else False
+        joined = not squeezed and bool(self._waiting) and self._admit(budget, chunks, decodes, now)
         if not joined:
             self._placement.compact()
         decodes.sort(key=_row)
@@ -190,9 +193,9 @@ class Scheduler:
         """Times a running sequence was put back for want of memory."""
         return self._preemptions
 
-    def _grow(self) -> None:
-        """A page for each sequence that has outgrown its own, oldest first; the youngest makes room."""
-        rows = self._rows
+    def _grow(self) -> bool:
+        """A page for each sequence that has outgrown its own, oldest first; whether any had to make room."""
+        rows, before = self._rows, self._preemptions
         for ticket in list(self._running):
             sequence = ticket.sequence
             if sequence.row < 0:
@@ -205,6 +208,7 @@ class Scheduler:
                     self._preempt(self._running[-1])
             if sequence.row >= 0:
                 rows.resize(row, pages_of(len(sequence.tokens)))
+        return self._preemptions > before
 
     def _preempt(self, ticket: Ticket) -> None:
         self._leave(ticket)
@@ -213,12 +217,12 @@ class Scheduler:
         self._preemptions += 1
         self._waiting.put_back(ticket)
 
-    def _leave(self, ticket: Ticket) -> None:
+    def _leave(self, ticket: Ticket, *, reuse: bool = True) -> None:
         """Take a running sequence from its row, and give back what it paid for prompt not computed."""
         sequence = ticket.sequence
         ticket.unpaid = max(0, sequence.prompt_length - sequence.computed)
         self._waiting.charge(sequence.request.share, -PROMPT_PRICE * ticket.unpaid)
-        keep = self.limits.prefix_caching and sequence.computed >= LEAST_SHARED
+        keep = reuse and self.limits.prefix_caching and sequence.computed >= LEAST_SHARED
         self._rows.leave(self._rows[sequence.row], keep=keep)
         sequence.computed = 0
         self._running.remove(ticket)
@@ -246,7 +250,8 @@ class Scheduler:
             pending = len(sequence.tokens) - shared
             if chunks and budget < min(LEAST_CHUNK, pending):
                 break
-            if not self._placement.place(sequence, _key(sequence), match, shared):
+            room = self._headroom.room(ticket, self._running)
+            if not self._placement.place(sequence, _key(sequence), match, shared, room):
                 break
             self._join(ticket, now)
             joined = True
@@ -278,7 +283,7 @@ class Scheduler:
         Those who had better wait for a prefix are passed over, but none for being large: it would starve.
         """
         for ticket in self._waiting.in_order(DEPTH):
-            if not self._fits(ticket):
+            if not self._headroom.fits(ticket, self._running):
                 return None
             match, shared = self._placement.match(ticket.sequence, _key(ticket.sequence))
             self._follow(ticket, shared)
@@ -300,18 +305,6 @@ class Scheduler:
                     ticket.leader, ticket.awaited = leader, reach
                     return
 
-    def _fits(self, ticket: Ticket) -> bool:
-        """Whether there is memory for a newcomer's tokens, and for all that run to grow for a while.
-
-        With each preemption of any of them that while doubles, until no growth can outrun the memory; so
-        a sequence is preempted at most about log2(context / HEADROOM) times.
-        """
-        reach = HEADROOM << max(ticket.preempted, *(t.preempted for t in self._running), 0)
-        need = _reserve(ticket.sequence, reach)
-        for other in self._running:
-            need += max(self._rows[other.sequence.row].pages, _reserve(other.sequence, reach))
-        return need <= self._rows.capacity
-
 
 def _key(sequence: Sequence) -> PrefixKey:
     return sequence.request.voice, sequence.request.cache_salt
@@ -325,21 +318,17 @@ def _age(ticket: Ticket) -> int:
     return ticket.order
 
 
-def _reserve(sequence: Sequence, reach: int) -> int:
-    """Pages for a sequence's tokens and up to `reach` more."""
-    tokens = len(sequence.tokens)
-    return pages_of(tokens + min(reach, sequence.request.sampling.max_tokens - sequence.generated))
-
-
 def _decodes(sequence: Sequence) -> bool:
     """Whether its only pending token can be computed in the decode run.
 
-    A prompt's first token cannot, nor the last of a prompt whose logprobs are asked for.
+    A prompt's first token cannot, nor the last of a prompt whose logprobs are asked for or that ends there.
     """
     if len(sequence.tokens) - sequence.computed != 1 or not sequence.computed:
         return False
-    request = sequence.request
-    return request.sampling.prompt_logprobs is None or len(sequence.tokens) > len(request.prompt)
+    sampling = sequence.request.sampling
+    if len(sequence.tokens) > len(sequence.request.prompt):
+        return True
+    return sampling.prompt_logprobs is None and sampling.max_tokens > 0
 
 
 def _chunk(sequence: Sequence, budget: int, chunks: list[Chunk]) -> int:

@@ -3,211 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import log2
 
-from hypothesis import HealthCheck, given, settings
+import pytest
+from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from server.engines.embedded.headroom import HEADROOM
 from server.engines.embedded.limits import Limits
 from server.engines.embedded.scheduler import Scheduler
-from server.engines.embedded.step import Sequence, State, Step
-from server.request import GenerationRequest, Sampling, Voice
-
-Cell = tuple[int, Voice, str]
-EN: Voice = (("en", 1.0),)
-SV: Voice = (("sv", 1.0),)
-BLEND: Voice = (("en", 0.5), ("sv", 0.5))
-
-
-def limits(**changes: int | bool) -> Limits:
-    values: dict[str, int | bool] = {
-        "max_num_seqs": 4,
-        "max_num_batched_tokens": 64,
-        "rows": 8,
-        "context": 256,
-        "kv_tokens": 2048,
-        "prefill_chunk": 32,
-    }
-    return Limits(**(values | changes))  # pyright: ignore[reportArgumentType] - one mapping of both types
-
-
-class Simulation:
-    """Rows as lists of (token, voice, salt), changed exactly as a runner's memory is; checks every step.
-
-    The token that a position yields depends on everything before it, so a wrong row shows in the output.
-    """
-
-    def __init__(self, bounds: Limits, *, release_first: bool = True) -> None:
-        self.limits = bounds
-        self.scheduler = Scheduler(bounds)
-        self.rows: list[list[Cell]] = [[] for _ in range(bounds.rows)]
-        self.committed = [0] * bounds.rows
-        self.release_first = release_first
-        self.live: dict[str, Sequence] = {}
-        self.finished: list[Sequence] = []
-        self.steps = self.copied = self.computed = self.preempted = 0
-        self.last = Step()
-        self.number = 0
-
-    def add(
-        self,
-        prompt: list[int],
-        max_tokens: int = 8,
-        voice: Voice = (),
-        salt: str = "",
-        *,
-        stop_after: int | None = None,
-        prompt_logprobs: int | None = None,
-    ) -> Sequence:
-        self.number += 1
-        request = GenerationRequest(
-            request_id=f"r{self.number}",
-            prompt=tuple(prompt),
-            sampling=Sampling(
-                max_tokens=max_tokens, min_tokens=stop_after or 0, prompt_logprobs=prompt_logprobs
-            ),
-            voice=voice,
-            cache_salt=salt,
-            share=voice[0][0] if voice else "",
-        )
-        sequence = Sequence(request, 0.0)
-        self.scheduler.add(sequence)
-        self.live[request.request_id] = sequence
-        return sequence
-
-    def cancel(self, request_id: str) -> None:
-        assert self.scheduler.cancel(request_id) is self.live.pop(request_id)
-        assert self.scheduler.cancel(request_id) is None
-
-    def _write(self, row: int, start: int, cells: list[Cell]) -> None:
-        assert start <= len(self.rows[row]), "positions below are computed"
-        self.rows[row][start : start + len(cells)] = cells
-        self.committed[row] = max(self.committed[row], len(self.rows[row]))
-
-    def _release(self, step: Step) -> None:
-        for row in step.released:
-            self.rows[row] = []
-            self.committed[row] = 0
-
-    def step(self) -> Step:
-        before = {i: s.computed for i, s in self.live.items() if s.state is State.RUNNING}
-        step = self.last = self.scheduler.schedule()
-        self.steps += 1
-        if self.release_first:
-            self._release(step)
-        for copy in step.copies:
-            assert copy.length <= len(self.rows[copy.source])
-            assert copy.source != copy.target
-            source = self.rows[copy.source][: copy.length]
-            self.rows[copy.target][: copy.length] = source
-            self.committed[copy.target] = max(self.committed[copy.target], copy.length)
-            self.copied += copy.length
-        for row in {s.row for s in self.live.values() if s.row >= 0}:
-            sequence = next(s for s in self.live.values() if s.row == row)
-            del self.rows[row][sequence.computed :]
-        self._check_budgets(step)
-        for chunk in step.chunks:
-            sequence = chunk.sequence
-            assert chunk.start == sequence.computed
-            assert chunk.length > 0
-            tokens = sequence.tokens[chunk.start : chunk.start + chunk.length]
-            self._write(sequence.row, chunk.start, [self._cell(sequence, t) for t in tokens])
-            self.computed += chunk.length
-        for sequence in step.decodes:
-            assert sequence.pending == 1
-            self._write(sequence.row, sequence.computed, [self._cell(sequence, sequence.tokens[-1])])
-            self.computed += 1
-        final = [chunk.sequence for chunk in step.chunks if chunk.final]
-        if not self.release_first:
-            self._release(step)
-        self.scheduler.advance(step)
-        self._check(before)
-        for sequence in [*final, *step.decodes]:
-            self._sample(sequence)
-        return step
-
-    @staticmethod
-    def _cell(sequence: Sequence, token: int) -> Cell:
-        return token, sequence.voice, sequence.request.cache_salt
-
-    def _sample(self, sequence: Sequence) -> None:
-        sampling = sequence.request.sampling
-        if sampling.max_tokens:
-            self.scheduler.append(sequence, hash(tuple(self.rows[sequence.row])) % 50_000)
-        if sequence.generated >= (sampling.min_tokens or sampling.max_tokens):
-            self.scheduler.finish(sequence)
-            del self.live[sequence.request.request_id]
-            self.finished.append(sequence)
-
-    def _check_budgets(self, step: Step) -> None:
-        computed = len(step.decodes) + sum(chunk.length for chunk in step.chunks)
-        assert computed <= self.limits.max_num_batched_tokens
-        if step.decodes and not any(len(s.tokens) - s.computed > 1 for s in step.decodes):
-            joined = sum(1 for s in step.decodes if not s.generated)
-            if len(step.decodes) > joined:
-                assert sum(chunk.length for chunk in step.chunks) <= self.limits.prefill_chunk
-        assert [s.row for s in step.decodes] == sorted({s.row for s in step.decodes})
-        assert len({c.sequence.row for c in step.chunks} | {s.row for s in step.decodes}) == len(
-            step.chunks
-        ) + len(step.decodes)
-        assert not {s.row for s in self.live.values()} & set(step.released)
-        assert not {r for c in step.copies for r in (c.source, c.target)} & set(step.released)
-
-    def _check(self, before: dict[str, int]) -> None:
-        running = [s for s in self.live.values() if s.state is State.RUNNING]
-        assert len(running) <= self.limits.max_num_seqs
-        assert len({s.row for s in running}) == len(running)
-        for sequence in self.live.values():
-            if sequence.state is State.RUNNING:
-                cells = self.rows[sequence.row][: sequence.computed]
-                assert cells == [self._cell(sequence, t) for t in sequence.tokens[: sequence.computed]]
-            else:
-                assert (sequence.row, sequence.computed) == (-1, 0)
-        pages = sum(-(-tokens // 16) for tokens in self.committed)
-        if self.release_first:
-            assert pages * 16 <= self.scheduler.kv_tokens
-        assert self.scheduler.kv_tokens <= self.scheduler.kv_capacity <= self.limits.kv_tokens
-        assert sum(self.scheduler.running_by_share.values()) == len(running)
-        assert sum(self.scheduler.waiting_by_share.values()) == len(self.live) - len(running)
-        assert self.scheduler.num_waiting == len(self.live) - len(running)
-        if running:
-            assert any(s.computed > before.get(s.request.request_id, 0) for s in running), "progress"
-
-    def run(self, steps: int = 100_000) -> None:
-        """Until nothing is left; a step that does nothing while something lives is a deadlock."""
-        for _ in range(steps):
-            if not self.live:
-                return
-            assert not self.step().empty, "deadlock"
-        raise AssertionError("does not end")
-
-
-def expected(sequence: Sequence) -> list[int]:
-    """What a sequence generates alone."""
-    cells: list[Cell] = [(t, sequence.voice, sequence.request.cache_salt) for t in sequence.request.prompt]
-    tokens: list[int] = []
-    sampling = sequence.request.sampling
-    for _ in range(sampling.min_tokens or sampling.max_tokens):
-        token = hash(tuple(cells)) % 50_000
-        tokens.append(token)
-        cells.append((token, sequence.voice, sequence.request.cache_salt))
-    return tokens
-
-
-def outputs_are_right(simulation: Simulation) -> bool:
-    return all(s.tokens[s.prompt_length :] == expected(s) for s in simulation.finished)
-
+from server.engines.embedded.step import State
+from tests.engines.embedded.simulation import BLEND, EN, SV, Simulation, limits, outputs_are_right
 
 PROMPTS = [[7] * 40, [7] * 40 + [8] * 60, [9] * 100, [7] * 20 + [5] * 10, [3], [1, 2, 3]]
 
-Event = Callable[[Simulation], None]
+Action = Callable[[Simulation], None]
 
 
 @st.composite
-def arrivals(draw: st.DrawFn) -> Event:
-    prompt = list(draw(st.sampled_from(PROMPTS))) + draw(st.lists(st.integers(0, 3), max_size=20))
-    turns = draw(st.integers(0, 3))
+def arrivals(draw: st.DrawFn) -> Action:
+    """One to four requests, often on from an earlier one or with a prompt that shares a part with others."""
+    prompt = draw(st.sampled_from(PROMPTS)) + draw(st.lists(st.integers(0, 3), max_size=20))
+    turn = draw(st.integers(0, 3))
     max_tokens = draw(st.integers(1, 100))
-    stop_after = draw(st.integers(1, max_tokens))
+    stop_after = draw(st.just(max_tokens) | st.integers(1, max_tokens))
     voice = draw(st.sampled_from([(), EN, SV, BLEND]))
     salt = draw(st.sampled_from(["", "", "tenant"]))
     logprobs = draw(st.sampled_from([None, None, None, 0]))
@@ -216,48 +35,47 @@ def arrivals(draw: st.DrawFn) -> Event:
         max_tokens = stop_after = 0
 
     def arrive(simulation: Simulation) -> None:
-        base = prompt
-        if turns and simulation.finished:
-            base = [*simulation.finished[-turns % len(simulation.finished)].tokens[:148], 4, 4]
+        tokens = prompt
+        if turn and simulation.finished:
+            tokens = [*simulation.finished[-turn % len(simulation.finished)].tokens[:140], 4, 4]
         for _ in range(copies):
-            simulation.add(base, max_tokens, voice, salt, stop_after=stop_after, prompt_logprobs=logprobs)
+            simulation.add(tokens, max_tokens, voice, salt, stop_after=stop_after, prompt_logprobs=logprobs)
 
     return arrive
 
 
-def cancel(number: int) -> Event:
+def cancel(number: int) -> Action:
     def act(simulation: Simulation) -> None:
         if simulation.live:
-            simulation.cancel(sorted(simulation.live)[number % len(simulation.live)])
+            victim = sorted(simulation.live)[number % len(simulation.live)]
+            simulation.cancel(victim, reuse=number % 2 == 0)
 
     return act
 
 
-def drop(digest: str) -> Event:
-    def act(simulation: Simulation) -> None:
-        simulation.scheduler.forget(digest)
-
-    return act
+def forget(digest: str) -> Action:
+    return lambda simulation: simulation.scheduler.forget(digest)
 
 
-def steps(count: int) -> Event:
+def steps(count: int) -> Action:
     def act(simulation: Simulation) -> None:
         for _ in range(count):
-            step = simulation.step()
-            assert not step.empty or not simulation.live
+            alive = bool(simulation.live)
+            assert simulation.step().empty == (not alive)
 
     return act
 
 
-EVENTS = st.lists(
+ACTIONS = st.lists(
     st.one_of(
         arrivals(),
         arrivals(),
         st.integers(0, 20).map(cancel),
-        st.sampled_from(["en", "sv"]).map(drop),
+        st.sampled_from(["en", "sv"]).map(forget),
         st.integers(1, 40).map(steps),
         st.integers(1, 8).map(steps),
     ),
+    min_size=6,
     max_size=30,
 )
 
@@ -273,14 +91,173 @@ BOUNDS = st.builds(
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(bounds=BOUNDS, events=EVENTS, release_first=st.booleans())
+@given(bounds=BOUNDS, actions=ACTIONS)
 def test_every_request_ends_with_its_own_tokens_whatever_happens(
-    bounds: Limits, events: list[Event], release_first: bool
+    bounds: Limits, actions: list[Action]
 ) -> None:
-    simulation = Simulation(bounds, release_first=release_first)
-    for event in events:
-        event(simulation)
+    simulation = Simulation(bounds)
+    for act in actions:
+        act(simulation)
     simulation.run()
+    for earlier in list(simulation.finished):
+        simulation.add(earlier.tokens[:250], 1, earlier.voice, earlier.request.cache_salt)
+    simulation.run()
+    event(f"preempted: {simulation.scheduler.preemptions > 0}")
+    event(f"reused: {simulation.scheduler.prefix_hits > 0}")
     assert outputs_are_right(simulation)
     assert simulation.scheduler.idle
     assert simulation.scheduler.kv_cached == simulation.scheduler.kv_tokens
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    wanted=st.lists(st.tuples(st.integers(1, 60), st.integers(100, 190)), min_size=3, max_size=12),
+    kv_tokens=st.integers(256, 640),
+    spacing=st.integers(0, 10),
+)
+def test_too_little_memory_delays_but_never_thrashes(
+    wanted: list[tuple[int, int]], kv_tokens: int, spacing: int
+) -> None:
+    simulation = Simulation(limits(max_num_seqs=6, kv_tokens=kv_tokens))
+    for number, (prompt, max_tokens) in enumerate(wanted):
+        simulation.add([number] * prompt, max_tokens, EN if number % 2 else SV)
+        for _ in range(spacing):
+            simulation.step()
+    simulation.run()
+    event(f"preempted: {simulation.scheduler.preemptions > 0}")
+    assert outputs_are_right(simulation)
+    assert len(simulation.finished) == len(wanted)
+    assert max(simulation.preempted.values(), default=0) <= log2(256 / HEADROOM)
+    useful = sum(len(sequence.tokens) for sequence in simulation.finished)
+    assert simulation.computed <= 2.5 * useful
+
+
+def test_the_youngest_makes_room_and_the_oldest_is_never_preempted() -> None:
+    simulation = Simulation(limits(kv_tokens=320))
+    first = simulation.add([1] * 60, 190)
+    others = [simulation.add([n] * 30, 100) for n in (2, 3)]
+    while not simulation.scheduler.preemptions:
+        simulation.step()
+    assert first.state is State.RUNNING
+    assert others[1].state is State.WAITING
+    assert others[1].generated > 0, "keeps what it generated"
+    simulation.run()
+    assert first.request.request_id not in simulation.preempted
+    assert outputs_are_right(simulation)
+
+
+def test_a_preempted_request_goes_before_those_that_wait() -> None:
+    simulation = Simulation(limits(kv_tokens=320, max_num_seqs=2))
+    simulation.add([1] * 60, 190)
+    preempted = simulation.add([2] * 60, 150)
+    later = simulation.add([3] * 60, 20)
+    while later.state is State.WAITING:
+        simulation.step()
+    assert simulation.scheduler.preemptions
+    assert preempted.state is State.RUNNING
+
+
+def test_a_long_prompt_does_not_stall_the_streams() -> None:
+    simulation = Simulation(limits(max_num_seqs=4, context=2048, kv_tokens=8192))
+    streams = [simulation.add([n], 200) for n in range(3)]
+    for _ in range(5):
+        simulation.step()
+    simulation.add(list(range(1000)), 8)
+    before = [stream.generated for stream in streams]
+    for _ in range(20):
+        step = simulation.step()
+        assert len(step.decodes) == 3
+        assert sum(chunk.length for chunk in step.chunks) == 32
+    assert [stream.generated for stream in streams] == [count + 20 for count in before]
+
+
+def test_alone_a_prompt_takes_the_whole_budget() -> None:
+    simulation = Simulation(limits(max_num_batched_tokens=100))
+    simulation.add([1] * 150, 8)
+    assert [chunk.length for chunk in simulation.step().chunks] == [100]
+    assert [chunk.length for chunk in simulation.step().chunks] == [50]
+
+
+def test_several_prompts_share_a_step() -> None:
+    simulation = Simulation(limits(max_num_batched_tokens=100))
+    for number in range(4):
+        simulation.add([number] * 30, 8)
+    assert [chunk.length for chunk in simulation.step().chunks] == [30, 30, 30]
+
+
+def test_prompts_progress_while_every_other_place_decodes() -> None:
+    simulation = Simulation(limits(max_num_batched_tokens=4, prefill_chunk=64))
+    for number in range(3):
+        simulation.add([number], 200)
+    for _ in range(3):
+        simulation.step()
+    late = simulation.add([9] * 40, 2)
+    for _ in range(45):
+        simulation.step()
+    assert late.state is State.FINISHED
+
+
+@pytest.mark.parametrize("when", ["waiting", "prefilling", "decoding"])
+def test_cancelling_frees_the_place_at_once(when: str) -> None:
+    simulation = Simulation(limits(max_num_seqs=1))
+    sequence = simulation.add([1] * 150, 20)
+    for _ in range({"waiting": 0, "prefilling": 1, "decoding": 5}[when]):
+        simulation.step()
+    simulation.cancel(sequence.request.request_id)
+    assert (sequence.state, sequence.row) == (State.FINISHED, -1)
+    assert simulation.scheduler.kv_cached == simulation.scheduler.kv_tokens
+    other = simulation.add([2] * 20, 1)
+    simulation.step()
+    assert other.state is State.FINISHED
+
+
+def test_a_faulty_request_leaves_nothing_for_reuse() -> None:
+    simulation = Simulation(limits())
+    faulty = simulation.add([1] * 60, 20)
+    simulation.step()
+    simulation.cancel(faulty.request.request_id, reuse=False)
+    again = simulation.add([1] * 60, 1)
+    simulation.run()
+    assert again.cached == 0
+
+
+def test_what_can_never_fit_is_refused() -> None:
+    scheduler = Simulation(limits(kv_tokens=200)).scheduler
+    assert scheduler.kv_capacity == 192
+    simulation = Simulation(limits(kv_tokens=200))
+    with pytest.raises(ValueError, match="257 tokens together; the context is 256"):
+        simulation.add([1] * 200, 57)
+    with pytest.raises(ValueError, match="193 tokens together; the KV memory holds 192"):
+        simulation.add([1] * 180, 13)
+    simulation.add([1] * 180, 12)
+    simulation.run()
+
+
+def test_misuse_is_refused() -> None:
+    simulation = Simulation(limits())
+    sequence = simulation.add([1] * 20, 4)
+    with pytest.raises(ValueError, match="'r1' is already scheduled"):
+        simulation.scheduler.add(sequence)
+    with pytest.raises(ValueError, match="'r1' is not running"):
+        simulation.scheduler.finish(sequence)
+    with pytest.raises(ValueError, match="'r1' awaits no token: state waiting, 0 of 20 computed"):
+        simulation.scheduler.append(sequence, 1)
+
+
+def test_nothing_to_do_is_an_empty_step() -> None:
+    assert Scheduler(limits()).schedule().empty
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: limits(max_num_seqs=0), "max_num_seqs is 0"),
+        (lambda: limits(prefill_chunk=0), "prefill_chunk is 0"),
+        (lambda: limits(kv_tokens=15), "kv_tokens is 15"),
+        (lambda: limits(rows=3), "rows is 3; it must be at least max_num_seqs, 4"),
+        (lambda: limits(max_num_batched_tokens=3), "max_num_batched_tokens is 3"),
+    ],
+)
+def test_limits_name_the_field_and_its_value(build: Callable[[], Limits], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
