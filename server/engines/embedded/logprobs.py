@@ -45,7 +45,8 @@ def _alternatives(
 ) -> list[tuple[tuple[int, float], ...]]:
     """The `count` likeliest tokens of each row as (token id, logprob), best first."""
     border = np.partition(logits, logits.shape[1] - count, axis=1)[:, -count]
-    rows, ids = np.nonzero(logits >= border[:, None])
+    places = np.flatnonzero(logits >= border[:, None])
+    rows, ids = np.divmod(places, logits.shape[1])
     values = logits[rows, ids]
     order = np.lexsort((ids, -values, rows))
     firsts = np.searchsorted(rows, np.arange(len(logits)))

@@ -168,7 +168,11 @@ class _Batch:
         return tokens, scores
 
     def _pick(self, logits: NDArray[np.float32]) -> list[int]:
-        best = self._forbid_ends(logits)
+        best = logits.argmax(axis=1)
+        _check(logits[np.arange(len(logits)), best])
+        short = [row for row in self._minimum if self.states[row].too_short]
+        if short:
+            best = self._forbid_ends(logits, short)
         if self._edited:
             logits[self._bias_rows, self._bias_ids] += self._bias_values
             self._penalties.apply(logits)
@@ -177,15 +181,15 @@ class _Batch:
             best[self._drawn] = self._draw(logits, best)
         return best.tolist()
 
-    def _forbid_ends(self, logits: NDArray[np.float32]) -> NDArray[np.intp]:
-        """Mask what would end a text that is too short, and return each row's likeliest token.
+    def _forbid_ends(self, logits: NDArray[np.float32], short: list[int]) -> NDArray[np.intp]:
+        """Mask what would end the texts of rows `short`, and return each row's likeliest token.
 
-        Masking before the bias instead of after it is the same, and lets a bad row be found while the logits
-        can still be put back.
+        Masking before the bias instead of after it is the same, and lets a row without a possible token be
+        found while the logits can still be put back.
         """
-        short = [(row, self.states[row].ends) for row in self._minimum if self.states[row].too_short]
-        rows = np.repeat(np.array([row for row, _ in short], np.int64), [len(ends) for _, ends in short])
-        ids = np.concatenate([np.zeros(0, np.int64), *(ends for _, ends in short)])
+        ends = [self.states[row].ends for row in short]
+        rows = np.repeat(np.array(short, np.int64), [len(ids) for ids in ends])
+        ids = np.concatenate(ends)
         saved = logits[rows, ids]
         logits[rows, ids] = -np.inf
         best = logits.argmax(axis=1)

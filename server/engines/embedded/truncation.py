@@ -51,68 +51,80 @@ def _thresholds(
 ) -> NDArray[np.float32]:
     """The least weight that top_k and top_p keep in each of `rows`; shape [len(rows)].
 
-    Only the heaviest weights are put in order: a few hundred settle nearly every row of a language model.
-    Rows that they do not settle are tried again with more.
+    The heaviest few hundred settle nearly every row of a trained model; the others are put in order whole.
     """
     vocabulary = weights.shape[1]
     found = np.zeros(len(rows), np.float32)
-    limit = np.where(rules.top_k[rows] > 0, np.minimum(rules.top_k[rows], vocabulary), vocabulary)
-    open_places = np.arange(len(rows))
-    width = _HEAD
-    while open_places.size:
-        width = min(width, vocabulary)
-        chosen = rows[open_places]
+    limits = np.where(rules.top_k[rows] > 0, np.minimum(rules.top_k[rows], vocabulary), vocabulary)
+    unsettled = np.arange(len(rows))
+    for width in (_HEAD, vocabulary) if vocabulary > _HEAD else (vocabulary,):
+        chosen = rows[unsettled]
         subset = weights if len(chosen) == len(weights) else weights[chosen]
-        threshold, settled = _try_head(subset, width, limit[open_places], rules.top_p[chosen])
-        found[open_places[settled]] = threshold[settled]
-        open_places = open_places[~settled]
-        width *= 16
+        threshold, settled = _try_head(subset, width, limits[unsettled], rules.top_p[chosen])
+        found[unsettled[settled]] = threshold[settled]
+        unsettled = unsettled[~settled]
+        if not unsettled.size:
+            break
     return found
 
 
 def _try_head(
-    weights: NDArray[np.float32], width: int, limit: NDArray[np.int64], top_p: NDArray[np.float64]
+    weights: NDArray[np.float32], width: int, limits: NDArray[np.int64], top_p: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Thresholds from the `width` heaviest weights of each row, and whether these were enough; both [n]."""
+    """Thresholds from the `width` heaviest weights of each row, and whether these were enough; both [n].
+
+    What top_p keeps is what remains when the lightest, in sum at most 1 - top_p of all, are dropped.
+    """
     count, vocabulary = weights.shape
-    head = weights if width == vocabulary else np.partition(weights, vocabulary - width, axis=1)[:, -width:]
-    head = np.sort(head, axis=1)[:, ::-1]
     each = np.arange(count)
-    sums = np.cumsum(head.astype(np.float64), axis=1)
-    reach = np.minimum(limit, width)
+    whole = width == vocabulary
+    head = np.sort(
+        weights if whole else np.partition(weights, vocabulary - width, axis=1)[:, -width:], axis=1
+    )
+    limited = limits < vocabulary
     # Ties with the k-th stay in, and so does their share of what top_p measures.
-    border = head[each, reach - 1]
-    kept = (head >= border[:, None]).sum(axis=1)
-    everything = weights.sum(axis=1).astype(np.float64) if (limit >= vocabulary).any() else sums[:, -1]
-    mass = np.where(limit < vocabulary, sums[each, kept - 1], everything)
-    needed = (sums < (top_p * mass)[:, None]).sum(axis=1)
-    nucleus = head[each, np.minimum(needed, width - 1)]
-    least = np.where(limit < vocabulary, border, 0.0)
-    threshold = np.where(top_p < 1.0, np.maximum(nucleus, least), least)
-    complete = width == vocabulary
-    settled = complete | ((limit < width) & (kept < width)) | ((limit >= vocabulary) & (needed < width))
-    return threshold, settled
+    border = np.where(limited, head[each, width - np.minimum(limits, width)], 0.0)
+    settled = whole | (limited & (head[:, 0] < border))
+    head *= head >= border[:, None]
+    sums = _running_sums(head)
+    mass = sums[:, -1]
+    if not (whole or limited.all()):
+        total = _running_sums(weights)[:, -1]
+        settled |= ~limited & (mass >= top_p * total)
+        mass = np.where(limited, mass, total)
+    droppable = np.maximum(sums[:, -1] - top_p * mass, 0.0)
+    return head[each, _first_beyond(head, sums, droppable)], settled
 
 
 def draw(weights: NDArray[np.float32], uniforms: NDArray[np.float64]) -> NDArray[np.intp]:
     """One token for each row of `weights` [n, vocabulary] (not normalised) by its uniform number; shape [n].
 
-    Inverts the cumulative distribution in the order of token ids: blocks first, then within the block.
+    Inverts the cumulative distribution in the order of token ids.
     """
-    count, vocabulary = weights.shape
-    starts = np.arange(0, vocabulary, _BLOCK)
-    ends = np.cumsum(np.add.reduceat(weights, starts, axis=1), axis=1, dtype=np.float64)
-    target = uniforms * ends[:, -1]
-    block = np.minimum(
-        (ends <= target[:, None]).sum(axis=1), _last_positive(np.diff(ends, axis=1, prepend=0.0))
-    )
+    sums = _running_sums(weights)
+    return _first_beyond(weights, sums, uniforms * sums[:, -1])
+
+
+def _running_sums(weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The sum of each row of [n, width] up to the end of each block of `_BLOCK` columns."""
+    starts = np.arange(0, weights.shape[1], _BLOCK)
+    return np.cumsum(np.add.reduceat(weights, starts, axis=1), axis=1, dtype=np.float64)
+
+
+def _first_beyond(
+    weights: NDArray[np.float32], sums: NDArray[np.float64], target: NDArray[np.float64]
+) -> NDArray[np.intp]:
+    """The first column of each row where the running sum is greater than `target`; never one of weight 0."""
+    count, width = weights.shape
     each = np.arange(count)
-    before = np.where(block > 0, ends[each, block - 1], 0.0)
-    columns = starts[block][:, None] + np.arange(_BLOCK)
-    inside = np.where(columns < vocabulary, weights[each[:, None], np.minimum(columns, vocabulary - 1)], 0.0)
-    sums = np.cumsum(inside, axis=1, dtype=np.float64) + before[:, None]
-    place = np.minimum((sums <= target[:, None]).sum(axis=1), _last_positive(inside))
-    return starts[block] + place
+    blocks = np.diff(sums, axis=1, prepend=0.0)
+    block = np.minimum((sums <= target[:, None]).sum(axis=1), _last_positive(blocks))
+    columns = block[:, None] * _BLOCK + np.arange(_BLOCK)
+    inside = np.where(columns < width, weights[each[:, None], np.minimum(columns, width - 1)], 0.0)
+    before = np.where(block > 0, sums[each, block - 1], 0.0)
+    running = np.cumsum(inside, axis=1, dtype=np.float64) + before[:, None]
+    place = np.minimum((running <= target[:, None]).sum(axis=1), _last_positive(inside))
+    return block * _BLOCK + place
 
 
 def _last_positive(values: NDArray[np.floating]) -> NDArray[np.intp]:
