@@ -50,7 +50,7 @@ class ChatTemplate:
         except jinja2.TemplateSyntaxError as error:
             raise ValueError(f"the chat template does not compile, line {error.lineno}: {error}") from error
         self._special = dict(special)
-        self._breaker = Breaker(control)
+        self.breaker = Breaker(control)
         self._takes_system = self._probe_system()
 
     def render(
@@ -67,7 +67,7 @@ class ChatTemplate:
                 "add_generation_prompt and continue_final_message are both true; continuing a message "
                 "leaves no room for a new one, so set one of them to false"
             )
-        safe: list[dict[str, Any]] = [self._breaker.apply(dict(message)) for message in messages]
+        safe: list[dict[str, Any]] = [self.breaker.apply(dict(message)) for message in messages]
         if not self._takes_system:
             safe = _merge_system(safe)
         if not continue_final_message:
@@ -126,7 +126,11 @@ class Breaker:
 
     def __init__(self, control: Sequence[str]) -> None:
         tokens = sorted({token for token in control if token}, key=len, reverse=True)
-        self._inside = re.compile(f"(?=({'|'.join(map(re.escape, tokens))}))") if tokens else None
+        firsts = "".join(sorted({re.escape(token[0]) for token in tokens}))
+        choice = "|".join(map(re.escape, tokens))
+        # The class of first characters makes the search skip nearly all text without trying the tokens.
+        self._inside = re.compile(f"(?=[{firsts}])(?={choice})") if tokens else None
+        self._whole = re.compile(choice) if tokens else None
         self._single = [token for token in tokens if len(token) == 1]
         self._heads = tuple({token[:n] for token in tokens for n in range(1, len(token))})
         self._tails = tuple({token[n:] for token in tokens for n in range(1, len(token))})
@@ -140,6 +144,10 @@ class Breaker:
         if isinstance(value, list | tuple):
             return [self.apply(item) for item in value]
         return value
+
+    def count(self, text: str) -> int:
+        """How many control tokens `text` spells out."""
+        return 0 if self._whole is None else len(self._whole.findall(text))
 
     def _break(self, text: str) -> str:
         text = _RESERVED.sub("\ufffd", text)

@@ -46,11 +46,16 @@ class Tokenizer:
         """The token that begins a text, if there is one."""
         self.pad_id = self._id_of(special.get("pad_token"))
         self._template: ChatTemplate | None = None
+        self._control_ids = frozenset[int]()
         if chat_template is not None:
-            control = [
-                about.content for about in added.values() if about.special or about.content in chat_template
-            ]
-            self._template = ChatTemplate(chat_template, special, control)
+            control = {
+                token: about.content
+                for token, about in added.items()
+                if about.special or about.content in chat_template
+            }
+            self._template = ChatTemplate(chat_template, special, list(control.values()))
+            # An unknown word is no control token, though it is listed with them.
+            self._control_ids = frozenset(control) - {self._id_of(special.get("unk_token"))}
 
     @classmethod
     def load(cls, model_dir: Path) -> Tokenizer:
@@ -130,6 +135,10 @@ class Tokenizer:
         ids = self._ids(first)
         for piece in rest:
             ids += self._ids_within(piece)
+        # A normaliser could make a control token of letters that do not spell it.
+        written = sum(self._template.breaker.count(piece) for piece in (first, *rest))
+        if sum(token in self._control_ids for token in ids) > written:
+            raise TemplateError("a message holds a disguised control token of this model")
         return ids
 
     def _ids(self, text: str, add_special_tokens: bool = False) -> list[int]:

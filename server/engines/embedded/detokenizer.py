@@ -1,7 +1,7 @@
 """Turns tokens into text as they come: whole characters only, and nothing of a stop string.
 
-`tokenizers`' own DecodeStream is not used: it raises where stray bytes follow a character of byte-fallback
-tokens, which a warm temperature can produce, and holds text back behind every invalid byte.
+`tokenizers`' own DecodeStream is not used: it raises where a stray byte follows a character of byte-fallback
+tokens, which a warm temperature can produce, and holds all text back behind such a byte.
 """
 
 from __future__ import annotations

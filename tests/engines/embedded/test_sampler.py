@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from server.engines.embedded.penalties import Penalties, SeenTokens
 from server.engines.embedded.sampler import BadLogitsError, Choice, Sampler, SamplerState
+from server.engines.embedded.truncation import Truncation, truncate
 from server.engines.embedded.uniform import uniforms
 from server.request import Sampling
 
@@ -280,10 +281,11 @@ def test_nothing_ends_a_text_before_its_least_length() -> None:
     sampler = Sampler(6, frozenset({2}))
     steps = np.array([0, 1, 9, 8, 2, 3], np.float32)
 
-    def run(**more: bool) -> list[int]:
-        state = sampler.state(
-            Sampling(max_tokens=9, temperature=0, min_tokens=2, stop_token_ids=(3,), **more), ()
+    def run(ignore_eos: bool = False) -> list[int]:
+        sampling = Sampling(
+            max_tokens=9, temperature=0, min_tokens=2, stop_token_ids=(3,), ignore_eos=ignore_eos
         )
+        state = sampler.state(sampling, ())
         return [sampler.sample(steps[None].copy(), [state])[0].token_id for _ in range(3)]
 
     assert run() == [5, 5, 2]
@@ -389,3 +391,40 @@ def test_scoring_names_the_rows_it_cannot_score() -> None:
     with pytest.raises(BadLogitsError) as caught:
         Sampler(4, NO_ENDS).score(logits, [0, 1, 2], 1)
     assert caught.value.rows == (2,)
+
+
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+def test_truncation_keeps_exactly_the_tokens_of_the_rules(spread: float) -> None:
+    # Wide enough that the heaviest few hundred settle some rows and not others.
+    many = [
+        Sampling(max_tokens=1, top_p=0.5),
+        Sampling(max_tokens=1, top_p=0.97),
+        Sampling(max_tokens=1, top_k=300, top_p=0.97),
+        Sampling(max_tokens=1, top_k=20),
+        Sampling(max_tokens=1, min_p=0.01, top_k=300, top_p=0.9),
+        Sampling(max_tokens=1, min_p=1.0),
+    ]
+    logits = logits_of(len(many), 4096, seed=8, spread=spread)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    rules = Truncation(
+        min_p=np.array([sampling.min_p for sampling in many], np.float32),
+        top_k=np.array([sampling.top_k for sampling in many]),
+        top_p=np.array([sampling.top_p for sampling in many]),
+    )
+    truncate(weights, rules)
+    for row, sampling in enumerate(many):
+        assert set(np.flatnonzero(weights[row])) == set(reference_kept(logits[row].tolist(), sampling, 0.0))
+
+
+def test_penalties_do_not_overflow() -> None:
+    logits = np.array([3e38, -3e38, 0], np.float32)
+    sampling = Sampling(max_tokens=1, repetition_penalty=0.01, temperature=1.0, seed=1)
+    assert sample_one(logits, sampling, [0, 1]).token_id == 0
+
+
+def test_every_row_has_as_many_alternatives_as_it_asked_for() -> None:
+    sampler = Sampler(9, NO_ENDS)
+    wanted = [2, None, 0, 5]
+    states = [sampler.state(Sampling(max_tokens=1, logprobs=count), ()) for count in wanted]
+    choices = sampler.sample(logits_of(4, 9), states)
+    assert [None if c.logprob is None else len(c.logprob.top) for c in choices] == wanted
