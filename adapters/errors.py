@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 _SHOWN = 80
@@ -46,3 +47,17 @@ class AdapterError(FileRefusedError):
 
 class BaseModelError(FileRefusedError):
     """A base's files are not what can be served."""
+
+
+class UnknownAdapterError(LookupError):
+    """No adapter has this name. The message is safe to show: bounded, ASCII, with close matches as a hint."""
+
+    def __init__(self, name: str, hints: Iterable[str] = ()) -> None:
+        self.name = name
+        self.hints = tuple(hints)
+        hint = f" Did you mean {' or '.join(self.hints)}?" if self.hints else ""
+        super().__init__(f"There is no adapter {shown(name)}.{hint}")
+
+
+class AdapterRejectedError(ValueError):
+    """The registry does not take or remove an adapter: the message says why, and nothing changed."""
