@@ -142,7 +142,7 @@ class _Place:
         ):
             if file.exists() and not _inside(file, self.root):
                 remedy = "Put the files themselves there, or name their folder in the setting adapters."
-                raise AdapterError(file, f"is a link that leads out of {self.root}", remedy)
+                raise AdapterError(file, "is a link that leads out of the folder it was found in", remedy)
         try:
             recorded = read_fields(self.folder) if self.recorded_first else {}
             alias = None if "alias" in recorded else self.alias

@@ -29,16 +29,13 @@ class FileRefusedError(ValueError):
         self.value = value
         self.reason = reason
         self.remedy = remedy
-        super().__init__(self._said(str(path)))
+        found = f" {field} = {shown(value)}:" if field else ""
+        super().__init__(f"{path}:{found} {reason}. {remedy}")
 
     @property
     def public(self) -> str:
         """The message with the file's name in place of its path."""
-        return self._said(self.path.name)
-
-    def _said(self, where: str) -> str:
-        found = f" {self.field} = {shown(self.value)}:" if self.field else ""
-        return f"{where}:{found} {self.reason}. {self.remedy}"
+        return str(self).replace(str(self.path), self.path.name)
 
 
 class AdapterError(FileRefusedError):

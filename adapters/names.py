@@ -20,12 +20,12 @@ _FOLDER = re.compile(r"(?P<name>.+?)[-_.](?P<version>v[0-9]+(?:\.[0-9]+)*)(?:-(?
 def alias(text: str) -> str:
     """`text` as written, where it is an alias; `ValueError` says what is wrong with it.
 
-    An alias is 1 to 128 of a-z, 0-9, dot, dash and underscore in either case, begins with a letter or a digit,
-    is not in `RESERVED`, and can be a folder's name on Windows too. Case does not distinguish aliases.
+    An alias is 1 to 128 of a-z, 0-9, dot, dash and underscore in either case, begins with a letter or a
+    digit, is not in `RESERVED`, and can be a folder's name on Windows. Case does not distinguish aliases.
     """
     if not _ALIAS.fullmatch(text):
         raise ValueError(
-            f"{shown(text)} is no alias: use up to 128 of a-z, 0-9, '.', '-', '_', letter or digit first"
+            f"{shown(text)} is no alias: use up to 128 of a-z, 0-9, '.', '-', '_', first no sign"
         )
     if text.lower() in RESERVED:
         others = ", ".join(sorted(RESERVED))
