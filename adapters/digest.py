@@ -36,7 +36,7 @@ from adapters.lora_config import LoraConfig
 from adapters.tensorfile import weights_path
 
 MAX_ADAPTER_BYTES = 8 << 30
-_MAX_JSON_BYTES = 64 << 20
+MAX_BASE_JSON_BYTES = 64 << 20
 _WHO_SAVED_IT = ("_name_or_path", "transformers_version")
 _COMPLETE = "Download or save the base again, whole."
 
@@ -62,7 +62,7 @@ def base_digest(folder: Path, cache_dir: Path | None = None) -> str:
     those of an earlier call is not read again; a cache that is torn or not writable costs time, never truth.
     Raises `BaseModelError` where a file is missing or changes while it is read.
     """
-    config = read_object(folder / "config.json", _MAX_JSON_BYTES, BaseModelError)
+    config = read_object(folder / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
     kept = {key: value for key, value in config.items() if key not in _WHO_SAVED_IT}
     tokenizer_file = folder / "tokenizer.json"
     if not tokenizer_file.is_file():
@@ -93,7 +93,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         if not found:
             raise BaseModelError(folder, "holds no .safetensors file", _COMPLETE)
         return found
-    named: object = read_object(index, _MAX_JSON_BYTES, BaseModelError).get("weight_map")
+    named: object = read_object(index, MAX_BASE_JSON_BYTES, BaseModelError).get("weight_map")
     names: set[object] = set(named.values()) if isinstance(named, dict) else set()
     if not names:
         raise BaseModelError(index, "names no file in weight_map", _COMPLETE)
@@ -159,9 +159,9 @@ def _cached_hash(cache_dir: Path | None, path: Path) -> str:
 
 
 def _entry(path: Path, key: Mapping[str, Any]) -> str | None:
-    """The hash that an entry of the cache holds for `key`; None where it is absent, torn, or of another state."""
+    """The hash that a cache entry holds for `key`; None where it is absent, torn, or of another state."""
     try:
-        entry = read_object(path, _MAX_JSON_BYTES, BaseModelError)
+        entry = read_object(path, MAX_BASE_JSON_BYTES, BaseModelError)
     except BaseModelError:
         return None
     found = entry.pop("sha256", None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 _SHOWN = 80
@@ -28,16 +29,13 @@ class FileRefusedError(ValueError):
         self.value = value
         self.reason = reason
         self.remedy = remedy
-        super().__init__(self._said(str(path)))
+        found = f" {field} = {shown(value)}:" if field else ""
+        super().__init__(f"{path}:{found} {reason}. {remedy}")
 
     @property
     def public(self) -> str:
         """The message with the file's name in place of its path."""
-        return self._said(self.path.name)
-
-    def _said(self, where: str) -> str:
-        found = f" {self.field} = {shown(self.value)}:" if self.field else ""
-        return f"{where}:{found} {self.reason}. {self.remedy}"
+        return str(self).replace(str(self.path), self.path.name)
 
 
 class AdapterError(FileRefusedError):
@@ -46,3 +44,17 @@ class AdapterError(FileRefusedError):
 
 class BaseModelError(FileRefusedError):
     """A base's files are not what can be served."""
+
+
+class UnknownAdapterError(LookupError):
+    """No adapter has this name. The message is safe to show: bounded, ASCII, with close matches as a hint."""
+
+    def __init__(self, name: str, hints: Iterable[str] = ()) -> None:
+        self.name = name
+        self.hints = tuple(hints)
+        hint = f" Did you mean {' or '.join(self.hints)}?" if self.hints else ""
+        super().__init__(f"There is no adapter {shown(name)}.{hint}")
+
+
+class AdapterRejectedError(ValueError):
+    """The registry does not take or remove an adapter: the message says why, and nothing changed."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.digest import adapter_digest
 from adapters.errors import AdapterError, BaseModelError, shown
 from adapters.jsonfile import read_object
 from adapters.lora_config import CONFIG_FILE, LoraConfig
@@ -107,12 +108,15 @@ def module_name(layer: int, module: str) -> str:
     return f"model.layers.{layer}.{part}.{module}"
 
 
-def read_adapter(folder: Path, shape: ModelShape, max_rank: int = 256) -> AdapterWeights:
+def read_adapter(
+    folder: Path, shape: ModelShape, max_rank: int = 256, *, digest: str | None = None
+) -> AdapterWeights:
     """The weights of the PEFT LoRA in `folder`, as contiguous float32 arrays that fit a base of `shape`.
 
     Raises `AdapterError`, and leaves nothing behind, where the adapter asks for more than a plain LoRA on the
     seven projections, has parts missing or left over, does not fit the base, holds NaN or Infinity, or
-    changes nothing. Memory is at most the float32 weights plus one tensor.
+    changes nothing, or, with `digest`, where the files no longer have that one. Memory is at most the float32
+    weights plus one tensor.
     """
     config = LoraConfig.read(folder)
     _check_ranks(config, max_rank)
@@ -130,6 +134,9 @@ def read_adapter(folder: Path, shape: ModelShape, max_rank: int = 256) -> Adapte
             "every update is zero, so the adapter would answer as the base does",
             "Check that the trained weights were saved, and that lora_alpha is not 0.",
         )
+    if digest is not None and (found_digest := adapter_digest(folder)) != digest:
+        reason = f"has changed: it was {digest} when it was found and is {found_digest}"
+        raise AdapterError(folder, reason, "Restore the files; a changed adapter is a new version.")
     return AdapterWeights(MappingProxyType(modules))
 
 
