@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from cyclopts import CycloptsError
 
     from server.commands.app import build
-    from server.options import SettingsError
+    from server.values import SettingsError
 
     try:
         return int(build()(sys.argv[1:] if arguments is None else arguments) or 0)
@@ -30,6 +30,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, 2)
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        return _complain(error, code)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """The code of an error that needs no traceback, since its message says what is wrong; else None."""
+    from adapters.errors import AdapterRejectedError, FileRefusedError
+    from routing.route import UnknownNameError
+    from routing.selection import SelectionError
+    from server.engines.base import EngineError
+
+    if isinstance(error, UnknownNameError | SelectionError):
+        return 2
+    return 1 if isinstance(error, FileRefusedError | AdapterRejectedError | EngineError | OSError) else None
 
 
 def _complain(error: Exception, code: int) -> int:

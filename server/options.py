@@ -6,58 +6,22 @@ Reads types, defaults and docstrings off frozen dataclasses; knows no particular
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 import itertools
-import math
-import re
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Literal
 
-Raw: TypeAlias = str | Sequence[str] | Mapping[str, str] | None
-"""A value before it has a type: text, a list or a mapping of texts, or an explicit nothing."""
-
-SIZE = "size"
-Size = Annotated[int, SIZE]
-"""Bytes; written as a number or as `512MiB`, `2GB`…"""
+from server.values import MAPPING, Raw, SettingsError, Size, parse_value, render_size, shown
 
 SECRET = {"secret": True}
 """Field metadata of a value that is never shown."""
 
-_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
-_BINARY_UNITS = {"ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4}
-_SIZE_TEXT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,6})?)\s*((?:[kmgt]i?)?)b?", re.IGNORECASE)
-_MAPPING = typing.get_origin(Mapping[str, str])
 _METAVARS: dict[object, str] = {int: "NUMBER", float: "NUMBER", Path: "PATH"}
-_BOOLEANS = {
-    "true": True,
-    "yes": True,
-    "on": True,
-    "1": True,
-    "false": False,
-    "no": False,
-    "off": False,
-    "0": False,
-}
-
-
-class SettingsError(ValueError):
-    """A setting is unknown or has a value that it cannot have; says which, why, and what would do."""
-
-    def __init__(self, name: str, problem: str, origin: str | None = None) -> None:
-        super().__init__(name, problem, origin)
-        self.name = name
-        self.problem = problem
-        self.origin = origin
-
-    def __str__(self) -> str:
-        where = f" ({self.origin})" if self.origin else ""
-        return f"{self.name}: {self.problem}{where}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +63,23 @@ class Option:
         return typing.get_args(self.hint) if typing.get_origin(self.hint) is Literal else ()
 
     @property
+    def explained(self) -> str:
+        """The help, with the choices where they are few and named."""
+        return self.help + (f" One of {', '.join(self.choices)}." if self.choices else "")
+
+    @property
     def metavar(self) -> str:
         """What stands for its value in the help."""
         if self.hint == Size:
             return "SIZE"
-        if typing.get_origin(self.hint) is _MAPPING:
+        if typing.get_origin(self.hint) is MAPPING:
             return "KEY=VALUE"
         return _METAVARS.get(self.hint, "TEXT")
 
     @property
     def many(self) -> bool:
         """Whether it takes several values."""
-        return typing.get_origin(self.hint) in (tuple, _MAPPING)
+        return typing.get_origin(self.hint) in (tuple, MAPPING)
 
     def parse(self, raw: Raw, origin: str) -> object:
         """The value that `raw` stands for. Raises `SettingsError` naming setting, value and remedy."""
@@ -120,10 +89,10 @@ class Option:
             if raw is None or not raw.strip():
                 raise SettingsError(self.name, "has no value; give one or leave it out", origin)
         try:
-            return _parser(self.hint)(raw)
+            return parse_value(self.hint, raw)
         except ValueError as error:
-            shown = "the value given" if self.secret else repr(raw if isinstance(raw, str) else _plain(raw))
-            raise SettingsError(self.name, f"{shown} {error}", origin) from None
+            found = "the value given" if self.secret else shown(raw)
+            raise SettingsError(self.name, f"{found} {error}", origin) from None
 
     def render(self, value: object) -> str:
         """`value` as one line of text; secrets are counted, never shown."""
@@ -135,6 +104,8 @@ class Option:
             return str(value).lower()
         if self.hint == Size and isinstance(value, int):
             return render_size(value)
+        if isinstance(value, float):
+            return f"{value:g}"
         if isinstance(value, Mapping):
             pairs = typing.cast("Mapping[str, str]", value).items()
             return ", ".join(f"{key}={item}" for key, item in pairs) or "none"
@@ -156,30 +127,6 @@ def options_of(settings: type) -> tuple[Option, ...]:
         secret = bool(item.metadata.get("secret"))
         found.append(Option(item.name, hint, optional, _default(item), docs.get(item.name, ""), secret))
     return tuple(found)
-
-
-def closest(name: str, known: Iterable[str]) -> str:
-    """A hint such as `; did you mean 'port'?`, or nothing where no known name is near."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
-
-
-def parse_size(text: str) -> int:
-    """Bytes of `4096`, `4k`, `4KiB`, `1.5GiB`…: decimal units by thousands, `i` units by 1024."""
-    match = _SIZE_TEXT.fullmatch(text.strip())
-    if match is None:
-        raise ValueError("is not a size; write bytes or a unit, such as 512MiB or 2GiB")
-    number, unit = match.groups()
-    scale = (_UNITS | _BINARY_UNITS)[unit.lower()]
-    return math.floor(float(number) * scale) if "." in number else int(number) * scale
-
-
-def render_size(size: int) -> str:
-    """`size` in the largest binary unit that divides it."""
-    for name, unit in reversed(_BINARY_UNITS.items()):
-        if size and size % unit == 0:
-            return f"{size // unit}{name.capitalize()}B"
-    return str(size)
 
 
 def _inside(section: str, option: Option) -> Option:
@@ -217,87 +164,3 @@ def _field_docs(settings: type) -> dict[str, str]:
             case _:
                 pass
     return docs
-
-
-def _parser(hint: object) -> Callable[[Raw], object]:
-    if hint == Size:
-        return _scalar(parse_size)
-    if typing.get_origin(hint) is Literal:
-        return _scalar(lambda text: _choice(text, typing.get_args(hint)))
-    return _PARSERS[typing.get_origin(hint) or hint]
-
-
-def _scalar(convert: Callable[[str], object]) -> Callable[[Raw], object]:
-    def parse(raw: Raw) -> object:
-        if not isinstance(raw, str):
-            raise ValueError("is not a single value")
-        return convert(raw)
-
-    return parse
-
-
-def _integer(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError("is not an integer") from None
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise ValueError("is not a number") from None
-    if not math.isfinite(number):
-        raise ValueError("is not a finite number")
-    return number
-
-
-def _boolean(text: str) -> bool:
-    try:
-        return _BOOLEANS[text.strip().lower()]
-    except KeyError:
-        raise ValueError("is neither true nor false") from None
-
-
-def _choice(text: str, choices: tuple[str, ...]) -> str:
-    if text not in choices:
-        raise ValueError(f"is not one of {', '.join(choices)}{closest(text, choices)}")
-    return text
-
-
-def _listed(raw: Raw) -> tuple[str, ...]:
-    if isinstance(raw, str):
-        return tuple(part for part in (piece.strip() for piece in raw.split(",")) if part)
-    if raw is None or isinstance(raw, Mapping):
-        raise ValueError("is not a list")
-    return tuple(raw)
-
-
-def _mapped(raw: Raw) -> Mapping[str, str]:
-    if isinstance(raw, Mapping):
-        return types.MappingProxyType(dict(raw))
-    pairs: dict[str, str] = {}
-    for item in _listed(raw):
-        key, equals, value = (part.strip() for part in item.partition("="))
-        if not (key and equals and value):
-            raise ValueError(f"holds {item!r}, which is not KEY=VALUE")
-        if key in pairs:
-            raise ValueError(f"names {key!r} twice")
-        pairs[key] = value
-    return types.MappingProxyType(pairs)
-
-
-def _plain(raw: Raw) -> object:
-    return dict(raw) if isinstance(raw, Mapping) else list(raw or ())
-
-
-_PARSERS: dict[object, Callable[[Raw], object]] = {
-    str: _scalar(str),
-    int: _scalar(_integer),
-    float: _scalar(_number),
-    bool: _scalar(_boolean),
-    Path: _scalar(lambda text: Path(text).expanduser()),
-    tuple: _listed,
-    _MAPPING: _mapped,
-}

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from server.options import SECRET, Option, Raw, SettingsError, Size, closest, options_of
+from server.options import SECRET, Option, options_of
+from server.values import Raw, SettingsError, Size, closest
 
 PREFIX = "ONESEEK_"
 CONFIG_FILE = "oneseek.yaml"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from server.options import Option, Raw, SettingsError, closest
+from server.options import Option
+from server.values import Raw, SettingsError, closest
 
 MAX_BYTES = 256 * 1024
 """A settings file larger than this is refused: it is something else."""

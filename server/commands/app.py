@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from cyclopts import App
 
+from server.commands.adapters import list_adapters
 from server.commands.config import config
-from server.commands.flags import EPILOGUE, with_settings
+from server.commands.flags import EPILOGUE, HIDDEN, with_settings
+from server.commands.models import models
+from server.commands.route import route
 from server.commands.serve import serve
 from server.version import oneseek_version
 
@@ -21,6 +24,11 @@ def build() -> App:
         print_error=False,
         suppress_keyboard_interrupt=False,
     )
+    adapters = App(name="adapters", help="The adapters at hand.")
     app.command(with_settings(serve, show=True), name="serve", help_epilogue=EPILOGUE)
+    app.command(with_settings(route, show=False), name="route", help_epilogue=HIDDEN)
+    app.command(adapters)
+    adapters.command(with_settings(list_adapters, show=False), name="list", help_epilogue=HIDDEN)
+    app.command(with_settings(models, show=False), name="models", help_epilogue=HIDDEN)
     app.command(with_settings(config, show=True), name="config", help_epilogue=EPILOGUE)
     return app

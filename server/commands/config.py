@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import json as json_format
-from typing import Annotated
 
-from cyclopts import Parameter
-
+from server.commands.flags import Json
 from server.settings import OPTIONS, Resolved
 
 
-def config(resolved: Resolved, *, json: Annotated[bool, Parameter(negative="")] = False) -> int:
-    """Show every setting with its value and where that came from. Secrets are counted, not shown.
-
-    Parameters
-    ----------
-    json
-        Print one JSON object instead of a table.
-    """
+def config(resolved: Resolved, *, json: Json = False) -> int:
+    """Show every setting with its value and where that came from. Secrets are counted, not shown."""
     rows = [(item.name, item.render(resolved.value(item)), resolved.origins[item.path]) for item in OPTIONS]
     if json:
         shown = {name: {"value": value, "origin": origin} for name, value, origin in rows}

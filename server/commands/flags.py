@@ -9,25 +9,28 @@ from typing import Annotated, Concatenate, ParamSpec, cast
 
 from cyclopts import Group, Parameter
 
-from server.options import Option, Raw
+from server.options import Option
 from server.settings import OPTIONS, Resolved, resolve
+from server.values import Raw
 
 P = ParamSpec("P")
+Json = Annotated[bool, Parameter(negative="", show_default=False, help="Print one JSON object.")]
+"""The `--json` flag of a verb."""
 
 _SETTINGS = Group("Settings", sort_key=2)
-_VERB = Group("Options", sort_key=1)
 _CONFIG_HELP = "Settings file; oneseek.yaml in the working directory if it is there."
 _CONFIG = inspect.Parameter(
     "config",
     inspect.Parameter.KEYWORD_ONLY,
     default=None,
-    annotation=Annotated[Path | None, Parameter(name="--config", group=_VERB, help=_CONFIG_HELP)],
+    annotation=Annotated[Path | None, Parameter(name="--config", help=_CONFIG_HELP)],
 )
 EPILOGUE = (
     "Each setting is also an environment variable and a key of oneseek.yaml: --max-queue is "
     "ONESEEK_MAX_QUEUE and max_queue, --routing-default is ONESEEK_ROUTING_DEFAULT "
     "and default under routing. Flags go before the environment, the environment before the file."
 )
+HIDDEN = "Takes the same settings as `oneseek serve`: flags, environment and oneseek.yaml."
 
 
 def with_settings(verb: Callable[Concatenate[Resolved, P], int], *, show: bool) -> Callable[..., int]:
@@ -60,11 +63,10 @@ def _parameter(option: Option, *, show: bool) -> inspect.Parameter:
         kind = list[str]
     elif option.hint is bool:
         kind = bool
-    help_text = option.help + (f" One of {', '.join(option.choices)}." if option.choices else "")
     parameter = Parameter(
         name=option.flag,
         group=_SETTINGS,
-        help=help_text,
+        help=option.explained,
         show=show,
         show_default=False if option.many or option.default is None else option.render(option.default),
         metavar=option.metavar,

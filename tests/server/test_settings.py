@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.options import Option, SettingsError, parse_size, render_size
+from server.options import Option
 from server.settings import (
     OPTIONS,
     PREFIX,
@@ -20,6 +20,7 @@ from server.settings import (
     default_home,
     resolve,
 )
+from server.values import SettingsError, parse_size, render_size
 
 BY_PATH = {option.path: option for option in OPTIONS}
 
