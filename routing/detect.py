@@ -166,7 +166,7 @@ class ProfileDetector:
         return prior
 
     def _hinted(self, accept_language: str | None) -> Scores:
-        hint = next((code for code in preferred(accept_language) if code in self._column), None)
+        hint = next((code for code in preferred(accept_language) if code in self.languages), None)
         if hint is None:
             return self._prior
         prior = self._prior.copy()
