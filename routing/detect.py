@@ -47,6 +47,8 @@ class Detection:
     """Why, for people: what was read and what it told."""
     from_history: bool = False
     """Whether the question alone was undecided and the earlier turns settled it."""
+    told: bool = True
+    """Whether any turn told anything; if not, the scores are no more than the prior."""
 
     @property
     def likeliest(self) -> str:
@@ -100,26 +102,29 @@ class ProfileDetector:
         """Judge the user's turns, oldest first; the last is the question. Never raises."""
         prior = self._hinted(accept_language)
         question, evidence = self._read(turns[-1] if turns else "", LIMIT)
+        told = bool(question.any())
         alone = _normalised(np.log(prior) + question)
         if alone.max() >= self._settings.sure or len(turns) < 2:
-            return self._detection(alone, evidence, from_history=False)
+            return self._detection(alone, evidence, from_history=False, told=told)
         belief = prior
         for turn in turns[-self._settings.history : -1]:
-            belief = _normalised(np.log(self._step(belief, prior)) + self._read(turn, _EARLIER_LIMIT)[0])
+            read = self._read(turn, _EARLIER_LIMIT)[0]
+            told = told or bool(read.any())
+            belief = _normalised(np.log(self._step(belief, prior)) + read)
         joint = _normalised(np.log(self._step(belief, prior)) + question)
         settled = bool(joint.max() >= self._settings.sure)
-        told = f"{evidence}; with {len(turns[-self._settings.history : -1])} earlier turns"
-        return self._detection(joint, told, from_history=settled)
+        evidence += f"; earlier turns heard: {len(turns[-self._settings.history : -1])}"
+        return self._detection(joint, evidence, from_history=settled, told=told)
 
     def _step(self, belief: Scores, prior: Scores) -> Scores:
         return self._settings.stay * belief + (1 - self._settings.stay) * prior
 
-    def _detection(self, posterior: Scores, evidence: str, *, from_history: bool) -> Detection:
+    def _detection(self, posterior: Scores, evidence: str, *, from_history: bool, told: bool) -> Detection:
         order = np.argsort(-posterior, kind="stable")
         scores = {self._labels[column]: float(posterior[column]) for column in order}
         likeliest, confidence = next(iter(scores.items()))
-        language = likeliest if confidence >= self._settings.sure else None
-        return Detection(language, confidence, MappingProxyType(scores), evidence, from_history)
+        language = likeliest if told and confidence >= self._settings.sure else None
+        return Detection(language, confidence, MappingProxyType(scores), evidence, from_history, told)
 
     def _read(self, turn: str, limit: int) -> tuple[Scores, str]:
         """Log-likelihood of one turn for each label, and what was read."""

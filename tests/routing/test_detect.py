@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from routing.detect import ProfileDetector
+from routing.detect import Detection, ProfileDetector
 from routing.profiles import ProfileError
 from routing.settings import LanguageRow, RoutingSettings
 
@@ -62,6 +62,13 @@ def test_nothing_to_read_is_undecided(detector: ProfileDetector, text: str) -> N
     found = detector.detect([text])
     assert found.language is None
     assert found.confidence < 0.5
+
+
+def test_the_prior_alone_decides_nothing() -> None:
+    certain = ProfileDetector(RoutingSettings(languages=rows("sv"), other_prior=0.01))
+    found = certain.detect(["🙂", "42"])
+    assert (found.language, found.told) == (None, False)
+    assert found.confidence > 0.9
 
 
 def test_no_turns_at_all_is_undecided(detector: ProfileDetector) -> None:
@@ -153,7 +160,7 @@ def test_russian_is_told_from_ukrainian() -> None:
 
 
 def test_a_language_without_a_profile_is_refused_by_name() -> None:
-    with pytest.raises(ProfileError, match="'is'.*there are: af"):
+    with pytest.raises(ProfileError, match=r"'is'.*there are: af"):
         ProfileDetector(RoutingSettings(languages=rows("sv", "is")))
 
 
@@ -164,8 +171,12 @@ def chat_texts() -> list[str]:
 def test_eight_threads_agree(detector: ProfileDetector) -> None:
     texts = (chat_texts() * 5)[:1000]
     assert len(texts) == 1000
+
+    def everything(_: int) -> list[Detection]:
+        return [detector.detect([text]) for text in texts]
+
     with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda _: [detector.detect([text]) for text in texts], range(8)))
+        answers = list(pool.map(everything, range(8)))
     assert all(answer == answers[0] for answer in answers)
 
 

@@ -52,8 +52,9 @@ def test_a_language_has_one_row(rows: tuple[str, str]) -> None:
     ],
 )
 def test_a_bad_row_is_refused(row: dict[str, Any]) -> None:
+    made: dict[str, Any] = {"code": "sv", "adapter": "oneseek-sv", **row}
     with pytest.raises(ValueError, match=r"languages\.(code|adapter|weight)"):
-        LanguageRow(**{"code": "sv", "adapter": "oneseek-sv", **row})
+        LanguageRow(**made)
 
 
 def test_a_row_is_found_by_the_code_that_detection_uses() -> None:
