@@ -29,8 +29,8 @@ BACKGROUND = (
 """Their best stands for `xx`."""
 _EARLIER_LIMIT = 300
 """Characters of an earlier turn that are scored."""
-_BY_SCRIPT_ALONE = 0.98
-"""Posterior of the one language of a script."""
+_PAYLOAD = 1.5
+"""Most, in nats, that the text which an instruction is about may tell of the language to answer in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +133,12 @@ class ProfileDetector:
         if script != LATIN and script not in self._scorers:
             return self._by_script(script), _told(cleaned, f"written in {script} letters")
         scorer = self._scorers[script]
-        words, read = cleaned.words, ""
-        if cleaned.instruction is not None:
-            found = scorer.score(cleaned.instruction)
-            if self._spread(scorer, found).max() >= self._settings.sure:
-                return self._placed(scorer, found), _told(cleaned, _why(scorer, found), instruction=True)
-            read = "the instruction alone told too little; "
-        found = scorer.score(words)
-        return self._placed(scorer, found), _told(cleaned, read + _why(scorer, found))
-
-    def _spread(self, scorer: Scorer, found: Evidence) -> Scores:
-        return _normalised(np.log(self._prior) + self._placed(scorer, found))
+        whole = scorer.score(cleaned.words)
+        if cleaned.instruction is None:
+            return self._placed(scorer, whole), _told(cleaned, _why(scorer, whole))
+        found = scorer.score(cleaned.instruction)
+        scores = self._placed(scorer, found) + np.maximum(self._placed(scorer, whole), -_PAYLOAD)
+        return scores - scores.max(), _told(cleaned, _why(scorer, found), instruction=True)
 
     def _placed(self, scorer: Scorer, found: Evidence) -> Scores:
         """Scores of one script's labels among all labels; the others are out of the question."""
@@ -194,7 +189,7 @@ def _why(scorer: Scorer, found: Evidence) -> str:
 
 
 def _told(cleaned: Cleaned, why: str, *, instruction: bool = False) -> str:
-    parts = [f"read the instruction alone, not the text that it is about: {why}" if instruction else why]
+    parts = [f"read the instruction, hardly the text that it is about: {why}" if instruction else why]
     if cleaned.stripped:
         parts.append(f"left out: {', '.join(cleaned.stripped)}")
     return "; ".join(parts)
