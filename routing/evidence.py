@@ -24,7 +24,7 @@ PROFILE, WORD, RARE_WORD, LETTER, RARE_ENDING, FOREIGN, PHRASE = 0.21, 2.2, 1.5,
 """Weight of: the log-likelihood of the letter statistics; each distinct word known, and a share among the
 languages that have it on top; each own letter present; each ending, shared among the languages that have it;
 each word with a foreign letter; a known phrase."""
-PENALTY = 2.9
+PENALTY = 2.4
 """Taken from `xx`, whose best profile out of many fits any noise better than one profile does."""
 _COMMON_LETTER = 5e-4
 """A language without a row in `letters.USED` uses the letters at least this frequent in its profile."""
