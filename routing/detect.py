@@ -29,8 +29,8 @@ BACKGROUND = (
 """Their best stands for `xx`."""
 _EARLIER_LIMIT = 300
 """Characters of an earlier turn that are scored."""
-_BY_SCRIPT_ALONE = 0.98
-"""Posterior of the one language of a script."""
+_PAYLOAD = 1.5
+"""Most, in nats, that the text which an instruction is about may tell of the language to answer in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ class Detection:
     """Why, for people: what was read and what it told."""
     from_history: bool = False
     """Whether the question alone was undecided and the earlier turns settled it."""
+    told: bool = True
+    """Whether any turn told anything; if not, the scores are no more than the prior."""
 
     @property
     def likeliest(self) -> str:
@@ -100,26 +102,29 @@ class ProfileDetector:
         """Judge the user's turns, oldest first; the last is the question. Never raises."""
         prior = self._hinted(accept_language)
         question, evidence = self._read(turns[-1] if turns else "", LIMIT)
+        told = bool(question.any())
         alone = _normalised(np.log(prior) + question)
         if alone.max() >= self._settings.sure or len(turns) < 2:
-            return self._detection(alone, evidence, from_history=False)
+            return self._detection(alone, evidence, from_history=False, told=told)
         belief = prior
         for turn in turns[-self._settings.history : -1]:
-            belief = _normalised(np.log(self._step(belief, prior)) + self._read(turn, _EARLIER_LIMIT)[0])
+            read = self._read(turn, _EARLIER_LIMIT)[0]
+            told = told or bool(read.any())
+            belief = _normalised(np.log(self._step(belief, prior)) + read)
         joint = _normalised(np.log(self._step(belief, prior)) + question)
         settled = bool(joint.max() >= self._settings.sure)
-        told = f"{evidence}; with {len(turns[-self._settings.history : -1])} earlier turns"
-        return self._detection(joint, told, from_history=settled)
+        evidence += f"; earlier turns heard: {len(turns[-self._settings.history : -1])}"
+        return self._detection(joint, evidence, from_history=settled, told=told)
 
     def _step(self, belief: Scores, prior: Scores) -> Scores:
         return self._settings.stay * belief + (1 - self._settings.stay) * prior
 
-    def _detection(self, posterior: Scores, evidence: str, *, from_history: bool) -> Detection:
+    def _detection(self, posterior: Scores, evidence: str, *, from_history: bool, told: bool) -> Detection:
         order = np.argsort(-posterior, kind="stable")
         scores = {self._labels[column]: float(posterior[column]) for column in order}
         likeliest, confidence = next(iter(scores.items()))
-        language = likeliest if confidence >= self._settings.sure else None
-        return Detection(language, confidence, MappingProxyType(scores), evidence, from_history)
+        language = likeliest if told and confidence >= self._settings.sure else None
+        return Detection(language, confidence, MappingProxyType(scores), evidence, from_history, told)
 
     def _read(self, turn: str, limit: int) -> tuple[Scores, str]:
         """Log-likelihood of one turn for each label, and what was read."""
@@ -128,17 +133,12 @@ class ProfileDetector:
         if script != LATIN and script not in self._scorers:
             return self._by_script(script), _told(cleaned, f"written in {script} letters")
         scorer = self._scorers[script]
-        words, read = cleaned.words, ""
-        if cleaned.instruction is not None:
-            found = scorer.score(cleaned.instruction)
-            if self._spread(scorer, found).max() >= self._settings.sure:
-                return self._placed(scorer, found), _told(cleaned, _why(scorer, found), instruction=True)
-            read = "the instruction alone told too little; "
-        found = scorer.score(words)
-        return self._placed(scorer, found), _told(cleaned, read + _why(scorer, found))
-
-    def _spread(self, scorer: Scorer, found: Evidence) -> Scores:
-        return _normalised(np.log(self._prior) + self._placed(scorer, found))
+        whole = scorer.score(cleaned.words)
+        if cleaned.instruction is None:
+            return self._placed(scorer, whole), _told(cleaned, _why(scorer, whole))
+        found = scorer.score(cleaned.instruction)
+        scores = self._placed(scorer, found) + np.maximum(self._placed(scorer, whole), -_PAYLOAD)
+        return scores - scores.max(), _told(cleaned, _why(scorer, found), instruction=True)
 
     def _placed(self, scorer: Scorer, found: Evidence) -> Scores:
         """Scores of one script's labels among all labels; the others are out of the question."""
@@ -166,7 +166,7 @@ class ProfileDetector:
         return prior
 
     def _hinted(self, accept_language: str | None) -> Scores:
-        hint = next((code for code in preferred(accept_language) if code in self._column), None)
+        hint = next((code for code in preferred(accept_language) if code in self.languages), None)
         if hint is None:
             return self._prior
         prior = self._prior.copy()
@@ -189,7 +189,7 @@ def _why(scorer: Scorer, found: Evidence) -> str:
 
 
 def _told(cleaned: Cleaned, why: str, *, instruction: bool = False) -> str:
-    parts = [f"read the instruction alone, not the text that it is about: {why}" if instruction else why]
+    parts = [f"read the instruction, hardly the text that it is about: {why}" if instruction else why]
     if cleaned.stripped:
         parts.append(f"left out: {', '.join(cleaned.stripped)}")
     return "; ".join(parts)

@@ -110,7 +110,7 @@ def _unescape(text: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print a row for each source and one for all, then the JSON line."""
+    """Print a row for each source and one for all but single words, then the JSON line."""
     parser = argparse.ArgumentParser(prog="python -m routing.evaluate", description="Judge the router.")
     parser.add_argument("folder", type=Path, help="folder of SOURCE.tsv files")
     parser.add_argument("--half", choices=("0", "1", "all"), default="1", help="which half (default 1)")
@@ -119,7 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not judged:
         parser.error(f"{options.folder} holds no labelled text")
     rows = {source: [j for j in judged if j.labelled.source == source] for source in _sources(judged)}
-    report = {source: figures(found) for source, found in {**rows, "all": judged}.items()}
+    rows["two words or more"] = [j for j in judged if len(j.labelled.text.split()) > 1]
+    report = {source: figures(found) for source, found in rows.items()}
     print(f"{'source':24}{'texts':>7}" + "".join(f"{name.replace('_', ' '):>18}" for name in FIGURES))
     for source, row in report.items():
         cells = "".join(f"{row[name]:>18}" if row[name] is not None else f"{'-':>18}" for name in FIGURES)

@@ -20,10 +20,11 @@ from routing.words import PHRASES, known_words
 
 Scores = NDArray[np.float64]
 
-PROFILE, WORD, LETTER, ENDING, FOREIGN, PHRASE = 0.2, 2.8, 2.1, 0.65, 4.0, 4.0
-"""Weight of: the log-likelihood of the letter statistics, then of each distinct word known, each own letter
-present, each ending, each word with a foreign letter, and a message that is a known phrase."""
-PENALTY = 2.5
+PROFILE, WORD, RARE_WORD, LETTER, RARE_ENDING, FOREIGN, PHRASE = 0.21, 2.2, 1.5, 1.7, 1.1, 5.0, 4.0
+"""Weight of: the log-likelihood of the letter statistics; each distinct word known, and a share among the
+languages that have it on top; each own letter present; each ending, shared among the languages that have it;
+each word with a foreign letter; a known phrase."""
+PENALTY = 2.4
 """Taken from `xx`, whose best profile out of many fits any noise better than one profile does."""
 _COMMON_LETTER = 5e-4
 """A language without a row in `letters.USED` uses the letters at least this frequent in its profile."""
@@ -55,8 +56,8 @@ class Scorer:
         own = {language: frozenset(found) for language, found in letters.OWN.items() if language in columns}
         own[OTHER] = frozenset(letters.ELSEWHERE) - frozenset[str]().union(*used.values())
         self._rows: list[Scores] = []
-        self._words = self._index(known_words(), columns, WORD)
-        self._endings = self._index(letters.ENDINGS, columns, ENDING)
+        self._words = self._index(known_words(), columns, WORD, RARE_WORD)
+        self._endings = self._index(letters.ENDINGS, columns, 0.0, RARE_ENDING)
         self._letters = self._index(own, columns, LETTER)
         self._phrases = self._index(_by_language(PHRASES), columns, PHRASE)
         self._matrix = np.stack(self._rows)
@@ -113,9 +114,13 @@ class Scorer:
         return frozenset[int]().union(*(self._foreign.get(letter, frozenset()) for letter in word))
 
     def _index(
-        self, lists: Mapping[str, Iterable[str]], columns: Mapping[str, int], weight: float
+        self,
+        lists: Mapping[str, Iterable[str]],
+        columns: Mapping[str, int],
+        weight: float,
+        shared: float = 0.0,
     ) -> dict[str, int]:
-        """Give each distinct set of languages a row that adds `weight` to them; item → row."""
+        """Item → row; the row of a set of languages adds `weight` and a share of `shared` to each of them."""
         told: dict[str, set[int]] = {}
         for language, items in lists.items():
             for item in items:
@@ -125,7 +130,7 @@ class Scorer:
             if languages not in rows:
                 rows[languages] = len(self._rows)
                 row = np.zeros(len(self.labels))
-                row[list(languages)] = weight
+                row[list(languages)] = weight + shared / len(languages)
                 self._rows.append(row)
         return {item: rows[frozenset(languages)] for item, languages in told.items()}
 

@@ -126,7 +126,7 @@ class Router:
         policy = self._settings.undecided
         if policy == "base":
             return (), Reason.UNDECIDED
-        if policy == "likeliest" and seen.confidence >= self._settings.threshold:
+        if policy == "likeliest" and seen.told and seen.confidence >= self._settings.threshold:
             return self._for_language(seen.likeliest, Reason.UNDECIDED, catalogue)
         if policy != "default":
             for language in preferred(question.accept_language):

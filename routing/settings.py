@@ -59,7 +59,7 @@ class RoutingSettings:
     """What a language without an adapter gets."""
     default: str | None = None
     """Alias used where nothing else decides; `base` or None is the base."""
-    other_prior: float = 0.42
+    other_prior: float = 0.43
     """Probability, before anything is read, that a text is in no language with an adapter."""
     stay: float = 0.9
     """Probability that a user's next turn is in the language of the one before."""

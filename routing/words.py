@@ -31,8 +31,9 @@ PHRASES: Mapping[str, str] = MappingProxyType(
         phrase: language
         for language, phrases in {
             "sv": "hej|hejsan|hej hej|hejhej|hallå|hallå där|tjena|tjenare|tjo|tja|god morgon|god kväll|"
-            "god natt|god dag|goddag|tack|tack tack|tack så mycket|tusen tack|tackar|tack för hjälpen|hej då|hejdå|"
-            "vi ses|snälla|ja tack|nej tack|jaha|okej|varsågod|förlåt|ursäkta|vad|hur då|varför|vem|när",
+            "god natt|god dag|goddag|tack|tack tack|tack så mycket|tusen tack|tackar|tack för hjälpen|"
+            "hej då|hejdå|vi ses|snälla|ja tack|nej tack|jaha|okej|varsågod|förlåt|ursäkta|vad|hur då|"
+            "varför|vem|när",
             "en": "hi|hello|hey|hi there|hello there|hey there|good morning|good evening|good night|"
             "good afternoon|thanks|thank you|thank you very much|thanks a lot|thx|bye|goodbye|see you|yes|"
             "yes please|no thanks|okay|please|sorry|what|why|who|when|how|cool|nice|great|sure",
