@@ -41,7 +41,7 @@ class Sampling:
     """Subtracted once from tokens seen in the output."""
     frequency_penalty: float = 0.0
     """Subtracted for each time a token was seen in the output."""
-    logit_bias: Mapping[int, float] = field(default=_NO_BIAS)
+    logit_bias: Mapping[int, float] = field(default_factory=lambda: _NO_BIAS)
     """Token id → added to its logit before everything else."""
     seed: int | None = None
     """64-bit; the same seed gives the same text. None draws one for the request."""

@@ -1,0 +1,112 @@
+"""A closed-loop load generator: N streams, each sending its next request when the last has ended.
+
+Counts statuses and tokens and checks every body, so that quick errors never look like speed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One streamed request and the number of tokens its answer must have."""
+
+    path: str
+    body: dict[str, Any]
+    tokens: int
+    headers: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run of jobs gave; times in seconds."""
+
+    seconds: float = 0.0
+    tokens: int = 0
+    statuses: Counter[int] = field(default_factory=Counter[int])
+    faults: list[str] = field(default_factory=list[str])
+    """Bodies that were not what was asked for, shortened."""
+    first: list[float] = field(default_factory=list[float])
+    """Time to first token of each request."""
+    gaps: list[float] = field(default_factory=list[float])
+    """Between successive events of one stream."""
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Completion tokens per second of wall time."""
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+    def summary(self) -> dict[str, float]:
+        """Throughput, and TTFT and inter-token latency percentiles in milliseconds."""
+
+        def percentile(values: list[float], q: float) -> float:
+            return round(float(np.percentile(values, q)) * 1e3, 2) if values else float("nan")
+
+        return {
+            "tokens_per_second": round(self.tokens_per_second, 1),
+            "ttft_p50_ms": percentile(self.first, 50),
+            "ttft_p99_ms": percentile(self.first, 99),
+            "itl_p50_ms": percentile(self.gaps, 50),
+            "itl_p99_ms": percentile(self.gaps, 99),
+            "requests": sum(self.statuses.values()),
+        }
+
+
+async def _one(session: aiohttp.ClientSession, url: str, job: Job, outcome: Outcome) -> None:
+    body = job.body | {"stream": True, "stream_options": {"include_usage": True}}
+    began = last = time.perf_counter()
+    tail = b""
+    async with session.post(url + job.path, json=body, headers=job.headers) as response:
+        outcome.statuses[response.status] += 1
+        if response.status != 200:
+            outcome.faults.append((await response.text())[:200])
+            return
+        seen = False
+        async for chunk in response.content.iter_any():
+            now = time.perf_counter()
+            if seen:
+                outcome.gaps.append(now - last)
+            else:
+                outcome.first.append(now - began)
+                seen = True
+            last = now
+            tail = (tail + chunk)[-4096:]
+    usage = _usage(tail)
+    outcome.tokens += usage
+    if usage != job.tokens or not tail.rstrip().endswith(b"[DONE]"):
+        outcome.faults.append(f"{usage} tokens where {job.tokens} were asked for: {tail[-120:]!r}")
+
+
+def _usage(tail: bytes) -> int:
+    for line in reversed(tail.split(b"\n")):
+        if line.startswith(b"data: {") and b'"usage":{' in line.replace(b'"usage": {', b'"usage":{'):
+            return int(json.loads(line[6:])["usage"]["completion_tokens"])
+    return 0
+
+
+async def closed_loop(url: str, jobs: Sequence[Job], streams: int) -> Outcome:
+    """Send all `jobs` over `streams` concurrent streams to the server at `url`."""
+    outcome = Outcome()
+    queue = list(reversed(jobs))
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=600)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+
+        async def worker() -> None:
+            while queue:
+                await _one(session, url, queue.pop(), outcome)
+
+        began = time.perf_counter()
+        await asyncio.gather(*(worker() for _ in range(streams)))
+        outcome.seconds = time.perf_counter() - began
+    return outcome

@@ -1,0 +1,92 @@
+"""Starts the servers that are compared, waits until they answer, and stops them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def free_port() -> int:
+    """A port on the loopback interface that nothing listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def fetch_json(url: str) -> Any:
+    """GET a JSON document."""
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return json.load(response)
+
+
+@contextmanager
+def serving(
+    command: Sequence[str], port: int, log: Path, env: Mapping[str, str] | None = None, wait: float = 300
+) -> Iterator[str]:
+    """Run `command` until the block ends; yields the server's address once `/health` answers 200.
+
+    Raises `RuntimeError` with the end of the log where the server ends or stays silent for `wait` seconds.
+    """
+    url = f"http://127.0.0.1:{port}"
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            list(command),
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            env=os.environ | dict(env or {}),
+            start_new_session=True,
+        )
+    try:
+        _wait(process, url, log, wait)
+        yield url
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path, wait: float) -> None:
+    deadline = time.monotonic() + wait
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(url + "/health", timeout=2) as response:
+                if response.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise RuntimeError(f"{url} did not come up: {log.read_text(errors='replace')[-3000:]}")
+
+
+def oneseek(model: Path, adapters: Mapping[str, Path], port: int, *options: str) -> list[str]:
+    """The command line of this project's server, in this Python."""
+    named = [item for name, path in adapters.items() for item in ("--adapters", f"{name}={path}")]
+    serve = ["serve", "--base-model", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    return [sys.executable, "-m", "server", *serve, *named, *options]
+
+
+def vllm(python: Path, model: Path, adapters: Mapping[str, Path], port: int, *options: str) -> list[str]:
+    """vLLM's OpenAI server; with `adapters`, LoRA is on. The base's name is `base`."""
+    command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
+    command += ["--served-model-name", "base", "--host", "127.0.0.1", "--port", str(port)]
+    if adapters:
+        modules = [f"{name}={path}" for name, path in adapters.items()]
+        command += ["--enable-lora", "--max-loras", str(len(adapters)), "--max-lora-rank", "8"]
+        command += ["--lora-modules", *modules]
+    return [*command, *options]

@@ -1,0 +1,26 @@
+"""The command line's verbs in one visible list."""
+
+from __future__ import annotations
+
+from cyclopts import App
+
+from server.commands.config import config
+from server.commands.flags import EPILOGUE, with_settings
+from server.commands.serve import serve
+from server.version import oneseek_version
+
+
+def build() -> App:
+    """The whole command line, as an app to call with its arguments."""
+    app = App(
+        name="oneseek",
+        help="A multi-adapter model server: one frozen base, an adapter for each request, all in one batch.",
+        version=oneseek_version,
+        result_action="return_value",
+        exit_on_error=False,
+        print_error=False,
+        suppress_keyboard_interrupt=False,
+    )
+    app.command(with_settings(serve, show=True), name="serve", help_epilogue=EPILOGUE)
+    app.command(with_settings(config, show=True), name="config", help_epilogue=EPILOGUE)
+    return app

@@ -1,0 +1,85 @@
+"""Writes a planned graph and its weights to a folder, one tensor at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from server.engines.embedded.checkpoint import Checkpoint
+from server.engines.embedded.plan import (
+    IR_VERSION,
+    MICROSOFT,
+    ONNX_TYPES,
+    OPSET,
+    Array,
+    GraphPlan,
+    TensorSpec,
+)
+
+GRAPH_FILE, DATA_FILE = "model.onnx", "model.onnx.data"
+ALIGNMENT = 1 << 16
+"""Offsets of tensors: what Windows asks for to map a file in part, and more than any other system."""
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes written, bytes in all) after every weight."""
+
+
+def build(plan: GraphPlan, model_dir: Path, target: Path, progress: Progress | None = None) -> None:
+    """Write `model.onnx` and `model.onnx.data` into the folder `target`, and flush them to the disk.
+
+    Peak memory is one weight; what is mapped of the two files can be dropped by the system at any time.
+    Raises `CheckpointError` where the checkpoint lacks a weight, before anything is written.
+    """
+    with Checkpoint(model_dir) as checkpoint:
+        for weight in plan.weights:
+            for name, shape in weight.sources:
+                checkpoint.check(name, shape)
+        external = _write_weights(plan, checkpoint, target / DATA_FILE, progress)
+    opsets = [helper.make_opsetid("", OPSET)]
+    if any(node.domain == MICROSOFT for node in plan.nodes):
+        opsets.append(helper.make_opsetid(MICROSOFT, 1))
+    model = helper.make_model(plan.graph(external), opset_imports=opsets, ir_version=IR_VERSION)
+    with (target / GRAPH_FILE).open("wb") as file:
+        file.write(model.SerializeToString())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_weights(
+    plan: GraphPlan, checkpoint: Checkpoint, path: Path, progress: Progress | None
+) -> list[TensorProto]:
+    """Fill the data file; what the graph has to say of each tensor in it."""
+    described: list[TensorProto] = []
+    offset = written = 0
+    total = plan.size
+    with path.open("w+b") as file:
+        for weight in plan.weights:
+            arrays: list[Array] = []
+            for spec in weight.tensors:
+                offset = -(-offset // ALIGNMENT) * ALIGNMENT
+                described.append(_describe(spec, offset))
+                file.truncate(offset + spec.size)
+                arrays.append(np.memmap(file, dtype=spec.dtype, mode="r+", offset=offset, shape=spec.shape))
+                offset += spec.size
+                written += spec.size
+            weight.fill(checkpoint, arrays)
+            for array in arrays:
+                assert isinstance(array, np.memmap)
+                array.flush()
+            if progress is not None:
+                progress(written, total)
+        file.flush()
+        os.fsync(file.fileno())
+    return described
+
+
+def _describe(spec: TensorSpec, offset: int) -> TensorProto:
+    tensor = TensorProto(name=spec.name, data_type=ONNX_TYPES[spec.dtype.name], dims=spec.shape)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", DATA_FILE), ("offset", str(offset)), ("length", str(spec.size))):
+        tensor.external_data.add(key=key, value=value)
+    return tensor

@@ -1,0 +1,95 @@
+"""A Hugging Face checkpoint on disk: one safetensors file or several, read a block of rows at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+FLOATS = {"F32", "F16", "BF16"}
+BLOCK_BYTES = 64 << 20
+
+
+class CheckpointError(ValueError):
+    """The checkpoint lacks a tensor or holds it in another shape or type; the message names it."""
+
+
+class Checkpoint:
+    """Tensors by name, as float32. The files are memory-mapped; only what is asked for is read."""
+
+    def __init__(self, model_dir: Path) -> None:
+        self._dir = model_dir
+        self._files: dict[str, Any] = {}
+        self._where = self._index()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Unmap the files."""
+        self._files.clear()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._where
+
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
+        """Raise `CheckpointError` unless `name` is there in `shape` and a float type."""
+        tensor = self._slice(name)
+        found, kind = tuple(tensor.get_shape()), str(tensor.get_dtype())
+        if found != shape:
+            raise CheckpointError(f"{name} has shape {list(found)}, config.json asks for {list(shape)}")
+        if kind not in FLOATS:
+            raise CheckpointError(f"{name} has type {kind}; supported: {', '.join(sorted(FLOATS))}")
+
+    def read(self, name: str) -> NDArray[np.float32]:
+        """A whole tensor."""
+        return np.asarray(self._slice(name)[:], dtype=np.float32)
+
+    def blocks(self, name: str, align: int = 1) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """(first row, rows) of a matrix, in blocks of about 64 MiB and a multiple of `align` rows."""
+        tensor = self._slice(name)
+        rows, columns = tensor.get_shape()
+        size = max(align, BLOCK_BYTES // (columns * 4) // align * align)
+        for start in range(0, rows, size):
+            yield start, np.asarray(tensor[start : min(rows, start + size)], dtype=np.float32)
+
+    def _slice(self, name: str) -> Any:
+        try:
+            file = self._where[name]
+        except KeyError:
+            raise CheckpointError(f"the checkpoint has no tensor {name}") from None
+        return self._open(file).get_slice(name)
+
+    def _open(self, file: str) -> Any:
+        if file not in self._files:
+            path = self._dir / file
+            if path.parent != self._dir or not path.is_file():
+                raise CheckpointError(f"{INDEX} names {file!r}, which is not a file of the checkpoint")
+            try:
+                self._files[file] = safe_open(path, framework="numpy")
+            except Exception as error:
+                raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from None
+        return self._files[file]
+
+    def _index(self) -> dict[str, str]:
+        if (self._dir / INDEX).is_file():
+            raw: object = json.loads((self._dir / INDEX).read_text(encoding="utf-8"))
+            weights = cast("dict[str, object]", raw).get("weight_map") if isinstance(raw, dict) else None
+            if not isinstance(weights, dict):
+                raise CheckpointError(f"{INDEX} has no weight_map")
+            return {str(k): str(v) for k, v in cast("dict[object, object]", weights).items()}
+        if (self._dir / SINGLE).is_file():
+            return dict.fromkeys(cast("list[str]", list(self._open(SINGLE).keys())), SINGLE)
+        raise CheckpointError(f"{self._dir.name} holds neither {SINGLE} nor {INDEX}")

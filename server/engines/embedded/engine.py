@@ -1,0 +1,286 @@
+"""The embedded engine as the server sees it: `Engine` over the step loop's thread."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+
+from adapters.manifest import Adapter
+from adapters.weights import AdapterError, AdapterWeights, ModelShape, read_adapter
+from server.engines.base import (
+    AdapterRefusedError,
+    EngineBusyError,
+    EngineDeadError,
+    EngineError,
+    EngineInfo,
+    EngineState,
+    StepObserver,
+    UnsupportedRequestError,
+)
+from server.engines.embedded.detokenizer import TextStream
+from server.engines.embedded.loop import Delivery, StepLoop
+from server.engines.embedded.runner import Runner
+from server.engines.embedded.sampler import Sampler, SamplerState
+from server.engines.embedded.scheduler import Limits, Scheduler
+from server.engines.embedded.step import Sequence as Running
+from server.engines.embedded.stream import Stream
+from server.request import Delta, GenerationRequest, Sampling
+from server.tokens import Tokenizer
+
+PROBE = "adapter-probe"
+
+
+class EmbeddedEngine:
+    """One base on one device, with adapters mixed in every batch.
+
+    `prepare` makes the runner (building the graph where it is not cached); it runs in a worker thread at
+    `start`, so that the event loop can already say that the server is not ready.
+    """
+
+    def __init__(
+        self,
+        *,
+        prepare: Callable[[], Runner],
+        shape: ModelShape,
+        limits: Limits,
+        tokenizer: Tokenizer,
+        base_digest: str,
+        vocabulary: int,
+        max_queue: int,
+        max_adapters: int = 64,
+        observer: StepObserver | None = None,
+    ) -> None:
+        self._prepare = prepare
+        self._shape = shape
+        self._limits = limits
+        self._tokenizer = tokenizer
+        self._max_live = limits.max_num_seqs + max_queue
+        self._observer = observer
+        self._info = EngineInfo(
+            name="embedded",
+            base_digest=base_digest,
+            context=limits.context,
+            vocabulary=vocabulary,
+            blends=True,
+            max_adapters=max_adapters,
+        )
+        self._streams: dict[str, Stream] = {}
+        self._users: Counter[str] = Counter()
+        self._drained: dict[str, asyncio.Event] = {}
+        self._resident: set[str] = set()
+        self._changing = asyncio.Lock()
+        self._loop: StepLoop | None = None
+        self._events: asyncio.AbstractEventLoop | None = None
+        self._seconds_per_request = 1.0
+
+    @property
+    def info(self) -> EngineInfo:
+        """What never changes."""
+        return self._info
+
+    async def start(self) -> None:
+        """Build or open the graph and start the step loop."""
+        self._events = asyncio.get_running_loop()
+        runner = await asyncio.to_thread(self._prepare)
+        sampler = Sampler(self._info.vocabulary, self._tokenizer.eos_ids)
+        self._loop = StepLoop(Scheduler(self._limits), runner, sampler, self, self._observer)
+        self._loop.start()
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[Delta]:
+        """See `Engine.generate`."""
+        stream = self._open(request)
+        try:
+            while not stream.done:
+                yield await stream.next()
+        finally:
+            self._close(stream)
+
+    async def load(self, adapter: Adapter) -> None:
+        """See `Engine.load`. The file is read in a worker thread; the probe is one token."""
+        async with self._changing:
+            if adapter.digest in self._resident:
+                return
+            if len(self._resident) >= self._info.max_adapters:
+                raise AdapterRefusedError(
+                    f"{adapter.full_name}: {len(self._resident)} adapters are resident, the most this engine "
+                    "holds; unload one first"
+                )
+            try:
+                weights = await asyncio.to_thread(read_adapter, adapter.path, self._shape)
+                await self._insert(adapter.digest, weights)
+            except (AdapterError, ValueError) as error:
+                raise AdapterRefusedError(f"{adapter.full_name}: {error}") from error
+            try:
+                await self._probe(adapter.digest)
+            except EngineDeadError:
+                raise
+            except EngineError as error:
+                await self._remove(adapter.digest)
+                raise AdapterRefusedError(f"{adapter.full_name}: its probe failed: {error}") from error
+
+    async def unload(self, digest: str) -> None:
+        """See `Engine.unload`."""
+        async with self._changing:
+            if digest not in self._resident:
+                return
+            self._resident.discard(digest)
+            if self._users[digest]:
+                drained = self._drained[digest] = asyncio.Event()
+                await drained.wait()
+            await self._remove(digest)
+
+    def state(self) -> EngineState:
+        """See `Engine.state`."""
+        if self._loop is None:
+            return EngineState(alive=False, progress=0.0)
+        return dataclasses.replace(self._loop.state(), progress=self._loop.hung_for)
+
+    async def close(self) -> None:
+        """Fail what runs and release everything."""
+        if self._loop is None:
+            return
+        for stream in list(self._streams.values()):
+            stream.fail(EngineDeadError("the server is shutting down"))
+        await asyncio.to_thread(self._loop.close)
+
+    # The outbox of the step loop: called in its thread.
+
+    def deliver(self, batch: Sequence[Delivery]) -> None:
+        """Hand one step's events over to the event loop, in one call."""
+        self._on_event_loop(lambda: self._dispatch(batch))
+
+    def died(self, error: EngineDeadError) -> None:
+        """Fail every stream."""
+        self._on_event_loop(lambda: self._fail_all(error))
+
+    def _on_event_loop(self, work: Callable[[], None]) -> None:
+        assert self._events is not None
+        with suppress(RuntimeError):  # the event loop has closed; nobody is left to tell
+            self._events.call_soon_threadsafe(work)
+
+    # On the event loop.
+
+    def _dispatch(self, batch: Sequence[Delivery]) -> None:
+        for request_id, event in batch:
+            stream = self._streams.get(request_id)
+            if stream is None:
+                continue
+            if isinstance(event, EngineError):
+                stream.fail(event)
+            else:
+                stream.feed(event)
+
+    def _fail_all(self, error: EngineError) -> None:
+        for stream in list(self._streams.values()):
+            stream.fail(error)
+
+    def _open(self, request: GenerationRequest, *, probe: bool = False) -> Stream:
+        loop = self._loop
+        if loop is None or not loop.state().alive:
+            raise EngineDeadError("the engine is not running")
+        if len(self._streams) >= self._max_live and not probe:
+            raise EngineBusyError(
+                f"{len(self._streams)} requests are running or waiting, the most this server takes",
+                retry_after=self._retry_after(),
+            )
+        self._check(request, probe=probe)
+        vocabulary, eos_ids = self._info.vocabulary, self._tokenizer.eos_ids
+        try:
+            state = SamplerState(request.sampling, request.prompt, vocabulary, eos_ids)
+        except ValueError as error:
+            raise UnsupportedRequestError(str(error), "logit_bias") from error
+        sequence = Running(request, time.perf_counter())
+        sampling = request.sampling
+        stream = Stream(sequence, TextStream(self._tokenizer, sampling.stop, sampling.min_tokens))
+        self._streams[request.request_id] = stream
+        for digest, _ in request.voice:
+            self._users[digest] += 1
+        loop.add(sequence, state)
+        return stream
+
+    def _retry_after(self) -> float:
+        """Seconds until a place is free, from how long requests took lately."""
+        return max(1.0, self._seconds_per_request * len(self._streams) / self._limits.max_num_seqs)
+
+    def _check(self, request: GenerationRequest, *, probe: bool) -> None:
+        if request.request_id in self._streams:
+            raise ValueError(f"request_id {request.request_id!r} is in use")
+        prompt, wanted = len(request.prompt), request.sampling.max_tokens
+        total = prompt + wanted
+        if not prompt or total > self._limits.context:
+            raise UnsupportedRequestError(
+                f"{prompt} prompt tokens and {wanted} to generate do not fit the context of "
+                f"{self._limits.context}",
+                "max_tokens",
+            )
+        if total > self._limits.kv_tokens:
+            raise UnsupportedRequestError(
+                f"{total} tokens do not fit the KV cache of {self._limits.kv_tokens} tokens; "
+                "ask for fewer, or give the server more with --kv-cache-memory",
+                "max_tokens",
+            )
+        for digest, _ in request.voice:
+            if digest not in self._resident and not probe:
+                raise EngineError(f"adapter {digest[:19]} is not loaded")
+
+    def _close(self, stream: Stream) -> None:
+        request = stream.sequence.request
+        if self._streams.pop(request.request_id, None) is None:
+            return
+        self._seconds_per_request += 0.05 * (
+            time.perf_counter() - stream.sequence.arrived - self._seconds_per_request
+        )
+        if self._loop is not None:
+            self._loop.cancel(request.request_id)
+        for digest, _ in request.voice:
+            self._users[digest] -= 1
+            if not self._users[digest]:
+                del self._users[digest]
+                drained = self._drained.pop(digest, None)
+                if drained is not None:
+                    drained.set()
+
+    async def _insert(self, digest: str, weights: AdapterWeights) -> None:
+        await self._in_thread(lambda runner, _: runner.load(digest, weights))
+
+    async def _remove(self, digest: str) -> None:
+        def remove(runner: Runner, scheduler: Scheduler) -> None:
+            scheduler.forget(digest)
+            runner.unload(digest)
+
+        self._resident.discard(digest)
+        await self._in_thread(remove)
+        self._tell_resident()
+
+    async def _in_thread(self, work: Callable[[Runner, Scheduler], None]) -> None:
+        if self._loop is None:
+            raise EngineDeadError("the engine is not running")
+        await asyncio.wrap_future(self._loop.call(work))
+
+    async def _probe(self, digest: str) -> None:
+        """One token with the adapter, before any traffic; ordinary requests run beside it."""
+        prompt = (self._tokenizer.bos_id if self._tokenizer.bos_id is not None else 0,)
+        request = GenerationRequest(
+            request_id=f"{PROBE}-{digest}",
+            prompt=prompt,
+            sampling=Sampling(max_tokens=1, temperature=0.0),
+            voice=((digest, 1.0),),
+            cache_salt=PROBE,
+            share=digest,
+        )
+        stream = self._open(request, probe=True)
+        try:
+            while not stream.done:
+                await stream.next()
+        finally:
+            self._close(stream)
+        self._resident.add(digest)
+        self._tell_resident()
+
+    def _tell_resident(self) -> None:
+        if self._loop is not None:
+            self._loop.resident(frozenset(self._resident))

@@ -1,0 +1,113 @@
+"""Puts the embedded engine together: a base's graph, the plan of its memory, the runner of its device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from adapters.weights import ModelShape
+from server.engines.base import StepObserver
+from server.engines.embedded.config import ModelConfig, read_config
+from server.engines.embedded.engine import EmbeddedEngine
+from server.engines.embedded.runner import Runner
+from server.engines.embedded.scheduler import Limits
+from server.tokens import Tokenizer
+
+KV_SHARE = 0.25
+"""Part of the free memory that the KV cache may take where no budget is given."""
+KV_MOST = 8 << 30
+"""Bytes it takes at most where no budget is given."""
+PAGE = 16
+"""Tokens in which KV memory is counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedOptions:
+    """What an operator decides."""
+
+    graphs: Path
+    """Folder of built graphs."""
+    quantize: str = "none"
+    threads: int | None = None
+    max_num_seqs: int = 32
+    max_num_batched_tokens: int = 512
+    prefill_chunk: int | None = None
+    max_model_len: int | None = None
+    kv_tokens: int | None = None
+    """KV budget in tokens; goes before `kv_bytes`."""
+    kv_bytes: int | None = None
+    """KV budget in bytes; None takes a part of the free memory."""
+    max_queue: int = 256
+    prefix_caching: bool = True
+
+
+def embedded_engine(
+    base: Path,
+    base_digest: str,
+    tokenizer: Tokenizer,
+    options: EmbeddedOptions,
+    *,
+    observer: StepObserver | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> EmbeddedEngine:
+    """An engine for the checkpoint in `base`, not yet started.
+
+    `progress` is told (bytes done, bytes in all) while the graph is built, from another thread.
+    Raises `UnsupportedModelError` for a checkpoint this engine cannot run and `ValueError` for options that
+    do not fit it.
+    """
+    config = read_config(base)
+    limits = plan(config, options)
+
+    def prepare_runner() -> Runner:
+        from server.engines.embedded.cache import prepare
+        from server.engines.embedded.cpu import CpuRunner
+
+        graph = prepare(base, options.graphs, base_digest, options.quantize, progress=progress)
+        return CpuRunner(graph, limits.rows, limits.context, options.threads)
+
+    return EmbeddedEngine(
+        prepare=prepare_runner,
+        shape=ModelShape.read(base),
+        limits=limits,
+        tokenizer=tokenizer,
+        base_digest=base_digest,
+        vocabulary=config.vocabulary,
+        max_queue=options.max_queue,
+        observer=observer,
+    )
+
+
+def plan(config: ModelConfig, options: EmbeddedOptions) -> Limits:
+    """Rows, context and KV budget. Raises `ValueError` where the budget holds no request."""
+    context = config.context if options.max_model_len is None else options.max_model_len
+    if context > config.context:
+        raise ValueError(
+            f"max_model_len {context} is more than the {config.context} tokens this base was made for"
+        )
+    token_bytes = config.layers * 2 * config.kv_width * 4
+    rows = 3 * options.max_num_seqs if options.prefix_caching else options.max_num_seqs
+    kv_tokens = options.kv_tokens
+    if kv_tokens is None:
+        budget = options.kv_bytes
+        if budget is None:
+            budget = min(KV_MOST, int(psutil.virtual_memory().available * KV_SHARE))
+        kv_tokens = budget // token_bytes
+    kv_tokens = min(kv_tokens, rows * context) // PAGE * PAGE
+    if kv_tokens < PAGE:
+        raise ValueError(
+            f"kv_cache_memory holds {kv_tokens} tokens of {token_bytes} bytes; give it at least "
+            f"{PAGE * token_bytes} bytes, or {context * token_bytes} for the whole context"
+        )
+    return Limits(
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        rows=rows,
+        context=context,
+        kv_tokens=kv_tokens,
+        prefill_chunk=options.prefill_chunk or options.max_num_batched_tokens,
+        prefix_caching=options.prefix_caching,
+    )

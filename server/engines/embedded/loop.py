@@ -1,0 +1,317 @@
+"""The engine's thread: schedule → run → sample → deliver, until told to stop.
+
+It owns the scheduler, the runner and the sampler; nothing else touches them while it runs. Work reaches it
+as calls put into its inbox, and leaves it as one batch of events for each step.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.engines.base import EngineDeadError, EngineError, EngineState, StepObserver
+from server.engines.embedded.runner import DecodeRow, Runner
+from server.engines.embedded.sampler import BadLogitsError, Choice, Sampler, SamplerState
+from server.engines.embedded.scheduler import Scheduler
+from server.engines.embedded.step import Chunk, Step
+from server.engines.embedded.step import Sequence as Running
+from server.engines.embedded.stream import Event
+from server.request import FinishReason, TokenLogprob
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+Delivery = tuple[str, Event | EngineError]
+"""A request's id and what happened to it."""
+
+
+class Outbox(Protocol):
+    """Where the thread leaves what it did. Must not block."""
+
+    def deliver(self, batch: Sequence[Delivery]) -> None:
+        """What one step did, in any order between requests."""
+        ...
+
+    def died(self, error: EngineDeadError) -> None:
+        """The thread has ended by a fault; nothing more will come."""
+        ...
+
+
+class StepLoop:
+    """Runs steps in a thread of its own while there is work, and sleeps while there is none."""
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        runner: Runner,
+        sampler: Sampler,
+        outbox: Outbox,
+        observer: StepObserver | None,
+    ) -> None:
+        self._scheduler = scheduler
+        self._runner = runner
+        self._sampler = sampler
+        self._outbox = outbox
+        self._observer = observer
+        self._states: dict[str, SamplerState] = {}
+        self._prompt_scores: dict[str, list[TokenLogprob]] = {}
+        self._inbox: deque[Callable[[], None]] = deque()
+        self._wake = threading.Event()
+        self._gate = threading.Lock()
+        self._closing = False
+        self._alive = False
+        self._busy_since: float | None = None
+        self._snapshot = EngineState(alive=False, progress=0.0)
+        self._resident: frozenset[str] = frozenset()
+        self._thread = threading.Thread(target=self._main, name="oneseek-engine", daemon=True)
+
+    # Called from any thread.
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._alive = True
+        self._publish()
+        self._thread.start()
+
+    def add(self, sequence: Running, state: SamplerState) -> None:
+        """Hand over a request that `Scheduler.admissible` accepts."""
+
+        def admit() -> None:
+            self._states[sequence.request.request_id] = state
+            self._scheduler.add(sequence)
+
+        self._post(admit)
+
+    def cancel(self, request_id: str) -> None:
+        """Drop a request before the next step; unknown or finished ones are no error."""
+
+        def drop() -> None:
+            self._scheduler.cancel(request_id)
+            self._forget(request_id)
+
+        self._post(drop)
+
+    def call(self, work: Callable[[Runner, Scheduler], Result]) -> Future[Result]:
+        """Run `work` in the thread, between steps. Its exception goes to the future alone."""
+        future: Future[Result] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(work(self._runner, self._scheduler))
+            except Exception as error:
+                future.set_exception(error)
+
+        with self._gate:
+            if self._alive:
+                self._post(run)
+                return future
+        future.set_exception(EngineDeadError("the engine has stopped"))
+        return future
+
+    def resident(self, digests: frozenset[str]) -> None:
+        """Tell which adapters are resident, for `state`."""
+        self._resident = digests
+        self._publish()
+
+    def state(self) -> EngineState:
+        """A snapshot as of the last step."""
+        return self._snapshot
+
+    @property
+    def hung_for(self) -> float:
+        """Seconds that the step under way has taken; 0 between steps and while idle."""
+        since = self._busy_since
+        return 0.0 if since is None else time.perf_counter() - since
+
+    def close(self) -> None:
+        """Stop after the step under way and release the runner. Idempotent."""
+        self._closing = True
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # In the thread.
+
+    def _post(self, work: Callable[[], None]) -> None:
+        self._inbox.append(work)
+        self._wake.set()
+
+    def _main(self) -> None:
+        try:
+            while not self._closing:
+                self._drain()
+                if not self._step():
+                    self._wake.wait()
+                self._wake.clear()
+        except Exception:
+            logger.exception("the engine's step failed; the engine stops")
+            self._outbox.died(EngineDeadError("the engine stopped on an internal error"))
+        finally:
+            with self._gate:
+                self._alive = False
+            self._busy_since = None
+            self._publish()
+            self._drain()
+            self._runner.close()
+
+    def _drain(self) -> None:
+        while self._inbox:
+            self._inbox.popleft()()
+
+    def _step(self) -> bool:
+        began = time.perf_counter()
+        self._busy_since = began
+        step = self._scheduler.schedule()
+        if step.empty:
+            self._busy_since = None
+            self._publish()
+            return False
+        sequences, logits = self._run(step, began)
+        self._scheduler.advance(step)
+        batch = self._choose(sequences, logits)
+        for chunk in step.chunks:
+            self._end_without_token(chunk, batch)
+        self._publish()
+        self._outbox.deliver(batch)
+        if self._observer is not None:
+            self._observer.step(time.perf_counter() - began, len(step.chunks) + len(step.decodes))
+        return True
+
+    def _run(self, step: Step, began: float) -> tuple[list[Running], NDArray[np.float32]]:
+        """Run the step's work; the sequences that get a token, and their logits in the same order."""
+        runner = self._runner
+        for row in step.released:
+            runner.release(row)
+        for copy in step.copies:
+            runner.copy(copy.source, copy.target, copy.length)
+        sequences: list[Running] = []
+        rows: list[NDArray[np.float32]] = []
+        for chunk in step.chunks:
+            if chunk.sequence.scheduled is None:
+                chunk.sequence.scheduled = began
+            logits = self._prefill(chunk)
+            if chunk.final and chunk.sequence.request.sampling.max_tokens > 0:
+                sequences.append(chunk.sequence)
+                rows.append(logits[-1:].copy())
+        if step.decodes:
+            decoded = runner.decode(
+                [DecodeRow(s.row, s.tokens[s.computed], s.computed, s.voice) for s in step.decodes]
+            )
+            sequences.extend(step.decodes)
+            rows.append(decoded)
+        if not rows:
+            return sequences, np.empty((0, runner.vocabulary), np.float32)
+        return sequences, rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    def _prefill(self, chunk: Chunk) -> NDArray[np.float32]:
+        sequence, start, length = chunk.sequence, chunk.start, chunk.length
+        tokens = sequence.tokens[start : start + length]
+        top = sequence.request.sampling.prompt_logprobs
+        scored = range(0)
+        if top is not None and sequence.generated == 0:
+            scored = range(min(length, max(0, sequence.prompt_length - 1 - start)))
+        outputs = list(scored)
+        if chunk.final and (not outputs or outputs[-1] != length - 1):
+            outputs.append(length - 1)
+        logits = self._runner.prefill(sequence.row, start, tokens, sequence.voice, outputs)
+        if len(scored) and top is not None:
+            following = sequence.tokens[start + 1 : start + 1 + len(scored)]
+            scores = self._sampler.score(logits[: len(scored)], following, top)
+            self._prompt_scores.setdefault(sequence.request.request_id, []).extend(scores)
+        return logits
+
+    def _choose(self, sequences: list[Running], logits: NDArray[np.float32]) -> list[Delivery]:
+        batch: list[Delivery] = []
+        if not sequences:
+            return batch
+        try:
+            choices = self._sampler.sample(logits, [self._states[s.request.request_id] for s in sequences])
+        except BadLogitsError as error:
+            sequences, choices = self._drop_broken(sequences, logits, error.rows, batch)
+        for sequence, choice in zip(sequences, choices, strict=True):
+            batch.append((sequence.request.request_id, self._append(sequence, choice)))
+        return batch
+
+    def _drop_broken(
+        self,
+        sequences: list[Running],
+        logits: NDArray[np.float32],
+        rows: Sequence[int],
+        batch: list[Delivery],
+    ) -> tuple[list[Running], list[Choice]]:
+        """Fail the sequences whose logits are not finite; sample the others."""
+        broken = set(rows)
+        for row in broken:
+            request_id = sequences[row].request.request_id
+            logger.error("request %s: the model returned logits that are not finite", request_id)
+            self._scheduler.cancel(request_id)
+            self._forget(request_id)
+            batch.append((request_id, EngineError("the model returned values that are not finite numbers")))
+        kept = [row for row in range(len(sequences)) if row not in broken]
+        if not kept:
+            return [], []
+        survivors = [sequences[row] for row in kept]
+        states = [self._states[s.request.request_id] for s in survivors]
+        return survivors, self._sampler.sample(logits[kept], states)
+
+    def _append(self, sequence: Running, choice: Choice) -> Event:
+        request_id = sequence.request.request_id
+        self._scheduler.append(sequence, choice.token_id)
+        reason, stop = self._finished(sequence, choice.token_id)
+        prompt = None
+        if sequence.request.sampling.prompt_logprobs is not None and sequence.generated == 1:
+            prompt = tuple(self._prompt_scores.pop(request_id, ()))
+        if reason is not None:
+            self._scheduler.finish(sequence)
+            self._forget(request_id)
+        return Event(choice.token_id, choice.logprob, prompt, reason, stop)
+
+    def _finished(self, sequence: Running, token: int) -> tuple[FinishReason | None, int | None]:
+        sampling = sequence.request.sampling
+        if sequence.generated >= sampling.min_tokens:
+            if token in sampling.stop_token_ids:
+                return "stop", token
+            if token in self._sampler.eos_ids and not sampling.ignore_eos:
+                return "stop", None
+        if sequence.generated >= sampling.max_tokens:
+            return "length", None
+        return None, None
+
+    def _end_without_token(self, chunk: Chunk, batch: list[Delivery]) -> None:
+        """Close a request that wanted the prompt's logprobs and no token."""
+        sequence = chunk.sequence
+        if not chunk.final or sequence.request.sampling.max_tokens > 0:
+            return
+        request_id = sequence.request.request_id
+        scores = tuple(self._prompt_scores.pop(request_id, ()))
+        asked = sequence.request.sampling.prompt_logprobs is not None
+        self._scheduler.finish(sequence)
+        self._forget(request_id)
+        batch.append((request_id, Event(None, None, scores if asked else None, "length")))
+
+    def _forget(self, request_id: str) -> None:
+        self._states.pop(request_id, None)
+        self._prompt_scores.pop(request_id, None)
+
+    def _publish(self) -> None:
+        scheduler = self._scheduler
+        self._snapshot = EngineState(
+            alive=self._alive,
+            progress=0.0,
+            running=scheduler.running_by_share,
+            waiting=scheduler.waiting_by_share,
+            kv_tokens=scheduler.kv_tokens,
+            kv_capacity=scheduler.kv_capacity,
+            kv_cached=scheduler.kv_cached,
+            prefix_queries=scheduler.prefix_queries,
+            prefix_hits=scheduler.prefix_hits,
+            preemptions=scheduler.preemptions,
+            resident=dict.fromkeys(self._resident, "device"),
+        )

@@ -1,0 +1,191 @@
+"""A graph before its weights: nodes, inputs, outputs, and where each weight comes from in the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from server.engines.embedded.checkpoint import Checkpoint
+from server.engines.embedded.quantize import quantize_rows
+
+Array = NDArray[np.generic]
+Attribute = int | float | list[int]
+Fill = Callable[[Checkpoint, Sequence[Array]], None]
+"""Writes the arrays of one `Weight`, given in its order and shapes, from the checkpoint."""
+
+OPSET = 18
+IR_VERSION = 10
+MICROSOFT = "com.microsoft"
+ONNX_TYPES: dict[str, int] = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "int64": TensorProto.INT64,
+    "int32": TensorProto.INT32,
+    "uint8": TensorProto.UINT8,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One initializer of the graph, kept outside the graph's own file."""
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """Initializers that are made together, and what of the checkpoint they are made from."""
+
+    tensors: tuple[TensorSpec, ...]
+    sources: tuple[tuple[str, tuple[int, ...]], ...]
+    """Name and shape of each checkpoint tensor that is read."""
+    fill: Fill
+
+
+@dataclass(slots=True)
+class GraphPlan:
+    """Collects a graph node by node."""
+
+    nodes: list[NodeProto] = field(default_factory=list[NodeProto])
+    inputs: list[ValueInfoProto] = field(default_factory=list[ValueInfoProto])
+    outputs: list[ValueInfoProto] = field(default_factory=list[ValueInfoProto])
+    constants: dict[tuple[str, tuple[int, ...], bytes], TensorProto] = field(
+        default_factory=dict[tuple[str, tuple[int, ...], bytes], TensorProto]
+    )
+    weights: list[Weight] = field(default_factory=list[Weight])
+
+    @property
+    def size(self) -> int:
+        """Bytes of all weights."""
+        return sum(tensor.size for weight in self.weights for tensor in weight.tensors)
+
+    def op(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str] = (),
+        *,
+        domain: str = "",
+        **attributes: Attribute,
+    ) -> str:
+        """Add a node; the name of its first output."""
+        name = f"{kind}_{len(self.nodes)}"
+        outputs = outputs or (f"{name}_out",)
+        node = helper.make_node(kind, inputs, outputs, name=name, domain=domain)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.nodes.append(node)
+        return outputs[0]
+
+    def split(self, tensor: str, sizes: Sequence[int]) -> list[str]:
+        """Split along the last axis."""
+        outputs = [f"Split_{len(self.nodes)}_out{i}" for i in range(len(sizes))]
+        self.op("Split", [tensor, self.integers(*sizes)], outputs, axis=-1)
+        return outputs
+
+    def reshape(self, tensor: str, *shape: int) -> str:
+        """Reshape; 0 keeps a dimension, -1 infers one."""
+        return self.op("Reshape", [tensor, self.integers(*shape)])
+
+    def integers(self, *values: int) -> str:
+        """A constant int64 vector."""
+        return self.constant(np.array(values, dtype=np.int64))
+
+    def constant(self, value: Array) -> str:
+        """A small constant in the graph's own file; equal ones are shared."""
+        key = (value.dtype.str, value.shape, value.tobytes())
+        if key not in self.constants:
+            self.constants[key] = numpy_helper.from_array(value, f"constant_{len(self.constants)}")
+        return self.constants[key].name
+
+    def input(self, name: str, dtype: str, shape: Sequence[str | int]) -> str:
+        """Declare an input; a string names a dimension."""
+        self.inputs.append(helper.make_tensor_value_info(name, ONNX_TYPES[dtype], shape))
+        return name
+
+    def output(self, name: str, dtype: str, shape: Sequence[str | int]) -> str:
+        """Declare an output that some node writes."""
+        self.outputs.append(helper.make_tensor_value_info(name, ONNX_TYPES[dtype], shape))
+        return name
+
+    def table(self, name: str, value: Array) -> str:
+        """An array that is computed, not read."""
+
+        def fill(_: Checkpoint, targets: Sequence[Array]) -> None:
+            targets[0][...] = value
+
+        self.weights.append(Weight((TensorSpec(name, value.dtype, value.shape),), (), fill))
+        return name
+
+    def copied(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> str:
+        """A checkpoint tensor as it is."""
+
+        def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
+            if len(shape) == 1:
+                targets[0][...] = checkpoint.read(name)
+                return
+            for start, rows in checkpoint.blocks(name):
+                targets[0][start : start + len(rows)] = rows
+
+        self.weights.append(Weight((TensorSpec(name, np.dtype(dtype), shape),), ((name, shape),), fill))
+        return name
+
+    def transposed(
+        self, name: str, sources: Sequence[str], outs: Sequence[int], features: int, dtype: DTypeLike
+    ) -> str:
+        """Checkpoint matrices [out, in] side by side as one [in, sum of outs]."""
+
+        def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
+            offset = 0
+            for source, out in zip(sources, outs, strict=True):
+                for start, rows in checkpoint.blocks(source):
+                    targets[0][:, offset + start : offset + start + len(rows)] = rows.T
+                offset += out
+
+        spec = TensorSpec(name, np.dtype(dtype), (features, sum(outs)))
+        self.weights.append(Weight((spec,), _matrices(sources, outs, features), fill))
+        return name
+
+    def quantized(
+        self,
+        specs: Sequence[TensorSpec],
+        sources: Sequence[str],
+        outs: Sequence[int],
+        features: int,
+        bits: int,
+    ) -> None:
+        """Checkpoint matrices [out, in] below each other: packed weights, scales, zero points if asked."""
+
+        def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
+            offset = 0
+            for source, out in zip(sources, outs, strict=True):
+                for start, rows in checkpoint.blocks(source):
+                    packed, scales = quantize_rows(rows, bits)
+                    span = slice(offset + start, offset + start + len(rows))
+                    targets[0][span], targets[1][span] = packed, scales
+                offset += out
+            if len(targets) == 3:
+                targets[2][...] = 0x80 if bits == 8 else 0x88
+
+        self.weights.append(Weight(tuple(specs), _matrices(sources, outs, features), fill))
+
+    def graph(self, external: Sequence[TensorProto]) -> GraphProto:
+        """The finished graph, its weights described by `external`."""
+        initializers = [*self.constants.values(), *external]
+        return helper.make_graph(self.nodes, "oneseek", self.inputs, self.outputs, initializers)
+
+
+def _matrices(
+    sources: Sequence[str], outs: Sequence[int], features: int
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((source, (out, features)) for source, out in zip(sources, outs, strict=True))

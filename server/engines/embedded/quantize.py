@@ -1,0 +1,78 @@
+"""Blockwise weight quantisation in the layout of ONNX Runtime's `MatMulNBits`: symmetric, 8 or 4 bits.
+
+https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Quantize = Literal["none", "int8", "int4"]
+BITS: dict[Quantize, int] = {"int8": 8, "int4": 4}
+BLOCK = 32
+"""Weights that share a scale, along the input features."""
+
+
+def block_count(features: int) -> int:
+    """Blocks along `features` inputs; the last may be padded."""
+    return -(-features // BLOCK)
+
+
+def packed_shape(out: int, features: int, bits: int) -> tuple[int, int, int]:
+    """Shape of the packed weight [out, blocks, bytes in a block]."""
+    return out, block_count(features), BLOCK * bits // 8
+
+
+def zero_points_shape(out: int, features: int, bits: int) -> tuple[int, int]:
+    """Shape of the packed zero points [out, bytes in a row]."""
+    return out, -(-block_count(features) * bits // 8)
+
+
+def zero_point(bits: int) -> int:
+    """The byte that fills explicit zero points: 0x80 for 8 bits, 0x88 (two of them) for 4."""
+    return 0x80 if bits == 8 else 0x88
+
+
+def quantize_rows(rows: NDArray[np.float32], bits: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Pack [out, in] into (weights as `packed_shape`, scales [out, blocks])."""
+    out, features = rows.shape
+    count = block_count(features)
+    padded = np.pad(rows, ((0, 0), (0, count * BLOCK - features)))
+    blocks = padded.reshape(out, count, BLOCK)
+    return _eight(blocks) if bits == 8 else _four(blocks)
+
+
+def dequantize_rows(
+    packed: NDArray[np.uint8], scales: NDArray[np.float32], features: int, bits: int
+) -> NDArray[np.float32]:
+    """What `MatMulNBits` multiplies with: [out, in] from `quantize_rows`' two arrays."""
+    codes = packed.astype(np.int16) - 128
+    if bits == 4:
+        codes = (
+            np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:2], BLOCK).astype(np.int16)
+            - 8
+        )
+    values = codes.astype(np.float32) * scales[..., None]
+    return values.reshape(packed.shape[0], -1)[:, :features]
+
+
+def _eight(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    scales = np.abs(blocks).max(axis=-1) / np.float32(127.0)
+    codes = np.rint(blocks / _divisor(scales)) + np.float32(128.0)
+    return np.clip(codes, 0, 255).astype(np.uint8), scales
+
+
+def _four(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """The value of greatest magnitude becomes -8 exactly, so that all sixteen codes are of use."""
+    low, high = blocks.min(axis=-1), blocks.max(axis=-1)
+    scales = np.where(high > -low, high, low) / np.float32(-8.0)
+    codes = np.clip(np.rint(blocks / _divisor(scales)) + np.float32(8.0), 0, 15).astype(np.uint8)
+    return (codes[..., 0::2] | (codes[..., 1::2] << 4)).astype(np.uint8), scales
+
+
+def _divisor(scales: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scales fit to divide by: a block of zeros has scale 0."""
+    return np.where(scales == 0, np.float32(1.0), scales)[..., None]

@@ -1,0 +1,105 @@
+"""Rotary position embedding: frequencies and tables, unscaled, linear, or as Llama 3 stretches them.
+
+Rotation by halves (feature i pairs with i + head_dim / 2), as Hugging Face checkpoints have it; RoFormer,
+https://arxiv.org/abs/2104.09864.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Llama3Scaling:
+    """Llama 3.1's stretch: long wavelengths times `factor`, short ones kept, those between blended."""
+
+    factor: float
+    low_frequency_factor: float
+    high_frequency_factor: float
+    original_context: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """How positions turn into angles."""
+
+    theta: float
+    linear_factor: float = 1.0
+    """Positions are divided by it."""
+    llama3: Llama3Scaling | None = None
+
+    def tables(self, head_dim: int, positions: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Cosines and sines, each [positions, head_dim / 2]."""
+        frequencies = self.frequencies(head_dim)
+        angles = np.arange(positions, dtype=np.float32)[:, None] * frequencies[None, :]
+        return np.cos(angles), np.sin(angles)
+
+    def frequencies(self, head_dim: int) -> NDArray[np.float32]:
+        """Radians per position, [head_dim / 2]."""
+        exponents = np.arange(0, head_dim, 2, dtype=np.float32) / np.float32(head_dim)
+        plain = (1.0 / np.power(np.float32(self.theta), exponents)).astype(np.float32)
+        if self.llama3 is not None:
+            return _stretch(plain, self.llama3)
+        return (plain / self.linear_factor).astype(np.float32)
+
+
+def _stretch(plain: NDArray[np.float32], scaling: Llama3Scaling) -> NDArray[np.float32]:
+    wavelength = 2.0 * math.pi / plain.astype(np.float64)
+    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+    blend = (scaling.original_context / wavelength - low) / (high - low)
+    between = (1.0 - blend) * plain / scaling.factor + blend * plain
+    kept = np.where(wavelength < scaling.original_context / high, plain, between)
+    stretched = np.where(wavelength > scaling.original_context / low, plain / scaling.factor, kept)
+    return stretched.astype(np.float32)
+
+
+def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
+    """From `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before it).
+
+    Raises `ValueError` naming a kind of scaling that is not built here.
+    """
+    parameters = raw.get("rope_parameters")
+    scaling = raw.get("rope_scaling")
+    fields: dict[str, object] = {"rope_theta": raw.get("rope_theta")}
+    for name, given in (("rope_scaling", scaling), ("rope_parameters", parameters)):
+        if given is not None and not isinstance(given, dict):
+            raise ValueError(f"{name} {given!r} is not an object")
+        fields |= cast("dict[str, object]", given or {})
+    theta = _positive(fields, "rope_theta", default=10000.0)
+    if _positive({**raw, **fields}, "partial_rotary_factor", default=1.0) != 1.0:
+        raise ValueError("partial_rotary_factor other than 1 is not supported")
+    kind = fields.get("rope_type", fields.get("type", "default"))
+    if kind == "default":
+        return Rope(theta)
+    if kind == "linear":
+        return Rope(theta, linear_factor=_positive(fields, "factor"))
+    if kind == "llama3":
+        return Rope(theta, llama3=_llama3(fields, context))
+    raise ValueError(f"rope_type {kind!r} is not supported; supported: default, linear, llama3")
+
+
+def _llama3(fields: Mapping[str, object], context: int) -> Llama3Scaling:
+    scaling = Llama3Scaling(
+        factor=_positive(fields, "factor"),
+        low_frequency_factor=_positive(fields, "low_freq_factor"),
+        high_frequency_factor=_positive(fields, "high_freq_factor"),
+        original_context=int(_positive(fields, "original_max_position_embeddings", default=float(context))),
+    )
+    if scaling.high_frequency_factor <= scaling.low_frequency_factor:
+        raise ValueError("high_freq_factor has to exceed low_freq_factor")
+    return scaling
+
+
+def _positive(fields: Mapping[str, object], name: str, default: float | None = None) -> float:
+    value = fields.get(name)
+    if value is None and default is not None:
+        return default
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0.0 < value < math.inf:
+        raise ValueError(f"{name} {value!r} is not a positive number")
+    return float(value)

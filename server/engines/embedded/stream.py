@@ -1,0 +1,116 @@
+"""One request's answer on its way from the engine's thread to the event loop, where it becomes text."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from server.engines.base import EngineError
+from server.engines.embedded.detokenizer import TextStream
+from server.engines.embedded.step import Sequence
+from server.request import Delta, FinishReason, Timing, TokenLogprob, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What one step of the engine's thread did for one sequence."""
+
+    token_id: int | None
+    """None where no token was asked for (`max_tokens` 0)."""
+    logprob: TokenLogprob | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: int | None = None
+
+
+class Stream:
+    """Collects a sequence's events on the event loop and makes deltas of them, several at once if they wait.
+
+    Text is made here, not in the engine's thread: the next step runs meanwhile. A stop string is therefore
+    found one step late; the step's extra token is dropped, and the caller cancels the sequence.
+    """
+
+    def __init__(self, sequence: Sequence, text: TextStream) -> None:
+        self.sequence = sequence
+        self.done = False
+        """Whether the last delta was made: nothing more will come."""
+        self._text = text
+        self._events: deque[Event] = deque()
+        self._error: EngineError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._first_token: float | None = None
+        self._tokens = 0
+
+    def feed(self, event: Event) -> None:
+        """Add an event. On the event loop."""
+        self._events.append(event)
+        self._wake()
+
+    def fail(self, error: EngineError) -> None:
+        """End the answer with an error, after what has arrived. On the event loop."""
+        self._error = error
+        self._wake()
+
+    async def next(self) -> Delta:
+        """The next delta. Raises the stream's error once the events before it are used up."""
+        while not self._events:
+            if self._error is not None:
+                self.done = True
+                raise self._error
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+        return self._delta()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _delta(self) -> Delta:
+        if self._first_token is None:
+            self._first_token = time.perf_counter()
+        pieces: list[str] = []
+        ids: list[int] = []
+        logprobs: list[TokenLogprob] = []
+        prompt_logprobs = self._events[0].prompt_logprobs
+        finish: FinishReason | None = None
+        stop: str | int | None = None
+        while self._events and finish is None:
+            event = self._events.popleft()
+            finish, stop = event.finish_reason, event.stop_reason
+            if event.token_id is not None:
+                ids.append(event.token_id)
+                if event.logprob is not None:
+                    logprobs.append(event.logprob)
+                if finish == "stop":  # an end token: counted, never shown
+                    continue
+                shown, matched = self._text.push(event.token_id)
+                pieces.append(shown)
+                if matched is not None:
+                    finish, stop = "stop", matched
+        if finish is not None and not isinstance(stop, str):
+            pieces.append(self._text.finish())
+        self._tokens += len(ids)
+        return Delta(
+            text="".join(pieces),
+            token_ids=tuple(ids),
+            logprobs=tuple(logprobs),
+            prompt_logprobs=prompt_logprobs,
+            finish_reason=finish,
+            stop_reason=stop,
+            usage=self._end() if finish is not None else None,
+            timing=self._timing() if finish is not None else None,
+        )
+
+    def _end(self) -> Usage:
+        self.done = True
+        return Usage(self.sequence.prompt_length, self.sequence.cached, self._tokens)
+
+    def _timing(self) -> Timing:
+        now = time.perf_counter()
+        sequence, first = self.sequence, self._first_token or now
+        return Timing(sequence.arrived, sequence.scheduled or first, first, now)

@@ -1,0 +1,130 @@
+"""A tiny random base of the real architecture, with a tokenizer and adapters in PEFT layout."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
+
+VOCABULARY = 512
+TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{% if m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}"
+    "{% else %}{{ '[INST] ' + m['content'] + ' [/INST]' }}{% endif %}{% endfor %}"
+)
+TEXT = [
+    "Who are you? I am a small model for tests, and I answer in two languages.",
+    "Vem är du? Jag är en liten modell för prov, och jag svarar på två språk. Åh, så bra! Överallt.",
+    "[INST] [/INST] user assistant system 0 1 2 3 4 5 6 7 8 9 . , ! ? : ; - ( ) ' \"",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The fast tests first: a mistake shows within seconds, not after the slow ones."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def write_tokenizer(folder: Path) -> None:
+    """A byte-fallback BPE tokenizer as Mistral's, of at most `VOCABULARY` tokens, with a chat template."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    special = ["<unk>", "<s>", "</s>"]
+    bytes_ = [f"<0x{value:02X}>" for value in range(256)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[AddedToken(t, special=True, normalized=False) for t in special] + bytes_,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(TEXT, trainer)
+    document = json.loads(tokenizer.to_str())
+    document["added_tokens"] = [t for t in document["added_tokens"] if t["content"] in special]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "bos_token": "<s>",
+                "eos_token": "</s>",
+                "unk_token": "<unk>",
+                "add_bos_token": True,
+                "chat_template": TEMPLATE,
+            }
+        )
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random 3-layer Mistral with grouped-query attention; context 256."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("tiny") / "base"
+    config = MistralConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        sliding_window=None,
+        initializer_range=0.2,
+        bos_token_id=1,
+        eos_token_id=2,
+        tie_word_embeddings=False,
+    )
+    MistralForCausalLM(config).float().eval().save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a random adapter for `tiny_base`: name, seed, rank and targets decide it."""
+    root = tmp_path_factory.mktemp("adapters")
+
+    def make(
+        name: str,
+        seed: int,
+        rank: int = 4,
+        targets: tuple[str, ...] = ("q_proj", "v_proj"),
+        scale: float = 0.3,
+    ) -> Path:
+        import torch
+        from peft import LoraConfig, get_peft_model
+        from transformers import MistralForCausalLM
+
+        folder = root / name
+        if folder.exists():
+            return folder
+        torch.manual_seed(seed)
+        base = MistralForCausalLM.from_pretrained(tiny_base)
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets), task_type="CAUSAL_LM")
+        model = get_peft_model(base, config)  # pyright: ignore[reportArgumentType] # its stubs want PreTrainedModel
+        for key, parameter in model.named_parameters():
+            if "lora_" in key:
+                torch.nn.init.normal_(parameter, std=scale)
+        model.save_pretrained(str(folder))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_adapters(make_adapter: Callable[..., Path]) -> dict[str, Path]:
+    """Two adapters of different rank and targets."""
+    every = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    return {"en": make_adapter("en", 1), "sv": make_adapter("sv", 2, rank=8, targets=every)}

@@ -1,0 +1,381 @@
+"""What every engine promises. A new engine joins by adding its name to `ENGINES` and a way to make it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from adapters.digest import adapter_digest
+from safetensors.numpy import load_file, save_file
+from server.tokens import Tokenizer
+
+from adapters.manifest import Adapter, read_manifest
+from server.engines.base import (
+    AdapterRefusedError,
+    Engine,
+    EngineBusyError,
+    EngineDeadError,
+    EngineError,
+    UnsupportedRequestError,
+)
+from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
+from server.request import Delta, GenerationRequest, Sampling, Voice
+
+ENGINES = ("embedded",)
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=ENGINES)
+def make_engine(
+    request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Engine]:
+    graphs = tmp_path_factory.getbasetemp() / "graphs"
+
+    def make(max_num_seqs: int = 32, max_queue: int = 2000, kv_tokens: int = 32 * 256) -> Engine:
+        assert request.param == "embedded"
+        options = EmbeddedOptions(
+            graphs=graphs,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max(64, max_num_seqs),
+            max_queue=max_queue,
+            kv_tokens=kv_tokens,
+            threads=2,
+        )
+        return embedded_engine(tiny_base, "sha256:" + "0" * 64, Tokenizer.load(tiny_base), options)
+
+    return make
+
+
+@pytest.fixture
+async def engine(make_engine: Callable[..., Engine], voices: dict[str, Adapter]) -> AsyncIterator[Engine]:
+    engine = make_engine()
+    await engine.start()
+    for adapter in voices.values():
+        await engine.load(adapter)
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture(scope="session")
+def voices(tiny_adapters: dict[str, Path]) -> dict[str, Adapter]:
+    return {name: read_manifest(folder) for name, folder in tiny_adapters.items()}
+
+
+class Asker:
+    """Makes requests with ids of their own."""
+
+    count = 0
+
+    @classmethod
+    def ask(cls, prompt: Sequence[int], voice: Voice = (), **sampling: object) -> GenerationRequest:
+        cls.count += 1
+        settings: dict[str, object] = {"max_tokens": 12, "temperature": 0.0, "ignore_eos": True, **sampling}
+        return GenerationRequest(
+            request_id=f"test-{cls.count}",
+            prompt=tuple(prompt),
+            sampling=Sampling(**settings),  # pyright: ignore[reportArgumentType] # the caller names real fields
+            voice=voice,
+            share=voice[0][0] if voice else "",
+        )
+
+
+ask = Asker.ask
+
+
+def alone(adapter: Adapter) -> Voice:
+    return ((adapter.digest, 1.0),)
+
+
+async def collect(engine: Engine, request: GenerationRequest) -> list[Delta]:
+    return [delta async for delta in engine.generate(request)]
+
+
+async def tokens(engine: Engine, request: GenerationRequest) -> list[int]:
+    return [token for delta in await collect(engine, request) for token in delta.token_ids]
+
+
+def random_prompts(count: int, seed: int = 0, longest: int = 60) -> list[list[int]]:
+    random = np.random.default_rng(seed)
+    return [random.integers(3, 500, random.integers(1, longest)).tolist() for _ in range(count)]
+
+
+async def test_an_answer_ends_with_its_reason_usage_and_timing(engine: Engine) -> None:
+    deltas = await collect(engine, ask([1, 5, 9], max_tokens=7))
+    assert [d.finish_reason for d in deltas[:-1]] == [None] * (len(deltas) - 1)
+    last = deltas[-1]
+    assert last.finish_reason == "length"
+    assert last.usage is not None
+    assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (3, 7)
+    assert sum(len(d.token_ids) for d in deltas) == 7
+    assert last.timing is not None
+    timing = last.timing
+    assert timing.arrived <= timing.scheduled <= timing.first_token <= timing.finished
+
+
+async def test_the_text_is_that_of_the_tokens(engine: Engine, tiny_base: Path) -> None:
+    tokenizer = Tokenizer.load(tiny_base)
+    deltas = await collect(
+        engine, ask(tokenizer.encode("Vem är du?"), max_tokens=40, temperature=1.5, seed=3)
+    )
+    ids = [token for delta in deltas for token in delta.token_ids]
+    assert "".join(d.text for d in deltas) == tokenizer.decode(ids)
+
+
+async def test_adapters_change_the_answer_and_the_base_stays_itself(
+    engine: Engine, voices: dict[str, Adapter]
+) -> None:
+    prompt = [1, 17, 40, 99, 7]
+    base = await tokens(engine, ask(prompt))
+    en = await tokens(engine, ask(prompt, alone(voices["en"])))
+    sv = await tokens(engine, ask(prompt, alone(voices["sv"])))
+    assert base != en
+    assert base != sv
+    assert en != sv
+    assert await tokens(engine, ask(prompt)) == base
+
+
+async def test_a_blend_differs_from_its_parts(engine: Engine, voices: dict[str, Adapter]) -> None:
+    if not engine.info.blends:
+        pytest.skip("this engine refuses blends, which the next test checks")
+    prompt, (en, sv) = [1, 17, 40, 99, 7], (voices["en"].digest, voices["sv"].digest)
+    blend = await tokens(engine, ask(prompt, tuple(sorted(((en, 0.5), (sv, 0.5))))))
+    whole = await tokens(engine, ask(prompt, tuple(sorted(((en, 1.0), (sv, 1e-7))))))
+    assert whole == await tokens(engine, ask(prompt, ((en, 1.0),)))
+    assert blend != whole
+
+
+async def test_a_mixed_batch_answers_as_each_alone(engine: Engine, voices: dict[str, Adapter]) -> None:
+    kinds: list[Voice] = [(), alone(voices["en"]), alone(voices["sv"])]
+    cases = [(prompt, kinds[i % 3]) for i, prompt in enumerate(random_prompts(48))]
+    together = await asyncio.gather(*(tokens(engine, ask(p, v, logprobs=2)) for p, v in cases))
+    for (prompt, voice), batch in zip(cases, together, strict=True):
+        assert_same_choices(await collect(engine, ask(prompt, voice, logprobs=2)), batch)
+
+
+def assert_same_choices(lone: list[Delta], batch: list[int]) -> None:
+    """Equal up to the first place where the two leading logits lie within 1e-4."""
+    scored = [score for delta in lone for score in delta.logprobs]
+    for score, token in zip(scored, batch, strict=True):
+        if score.token_id != token:
+            (_, first), (_, second) = score.top[:2]
+            assert first - second < 1e-4
+            return
+
+
+@pytest.mark.slow
+async def test_a_thousand_mixed_requests_answer_as_each_alone(
+    engine: Engine, voices: dict[str, Adapter]
+) -> None:
+    kinds: list[Voice] = [(), alone(voices["en"]), alone(voices["sv"])]
+    cases = [(prompt, kinds[i % 3]) for i, prompt in enumerate(random_prompts(1000, seed=1, longest=100))]
+    together = await asyncio.gather(*(tokens(engine, ask(p, v)) for p, v in cases))
+    for (prompt, voice), batch in zip(cases, together, strict=True):
+        assert_same_choices(await collect(engine, ask(prompt, voice, logprobs=2)), batch)
+
+
+async def test_a_seed_gives_the_same_text_whatever_else_runs(engine: Engine) -> None:
+    request = {"temperature": 1.0, "top_p": 0.9, "seed": 11, "max_tokens": 20}
+    lone = await tokens(engine, ask([1, 30, 60], **request))
+    noise = [
+        tokens(engine, ask(prompt, temperature=1.0, seed=i)) for i, prompt in enumerate(random_prompts(20))
+    ]
+    crowded, *_ = await asyncio.gather(tokens(engine, ask([1, 30, 60], **request)), *noise)
+    assert crowded == lone
+    assert await tokens(engine, ask([1, 30, 60], **{**request, "seed": 12})) != lone
+
+
+async def test_a_stop_string_ends_the_text_and_is_never_shown(engine: Engine) -> None:
+    options = {"max_tokens": 60, "temperature": 1.0, "seed": 5}
+    whole = "".join(d.text for d in await collect(engine, ask([1, 8, 15], **options)))
+    stop = whole[10:13]
+    deltas = await collect(engine, ask([1, 8, 15], stop=(stop,), **options))
+    assert "".join(d.text for d in deltas) == whole[: whole.index(stop)]
+    assert deltas[-1].finish_reason == "stop"
+    assert deltas[-1].stop_reason == stop
+    assert engine_is_idle(engine) or await settles(engine)
+
+
+async def test_a_stop_token_ends_the_text(engine: Engine) -> None:
+    ids = await tokens(engine, ask([1, 8, 15], max_tokens=10))
+    deltas = await collect(engine, ask([1, 8, 15], max_tokens=10, stop_token_ids=(ids[4],)))
+    assert deltas[-1].finish_reason == "stop"
+    assert deltas[-1].stop_reason == ids[4]
+    assert deltas[-1].usage is not None
+    assert deltas[-1].usage.completion_tokens == ids.index(ids[4]) + 1
+
+
+async def test_logprobs_name_the_chosen_token_and_the_likeliest(engine: Engine) -> None:
+    deltas = await collect(engine, ask([1, 8, 15], max_tokens=5, logprobs=3, prompt_logprobs=2))
+    scores = [score for delta in deltas for score in delta.logprobs]
+    assert len(scores) == 5
+    for score in scores:
+        assert len(score.top) == 3
+        assert score.top[0] == (score.token_id, score.logprob)
+        assert sum(np.exp(p) for _, p in score.top) <= 1 + 1e-5
+    prompt = deltas[0].prompt_logprobs
+    assert prompt is not None
+    assert [score.token_id for score in prompt] == [8, 15]
+
+
+async def test_a_prompt_alone_can_be_scored(engine: Engine) -> None:
+    (delta,) = await collect(engine, ask(range(3, 203), max_tokens=0, prompt_logprobs=1))
+    assert delta.prompt_logprobs is not None
+    assert [score.token_id for score in delta.prompt_logprobs] == list(range(4, 203))
+    assert delta.token_ids == ()
+    assert delta.usage is not None
+    assert delta.usage.completion_tokens == 0
+
+
+def engine_is_idle(engine: Engine) -> bool:
+    state = engine.state()
+    return not state.running and not state.waiting
+
+
+async def settles(engine: Engine, seconds: float = 2.0) -> bool:
+    for _ in range(int(seconds * 100)):
+        if engine_is_idle(engine):
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+async def test_cancelling_frees_the_place(engine: Engine) -> None:
+    async with aclosing(engine.generate(ask([1, 2, 3], max_tokens=250))) as deltas:
+        await anext(deltas)
+        assert not engine_is_idle(engine)
+    assert await settles(engine, 0.5)
+
+
+async def test_a_waiting_request_can_be_cancelled(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine(max_num_seqs=1)
+    await engine.start()
+    long = asyncio.create_task(tokens(engine, ask([1, 2], max_tokens=200)))
+    queued = asyncio.create_task(tokens(engine, ask([1, 2], max_tokens=200)))
+    await asyncio.sleep(0.02)
+    queued.cancel()
+    assert len(await long) == 200
+    assert await settles(engine)
+    await engine.close()
+
+
+async def test_a_full_queue_refuses_with_a_time_to_come_back(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine(max_num_seqs=2, max_queue=3)
+    await engine.start()
+    tasks = [asyncio.create_task(tokens(engine, ask([1, 2], max_tokens=100))) for _ in range(5)]
+    await asyncio.sleep(0)
+    with pytest.raises(EngineBusyError) as caught:
+        await tokens(engine, ask([1, 2]))
+    assert caught.value.retry_after >= 1
+    assert [len(ids) for ids in await asyncio.gather(*tasks)] == [100] * 5
+    assert len(await tokens(engine, ask([1, 2], max_tokens=4))) == 4
+    await engine.close()
+
+
+async def test_what_does_not_fit_the_context_is_refused_by_its_field(engine: Engine) -> None:
+    with pytest.raises(UnsupportedRequestError, match="256") as caught:
+        await tokens(engine, ask([1] * 200, max_tokens=57))
+    assert caught.value.param == "max_tokens"
+    assert len(await tokens(engine, ask([1] * 200, max_tokens=56))) == 56
+
+
+async def test_little_kv_memory_preempts_and_changes_no_answer(make_engine: Callable[..., Engine]) -> None:
+    prompts = random_prompts(12, seed=4, longest=40)
+    answers: list[list[list[int]]] = []
+    for kv_tokens in (12 * 256, 256):
+        engine = make_engine(max_num_seqs=12, kv_tokens=kv_tokens)
+        await engine.start()
+        wanted = [tokens(engine, ask(prompt, max_tokens=60)) for prompt in prompts]
+        answers.append(await asyncio.gather(*wanted))
+        preemptions = engine.state().preemptions
+        assert engine.state().kv_tokens <= engine.state().kv_capacity
+        await engine.close()
+    assert preemptions > 0
+    assert answers[0] == answers[1]
+
+
+async def test_a_next_turn_does_not_pay_for_its_history(engine: Engine, voices: dict[str, Adapter]) -> None:
+    history = list(range(3, 103))
+    first = await tokens(engine, ask(history, alone(voices["en"]), max_tokens=8))
+    turn = [*history, *first, 7, 7, 7]
+    last = (await collect(engine, ask(turn, alone(voices["en"]))))[-1]
+    assert last.usage is not None
+    assert last.usage.cached_tokens >= 96
+    other = (await collect(engine, ask(turn, alone(voices["sv"]))))[-1]
+    assert other.usage is not None
+    assert other.usage.cached_tokens == 0
+
+
+async def test_swapping_a_version_never_serves_the_old_one(
+    make_engine: Callable[..., Engine], make_adapter: Callable[..., Path]
+) -> None:
+    old, new = (read_manifest(make_adapter(f"swap-{seed}", seed)) for seed in (21, 22))
+    prompt = list(range(3, 90))
+    engine = make_engine()
+    await engine.start()
+    await engine.load(old)
+    before = await tokens(engine, ask(prompt, alone(old)))
+    running = asyncio.create_task(tokens(engine, ask(prompt, alone(old), max_tokens=100)))
+    await asyncio.sleep(0.01)
+    await engine.load(new)
+    unloading = asyncio.create_task(engine.unload(old.digest))
+    after = await tokens(engine, ask(prompt, alone(new)))
+    await unloading
+    assert (await running)[: len(before)] == before
+    assert after != before
+    assert set(engine.state().resident) == {new.digest}
+    with pytest.raises(EngineError, match="not loaded"):
+        await tokens(engine, ask(prompt, alone(old)))
+    await engine.load(old)
+    assert await tokens(engine, ask(prompt, alone(old))) == before
+    assert await tokens(engine, ask(prompt, alone(new))) == after
+    await engine.close()
+
+
+async def test_a_bad_adapter_is_refused_and_nothing_changes(
+    engine: Engine, tiny_adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(tiny_adapters["en"], folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    key = next(key for key in weights if "lora_B" in key)
+    weights[key] = np.full_like(weights[key], np.nan)
+    save_file(weights, folder / "adapter_model.safetensors")
+    resident = dict(engine.state().resident)
+    digest = adapter_digest(folder)
+    broken = read_manifest(folder)
+    assert broken.digest == digest
+    with pytest.raises(AdapterRefusedError, match="broken"):
+        await engine.load(broken)
+    assert engine.state().resident == resident
+    with pytest.raises(EngineError, match="not loaded"):
+        await tokens(engine, ask([1, 2], alone(broken)))
+
+
+async def test_an_unknown_adapter_is_an_error_never_the_base(engine: Engine) -> None:
+    with pytest.raises(EngineError, match="not loaded"):
+        await tokens(engine, ask([1, 2], (("sha256:" + "f" * 64, 1.0),)))
+
+
+async def test_closing_fails_what_runs_and_the_state_says_so(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine()
+    await engine.start()
+    assert engine.state().alive
+    running = asyncio.create_task(tokens(engine, ask([1, 2], max_tokens=250)))
+    await asyncio.sleep(0.05)
+    await engine.close()
+    with pytest.raises(EngineDeadError):
+        await running
+    assert not engine.state().alive
+    with pytest.raises(EngineDeadError):
+        await tokens(engine, ask([1, 2]))
+    await engine.close()
+
+
+def test_the_fixture_is_a_real_checkpoint(tiny_base: Path) -> None:
+    assert json.loads((tiny_base / "config.json").read_text())["architectures"] == ["MistralForCausalLM"]
