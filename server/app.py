@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import uvicorn
 from adapters.registry import Registry
-from routing.route import Router
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -15,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from routing.route import Router
 from server.api.chat import Chat
 from server.api.completions import Completions
 from server.api.connection import BoundedProtocol

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from adapters.registry import Registry, Snapshot, UnknownAdapterError
-from routing.route import Question, Route, Router, UnknownNameError
-from routing.selection import HEADER
 
 from adapters.manifest import Adapter
+from routing.route import Question, Route, Router, UnknownNameError
+from routing.selection import HEADER
 from server.api.conversation import Message
 from server.api.exchange import Exchange
 from server.api.merge import merged
@@ -197,7 +197,7 @@ class Generation:
         samplings: Sequence[Sampling],
         n: int,
     ) -> AsyncGenerator[list[tuple[int, Delta]]]:
-        """Deltas of `n` choices for each prompt, as they come; choice `i` of prompt `p` has index `p * n + i`.
+        """Deltas of `n` choices for each prompt, as they come; choice `i` of prompt `p` is `p * n + i`.
 
         Closing it aborts what still runs. A seed gives each choice a different text, the same ones each time.
         """

@@ -125,7 +125,7 @@ class Metrics:
 
 
 class Meter:
-    """Follows one generation. `started` is when its HTTP request arrived, in `time.perf_counter()` seconds."""
+    """Follows one generation. `started` is when its HTTP request arrived, by `time.perf_counter()`."""
 
     __slots__ = (
         "_between",

@@ -1,4 +1,4 @@
-"""The layers around every endpoint, pure ASGI: `Receipts`, `Errors`, `HeaderLimits`, `ApiKeys`, outermost first.
+"""The layers around every endpoint, pure ASGI: `Receipts`, `Errors`, `HeaderLimits`, `ApiKeys`.
 
 Decisions are made on `scope["path"]`, the path that is routed on, never on what a Host header shapes.
 """

@@ -24,12 +24,14 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin to wait for the first request."""
         super().connection_made(transport)
         self._head_bytes = 0
+        self._idle = False
         self._timer: asyncio.TimerHandle | None = None
         self._expect_head()
 
     def data_received(self, data: bytes) -> None:
         """Count what arrives until the head is whole; then the body's own bounds hold."""
-        if self._timer is None and self.cycle is not None and self.cycle.response_complete:
+        if self._idle and self._timer is None:
+            self._idle = False
             self._expect_head()
         if self._timer is not None:
             self._head_bytes += len(data)
@@ -43,6 +45,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """The head is whole."""
         self._give_up()
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """What arrives next begins a new request."""
+        self._idle = not self.pipeline
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more is waited for."""

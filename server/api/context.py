@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from routing.route import Question
 from starlette.requests import Request
 from starlette.responses import Response
 
+from routing.route import Question
 from server.api.body import header
 from server.generation import Generation, Served
 from server.settings import Settings

@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 from adapters.registry import UnknownAdapterError
-from routing.route import UnknownNameError
-from routing.selection import SelectionError
 from starlette.exceptions import HTTPException
 
+from routing.route import UnknownNameError
+from routing.selection import SelectionError
 from server.engines.base import (
     AdapterRefusedError,
     EngineBusyError,

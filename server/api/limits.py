@@ -89,7 +89,7 @@ def check_ids(ids: list[int], field: str, info: EngineInfo) -> tuple[int, ...]:
 def answer_length(
     asked: int | None, default: int | None, prompt: int, info: EngineInfo, fields: tuple[str, str]
 ) -> int:
-    """How many tokens may follow a prompt of `prompt` tokens: what was asked, else `default`, else all that fit.
+    """How many tokens may follow `prompt` tokens: what was asked, else `default`, else all that fit.
 
     `fields` are the request's names for the prompt and for the length. Raises `ApiError` with both numbers
     where the two do not fit the context.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from routing.route import AUTOMATIC_MODEL, UnknownNameError
 from starlette.requests import Request
 from starlette.responses import Response
 
+from routing.route import AUTOMATIC_MODEL, UnknownNameError
 from server.api.context import Context, reply
 
 
@@ -32,7 +32,7 @@ class Models:
     def _entries(self) -> dict[str, dict[str, Any]]:
         generation = self._context.generation
         base, registry = generation.base_name, generation.registry
-        listed = [(AUTOMATIC_MODEL, base, None), (base, base, None)]
+        listed: list[tuple[str, str, str | None]] = [(AUTOMATIC_MODEL, base, None), (base, base, None)]
         for alias in registry.aliases():
             listed.append((alias, registry.active(alias).full_name, base))
             listed += [(version.full_name, version.full_name, base) for version in registry.versions(alias)]
