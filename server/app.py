@@ -94,8 +94,10 @@ def _routes(context: Context) -> list[Route]:
 
 
 def _route(method: str, path: str, endpoint: Endpoint) -> Route:
+    label = path.replace(":path", "")
+
     async def named(request: Request) -> Response:
-        exchange_of(request.scope).endpoint = path
+        exchange_of(request.scope).endpoint = label
         return await endpoint(request)
 
     return Route(path, named, methods=[method])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from server.api.exchange import Exchange
 from server.request import Delta
@@ -36,6 +36,8 @@ class Metrics:
     """All counters and histograms; an engine's `StepObserver`. Thread-safe, as prometheus-client is."""
 
     def __init__(self, base: str) -> None:
+        # A second series for each one, of the time when it began, that no dashboard reads.
+        disable_created_metrics()
         self.base = base
         self.registry = CollectorRegistry()
         self._make_request_metrics()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 from adapters.manifest import Adapter
 from server.engines.base import AdapterRefusedError, Engine
@@ -23,12 +24,10 @@ class Residency:
         self._loading: dict[str, asyncio.Task[None]] = {}
 
     async def load_all(self, adapters: Iterable[Adapter]) -> None:
-        """Make `adapters` resident as far as the engine takes them; log, by name, what it refuses."""
+        """Make `adapters` resident as far as the engine takes them; what it refuses is logged by name."""
         for adapter in adapters:
-            try:
+            with suppress(AdapterRefusedError):
                 await self.ensure(adapter)
-            except AdapterRefusedError as error:
-                log.warning("adapter %s is not served: %s", adapter.full_name, error)
 
     async def ensure(self, adapter: Adapter) -> None:
         """Return once `adapter` is resident. Raises `AdapterRefusedError` where the engine refuses it."""
@@ -48,5 +47,8 @@ class Residency:
         try:
             await self._engine.load(adapter)
             outcome = "ok"
+        except AdapterRefusedError as error:
+            log.warning("adapter %s is not served: %s", adapter.full_name, error)
+            raise
         finally:
             self._metrics.loaded(adapter.alias, outcome, time.perf_counter() - started)

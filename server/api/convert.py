@@ -62,7 +62,7 @@ def to_generation(value: dict[str, Any], kind: type[Fields]) -> Fields:
 
 
 def _asks_nothing(name: str, item: object, value: Mapping[str, object]) -> bool:
-    if name == "best_of" and item == value.get("n", 1):
+    if name == "best_of" and type(item) is int and item == value.get("n", 1):
         return True
     if name in ("tools", "functions") and "none" in (value.get("tool_choice"), value.get("function_call")):
         return True

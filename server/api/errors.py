@@ -88,8 +88,9 @@ def _dead(error: EngineDeadError) -> ErrorReply:
     return ErrorReply(503, str(error), type="server_error", code="engine_dead", headers=headers)
 
 
-def _refused(error: AdapterRefusedError) -> ErrorReply:
-    return ErrorReply(400, str(error), param="model", code="adapter_refused")
+def _refused(_error: AdapterRefusedError) -> ErrorReply:
+    # Why it was refused may name files of the host; that is in the log.
+    return ErrorReply(400, "This adapter cannot be served at present.", param="model", code="adapter_refused")
 
 
 def _unsupported(error: UnsupportedRequestError) -> ErrorReply:

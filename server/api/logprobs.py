@@ -27,20 +27,23 @@ def completion_logprobs(
 ) -> tuple[dict[str, Any], int]:
     """`{"tokens", "token_logprobs", "top_logprobs", "text_offset"}` and the offset after them, in characters.
 
-    `first` is a prompt's first token, which has no log probability and stands before `tokens`.
+    `first` is a prompt's first token, which has no log probability and stands before `tokens`. Special tokens
+    are listed, but take no room in the text.
     """
     texts: list[str] = []
-    values: list[float | None] = []
-    tops: list[dict[str, float] | None] = []
     offsets: list[int] = []
-    for item in ([None] if first is not None else []) + list(tokens):
-        token = first if item is None else item.token_id
-        text = tokenizer.token_text(token or 0)
+    begins = first is not None
+    for token in ([] if first is None else [first]) + [item.token_id for item in tokens]:
+        special = token in tokenizer.special_ids
+        text = tokenizer.token_text(token)
+        if begins and not special:
+            text, begins = _beginning(token, tokenizer), False
         texts.append(text)
         offsets.append(offset)
-        values.append(None if item is None else finite(item.logprob))
-        tops.append(None if item is None else {tokenizer.token_text(t): finite(v) for t, v in item.top})
-        offset += len(text)
+        offset += 0 if special else len(text)
+    unscored: list[None] = [] if first is None else [None]
+    values = unscored + [finite(item.logprob) for item in tokens]
+    tops = unscored + [{tokenizer.token_text(t): finite(v) for t, v in item.top} for item in tokens]
     shape = {"tokens": texts, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
     return shape, offset
 
@@ -57,6 +60,13 @@ def prompt_logprobs(tokens: Sequence[TokenLogprob], tokenizer: Tokenizer) -> lis
             }
         )
     return entries
+
+
+def _beginning(token: int, tokenizer: Tokenizer) -> str:
+    """What `token` shows where it begins a text, which may lose its leading spaces there."""
+    text = tokenizer.first_bytes(token).decode("utf-8", "replace")
+    spaces = len(text) - len(text.lstrip(" "))
+    return text[min(tokenizer.leading_spaces, spaces) :]
 
 
 def finite(value: float) -> float:

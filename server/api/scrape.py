@@ -40,11 +40,11 @@ class EngineCollector(Collector):
 
     def _queues(self, state: EngineState, aliases: Mapping[str, str]) -> Iterable[Metric]:
         for name, what, counts in (
-            ("running", "worked on", state.running),
+            ("running", "being worked on", state.running),
             ("waiting", "waiting", state.waiting),
         ):
             gauge = GaugeMetricFamily(
-                f"oneseek_requests_{name}", f"Requests being {what}", labels=("base", "adapter")
+                f"oneseek_requests_{name}", f"Requests {what}", labels=("base", "adapter")
             )
             by_alias: dict[str, int] = {"base": 0}
             for digest, count in counts.items():
