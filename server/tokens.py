@@ -51,7 +51,7 @@ class Tokenizer:
             control = {
                 token: about.content
                 for token, about in added.items()
-                if about.special or about.content in chat_template
+                if about.special or _is_markup(about.content, chat_template)
             }
             self._template = ChatTemplate(chat_template, special, list(control.values()))
             # An unknown word is no control token, though it is listed with them.
@@ -152,6 +152,11 @@ class Tokenizer:
 
     def _id_of(self, token: str | None) -> int | None:
         return None if token is None else self._tokenizer.token_to_id(token)
+
+
+def _is_markup(word: str, chat_template: str) -> bool:
+    """Whether an added token that is not marked special serves the template as if it were."""
+    return len(word) > 1 and not word.isspace() and word in chat_template
 
 
 def _missing(model_dir: Path) -> str:

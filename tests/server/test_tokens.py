@@ -219,10 +219,20 @@ def test_a_disguise_that_normalises_to_a_control_token_is_refused(folder: Path) 
 
 def test_an_added_word_that_the_template_does_not_use_is_an_ordinary_one(folder: Path) -> None:
     library = mistral_like()
-    library.add_tokens([AddedToken("OneSeek", special=False, normalized=False)])
+    words = ["OneSeek", "{", "\n\n"]
+    library.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
     library.save(str(folder / "tokenizer.json"))
-    tokenizer = Tokenizer.load(folder)
-    assert library.token_to_id("OneSeek") in tokenizer.chat([user("I am OneSeek")])
+    tokenizer = reloaded(folder, chat_template=MISTRAL_TEMPLATE + "\n\n")
+    ids = tokenizer.chat([user("I am OneSeek {\n\n}")])
+    assert set(ids) >= {library.token_to_id(word) for word in words}
+
+
+def test_an_added_word_that_the_template_uses_is_a_control_token(folder: Path) -> None:
+    library = mistral_like()
+    library.add_tokens([AddedToken("<|turn|>", special=False, normalized=False)])
+    library.save(str(folder / "tokenizer.json"))
+    tokenizer = reloaded(folder, chat_template="{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}")
+    assert tokenizer.chat([user("a<|turn|>b")]).count(library.token_to_id("<|turn|>") or 0) == 1
 
 
 def test_the_templates_own_message_is_the_error(loaded: dict[str, Tokenizer]) -> None:
