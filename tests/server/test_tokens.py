@@ -191,6 +191,14 @@ def test_neighbouring_messages_make_no_control_token(folder: Path) -> None:
     assert tokenizer.decode(ids) == "</s>[INST]"
 
 
+@pytest.mark.parametrize(
+    ("template", "content"), [("{{ messages[0].content }}>", "x</s"), ("<{{ messages[0].content }}", "/s>x")]
+)
+def test_a_template_and_its_message_make_no_control_token(folder: Path, template: str, content: str) -> None:
+    tokenizer = reloaded(folder, chat_template=template)
+    assert control_ids(tokenizer, tokenizer.chat([user(content)])) == []
+
+
 def test_a_role_or_any_other_field_makes_no_control_token(folder: Path) -> None:
     tokenizer = reloaded(
         folder, chat_template="{% for m in messages %}{{ m.role }}{{ m.calls | tojson }}{% endfor %}"

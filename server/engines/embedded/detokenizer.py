@@ -78,9 +78,12 @@ class StopSearch:
 
     One automaton for each string (Knuth, Morris, Pratt 1977): its state is how much of the string the text
     ends with, which is just what must be held back. Linear in the text, whatever the strings.
+    Raises `ValueError` for an empty string, which every text begins with.
     """
 
     def __init__(self, strings: Sequence[str]) -> None:
+        if "" in strings:
+            raise ValueError("stop holds an empty string, which would end every text; leave it out")
         # The longest first, so that of several complete at once it is found first.
         self._strings = sorted(dict.fromkeys(strings), key=len, reverse=True)
         self._firsts = frozenset(string[0] for string in self._strings)

@@ -220,3 +220,8 @@ def test_the_folder_of_a_tokenizer_is_not_needed_afterwards(tmp_path: Path) -> N
     for path in tmp_path.iterdir():
         path.unlink()
     assert "".join(stream(tokenizer, tokenizer.encode("Hello"))) == "Hello"
+
+
+def test_an_empty_stop_string_is_refused() -> None:
+    with pytest.raises(ValueError, match="stop holds an empty string"):
+        StopSearch(["a", ""])
