@@ -303,6 +303,30 @@ def test_where_a_chat_template_comes_from(folder: Path) -> None:
         reloaded(folder, chat_template=None).chat([user("a")])
 
 
+def test_a_template_may_mark_what_was_generated(folder: Path) -> None:
+    template = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+    tokenizer = reloaded(folder, chat_template=template)
+    assert tokenizer.decode(tokenizer.chat([user("Hello"), assistant(" you")])) == "Hello you"
+
+
+def test_special_tokens_may_stand_in_their_own_file(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text("{}", "utf-8")
+    (folder / "special_tokens_map.json").write_text('{"bos_token": {"content": "<s>"}}', "utf-8")
+    assert Tokenizer.load(folder).bos_id == 1
+
+
+def test_half_a_surrogate_pair_is_replaced(loaded: dict[str, Tokenizer]) -> None:
+    for tokenizer in loaded.values():
+        assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a\ufffdb"
+        assert "a\ufffdb" in tokenizer.decode(tokenizer.chat([user("a\ud800b")]))
+
+
+@pytest.mark.parametrize("token", [-1, 2**40, 600])
+def test_a_token_outside_the_vocabulary_is_refused(loaded: dict[str, Tokenizer], token: int) -> None:
+    with pytest.raises(ValueError, match=f"token {token} is not one of 0 to"):
+        loaded["mistral"].decode([1, token])
+
+
 def test_end_tokens_come_from_every_place_that_names_them(folder: Path) -> None:
     assert Tokenizer.load(folder).eos_ids == {2}
     (folder / "generation_config.json").write_text('{"eos_token_id": [3, 4]}', "utf-8")
