@@ -132,8 +132,13 @@ class Scheduler:
                 f"request {sequence.request.request_id!r} awaits no token: state {sequence.state.value}, "
                 f"{sequence.computed} of {len(sequence.tokens)} computed"
             )
+        request = sequence.request
+        if sequence.generated >= request.sampling.max_tokens:
+            raise ValueError(
+                f"request {request.request_id!r} has all of its max_tokens, {request.sampling.max_tokens}"
+            )
         sequence.tokens.append(token)
-        self._waiting.charge(sequence.request.share, OUTPUT_PRICE)
+        self._waiting.charge(request.share, OUTPUT_PRICE)
 
     def forget(self, digest: str) -> None:
         """Drop what is kept for reuse under any voice that names this adapter, and its idle counter."""
@@ -220,7 +225,8 @@ class Scheduler:
     def _leave(self, ticket: Ticket, *, reuse: bool = True) -> None:
         """Take a running sequence from its row, and give back what it paid for prompt not computed."""
         sequence = ticket.sequence
-        ticket.unpaid = max(0, sequence.prompt_length - sequence.computed)
+        ticket.reached = max(ticket.reached, sequence.computed)
+        ticket.unpaid = max(0, sequence.prompt_length - ticket.reached)
         self._waiting.charge(sequence.request.share, -PROMPT_PRICE * ticket.unpaid)
         keep = reuse and self.limits.prefix_caching and sequence.computed >= LEAST_SHARED
         self._rows.leave(self._rows[sequence.row], keep=keep)

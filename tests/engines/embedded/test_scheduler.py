@@ -242,6 +242,15 @@ def test_misuse_is_refused() -> None:
         simulation.scheduler.finish(sequence)
     with pytest.raises(ValueError, match="'r1' awaits no token: state waiting, 0 of 20 computed"):
         simulation.scheduler.append(sequence, 1)
+    step = simulation.scheduler.schedule()
+    simulation.scheduler.advance(step)
+    simulation.scheduler.append(sequence, 1)
+    for _ in range(3):
+        simulation.scheduler.advance(simulation.scheduler.schedule())
+        simulation.scheduler.append(sequence, 1)
+    simulation.scheduler.advance(simulation.scheduler.schedule())
+    with pytest.raises(ValueError, match="'r1' has all of its max_tokens, 4"):
+        simulation.scheduler.append(sequence, 1)
 
 
 def test_nothing_to_do_is_an_empty_step() -> None:
