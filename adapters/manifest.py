@@ -16,8 +16,7 @@ from adapters.digest import MAX_ADAPTER_BYTES, adapter_digest
 from adapters.errors import AdapterError
 from adapters.jsonfile import read_object
 from adapters.lora_config import LoraConfig
-from adapters.tensorfile import TensorFile, halves
-from adapters.weights import module_name
+from adapters.tensorfile import TensorFile, halves, module_name
 
 MANIFEST_FILE = "oneseek.json"
 MANIFEST_FIELDS = ("alias", "version", "language", "digest", "base_digest", "about")
