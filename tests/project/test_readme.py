@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import re
 import subprocess
 from collections.abc import Iterable, Iterator
@@ -105,9 +106,17 @@ def expected(folder: Folder, path: str, real: dict[str, set[str]], depth: int = 
             yield from expected(child, inner, real, depth + 1)
 
 
+def should_be(readme: str) -> None:
+    """Fail with a patch for `git apply` unless README.md is `readme`."""
+    is_now, wanted = README.splitlines(keepends=True), readme.splitlines(keepends=True)
+    patch = "".join(difflib.unified_diff(is_now, wanted, "a/README.md", "b/README.md"))
+    if patch:
+        pytest.fail(f"apply this and word it well:\n\n{patch}", pytrace=False)
+
+
 def test_the_tree_names_every_file_and_nothing_else() -> None:
     block = "\n".join(expected(told(), "", held())) + "\n"
-    assert blocks("tree")[0] == block, f"the tree in README.md should be:\n\n{block}"
+    should_be(README.replace(blocks("tree")[0], block))
 
 
 def settings_table() -> str:
@@ -121,8 +130,9 @@ def settings_table() -> str:
 
 
 def test_the_table_of_settings_is_the_schema() -> None:
-    table = settings_table()
-    assert table in README, f"the table of settings in README.md should be:\n\n{table}"
+    found = re.search(r"\| setting \| variable .*?(?=\n\n)", README, re.DOTALL)
+    assert found
+    should_be(README.replace(found[0], settings_table()))
 
 
 def test_the_sample_settings_file_is_valid(tmp_path: Path) -> None:

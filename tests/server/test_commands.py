@@ -95,7 +95,7 @@ def test_an_adapter_is_served_under_the_name_that_the_settings_give(installation
         (["Could you help me?", "--header", "sv"], "sv", "header"),
         (["Could you help me?", "--header", "base"], None, "header"),
         (["Could you help me?", "--model", "oneseek-7b-zero-sv@v1.1"], "oneseek-7b-zero-sv@v1.1", "model"),
-        (["42", "--accept-language", "sv-SE,en;q=0.5"], "oneseek-7b-zero-sv", "undecided"),
+        (["42", "--accept-language", "sv-SE,en;q=0.5"], "oneseek-7b-zero-sv", "accept-language"),
         (["Können Sie mir bitte bei dieser Sache helfen?"], None, "no-adapter"),
         (
             ["ok", "--history", "Kan du hjälpa mig med det här?", "--history", "Vad betyder det här ordet?"],
