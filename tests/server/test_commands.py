@@ -150,6 +150,16 @@ def test_routing_that_leads_nowhere_is_refused(
         _ = open_catalogue(settings(installation, routing=options)).router
 
 
+def test_a_refusal_that_comes_late_still_names_its_origin(
+    installation: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    monkeypatch.setenv("ONESEEK_ROUTING_DEFAULT", "nobody")
+    assert main(["route", "Hej"]) == 2
+    assert capsys.readouterr().err == (
+        "oneseek: routing.default: 'nobody' is no adapter that is served here (ONESEEK_ROUTING_DEFAULT)\n"
+    )
+
+
 def test_a_contested_language_is_pointed_out(installation: Path) -> None:
     folder = installation / "lora_adapters"
     shutil.copytree(folder / "oneseek-7b-zero-v1.1-SV", folder / "other-v1-SV")
