@@ -13,9 +13,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from adapters.registry import Registry, Snapshot, UnknownAdapterError
-
 from adapters.manifest import Adapter
+from adapters.registry import Registry, Snapshot, UnknownAdapterError
 from routing.route import Question, Route, Router, UnknownNameError
 from routing.selection import HEADER
 from server.api.conversation import Message

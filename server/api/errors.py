@@ -12,9 +12,9 @@ from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from adapters.registry import UnknownAdapterError
 from starlette.exceptions import HTTPException
 
+from adapters.registry import UnknownAdapterError
 from routing.route import UnknownNameError
 from routing.selection import SelectionError
 from server.engines.base import (

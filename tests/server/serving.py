@@ -10,14 +10,15 @@ from pathlib import Path
 
 import httpx
 import uvicorn
-from adapters.registry import Registry
 from starlette.applications import Starlette
 
 from adapters.manifest import Adapter
+from adapters.registry import Registry
 from routing.detect import ProfileDetector
 from routing.route import Router
 from routing.settings import LanguageRow, RoutingSettings
 from server.app import create_app, uvicorn_config
+from server.engines.base import Engine
 from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
 from server.metrics import Metrics
 from server.settings import Settings
@@ -30,11 +31,19 @@ CONTEXT = 256
 
 
 @dataclass(frozen=True)
+class Made:
+    """An application, and the engine in it that has not started."""
+
+    app: Starlette
+    engine: Engine
+
+
+@dataclass(frozen=True)
 class Serving:
     """A running server."""
 
     url: str
-    app: Starlette
+    engine: Engine
     adapters: Mapping[str, Adapter]
 
     def counts(self) -> dict[str, float]:
@@ -51,8 +60,8 @@ def make_app(
     settings: Settings,
     *,
     kv_tokens: int = 48 * CONTEXT,
-) -> Starlette:
-    """The application around a real engine that has not started."""
+) -> Made:
+    """The application around a real engine."""
     tokenizer = Tokenizer.load(base)
     metrics = Metrics(BASE)
     options = EmbeddedOptions(
@@ -64,21 +73,23 @@ def make_app(
         threads=1,
     )
     routing = RoutingSettings(languages=(LanguageRow("en", EN), LanguageRow("sv", SV)))
-    return create_app(
+    engine = embedded_engine(base, BASE_DIGEST, tokenizer, options, observer=metrics)
+    app = create_app(
         settings,
-        embedded_engine(base, BASE_DIGEST, tokenizer, options, observer=metrics),
+        engine,
         Registry(adapters.values(), base_digest=BASE_DIGEST, base_name=BASE),
         Router(routing, ProfileDetector(routing)),
         tokenizer,
         BASE,
         metrics,
     )
+    return Made(app, engine)
 
 
 @contextmanager
-def served(app: Starlette, settings: Settings, adapters: Mapping[str, Adapter]) -> Generator[Serving]:
-    """`app` behind real uvicorn on a free port of the loopback."""
-    server = uvicorn.Server(uvicorn_config(app, settings))
+def served(made: Made, settings: Settings, adapters: Mapping[str, Adapter]) -> Generator[Serving]:
+    """The application behind real uvicorn on a free port of the loopback."""
+    server = uvicorn.Server(uvicorn_config(made.app, settings))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -87,7 +98,7 @@ def served(app: Starlette, settings: Settings, adapters: Mapping[str, Adapter]) 
         thread.join(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
-        yield Serving(f"http://127.0.0.1:{port}", app, adapters)
+        yield Serving(f"http://127.0.0.1:{port}", made.engine, adapters)
     finally:
         server.should_exit = True
         thread.join(30)
