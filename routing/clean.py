@@ -10,10 +10,10 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-HEAD, TAIL = 4_000, 2_000
-"""Characters of a longer message that are looked at: its beginning and its end."""
 LIMIT = 1_200
 """Characters that are scored once the message is clean."""
+HEAD, TAIL = 4, 2
+"""Multiples of the limit that are cleaned of a longer message: its beginning and its end."""
 
 _STRIPPED = (
     ("code", re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`", re.DOTALL)),
@@ -56,8 +56,8 @@ def words_of(text: str) -> tuple[str, ...]:
 def clean(message: str, limit: int = LIMIT) -> Cleaned:
     """Take out what tells nothing of the language and find the instruction; never raises."""
     stripped: list[str] = []
-    if len(message) > HEAD + TAIL:
-        message = f"{message[:HEAD]}\n{message[-TAIL:]}"
+    if len(message) > (HEAD + TAIL) * limit:
+        message = f"{message[: HEAD * limit]}\n{message[-TAIL * limit :]}"
         stripped.append("rest")
     text = unicodedata.normalize("NFC", message.encode("utf-8", "ignore").decode("utf-8"))
     for kind, pattern in _STRIPPED:

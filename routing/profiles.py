@@ -7,7 +7,6 @@ method it was made for (Nakatani Shuyo, Language Detection Library for Java, 201
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -81,38 +80,40 @@ def load(languages: Sequence[str]) -> ProfileTable:
 
     Raises `ProfileError` where langdetect has none.
     """
-    counts: defaultdict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(len(languages)))
-    for column, language in enumerate(languages):
-        for gram, probability in _read(language).items():
-            counts[gram][column] += probability
-    alphabet = sorted({letter for gram in counts for letter in gram} - {" "})
-    ids = {" ": _SPACE, **{letter: number for number, letter in enumerate(alphabet, _STRANGER + 1)}}
-    return _arrange(tuple(languages), counts, ids)
+    known = available()
+    if missing := [language for language in languages if language not in known]:
+        raise ProfileError(f"no profile for {', '.join(missing)}; there are: {', '.join(sorted(known))}")
+    profiles = [_read(language) for language in languages]
+    grams = sorted(set().union(*profiles))
+    row_of = {gram: row for row, gram in enumerate(grams, 1)}
+    rows = np.zeros((len(grams) + 1, len(languages)), dtype=np.float32)
+    for column, profile in enumerate(profiles):
+        rows[[row_of[gram] for gram in profile], column] = list(profile.values())
+    rows[1:] = np.log(rows[1:] + ALPHA)
+    return _arrange(tuple(languages), grams, rows)
 
 
 def _read(language: str) -> dict[str, float]:
-    if language not in available():
-        raise ProfileError(
-            f"no profile for the language {language!r}; there are: {', '.join(sorted(available()))}"
-        )
+    """N-gram in lower case → its share of the n-grams of its length; capitals count as small letters."""
     blob = files("langdetect").joinpath("profiles", language).read_bytes()
     profile = msgspec.json.decode(blob, type=_Profile)
-    found: defaultdict[str, float] = defaultdict(float)
+    longest, totals = len(profile.n_words), [1, *profile.n_words]
+    found: dict[str, float] = {}
     for gram, count in profile.freq.items():
-        lower = gram.lower()
-        if len(lower) == len(gram) <= len(profile.n_words) and lower != " ":
-            found[lower] += count / profile.n_words[len(gram) - 1]
+        lower, length = gram.lower(), len(gram)
+        if len(lower) == length <= longest and lower != " ":
+            found[lower] = found.get(lower, 0.0) + count / totals[length]
     return found
 
 
-def _arrange(
-    languages: tuple[str, ...], counts: dict[str, NDArray[np.float64]], ids: dict[str, int]
-) -> ProfileTable:
+def _arrange(languages: tuple[str, ...], grams: Sequence[str], rows: NDArray[np.float32]) -> ProfileTable:
+    """Index `grams`, which stand in rows 1, 2, … of `rows`."""
+    alphabet = sorted(frozenset("".join(grams)) - {" "})
+    ids = {" ": _SPACE, **{letter: number for number, letter in enumerate(alphabet, _STRANGER + 1)}}
     width = len(ids) + 1
     letters = np.full(max(map(ord, ids)) + 2, _STRANGER, dtype=np.int32)
-    for letter, number in ids.items():
-        letters[ord(letter)] = number
-    prefixes = sorted({gram[:2] for gram in counts if len(gram) == 3})
+    letters[[ord(letter) for letter in ids]] = list(ids.values())
+    prefixes = sorted({gram[:2] for gram in grams if len(gram) == 3})
     numbers = {prefix: number for number, prefix in enumerate(prefixes, 1)}
     first = np.zeros(width, dtype=np.int32)
     second = np.zeros(width * width, dtype=np.int32)
@@ -120,9 +121,7 @@ def _arrange(
     third = np.zeros((len(prefixes) + 1) * width, dtype=np.int32)
     for prefix, number in numbers.items():
         pairs[ids[prefix[0]] * width + ids[prefix[1]]] = number
-    rows = np.zeros((len(counts) + 1, len(languages)), dtype=np.float32)
-    for row, (gram, probabilities) in enumerate(sorted(counts.items()), 1):
-        rows[row] = np.log(probabilities + ALPHA)
+    for row, gram in enumerate(grams, 1):
         if len(gram) == 1:
             first[ids[gram]] = row
         elif len(gram) == 2:

@@ -11,12 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.discovery import FoundAdapters, FoundBase, find_adapters, find_base
-from adapters.registry import Registry
-
 from adapters.digest import base_digest
+from adapters.discovery import FoundAdapters, FoundBase, find_adapters, find_base
 from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
 from adapters.manifest import Adapter
+from adapters.registry import Registry
 from server.settings import RoutingOptions, Settings
 from server.values import SettingsError
 

@@ -195,10 +195,12 @@ class Generation:
         prompts: Sequence[tuple[int, ...]],
         samplings: Sequence[Sampling],
         n: int,
+        continues: bool = False,
     ) -> AsyncGenerator[list[tuple[int, Delta]]]:
         """Deltas of `n` choices for each prompt, as they come; choice `i` of prompt `p` is `p * n + i`.
 
         Closing it aborts what still runs. A seed gives each choice a different text, the same ones each time.
+        `continues`: see `GenerationRequest`.
         """
         sources: list[AsyncGenerator[Delta]] = []
         for prompt, sampling in zip(prompts, samplings, strict=True):
@@ -214,6 +216,7 @@ class Generation:
                     sampling=own,
                     voice=served.voice,
                     cache_salt=exchange.tenant,
+                    continues=continues,
                     share=served.share,
                 )
                 sources.append(self._deltas(request, exchange, served))
@@ -237,8 +240,7 @@ class Generation:
             raise
         finally:
             meter.close(len(request.prompt), reason)
-            if isinstance(source, AsyncGenerator):
-                await source.aclose()
+            await source.aclose()
 
 
 async def _away(size: int, work: Callable[[], Result]) -> Result:

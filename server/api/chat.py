@@ -48,7 +48,9 @@ class Chat:
             continue_final_message=body.continue_final_message,
         )
         sampling = self._fit(body, sampling, len(prompt))
-        deltas = generation.generate(exchange, served, [prompt], [sampling], body.n)
+        deltas = generation.generate(
+            exchange, served, [prompt], [sampling], body.n, body.continue_final_message
+        )
         echo = messages[-1]["content"] if body.echo and messages[-1]["role"] == "assistant" else ""
         answer_id = "chatcmpl-" + exchange.answer_id
         if body.stream:

@@ -55,7 +55,7 @@ class Completions:
         turns = ("\n".join(prompt.text for prompt in prompts),)
         served = await generation.choose(exchange, question(request, body.model, turns))
         samplings = [self._fit(body, sampling, prompt) for prompt in prompts]
-        deltas = generation.generate(exchange, served, [p.tokens for p in prompts], samplings, body.n)
+        deltas = generation.generate(exchange, served, [p.tokens for p in prompts], samplings, body.n, True)
         answer_id = "cmpl-" + exchange.answer_id
         if body.stream:
             chunks = CompletionChunks(answer_id, served, body, prompts, generation.tokenizer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -102,7 +102,7 @@ class Engine(Protocol):
         """Load the base and be ready to generate."""
         ...
 
-    def generate(self, request: GenerationRequest) -> AsyncIterator[Delta]:
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """Admit `request` and yield its deltas; closing or cancelling the iterator aborts the work.
 
         Raises `EngineBusyError`, `EngineDeadError`, `UnsupportedRequestError` on the first `anext`.

@@ -110,19 +110,19 @@ def test_a_million_characters_of_anything_stay_fast(unit: str) -> None:
 
 def test_time_is_bounded_however_long_the_conversation() -> None:
     turns = ["Hur mår du i dag, min vän? " * 400] * 2000
-    started = time.perf_counter()
-    DETECTOR.detect([*turns, "ok"])
-    assert time.perf_counter() - started < 0.1
+    assert min(_seconds(*turns, "ok") for _ in range(3)) < 0.02
 
 
 def test_only_the_beginning_and_the_end_of_a_long_message_are_read() -> None:
-    middle = "x" * (HEAD + TAIL)
-    cleaned = clean(f"Vad tycker du om texten? {'y' * HEAD}{middle}{' slut' * 10}")
-    assert cleaned.words[:2] == ("vad", "tycker")
+    code = "```" + "x" * (HEAD + TAIL) * LIMIT
+    cleaned = clean(f"Vad tycker du? {code}\n{'```' * 2} tack")
+    assert cleaned.words == ("vad", "tycker", "du")
+    cleaned = clean(f"Vad tycker du? {'mitten ' * LIMIT} {'1' * TAIL * LIMIT}")
+    assert cleaned.words[:3] == ("vad", "tycker", "du")
     assert "rest" in cleaned.stripped
 
 
-def _seconds(text: str) -> float:
-    started = time.perf_counter()
-    DETECTOR.detect([text])
-    return time.perf_counter() - started
+def _seconds(*turns: str) -> float:
+    started = time.thread_time()
+    DETECTOR.detect(turns)
+    return time.thread_time() - started

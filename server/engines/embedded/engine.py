@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 
 from adapters.manifest import Adapter
@@ -38,14 +38,13 @@ PROBE = "adapter-probe"
 class EmbeddedEngine:
     """One base on one device, with adapters mixed in every batch.
 
-    `prepare` makes the runner (building the graph where it is not cached); it runs in a worker thread at
-    `start`, so that the event loop can already say that the server is not ready.
+    `open_runner` loads the graph; it runs in a worker thread at `start`.
     """
 
     def __init__(
         self,
         *,
-        prepare: Callable[[], Runner],
+        open_runner: Callable[[], Runner],
         shape: ModelShape,
         limits: Limits,
         tokenizer: Tokenizer,
@@ -55,7 +54,7 @@ class EmbeddedEngine:
         max_adapters: int = 64,
         observer: StepObserver | None = None,
     ) -> None:
-        self._prepare = prepare
+        self._open_runner = open_runner
         self._shape = shape
         self._limits = limits
         self._tokenizer = tokenizer
@@ -84,15 +83,15 @@ class EmbeddedEngine:
         return self._info
 
     async def start(self) -> None:
-        """Build or open the graph and start the step loop."""
+        """Open the graph and start the step loop."""
         self._events = asyncio.get_running_loop()
-        runner = await asyncio.to_thread(self._prepare)
+        runner = await asyncio.to_thread(self._open_runner)
         eos_ids = self._tokenizer.eos_ids
         sampler = Sampler(self._info.vocabulary, eos_ids)
         self._loop = StepLoop(Scheduler(self._limits), runner, sampler, self, self._observer, eos_ids)
         self._loop.start()
 
-    async def generate(self, request: GenerationRequest) -> AsyncIterator[Delta]:
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`."""
         stream = self._open(request)
         try:
@@ -196,8 +195,9 @@ class EmbeddedEngine:
         except ValueError as error:
             raise UnsupportedRequestError(str(error), "logit_bias") from error
         sequence = Running(request, time.perf_counter())
-        sampling = request.sampling
-        stream = Stream(sequence, TextStream(self._tokenizer, sampling.stop, sampling.min_tokens))
+        sampling, before = request.sampling, request.prompt if request.continues else ()
+        text = TextStream(self._tokenizer, sampling.stop, sampling.min_tokens, prompt=before)
+        stream = Stream(sequence, text)
         self._streams[request.request_id] = stream
         for digest, _ in request.voice:
             self._users[digest] += 1

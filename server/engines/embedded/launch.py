@@ -9,11 +9,12 @@ from pathlib import Path
 import psutil
 
 from adapters.weights import ModelShape
-from server.engines.base import StepObserver
+from server.engines.base import EngineError, StepObserver
+from server.engines.embedded.cache import prepare
 from server.engines.embedded.config import ModelConfig, read_config
+from server.engines.embedded.cpu import CpuRunner
 from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.limits import Limits
-from server.engines.embedded.runner import Runner
 from server.tokens import Tokenizer
 
 KV_SHARE = 0.25
@@ -53,24 +54,20 @@ def embedded_engine(
     observer: StepObserver | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> EmbeddedEngine:
-    """An engine for the checkpoint in `base`, not yet started.
+    """An engine for the checkpoint in `base`, its graph built, not yet started.
 
-    `progress` is told (bytes done, bytes in all) while the graph is built, from another thread.
-    Raises `UnsupportedModelError` for a checkpoint this engine cannot run and `ValueError` for options that
-    do not fit it.
+    `progress` is told (bytes done, bytes in all) while the graph is built; it is not called where the graph
+    is already there. Raises `EngineError` for a checkpoint this engine cannot run or options that do not
+    fit it.
     """
-    config = read_config(base)
-    limits = plan(config, options)
-
-    def prepare_runner() -> Runner:
-        from server.engines.embedded.cache import prepare
-        from server.engines.embedded.cpu import CpuRunner
-
+    try:
+        config = read_config(base)
+        limits = plan(config, options)
         graph = prepare(base, options.graphs, base_digest, options.quantize, progress=progress)
-        return CpuRunner(graph, limits.rows, limits.context, options.threads)
-
+    except ValueError as error:
+        raise EngineError(str(error)) from error
     return EmbeddedEngine(
-        prepare=prepare_runner,
+        open_runner=lambda: CpuRunner(graph, limits.rows, limits.context, options.threads),
         shape=ModelShape.read(base),
         limits=limits,
         tokenizer=tokenizer,

@@ -1,0 +1,129 @@
+"""Starting the server: each step says what it does, and the last one where the server answers."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+import uvicorn
+
+from server.app import create_app, uvicorn_config
+from server.catalogue import Catalogue, open_catalogue
+from server.engines.base import Engine
+from server.metrics import Metrics
+from server.settings import Settings
+from server.tokens import Tokenizer
+from server.values import SettingsError
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop; the process's exit code. Mistakes raise before anything listens."""
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    say = Narrator(sys.stderr)
+    for warning in settings.warnings:
+        say(f"warning: {warning}")
+    catalogue = open_catalogue(settings)
+    say(f"base {catalogue.base.name}: {catalogue.base.reason}")
+    for note in catalogue.notes:
+        say(f"note: {note}")
+    tokenizer = Tokenizer.load(catalogue.base.path)
+    metrics = Metrics()
+    engine = open_engine(settings, catalogue, tokenizer, metrics, say)
+    registry = catalogue.registry
+    aliases = [registry.active(alias).full_name for alias in registry.aliases()]
+    say(f"adapters: {', '.join(aliases) or 'none; every question goes to the base'}")
+    app = create_app(settings, engine, registry, catalogue.router, tokenizer, catalogue.base.name, metrics)
+    server = AnnouncingServer(uvicorn_config(app, settings), say)
+    server.run()
+    return 0 if server.started else 1
+
+
+def open_engine(
+    settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, say: Narrator
+) -> Engine:
+    """The engine that the settings ask for, not yet started. Raises `SettingsError` and `EngineError`."""
+    if settings.engine.kind == "vllm":
+        raise SettingsError("engine.kind", "'vllm' is not available here; use embedded, or leave it out")
+    if settings.device != "cpu":
+        raise SettingsError("device", f"{settings.device!r} is not available here; use cpu")
+    from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
+
+    options = EmbeddedOptions(
+        graphs=settings.home / "graphs",
+        quantize=settings.quantize,
+        threads=settings.threads,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        prefill_chunk=settings.prefill_chunk,
+        max_model_len=settings.max_model_len,
+        kv_bytes=settings.kv_cache_memory,
+        max_queue=settings.max_queue,
+        prefix_caching=settings.prefix_caching,
+    )
+    digest = catalogue.registry.base_digest
+    engine = embedded_engine(
+        catalogue.base.path,
+        digest,
+        tokenizer,
+        options,
+        observer=metrics,
+        progress=say.progress(f"building the graph ({settings.quantize})"),
+    )
+    say(f"engine embedded on the CPU, weights {settings.quantize}, context {engine.info.context}")
+    return engine
+
+
+class Narrator:
+    """Says one line for each step, with the seconds since the start; progress on one line of a terminal."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._began = time.perf_counter()
+
+    def __call__(self, line: str) -> None:
+        """Print a step."""
+        print(f"oneseek {time.perf_counter() - self._began:6.2f}s  {line}", file=self._stream, flush=True)
+
+    def progress(self, what: str) -> Callable[[int, int], None]:
+        """A callback of (done, in all): a moving percentage on a terminal, a line per quarter elsewhere."""
+        shown = -1
+        live = self._stream.isatty()
+
+        def tell(done: int, total: int) -> None:
+            nonlocal shown
+            percent = 100 * done // max(1, total)
+            if percent // (1 if live else 25) == shown:
+                return
+            shown = percent // (1 if live else 25)
+            if not live:
+                self(f"{what}: {percent}%")
+                return
+            bar = "#" * (percent // 4)
+            self._stream.write(f"\r{what} [{bar:<25}] {percent:3d}%" + ("\n" if done >= total else ""))
+            self._stream.flush()
+
+        return tell
+
+
+class AnnouncingServer(uvicorn.Server):
+    """uvicorn, saying where it listens once requests can be answered."""
+
+    def __init__(self, config: uvicorn.Config, say: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._say = say
+
+    async def startup(self, sockets: list[object] | None = None) -> None:
+        """Start as uvicorn does, then announce."""
+        await super().startup(sockets)  # pyright: ignore[reportArgumentType] # socket objects, passed on
+        if not self.started:
+            return
+        for server in self.servers:
+            for socket in server.sockets:
+                host, port = socket.getsockname()[:2]
+                shown = f"[{host}]" if ":" in host else host
+                self._say(f"ready on http://{shown}:{port}  (Ctrl-C stops)")
