@@ -43,12 +43,14 @@ class Serving:
     """A running server."""
 
     url: str
+    http: httpx.Client
+    server: uvicorn.Server
     engine: Engine
     adapters: Mapping[str, Adapter]
 
     def counts(self) -> dict[str, float]:
         """Every sample of /metrics by its name and labels, as scraped."""
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        lines = self.http.get("/metrics").text.splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
@@ -97,8 +99,10 @@ def served(made: Made, settings: Settings, adapters: Mapping[str, Adapter]) -> G
             raise RuntimeError("the server did not start")
         thread.join(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
     try:
-        yield Serving(f"http://127.0.0.1:{port}", made.engine, adapters)
+        with httpx.Client(base_url=url, timeout=60) as client:
+            yield Serving(url, client, server, made.engine, adapters)
     finally:
         server.should_exit = True
         thread.join(30)

@@ -104,11 +104,11 @@ def test_a_full_queue_says_when_to_come_back(slow: Serving) -> None:
         assert reply.headers["x-oneseek-adapter"] == f"{SV}@v1.1"
         assert reply.json()["error"]["code"] == "queue_full"
     assert slow.counts()['oneseek_rejected_total{reason="queue_full"}'] == len(refused)
-    assert httpx.post(slow.url + CHAT, json=LONG).status_code == 200
+    assert slow.http.post(CHAT, json=LONG).status_code == 200
 
 
 def test_choices_beyond_the_queue_leave_nothing_behind(slow: Serving) -> None:
-    assert httpx.post(slow.url + CHAT, json=LONG | {"n": 8}).status_code == 429
+    assert slow.http.post(CHAT, json=LONG | {"n": 8}).status_code == 429
     assert eventually(lambda: running(slow) == 0)
 
 
@@ -116,9 +116,9 @@ def test_time_that_runs_out(tiny_base: Path, voices: dict[str, Adapter], graphs:
     limits = Settings(port=0, max_num_seqs=1, log_level="critical", request_timeout=0.05)
     with served(make_app(tiny_base, voices, graphs, limits), limits, voices) as serving:
         body = LONG | {"n": 16, "max_tokens": 240}
-        reply = httpx.post(serving.url + CHAT, json=body, timeout=60)
+        reply = serving.http.post(CHAT, json=body, timeout=60)
         assert (reply.status_code, reply.json()["error"]["code"]) == (504, "timeout")
-        streamed = httpx.post(serving.url + CHAT, json=body | {"stream": True}, timeout=60)
+        streamed = serving.http.post(CHAT, json=body | {"stream": True}, timeout=60)
         *_, last, done, _ = streamed.text.split("\n\n")
         assert done == "data: [DONE]"
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "timeout"
@@ -134,12 +134,28 @@ def test_a_dead_engine_is_not_ready(tiny_base: Path, voices: dict[str, Adapter],
     with served(make_app(tiny_base, voices, graphs, limits), limits, voices) as serving:
         asyncio.run(serving.engine.close())
         for path in ("/ready", "/health", "/version"):
-            reply = httpx.get(serving.url + path)
+            reply = serving.http.get(path)
             assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
-        assert httpx.get(serving.url + "/live").status_code == 200
-        reply = httpx.post(serving.url + CHAT, json=LONG)
+        assert serving.http.get("/live").status_code == 200
+        reply = serving.http.post(CHAT, json=LONG)
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "engine_dead")
         assert "retry-after" in reply.headers
+
+
+def test_running_answers_end_before_the_server_does(
+    tiny_base: Path, voices: dict[str, Adapter], graphs: Path
+) -> None:
+    limits = Settings(port=0, max_num_seqs=2, log_level="warning", drain_seconds=20)
+    with (
+        served(make_app(tiny_base, voices, graphs, limits), limits, voices) as serving,
+        serving.http.stream("POST", CHAT, json=LONG | {"stream": True}) as reply,
+    ):
+        lines = reply.iter_lines()
+        next(lines)
+        serving.server.should_exit = True
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(serving.url + "/live")
 
 
 def test_a_chunked_body_over_the_limit_is_cut_off(serving: Serving) -> None:
@@ -153,13 +169,13 @@ def test_a_chunked_body_over_the_limit_is_cut_off(serving: Serving) -> None:
             yield b"x" * 65536
 
     try:
-        reply = httpx.post(serving.url + CHAT, content=chunks(), headers={"Content-Type": "application/json"})
+        reply = serving.http.post(CHAT, content=chunks(), headers={"Content-Type": "application/json"})
     except (httpx.WriteError, httpx.ReadError):
         pass  # the server has closed while we were still sending
     else:
         assert (reply.status_code, reply.json()["error"]["code"]) == (413, "body_too_large")
     assert sent < 900
-    assert httpx.get(serving.url + "/live").status_code == 200
+    assert serving.http.get("/live").status_code == 200
 
 
 def test_an_announced_body_over_the_limit_is_not_read(serving: Serving) -> None:
@@ -210,9 +226,9 @@ def test_slow_bodies_and_long_streams_are_not_dropped_with_slow_heads(
 
 
 def test_many_headers_are_refused(serving: Serving) -> None:
-    reply = httpx.get(serving.url + "/live", headers={f"X-{n}": "x" for n in range(200)})
+    reply = serving.http.get("/live", headers={f"X-{n}": "x" for n in range(200)})
     assert (reply.status_code, reply.json()["error"]["code"]) == (431, "headers_too_large")
-    reply = httpx.get(serving.url + "/live", headers={"X-Big": "x" * 40_000})
+    reply = serving.http.get("/live", headers={"X-Big": "x" * 40_000})
     assert reply.status_code == 431
 
 
