@@ -36,6 +36,7 @@ class Made:
 
     app: Starlette
     engine: Engine
+    registry: Registry
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class Serving:
     http: httpx.Client
     server: uvicorn.Server
     engine: Engine
+    registry: Registry
     adapters: Mapping[str, Adapter]
 
     def counts(self) -> dict[str, float]:
@@ -76,16 +78,17 @@ def make_app(
     )
     routing = RoutingSettings(languages=(LanguageRow("en", EN), LanguageRow("sv", SV)))
     engine = embedded_engine(base, BASE_DIGEST, tokenizer, options, observer=metrics)
+    registry = Registry(adapters.values(), base_digest=BASE_DIGEST, base_name=BASE)
     app = create_app(
         settings,
         engine,
-        Registry(adapters.values(), base_digest=BASE_DIGEST, base_name=BASE),
+        registry,
         Router(routing, ProfileDetector(routing)),
         tokenizer,
         BASE,
         metrics,
     )
-    return Made(app, engine)
+    return Made(app, engine, registry)
 
 
 @contextmanager
@@ -102,7 +105,7 @@ def served(made: Made, settings: Settings, adapters: Mapping[str, Adapter]) -> G
     url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(base_url=url, timeout=60) as client:
-            yield Serving(url, client, server, made.engine, adapters)
+            yield Serving(url, client, server, made.engine, made.registry, adapters)
     finally:
         server.should_exit = True
         thread.join(30)

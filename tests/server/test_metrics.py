@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -187,13 +186,11 @@ def test_the_prefix_cache_shows(fresh: Serving, moved: Callable[[], dict[str, fl
 def test_probes_and_scrapes_are_not_counted(fresh: Serving, moved: Callable[[], dict[str, float]]) -> None:
     for path in ("/live", "/ready", "/health", "/metrics"):
         fresh.http.get(path)
-    assert moved() == {} or not [name for name in moved() if name.startswith("oneseek_requests_total")]
+    assert not [name for name in moved() if name.startswith("oneseek_requests_total")]
 
 
 def test_openmetrics_where_a_scraper_asks(fresh: Serving) -> None:
-    reply = httpx.get(
-        fresh.url + "/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"}
-    )
+    reply = fresh.http.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert reply.headers["content-type"].startswith("application/openmetrics-text")
     assert reply.text.endswith("# EOF\n")
 
