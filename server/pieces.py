@@ -7,10 +7,11 @@ neighbours, are refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from typing import Any
 
-_FALLBACK_BYTES = {f"<0x{value:02X}>": bytes([value]) for value in range(256)}
+_FALLBACK_BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 _SUPPORTED = "ByteLevel, Metaspace, ByteFallback, Fuse, Replace and Strip (leading spaces, after Fuse)"
 
 
@@ -74,8 +75,8 @@ class Pieces:
 
     def of(self, token: str, first: bool = False) -> bytes:
         """The bytes of `token`; `first` where it begins a text. May be part of a character."""
-        if self._byte_fallback and (byte := _FALLBACK_BYTES.get(token.upper().replace("X", "x"))):
-            return byte
+        if self._byte_fallback and (found := _FALLBACK_BYTE.fullmatch(token)):
+            return bytes.fromhex(found[1])
         if self._byte_level:
             values = [_ALPHABET.get(character) for character in token]
             if None in values:
@@ -86,8 +87,3 @@ class Pieces:
         for old, new in self._replacements:
             token = token.replace(old, new)
         return token.encode()
-
-
-def joined(pieces: Sequence[bytes]) -> str:
-    """The text of several tokens' bytes; what is not UTF-8 becomes U+FFFD."""
-    return b"".join(pieces).decode("utf-8", "replace")

@@ -75,7 +75,7 @@ class GenerationRequest:
     cache_salt: str = ""
     """Prefix reuse happens only between requests of the same salt (a tenant's) and the same voice."""
     continues: bool = False
-    """Whether the text goes on from the prompt's, its leading space kept, or begins anew as an answer does."""
+    """Whether the text goes on from the prompt's, leading space kept, or begins anew as an answer does."""
     share: str = ""
     """Whose fair share the work counts against: the adapter's digest, or the empty string for the base."""
 

@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from socket import socket
 from typing import TextIO
 
 import uvicorn
@@ -32,7 +33,7 @@ def run(settings: Settings) -> int:
     for note in catalogue.notes:
         say(f"note: {note}")
     tokenizer = Tokenizer.load(catalogue.base.path)
-    metrics = Metrics()
+    metrics = Metrics(catalogue.base.name)
     engine = open_engine(settings, catalogue, tokenizer, metrics, say)
     registry = catalogue.registry
     aliases = [registry.active(alias).full_name for alias in registry.aliases()]
@@ -117,13 +118,13 @@ class AnnouncingServer(uvicorn.Server):
         super().__init__(config)
         self._say = say
 
-    async def startup(self, sockets: list[object] | None = None) -> None:
+    async def startup(self, sockets: list[socket] | None = None) -> None:
         """Start as uvicorn does, then announce."""
-        await super().startup(sockets)  # pyright: ignore[reportArgumentType] # socket objects, passed on
+        await super().startup(sockets)
         if not self.started:
             return
         for server in self.servers:
-            for socket in server.sockets:
-                host, port = socket.getsockname()[:2]
+            for listening in server.sockets:
+                host, port = listening.getsockname()[:2]
                 shown = f"[{host}]" if ":" in host else host
                 self._say(f"ready on http://{shown}:{port}  (Ctrl-C stops)")

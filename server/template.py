@@ -14,7 +14,9 @@ from itertools import pairwise
 from typing import Any, NoReturn, cast
 
 import jinja2
-from jinja2.ext import loopcontrols
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 Message = Mapping[str, Any]
@@ -25,6 +27,17 @@ BREAK = "\ufdd0"
 _END = "\ufdd1"
 _RESERVED = re.compile(f"[{BREAK}{_END}]")
 _LARGEST_FRAME = 1 << 20
+
+
+class _Generation(Extension):
+    """`{% generation %}` marks an assistant's words for training; to a prompt it adds nothing."""
+
+    tags = {"generation"}  # noqa: RUF012 - the base class declares it so
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """The block's contents, as if they stood alone."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 class TemplateError(ValueError):
@@ -40,7 +53,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, special: Mapping[str, str], control: Sequence[str]) -> None:
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
         )
         environment.filters["tojson"] = _to_json
         names = cast(dict[str, Any], environment.globals)

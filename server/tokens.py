@@ -38,6 +38,7 @@ class Tokenizer:
         added = self._tokenizer.get_added_tokens_decoder()
         self._special_ids = frozenset(token for token, about in added.items() if about.special)
         self._texts = {token: text for text, token in self._tokenizer.get_vocab().items()}
+        self._vocabulary_size = max(self._texts) + 1
         self._bytes: dict[int, bytes] = {}
         self._anchor = self._ids(_ANCHOR)
         self.eos_ids = eos_ids
@@ -51,7 +52,7 @@ class Tokenizer:
             control = {
                 token: about.content
                 for token, about in added.items()
-                if about.special or about.content in chat_template
+                if about.special or _is_markup(about.content, chat_template)
             }
             self._template = ChatTemplate(chat_template, special, list(control.values()))
             # An unknown word is no control token, though it is listed with them.
@@ -76,7 +77,7 @@ class Tokenizer:
     @property
     def vocabulary_size(self) -> int:
         """One more than the highest token id."""
-        return max(self._texts) + 1
+        return self._vocabulary_size
 
     @property
     def special_ids(self) -> frozenset[int]:
@@ -93,7 +94,10 @@ class Tokenizer:
         return self._ids(text, add_special_tokens)
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
-        """The text of `ids`."""
+        """The text of `ids`. Raises `ValueError` for one outside the vocabulary."""
+        for token in ids:
+            if not 0 <= token < self.vocabulary_size:
+                raise ValueError(f"token {token} is not one of 0 to {self.vocabulary_size - 1}")
         return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -142,7 +146,12 @@ class Tokenizer:
         return ids
 
     def _ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        except TypeError:
+            # JSON can spell half of a surrogate pair, which no UTF-8 can.
+            whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            return self._tokenizer.encode(whole, add_special_tokens=add_special_tokens).ids
 
     def _ids_within(self, piece: str) -> list[int]:
         """Tokens of a piece inside a text, without the space that some tokenizers put in front."""
@@ -152,6 +161,11 @@ class Tokenizer:
 
     def _id_of(self, token: str | None) -> int | None:
         return None if token is None else self._tokenizer.token_to_id(token)
+
+
+def _is_markup(word: str, chat_template: str) -> bool:
+    """Whether an added token that is not marked special serves the template as if it were."""
+    return len(word) > 1 and not word.isspace() and word in chat_template
 
 
 def _missing(model_dir: Path) -> str:

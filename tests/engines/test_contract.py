@@ -190,7 +190,7 @@ async def test_a_seed_gives_the_same_text_whatever_else_runs(engine: Engine) -> 
     ]
     crowded, *_ = await asyncio.gather(tokens(engine, ask([1, 30, 60], **request)), *noise)
     assert crowded == lone
-    assert await tokens(engine, ask([1, 30, 60], **{**request, "seed": 12})) != lone
+    assert await tokens(engine, ask([1, 30, 60], (), **(request | {"seed": 12}))) != lone
 
 
 async def test_a_stop_string_ends_the_text_and_is_never_shown(engine: Engine) -> None:

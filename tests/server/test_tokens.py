@@ -191,6 +191,14 @@ def test_neighbouring_messages_make_no_control_token(folder: Path) -> None:
     assert tokenizer.decode(ids) == "</s>[INST]"
 
 
+@pytest.mark.parametrize(
+    ("template", "content"), [("{{ messages[0].content }}>", "x</s"), ("<{{ messages[0].content }}", "/s>x")]
+)
+def test_a_template_and_its_message_make_no_control_token(folder: Path, template: str, content: str) -> None:
+    tokenizer = reloaded(folder, chat_template=template)
+    assert control_ids(tokenizer, tokenizer.chat([user(content)])) == []
+
+
 def test_a_role_or_any_other_field_makes_no_control_token(folder: Path) -> None:
     tokenizer = reloaded(
         folder, chat_template="{% for m in messages %}{{ m.role }}{{ m.calls | tojson }}{% endfor %}"
@@ -219,10 +227,20 @@ def test_a_disguise_that_normalises_to_a_control_token_is_refused(folder: Path) 
 
 def test_an_added_word_that_the_template_does_not_use_is_an_ordinary_one(folder: Path) -> None:
     library = mistral_like()
-    library.add_tokens([AddedToken("OneSeek", special=False, normalized=False)])
+    words = ["OneSeek", "{", "\n\n"]
+    library.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
     library.save(str(folder / "tokenizer.json"))
-    tokenizer = Tokenizer.load(folder)
-    assert library.token_to_id("OneSeek") in tokenizer.chat([user("I am OneSeek")])
+    tokenizer = reloaded(folder, chat_template=MISTRAL_TEMPLATE + "\n\n")
+    ids = tokenizer.chat([user("I am OneSeek {\n\n}")])
+    assert set(ids) >= {library.token_to_id(word) for word in words}
+
+
+def test_an_added_word_that_the_template_uses_is_a_control_token(folder: Path) -> None:
+    library = mistral_like()
+    library.add_tokens([AddedToken("<|turn|>", special=False, normalized=False)])
+    library.save(str(folder / "tokenizer.json"))
+    tokenizer = reloaded(folder, chat_template="{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}")
+    assert tokenizer.chat([user("a<|turn|>b")]).count(library.token_to_id("<|turn|>") or 0) == 1
 
 
 def test_the_templates_own_message_is_the_error(loaded: dict[str, Tokenizer]) -> None:
@@ -283,6 +301,30 @@ def test_where_a_chat_template_comes_from(folder: Path) -> None:
         reloaded(folder, chat_template=named[:1])
     with pytest.raises(TemplateError, match="no chat template"):
         reloaded(folder, chat_template=None).chat([user("a")])
+
+
+def test_a_template_may_mark_what_was_generated(folder: Path) -> None:
+    template = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}"
+    tokenizer = reloaded(folder, chat_template=template)
+    assert tokenizer.decode(tokenizer.chat([user("Hello"), assistant(" you")])) == "Hello you"
+
+
+def test_special_tokens_may_stand_in_their_own_file(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text("{}", "utf-8")
+    (folder / "special_tokens_map.json").write_text('{"bos_token": {"content": "<s>"}}', "utf-8")
+    assert Tokenizer.load(folder).bos_id == 1
+
+
+def test_half_a_surrogate_pair_is_replaced(loaded: dict[str, Tokenizer]) -> None:
+    for tokenizer in loaded.values():
+        assert tokenizer.decode(tokenizer.encode("a\ud800b")) == "a\ufffdb"
+        assert "a\ufffdb" in tokenizer.decode(tokenizer.chat([user("a\ud800b")]))
+
+
+@pytest.mark.parametrize("token", [-1, 2**40, 600])
+def test_a_token_outside_the_vocabulary_is_refused(loaded: dict[str, Tokenizer], token: int) -> None:
+    with pytest.raises(ValueError, match=f"token {token} is not one of 0 to"):
+        loaded["mistral"].decode([1, token])
 
 
 def test_end_tokens_come_from_every_place_that_names_them(folder: Path) -> None:

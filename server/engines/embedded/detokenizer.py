@@ -78,9 +78,12 @@ class StopSearch:
 
     One automaton for each string (Knuth, Morris, Pratt 1977): its state is how much of the string the text
     ends with, which is just what must be held back. Linear in the text, whatever the strings.
+    Raises `ValueError` for an empty string, which every text begins with.
     """
 
     def __init__(self, strings: Sequence[str]) -> None:
+        if "" in strings:
+            raise ValueError("stop holds an empty string, which would end every text; leave it out")
         # The longest first, so that of several complete at once it is found first.
         self._strings = sorted(dict.fromkeys(strings), key=len, reverse=True)
         self._firsts = frozenset(string[0] for string in self._strings)
@@ -93,13 +96,17 @@ class StopSearch:
         if not self._held and self._firsts.isdisjoint(text):
             return text, None
         whole = self._held + text
-        for end, character in enumerate(text, len(self._held) + 1):
-            found = self._advance(character)
-            if found is not None and honour:
-                self._held = ""
-                return whole[: end - len(found)], found
-        keep = max(self._states)
-        shown = len(whole) - keep
+        found, first = None, len(text) + 1
+        for index, string in enumerate(self._strings):
+            if self._states[index] or string[0] in text:
+                end = self._scan(index, text)
+                if 0 < end < first:
+                    found, first = string, end
+        if found is not None and honour:
+            shown = len(self._held) + first - len(found)
+            self._held = ""
+            return whole[:shown], found
+        shown = len(whole) - max(self._states)
         self._held = whole[shown:]
         return whole[:shown], None
 
@@ -108,21 +115,21 @@ class StopSearch:
         whole, self._held = self._held + text, ""
         return whole
 
-    def _advance(self, character: str) -> str | None:
-        """Move every automaton on by one character; the longest string complete with it, if any."""
-        found = None
-        for index, string in enumerate(self._strings):
-            state = self._states[index]
-            borders = self._borders[index]
+    def _scan(self, index: int, text: str) -> int:
+        """Move one automaton on by `text`; where its string was first complete, or 0."""
+        string, borders, state = self._strings[index], self._borders[index], self._states[index]
+        length = len(string)
+        first = 0
+        for end, character in enumerate(text, 1):
             while state and string[state] != character:
                 state = borders[state]
             if string[state] == character:
                 state += 1
-            if state == len(string):
-                found = found or string
+            if state == length:
+                first = first or end
                 state = borders[state]
-            self._states[index] = state
-        return found
+        self._states[index] = state
+        return first
 
 
 def _borders(string: str) -> list[int]:

@@ -187,12 +187,25 @@ def test_stop_search_shows_all_it_can_and_no_more(parts: list[str], stops: list[
         if found is not None:
             assert shown == wanted
             return
-        held = max(
-            (n for s in stops for n in range(1, len(s)) if whole.endswith(s[:n])),
-            default=0,
-        )
+        held = max((n for s in stops for n in range(1, len(s)) if whole.endswith(s[:n])), default=0)
         assert shown == whole[: len(whole) - held]
     assert shown + search.finish("") == whole
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=150, deadline=None)
+@given(
+    text=st.text(st.sampled_from("Hello you är 日本😀é\n "), max_size=30),
+    stop=st.lists(
+        st.text(st.sampled_from("Helo yu är日😀\n "), min_size=1, max_size=3), min_size=1, max_size=3
+    ),
+)
+def test_streams_end_before_the_first_stop_string(
+    tokenizers: dict[str, Tokenizer], kind: str, text: str, stop: list[str]
+) -> None:
+    tokenizer = tokenizers[kind]
+    ids = tokenizer.encode(text)
+    assert "".join(stream(tokenizer, ids, tuple(stop))) == reference_stop(tokenizer.decode(ids), stop)[0]
 
 
 def test_a_hostile_stop_string_costs_no_more() -> None:
@@ -207,3 +220,8 @@ def test_the_folder_of_a_tokenizer_is_not_needed_afterwards(tmp_path: Path) -> N
     for path in tmp_path.iterdir():
         path.unlink()
     assert "".join(stream(tokenizer, tokenizer.encode("Hello"))) == "Hello"
+
+
+def test_an_empty_stop_string_is_refused() -> None:
+    with pytest.raises(ValueError, match="stop holds an empty string"):
+        StopSearch(["a", ""])
