@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -76,7 +77,9 @@ class Status:
         """All metrics, in the Prometheus text format or OpenMetrics as the scraper asks."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         registry = self._context.generation.metrics.registry
-        return Response(encode(registry), headers={"content-type": content_type})
+        # Hundreds of series take some milliseconds, for which no stream should wait.
+        body = await asyncio.to_thread(encode, registry)
+        return Response(body, headers={"content-type": content_type})
 
 
 def _verdict(good: bool, body: dict[str, Any]) -> Response:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import httpx
 import uvicorn
-from adapters.registry import Registry
 from starlette.applications import Starlette
 
 from adapters.manifest import Adapter
+from adapters.registry import Registry
 from routing.detect import ProfileDetector
 from routing.route import Router
 from routing.settings import LanguageRow, RoutingSettings
 from server.app import create_app, uvicorn_config
+from server.engines.base import Engine
 from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
 from server.metrics import Metrics
 from server.settings import Settings
@@ -30,16 +31,28 @@ CONTEXT = 256
 
 
 @dataclass(frozen=True)
+class Made:
+    """An application, and the engine in it that has not started."""
+
+    app: Starlette
+    engine: Engine
+    registry: Registry
+
+
+@dataclass(frozen=True)
 class Serving:
     """A running server."""
 
     url: str
-    app: Starlette
+    http: httpx.Client
+    server: uvicorn.Server
+    engine: Engine
+    registry: Registry
     adapters: Mapping[str, Adapter]
 
     def counts(self) -> dict[str, float]:
         """Every sample of /metrics by its name and labels, as scraped."""
-        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        lines = self.http.get("/metrics").text.splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
@@ -51,8 +64,8 @@ def make_app(
     settings: Settings,
     *,
     kv_tokens: int = 48 * CONTEXT,
-) -> Starlette:
-    """The application around a real engine that has not started."""
+) -> Made:
+    """The application around a real engine."""
     tokenizer = Tokenizer.load(base)
     metrics = Metrics(BASE)
     options = EmbeddedOptions(
@@ -64,21 +77,24 @@ def make_app(
         threads=1,
     )
     routing = RoutingSettings(languages=(LanguageRow("en", EN), LanguageRow("sv", SV)))
-    return create_app(
+    engine = embedded_engine(base, BASE_DIGEST, tokenizer, options, observer=metrics)
+    registry = Registry(adapters.values(), base_digest=BASE_DIGEST, base_name=BASE)
+    app = create_app(
         settings,
-        embedded_engine(base, BASE_DIGEST, tokenizer, options, observer=metrics),
-        Registry(adapters.values(), base_digest=BASE_DIGEST, base_name=BASE),
+        engine,
+        registry,
         Router(routing, ProfileDetector(routing)),
         tokenizer,
         BASE,
         metrics,
     )
+    return Made(app, engine, registry)
 
 
 @contextmanager
-def served(app: Starlette, settings: Settings, adapters: Mapping[str, Adapter]) -> Generator[Serving]:
-    """`app` behind real uvicorn on a free port of the loopback."""
-    server = uvicorn.Server(uvicorn_config(app, settings))
+def served(made: Made, settings: Settings, adapters: Mapping[str, Adapter]) -> Generator[Serving]:
+    """The application behind real uvicorn on a free port of the loopback."""
+    server = uvicorn.Server(uvicorn_config(made.app, settings))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
@@ -86,8 +102,10 @@ def served(app: Starlette, settings: Settings, adapters: Mapping[str, Adapter]) 
             raise RuntimeError("the server did not start")
         thread.join(0.01)
     port = server.servers[0].sockets[0].getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
     try:
-        yield Serving(f"http://127.0.0.1:{port}", app, adapters)
+        with httpx.Client(base_url=url, timeout=60) as client:
+            yield Serving(url, client, server, made.engine, made.registry, adapters)
     finally:
         server.should_exit = True
         thread.join(30)

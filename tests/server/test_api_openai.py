@@ -73,13 +73,20 @@ def test_a_stream_joins_to_the_whole(ai: OpenAI) -> None:
 
 
 def test_the_streaming_helper(ai: OpenAI) -> None:
+    free = ai.chat.completions.create(model=EN, messages=ASK, max_tokens=20, temperature=0)
+    stop = (free.choices[0].message.content or "")[6:9]
+    whole = ai.chat.completions.create(
+        model=EN, messages=ASK, max_tokens=20, temperature=0, logprobs=True, stop=stop
+    )
     with ai.chat.completions.stream(
-        model=EN, messages=ASK, max_tokens=10, temperature=0, logprobs=True
+        model=EN, messages=ASK, max_tokens=20, temperature=0, logprobs=True, stop=stop
     ) as stream:
         final = stream.get_final_completion()
-    whole = ai.chat.completions.create(model=EN, messages=ASK, max_tokens=10, temperature=0, logprobs=True)
+    assert final.choices[0].finish_reason == whole.choices[0].finish_reason == "stop"
     assert final.choices[0].message.content == whole.choices[0].message.content
-    assert final.choices[0].logprobs == whole.choices[0].logprobs
+    assert final.choices[0].logprobs is not None
+    assert whole.choices[0].logprobs is not None
+    assert final.choices[0].logprobs.content == whole.choices[0].logprobs.content
 
 
 def test_choices_and_seeds(ai: OpenAI) -> None:
