@@ -22,6 +22,11 @@ TEXT = [
 ]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The fast tests first: a mistake shows within seconds, not after the slow ones."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from adapters.digest import adapter_digest
 from safetensors.numpy import load_file, save_file
-from server.tokens import Tokenizer
 
+from adapters.digest import adapter_digest
 from adapters.manifest import Adapter, read_manifest
 from server.engines.base import (
     AdapterRefusedError,
@@ -26,6 +25,7 @@ from server.engines.base import (
 )
 from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
 from server.request import Delta, GenerationRequest, Sampling, Voice
+from server.tokens import Tokenizer
 
 ENGINES = ("embedded",)
 pytestmark = pytest.mark.anyio

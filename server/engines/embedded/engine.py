@@ -22,10 +22,11 @@ from server.engines.base import (
     UnsupportedRequestError,
 )
 from server.engines.embedded.detokenizer import TextStream
+from server.engines.embedded.limits import Limits
 from server.engines.embedded.loop import Delivery, StepLoop
 from server.engines.embedded.runner import Runner
 from server.engines.embedded.sampler import Sampler, SamplerState
-from server.engines.embedded.scheduler import Limits, Scheduler
+from server.engines.embedded.scheduler import Scheduler
 from server.engines.embedded.step import Sequence as Running
 from server.engines.embedded.stream import Stream
 from server.request import Delta, GenerationRequest, Sampling
@@ -86,8 +87,9 @@ class EmbeddedEngine:
         """Build or open the graph and start the step loop."""
         self._events = asyncio.get_running_loop()
         runner = await asyncio.to_thread(self._prepare)
-        sampler = Sampler(self._info.vocabulary, self._tokenizer.eos_ids)
-        self._loop = StepLoop(Scheduler(self._limits), runner, sampler, self, self._observer)
+        eos_ids = self._tokenizer.eos_ids
+        sampler = Sampler(self._info.vocabulary, eos_ids)
+        self._loop = StepLoop(Scheduler(self._limits), runner, sampler, self, self._observer, eos_ids)
         self._loop.start()
 
     async def generate(self, request: GenerationRequest) -> AsyncIterator[Delta]:

@@ -1,4 +1,4 @@
-"""Puts the embedded engine together: the graph of a base, the plan of its memory, the runner of its device."""
+"""Puts the embedded engine together: a base's graph, the plan of its memory, the runner of its device."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from adapters.weights import ModelShape
 from server.engines.base import StepObserver
 from server.engines.embedded.config import ModelConfig, read_config
 from server.engines.embedded.engine import EmbeddedEngine
+from server.engines.embedded.limits import Limits
 from server.engines.embedded.runner import Runner
-from server.engines.embedded.scheduler import Limits
 from server.tokens import Tokenizer
 
 KV_SHARE = 0.25

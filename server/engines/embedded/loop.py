@@ -54,12 +54,14 @@ class StepLoop:
         sampler: Sampler,
         outbox: Outbox,
         observer: StepObserver | None,
+        eos_ids: frozenset[int],
     ) -> None:
         self._scheduler = scheduler
         self._runner = runner
         self._sampler = sampler
         self._outbox = outbox
         self._observer = observer
+        self._eos_ids = eos_ids
         self._states: dict[str, SamplerState] = {}
         self._prompt_scores: dict[str, list[TokenLogprob]] = {}
         self._inbox: deque[Callable[[], None]] = deque()
@@ -278,7 +280,7 @@ class StepLoop:
         if sequence.generated >= sampling.min_tokens:
             if token in sampling.stop_token_ids:
                 return "stop", token
-            if token in self._sampler.eos_ids and not sampling.ignore_eos:
+            if token in self._eos_ids and not sampling.ignore_eos:
                 return "stop", None
         if sequence.generated >= sampling.max_tokens:
             return "length", None

@@ -89,14 +89,14 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step's work, in the order in which it is done: copies, then chunks, then one decode run."""
+    """One step's work, in the order in which it is done: releases, copies, chunks, then one decode run."""
 
     copies: Seq[RowCopy] = ()
     chunks: Seq[Chunk] = ()
     decodes: Seq[Sequence] = ()
     """Sequences with exactly one pending token, by ascending row."""
     released: Seq[int] = ()
-    """Rows that no longer hold anything; their memory may be given back."""
+    """Rows whose contents are dropped, their memory given back; the same step may write to some of them."""
 
     @property
     def empty(self) -> bool:

@@ -1,0 +1,69 @@
+# Everything a fresh Linux or macOS machine needs is Python 3.11 or later and make.
+#   make serve ARGS="--port 8011"    start the server (first run: install the light serving set)
+#   make test                        install what the tests need and run them all
+# On Windows: deploy\windows\serve.ps1
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint clean
+
+PYTHON ?=
+ARGS ?=
+TESTS ?= tests
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+SAY := @printf 'oneseek: %s\n'
+
+help:
+	@printf '%s\n' \
+	  'make serve   start the server on http://127.0.0.1:8000; ARGS="--port 8011" passes options on' \
+	  'make test    lint, check types and imports, run every test; TESTS=tests/server runs a part' \
+	  'make lint    the checks without the tests' \
+	  'make clean   remove the environment and every cache in this folder'
+
+serve: $(VENV)/.serve
+	$(SAY) 'starting; press Ctrl-C to stop'
+	@exec $(BIN)/python -m server serve $(ARGS)
+
+test: lint
+	$(SAY) 'running the tests'
+	@$(BIN)/python -m pytest -q $(TESTS)
+
+lint: $(VENV)/.test
+	$(SAY) 'checking style, types and imports'
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m pyright --pythonpath $(BIN)/python
+	@$(BIN)/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps are newer than pyproject.toml once its dependencies are installed, so a second run installs nothing.
+$(VENV)/.serve: pyproject.toml $(VENV)/.made
+	$(SAY) 'installing the serving set (no torch)'
+	@$(PIP) install --quiet --editable .
+	@touch $@
+
+$(VENV)/.test: pyproject.toml $(VENV)/.made
+	$(SAY) 'installing what the tests need (torch and transformers among it: some minutes)'
+	@$(PIP) install --quiet --upgrade 'pip>=25.1'
+	@$(PIP) install --quiet --editable . --group lint --group test
+	@touch $@ $(VENV)/.serve
+
+$(VENV)/.made:
+	@python=''; \
+	for candidate in "$(PYTHON)" python3 python3.13 python3.12 python3.11 python; do \
+	  if "$$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	  then python="$$candidate"; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo 'oneseek: no Python 3.11 or later found (python3 is '"$$(python3 -V 2>&1)"'); install one, or say make PYTHON=/path/to/python3' >&2; \
+	  exit 1; \
+	fi; \
+	echo "oneseek: making $(VENV) with $$("$$python" -V)"; \
+	"$$python" -m venv $(VENV) || { \
+	  echo 'oneseek: could not make a virtual environment; on Debian and Ubuntu: apt install python3-venv' >&2; exit 1; }
+	@touch $@

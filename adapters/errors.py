@@ -1,0 +1,60 @@
+"""Why a file, a name or a change was refused. Each message names what was found, and what helps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+_SHOWN = 80
+
+
+def shown(value: object) -> str:
+    """`value` as it may stand in a message: quoted as Python would, on one line, at most 80 characters."""
+    text = ascii(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+class FileRefusedError(ValueError):
+    """A file of a base or an adapter cannot be used.
+
+    `str(error)` names the whole path, for the log and the command line; `public` names no folder of the
+    host, for an HTTP answer.
+    """
+
+    def __init__(
+        self, path: Path, reason: str, remedy: str, *, field: str = "", value: object = None
+    ) -> None:
+        self.path = path
+        self.field = field
+        self.value = value
+        self.reason = reason
+        self.remedy = remedy
+        found = f" {field} = {shown(value)}:" if field else ""
+        super().__init__(f"{path}:{found} {reason}. {remedy}")
+
+    @property
+    def public(self) -> str:
+        """The message with the file's name in place of its path."""
+        return str(self).replace(str(self.path), self.path.name)
+
+
+class AdapterError(FileRefusedError):
+    """An adapter's files are not what can be served."""
+
+
+class BaseModelError(FileRefusedError):
+    """A base's files are not what can be served."""
+
+
+class UnknownAdapterError(LookupError):
+    """No adapter has this name. The message is safe to show: bounded, ASCII, with close matches as a hint."""
+
+    def __init__(self, name: str, hints: Iterable[str] = ()) -> None:
+        self.name = name
+        self.hints = tuple(hints)
+        hint = f" Did you mean {' or '.join(self.hints)}?" if self.hints else ""
+        super().__init__(f"There is no adapter {shown(name)}.{hint}")
+
+
+class AdapterRejectedError(ValueError):
+    """The registry does not take or remove an adapter: the message says why, and nothing changed."""

@@ -1,0 +1,88 @@
+"""Names of adapters as people write them: aliases, versions, full names, languages. Pure text, no files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from adapters.errors import shown
+
+RESERVED = frozenset({"auto", "base", "default", "oneseek"})
+"""Names that mean something else where an adapter may be asked for."""
+
+_ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.IGNORECASE | re.ASCII)
+_VERSION = re.compile(r"v[0-9]{1,9}(?:[.-][a-z0-9]{1,16}){0,7}", re.IGNORECASE | re.ASCII)
+_LANGUAGE = re.compile(r"[a-z]{2,3}", re.IGNORECASE | re.ASCII)
+_DEVICES = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
+_FOLDER = re.compile(r"(?P<name>.+?)[-_.](?P<version>v[0-9]+(?:\.[0-9]+)*)(?:-(?P<language>[A-Z]{2}))?")
+
+
+def alias(text: str) -> str:
+    """`text` as written, where it is an alias; `ValueError` says what is wrong with it.
+
+    An alias is 1 to 128 of a-z, 0-9, dot, dash and underscore in either case, begins with a letter or a
+    digit, is not in `RESERVED`, and can be a folder's name on Windows. Case does not distinguish aliases.
+    """
+    if not _ALIAS.fullmatch(text):
+        raise ValueError(
+            f"{shown(text)} is no alias: use up to 128 of a-z, 0-9, '.', '-', '_', first no sign"
+        )
+    if text.lower() in RESERVED:
+        others = ", ".join(sorted(RESERVED))
+        raise ValueError(f"the alias {shown(text)} is reserved: choose another than {others}")
+    if text.endswith(".") or _DEVICES.fullmatch(text):
+        raise ValueError(f"the alias {shown(text)} cannot be a folder's name on Windows: choose another")
+    return text
+
+
+def version(text: str) -> str:
+    """`text` as written, where it is a version such as v1.1 or v1.1-SV; `ValueError` otherwise."""
+    if not _VERSION.fullmatch(text):
+        raise ValueError(f"{shown(text)} is no version: write v1, v1.1 or v1.1-SV")
+    return text
+
+
+def language(text: str) -> str:
+    """`text` in lower case, where it is a language code such as sv; `ValueError` otherwise."""
+    if not _LANGUAGE.fullmatch(text):
+        raise ValueError(f"{shown(text)} is no language code: write the two letters of ISO 639-1, such as sv")
+    return text.lower()
+
+
+def split(text: str) -> tuple[str, str | None]:
+    """`alias@version` as alias and version, or an alias alone with None. Raises `ValueError` as they do."""
+    before, at, after = text.partition("@")
+    return alias(before), version(after) if at else None
+
+
+def natural(text: str) -> tuple[tuple[int, int, str], ...]:
+    """A key that puts versions in natural order: v1.9 before v1.10, v1.1 before v1.1-SV."""
+    pieces: list[str] = re.findall(r"[0-9]+|[a-z]+", text.lower())
+    return tuple((1, int(piece), "") if piece.isdecimal() else (0, 0, piece) for piece in pieces)
+
+
+def from_folder(text: str) -> str:
+    """A folder's name in lower case, with dashes for what a name cannot hold; empty where nothing is left."""
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:128].rstrip(".")
+
+
+@dataclass(frozen=True, slots=True)
+class FolderName:
+    """What the name of a folder that records nothing says of the adapter in it."""
+
+    alias: str
+    version: str
+    language: str | None
+
+    @classmethod
+    def read(cls, text: str) -> FolderName:
+        """`oneseek-7b-zero-v1.1-SV` is `oneseek-7b-zero-sv`, v1.1, Swedish; without a version it is v1.
+
+        Characters that an alias cannot have become dashes. Raises `ValueError` where no alias remains.
+        """
+        match = _FOLDER.fullmatch(text)
+        if match is None:
+            return cls(alias(from_folder(text)), "v1", None)
+        code = match["language"].lower() if match["language"] else None
+        name = from_folder(match["name"])
+        return cls(alias(f"{name}-{code}" if code else name), version(match["version"]), code)

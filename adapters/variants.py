@@ -1,0 +1,116 @@
+"""What a PEFT config may ask for beyond a plain LoRA, and why each of it is refused.
+
+A field that is unknown here is accepted only while it is off (null, false, 0, empty): a newer PEFT adds
+fields for variants, and a variant left out in silence would serve something else than was trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adapters.errors import AdapterError
+
+_SHARED = "it changes weights of the base, which all adapters share"
+_CODE = "it asks to run code that comes with the adapter"
+_UNSERVED = "this variant of LoRA is not served"
+_RETRAIN = "Train it as a plain LoRA on the projections alone."
+_REMOVE = "Remove the field if the adapter works without."
+
+_MUST_BE_OFF: Mapping[str, tuple[str, str]] = {
+    "use_dora": (
+        "DoRA rescales the base's weights, which all adapters share",
+        "Train it with use_dora=False.",
+    ),
+    "lora_bias": ("biases are not served", "Train it with lora_bias=False."),
+    "fan_in_fan_out": ("transposed weights are not served", "Save it from a model with Linear layers."),
+    "modules_to_save": (_SHARED, _RETRAIN),
+    "trainable_token_indices": (_SHARED, _RETRAIN),
+    "target_parameters": ("parameters outside Linear layers are not served", _RETRAIN),
+    "layer_replication": ("the base's layers are shared and cannot be replicated", _RETRAIN),
+    "alora_invocation_tokens": ("it would apply to a part of the text only", _RETRAIN),
+    "use_qalora": (_UNSERVED, _RETRAIN),
+    "use_bdlora": (_UNSERVED, _RETRAIN),
+    "arrow_config": (_UNSERVED, _RETRAIN),
+    "kasa_config": (_SHARED, _RETRAIN),
+    "monteclora_config": (_UNSERVED, _RETRAIN),
+    "megatron_config": ("Megatron's layers are not served", _RETRAIN),
+    "auto_map": (_CODE, _REMOVE),
+    "custom_pipelines": (_CODE, _REMOVE),
+    "trust_remote_code": (_CODE, _REMOVE),
+}
+_NO_EFFECT = frozenset(
+    {
+        "auto_mapping",
+        "base_model_name_or_path",
+        "corda_config",
+        "ensure_weight_tying",
+        "eva_config",
+        "inference_mode",
+        "loftq_config",
+        "lora_dropout",
+        "lora_ga_config",
+        "megatron_core",
+        "peft_version",
+        "qalora_group_size",
+        "revision",
+        "runtime_config",
+        "task_type",
+        "velora_config",
+    }
+)
+"""Fields that say how it was made or trained and nothing of what it computes."""
+_READ = frozenset(
+    {
+        "alpha_pattern",
+        "bias",
+        "exclude_modules",
+        "init_lora_weights",
+        "layers_pattern",
+        "layers_to_transform",
+        "lora_alpha",
+        "peft_type",
+        "r",
+        "rank_pattern",
+        "target_modules",
+        "use_rslora",
+    }
+)
+_KEEPS_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
+"""Initialisations that leave the base's weights as they were."""
+
+
+def refuse_variants(path: Path, fields: Mapping[str, Any]) -> None:
+    """Raise `AdapterError` where `fields`, read from `path`, describe anything but a plain LoRA."""
+
+    def refuse(field: str, reason: str, remedy: str) -> AdapterError:
+        return AdapterError(path, reason, remedy, field=field[:64], value=fields.get(field))
+
+    if fields.get("peft_type") != "LORA":
+        raise refuse("peft_type", "only LORA is served", "Train a LoRA, or convert it to one with PEFT.")
+    if fields.get("bias", "none") != "none":
+        raise refuse("bias", _SHARED, "Train it with bias='none'.")
+    for field, (reason, remedy) in _MUST_BE_OFF.items():
+        if fields.get(field):
+            raise refuse(field, reason, remedy)
+    if fields.get("task_type") not in (None, "CAUSAL_LM"):
+        raise refuse("task_type", "only language models are served", "Train it with task_type='CAUSAL_LM'.")
+    if fields.get("layers_pattern") not in (None, "", [], "layers", ["layers"]):
+        raise refuse("layers_pattern", "the layers of these bases are called 'layers'", _REMOVE)
+    if not _known_library(fields.get("auto_mapping")):
+        raise refuse("auto_mapping", _CODE, _REMOVE)
+    if fields.get("init_lora_weights", True) not in _KEEPS_BASE:
+        convert = "save_pretrained(..., path_initial_model_for_weight_conversion=...)"
+        raise refuse("init_lora_weights", _SHARED, f"Make it a plain LoRA with PEFT's {convert}.")
+    for field, value in fields.items():
+        if value and field not in _READ | _NO_EFFECT:
+            raise refuse(field, "the field is unknown and may change the result", _REMOVE)
+
+
+def _known_library(mapping: object) -> bool:
+    """Whether PEFT's note of the model's class, written where no task type was given, names transformers."""
+    if not isinstance(mapping, dict):
+        return not mapping
+    library: object = mapping.get("parent_library")
+    return isinstance(library, str) and library.startswith("transformers.")

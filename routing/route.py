@@ -1,0 +1,148 @@
+"""Which adapter answers a question: explicit choice, then language, then the configured policies. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from routing.accept import preferred
+from routing.detect import Detection, Detector
+from routing.selection import AUTO, BASE, HEADER, Blend, parse
+from routing.settings import RoutingSettings
+
+AUTOMATIC_MODEL = "oneseek"
+"""The `model` that asks for automatic choice."""
+
+
+class Reason(StrEnum):
+    """What decided."""
+
+    HEADER = "header"
+    MODEL = "model"
+    CONVERSATION = "conversation"
+    LANGUAGE = "language"
+    ACCEPT_LANGUAGE = "accept-language"
+    DEFAULT = "default"
+    UNDECIDED = "undecided"
+    """The policy for undecided texts, by the likeliest language or by sending them to the base."""
+    NO_ADAPTER = "no-adapter"
+    """The policy for a language without an adapter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The decision for one question."""
+
+    target: Blend
+    """(adapter name as asked for or alias, weight); empty is the base."""
+    language: str | None
+    """The decided language of the question, whatever the target; None is undecided."""
+    confidence: float
+    """Posterior probability of the likeliest language."""
+    reason: Reason
+    detection: Detection | None
+    """What the decision saw; present after every `Router.decide`."""
+
+
+class Catalogue(Protocol):
+    """What the registry offers routing."""
+
+    def is_adapter(self, name: str) -> bool:
+        """Whether `name` is an adapter's alias, alias@version, or short name such as `sv`."""
+        ...
+
+    def is_base(self, name: str) -> bool:
+        """Whether `name` is a base's name."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What a request says that bears on its route."""
+
+    header: str | None = None
+    """`X-OneSeek-Adapter`; None where it was not sent."""
+    model: str | None = None
+    """The body's `model`; None is automatic."""
+    turns: tuple[str, ...] = ()
+    """The user's messages, oldest first; the last is the question."""
+    accept_language: str | None = None
+
+
+class UnknownNameError(LookupError):
+    """A name that the catalogue does not know. `field` is where it stood."""
+
+    def __init__(self, name: str, field: str) -> None:
+        self.name = name if len(name) <= 80 else f"{name[:77]}…"
+        self.field = field
+        super().__init__(f"{field} names {self.name!r}, which is not served here; see GET /v1/models")
+
+
+class Router:
+    """Decides routes. Immutable, so that any thread may use it."""
+
+    def __init__(self, settings: RoutingSettings, detector: Detector) -> None:
+        self._settings = settings
+        self._detector = detector
+
+    def decide(self, question: Question, catalogue: Catalogue) -> Route:
+        """The route of `question`; raises `SelectionError` and `UnknownNameError`.
+
+        Where header or model decide, the language is told for the receipt alone and never changes the choice.
+        """
+        asked = self._asked(question, catalogue)
+        seen = self._detector.detect(question.turns, question.accept_language)
+        target, reason = asked or self._by_language(question, seen, catalogue)
+        return Route(target, seen.language, seen.confidence, reason, seen)
+
+    def _asked(self, question: Question, catalogue: Catalogue) -> tuple[Blend, Reason] | None:
+        """The explicit choice. A model's name has to be known even where the header decides."""
+        model = question.model
+        automatic = model is None or model == AUTOMATIC_MODEL
+        if (
+            model is not None
+            and not automatic
+            and not catalogue.is_base(model)
+            and not catalogue.is_adapter(model)
+        ):
+            raise UnknownNameError(model, "model")
+        if question.header is not None:
+            chosen = parse(question.header)
+            if chosen == AUTO:
+                return None
+            for name, _ in chosen:
+                if not catalogue.is_adapter(name):
+                    raise UnknownNameError(name, HEADER)
+            return chosen, Reason.HEADER
+        if model is None or automatic:
+            return None
+        return () if catalogue.is_base(model) else ((model, 1.0),), Reason.MODEL
+
+    def _by_language(self, question: Question, seen: Detection, catalogue: Catalogue) -> tuple[Blend, Reason]:
+        if seen.language is not None:
+            decided = Reason.CONVERSATION if seen.from_history else Reason.LANGUAGE
+            return self._for_language(seen.language, decided, catalogue)
+        policy = self._settings.undecided
+        if policy == "base":
+            return (), Reason.UNDECIDED
+        if policy == "likeliest" and seen.told and seen.confidence >= self._settings.threshold:
+            return self._for_language(seen.likeliest, Reason.UNDECIDED, catalogue)
+        if policy != "default":
+            for language in preferred(question.accept_language):
+                alias = self._settings.adapter(language)
+                if alias is not None and catalogue.is_adapter(alias):
+                    return ((alias, 1.0),), Reason.ACCEPT_LANGUAGE
+        return self._default(catalogue), Reason.DEFAULT
+
+    def _for_language(self, language: str, reason: Reason, catalogue: Catalogue) -> tuple[Blend, Reason]:
+        alias = self._settings.adapter(language)
+        if alias is not None and catalogue.is_adapter(alias):
+            return ((alias, 1.0),), reason
+        without = () if self._settings.unsupported == "base" else self._default(catalogue)
+        return without, Reason.UNDECIDED if reason is Reason.UNDECIDED else Reason.NO_ADAPTER
+
+    def _default(self, catalogue: Catalogue) -> Blend:
+        """The configured default; the base while its adapter is not in the catalogue."""
+        alias = self._settings.default
+        return ((alias, 1.0),) if alias not in (None, BASE) and catalogue.is_adapter(alias) else ()

@@ -1,0 +1,65 @@
+"""The `oneseek` command line: one sub-command per verb, each a thin call into its module.
+
+Exit codes: 0 for success, 1 for a failure, 2 for a mistake in the command or the settings, 130 for Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+
+from server.names_guard import ForeignNameError, check_names
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code. A mistake is one line on standard error, no traceback."""
+    _write_utf8()
+    try:
+        check_names()
+    except ForeignNameError as error:
+        return _complain(error, 1)
+    from cyclopts import CycloptsError
+
+    from server.commands.app import build
+    from server.values import SettingsError
+
+    try:
+        return int(build()(sys.argv[1:] if arguments is None else arguments) or 0)
+    except (CycloptsError, SettingsError) as error:
+        return _complain(error, 2)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        return _complain(error, code)
+
+
+def _exit_code(error: Exception) -> int | None:
+    """The code of an error that needs no traceback, since its message says what is wrong; else None."""
+    from adapters.errors import AdapterRejectedError, FileRefusedError
+    from routing.route import UnknownNameError
+    from routing.selection import SelectionError
+    from server.engines.base import EngineError
+
+    if isinstance(error, UnknownNameError | SelectionError):
+        return 2
+    return 1 if isinstance(error, FileRefusedError | AdapterRejectedError | EngineError | OSError) else None
+
+
+def _complain(error: Exception, code: int) -> int:
+    print(f"oneseek: {error}", file=sys.stderr)
+    return code
+
+
+def _write_utf8() -> None:
+    """Windows consoles and pipes may have an 8-bit encoding that knows neither å nor →."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

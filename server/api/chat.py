@@ -1,0 +1,154 @@
+"""`POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.api.answers import Answer, gather, total
+from server.api.body import JSON_TYPES, read_object
+from server.api.context import Context, envelope, question, reply
+from server.api.conversation import parse_messages, user_turns
+from server.api.convert import to_generation
+from server.api.errors import bad_field
+from server.api.exchange import exchange_of
+from server.api.fields import ChatFields
+from server.api.frames import Frames
+from server.api.limits import answer_length, chat_sampling
+from server.api.logprobs import chat_logprobs, prompt_logprobs
+from server.api.stream import EventStream
+from server.api.wanted import while_wanted
+from server.generation import Served
+from server.request import Delta, Sampling, Usage
+from server.tokens import Tokenizer
+
+
+class Chat:
+    """The endpoint."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def create(self, request: Request) -> Response:
+        """One conversation → `n` next messages, whole or streamed."""
+        generation, settings = self._context.generation, self._context.settings
+        exchange = exchange_of(request.scope)
+        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        body = to_generation(value, ChatFields)
+        messages = parse_messages(body.messages)
+        sampling = chat_sampling(body, generation.engine.info)
+        _check(body)
+        served = await generation.choose(exchange, question(request, body.model, user_turns(messages)))
+        prompt = await generation.chat(
+            messages,
+            add_generation_prompt=body.add_generation_prompt,
+            continue_final_message=body.continue_final_message,
+        )
+        sampling = self._fit(body, sampling, len(prompt))
+        deltas = generation.generate(exchange, served, [prompt], [sampling], body.n)
+        echo = messages[-1]["content"] if body.echo and messages[-1]["role"] == "assistant" else ""
+        answer_id = "chatcmpl-" + exchange.answer_id
+        if body.stream:
+            chunks = ChatChunks(answer_id, served, body, echo, generation.tokenizer)
+            return EventStream(deltas, chunks, settings.request_timeout)
+        async with while_wanted(exchange, request.receive, settings.request_timeout):
+            answers = await gather(deltas, body.n)
+        return reply(
+            envelope(answer_id, "chat.completion", served)
+            | {"choices": [_choice(i, a, body, echo, generation.tokenizer) for i, a in enumerate(answers)]}
+            | {"usage": total([answer.usage for answer in answers], body.n)}
+            | _prompt_logprobs(answers[0], generation.tokenizer)
+        )
+
+    def _fit(self, body: ChatFields, sampling: Sampling, prompt: int) -> Sampling:
+        asked, name = body.max_completion_tokens, "max_completion_tokens"
+        if asked is None:
+            asked, name = body.max_tokens, "max_tokens"
+        default, info = self._context.settings.default_max_tokens, self._context.generation.engine.info
+        length = answer_length(asked, default, prompt, info, ("messages", name))
+        if sampling.min_tokens > length:
+            raise bad_field(
+                "min_tokens",
+                f"min_tokens is {sampling.min_tokens}, but at most {length} fit.",
+                code="invalid_value",
+            )
+        return replace(sampling, max_tokens=length)
+
+
+def _check(body: ChatFields) -> None:
+    if body.continue_final_message and body.add_generation_prompt:
+        raise bad_field(
+            "continue_final_message",
+            "continue_final_message needs add_generation_prompt to be false.",
+            code="invalid_value",
+        )
+    for name in ("max_tokens", "max_completion_tokens"):
+        if getattr(body, name) == 0:
+            raise bad_field(name, f"{name} is 0: ask for at least 1 token.", code="invalid_value")
+
+
+def _choice(index: int, answer: Answer, body: ChatFields, echo: str, tokenizer: Tokenizer) -> dict[str, Any]:
+    return {
+        "index": index,
+        "message": {"role": "assistant", "content": echo + answer.text, "refusal": None},
+        "logprobs": chat_logprobs(answer.logprobs, tokenizer) if body.logprobs else None,
+        "finish_reason": answer.finish_reason,
+    }
+
+
+def _prompt_logprobs(answer: Answer, tokenizer: Tokenizer) -> dict[str, Any]:
+    if answer.prompt_logprobs is None:
+        return {}
+    return {"prompt_logprobs": prompt_logprobs(answer.prompt_logprobs, tokenizer)}
+
+
+class ChatChunks:
+    """A streamed chat completion: role, contents, one end for each choice, usage."""
+
+    def __init__(
+        self, answer_id: str, served: Served, body: ChatFields, echo: str, tokenizer: Tokenizer
+    ) -> None:
+        self._with_usage = body.stream_options is not None and body.stream_options.include_usage
+        self._frames = Frames.chat(
+            envelope(answer_id, "chat.completion.chunk", served), body.n, usage=self._with_usage
+        )
+        self._logprobs = body.logprobs
+        self._echo = echo
+        self._tokenizer = tokenizer
+        self._usages = [Usage(0, 0, 0)] * body.n
+
+    def opening(self) -> bytes:
+        """The role of every choice, and the text that was to be echoed."""
+        first = {"role": "assistant", "content": "", "refusal": None}
+        events: list[bytes] = []
+        for index in range(len(self._usages)):
+            events.append(self._frames.choice(index, _delta(first)))
+            if self._echo:
+                events.append(self._frames.text(index, self._echo))
+        return b"".join(events)
+
+    def delta(self, index: int, delta: Delta) -> bytes:
+        """What a choice grew by, and its end."""
+        if self._logprobs and delta.logprobs:
+            logprobs = chat_logprobs(delta.logprobs, self._tokenizer)
+            event = self._frames.choice(index, _delta({"content": delta.text}, logprobs))
+        else:
+            event = self._frames.text(index, delta.text) if delta.text else b""
+        if delta.usage is not None:
+            self._usages[index] = delta.usage
+        if delta.finish_reason is None:
+            return event
+        return event + self._frames.choice(index, _delta({}, end=delta.finish_reason))
+
+    def closing(self) -> bytes:
+        """The usage, where it was asked for."""
+        return self._frames.usage(total(self._usages, len(self._usages))) if self._with_usage else b""
+
+
+def _delta(
+    content: dict[str, str | None], logprobs: dict[str, Any] | None = None, end: str | None = None
+) -> dict[str, Any]:
+    return {"delta": content, "logprobs": logprobs, "finish_reason": end}

@@ -1,0 +1,199 @@
+"""`POST /v1/completions`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.api.answers import Answer, gather, total
+from server.api.body import JSON_TYPES, read_object
+from server.api.context import Context, envelope, question, reply
+from server.api.convert import to_generation
+from server.api.errors import bad_field
+from server.api.exchange import exchange_of
+from server.api.fields import MAX_CHOICES, MAX_PROMPTS, CompletionFields
+from server.api.frames import Frames
+from server.api.limits import answer_length, check_ids, completion_sampling
+from server.api.logprobs import completion_logprobs, prompt_logprobs
+from server.api.stream import EventStream
+from server.api.wanted import while_wanted
+from server.generation import Generation, Served
+from server.request import Delta, Sampling, Usage
+from server.tokens import Tokenizer
+
+DEFAULT_MAX_TOKENS = 16
+"""OpenAI's, for this endpoint."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One prompt, as text and as tokens."""
+
+    text: str
+    tokens: tuple[int, ...]
+
+
+class Completions:
+    """The endpoint."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def create(self, request: Request) -> Response:
+        """Prompts → `n` continuations of each, whole or streamed."""
+        generation, settings = self._context.generation, self._context.settings
+        exchange = exchange_of(request.scope)
+        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        body = to_generation(value, CompletionFields)
+        sampling = completion_sampling(body, generation.engine.info)
+        prompts = await read_prompts(body.prompt, generation)
+        _check(body, len(prompts))
+        turns = ("\n".join(prompt.text for prompt in prompts),)
+        served = await generation.choose(exchange, question(request, body.model, turns))
+        samplings = [self._fit(body, sampling, prompt) for prompt in prompts]
+        deltas = generation.generate(exchange, served, [p.tokens for p in prompts], samplings, body.n)
+        answer_id = "cmpl-" + exchange.answer_id
+        if body.stream:
+            chunks = CompletionChunks(answer_id, served, body, prompts, generation.tokenizer)
+            return EventStream(deltas, chunks, settings.request_timeout)
+        async with while_wanted(exchange, request.receive, settings.request_timeout):
+            answers = await gather(deltas, len(prompts) * body.n)
+        choices = [
+            _choice(i, answer, body, prompts[i // body.n], generation.tokenizer)
+            for i, answer in enumerate(answers)
+        ]
+        usage = total([answer.usage for answer in answers], body.n)
+        return reply(envelope(answer_id, "text_completion", served) | {"choices": choices, "usage": usage})
+
+    def _fit(self, body: CompletionFields, sampling: Sampling, prompt: Prompt) -> Sampling:
+        default = self._context.settings.default_max_tokens or DEFAULT_MAX_TOKENS
+        info = self._context.generation.engine.info
+        fields = ("prompt", "max_tokens")
+        length = answer_length(body.max_tokens, default, len(prompt.tokens), info, fields)
+        if sampling.min_tokens > length:
+            raise bad_field(
+                "min_tokens",
+                f"min_tokens is {sampling.min_tokens}, but at most {length} fit.",
+                code="invalid_value",
+            )
+        return replace(sampling, max_tokens=length)
+
+
+def _check(body: CompletionFields, prompts: int) -> None:
+    if body.max_tokens == 0 and not body.echo:
+        raise bad_field("max_tokens", "max_tokens is 0, which needs echo to be true.", code="invalid_value")
+    if prompts * body.n > MAX_PROMPTS * MAX_CHOICES // 4:
+        raise bad_field(
+            "n", f"{prompts} prompts with {body.n} choices each are too many.", code="invalid_value"
+        )
+
+
+async def read_prompts(prompt: object, generation: Generation) -> list[Prompt]:
+    """The prompts of OpenAI's four shapes: text, texts, token ids, lists of token ids."""
+    several = cast("list[object]", prompt) if isinstance(prompt, list) else [prompt]
+    if isinstance(prompt, list) and several and all(_is_id(item) for item in several):
+        return [await _read(several, "prompt", generation)]
+    if not 0 < len(several) <= MAX_PROMPTS:
+        raise bad_field("prompt", f"prompt must hold 1 to {MAX_PROMPTS} prompts.", code="invalid_value")
+    named = isinstance(prompt, list)
+    return [
+        await _read(item, f"prompt[{i}]" if named else "prompt", generation) for i, item in enumerate(several)
+    ]
+
+
+async def _read(item: object, path: str, generation: Generation) -> Prompt:
+    match item:
+        case str() if item:
+            return Prompt(item, await generation.encode(item))
+        case list() if item and all(_is_id(token) for token in cast("list[object]", item)):
+            tokens = check_ids(cast("list[int]", item), path, generation.engine.info)
+            return Prompt(generation.tokenizer.decode(tokens), tokens)
+        case _:
+            message = f"{path} must be a text or an array of token ids, and not empty."
+            raise bad_field(path, message, code="invalid_type")
+
+
+def _is_id(item: object) -> bool:
+    return type(item) is int and item >= 0
+
+
+def _choice(
+    index: int, answer: Answer, body: CompletionFields, prompt: Prompt, tokenizer: Tokenizer
+) -> dict[str, Any]:
+    logprobs = None
+    if body.logprobs is not None:
+        first, before = (prompt.tokens[0], answer.prompt_logprobs or ()) if body.echo else (None, ())
+        logprobs, _ = completion_logprobs([*before, *answer.logprobs], tokenizer, 0, first)
+    choice: dict[str, Any] = {
+        "index": index,
+        "text": (prompt.text if body.echo else "") + answer.text,
+        "logprobs": logprobs,
+        "finish_reason": answer.finish_reason,
+    }
+    if body.prompt_logprobs is not None and answer.prompt_logprobs is not None:
+        choice["prompt_logprobs"] = prompt_logprobs(answer.prompt_logprobs, tokenizer)
+    return choice
+
+
+class CompletionChunks:
+    """A streamed completion: texts, one end for each choice, usage."""
+
+    def __init__(
+        self,
+        answer_id: str,
+        served: Served,
+        body: CompletionFields,
+        prompts: Sequence[Prompt],
+        tokenizer: Tokenizer,
+    ) -> None:
+        count = len(prompts) * body.n
+        self._with_usage = body.stream_options is not None and body.stream_options.include_usage
+        self._frames = Frames.completion(
+            envelope(answer_id, "text_completion", served), count, usage=self._with_usage
+        )
+        self._n = body.n
+        self._echo = [prompts[i // body.n] for i in range(count)] if body.echo else []
+        self._logprobs = body.logprobs is not None
+        self._tokenizer = tokenizer
+        self._offsets = [0] * count
+        self._usages = [Usage(0, 0, 0)] * count
+
+    def opening(self) -> bytes:
+        """The prompts, where they are echoed without log probabilities; with them they come with those."""
+        if self._logprobs:
+            return b""
+        return b"".join(self._frames.text(index, prompt.text) for index, prompt in enumerate(self._echo))
+
+    def delta(self, index: int, delta: Delta) -> bytes:
+        """What a choice grew by, and its end."""
+        if self._logprobs and (delta.logprobs or delta.prompt_logprobs is not None):
+            event = self._with_logprobs(index, delta)
+        else:
+            event = self._frames.text(index, delta.text) if delta.text else b""
+        if delta.usage is not None:
+            self._usages[index] = delta.usage
+        if delta.finish_reason is None:
+            return event
+        return event + self._frames.choice(index, _chunk("", None, delta.finish_reason))
+
+    def _with_logprobs(self, index: int, delta: Delta) -> bytes:
+        text, tokens, first = delta.text, delta.logprobs, None
+        if self._echo and delta.prompt_logprobs is not None:
+            prompt = self._echo[index]
+            text, tokens, first = prompt.text + text, delta.prompt_logprobs + tokens, prompt.tokens[0]
+        shape, self._offsets[index] = completion_logprobs(
+            tokens, self._tokenizer, self._offsets[index], first
+        )
+        return self._frames.choice(index, _chunk(text, shape, None))
+
+    def closing(self) -> bytes:
+        """The usage, where it was asked for."""
+        return self._frames.usage(total(self._usages, self._n)) if self._with_usage else b""
+
+
+def _chunk(text: str, logprobs: dict[str, Any] | None, end: str | None) -> dict[str, Any]:
+    return {"text": text, "logprobs": logprobs, "finish_reason": end}

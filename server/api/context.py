@@ -1,0 +1,52 @@
+"""What every endpoint is given, and the few lines that they share."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from routing.route import Question
+from server.api.body import header
+from server.generation import Generation, Served
+from server.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The running server, as endpoints see it."""
+
+    generation: Generation
+    settings: Settings
+    started: float = field(default_factory=time.time)
+    """Unix time of the start; also the models' `created`."""
+
+
+def reply(value: Any) -> Response:
+    """`value` as a JSON response."""
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def question(request: Request, model: str, turns: tuple[str, ...]) -> Question:
+    """What routing has to decide for `request`."""
+    return Question(
+        header=header(request.scope, b"x-oneseek-adapter"),
+        model=model,
+        turns=turns,
+        accept_language=header(request.scope, b"accept-language"),
+    )
+
+
+def envelope(answer_id: str, kind: str, served: Served) -> dict[str, Any]:
+    """What every answer and every chunk of a stream begins with."""
+    return {
+        "id": answer_id,
+        "object": kind,
+        "created": int(time.time()),
+        "model": served.name,
+        "system_fingerprint": served.fingerprint,
+    }

@@ -1,0 +1,53 @@
+"""Server-sent events from frames prepared once for each request: a delta costs one JSON string."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+DONE = b"data: [DONE]\n\n"
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Frames:
+    """The events of one streamed answer, OpenAI's chunks byte by byte.
+
+    `envelope` is what every chunk repeats (id, object, created, model, system_fingerprint); `choices` their
+    number; `usage` whether chunks carry `"usage": null` because a usage chunk follows.
+    """
+
+    __slots__ = ("_close", "_envelope", "_head", "_open", "_tail")
+
+    def __init__(
+        self, envelope: Mapping[str, object], choices: int, *, before: bytes, after: bytes, usage: bool
+    ) -> None:
+        self._envelope = b"data: " + _encode(envelope)[:-1]
+        self._head = self._envelope + b',"choices":[{"index":'
+        self._tail = (b'}],"usage":null}' if usage else b"}]}") + b"\n\n"
+        self._open = [self._head + b"%d," % index + before for index in range(choices)]
+        self._close = after + b',"logprobs":null,"finish_reason":null' + self._tail
+
+    @classmethod
+    def chat(cls, envelope: Mapping[str, object], choices: int, *, usage: bool) -> Frames:
+        """Chunks of a chat completion."""
+        return cls(envelope, choices, before=b'"delta":{"content":', after=b"}", usage=usage)
+
+    @classmethod
+    def completion(cls, envelope: Mapping[str, object], choices: int, *, usage: bool) -> Frames:
+        """Chunks of a completion."""
+        return cls(envelope, choices, before=b'"text":', after=b"", usage=usage)
+
+    def text(self, index: int, text: str) -> bytes:
+        """What a choice grew by. The hot path."""
+        return self._open[index] + _encode(text) + self._close
+
+    def choice(self, index: int, fields: Mapping[str, Any]) -> bytes:
+        """Any other chunk of one choice: its role, its log probabilities, its end."""
+        return self._head + b"%d," % index + _encode(fields)[1:-1] + self._tail
+
+    def usage(self, usage: Mapping[str, Any]) -> bytes:
+        """The last chunk, without choices."""
+        return self._envelope + b',"choices":[],"usage":' + _encode(usage) + b"}\n\n"

@@ -1,0 +1,103 @@
+"""How a request is sampled, checked against the model's own limits: its vocabulary and its context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from server.api.errors import bad_field
+from server.api.fields import ChatFields, CompletionFields, GenerationFields
+from server.engines.base import EngineInfo
+from server.request import Sampling
+
+_SEEDS = 2**64
+
+
+def chat_sampling(body: ChatFields, info: EngineInfo) -> Sampling:
+    """Sampling of a chat completion; `max_tokens` is 0 where the request leaves it open."""
+    if body.top_logprobs and not body.logprobs:
+        raise bad_field("top_logprobs", "top_logprobs needs logprobs to be true.", code="invalid_value")
+    return _sampling(body, info, body.top_logprobs if body.logprobs else None, body.prompt_logprobs)
+
+
+def completion_sampling(body: CompletionFields, info: EngineInfo) -> Sampling:
+    """Sampling of a completion; with `echo` the prompt's logprobs are asked for too."""
+    prompt_logprobs = body.prompt_logprobs
+    if prompt_logprobs is None and body.echo:
+        prompt_logprobs = body.logprobs
+    return _sampling(body, info, body.logprobs, prompt_logprobs)
+
+
+def _sampling(
+    body: GenerationFields, info: EngineInfo, logprobs: int | None, prompt_logprobs: int | None
+) -> Sampling:
+    if body.stream_options is not None and not body.stream:
+        raise bad_field("stream_options", "stream_options needs stream to be true.", code="invalid_value")
+    if body.stream and body.prompt_logprobs is not None:
+        raise bad_field(
+            "prompt_logprobs", "prompt_logprobs cannot be streamed; send stream false.", code="invalid_value"
+        )
+    for index, token in enumerate(body.stop_token_ids):
+        _in_vocabulary(f"stop_token_ids[{index}]", token, info)
+    return Sampling(
+        max_tokens=body.max_tokens or 0,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=max(0, body.top_k),
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        logit_bias=_biases(body.logit_bias, info),
+        seed=None if body.seed is None else body.seed % _SEEDS,
+        min_tokens=body.min_tokens,
+        ignore_eos=body.ignore_eos,
+        stop=tuple(dict.fromkeys([body.stop] if isinstance(body.stop, str) else body.stop)),
+        stop_token_ids=tuple(dict.fromkeys(body.stop_token_ids)),
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+    )
+
+
+def _biases(biases: Mapping[str, float], info: EngineInfo) -> dict[int, float]:
+    checked: dict[int, float] = {}
+    for key, bias in biases.items():
+        if not (key.isascii() and key.isdigit() and len(key) <= 10):
+            raise bad_field(
+                "logit_bias", f"logit_bias: {key[:40]!r} is not a token id.", code="invalid_value"
+            )
+        checked[_in_vocabulary("logit_bias", int(key), info)] = bias
+    return checked
+
+
+def _in_vocabulary(field: str, token: int, info: EngineInfo) -> int:
+    if token >= info.vocabulary:
+        raise bad_field(
+            field,
+            f"{field}: token {token} is not in the vocabulary of {info.vocabulary} tokens.",
+            code="invalid_value",
+        )
+    return token
+
+
+def check_ids(ids: list[int], field: str, info: EngineInfo) -> tuple[int, ...]:
+    """Token ids of a client, each in the vocabulary."""
+    for index, token in enumerate(ids):
+        _in_vocabulary(f"{field}[{index}]", token, info)
+    return tuple(ids)
+
+
+def answer_length(
+    asked: int | None, default: int | None, prompt: int, info: EngineInfo, fields: tuple[str, str]
+) -> int:
+    """How many tokens may follow `prompt` tokens: what was asked, else `default`, else all that fit.
+
+    `fields` are the request's names for the prompt and for the length. Raises `ApiError` with both numbers
+    where the two do not fit the context.
+    """
+    room = info.context - prompt
+    least = 1 if asked is None else asked
+    if least <= room:
+        return asked if asked is not None else room if default is None else min(default, room)
+    length = f" and {fields[1]} asks for {asked} more" if asked is not None else ""
+    message = f"The context is {info.context} tokens; the prompt has {prompt}{length}. Send or ask for less."
+    raise bad_field(fields[0] if room <= 0 else fields[1], message, code="context_length_exceeded")

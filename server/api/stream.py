@@ -1,0 +1,93 @@
+"""An answer as server-sent events: one write for what has arrived, whatever it holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Protocol
+
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.api.errors import reply_for
+from server.api.exchange import Exchange, exchange_of
+from server.api.frames import DONE
+from server.api.wanted import while_wanted
+from server.request import Delta
+
+log = logging.getLogger("oneseek.api")
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Chunks(Protocol):
+    """How an endpoint writes its stream."""
+
+    def opening(self) -> bytes:
+        """Events before the first delta."""
+        ...
+
+    def delta(self, index: int, delta: Delta) -> bytes:
+        """Events for one delta; nothing where it shows nothing."""
+        ...
+
+    def closing(self) -> bytes:
+        """Events after the last delta, `[DONE]` aside."""
+        ...
+
+
+class EventStream(Response):
+    """Streams deltas as `chunks` writes them.
+
+    Nothing is sent before the first delta, so an error up to there is an ordinary answer with its own status;
+    one that comes later is an event. `limit` bounds the whole, in seconds.
+    """
+
+    def __init__(
+        self, deltas: AsyncGenerator[list[tuple[int, Delta]]], chunks: Chunks, limit: float | None
+    ) -> None:
+        super().__init__()
+        self._deltas = deltas
+        self._chunks = chunks
+        self._limit = limit
+        self._started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        exchange = exchange_of(scope)
+        try:
+            async with while_wanted(exchange, receive, self._limit), aclosing(self._deltas) as stream:
+                async for deltas in stream:
+                    write = self._chunks.delta
+                    body = b"".join([write(index, delta) for index, delta in deltas])
+                    if not self._started:
+                        body = await self._start(send) + body
+                    if body:
+                        await send({"type": "http.response.body", "body": body, "more_body": True})
+            last = self._chunks.closing()
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            if not self._started:
+                raise
+            last = _event(error, exchange)
+        await send({"type": "http.response.body", "body": last + DONE, "more_body": False})
+
+    async def _start(self, send: Send) -> bytes:
+        self._started = True
+        await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        return self._chunks.opening()
+
+
+def _event(error: Exception, exchange: Exchange) -> bytes:
+    reply = reply_for(error)
+    exchange.status = reply.status
+    if reply.code == "internal_error":
+        log.error("request %s failed in mid-stream", exchange.request_id, exc_info=error)
+    return reply.event()

@@ -1,0 +1,1 @@
+"""The verbs of the `oneseek` command line, one module each."""

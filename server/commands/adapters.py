@@ -1,0 +1,69 @@
+"""`oneseek adapters`."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from typing import TYPE_CHECKING
+
+from server.commands.flags import Json
+from server.settings import Resolved
+
+if TYPE_CHECKING:
+    from adapters.manifest import Adapter
+    from server.catalogue import Catalogue
+
+
+def list_adapters(resolved: Resolved, *, json: Json = False) -> int:
+    """List the adapters that a server would offer, and what was found but cannot be served."""
+    from server.catalogue import open_catalogue
+
+    catalogue = open_catalogue(resolved.settings)
+    if json:
+        print(json_format.dumps(_plain(catalogue), indent=2, ensure_ascii=False))
+        return 0
+    _print_table(catalogue)
+    for note in catalogue.notes:
+        print(f"not served: {note}", file=sys.stderr)
+    return 0
+
+
+def _print_table(catalogue: Catalogue) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    registry = catalogue.registry
+    table = Table(box=None, pad_edge=False)
+    for name in ("adapter", "active", "language", "rank", "digest", "targets"):
+        table.add_column(name, no_wrap=name != "targets")
+    for adapter in registry.adapters():
+        active = "yes" if registry.active(adapter.alias) == adapter else ""
+        digest = adapter.digest.removeprefix("sha256:")[:12]
+        about = (adapter.language or "", str(adapter.rank), digest, " ".join(adapter.targets))
+        table.add_row(adapter.full_name, active, *about)
+    print(f"base {catalogue.base.name}: {catalogue.base.reason}")
+    Console().print(table if table.row_count else "no adapters")
+
+
+def _plain(catalogue: Catalogue) -> dict[str, object]:
+    registry = catalogue.registry
+    return {
+        "base": {"name": registry.base_name, "digest": registry.base_digest},
+        "adapters": [_told(item, registry.active(item.alias) == item) for item in registry.adapters()],
+        "not_served": list(catalogue.notes),
+    }
+
+
+def _told(adapter: Adapter, active: bool) -> dict[str, object]:
+    return {
+        "name": adapter.full_name,
+        "alias": adapter.alias,
+        "version": adapter.version,
+        "active": active,
+        "language": adapter.language,
+        "rank": adapter.rank,
+        "alpha": adapter.alpha,
+        "targets": list(adapter.targets),
+        "digest": adapter.digest,
+        "path": str(adapter.path),
+    }

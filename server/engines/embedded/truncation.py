@@ -1,0 +1,132 @@
+"""Which tokens stay in the draw (min_p, top_k, top_p), and the draw itself; every row apart from the others.
+
+Each of the three rules keeps the tokens at or above some weight, so a row's rules together are one number.
+Tokens of equal weight therefore stay or go together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_HEAD = 256
+_BLOCK = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Truncation:
+    """The rules of each row; arrays of shape [n]."""
+
+    min_p: NDArray[np.float32]
+    top_k: NDArray[np.int64]
+    """0 where the row has no limit."""
+    top_p: NDArray[np.float64]
+
+    @property
+    def limits(self) -> NDArray[np.bool_]:
+        """Which rows need their weights in order."""
+        return (self.top_k > 0) | (self.top_p < 1.0)
+
+
+def truncate(weights: NDArray[np.float32], rules: Truncation) -> None:
+    """Set to zero, in place, the weights [n, vocabulary] that the rules drop; each row's largest is 1.
+
+    In order: min_p drops what weighs less than `min_p`; top_k keeps the `top_k` heaviest of these; top_p
+    keeps the fewest heaviest of those whose sum reaches `top_p` of theirs (Holtzman et al. 2019).
+    """
+    floor = rules.min_p.copy()
+    if floor.any():
+        weights *= weights >= floor[:, None]
+    limited = np.flatnonzero(rules.limits)
+    if limited.size:
+        floor[limited] = np.maximum(floor[limited], _thresholds(weights, rules, limited))
+    if floor.any():
+        weights *= weights >= floor[:, None]
+
+
+def _thresholds(
+    weights: NDArray[np.float32], rules: Truncation, rows: NDArray[np.intp]
+) -> NDArray[np.float32]:
+    """The least weight that top_k and top_p keep in each of `rows`; shape [len(rows)].
+
+    The heaviest few hundred settle nearly every row of a trained model; the others are put in order whole.
+    """
+    vocabulary = weights.shape[1]
+    found = np.zeros(len(rows), np.float32)
+    limits = np.where(rules.top_k[rows] > 0, np.minimum(rules.top_k[rows], vocabulary), vocabulary)
+    unsettled = np.arange(len(rows))
+    for width in (_HEAD, vocabulary) if vocabulary > _HEAD else (vocabulary,):
+        chosen = rows[unsettled]
+        subset = weights if len(chosen) == len(weights) else weights[chosen]
+        threshold, settled = _try_head(subset, width, limits[unsettled], rules.top_p[chosen])
+        found[unsettled[settled]] = threshold[settled]
+        unsettled = unsettled[~settled]
+        if not unsettled.size:
+            break
+    return found
+
+
+def _try_head(
+    weights: NDArray[np.float32], width: int, limits: NDArray[np.int64], top_p: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Thresholds from the `width` heaviest weights of each row, and whether these were enough; both [n].
+
+    What top_p keeps is what remains when the lightest, in sum at most 1 - top_p of all, are dropped.
+    """
+    count, vocabulary = weights.shape
+    each = np.arange(count)
+    whole = width == vocabulary
+    head = np.sort(
+        weights if whole else np.partition(weights, vocabulary - width, axis=1)[:, -width:], axis=1
+    )
+    limited = limits < vocabulary
+    # Ties with the k-th stay in, and so does their share of what top_p measures.
+    border = np.where(limited, head[each, width - np.minimum(limits, width)], 0.0)
+    settled = whole | (limited & (head[:, 0] < border))
+    head *= head >= border[:, None]
+    sums = _running_sums(head)
+    mass = sums[:, -1]
+    if not (whole or limited.all()):
+        total = _running_sums(weights)[:, -1]
+        settled |= ~limited & (mass >= top_p * total)
+        mass = np.where(limited, mass, total)
+    droppable = np.maximum(sums[:, -1] - top_p * mass, 0.0)
+    return head[each, _first_beyond(head, sums, droppable)], settled
+
+
+def draw(weights: NDArray[np.float32], uniforms: NDArray[np.float64]) -> NDArray[np.intp]:
+    """One token for each row of `weights` [n, vocabulary] (not normalised) by its uniform number; shape [n].
+
+    Inverts the cumulative distribution in the order of token ids.
+    """
+    sums = _running_sums(weights)
+    return _first_beyond(weights, sums, uniforms * sums[:, -1])
+
+
+def _running_sums(weights: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The sum of each row of [n, width] up to the end of each block of `_BLOCK` columns."""
+    starts = np.arange(0, weights.shape[1], _BLOCK)
+    return np.cumsum(np.add.reduceat(weights, starts, axis=1), axis=1, dtype=np.float64)
+
+
+def _first_beyond(
+    weights: NDArray[np.float32], sums: NDArray[np.float64], target: NDArray[np.float64]
+) -> NDArray[np.intp]:
+    """The first column of each row where the running sum is greater than `target`; never one of weight 0."""
+    count, width = weights.shape
+    each = np.arange(count)
+    blocks = np.diff(sums, axis=1, prepend=0.0)
+    block = np.minimum((sums <= target[:, None]).sum(axis=1), _last_positive(blocks))
+    columns = block[:, None] * _BLOCK + np.arange(_BLOCK)
+    inside = np.where(columns < width, weights[each[:, None], np.minimum(columns, width - 1)], 0.0)
+    before = np.where(block > 0, sums[each, block - 1], 0.0)
+    running = np.cumsum(inside, axis=1, dtype=np.float64) + before[:, None]
+    place = np.minimum((running <= target[:, None]).sum(axis=1), _last_positive(inside))
+    return block * _BLOCK + place
+
+
+def _last_positive(values: NDArray[np.floating]) -> NDArray[np.intp]:
+    """The last column of each row above zero: where rounding would step past the end."""
+    return values.shape[1] - 1 - np.argmax(values[:, ::-1] > 0, axis=1)

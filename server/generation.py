@@ -1,0 +1,251 @@
+"""The one way of a request: question → route → digests → tokens → engine → deltas.
+
+Every endpoint goes through `Generation`; none speaks to the router, the registry or the engine by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from adapters.registry import Registry, Snapshot, UnknownAdapterError
+
+from adapters.manifest import Adapter
+from routing.route import Question, Route, Router, UnknownNameError
+from routing.selection import HEADER
+from server.api.conversation import Message
+from server.api.exchange import Exchange
+from server.api.merge import merged
+from server.engines.base import Engine, EngineBusyError, UnsupportedRequestError
+from server.metrics import Metrics
+from server.request import Delta, GenerationRequest, Sampling, Voice
+from server.residency import Residency
+from server.tokens import Tokenizer
+
+INLINE_CHARACTERS = 4096
+"""Texts up to this long are tokenised on the event loop, within a millisecond; longer ones in a thread."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Who answers a request: a route whose names have become digests."""
+
+    name: str
+    """Full name, the base's name, or the blend; what `model` says in the answer."""
+    voice: Voice
+    share: str
+    adapter: str
+    """Metric label: alias, `base` or `blend`."""
+    version: str
+    """Metric label."""
+    route: Route
+    adapters: tuple[Adapter, ...]
+    fingerprint: str
+    """What made the answer, shortened: the base's digest and the adapter's."""
+
+    @property
+    def digest(self) -> str:
+        """The adapters' digests, in the order of the name; `none` for the base."""
+        return ",".join(adapter.digest for adapter in self.adapters) or "none"
+
+    @property
+    def how(self) -> str:
+        """The decision in one line, such as `detected;confidence=0.97`."""
+        return f"{self.route.reason};confidence={self.route.confidence:.2f}"
+
+    @property
+    def language(self) -> str:
+        """The answer's language, or `none` where that was not decided."""
+        return self.route.language or "none"
+
+    @property
+    def receipt(self) -> dict[str, str]:
+        """The headers that tell a client who answered, and why."""
+        return {
+            "X-OneSeek-Adapter": self.name if self.voice else "base",
+            "X-OneSeek-Adapter-Digest": self.digest,
+            "X-OneSeek-Language": self.language,
+            "X-OneSeek-Route": self.how,
+        }
+
+
+class Generation:
+    """The composition of router, registry, tokenizer and engine behind every endpoint."""
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        registry: Registry,
+        router: Router,
+        tokenizer: Tokenizer,
+        base_name: str,
+        metrics: Metrics,
+    ) -> None:
+        self.engine = engine
+        self.registry = registry
+        self.router = router
+        self.tokenizer = tokenizer
+        self.base_name = base_name
+        self.metrics = metrics
+        self.residency = Residency(engine, metrics)
+
+    async def choose(self, exchange: Exchange, question: Question) -> Served:
+        """Decide who answers, make it resident, and put the receipt on the exchange.
+
+        Raises `UnknownNameError`, `SelectionError`, `UnsupportedRequestError`, `AdapterRefusedError`.
+        """
+        started = time.perf_counter()
+        try:
+            names = self.registry.snapshot
+            served = self._resolve(self.router.decide(question, names), names)
+        except (UnknownNameError, UnknownAdapterError):
+            exchange.adapter = "unknown"
+            raise
+        route = served.route
+        self.metrics.route_seconds.observe(time.perf_counter() - started)
+        self.metrics.routes.labels(served.language, route.reason).inc()
+        if route.detection is not None:
+            self.metrics.confidence.observe(route.confidence)
+        exchange.adapter, exchange.version, exchange.language = (
+            served.adapter,
+            served.version,
+            served.language,
+        )
+        exchange.receipt |= served.receipt
+        for adapter in served.adapters:
+            await self.residency.ensure(adapter)
+        return served
+
+    def check_name(self, exchange: Exchange, question: Question) -> None:
+        """Raise as `choose` would for a name that is not served; nothing is chosen or loaded."""
+        try:
+            self.router.decide(question, self.registry.snapshot)
+        except (UnknownNameError, UnknownAdapterError):
+            exchange.adapter = "unknown"
+            raise
+
+    def _resolve(self, route: Route, names: Snapshot) -> Served:
+        parts = [(names.resolve(name), weight) for name, weight in route.target]
+        plain = len(parts) == 1 and parts[0][1] == 1.0
+        if parts and not plain and not self.engine.info.blends:
+            raise UnsupportedRequestError("This engine serves one adapter at a time, unweighted.", HEADER)
+        weights: dict[str, float] = {}
+        for adapter, weight in parts:
+            weights[adapter.digest] = weights.get(adapter.digest, 0.0) + weight
+        voice = tuple(sorted(weights.items()))
+        adapters = tuple(adapter for adapter, _ in parts)
+        if not parts:
+            name, adapter, version, mark = self.base_name, "base", "", "base"
+        elif plain:
+            only = adapters[0]
+            name, adapter, version, mark = only.full_name, only.alias, only.version, _short(only.digest)
+        else:
+            name = ",".join(f"{adapter.full_name}={weight:g}" for adapter, weight in parts)
+            adapter, version, mark = "blend", "", hashlib.sha256(repr(voice).encode()).hexdigest()[:12]
+        return Served(
+            name=name,
+            voice=voice,
+            share=max(voice, key=lambda part: abs(part[1]))[0] if voice else "",
+            adapter=adapter,
+            version=version,
+            route=route,
+            adapters=adapters,
+            fingerprint=f"fp_{_short(self.engine.info.base_digest)}_{mark}",
+        )
+
+    async def encode(self, text: str, add_special_tokens: bool = True) -> tuple[int, ...]:
+        """Tokens of a raw prompt."""
+        tokens = await _away(len(text), lambda: self.tokenizer.encode(text, add_special_tokens))
+        return tuple(tokens)
+
+    async def decode(self, tokens: tuple[int, ...]) -> str:
+        """The text of tokens, special ones left out."""
+        return await _away(len(tokens), lambda: self.tokenizer.decode(tokens))
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+    ) -> tuple[int, ...]:
+        """Tokens of a conversation, by the base's own template."""
+        length = sum(len(message["content"]) for message in messages)
+        tokens = await _away(
+            length,
+            lambda: self.tokenizer.chat(
+                messages,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+            ),
+        )
+        return tuple(tokens)
+
+    def generate(
+        self,
+        exchange: Exchange,
+        served: Served,
+        prompts: Sequence[tuple[int, ...]],
+        samplings: Sequence[Sampling],
+        n: int,
+    ) -> AsyncGenerator[list[tuple[int, Delta]]]:
+        """Deltas of `n` choices for each prompt, as they come; choice `i` of prompt `p` is `p * n + i`.
+
+        Closing it aborts what still runs. A seed gives each choice a different text, the same ones each time.
+        """
+        sources: list[AsyncGenerator[Delta]] = []
+        for prompt, sampling in zip(prompts, samplings, strict=True):
+            for choice in range(n):
+                own = (
+                    sampling
+                    if sampling.seed is None or not choice
+                    else replace(sampling, seed=sampling.seed + choice)
+                )
+                request = GenerationRequest(
+                    request_id=uuid.uuid4().hex,
+                    prompt=prompt,
+                    sampling=own,
+                    voice=served.voice,
+                    cache_salt=exchange.tenant,
+                    share=served.share,
+                )
+                sources.append(self._deltas(request, exchange, served))
+        return merged(sources)
+
+    async def _deltas(
+        self, request: GenerationRequest, exchange: Exchange, served: Served
+    ) -> AsyncGenerator[Delta]:
+        meter = self.metrics.meter(served.adapter, served.version, exchange.started)
+        source = self.engine.generate(request)
+        reason = "error"
+        try:
+            async for delta in source:
+                meter.delta(delta)
+                yield delta
+        except (GeneratorExit, asyncio.CancelledError):
+            reason = exchange.cancel_reason
+            raise
+        except (EngineBusyError, UnsupportedRequestError):
+            reason = ""
+            raise
+        finally:
+            meter.close(len(request.prompt), reason)
+            if isinstance(source, AsyncGenerator):
+                await source.aclose()
+
+
+async def _away(size: int, work: Callable[[], Result]) -> Result:
+    """Run `work` here where `size` characters are few, else in a thread, so that the loop keeps its pace."""
+    return work() if size <= INLINE_CHARACTERS else await asyncio.to_thread(work)
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]

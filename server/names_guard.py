@@ -1,0 +1,57 @@
+"""Refuses to start where another distribution owns one of our top-level names.
+
+`server`, `adapters`, `routing` and `bench` are plain names, and others have them too: AdapterHub's `adapters`
+is one. Sharing an environment with them, half of one package could be imported with half of the other.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+
+NAMES = ("server", "adapters", "routing", "bench")
+
+_OURS = "oneseek"
+_REMEDY = "give OneSeek an environment of its own (python -m venv), or uninstall the other package"
+
+
+class ForeignNameError(RuntimeError):
+    """A top-level name of ours is, or may at any install become, somebody else's."""
+
+
+def check_names(root: Path | None = None) -> None:
+    """Raise `ForeignNameError` unless each of our names is ours alone. Imports nothing.
+
+    `root` is the folder that holds our packages; by default the one this file was loaded from.
+    """
+    root = root or Path(__file__).resolve().parent.parent
+    for name in NAMES:
+        found = _location(name)
+        if found is not None and found != root / name:
+            raise ForeignNameError(f"`import {name}` would load {found}, which is not OneSeek's; {_REMEDY}")
+    for name, distribution in _claims(root):
+        raise ForeignNameError(f"{distribution} holds a `{name}` of its own in {root}; {_REMEDY}")
+
+
+def _location(name: str) -> Path | None:
+    """The folder that `import name` would load from."""
+    spec = importlib.util.find_spec(name)
+    if spec is None:
+        return None
+    if spec.origin is None:
+        return next((Path(path).resolve() for path in spec.submodule_search_locations or ()), None)
+    origin = Path(spec.origin).resolve()
+    return origin.parent if origin.stem == "__init__" else origin
+
+
+def _claims(root: Path) -> Iterator[tuple[str, str]]:
+    """Our names with the distributions beside us that hold them too. Beside a checkout there are none."""
+    for record in root.glob("*.dist-info/RECORD"):
+        distribution = record.parent.name.partition("-")[0]
+        if distribution == _OURS:
+            continue
+        content = b"\n" + record.read_bytes()
+        for name in NAMES:
+            if f"\n{name}/".encode() in content:
+                yield name, distribution

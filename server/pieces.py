@@ -1,0 +1,93 @@
+"""What each token of a vocabulary contributes to a text, as bytes.
+
+Covers the decoders of byte-level BPE (GPT-2, Llama 3, Mistral's Tekken) and of SentencePiece's kind of
+vocabulary (Llama 2, Mistral: spaces as U+2581, byte fallback). Others, whose tokens depend on their
+neighbours, are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_FALLBACK_BYTES = {f"<0x{value:02X}>": bytes([value]) for value in range(256)}
+_SUPPORTED = "ByteLevel, Metaspace, ByteFallback, Fuse, Replace and Strip (leading spaces, after Fuse)"
+
+
+class UnsupportedTokenizerError(ValueError):
+    """The tokenizer cannot be served; the message says what to do."""
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's characters for bytes: printable ones stand for themselves, the rest follow from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    alphabet = {chr(value): value for value in printable}
+    hidden = [value for value in range(256) if value not in set(printable)]
+    return alphabet | {chr(0x100 + place): value for place, value in enumerate(hidden)}
+
+
+_ALPHABET = _byte_alphabet()
+
+
+class Pieces:
+    """Turns tokens into bytes by the `decoder` section of a tokenizer.json.
+
+    Raises `UnsupportedTokenizerError` for a decoder whose tokens depend on each other.
+    """
+
+    def __init__(self, decoder: Mapping[str, Any] | None) -> None:
+        if decoder is None:
+            raise UnsupportedTokenizerError(
+                f"tokenizer.json names no decoder, so its tokens cannot be joined; supported are {_SUPPORTED}"
+            )
+        self._replacements: list[tuple[str, str]] = []
+        self._byte_level = False
+        self._byte_fallback = False
+        self._first_without = ""
+        self._fused = False
+        self.leading_spaces = 0
+        """How many spaces are dropped from the front of a text, where it begins with any."""
+        for part in decoder["decoders"] if decoder["type"] == "Sequence" else [decoder]:
+            self._add(part)
+
+    def _add(self, part: Mapping[str, Any]) -> None:
+        match part:
+            case {"type": "ByteLevel"}:
+                self._byte_level = True
+            case {"type": "ByteFallback"}:
+                self._byte_fallback = True
+            case {"type": "Fuse"}:
+                self._fused = True
+            case {"type": "Metaspace", "replacement": str(mark)}:
+                self._replacements.append((mark, " "))
+                if part.get("prepend_scheme", "always") != "never":
+                    self._first_without = mark
+            case {"type": "Replace", "pattern": {"String": str(old)}, "content": str(new)}:
+                self._replacements.append((old, new))
+            case {"type": "Strip", "content": " ", "start": int(start), "stop": 0} if self._fused:
+                self.leading_spaces = start
+            case _:
+                raise UnsupportedTokenizerError(
+                    f"tokenizer.json's decoder has the part {dict(part)}, whose text cannot be streamed; "
+                    f"supported are {_SUPPORTED}"
+                )
+
+    def of(self, token: str, first: bool = False) -> bytes:
+        """The bytes of `token`; `first` where it begins a text. May be part of a character."""
+        if self._byte_fallback and (byte := _FALLBACK_BYTES.get(token.upper().replace("X", "x"))):
+            return byte
+        if self._byte_level:
+            values = [_ALPHABET.get(character) for character in token]
+            if None in values:
+                return token.encode()
+            return bytes(value for value in values if value is not None)
+        if first and self._first_without:
+            token = token.replace(self._first_without, "")
+        for old, new in self._replacements:
+            token = token.replace(old, new)
+        return token.encode()
+
+
+def joined(pieces: Sequence[bytes]) -> str:
+    """The text of several tokens' bytes; what is not UTF-8 becomes U+FFFD."""
+    return b"".join(pieces).decode("utf-8", "replace")

@@ -1,0 +1,250 @@
+"""Every setting of the server, and how one is found: flags > environment > oneseek.yaml > defaults.
+
+The only module that reads the environment. A setting is declared here once; the command line, the
+environment, the file, `oneseek config` and the help are all made from these fields.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from server.options import SECRET, Option, options_of
+from server.values import Raw, SettingsError, Size, closest
+
+PREFIX = "ONESEEK_"
+CONFIG_FILE = "oneseek.yaml"
+CONFIG_VARIABLE = PREFIX + "CONFIG"
+
+_KUBERNETES_LINK = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_(TCP|UDP|SCTP)\w*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingOptions:
+    """The `routing:` section: which adapter answers a request that names none."""
+
+    threshold: float | None = None
+    """Probability, from 0 to 1, from which an undecided text gets its likeliest language's adapter."""
+    undecided: Literal["likeliest", "accept-language", "default", "base"] | None = None
+    """What answers a text whose language is undecided; none leaves it to routing."""
+    unsupported: Literal["base", "default"] | None = None
+    """What answers a language that has no adapter; none leaves it to routing."""
+    default: str | None = None
+    """What answers when nothing else decides: an adapter's alias, or `base`."""
+    languages: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Language code to adapter alias, such as sv=oneseek-7b-zero-sv; goes before what adapters say."""
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None:
+            _within("routing.threshold", self.threshold, 0, 1)
+        for code in self.languages:
+            if not re.fullmatch(r"[a-z]{2,3}", code):
+                raise SettingsError("routing.languages", f"{code!r} is not a language code such as 'sv'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """The `engine:` section: what runs the base, and what only that engine understands."""
+
+    kind: Literal["auto", "embedded", "vllm"] = "auto"
+    """`embedded` (ONNX Runtime), `vllm` (CUDA), or `auto`: vllm where it is installed and sees a GPU."""
+
+
+def default_home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
+    """Where OneSeek keeps its state: `%LOCALAPPDATA%\\oneseek` on Windows, `~/.oneseek` elsewhere."""
+    local = environ.get("LOCALAPPDATA")
+    return Path(local) / "oneseek" if platform == "win32" and local else Path.home() / ".oneseek"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a server is started with. Relative paths are relative to the working directory."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for every interface."""
+    port: int = 8000
+    """Port to listen on; 0 takes any free one."""
+    base_model: Path | None = None
+    """Folder of the base model in Hugging Face layout; none looks in the usual places."""
+    adapters: tuple[str, ...] = ()
+    """Adapters beside the discovered ones: PATH or NAME=PATH, each a folder in PEFT layout."""
+    engine: EngineOptions = EngineOptions()
+    """What runs the base."""
+    device: str = "cpu"
+    """What the embedded engine computes on."""
+    quantize: Literal["none", "int8", "int4"] = "none"
+    """Precision of the base's weights in the embedded engine; none keeps float32."""
+    threads: int | None = None
+    """Threads the engine computes with; none takes one for each core."""
+    max_num_seqs: int = 32
+    """Most requests in one batch."""
+    max_num_batched_tokens: int = 512
+    """Most tokens in one step, prefill and decode together; not below max_num_seqs."""
+    prefill_chunk: int | None = None
+    """Most prompt tokens of one request in one step; none lets the step's budget decide."""
+    max_model_len: int | None = None
+    """Most tokens of prompt and answer together; none takes what the base was made for."""
+    kv_cache_memory: Size | None = None
+    """Memory for keys and values, such as 2GiB; none takes a part of what is free at start."""
+    max_queue: int = 256
+    """Most requests that wait; past it a client gets 429 with Retry-After."""
+    prefix_caching: bool = True
+    """Reuse the keys and values of a prompt's beginning, such as a conversation's history."""
+    max_body: Size = 4 * 1024 * 1024
+    """Largest request body."""
+    default_max_tokens: int | None = None
+    """Answer length where a request names none; none: what is left of the context, or 16 for completions."""
+    request_timeout: float | None = None
+    """Seconds after which a request is given up; none never."""
+    drain_seconds: float = 30.0
+    """Seconds that running requests have to finish when the server stops."""
+    api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
+    """Keys of which a client must present one; none: open to all. As a flag, a process list shows them."""
+    home: Path = field(default_factory=lambda: default_home(os.environ))
+    """Folder of the registry, the ledger, the keys and the built graphs."""
+    log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
+    """Least severe messages to log."""
+    routing: RoutingOptions = RoutingOptions()
+    """Which adapter answers a request that names none."""
+
+    def __post_init__(self) -> None:
+        if not self.host.strip():
+            raise SettingsError("host", "is empty; use 127.0.0.1 for this machine alone, 0.0.0.0 for all")
+        _within("port", self.port, 0, 65535)
+        for name in ("threads", "max_num_seqs", "max_num_batched_tokens", "prefill_chunk", "max_model_len"):
+            _within(name, getattr(self, name), 1, None)
+        for name in ("kv_cache_memory", "max_body", "default_max_tokens"):
+            _within(name, getattr(self, name), 1, None)
+        _within("max_queue", self.max_queue, 0, None)
+        _within("drain_seconds", self.drain_seconds, 0, None)
+        if self.request_timeout is not None and self.request_timeout <= 0:
+            raise SettingsError(
+                "request_timeout", f"{self.request_timeout} is not above 0; for no limit use none"
+            )
+        if self.max_num_batched_tokens < self.max_num_seqs:
+            problem = f"{self.max_num_batched_tokens} is below max_num_seqs ({self.max_num_seqs})"
+            raise SettingsError("max_num_batched_tokens", f"{problem}; every sequence needs one token a step")
+        for key in self.api_keys:
+            if not key or not key.isascii() or any(character.isspace() for character in key):
+                raise SettingsError("api_keys", "a key is empty or holds a space or a character beyond ASCII")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should know before the server starts."""
+        if self.api_keys or _is_loopback(self.host):
+            return ()
+        return (f"host {self.host} is reachable from other machines and no api_keys are set: anyone may ask",)
+
+
+OPTIONS: tuple[Option, ...] = options_of(Settings)
+"""Every setting, in order; the one schema behind flags, environment, file and help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Settings, and for each option path where its value came from."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    """Such as `flag --port`, `ONESEEK_PORT`, `oneseek.yaml:3`, `default`."""
+
+    def value(self, option: Option) -> object:
+        """The value of one option."""
+        value: object = self.settings
+        for name in option.path.split("."):
+            value = getattr(value, name)
+        return value
+
+
+def resolve(
+    flags: Mapping[str, Raw] | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    config: Path | None = None,
+    platform: str = sys.platform,
+) -> Resolved:
+    """Settings from `flags` (by option path), the environment, the file and the defaults, in this order.
+
+    The file is `config`, else what `ONESEEK_CONFIG` names, else `oneseek.yaml` in the working directory if
+    it is there. Raises `SettingsError` for an unknown name on any surface and for a value that does not fit.
+    """
+    environ = os.environ if environ is None else environ
+    layers = [_file_values(config, environ), _environment_values(environ), _flag_values(flags or {})]
+    found: dict[str, tuple[Raw, str]] = {"home": (str(default_home(environ, platform)), "default")}
+    for layer in layers:
+        found |= layer
+    values = {option.path: option.parse(*found[option.path]) for option in OPTIONS if option.path in found}
+    origins = {option.path: found.get(option.path, (None, "default"))[1] for option in OPTIONS}
+    try:
+        return Resolved(_build(values), MappingProxyType(origins))
+    except SettingsError as error:
+        raise SettingsError(error.name, error.problem, origins.get(error.name)) from None
+
+
+def _build(values: Mapping[str, object]) -> Settings:
+    top: dict[str, Any] = {path: value for path, value in values.items() if "." not in path}
+    for section, kind in (("engine", EngineOptions), ("routing", RoutingOptions)):
+        inside: dict[str, Any] = {
+            path.partition(".")[2]: value for path, value in values.items() if path.startswith(f"{section}.")
+        }
+        top[section] = kind(**inside)
+    return Settings(**top)
+
+
+def _file_values(config: Path | None, environ: Mapping[str, str]) -> dict[str, tuple[Raw, str]]:
+    from server.settings_file import read_file
+
+    named = config or (Path(environ[CONFIG_VARIABLE]).expanduser() if environ.get(CONFIG_VARIABLE) else None)
+    path = named or Path(CONFIG_FILE)
+    if named is None and not path.exists():
+        return {}
+    return {name: (value.raw, value.origin) for name, value in read_file(path, OPTIONS).items()}
+
+
+def _environment_values(environ: Mapping[str, str]) -> dict[str, tuple[Raw, str]]:
+    variables = {option.variable(PREFIX): option for option in OPTIONS}
+    found: dict[str, tuple[Raw, str]] = {}
+    for name, text in environ.items():
+        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
+            continue
+        if _KUBERNETES_LINK.fullmatch(name) or (name == PREFIX + "PORT" and "://" in text):
+            remedy = "set enableServiceLinks: false in the pod's spec, or name the Service otherwise"
+            raise SettingsError(name, f"comes from a Kubernetes Service, not from you; {remedy}")
+        if name not in variables:
+            raise SettingsError(
+                name, f"is not a setting{closest(name, [*variables, CONFIG_VARIABLE])}", "environment"
+            )
+        if text:
+            found[variables[name].path] = (text, name)
+    return found
+
+
+def _flag_values(flags: Mapping[str, Raw]) -> dict[str, tuple[Raw, str]]:
+    options = {option.path: option for option in OPTIONS}
+    for path in flags:
+        if path not in options:
+            raise SettingsError(path, f"is not a setting{closest(path, options)}", "flag")
+    return {path: (raw, f"flag {options[path].flag}") for path, raw in flags.items()}
+
+
+def _within(name: str, value: float | None, least: float, most: float | None) -> None:
+    if value is None or (value >= least and (most is None or value <= most)):
+        return
+    wanted = f"at least {least}" if most is None else f"from {least} to {most}"
+    raise SettingsError(name, f"{value} is out of range; use {wanted}")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,211 @@
+"""Chat templates: a base's own Jinja template turns messages into the text that the base was trained on.
+
+Only the template in the model's folder is ever compiled, in Jinja's immutable sandbox, with the names that
+Hugging Face's templates expect. What a client writes reaches it as data, its control tokens broken.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Any, NoReturn, cast
+
+import jinja2
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+Message = Mapping[str, Any]
+"""`role` and `content`, and whatever else the base's template reads."""
+
+BREAK = "\ufdd0"
+"""Stands where two characters of a client's text must not be read as one token. No client's text holds it."""
+_END = "\ufdd1"
+_RESERVED = re.compile(f"[{BREAK}{_END}]")
+_LARGEST_FRAME = 1 << 20
+
+
+class TemplateError(ValueError):
+    """The base's chat template refuses these messages; the text is the template's and safe to show."""
+
+
+class ChatTemplate:
+    """A compiled chat template with the special tokens that it may write.
+
+    `control` are the strings that tokenise to control tokens; they are broken wherever a client writes them.
+    Raises `ValueError` for a template that does not compile.
+    """
+
+    def __init__(self, source: str, special: Mapping[str, str], control: Sequence[str]) -> None:
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols]
+        )
+        environment.filters["tojson"] = _to_json
+        names = cast(dict[str, Any], environment.globals)
+        names |= {"raise_exception": _raise, "strftime_now": _now}
+        try:
+            self._template = environment.from_string(source)
+        except jinja2.TemplateSyntaxError as error:
+            raise ValueError(f"the chat template does not compile, line {error.lineno}: {error}") from error
+        self._special = dict(special)
+        self.breaker = Breaker(control)
+        self._takes_system = self._probe_system()
+
+    def render(
+        self, messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool
+    ) -> str:
+        """The text of a conversation, with `BREAK` inside what only looks like a control token.
+
+        With `continue_final_message` the text ends where the last message does, for the model to go on.
+        A system message that the template refuses or drops is put before the first user message, as
+        Mistral's own reference tokenizer does; all else the template refuses raises `TemplateError`.
+        """
+        if add_generation_prompt and continue_final_message:
+            raise ValueError(
+                "add_generation_prompt and continue_final_message are both true; continuing a message "
+                "leaves no room for a new one, so set one of them to false"
+            )
+        safe: list[dict[str, Any]] = [self.breaker.apply(dict(message)) for message in messages]
+        if not self._takes_system:
+            safe = _merge_system(safe)
+        if not continue_final_message:
+            return self._run(safe, add_generation_prompt)
+        return self._continue(safe)
+
+    def _continue(self, messages: list[dict[str, Any]]) -> str:
+        if not messages or not isinstance(messages[-1].get("content"), str):
+            raise TemplateError("continue_final_message needs a last message with text to continue")
+        # The space tells whether the template trims: then the end of the text to go on from is trimmed too.
+        messages[-1]["content"] += _END + " "
+        text, end, rest = self._run(messages, False).rpartition(_END)
+        if not end:
+            raise TemplateError("the chat template leaves out the last message, so it cannot be continued")
+        return text if rest.startswith(" ") else text.rstrip()
+
+    def _run(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
+        limit = _LARGEST_FRAME + 4 * _size(messages)
+        parts: list[str] = []
+        length = 0
+        try:
+            for part in self._template.generate(
+                **self._special,
+                messages=messages,
+                add_generation_prompt=add_generation_prompt,
+                tools=None,
+                documents=None,
+            ):
+                length += len(part)
+                if length > limit:
+                    raise TemplateError(f"the chat template's text grew past {limit} characters")
+                parts.append(part)
+        except TemplateError:
+            raise
+        except jinja2.TemplateError as error:
+            raise TemplateError(error.message or "the chat template refuses these messages") from error
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
+            raise TemplateError("the chat template cannot render these messages") from error
+        return "".join(parts)
+
+    def _probe_system(self) -> bool:
+        """Whether a system message reaches the text."""
+        probe = [{"role": "system", "content": "4f1d"}, {"role": "user", "content": "9c2b"}]
+        try:
+            return "4f1d" in self._run(probe, True)
+        except TemplateError:
+            return False
+
+
+class Breaker:
+    """Breaks control tokens that a client spells out, so that they are read as the letters they are.
+
+    A `BREAK` goes after the first character of each occurrence, overlapping ones included; and at the ends of
+    a text that could become a control token together with its neighbour.
+    """
+
+    def __init__(self, control: Sequence[str]) -> None:
+        tokens = sorted({token for token in control if token}, key=len, reverse=True)
+        firsts = "".join(sorted({re.escape(token[0]) for token in tokens}))
+        choice = "|".join(map(re.escape, tokens))
+        # The class of first characters makes the search skip nearly all text without trying the tokens.
+        self._inside = re.compile(f"(?=[{firsts}])(?={choice})") if tokens else None
+        self._whole = re.compile(choice) if tokens else None
+        self._single = [token for token in tokens if len(token) == 1]
+        self._heads = tuple({token[:n] for token in tokens for n in range(1, len(token))})
+        self._tails = tuple({token[n:] for token in tokens for n in range(1, len(token))})
+
+    def apply(self, value: Any) -> Any:
+        """`value` with every string in it made safe; dicts, lists and tuples are copied."""
+        if isinstance(value, str):
+            return self._break(value)
+        if isinstance(value, Mapping):
+            return {self.apply(key): self.apply(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.apply(item) for item in value]
+        return value
+
+    def count(self, text: str) -> int:
+        """How many control tokens `text` spells out."""
+        return 0 if self._whole is None else len(self._whole.findall(text))
+
+    def _break(self, text: str) -> str:
+        text = _RESERVED.sub("\ufffd", text)
+        if self._inside is None or not text:
+            return text
+        for token in self._single:
+            if token in text:
+                raise TemplateError(f"a message holds {token!r}, which is a control token of this model")
+        starts = [found.start() + 1 for found in self._inside.finditer(text)]
+        if starts:
+            borders = [0, *starts, len(text)]
+            text = BREAK.join(text[a:b] for a, b in pairwise(borders))
+        if text.startswith(self._tails):
+            text = BREAK + text
+        if text.endswith(self._heads):
+            text += BREAK
+        return text
+
+
+def _merge_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put leading system messages before the first user message's text."""
+    count = 0
+    while count < len(messages) and messages[count].get("role") == "system":
+        count += 1
+    rest = messages[count:]
+    if not count or not rest or rest[0].get("role") != "user":
+        return messages
+    texts = [message.get("content") for message in [*messages[:count], rest[0]]]
+    if not all(isinstance(text, str) for text in texts):
+        return messages
+    return [{**rest[0], "content": "\n\n".join(str(text) for text in texts)}, *rest[1:]]
+
+
+def _size(value: Any) -> int:
+    """Characters in all strings of `value`."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, dict):
+        return sum(_size(item) for item in value.values())
+    return sum(_size(item) for item in value) if isinstance(value, list) else 0
+
+
+def _raise(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON without the escapes for HTML that Jinja's own filter makes."""
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )

@@ -1,0 +1,145 @@
+"""`make` on a machine that has little: what is asked of it, and what it says."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is for Linux and macOS")
+
+
+def make(folder: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTHON"))}
+    return subprocess.run(
+        [shutil.which("make") or "make", "--no-print-directory", *arguments],
+        cwd=folder,
+        env=environ if path is None else {**environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a space in its name that holds the Makefile, and a python that notes what it is asked."""
+    folder = tmp_path / "a project"
+    tools = tmp_path / "tools"
+    for place in (folder, tools):
+        place.mkdir()
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "pyproject.toml").touch()
+    write_script(
+        tools / "python3",
+        f"""
+case "$*" in
+  "-V") echo Python 3.12.0 ;;
+  "-m venv "*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+  "-c import sys"*) exec "{sys.executable}" "$@" ;;
+  *) echo "$*" >> asked ;;
+esac
+""",
+    )
+    return folder
+
+
+def write_script(path: Path, body: str) -> None:
+    path.write_text("#!/bin/sh\n" + body)
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def asked(project: Path) -> list[str]:
+    file = project / "asked"
+    lines = file.read_text().splitlines() if file.exists() else []
+    file.unlink(missing_ok=True)
+    return lines
+
+
+def tools_path(project: Path) -> str:
+    return f"{project.parent / 'tools'}:/usr/bin:/bin"
+
+
+def test_serve_installs_once_and_passes_arguments_on(project: Path) -> None:
+    first = make(project, "serve", "ARGS=--port 8011", path=tools_path(project))
+    assert first.returncode == 0, first.stderr
+    install, serve = asked(project)
+    assert "install" in install
+    assert "--group" not in install
+    assert serve == "-m server serve --port 8011"
+    assert [line for line in first.stdout.splitlines() if not line.startswith("oneseek: ")] == []
+    assert first.stdout.count("\n") == 3
+
+    second = make(project, "serve", path=tools_path(project))
+    assert second.returncode == 0
+    assert asked(project) == ["-m server serve"]
+
+
+def test_changed_dependencies_are_installed(project: Path) -> None:
+    make(project, "serve", path=tools_path(project))
+    asked(project)
+    later = (project / ".venv" / ".serve").stat().st_mtime + 10
+    os.utime(project / "pyproject.toml", (later, later))
+    make(project, "serve", path=tools_path(project))
+    assert "install" in asked(project)[0]
+
+
+def test_test_checks_everything_and_the_tests_come_last(project: Path) -> None:
+    done = make(project, "test", path=tools_path(project))
+    assert done.returncode == 0, done.stderr
+    lines = asked(project)
+    assert "--group lint --group test" in lines[1]
+    for tool in ("ruff check", "ruff format --check", "pyright", "importlinter"):
+        assert any(tool in line for line in lines[2:-1]), tool
+    assert lines[-1] == "-m pytest -q tests"
+
+
+def test_a_failed_install_is_tried_again(project: Path) -> None:
+    python = project.parent / "tools" / "python3"
+    working = python.read_text()
+    python.write_text(working.replace('*) echo "$*" >> asked', "*install*) exit 7 ;;\n  *) :"))
+    assert make(project, "serve", path=tools_path(project)).returncode != 0
+    assert asked(project) == []
+    (project / ".venv" / "bin" / "python").write_text(working)
+    assert make(project, "serve", path=tools_path(project)).returncode == 0
+    assert "install" in asked(project)[0]
+
+
+def test_an_old_python_is_refused_by_name(project: Path) -> None:
+    tools = project.parent / "tools"
+    write_script(tools / "python3", 'case "$*" in "-V") echo Python 3.9.6 ;; *) exit 1 ;; esac\n')
+    for name in ("sh", "touch", "mkdir", "printf"):
+        found = shutil.which(name)
+        assert found
+        (tools / name).symlink_to(found)
+    done = make(project, "serve", path=str(tools))
+    assert done.returncode != 0
+    assert "no Python 3.11 or later found (python3 is Python 3.9.6)" in done.stderr
+
+
+def test_help_names_every_target(project: Path) -> None:
+    shown = make(project).stdout
+    for target in ("make serve", "make test", "make lint", "make clean"):
+        assert target in shown
+
+
+def test_ci_runs_what_a_contributor_runs() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    commands = [line for line in script.splitlines() if line and not line.startswith(("#", "set ", "cd "))]
+    assert commands == ["exec make test"]
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+def test_windows_has_the_same_steps() -> None:
+    script = (ROOT / "deploy" / "windows" / "serve.ps1").read_text(encoding="utf-8")
+    assert script.isascii(), "Windows PowerShell reads a script without a byte order mark as ANSI"
+    for step in ("-m venv", "install --quiet --editable", "-m server serve @args", "(3, 11)"):
+        assert step in script

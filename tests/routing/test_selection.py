@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from routing.selection import MAX_TERMS, SelectionError, parse
+
+
+@pytest.mark.parametrize(
+    ("header", "blend"),
+    [
+        ("sv", (("sv", 1.0),)),
+        (" oneseek-7b-zero-sv@v1.1 ", (("oneseek-7b-zero-sv@v1.1", 1.0),)),
+        ("sv=0.5", (("sv", 0.5),)),
+        ("sv=0.7,en=0.3", (("sv", 0.7), ("en", 0.3))),
+        ("sv = .7 , en = -3.999", (("sv", 0.7), ("en", -3.999))),
+        ("base", ()),
+        ("auto", "auto"),
+    ],
+)
+def test_what_a_header_means(header: str, blend: object) -> None:
+    assert parse(header) == blend
+
+
+@pytest.mark.parametrize(
+    ("header", "remedy"),
+    [
+        ("", "leave the header out"),
+        ("   ", "leave the header out"),
+        ("sv,en", "needs a weight"),
+        ("sv=0.7,en", "needs a weight"),
+        ("sv=", "between -4 and 4"),
+        ("sv=nan", "between -4 and 4"),
+        ("sv=inf", "between -4 and 4"),
+        ("sv=1e3", "between -4 and 4"),
+        ("sv=1_0", "between -4 and 4"),
+        ("sv=٣", "between -4 and 4"),
+        ("sv=0", "not 0"),
+        ("sv=-0.0", "not 0"),
+        ("sv=4", "between -4 and 4"),
+        ("sv=-4", "between -4 and 4"),
+        ("sv=0.5,sv=0.5", "sv more than once"),
+        ("sv=0.5,base=0.5", "'base' stands alone"),
+        ("auto=1", "'auto' stands alone"),
+        ("sv=0.5,", "no adapter's name"),
+        ("../etc/passwd", "no adapter's name"),
+        ("sv;en", "no adapter's name"),
+        ("åsa", "no adapter's name"),
+        ("sv@", "no adapter's name"),
+        (",".join(f"a{number}=1" for number in range(MAX_TERMS + 1)), "at most 8"),
+        ("a" * 513, "may have 512"),
+    ],
+)
+def test_a_malformed_header_says_how_to_mend_it(header: str, remedy: str) -> None:
+    with pytest.raises(SelectionError, match="X-OneSeek-Adapter is") as caught:
+        parse(header)
+    assert remedy in caught.value.remedy
+    assert len(str(caught.value)) < 400
+
+
+@given(st.text(st.characters(), max_size=600) | st.text("sv=,.-0123 @ab", max_size=60))
+def test_any_header_is_read_or_refused(header: str) -> None:
+    try:
+        found = parse(header)
+    except SelectionError:
+        return
+    assert found == "auto" or all(0 < abs(weight) < 4 for _, weight in found)
