@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from server.engines.embedded.checkpoint import Checkpoint
-from server.engines.embedded.quantize import quantize_rows
+from server.engines.embedded.quantize import quantize_rows, zero_point
 
 Array = NDArray[np.generic]
 Attribute = int | float | list[int]
@@ -175,7 +175,7 @@ class GraphPlan:
                     targets[0][span], targets[1][span] = packed, scales
                 offset += out
             if len(targets) == 3:
-                targets[2][...] = 0x80 if bits == 8 else 0x88
+                targets[2][...] = zero_point(bits)
 
         self.weights.append(Weight(tuple(specs), _matrices(sources, outs, features), fill))
 
