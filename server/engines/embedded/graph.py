@@ -5,7 +5,7 @@ Two variants share everything but norms, activation and attention:
 - `gqa`, for the CPU: ONNX Runtime's fused operators, past and present one memory;
 - `prim`, for device providers: ai.onnx operators only, static shapes, matrix products of rank 4 at most.
 
-Quantised, both use `MatMulNBits`.
+Quantised, both use `MatMulNBits`, or `gqa` integer products (`integer`).
 
 Inputs, with B rows, S positions a row, T positions of KV memory, M positions that want logits:
 
@@ -36,6 +36,7 @@ import numpy as np
 
 from server.engines.embedded.attention import Attention, FusedAttention, PlainAttention
 from server.engines.embedded.config import ModelConfig
+from server.engines.embedded.integer import IntegerProducts
 from server.engines.embedded.plan import MICROSOFT, ONNX_TYPES, Attribute, GraphPlan, TensorSpec
 from server.engines.embedded.quantize import (
     BITS,
@@ -63,6 +64,8 @@ def plan_graph(config: ModelConfig, variant: Variant, dtype: Dtype, quantize: Qu
     """Plan the whole graph. Raises `ValueError` for a combination that is not built."""
     if variant == "gqa" and dtype != "fp32":
         raise ValueError(f"dtype {dtype} is for the prim variant; gqa is built in fp32")
+    if variant == "prim" and quantize == "w8a8":
+        raise ValueError("quantize w8a8 is for the gqa variant; prim is built with none, int8 or int4")
     return _Decoder(config, variant, dtype, quantize).plan()
 
 
@@ -75,6 +78,7 @@ class _Decoder:
         self.dtype: Dtype = dtype
         self.quantize: Quantize = quantize
         self.graph = GraphPlan()
+        self.integer = IntegerProducts(self.graph)
 
     @property
     def float(self) -> str:
@@ -148,7 +152,9 @@ class _Decoder:
         graph = self.graph
         if self.quantize == "none":
             return graph.op("MatMul", [x, graph.transposed(name, sources, outs, features, self.float)])
-        bits, out = BITS[self.quantize], sum(outs)
+        if self.quantize == "w8a8" and name != "head":
+            return self.integer.product(name, x, sources, outs, features)
+        bits, out = BITS["int8" if self.quantize == "w8a8" else self.quantize], sum(outs)
         specs = [
             TensorSpec(f"{name}.packed", np.dtype(np.uint8), packed_shape(out, features, bits)),
             TensorSpec(f"{name}.scales", np.dtype(self.float), (out, block_count(features))),
