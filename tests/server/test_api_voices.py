@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def test_an_alias_may_move_under_load(fresh: Serving) -> None:
     mover.start()
     try:
         with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda _: say(fresh, SV), range(80)))
+            answers = list(pool.map(partial(say, fresh), [SV] * 80))
     finally:
         stop.set()
         mover.join()
@@ -72,7 +73,7 @@ def test_an_alias_may_move_under_load(fresh: Serving) -> None:
 def test_a_version_is_brought_in_once_however_many_ask(fresh: Serving) -> None:
     assert fresh.adapters["sv-old"].digest not in fresh.engine.state().resident
     with ThreadPoolExecutor(8) as pool:
-        answers = set(pool.map(lambda _: say(fresh, f"{SV}@v1.0"), range(16)))
+        answers = set(pool.map(partial(say, fresh), [f"{SV}@v1.0"] * 16))
     assert len(answers) == 1
     assert fresh.counts()[f'oneseek_adapter_loads_total{{adapter="{SV}",outcome="ok"}}'] == 2
 
