@@ -13,6 +13,7 @@ from pathlib import Path
 from adapters import names
 from adapters.digest import MAX_BASE_JSON_BYTES, weight_files
 from adapters.errors import AdapterError, BaseModelError, FileRefusedError
+from adapters.fit import ModelShape, check_fit
 from adapters.jsonfile import read_object
 from adapters.lora_config import CONFIG_FILE
 from adapters.manifest import MANIFEST_FILE, Adapter, read_fields, read_manifest
@@ -103,18 +104,20 @@ def find_adapters(
 ) -> FoundAdapters:
     """Adapters that the settings name, then those in `home`/registry, then in `root`/lora_adapters.
 
-    With the mini base, its own come last. `explicit` holds `PATH`, `NAME=PATH` or `NAME@VERSION=PATH`. Reads
-    each one's config, hashes its weights and checks recorded digests. Raises `AdapterError` for one that
-    `explicit` names and that cannot be served, `ValueError` for a NAME that is none.
+    With the mini base, its own come last. `explicit` holds `PATH`, `NAME=PATH` or `NAME@VERSION=PATH`; these
+    are the first of the adapters found, in order. Reads each one's config, checks that its layout fits the
+    base, hashes its weights and checks recorded digests. Raises `AdapterError` for one that `explicit` names
+    and that cannot be served, `ValueError` for a NAME that is none.
     """
-    adapters = [_explicit(entry) for entry in explicit]
+    shape = _shape(base)
+    adapters = [_explicit(entry).read(shape) for entry in explicit]
     refused: list[AdapterError] = []
     places = [*_in_registry(home / "registry"), *_in_folder(root / "lora_adapters")]
     if base.shipped:
         places += _in_folder(shipped)
     for place in places:
         try:
-            adapters.append(place.read())
+            adapters.append(place.read(shape))
         except AdapterError as problem:
             refused.append(problem)
     pickles = [*_files(root / "weights", "*.pth"), *_files(root / "lora_adapters", "*/adapter.pth")]
@@ -134,8 +137,8 @@ class _Place:
     recorded_first: bool = False
     """Whether what the adapter records of its names goes before these."""
 
-    def read(self) -> Adapter:
-        """Raises `AdapterError`."""
+    def read(self, shape: ModelShape | None) -> Adapter:
+        """Raises `AdapterError`, also where it does not fit a base of `shape`."""
         for file in (
             self.folder,
             *(self.folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)),
@@ -147,6 +150,8 @@ class _Place:
             recorded = read_fields(self.folder) if self.recorded_first else {}
             alias = None if "alias" in recorded else self.alias
             version = None if "version" in recorded else self.version
+            if shape is not None:
+                check_fit(self.folder, shape)
             return read_manifest(self.folder, alias=alias, version=version)
         except FileRefusedError:
             raise
@@ -154,14 +159,22 @@ class _Place:
             raise AdapterError(self.folder, str(problem), "Rename the folder.") from problem
 
 
-def _explicit(entry: str) -> Adapter:
+def _shape(base: FoundBase) -> ModelShape | None:
+    """The base's sizes; None for an architecture that has others, which is for the engine to judge."""
+    try:
+        return ModelShape.read(base.path)
+    except BaseModelError:
+        return None
+
+
+def _explicit(entry: str) -> _Place:
     name, equals, path = entry.partition("=")
     named = bool(equals) and not Path(entry).is_dir()
     folder = Path(path if named else entry).expanduser()
     alias, version = names.split(name) if named else (None, None)
     if not folder.is_dir():
         raise AdapterError(folder, "is not a folder", "Give the folder that holds adapter_config.json.")
-    return _Place(folder, folder, alias, version).read()
+    return _Place(folder, folder, alias, version)
 
 
 def _in_registry(registry: Path) -> Iterator[_Place]:

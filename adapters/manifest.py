@@ -16,12 +16,23 @@ from adapters.digest import MAX_ADAPTER_BYTES, adapter_digest
 from adapters.errors import AdapterError
 from adapters.jsonfile import read_object
 from adapters.lora_config import LoraConfig
-from adapters.tensorfile import TensorFile, halves
-from adapters.weights import module_name
+from adapters.tensorfile import TensorFile, halves, module_name
 
 MANIFEST_FILE = "oneseek.json"
-MANIFEST_FIELDS = ("alias", "version", "language", "digest", "base_digest", "about")
-"""All fields of `oneseek.json`, each optional. `about` is for people and tools; nothing is read from it."""
+READ_FIELDS = ("alias", "version", "language", "digest", "base_digest")
+"""Fields of `oneseek.json` that OneSeek goes by, each optional."""
+NOTED_FIELDS = (
+    "about",
+    "alpha",
+    "created",
+    "dataset",
+    "dataset_digest",
+    "metrics",
+    "rank",
+    "rows",
+    "targets",
+)
+"""Fields that say how the adapter was made, for people and tools; `about` holds anything else."""
 
 _MAX_MANIFEST_BYTES = 1 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -94,9 +105,10 @@ def read_fields(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     fields = read_object(path, _MAX_MANIFEST_BYTES, AdapterError)
+    known = (*READ_FIELDS, *NOTED_FIELDS)
     for field, value in fields.items():
-        if field not in MANIFEST_FIELDS:
-            remedy = f"Known are {', '.join(MANIFEST_FIELDS)}; notes of your own go under about."
+        if field not in known:
+            remedy = f"Known are {', '.join(known)}; notes of your own go under about."
             raise AdapterError(path, "the field is unknown", remedy, field=field[:64], value=value)
     return fields
 

@@ -1,12 +1,11 @@
-"""The safetensors file of a PEFT LoRA: its header, bounded and checked, and its tensors one at a time.
+"""The safetensors file of a PEFT LoRA: its header, bounded and checked, and the bytes of a tensor at a time.
 
-The safetensors library checks the layout; this reads the numbers itself, since numpy alone has no bfloat16.
+The safetensors library checks the layout; what the bytes mean as numbers is for `adapters.weights` to say.
 Format: https://github.com/huggingface/safetensors (8 bytes of header length, a JSON header, the data).
 """
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Generator, Mapping
@@ -15,9 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import ml_dtypes
-import numpy as np
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from adapters.errors import AdapterError, shown
@@ -26,15 +22,12 @@ from adapters.jsonfile import parse_object
 WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_HEADER_BYTES = 8 << 20
 
+TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
 Key = tuple[int, str]
 """Layer, target module."""
 
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter.pth", "adapter.bin")
-_DTYPES: Mapping[str, np.dtype[Any]] = {
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
 _FACTOR = re.compile(
     r"base_model\.model\.model\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\."
     r"(?:self_attn\.(?P<attention>[qkvo]_proj)|mlp\.(?P<mlp>(?:gate|up|down)_proj))"
@@ -52,12 +45,15 @@ _TRACES = (
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One entry of the header. `start` is its first byte, counted from the start of the file."""
+    """One entry of the header."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     start: int
+    """Its first byte, counted from the start of the file."""
+    size: int
+    """Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +86,13 @@ class TensorFile:
             reason = f"cannot be read ({problem.strerror})"
             raise AdapterError(path, reason, "Check who may read it.") from problem
 
-    def read(self, tensor: Tensor) -> NDArray[np.float32]:
-        """The numbers of one tensor as float32; `AdapterError` where they are no floats."""
-        dtype = _DTYPES.get(tensor.dtype)
-        if dtype is None:
-            reason = f"{tensor.name} is of type {tensor.dtype}"
-            raise AdapterError(self.path, reason, "Save the adapter as float32, float16 or bfloat16.")
-        size = math.prod(tensor.shape) * dtype.itemsize
+    def read(self, tensor: Tensor) -> bytes:
+        """The bytes of one tensor, little-endian, row by row; `AdapterError` where the file was cut."""
         self.file.seek(tensor.start)
-        data = self.file.read(size)
-        if len(data) != size:
+        data = self.file.read(tensor.size)
+        if len(data) != tensor.size:
             raise AdapterError(self.path, "changed while it was read", "Load the adapter again.")
-        return np.frombuffer(data, dtype=dtype).astype(np.float32).reshape(tensor.shape)
+        return data
 
 
 def weights_path(folder: Path) -> Path:
@@ -114,6 +105,12 @@ def weights_path(folder: Path) -> Path:
         reason = "is a pickle, which can run code when it is read, so the server never reads it"
         raise AdapterError(pickle, reason, f"Convert it: oneseek adapters import {pickle}")
     raise AdapterError(path, "does not exist", "Save the adapter with PEFT's save_pretrained.")
+
+
+def module_name(layer: int, module: str) -> str:
+    """The name that transformers gives to a target module, such as `model.layers.0.self_attn.q_proj`."""
+    part = "self_attn" if module in TARGET_MODULES[:4] else "mlp"
+    return f"model.layers.{layer}.{part}.{module}"
 
 
 def halves(file: TensorFile) -> dict[Key, tuple[Tensor, Tensor]]:
@@ -161,7 +158,9 @@ def _header(path: Path, file: BinaryIO, size: int) -> tuple[Tensor, ...]:
         reason = f"is damaged ({shown(str(problem))})"
         raise AdapterError(path, reason, "Save or download it again.") from problem
     header.pop("__metadata__", None)
-    return tuple(
-        Tensor(name, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
-        for name, entry in header.items()
-    )
+    return tuple(_entry(name, 8 + length, fields) for name, fields in header.items())
+
+
+def _entry(name: str, data: int, fields: Mapping[str, Any]) -> Tensor:
+    start, end = fields["data_offsets"]
+    return Tensor(name, fields["dtype"], tuple(fields["shape"]), data + start, end - start)

@@ -28,6 +28,8 @@ DTYPES = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
+INITIALIZER_RANGE = 0.02
+"""Standard deviation of an untrained Mistral's weights."""
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
     "{{ message['content'] }}{{ eos_token }}{% else %}[INST]{{ message['content'] }}[/INST]{% endif %}"
@@ -146,10 +148,10 @@ def write_tokenizer(out: Path, vocabulary: int) -> None:
 def _weights(
     shape: Shape, rng: np.random.Generator, dtype: np.dtype[np.generic], tied: bool
 ) -> Iterator[tuple[str, Array]]:
-    """Every tensor in order. Scaled so that activations keep their size and logits spread by about 1."""
+    """Every tensor in order, as an untrained model has them; logits spread by about 0.02 √hidden."""
 
     def matrix(outs: int, ins: int) -> Array:
-        return _normal(rng, (outs, ins), ins**-0.5).astype(dtype)
+        return _normal(rng, (outs, ins), INITIALIZER_RANGE).astype(dtype)
 
     hidden = shape.hidden_size
     yield "model.embed_tokens.weight", matrix(shape.vocab_size, hidden)

@@ -9,7 +9,7 @@ import io
 import sys
 from collections.abc import Sequence
 
-from server.names_guard import ForeignNameError, check_names
+from server.names_guard import NAMES, ForeignNameError, check_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,14 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _exit_code(error: Exception) -> int | None:
     """The code of an error that needs no traceback, since its message says what is wrong; else None."""
-    from adapters.errors import AdapterRejectedError, FileRefusedError
     from routing.route import UnknownNameError
     from routing.selection import SelectionError
-    from server.engines.base import EngineError
 
     if isinstance(error, UnknownNameError | SelectionError):
         return 2
-    return 1 if isinstance(error, FileRefusedError | AdapterRejectedError | EngineError | OSError) else None
+    ours = type(error).__module__.partition(".")[0] in NAMES
+    return 1 if ours or isinstance(error, OSError) else None
 
 
 def _complain(error: Exception, code: int) -> int:

@@ -162,6 +162,10 @@ class Resolved:
             value = getattr(value, name)
         return value
 
+    def located(self, error: SettingsError) -> SettingsError:
+        """`error` by the name that people know, with the origin of the value that it is about."""
+        return _located(error, self.origins)
+
 
 def resolve(
     flags: Mapping[str, Raw] | None = None,
@@ -185,7 +189,14 @@ def resolve(
     try:
         return Resolved(_build(values), MappingProxyType(origins))
     except SettingsError as error:
-        raise SettingsError(error.name, error.problem, origins.get(error.name)) from None
+        raise _located(error, origins) from None
+
+
+def _located(error: SettingsError, origins: Mapping[str, str]) -> SettingsError:
+    option = next((option for option in OPTIONS if error.name in (option.path, option.name)), None)
+    if option is None or error.origin is not None:
+        return error
+    return SettingsError(option.name, error.problem, origins[option.path])
 
 
 def _build(values: Mapping[str, object]) -> Settings:

@@ -11,7 +11,7 @@ from cyclopts import Group, Parameter
 
 from server.options import Option
 from server.settings import OPTIONS, Resolved, resolve
-from server.values import Raw
+from server.values import Raw, SettingsError
 
 P = ParamSpec("P")
 Json = Annotated[bool, Parameter(negative="", show_default=False, help="Print one JSON object.")]
@@ -47,7 +47,10 @@ def with_settings(verb: Callable[Concatenate[Resolved, P], int], *, show: bool) 
         names = [name for name in given if name in by_identifier]
         flags = {by_identifier[name].path: _raw(given.pop(name)) for name in names}
         resolved = resolve(flags, config=config)
-        return cast("Callable[..., int]", verb)(resolved, *args, **given)
+        try:
+            return cast("Callable[..., int]", verb)(resolved, *args, **given)
+        except SettingsError as error:
+            raise resolved.located(error) from None
 
     parameters = [*own, _CONFIG, *(_parameter(option, show=show) for option in OPTIONS)]
     vars(command)["__signature__"] = inspect.Signature(parameters)

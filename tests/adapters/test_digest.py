@@ -170,6 +170,22 @@ def test_the_cache_spares_reading(make_base: Callable[..., Path], tmp_path: Path
     assert base_digest(base, cache) != first, "the cache was not used"
 
 
+def test_a_file_that_changes_while_it_is_read_has_no_digest(
+    make_base: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, real = make_base(tmp_path / "base"), hashlib.file_digest
+
+    def slow(file: Any, name: str) -> Any:
+        found = real(file, name)
+        with (base / "model.safetensors").open("ab") as other:
+            other.write(b"more")
+        return found
+
+    monkeypatch.setattr(hashlib, "file_digest", slow)
+    with pytest.raises(BaseModelError, match="changed while it was read"):
+        base_digest(base, tmp_path / "cache")
+
+
 def test_the_cache_tells_files_apart(make_base: Callable[..., Path], tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     one, other = (make_base(tmp_path / str(seed), seed=seed) for seed in (1, 2))

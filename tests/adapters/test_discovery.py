@@ -1,5 +1,6 @@
 """Places are looked at in the order of existing installations, and nothing outside them is."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -158,6 +159,20 @@ def test_a_bad_adapter_is_reported_and_the_others_serve(
         "lora_adapters/bad/adapter_config.json",
     ]
     assert "'latest' is no version" in str(result.refused[0])
+
+
+def test_an_adapter_of_another_base_is_reported(
+    root: Path, shipped: Path, make_adapter: Make, make_base: Make
+) -> None:
+    folder = make_adapter("root/lora_adapters/zero-v1.1-SV")
+    larger = make_base(root / BASES[3][0])
+    config = larger / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_size": 64}))
+    result = found(root, shipped)
+    assert result.adapters == ()
+    assert "has shape [4, 32]; rank 4 on this base needs [4, 64]" in str(result.refused[0])
+    config.write_text("{}")
+    assert [adapter.path for adapter in found(root, shipped).adapters] == [folder]
 
 
 def test_a_bad_adapter_that_is_named_is_raised(root: Path, shipped: Path, make_adapter: Make) -> None:

@@ -39,6 +39,7 @@ def test_what_is_recorded_goes_before_the_folder(make_adapter: Callable[..., Pat
         "language": "EN",
         "base_digest": BASE,
         "about": {"by": "me"},
+        "rows": 74,
     }
     found = read_manifest(make_adapter("x-v9", manifest=manifest))
     assert (found.full_name, found.language, found.base_digest) == ("Zero@v1.2", "en", BASE)

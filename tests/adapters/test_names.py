@@ -37,6 +37,8 @@ def test_aliases(text: str) -> None:
         "x" * 129,
         "a:b",
         "²",
+        "\u017fv",
+        "\u212a",
     ],
 )
 def test_what_is_no_alias(text: str) -> None:

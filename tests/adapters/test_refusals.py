@@ -66,6 +66,7 @@ CONFIGS: Mapping[str, tuple[dict[str, Any], str]] = {
     "patterned alpha text": ({"alpha_pattern": {"q_proj": "1"}}, "alpha_pattern"),
     "rslora as text": ({"use_rslora": "yes"}, "use_rslora"),
     "runaway pattern": ({"rank_pattern": {"(a|a)*b": 4}}, "rank_pattern = '(a|a)*b'"),
+    "doubtful pattern": ({"rank_pattern": {"(q|q_proj)": 4}}, "rank_pattern = '(q|q_proj)'"),
     "runaway target": ({"target_modules": "(.*)*q_proj"}, "target_modules"),
     "runaway exclusion": ({"exclude_modules": "(x+x+)+y"}, "exclude_modules"),
 }

@@ -1,5 +1,6 @@
 """The registry answers as a simple model of it does, whatever was done to it, and never half-way."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -122,6 +123,12 @@ def test_a_configured_language_needs_no_adapter_that_says_so() -> None:
     known = registry(EN, SV, no="zero-sv")
     assert known.languages() == {"en": "zero", "no": "Zero-SV", "sv": "Zero-SV"}
     assert known.resolve("no") is SV
+
+
+def test_a_configured_language_goes_before_what_adapters_say() -> None:
+    known = registry(EN, SV, sv="zero")
+    assert known.resolve("sv") is EN
+    assert known.languages()["sv"] == "zero"
 
 
 def test_short_names() -> None:
@@ -258,9 +265,14 @@ def test_readers_never_see_half_a_change() -> None:
 
 def test_writers_lose_nothing() -> None:
     known = registry()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+
+    start = threading.Barrier(4)
 
     def write(alias: str) -> None:
-        for number in range(50):
+        start.wait()
+        for number in range(100):
             known.add(adapter(f"{alias}@v{number}"))
 
     writers = [threading.Thread(target=write, args=(f"a{index}",)) for index in range(4)]
@@ -268,7 +280,8 @@ def test_writers_lose_nothing() -> None:
         writer.start()
     for writer in writers:
         writer.join()
-    assert len(known.adapters()) == 200
+    sys.setswitchinterval(interval)
+    assert len(known.adapters()) == 400
 
 
 ALIASES = st.sampled_from(["one", "One", "two", "three"])

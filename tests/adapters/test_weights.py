@@ -9,14 +9,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.tuners_utils import check_target_module_exists
+from peft.utils.other import get_pattern_key, match_target_against_key
 from safetensors.numpy import load_file, save_file
 from transformers import MistralConfig, MistralForCausalLM
 
 from adapters import lora_config
 from adapters.digest import adapter_digest
 from adapters.errors import AdapterError, BaseModelError
+from adapters.patterns import Pattern
 from adapters.weights import TARGET_MODULES, AdapterWeights, ModelShape, module_name, read_adapter
 
 QV: dict[str, Any] = {"target_modules": ["q_proj", "v_proj"]}
@@ -152,6 +156,42 @@ def test_targets_follow_peft(kind: str, make_adapter: Callable[..., Path]) -> No
             matched = check_target_module_exists(theirs, name)
             excluded = type(matched).__name__ == "_ExcludedModule"
             assert bool(ours.targets_of(name, layer)) == (bool(matched) and not excluded), name
+
+
+PIECES = st.sampled_from(
+    [
+        "q_proj",
+        "v_proj",
+        "self_attn",
+        "layers",
+        "mlp",
+        ".",
+        r"\.",
+        ".*",
+        r"\d+",
+        "[0-9]",
+        "1",
+        "(q|v)",
+        "_proj",
+        "^",
+        "$",
+    ]
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(PIECES, min_size=1, max_size=6).map("".join))
+def test_patterns_match_as_in_peft(text: str) -> None:
+    try:
+        pattern = Pattern.read(text, Path("config"), "rank_pattern")
+    except AdapterError:
+        assume(False)
+        return
+    for module in TARGET_MODULES:
+        for layer in (0, 1, 11):
+            name = module_name(layer, module)
+            assert pattern.matches_end(name) == (get_pattern_key([text], name) == text)
+            assert pattern.matches_whole(name) == bool(match_target_against_key(text, name))
 
 
 def test_the_shape_is_read_with_its_defaults(tmp_path: Path) -> None:

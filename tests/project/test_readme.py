@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ast
+import difflib
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from server.settings import OPTIONS, PREFIX, resolve
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LONGEST = 90
+"""Characters of half a line."""
 OPEN = ("server", "adapters", "routing", "bench", "deploy")
-"""Folders whose files are named; elsewhere a folder that the README does not open stays closed."""
+"""Where a new folder of code is opened; any other stays closed unless the README opens it."""
 LINE = re.compile(r"( *)(\S+?)(/?)  +(\S.*)")
 
 
@@ -52,7 +55,7 @@ def told() -> Folder:
 
 
 def held() -> dict[str, set[str]]:
-    """Folder (empty: the root) → what git tracks in it; a name that ends in / is a folder."""
+    """Folder (empty: the root) → what is or will be tracked in it; a name that ends in / is a folder."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -68,9 +71,13 @@ def held() -> dict[str, set[str]]:
         parts = path.parts
         for depth in range(len(parts) - 1):
             found.setdefault("/".join(parts[:depth]), set()).add(parts[depth] + "/")
-        if path.name != "__init__.py" and not (len(parts) == 1 and path.name.startswith(".")):
+        if path.name != "__init__.py" and not path.name.startswith("."):
             found.setdefault("/".join(parts[:-1]), set()).add(path.name)
     return {folder: {name for name in names if name != ".ci/"} for folder, names in found.items()}
+
+
+def is_code(names: Iterable[str]) -> bool:
+    return any(name.endswith((".py", ".ps1", ".yaml")) for name in names)
 
 
 def first_sentence(path: Path) -> str:
@@ -79,7 +86,8 @@ def first_sentence(path: Path) -> str:
     if init.suffix != ".py" or not init.is_file():
         return "…"
     text = ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))) or "…"
-    return re.split(r"(?<=\w)[.;:](?:\s|$)", text.splitlines()[0])[0].rstrip(".")
+    sentence = text.split("\n\n")[0].replace("\n", " ").split(". ")[0].rstrip(".")
+    return sentence if len(sentence) <= LONGEST else re.split(r"[;:,] ", sentence)[0]
 
 
 def expected(folder: Folder, path: str, real: dict[str, set[str]], depth: int = 0) -> Iterator[str]:
@@ -92,15 +100,23 @@ def expected(folder: Folder, path: str, real: dict[str, set[str]], depth: int = 
         about = child.about if isinstance(child, Folder) else child
         about = about or first_sentence(ROOT / inner)
         yield f"{'  ' * depth}{name:<{max(24 - 2 * depth, len(name))}}  {about}"
-        if child is None and inner.split("/")[0] in OPEN:
+        if child is None and inner.split("/")[0] in OPEN and is_code(real.get(inner, ())):
             child = Folder(children={"": ""})
         if isinstance(child, Folder) and child.children:
             yield from expected(child, inner, real, depth + 1)
 
 
+def should_be(readme: str) -> None:
+    """Fail with a patch for `git apply` unless README.md is `readme`."""
+    is_now, wanted = README.splitlines(keepends=True), readme.splitlines(keepends=True)
+    patch = "".join(difflib.unified_diff(is_now, wanted, "a/README.md", "b/README.md"))
+    if patch:
+        pytest.fail(f"apply this and word it well:\n\n{patch}", pytrace=False)
+
+
 def test_the_tree_names_every_file_and_nothing_else() -> None:
     block = "\n".join(expected(told(), "", held())) + "\n"
-    assert blocks("tree")[0] == block, f"the tree in README.md should be:\n\n{block}"
+    should_be(README.replace(blocks("tree")[0], block))
 
 
 def settings_table() -> str:
@@ -114,8 +130,9 @@ def settings_table() -> str:
 
 
 def test_the_table_of_settings_is_the_schema() -> None:
-    table = settings_table()
-    assert table in README, f"the table of settings in README.md should be:\n\n{table}"
+    found = re.search(r"\| setting \| variable .*?(?=\n\n)", README, re.DOTALL)
+    assert found
+    should_be(README.replace(found[0], settings_table()))
 
 
 def test_the_sample_settings_file_is_valid(tmp_path: Path) -> None:
@@ -144,7 +161,7 @@ def test_every_verb_that_is_shown_exists(command: str, capsys: pytest.CaptureFix
     assert f"Usage: oneseek {verb[0]}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z]+)\b(?! up)", README))))
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"(?:`|\$ )make ([a-z]+)", README))))
 def test_every_make_target_that_is_named_exists(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 

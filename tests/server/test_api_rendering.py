@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from adapters.registry import UnknownAdapterError
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
+from adapters.registry import UnknownAdapterError
 from routing.route import UnknownNameError
 from routing.selection import SelectionError
 from server.api.answers import Answer, total

@@ -95,7 +95,7 @@ def test_an_adapter_is_served_under_the_name_that_the_settings_give(installation
         (["Could you help me?", "--header", "sv"], "sv", "header"),
         (["Could you help me?", "--header", "base"], None, "header"),
         (["Could you help me?", "--model", "oneseek-7b-zero-sv@v1.1"], "oneseek-7b-zero-sv@v1.1", "model"),
-        (["42", "--accept-language", "sv-SE,en;q=0.5"], "oneseek-7b-zero-sv", "undecided"),
+        (["42", "--accept-language", "sv-SE,en;q=0.5"], "oneseek-7b-zero-sv", "accept-language"),
         (["Können Sie mir bitte bei dieser Sache helfen?"], None, "no-adapter"),
         (
             ["ok", "--history", "Kan du hjälpa mig med det här?", "--history", "Vad betyder det här ordet?"],
@@ -148,6 +148,16 @@ def test_routing_that_leads_nowhere_is_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=problem):
         _ = open_catalogue(settings(installation, routing=options)).router
+
+
+def test_a_refusal_that_comes_late_still_names_its_origin(
+    installation: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    monkeypatch.setenv("ONESEEK_ROUTING_DEFAULT", "nobody")
+    assert main(["route", "Hej"]) == 2
+    assert capsys.readouterr().err == (
+        "oneseek: routing.default: 'nobody' is no adapter that is served here (ONESEEK_ROUTING_DEFAULT)\n"
+    )
 
 
 def test_a_contested_language_is_pointed_out(installation: Path) -> None:

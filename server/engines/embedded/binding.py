@@ -51,8 +51,9 @@ class Bound:
             self._attach(pack)
         elif wanted == self._voices:
             return
+        count, length = self.ids.shape
         for group, mask in pack.masks(wanted).items():
-            self._masks[group][...] = mask
+            self._masks[group].reshape(count, length, -1)[...] = mask
         self._voices = wanted
 
     def run(self, indices: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
@@ -67,7 +68,7 @@ class Bound:
         for name, array in pack.arrays.items():
             self._input(name, array)
         for group, width in pack.widths.items():
-            self._masks[group] = np.zeros((len(self.ids), 1, width), dtype=np.float32)
+            self._masks[group] = np.zeros((self.ids.size, width), dtype=np.float32)
             self._input(f"lora_mask.{group}", self._masks[group])
 
     def _input(self, name: str, array: NDArray[np.generic]) -> None:

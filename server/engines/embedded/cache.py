@@ -19,6 +19,7 @@ from typing import cast
 from server.engines.embedded.builder import DATA_FILE, GRAPH_FILE, Progress, build
 from server.engines.embedded.config import ModelConfig, read_config
 from server.engines.embedded.graph import Dtype, Variant, plan_graph
+from server.engines.embedded.integer import exact_products
 from server.engines.embedded.quantize import BITS, Quantize
 
 BUILDER_VERSION = 1
@@ -75,15 +76,21 @@ def prepare(
         raise ValueError(f"quantize {quantize!r} is unknown; one of: none, {', '.join(BITS)}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]*", base_digest):
         raise ValueError(f"base_digest {base_digest!r} cannot name a folder")
+    method = quantize if quantize == "none" else _method(quantize, variant)
     config = read_config(model_dir)
     parent = graphs_dir / base_digest.replace(":", "-")
-    target = parent / f"{variant}-{dtype}-{quantize}-{BUILDER_VERSION}"
-    wanted = _Manifest(base_digest, variant, dtype, quantize, BUILDER_VERSION, 0, 0)
+    target = parent / f"{variant}-{dtype}-{method}-{BUILDER_VERSION}"
+    wanted = _Manifest(base_digest, variant, dtype, method, BUILDER_VERSION, 0, 0)
     if not _whole(target, wanted):
         parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(parent)
         _build(model_dir, target, wanted, progress, config)
-    return BuiltGraph(target, config, variant, dtype, quantize)
+    return BuiltGraph(target, config, variant, dtype, method)
+
+
+def _method(quantize: Quantize, variant: Variant) -> Quantize:
+    """What `quantize` means on this machine."""
+    return "w8a8" if quantize == "int8" and variant == "gqa" and exact_products() else quantize
 
 
 def _build(

@@ -95,8 +95,8 @@ def parse_config(raw: Mapping[str, object]) -> ModelConfig:
         raise UnsupportedModelError(f"hidden_size {hidden} is no multiple of num_attention_heads {heads}")
     else:
         head_dim = hidden // heads
-    if head_dim % 2:
-        raise UnsupportedModelError(f"head_dim {head_dim} is odd; rotary positions need pairs")
+    if head_dim % 16:
+        raise UnsupportedModelError(f"head_dim {head_dim} is no multiple of 16")
     context = _count(raw, "max_position_embeddings")
     try:
         rope = read_rope(raw, head_dim, context)

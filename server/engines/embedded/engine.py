@@ -9,8 +9,9 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 
+from adapters.errors import FileRefusedError
 from adapters.manifest import Adapter
-from adapters.weights import AdapterError, AdapterWeights, ModelShape, read_adapter
+from adapters.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.base import (
     AdapterRefusedError,
     EngineBusyError,
@@ -111,9 +112,13 @@ class EmbeddedEngine:
                     "holds; unload one first"
                 )
             try:
-                weights = await asyncio.to_thread(read_adapter, adapter.path, self._shape)
+                weights = await asyncio.to_thread(
+                    read_adapter, adapter.path, self._shape, digest=adapter.digest
+                )
                 await self._insert(adapter.digest, weights)
-            except (AdapterError, ValueError) as error:
+            except FileRefusedError as error:
+                raise AdapterRefusedError(f"{adapter.full_name}: {error.public}") from error
+            except ValueError as error:
                 raise AdapterRefusedError(f"{adapter.full_name}: {error}") from error
             try:
                 await self._probe(adapter.digest)

@@ -5,7 +5,7 @@ Two variants share everything but norms, activation and attention:
 - `gqa`, for the CPU: ONNX Runtime's fused operators, past and present one memory;
 - `prim`, for device providers: ai.onnx operators only, static shapes, matrix products of rank 4 at most.
 
-Quantised, both use `MatMulNBits`.
+Quantised, both use `MatMulNBits`, or `gqa` integer products (`integer`).
 
 Inputs, with B rows, S positions a row, T positions of KV memory, M positions that want logits:
 
@@ -18,8 +18,9 @@ Inputs, with B rows, S positions a row, T positions of KV memory, M positions th
                                                KV head) x S, position fastest
     scatter             int64  [B, KV, S, 3]   prim: (row, KV head, position) that each new key goes to
     past_k.L, past_v.L  float  [B, KV, T, D]   for each layer L; outputs present_k.L, present_v.L alike
-    lora_mask.G         float  [B, 1, R_G]     for each group G of adapted modules: what each row takes
-                                               of each rank column; zero means no adapter
+    lora_mask.G         float  [B, 1, R_G]     prim: for each group G of adapted modules, what each row
+                                               takes of each rank column; zero means no adapter
+                        float  [B x S, R_G]    gqa: the same for each position
     lora_a.G.L          float  [in, R_G]       all adapters side by side
     lora_b.G.L          float  [R_G, out]
 
@@ -29,12 +30,13 @@ and output logits float32 [M, vocabulary]. R_G may be 0, which is exact and cost
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from server.engines.embedded.attention import Attention, FusedAttention, PlainAttention
 from server.engines.embedded.config import ModelConfig
+from server.engines.embedded.integer import IntegerProducts
 from server.engines.embedded.plan import MICROSOFT, ONNX_TYPES, Attribute, GraphPlan, TensorSpec
 from server.engines.embedded.quantize import (
     BITS,
@@ -51,32 +53,32 @@ NUMPY: dict[Dtype, str] = {"fp32": "float32", "fp16": "float16"}
 GROUPS: dict[str, tuple[str, ...]] = {
     "qkv": ("q_proj", "k_proj", "v_proj"),
     "o": ("o_proj",),
-    "gate_up": ("gate_proj", "up_proj"),
+    "gate": ("gate_proj",),
+    "up": ("up_proj",),
     "down": ("down_proj",),
 }
-"""Modules that read the same input and are computed by one product."""
+"""Modules that are computed by one product. Gate and up are two: splitting them costs more than it saves."""
 
 
 def plan_graph(config: ModelConfig, variant: Variant, dtype: Dtype, quantize: Quantize) -> GraphPlan:
     """Plan the whole graph. Raises `ValueError` for a combination that is not built."""
     if variant == "gqa" and dtype != "fp32":
         raise ValueError(f"dtype {dtype} is for the prim variant; gqa is built in fp32")
+    if variant == "prim" and quantize == "w8a8":
+        raise ValueError("quantize w8a8 is for the gqa variant; prim is built with none, int8 or int4")
     return _Decoder(config, variant, dtype, quantize).plan()
 
 
-@dataclass(slots=True)
 class _Decoder:
     """Writes one decoder into one plan."""
 
-    config: ModelConfig
-    variant: Variant
-    dtype: Dtype
-    quantize: Quantize
-    graph: GraphPlan
-
     def __init__(self, config: ModelConfig, variant: Variant, dtype: Dtype, quantize: Quantize) -> None:
-        self.config, self.variant, self.dtype, self.quantize = config, variant, dtype, quantize
+        self.config = config
+        self.variant: Variant = variant
+        self.dtype: Dtype = dtype
+        self.quantize: Quantize = quantize
         self.graph = GraphPlan()
+        self.integer = IntegerProducts(self.graph)
 
     @property
     def float(self) -> str:
@@ -89,26 +91,32 @@ class _Decoder:
         ids = graph.input("input_ids", "int64", ["B", "S"])
         graph.input("indices", "int64", ["M"])
         for group in GROUPS:
-            graph.input(f"lora_mask.{group}", self.float, ["B", 1, f"R_{group}"])
-        rotary = self._attention_inputs()
+            rows = ["B", 1] if self.variant == "prim" else ["N"]
+            graph.input(f"lora_mask.{group}", self.float, [*rows, f"R_{group}"])
+        attention: Attention = (
+            FusedAttention(graph, config)
+            if self.variant == "gqa"
+            else PlainAttention(graph, config, self.float)
+        )
         embedding = graph.copied("model.embed_tokens.weight", self.float, (config.vocabulary, config.hidden))
-        residual, update = graph.op("Gather", [embedding, ids], axis=0), ""
+        flat = ids if self.variant == "prim" else graph.reshape(ids, -1)
+        residual, update = graph.op("Gather", [embedding, flat], axis=0), ""
         for layer in range(config.layers):
             normed, residual = self._norm(f"model.layers.{layer}.input_layernorm.weight", residual, update)
             qkv = self._linear("qkv", layer, normed)
-            attended = self._attention(layer, qkv, rotary)
-            update = self._linear("o", layer, attended)
+            update = self._linear("o", layer, attention.attend(layer, qkv))
             normed, residual = self._norm(
                 f"model.layers.{layer}.post_attention_layernorm.weight", residual, update
             )
-            gate, up = graph.split(self._linear("gate_up", layer, normed), [config.intermediate] * 2)
+            gate, up = self._linear("gate", layer, normed), self._linear("up", layer, normed)
             update = self._linear("down", layer, graph.op("Mul", [self._silu(gate), up]))
         self._head(self._chosen(residual), self._chosen(update))
         return graph
 
     def _chosen(self, tensor: str) -> str:
         """Only the positions that want logits: [M, hidden]."""
-        flat = self.graph.reshape(tensor, -1, self.config.hidden)
+        prim = self.variant == "prim"
+        flat = self.graph.reshape(tensor, -1, self.config.hidden) if prim else tensor
         return self.graph.op("Gather", [flat, "indices"], axis=0)
 
     def _head(self, residual: str, update: str) -> None:
@@ -136,13 +144,17 @@ class _Decoder:
         a = graph.input(f"lora_a.{group}.{layer}", self.float, [features, f"R_{group}"])
         b = graph.input(f"lora_b.{group}.{layer}", self.float, [f"R_{group}", sum(outs)])
         bottleneck = graph.op("Mul", [graph.op("MatMul", [x, a]), f"lora_mask.{group}"])
+        if self.variant == "gqa":
+            return graph.op("Gemm", [bottleneck, b, y])
         return graph.op("Add", [y, graph.op("MatMul", [bottleneck, b])])
 
     def _product(self, name: str, x: str, sources: Sequence[str], outs: Sequence[int], features: int) -> str:
         graph = self.graph
         if self.quantize == "none":
             return graph.op("MatMul", [x, graph.transposed(name, sources, outs, features, self.float)])
-        bits, out = BITS[self.quantize], sum(outs)
+        if self.quantize == "w8a8" and name != "head":
+            return self.integer.product(name, x, sources, outs, features)
+        bits, out = BITS["int8" if self.quantize == "w8a8" else self.quantize], sum(outs)
         specs = [
             TensorSpec(f"{name}.packed", np.dtype(np.uint8), packed_shape(out, features, bits)),
             TensorSpec(f"{name}.scales", np.dtype(self.float), (out, block_count(features))),
@@ -191,68 +203,3 @@ class _Decoder:
         if self.variant == "gqa":
             return self.graph.op("QuickGelu", [x], domain=MICROSOFT, alpha=1.0)
         return self.graph.op("Mul", [x, self.graph.op("Sigmoid", [x])])
-
-    def _attention_inputs(self) -> tuple[str, str]:
-        """Declare what attention takes besides queries, keys and values; the two rotary tables or factors."""
-        graph, config = self.graph, self.config
-        cos, sin = config.rope.tables(config.head_dim, config.context)
-        if self.variant == "gqa":
-            graph.input("seqlens_k", "int32", ["B"])
-            graph.input("total_length", "int32", [])
-            return graph.table("rotary_cos", cos), graph.table("rotary_sin", sin)
-        positions = graph.input("positions", "int64", ["B", "S"])
-        graph.input("mask", self.float, ["B", 1, "GS", "T"])
-        graph.input("scatter", "int64", ["B", config.kv_heads, "S", 3])
-        axis = graph.integers(2)
-        whole_cos = graph.table("rotary_cos", np.concatenate([cos, cos], axis=1).astype(self.float))
-        whole_sin = graph.table("rotary_sin", np.concatenate([-sin, sin], axis=1).astype(self.float))
-        chosen = [graph.op("Gather", [table, positions], axis=0) for table in (whole_cos, whole_sin)]
-        return graph.op("Unsqueeze", [chosen[0], axis]), graph.op("Unsqueeze", [chosen[1], axis])
-
-    def _attention(self, layer: int, qkv: str, rotary: tuple[str, str]) -> str:
-        """Store the new keys and values, attend; [B, S, query width]."""
-        graph, config = self.graph, self.config
-        shape = ["B", config.kv_heads, "T", config.head_dim]
-        for part in "kv":
-            graph.input(f"past_{part}.{layer}", self.float, shape)
-            graph.output(f"present_{part}.{layer}", self.float, shape)
-        return (
-            self._fused_attention(layer, qkv, rotary)
-            if self.variant == "gqa"
-            else self._plain(layer, qkv, rotary)
-        )
-
-    def _fused_attention(self, layer: int, qkv: str, rotary: tuple[str, str]) -> str:
-        config = self.config
-        inputs = [qkv, "", "", f"past_k.{layer}", f"past_v.{layer}", "seqlens_k", "total_length", *rotary]
-        outputs = [f"attended.{layer}", f"present_k.{layer}", f"present_v.{layer}"]
-        attributes: dict[str, Attribute] = {"num_heads": config.heads, "kv_num_heads": config.kv_heads}
-        attributes |= {"scale": config.head_dim**-0.5, "do_rotary": 1, "rotary_interleaved": 0}
-        if config.sliding_window is not None:
-            attributes["local_window_size"] = config.sliding_window
-        return self.graph.op("GroupQueryAttention", inputs, outputs, domain=MICROSOFT, **attributes)
-
-    def _plain(self, layer: int, qkv: str, rotary: tuple[str, str]) -> str:
-        graph, config = self.graph, self.config
-        kv_heads, dim = config.kv_heads, config.head_dim
-        q, k, v = graph.split(qkv, [config.query_width, config.kv_width, config.kv_width])
-        q = self._rotate(graph.reshape(q, 0, 0, config.heads, dim), rotary)
-        k = self._rotate(graph.reshape(k, 0, 0, kv_heads, dim), rotary)
-        v = graph.reshape(v, 0, 0, kv_heads, dim)
-        for part, new in (("k", k), ("v", v)):
-            rows = graph.op("Transpose", [new], perm=[0, 2, 1, 3])
-            graph.op("ScatterND", [f"past_{part}.{layer}", "scatter", rows], [f"present_{part}.{layer}"])
-        q = graph.op("Mul", [q, graph.constant(np.array(dim**-0.5, dtype=self.float))])
-        q = graph.reshape(graph.op("Transpose", [q], perm=[0, 2, 1, 3]), 0, kv_heads, -1, dim)
-        keys = graph.op("Transpose", [f"present_k.{layer}"], perm=[0, 1, 3, 2])
-        scores = graph.op("Add", [graph.op("MatMul", [q, keys]), "mask"])
-        mixed = graph.op("MatMul", [graph.op("Softmax", [scores], axis=-1), f"present_v.{layer}"])
-        heads = graph.op("Transpose", [graph.reshape(mixed, 0, config.heads, -1, dim)], perm=[0, 2, 1, 3])
-        return graph.reshape(heads, 0, 0, config.query_width)
-
-    def _rotate(self, x: str, rotary: tuple[str, str]) -> str:
-        """Rotate [B, S, heads, D] by the factors [B, S, 1, D]."""
-        graph, half = self.graph, self.config.head_dim // 2
-        first, second = graph.split(x, [half, half])
-        turned = graph.op("Concat", [second, first], axis=-1)
-        return graph.op("Add", [graph.op("Mul", [x, rotary[0]]), graph.op("Mul", [turned, rotary[1]])])

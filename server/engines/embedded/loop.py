@@ -83,7 +83,7 @@ class StepLoop:
         self._thread.start()
 
     def add(self, sequence: Running, state: SamplerState) -> None:
-        """Hand over a request that `Scheduler.admissible` accepts."""
+        """Hand over a request that fits the scheduler's limits."""
 
         def admit() -> None:
             self._states[sequence.request.request_id] = state
@@ -217,6 +217,8 @@ class StepLoop:
         tokens = sequence.tokens[start : start + length]
         top = sequence.request.sampling.prompt_logprobs
         scored = range(0)
+        if start == 0:  # a prompt preempted half-way begins again
+            self._prompt_scores.pop(sequence.request.request_id, None)
         if top is not None and sequence.generated == 0:
             scored = range(min(length, max(0, sequence.prompt_length - 1 - start)))
         outputs = list(scored)
@@ -253,7 +255,7 @@ class StepLoop:
         for row in broken:
             request_id = sequences[row].request.request_id
             logger.error("request %s: the model returned logits that are not finite", request_id)
-            self._scheduler.cancel(request_id)
+            self._scheduler.cancel(request_id, reuse=False)
             self._forget(request_id)
             batch.append((request_id, EngineError("the model returned values that are not finite numbers")))
         kept = [row for row in range(len(sequences)) if row not in broken]

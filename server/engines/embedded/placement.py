@@ -19,7 +19,7 @@ EXTENDED = 16
 IDLE_STEP = 64
 """Tokens of keys and values that are copied in the time that one idle row costs a step; a low estimate."""
 EARNED_PER_HIT = 16
-"""Tokens that may be copied to keep prefixes for each prompt token that a kept prefix saved."""
+"""Tokens that may be copied to keep prefixes in place of others for each prompt token that one saved."""
 EARNED_PER_COMPUTED = 1 / 8
 """The same for each token computed: lets a few prefixes be kept where none has been of use yet."""
 
@@ -102,21 +102,23 @@ class Placement:
     def _keep(self, row: Row, *spared: Row | None, reserve: int, owed: bool = False) -> None:
         """Copy what `row` holds to a higher row, if no more recent prefix is lost by it.
 
-        Leaves `reserve` pages free. Runs up a debt where `owed`; otherwise within the credit.
+        Leaves `reserve` pages free. Costs credit where another prefix makes room, a debt where `owed`.
         """
         rows, length = self._rows, row.length
-        if self._credit < length and not owed:
-            return
         higher = [r for r in rows.usable() if r.index > row.index and r not in spared]
         refuge = next((r for r in reversed(higher) if not r.data), None)
         if refuge is None and higher:
             refuge = min(higher, key=_last_use)
         if refuge is None or refuge.used > row.used:
             return
-        while rows.free - reserve < pages_of(length) - refuge.pages:
+        more = pages_of(length) - refuge.pages + reserve
+        if refuge.data or rows.free < more:
+            if self._credit < length and not owed:
+                return
+            self._credit -= length
+        while rows.free < more:
             if not rows.evict(row, refuge, *spared, before=row.used):
                 return
-        self._credit -= length
         rows.copy(row, refuge, length)
 
     def compact(self) -> None:

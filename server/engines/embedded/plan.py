@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from server.engines.embedded.checkpoint import Checkpoint
-from server.engines.embedded.quantize import quantize_rows
+from server.engines.embedded.quantize import quantize_channels, quantize_rows, zero_point
 
 Array = NDArray[np.generic]
 Attribute = int | float | list[int]
@@ -26,6 +26,7 @@ ONNX_TYPES: dict[str, int] = {
     "int64": TensorProto.INT64,
     "int32": TensorProto.INT32,
     "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
 }
 
 
@@ -175,9 +176,28 @@ class GraphPlan:
                     targets[0][span], targets[1][span] = packed, scales
                 offset += out
             if len(targets) == 3:
-                targets[2][...] = 0x80 if bits == 8 else 0x88
+                targets[2][...] = zero_point(bits)
 
         self.weights.append(Weight(tuple(specs), _matrices(sources, outs, features), fill))
+
+    def channels(
+        self, name: str, sources: Sequence[str], outs: Sequence[int], features: int
+    ) -> tuple[str, str]:
+        """Checkpoint matrices side by side as int8 [in, sum of outs], and their scales [sum of outs]."""
+
+        def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
+            offset = 0
+            for source, out in zip(sources, outs, strict=True):
+                for start, rows in checkpoint.blocks(source):
+                    codes, scales = quantize_channels(rows)
+                    span = slice(offset + start, offset + start + len(rows))
+                    targets[0][:, span], targets[1][span] = codes.T, scales
+                offset += out
+
+        codes = TensorSpec(f"{name}.codes", np.dtype(np.int8), (features, sum(outs)))
+        scales = TensorSpec(f"{name}.scales", np.dtype(np.float32), (sum(outs),))
+        self.weights.append(Weight((codes, scales), _matrices(sources, outs, features), fill))
+        return codes.name, scales.name
 
     def graph(self, external: Sequence[TensorProto]) -> GraphProto:
         """The finished graph, its weights described by `external`."""

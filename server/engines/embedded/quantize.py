@@ -1,4 +1,4 @@
-"""Blockwise weight quantisation in the layout of ONNX Runtime's `MatMulNBits`: symmetric, 8 or 4 bits.
+"""Symmetric weight quantisation: blockwise for ONNX Runtime's `MatMulNBits`, by channel for integer products.
 
 https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.microsoft.MatMulNBits
 """
@@ -10,7 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Quantize = Literal["none", "int8", "int4"]
+Quantize = Literal["none", "int8", "int4", "w8a8"]
+"""How a graph holds its weights. `w8a8` is what int8 becomes where the CPU multiplies 8-bit integers exactly:
+activations are 8 bits too, scaled by token (see `integer`)."""
 BITS: dict[Quantize, int] = {"int8": 8, "int4": 4}
 BLOCK = 32
 """Weights that share a scale, along the input features."""
@@ -43,6 +45,12 @@ def quantize_rows(rows: NDArray[np.float32], bits: int) -> tuple[NDArray[np.uint
     padded = np.pad(rows, ((0, 0), (0, count * BLOCK - features)))
     blocks = padded.reshape(out, count, BLOCK)
     return _eight(blocks) if bits == 8 else _four(blocks)
+
+
+def quantize_channels(rows: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """[out, in] as int8 codes of the same shape and one scale for each output channel [out]."""
+    scales = np.abs(rows).max(axis=1) / np.float32(127.0)
+    return np.rint(rows / _divisor(scales)).astype(np.int8), scales
 
 
 def dequantize_rows(

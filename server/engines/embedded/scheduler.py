@@ -12,18 +12,17 @@ from bisect import insort
 from collections import Counter
 from collections.abc import Mapping
 
+from server.engines.embedded.batch import Batch
 from server.engines.embedded.headroom import Headroom
 from server.engines.embedded.limits import PAGE, Limits
 from server.engines.embedded.placement import LEAST_SHARED, Placement
 from server.engines.embedded.prefix import PrefixKey, common, encode
 from server.engines.embedded.rows import Row, Rows, pages_of
-from server.engines.embedded.step import Chunk, Sequence, State, Step
+from server.engines.embedded.step import Sequence, State, Step
 from server.engines.embedded.waiting import OUTPUT_PRICE, PROMPT_PRICE, Ticket, Waiting
 
 LEAST_AWAITED = 32
 """Tokens that waiting for another's prefix must save."""
-LEAST_CHUNK = 16
-"""Tokens below which no further prompt is begun in a step."""
 DEPTH = 32
 """How deep into a queue to look past sequences that wait for another's prefix."""
 
@@ -93,25 +92,14 @@ class Scheduler:
         """
         now = time.perf_counter()
         squeezed = self._grow()
-        decodes: list[Sequence] = []
-        prefills: list[Sequence] = []
-        for ticket in self._running:
-            sequence = ticket.sequence
-            (decodes if _decodes(sequence) else prefills).append(sequence)
-        budget = self.limits.max_num_batched_tokens - len(decodes)
-        if decodes:
-            budget = min(budget, self.limits.prefill_chunk)
-        chunks: list[Chunk] = []
-        for sequence in prefills:
-            budget = _chunk(sequence, budget, chunks)
-        joined = not squeezed and bool(self._waiting) and self._admit(budget, chunks, decodes, now)
+        batch = Batch(self.limits, [ticket.sequence for ticket in self._running])
+        joined = not squeezed and bool(self._waiting) and self._admit(batch, now)
         if not joined:
             self._placement.compact()
-        decodes.sort(key=_row)
-        if not chunks and not decodes:
+        if not batch:
             return Step()
         copies, released = self._rows.flush()
-        return Step(copies, chunks, decodes, released)
+        return Step(copies, batch.chunks, sorted(batch.decodes, key=_row), released)
 
     def advance(self, step: Step) -> None:
         """Record that `step` has run. Sequences that left meanwhile are passed over."""
@@ -132,8 +120,13 @@ class Scheduler:
                 f"request {sequence.request.request_id!r} awaits no token: state {sequence.state.value}, "
                 f"{sequence.computed} of {len(sequence.tokens)} computed"
             )
+        request = sequence.request
+        if sequence.generated >= request.sampling.max_tokens:
+            raise ValueError(
+                f"request {request.request_id!r} has all of its max_tokens, {request.sampling.max_tokens}"
+            )
         sequence.tokens.append(token)
-        self._waiting.charge(sequence.request.share, OUTPUT_PRICE)
+        self._waiting.charge(request.share, OUTPUT_PRICE)
 
     def forget(self, digest: str) -> None:
         """Drop what is kept for reuse under any voice that names this adapter, and its idle counter."""
@@ -220,7 +213,8 @@ class Scheduler:
     def _leave(self, ticket: Ticket, *, reuse: bool = True) -> None:
         """Take a running sequence from its row, and give back what it paid for prompt not computed."""
         sequence = ticket.sequence
-        ticket.unpaid = max(0, sequence.prompt_length - sequence.computed)
+        ticket.reached = max(ticket.reached, sequence.computed)
+        ticket.unpaid = max(0, sequence.prompt_length - ticket.reached)
         self._waiting.charge(sequence.request.share, -PROMPT_PRICE * ticket.unpaid)
         keep = reuse and self.limits.prefix_caching and sequence.computed >= LEAST_SHARED
         self._rows.leave(self._rows[sequence.row], keep=keep)
@@ -238,28 +232,23 @@ class Scheduler:
             raise ValueError(f"request {sequence.request.request_id!r} is not running")
         return ticket
 
-    def _admit(self, budget: int, chunks: list[Chunk], decodes: list[Sequence], now: float) -> bool:
+    def _admit(self, batch: Batch, now: float) -> bool:
         """Let newcomers join while sequences, tokens and memory allow; whether any did."""
         joined = False
-        while budget > 0 and len(self._running) < self.limits.max_num_seqs:
+        while batch.budget > 0 and len(self._running) < self.limits.max_num_seqs:
             found = self._next()
             if found is None:
                 break
             ticket, match, shared = found
             sequence = ticket.sequence
-            pending = len(sequence.tokens) - shared
-            if chunks and budget < min(LEAST_CHUNK, pending):
-                break
             room = self._headroom.room(ticket, self._running)
+            if not batch.worthwhile(len(sequence.tokens) - shared):
+                break
             if not self._placement.place(sequence, _key(sequence), match, shared, room):
                 break
             self._join(ticket, now)
+            batch.add(sequence)
             joined = True
-            if _decodes(sequence):
-                decodes.append(sequence)
-                budget -= 1
-            else:
-                budget = _chunk(sequence, budget, chunks)
         return joined
 
     def _join(self, ticket: Ticket, now: float) -> None:
@@ -316,25 +305,3 @@ def _row(sequence: Sequence) -> int:
 
 def _age(ticket: Ticket) -> int:
     return ticket.order
-
-
-def _decodes(sequence: Sequence) -> bool:
-    """Whether its only pending token can be computed in the decode run.
-
-    A prompt's first token cannot, nor the last of a prompt whose logprobs are asked for or that ends there.
-    """
-    if len(sequence.tokens) - sequence.computed != 1 or not sequence.computed:
-        return False
-    sampling = sequence.request.sampling
-    if len(sequence.tokens) > len(sequence.request.prompt):
-        return True
-    return sampling.prompt_logprobs is None and sampling.max_tokens > 0
-
-
-def _chunk(sequence: Sequence, budget: int, chunks: list[Chunk]) -> int:
-    """Compute as much of a prompt as `budget` allows; what is left of it."""
-    length = min(budget, len(sequence.tokens) - sequence.computed)
-    if length <= 0 or (chunks and length < LEAST_CHUNK and length < len(sequence.tokens) - sequence.computed):
-        return budget
-    chunks.append(Chunk(sequence, sequence.computed, length))
-    return budget - length

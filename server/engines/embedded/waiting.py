@@ -3,8 +3,8 @@
 The virtual token counter of "Fairness in Serving Large Language Models" (Sheng et al., OSDI 2024): a share
 pays for each prompt token that is computed and twice for each token that is generated; the share with the
 lowest counter is admitted next; one whose queue was empty is lifted to the others when it comes back, so
-that idling earns no credit. Between two shares that always have work waiting, what they have paid differs
-by at most twice the larger of a longest prompt and what the KV memory holds, whatever else is asked for.
+that idling earns no credit. What two shares pay while both have work waiting then differs by at most
+2 · max(longest prompt, 2 · tokens that can be in flight), whatever others ask for.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Ticket:
     """Age: the lower, the older. Kept through preemptions."""
     unpaid: int
     """Prompt tokens that its share has not paid for."""
+    reached: int = 0
+    """Tokens of it that were ever computed or found; what is computed again costs its share nothing."""
     preempted: int = 0
     """Times it was put back for want of memory."""
     leader: Sequence | None = None

@@ -111,8 +111,11 @@ class Simulation:
         running = {s for s in self.live.values() if s.state is State.RUNNING}
         step = self.scheduler.schedule()
         self.steps += 1
-        self.preempted.update(s.request.request_id for s in running if s.state is State.WAITING)
+        preempted = [s.request.request_id for s in running if s.state is State.WAITING]
+        self.preempted.update(preempted)
         self._check_step(step, running)
+        if preempted:
+            assert running.issuperset([*(c.sequence for c in step.chunks), *step.decodes]), "nobody joins"
         for row in step.released:
             self.rows[row] = []
         for copy in step.copies:

@@ -146,6 +146,26 @@ def test_the_youngest_makes_room_and_the_oldest_is_never_preempted() -> None:
     assert outputs_are_right(simulation)
 
 
+def test_who_was_preempted_once_waits_until_it_can_stay() -> None:
+    """Each of the older ones that ends frees too little for long; the youngest must not join each time."""
+    simulation = Simulation(
+        limits(
+            max_num_seqs=9,
+            rows=12,
+            kv_tokens=2040,
+            context=2048,
+            max_num_batched_tokens=512,
+            prefill_chunk=512,
+        )
+    )
+    for number in range(8):
+        simulation.add([number] * 200, 1500, EN, stop_after=50 * (number + 1))
+    youngest = simulation.add([9] * 20, 1500, EN)
+    simulation.run()
+    assert simulation.preempted[youngest.request.request_id] == 1
+    assert simulation.computed <= 1.1 * sum(len(sequence.tokens) for sequence in simulation.finished)
+
+
 def test_a_preempted_request_goes_before_those_that_wait() -> None:
     simulation = Simulation(limits(kv_tokens=320, max_num_seqs=2))
     simulation.add([1] * 60, 190)
@@ -241,6 +261,15 @@ def test_misuse_is_refused() -> None:
     with pytest.raises(ValueError, match="'r1' is not running"):
         simulation.scheduler.finish(sequence)
     with pytest.raises(ValueError, match="'r1' awaits no token: state waiting, 0 of 20 computed"):
+        simulation.scheduler.append(sequence, 1)
+    step = simulation.scheduler.schedule()
+    simulation.scheduler.advance(step)
+    simulation.scheduler.append(sequence, 1)
+    for _ in range(3):
+        simulation.scheduler.advance(simulation.scheduler.schedule())
+        simulation.scheduler.append(sequence, 1)
+    simulation.scheduler.advance(simulation.scheduler.schedule())
+    with pytest.raises(ValueError, match="'r1' has all of its max_tokens, 4"):
         simulation.scheduler.append(sequence, 1)
 
 

@@ -1,0 +1,27 @@
+"""What the server imports to know its adapters stays light."""
+
+import subprocess
+import sys
+
+import pytest
+
+LIGHT = ["digest", "discovery", "manifest", "names", "registry"]
+LOADED = "import sys, {module}; print(*(m for m in {heavy} if m in sys.modules))"
+
+
+def loaded(module: str, heavy: list[str]) -> str:
+    code = LOADED.format(module=module, heavy=heavy)
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_finding_and_naming_need_no_tensor_library(module: str) -> None:
+    assert (
+        loaded(f"adapters.{module}", ["numpy", "onnx", "onnxruntime", "torch", "transformers", "peft"]) == ""
+    )
+
+
+def test_reading_weights_needs_numpy_alone() -> None:
+    assert loaded("adapters.weights", ["torch", "transformers", "peft", "onnx", "onnxruntime"]) == ""
