@@ -11,13 +11,13 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from adapters.manifest import Adapter
 from adapters.registry import Registry, Snapshot, UnknownAdapterError
 from routing.route import Question, Route, Router, UnknownNameError
 from routing.selection import HEADER
 from server.api.conversation import Message
+from server.api.errors import bad_field
 from server.api.exchange import Exchange
 from server.api.merge import merged
 from server.engines.base import Engine, EngineBusyError, UnsupportedRequestError
@@ -28,8 +28,6 @@ from server.tokens import Tokenizer
 
 INLINE_CHARACTERS = 4096
 """Texts up to this long are tokenised on the event loop, within a millisecond; longer ones in a thread."""
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +93,8 @@ class Generation:
         self.base_name = base_name
         self.metrics = metrics
         self.residency = Residency(engine, metrics)
+        self._long_texts = asyncio.Semaphore(1)
+        self._longest: int | None = None
 
     async def choose(self, exchange: Exchange, question: Question) -> Served:
         """Decide who answers, make it resident, and put the receipt on the exchange.
@@ -160,33 +160,50 @@ class Generation:
             fingerprint=f"fp_{_short(self.engine.info.base_digest)}_{mark}",
         )
 
-    async def encode(self, text: str, add_special_tokens: bool = True) -> tuple[int, ...]:
-        """Tokens of a raw prompt."""
-        tokens = await _away(len(text), lambda: self.tokenizer.encode(text, add_special_tokens))
-        return tuple(tokens)
+    async def encode(self, text: str, field: str, add_special_tokens: bool = True) -> tuple[int, ...]:
+        """Tokens of a raw prompt. Raises `ApiError` for one that cannot fit, by the name of its `field`."""
+        return await self._tokens(len(text), field, lambda: self.tokenizer.encode(text, add_special_tokens))
 
     async def decode(self, tokens: tuple[int, ...]) -> str:
         """The text of tokens, special ones left out."""
-        return await _away(len(tokens), lambda: self.tokenizer.decode(tokens))
+        if len(tokens) <= INLINE_CHARACTERS:
+            return self.tokenizer.decode(tokens)
+        async with self._long_texts:
+            return await asyncio.to_thread(self.tokenizer.decode, tokens)
 
     async def chat(
         self,
         messages: Sequence[Message],
+        field: str = "messages",
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
     ) -> tuple[int, ...]:
-        """Tokens of a conversation, by the base's own template."""
+        """Tokens of a conversation, by the base's template. Raises as `encode` does, and `TemplateError`."""
         length = sum(len(message["content"]) for message in messages)
-        tokens = await _away(
+        return await self._tokens(
             length,
+            field,
             lambda: self.tokenizer.chat(
                 messages,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
             ),
         )
-        return tuple(tokens)
+
+    async def _tokens(self, size: int, field: str, work: Callable[[], Sequence[int]]) -> tuple[int, ...]:
+        """Run `work` here where `size` characters are few, else in a thread, and one such text at a time."""
+        if size <= INLINE_CHARACTERS:
+            return tuple(work())
+        async with self._long_texts:
+            if self._longest is None:
+                self._longest = await asyncio.to_thread(_longest_token, self.tokenizer)
+            context = self.engine.info.context
+            # A normaliser may halve a text by composing its characters.
+            if size > 2 * context * self._longest:
+                message = f"The context is {context} tokens; {size} characters cannot fit it. Send less."
+                raise bad_field(field, message, code="context_length_exceeded")
+            return tuple(await asyncio.to_thread(work))
 
     def generate(
         self,
@@ -243,9 +260,9 @@ class Generation:
             await source.aclose()
 
 
-async def _away(size: int, work: Callable[[], Result]) -> Result:
-    """Run `work` here where `size` characters are few, else in a thread, so that the loop keeps its pace."""
-    return work() if size <= INLINE_CHARACTERS else await asyncio.to_thread(work)
+def _longest_token(tokenizer: Tokenizer) -> int:
+    """Characters of the longest token, at least 1."""
+    return max(1, *(len(tokenizer.token_text(token)) for token in range(tokenizer.vocabulary_size)))
 
 
 def _short(digest: str) -> str:

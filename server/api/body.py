@@ -19,6 +19,9 @@ LEGACY_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded
 READ_SECONDS = 30.0
 """A body that has not arrived whole after this long is given up, so that slow senders hold nothing."""
 
+MAX_MENDED = 256 * 1024
+"""Bytes of a body up to which half surrogate pairs are mended, which is slower than plain parsing."""
+
 
 def header(scope: Scope, name: bytes) -> str | None:
     """The first value of a header by its lower-case name; None where it is absent."""
@@ -80,7 +83,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
         raise bad_field(None, "The body is nested too deeply.", code="invalid_json") from None
     except (ValueError, msgspec.DecodeError) as error:
         # Two JSON escapes that form no character: JavaScript clients cut emoji in half.
-        if b"\\ud" not in body and b"\\uD" not in body:
+        if len(body) > MAX_MENDED or (b"\\ud" not in body and b"\\uD" not in body):
             raise _malformed(error) from None
         value = _parse_with_surrogates(body)
     if not isinstance(value, dict):

@@ -95,7 +95,7 @@ def _check(body: CompletionFields, prompts: int) -> None:
 async def read_prompts(prompt: object, generation: Generation) -> list[Prompt]:
     """The prompts of OpenAI's four shapes: text, texts, token ids, lists of token ids."""
     several = cast("list[object]", prompt) if isinstance(prompt, list) else [prompt]
-    if isinstance(prompt, list) and several and all(_is_id(item) for item in several):
+    if isinstance(prompt, list) and several and _is_id(several[0]):
         return [await _read(several, "prompt", generation)]
     if not 0 < len(several) <= MAX_PROMPTS:
         raise bad_field("prompt", f"prompt must hold 1 to {MAX_PROMPTS} prompts.", code="invalid_value")
@@ -108,7 +108,10 @@ async def read_prompts(prompt: object, generation: Generation) -> list[Prompt]:
 async def _read(item: object, path: str, generation: Generation) -> Prompt:
     match item:
         case str() if item:
-            return Prompt(item, await generation.encode(item))
+            return Prompt(item, await generation.encode(item, path))
+        case list() if len(cast("list[object]", item)) > generation.engine.info.context:
+            message = f"The context is {generation.engine.info.context} tokens; {path} has more."
+            raise bad_field(path, message, code="context_length_exceeded")
         case list() if item and all(_is_id(token) for token in cast("list[object]", item)):
             tokens = check_ids(cast("list[int]", item), path, generation.engine.info)
             return Prompt(generation.tokenizer.decode(tokens), tokens)

@@ -69,6 +69,6 @@ def _part(part: object, path: str) -> str:
     if not isinstance(text, str):
         raise bad_field(f"{path}.text", f"{path}.text must be a string.", code="invalid_type")
     for name in fields:
-        if name not in ("type", "text", "cache_control", "annotations"):
+        if name not in ("type", "text", "cache_control", "prompt_cache_breakpoint", "annotations"):
             raise unknown_field(name, frozenset({"type", "text"}), f"{path}.")
     return text

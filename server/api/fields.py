@@ -127,7 +127,7 @@ class Refusal:
 HINTS = frozenset(
     {
         "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-        "prompt_cache_retention", "parallel_tool_calls", "priority", "request_id",
+        "prompt_cache_options", "prompt_cache_retention", "parallel_tool_calls", "priority", "request_id",
     }
 )  # fmt: skip
 """Fields that change no token of the answer: accepted and not used."""
@@ -157,6 +157,7 @@ REFUSED: Mapping[str, Refusal] = {
     "web_search_options": Refusal("the server searches nothing"),
     "reasoning_effort": Refusal("the model has no reasoning to scale", ("none",)),
     "include_reasoning": Refusal("the model has no reasoning to show", (False,)),
+    "moderation": Refusal("moderation is not served"),
     "verbosity": Refusal("the model has no such setting; ask for it in the prompt", ("medium",)),
     "best_of": Refusal("ranking of hidden choices is not served; use n", (1,)),
     "use_beam_search": Refusal("beam search is not served", (False,)),

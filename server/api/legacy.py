@@ -39,7 +39,7 @@ class Legacy:
                 "max_length", "max_length and max_tokens mean the same; send one.", code="invalid_value"
             )
         served = await generation.choose(exchange, question(request, "oneseek", (body.text,)))
-        prompt = await generation.chat([{"role": "user", "content": body.text}])
+        prompt = await generation.chat([{"role": "user", "content": body.text}], "text")
         info = generation.engine.info
         # Callers send a generous constant; it is an upper bound here, never an error.
         bound = body.max_tokens or body.max_length or settings.default_max_tokens

@@ -36,7 +36,7 @@ class Tokens:
                 continue_final_message=body.continue_final_message,
             )
         else:
-            tokens = await generation.encode(body.prompt or "", body.add_special_tokens)
+            tokens = await generation.encode(body.prompt or "", "prompt", body.add_special_tokens)
         texts = (
             [generation.tokenizer.token_text(token) for token in tokens] if body.return_token_strs else None
         )

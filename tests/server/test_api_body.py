@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Scope
 
 from server.api import body as module
-from server.api.body import JSON_TYPES, LEGACY_TYPES, parse_object, read_object
+from server.api.body import JSON_TYPES, LEGACY_TYPES, MAX_MENDED, parse_object, read_object
 from server.api.errors import ApiError, ErrorReply
 
 pytestmark = pytest.mark.anyio
@@ -136,6 +136,12 @@ def test_what_is_no_json_object_is_the_clients_mistake(text: bytes) -> None:
 def test_half_a_surrogate_pair_is_a_replacement_character() -> None:
     text = rb'{"a":"x\ud83d","\uDE00k":["\ud83d\ude00","\ud83d y"],"n":1.5,"z":null}'
     assert parse_object(text) == {"a": "x�", "�k": ["😀", "� y"], "n": 1.5, "z": None}
+
+
+def test_large_bodies_are_not_mended() -> None:
+    text = b'{"a":"' + rb"\ud83d" * (MAX_MENDED // 6 + 1) + b'"}'
+    with pytest.raises(ApiError):
+        parse_object(text)
 
 
 @given(st.binary(max_size=200))

@@ -225,6 +225,32 @@ def test_slow_bodies_and_long_streams_are_not_dropped_with_slow_heads(
         assert connection.recv(1000).startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": "hej " * 900_000}]}, "messages"),
+        ("/v1/completions", {"prompt": "hej " * 900_000}, "prompt"),
+        ("/v1/completions", {"prompt": [5] * 900_000}, "prompt"),
+        ("/tokenize", {"prompt": "hej " * 900_000}, "prompt"),
+        ("/inference/oneseek", {"text": "hej " * 900_000}, "text"),
+    ],
+)
+def test_texts_that_cannot_fit_are_refused_unread(
+    serving: Serving, path: str, body: dict[str, Any], param: str
+) -> None:
+    started = time.monotonic()
+    reply = serving.http.post(path, json=body)
+    assert time.monotonic() - started < 2
+    detail = reply.json()["error"]
+    assert (reply.status_code, detail["code"], detail["param"]) == (400, "context_length_exceeded", param)
+
+
+def test_long_texts_that_may_fit_are_tokenised_whole(client: httpx.Client) -> None:
+    text = "Vem är du? Jag är en liten modell för prov. " * 150
+    tokens = client.post("/tokenize", json={"prompt": text}).json()["tokens"]
+    assert client.post("/detokenize", json={"tokens": tokens}).json() == {"prompt": text}
+
+
 def test_many_headers_are_refused(serving: Serving) -> None:
     reply = serving.http.get("/live", headers={f"X-{n}": "x" for n in range(200)})
     assert (reply.status_code, reply.json()["error"]["code"]) == (431, "headers_too_large")

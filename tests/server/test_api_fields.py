@@ -10,6 +10,8 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase as ChatParameters
+from openai.types.completion_create_params import CompletionCreateParamsBase as CompletionParameters
 
 from server.api.conversation import parse_messages, user_turns
 from server.api.convert import to_fields, to_generation
@@ -55,6 +57,11 @@ def test_the_documented_table_is_the_code() -> None:
     rows = re.findall(r"^\| `([a-z_]+)` \| (honoured|hint|refused) \|", text, re.MULTILINE)
     assert dict(rows) == table()
     assert len(rows) == len(table()), "a field is listed twice"
+
+
+def test_every_field_of_the_official_client_has_its_place() -> None:
+    for parameters in (ChatParameters, CompletionParameters):
+        assert not set(parameters.__annotations__) - set(table())
 
 
 def test_no_field_is_of_two_kinds() -> None:
