@@ -1,4 +1,4 @@
-"""How a base wants to be sampled where a request is silent: its `generation_config.json`, read as vLLM does."""
+"""How a base wants to be sampled where a request is silent: its `generation_config.json`, as in vLLM."""
 
 from __future__ import annotations
 
