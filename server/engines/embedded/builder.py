@@ -15,7 +15,6 @@ from server.engines.embedded.plan import (
     MICROSOFT,
     ONNX_TYPES,
     OPSET,
-    Array,
     GraphPlan,
     TensorSpec,
 )
@@ -53,28 +52,38 @@ def _write_weights(
     plan: GraphPlan, checkpoint: Checkpoint, path: Path, progress: Progress | None
 ) -> list[TensorProto]:
     """Fill the data file; what the graph has to say of each tensor in it."""
-    described: list[TensorProto] = []
-    offset = written = 0
-    total = plan.size
+    places: list[list[tuple[TensorSpec, int]]] = []
+    end = written = 0
+    for weight in plan.weights:
+        places.append([])
+        for spec in weight.tensors:
+            offset = -(-end // ALIGNMENT) * ALIGNMENT
+            places[-1].append((spec, offset))
+            end = offset + spec.size
     with path.open("w+b") as file:
-        for weight in plan.weights:
-            arrays: list[Array] = []
-            for spec in weight.tensors:
-                offset = -(-offset // ALIGNMENT) * ALIGNMENT
-                described.append(_describe(spec, offset))
-                file.truncate(offset + spec.size)
-                arrays.append(np.memmap(file, dtype=spec.dtype, mode="r+", offset=offset, shape=spec.shape))
-                offset += spec.size
-                written += spec.size
-            weight.fill(checkpoint, arrays)
-            for array in arrays:
-                assert isinstance(array, np.memmap)
+        _allocate(file.fileno(), end)
+        for weight, tensors in zip(plan.weights, places, strict=True):
+            maps = [
+                np.memmap(file, dtype=spec.dtype, mode="r+", offset=offset, shape=spec.shape)
+                for spec, offset in tensors
+            ]
+            weight.fill(checkpoint, maps)
+            for array in maps:
                 array.flush()
+            written += sum(spec.size for spec, _ in tensors)
             if progress is not None:
-                progress(written, total)
+                progress(written, plan.size)
         file.flush()
         os.fsync(file.fileno())
-    return described
+    return [_describe(spec, offset) for tensors in places for spec, offset in tensors]
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Make the file as large as it will be: a full disk is an error here, not a fault while it is mapped."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)
 
 
 def _describe(spec: TensorSpec, offset: int) -> TensorProto:

@@ -37,13 +37,15 @@ class CpuRunner:
         context: int,
         threads: int | None = None,
         *,
-        spinning: bool = True,
+        spin_us: int = 50,
         pack_bytes: int = 1 << 30,
     ) -> None:
         """Open the graph with `rows` rows of `context` positions each.
 
-        `threads` None leaves the number to the machine's cores. `spinning` lets idle threads of a running
-        step wait actively. `pack_bytes` bounds the copies of adapters that lie side by side for batches.
+        `threads` None leaves the number to the machine's cores. A thread that runs out of work within a step
+        waits actively for `spin_us` microseconds before it sleeps: long enough to reach the next operator,
+        short enough to leave the cores to others. `pack_bytes` bounds the copies of adapters that lie side
+        by side for batches.
         """
         if graph.variant != "gqa":
             raise ValueError(
@@ -54,7 +56,9 @@ class CpuRunner:
         if not 1 <= context <= graph.config.context:
             raise ValueError(f"context {context} has to be within 1 and the model's {graph.config.context}")
         self._config, self._rows, self._context = graph.config, rows, context
-        self._session = _open(graph, threads, spinning)
+        if spin_us < 0:
+            raise ValueError(f"spin_us {spin_us} has to be 0 or more")
+        self._session = _open(graph, threads, spin_us)
         config = graph.config
         positions = -(-context // POSITION_STEP) * POSITION_STEP
         self._memory = KvMemory(config.layers, rows, config.kv_heads, positions, config.head_dim)
@@ -239,12 +243,14 @@ def spans(rows: Sequence[DecodeRow]) -> Iterator[Sequence[DecodeRow]]:
     yield rows[begin:]
 
 
-def _open(graph: BuiltGraph, threads: int | None, spinning: bool) -> ort.InferenceSession:
+def _open(graph: BuiltGraph, threads: int | None, spin_us: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads if threads is not None else available_threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spinning else "0")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin_us else "0")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin_us))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = ort.InferenceSession(graph.path, options, providers=[PROVIDER])
     if session.get_providers() != [PROVIDER]:
         raise RuntimeError(f"the session runs on {session.get_providers()}, not on {PROVIDER} alone")

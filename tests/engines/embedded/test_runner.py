@@ -230,6 +230,18 @@ def test_a_runner_of_impossible_size_is_refused(graph: BuiltGraph) -> None:
         CpuRunner(graph, 0, CONTEXT)
     with pytest.raises(ValueError, match="context 129"):
         CpuRunner(graph, 1, 129)
+    with pytest.raises(ValueError, match="spin_us -1"):
+        CpuRunner(graph, 1, CONTEXT, spin_us=-1)
+
+
+@pytest.mark.parametrize("spin_us", [0, 50])
+def test_threads_that_sleep_or_spin_compute_the_same(
+    graph: BuiltGraph, reference: Reference, spin_us: int
+) -> None:
+    runner = CpuRunner(graph, 1, CONTEXT, threads=2, spin_us=spin_us)
+    tokens = some_tokens(1, 40)
+    found = runner.prefill(0, 0, tokens, (), range(40))
+    np.testing.assert_allclose(found, reference.logits(tokens), atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize(("quantize", "tolerance"), [("int8", 0.1), ("int4", 0.75)])
