@@ -132,7 +132,7 @@ def test_time_that_runs_out(tiny_base: Path, voices: dict[str, Adapter], graphs:
 def test_a_dead_engine_is_not_ready(tiny_base: Path, voices: dict[str, Adapter], graphs: Path) -> None:
     limits = Settings(port=0, max_num_seqs=2, log_level="critical")
     with served(make_app(tiny_base, voices, graphs, limits), limits, voices) as serving:
-        asyncio.run(serving.engine.close())
+        serving.close_engine()
         for path in ("/ready", "/health", "/version"):
             reply = serving.http.get(path)
             assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
@@ -140,6 +140,21 @@ def test_a_dead_engine_is_not_ready(tiny_base: Path, voices: dict[str, Adapter],
         reply = serving.http.post(CHAT, json=LONG)
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "engine_dead")
         assert "retry-after" in reply.headers
+
+
+def test_an_engine_that_dies_in_mid_stream_says_so(
+    tiny_base: Path, voices: dict[str, Adapter], graphs: Path
+) -> None:
+    limits = Settings(port=0, max_num_seqs=2, log_level="critical")
+    with (
+        served(make_app(tiny_base, voices, graphs, limits), limits, voices) as serving,
+        serving.http.stream("POST", CHAT, json=LONG | {"stream": True, "n": 8}) as reply,
+    ):
+        assert reply.status_code == 200
+        serving.close_engine()
+        *_, last, done = [line for line in reply.iter_lines() if line]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_dead"
+        assert done == "data: [DONE]"
 
 
 def test_running_answers_end_before_the_server_does(
