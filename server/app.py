@@ -27,6 +27,7 @@ from server.api.models import Models
 from server.api.scrape import EngineCollector
 from server.api.status import Status
 from server.api.tokens import Tokens
+from server.defaults import SamplingDefaults
 from server.engines.base import Engine
 from server.generation import Generation
 from server.metrics import Metrics
@@ -46,6 +47,7 @@ def create_app(
     tokenizer: Tokenizer,
     base_name: str,
     metrics: Metrics,
+    defaults: SamplingDefaults | None = None,
 ) -> Starlette:
     """The whole server around an engine that has not started; its lifespan starts and closes the engine."""
     generation = Generation(
@@ -56,7 +58,7 @@ def create_app(
         base_name=base_name,
         metrics=metrics,
     )
-    context = Context(generation, settings)
+    context = Context(generation, settings, defaults or SamplingDefaults())
     app = Starlette(
         routes=_routes(context),
         middleware=[

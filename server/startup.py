@@ -13,7 +13,8 @@ import uvicorn
 
 from server.app import create_app, uvicorn_config
 from server.catalogue import Catalogue, open_catalogue
-from server.engines.base import Engine
+from server.defaults import read_defaults
+from server.engines.base import Engine, EngineError
 from server.metrics import Metrics
 from server.settings import Settings
 from server.tokens import Tokenizer
@@ -32,13 +33,17 @@ def run(settings: Settings) -> int:
     say(f"base {catalogue.base.name}: {catalogue.base.reason}")
     for note in catalogue.notes:
         say(f"note: {note}")
-    tokenizer = Tokenizer.load(catalogue.base.path)
+    try:
+        tokenizer, defaults = Tokenizer.load(catalogue.base.path), read_defaults(catalogue.base.path)
+    except ValueError as error:
+        raise EngineError(f"{catalogue.base.path}: {error}") from error
     metrics = Metrics(catalogue.base.name)
     engine = open_engine(settings, catalogue, tokenizer, metrics, say)
     registry = catalogue.registry
     aliases = [registry.active(alias).full_name for alias in registry.aliases()]
     say(f"adapters: {', '.join(aliases) or 'none; every question goes to the base'}")
-    app = create_app(settings, engine, registry, catalogue.router, tokenizer, catalogue.base.name, metrics)
+    base = catalogue.base.name
+    app = create_app(settings, engine, registry, catalogue.router, tokenizer, base, metrics, defaults)
     server = AnnouncingServer(uvicorn_config(app, settings), say)
     server.run()
     return 0 if server.started else 1

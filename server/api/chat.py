@@ -39,7 +39,7 @@ class Chat:
         value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, ChatFields)
         messages = parse_messages(body.messages)
-        sampling = chat_sampling(body, generation.engine.info)
+        sampling = chat_sampling(body, generation.engine.info, self._context.defaults)
         _check(body)
         served = await generation.choose(exchange, question(request, body.model, user_turns(messages)))
         prompt = await generation.chat(
@@ -69,7 +69,7 @@ class Chat:
         asked, name = body.max_completion_tokens, "max_completion_tokens"
         if asked is None:
             asked, name = body.max_tokens, "max_tokens"
-        default, info = self._context.settings.default_max_tokens, self._context.generation.engine.info
+        default, info = self._context.default_length, self._context.generation.engine.info
         length = answer_length(asked, default, prompt, info, ("messages", name))
         if sampling.min_tokens > length:
             raise bad_field(

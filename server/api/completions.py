@@ -49,7 +49,7 @@ class Completions:
         exchange = exchange_of(request.scope)
         value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, CompletionFields)
-        sampling = completion_sampling(body, generation.engine.info)
+        sampling = completion_sampling(body, generation.engine.info, self._context.defaults)
         prompts = await read_prompts(body.prompt, generation)
         _check(body, len(prompts))
         turns = ("\n".join(prompt.text for prompt in prompts),)

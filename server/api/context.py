@@ -12,6 +12,7 @@ from starlette.responses import Response
 
 from routing.route import Question
 from server.api.body import header
+from server.defaults import SamplingDefaults
 from server.generation import Generation, Served
 from server.settings import Settings
 
@@ -22,8 +23,14 @@ class Context:
 
     generation: Generation
     settings: Settings
+    defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
     started: float = field(default_factory=time.time)
     """Unix time of the start; also the models' `created`."""
+
+    @property
+    def default_length(self) -> int | None:
+        """Length of an answer whose request names none; None: what is left of the context."""
+        return self.settings.default_max_tokens or self.defaults.max_new_tokens
 
 
 def reply(value: Any) -> Response:

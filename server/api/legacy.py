@@ -31,6 +31,7 @@ class Legacy:
     async def oneseek(self, request: Request) -> Response:
         """A question → an answer, by the adapter of its language unless a header names one."""
         generation, settings = self._context.generation, self._context.settings
+        defaults = self._context.defaults
         exchange = exchange_of(request.scope)
         value = await read_object(request.scope, request.receive, settings.max_body, LEGACY_TYPES)
         body = to_fields(value, LegacyFields)
@@ -42,11 +43,14 @@ class Legacy:
         prompt = await generation.chat([{"role": "user", "content": body.text}], "text")
         info = generation.engine.info
         # Callers send a generous constant; it is an upper bound here, never an error.
-        bound = body.max_tokens or body.max_length or settings.default_max_tokens
+        bound = body.max_tokens or body.max_length or self._context.default_length
         sampling = Sampling(
             max_tokens=answer_length(None, bound, len(prompt), info, ("text", "max_tokens")),
-            temperature=1.0 if body.temperature is None else body.temperature,
-            top_p=1.0 if body.top_p is None else body.top_p,
+            temperature=defaults.temperature if body.temperature is None else body.temperature,
+            top_p=defaults.top_p if body.top_p is None else body.top_p,
+            top_k=defaults.top_k,
+            min_p=defaults.min_p,
+            repetition_penalty=defaults.repetition_penalty,
         )
         deltas = generation.generate(exchange, served, [prompt], [sampling], 1)
         async with while_wanted(exchange, request.receive, settings.request_timeout):

@@ -3,32 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from server.api.errors import bad_field
 from server.api.fields import ChatFields, CompletionFields, GenerationFields
+from server.defaults import SamplingDefaults
 from server.engines.base import EngineInfo
 from server.request import Sampling
 
 _SEEDS = 2**64
+PLAIN = SamplingDefaults()
+"""OpenAI's defaults."""
+
+Number = TypeVar("Number", int, float)
 
 
-def chat_sampling(body: ChatFields, info: EngineInfo) -> Sampling:
+def chat_sampling(body: ChatFields, info: EngineInfo, defaults: SamplingDefaults = PLAIN) -> Sampling:
     """Sampling of a chat completion; `max_tokens` is 0 where the request leaves it open."""
     if body.top_logprobs and not body.logprobs:
         raise bad_field("top_logprobs", "top_logprobs needs logprobs to be true.", code="invalid_value")
-    return _sampling(body, info, body.top_logprobs if body.logprobs else None, body.prompt_logprobs)
+    logprobs = body.top_logprobs if body.logprobs else None
+    return _sampling(body, info, defaults, logprobs, body.prompt_logprobs)
 
 
-def completion_sampling(body: CompletionFields, info: EngineInfo) -> Sampling:
+def completion_sampling(
+    body: CompletionFields, info: EngineInfo, defaults: SamplingDefaults = PLAIN
+) -> Sampling:
     """Sampling of a completion; with `echo` the prompt's logprobs are asked for too."""
     prompt_logprobs = body.prompt_logprobs
     if prompt_logprobs is None and body.echo:
         prompt_logprobs = body.logprobs
-    return _sampling(body, info, body.logprobs, prompt_logprobs)
+    return _sampling(body, info, defaults, body.logprobs, prompt_logprobs)
 
 
 def _sampling(
-    body: GenerationFields, info: EngineInfo, logprobs: int | None, prompt_logprobs: int | None
+    body: GenerationFields,
+    info: EngineInfo,
+    defaults: SamplingDefaults,
+    logprobs: int | None,
+    prompt_logprobs: int | None,
 ) -> Sampling:
     if body.stream_options is not None and not body.stream:
         raise bad_field("stream_options", "stream_options needs stream to be true.", code="invalid_value")
@@ -40,11 +53,11 @@ def _sampling(
         _in_vocabulary(f"stop_token_ids[{index}]", token, info)
     return Sampling(
         max_tokens=body.max_tokens or 0,
-        temperature=body.temperature,
-        top_p=body.top_p,
-        top_k=max(0, body.top_k),
-        min_p=body.min_p,
-        repetition_penalty=body.repetition_penalty,
+        temperature=_given(body.temperature, defaults.temperature),
+        top_p=_given(body.top_p, defaults.top_p),
+        top_k=max(0, _given(body.top_k, defaults.top_k)),
+        min_p=_given(body.min_p, defaults.min_p),
+        repetition_penalty=_given(body.repetition_penalty, defaults.repetition_penalty),
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
         logit_bias=_biases(body.logit_bias, info),
@@ -56,6 +69,10 @@ def _sampling(
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,
     )
+
+
+def _given(value: Number | None, default: Number) -> Number:
+    return default if value is None else value
 
 
 def _biases(biases: Mapping[str, float], info: EngineInfo) -> dict[int, float]:
