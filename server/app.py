@@ -139,7 +139,9 @@ def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
         ws="none",
         lifespan="on",
         access_log=False,
-        log_level=settings.log_level,
+        log_config=None,
+        # Our own lines say what uvicorn's say at "info".
+        log_level="warning" if settings.log_level == "info" else settings.log_level,
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=75,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -46,9 +47,14 @@ class Serving:
     url: str
     http: httpx.Client
     server: uvicorn.Server
+    loop: asyncio.AbstractEventLoop
     engine: Engine
     registry: Registry
     adapters: Mapping[str, Adapter]
+
+    def close_engine(self) -> None:
+        """End the engine under the server's feet."""
+        asyncio.run_coroutine_threadsafe(self.engine.close(), self.loop).result(30)
 
     def counts(self) -> dict[str, float]:
         """Every sample of /metrics by its name and labels, as scraped."""
@@ -94,8 +100,16 @@ def make_app(
 @contextmanager
 def served(made: Made, settings: Settings, adapters: Mapping[str, Adapter]) -> Generator[Serving]:
     """The application behind real uvicorn on a free port of the loopback."""
-    server = uvicorn.Server(uvicorn_config(made.app, settings))
-    thread = threading.Thread(target=server.run)
+    config = uvicorn_config(made.app, settings)
+    server = uvicorn.Server(config)
+    runner = asyncio.Runner(loop_factory=config.get_loop_factory())
+    loop = runner.get_loop()
+
+    def run() -> None:
+        with runner:
+            runner.run(server.serve())
+
+    thread = threading.Thread(target=run)
     thread.start()
     while not server.started:
         if not thread.is_alive():
@@ -105,7 +119,7 @@ def served(made: Made, settings: Settings, adapters: Mapping[str, Adapter]) -> G
     url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(base_url=url, timeout=60) as client:
-            yield Serving(url, client, server, made.engine, made.registry, adapters)
+            yield Serving(url, client, server, loop, made.engine, made.registry, adapters)
     finally:
         server.should_exit = True
         thread.join(30)

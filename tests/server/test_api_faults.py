@@ -132,7 +132,7 @@ def test_time_that_runs_out(tiny_base: Path, voices: dict[str, Adapter], graphs:
 def test_a_dead_engine_is_not_ready(tiny_base: Path, voices: dict[str, Adapter], graphs: Path) -> None:
     limits = Settings(port=0, max_num_seqs=2, log_level="critical")
     with served(make_app(tiny_base, voices, graphs, limits), limits, voices) as serving:
-        asyncio.run(serving.engine.close())
+        serving.close_engine()
         for path in ("/ready", "/health", "/version"):
             reply = serving.http.get(path)
             assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
@@ -140,6 +140,21 @@ def test_a_dead_engine_is_not_ready(tiny_base: Path, voices: dict[str, Adapter],
         reply = serving.http.post(CHAT, json=LONG)
         assert (reply.status_code, reply.json()["error"]["code"]) == (503, "engine_dead")
         assert "retry-after" in reply.headers
+
+
+def test_an_engine_that_dies_in_mid_stream_says_so(
+    tiny_base: Path, voices: dict[str, Adapter], graphs: Path
+) -> None:
+    limits = Settings(port=0, max_num_seqs=2, log_level="critical")
+    with (
+        served(make_app(tiny_base, voices, graphs, limits), limits, voices) as serving,
+        serving.http.stream("POST", CHAT, json=LONG | {"stream": True, "n": 8}) as reply,
+    ):
+        assert reply.status_code == 200
+        serving.close_engine()
+        *_, last, done = [line for line in reply.iter_lines() if line]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "engine_dead"
+        assert done == "data: [DONE]"
 
 
 def test_running_answers_end_before_the_server_does(
@@ -203,12 +218,21 @@ def test_a_client_that_dawdles_over_its_second_headers_is_dropped(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BoundedProtocol, "header_seconds", 0.2)
+
+    def is_live() -> bool:
+        connection.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+        received = b""
+        while not received.endswith(b"}"):
+            piece = connection.recv(1000)
+            if not piece:
+                return False
+            received += piece
+        return received.startswith(b"HTTP/1.1 200")
+
     with connect(serving) as connection:
-        connection.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert connection.recv(1000).startswith(b"HTTP/1.1 200")
+        assert is_live()
         time.sleep(0.4)
-        connection.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
-        assert connection.recv(1000).startswith(b"HTTP/1.1 200"), "between requests it may wait"
+        assert is_live(), "between requests it may wait"
         connection.sendall(b"GET /live HTTP/1.1\r\nHo")
         assert connection.recv(100) == b""
 
