@@ -20,7 +20,7 @@ from server.api.conversation import Message
 from server.api.errors import bad_field
 from server.api.exchange import Exchange
 from server.api.merge import merged
-from server.engines.base import Engine, EngineBusyError, UnsupportedRequestError
+from server.engines.base import AdapterNotLoadedError, Engine, EngineBusyError, UnsupportedRequestError
 from server.metrics import Metrics
 from server.request import Delta, GenerationRequest, Sampling, Voice
 from server.residency import Residency
@@ -243,21 +243,38 @@ class Generation:
         self, request: GenerationRequest, exchange: Exchange, served: Served
     ) -> AsyncGenerator[Delta]:
         meter = self.metrics.meter(served.adapter, served.version, exchange.started)
-        source = self.engine.generate(request)
+        source: AsyncGenerator[Delta] | None = None
         reason = "error"
         try:
+            source, first = await self._begin(request, served)
+            meter.delta(first)
+            yield first
             async for delta in source:
                 meter.delta(delta)
                 yield delta
         except (GeneratorExit, asyncio.CancelledError):
             reason = exchange.cancel_reason
             raise
-        except (EngineBusyError, UnsupportedRequestError):
+        except (AdapterNotLoadedError, EngineBusyError, UnsupportedRequestError):
             reason = ""
             raise
         finally:
             meter.close(len(request.prompt), reason)
-            await source.aclose()
+            if source is not None:
+                await source.aclose()
+
+    async def _begin(
+        self, request: GenerationRequest, served: Served
+    ) -> tuple[AsyncGenerator[Delta], Delta]:
+        """A generation and its first delta. An adapter that left since it was chosen is loaded again, once."""
+        source = self.engine.generate(request)
+        try:
+            return source, await anext(source)
+        except AdapterNotLoadedError:
+            for adapter in served.adapters:
+                await self.residency.ensure(adapter)
+        source = self.engine.generate(request)
+        return source, await anext(source)
 
 
 def _longest_token(tokenizer: Tokenizer) -> int:

@@ -18,6 +18,7 @@ from adapters.registry import UnknownAdapterError
 from routing.route import UnknownNameError
 from routing.selection import SelectionError
 from server.engines.base import (
+    AdapterNotLoadedError,
     AdapterRefusedError,
     EngineBusyError,
     EngineDeadError,
@@ -28,6 +29,8 @@ from server.tokens import TemplateError
 
 NOT_READY_RETRY = 5
 """Seconds that a client is asked to wait while the engine is not ready."""
+EXCHANGE_RETRY = 1
+"""The same while an adapter is unloaded and loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,12 @@ def _refused(_error: AdapterRefusedError) -> ErrorReply:
     return ErrorReply(400, "This adapter cannot be served at present.", param="model", code="adapter_refused")
 
 
+def _not_loaded(_error: AdapterNotLoadedError) -> ErrorReply:
+    message = "This adapter is being exchanged; ask again in a moment."
+    headers = {"Retry-After": str(EXCHANGE_RETRY)}
+    return ErrorReply(503, message, type="server_error", code="adapter_not_loaded", headers=headers)
+
+
 def _unsupported(error: UnsupportedRequestError) -> ErrorReply:
     return ErrorReply(400, str(error), param=error.param, code="unsupported_value")
 
@@ -134,6 +143,7 @@ def _template(error: TemplateError) -> ErrorReply:
 
 _REPLIES: Mapping[type, Callable[[Any], ErrorReply]] = {
     ApiError: lambda error: error.reply,
+    AdapterNotLoadedError: _not_loaded,
     AdapterRefusedError: _refused,
     EngineBusyError: _busy,
     EngineDeadError: _dead,

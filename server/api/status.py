@@ -18,12 +18,12 @@ from server.engines.base import EngineState
 from server.version import oneseek_version
 
 STALLED_SECONDS = 30.0
-"""With requests running, an engine that completed no step for this long is not ready."""
+"""An engine that has been at one step for this long is not ready."""
 
 
 def is_ready(state: EngineState) -> bool:
     """Whether tokens come: the engine lives, and makes progress where it has something to do."""
-    return state.alive and (not any(state.running.values()) or state.progress < STALLED_SECONDS)
+    return state.alive and state.progress < STALLED_SECONDS
 
 
 class Status:

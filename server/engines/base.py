@@ -32,6 +32,10 @@ class AdapterRefusedError(EngineError):
     """An adapter cannot be loaded: the message says why, and nothing changed."""
 
 
+class AdapterNotLoadedError(EngineError):
+    """A request names an adapter that is not resident, or is being unloaded; `load` would bring it back."""
+
+
 class UnsupportedRequestError(EngineError):
     """The request asks for something that this engine does not do. `param` is the request's field."""
 
@@ -105,16 +109,23 @@ class Engine(Protocol):
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """Admit `request` and yield its deltas; closing or cancelling the iterator aborts the work.
 
-        Raises `EngineBusyError`, `EngineDeadError`, `UnsupportedRequestError` on the first `anext`.
+        Raises `EngineBusyError`, `EngineDeadError`, `AdapterNotLoadedError` and `UnsupportedRequestError`
+        on the first `anext`.
         """
         ...
 
     async def load(self, adapter: Adapter) -> None:
-        """Make `adapter` resident and probe it; on `AdapterRefusedError` nothing has changed. Idempotent."""
+        """Make `adapter` resident and probe it. Idempotent.
+
+        On `AdapterRefusedError`, and where it is cancelled, nothing has changed.
+        """
         ...
 
     async def unload(self, digest: str) -> None:
-        """Wait until no request uses `digest`, then truly remove it. New requests for it are refused."""
+        """Wait until no request uses `digest`, then truly remove it. New requests for it are refused.
+
+        Other adapters can be loaded and unloaded meanwhile. Cancelled while it waits, nothing has changed.
+        """
         ...
 
     def state(self) -> EngineState:

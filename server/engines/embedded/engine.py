@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 
 from adapters.errors import FileRefusedError
 from adapters.manifest import Adapter
-from adapters.weights import AdapterWeights, ModelShape, read_adapter
+from adapters.weights import ModelShape, read_adapter
 from server.engines.base import (
+    AdapterNotLoadedError,
     AdapterRefusedError,
     EngineBusyError,
     EngineDeadError,
@@ -72,8 +74,13 @@ class EmbeddedEngine:
         self._streams: dict[str, Stream] = {}
         self._users: Counter[str] = Counter()
         self._drained: dict[str, asyncio.Event] = {}
-        self._resident: set[str] = set()
-        self._changing = asyncio.Lock()
+        self._resident: frozenset[str] = frozenset()
+        """Open to requests. Replaced, never changed, since any thread may read it."""
+        self._held: set[str] = set()
+        """Those, and what is being loaded or unloaded."""
+        self._changing = defaultdict[str, asyncio.Lock](asyncio.Lock)
+        self._loading = asyncio.Lock()
+        self._closed = False
         self._loop: StepLoop | None = None
         self._events: asyncio.AbstractEventLoop | None = None
         self._seconds_per_request = 1.0
@@ -103,55 +110,58 @@ class EmbeddedEngine:
 
     async def load(self, adapter: Adapter) -> None:
         """See `Engine.load`. The file is read in a worker thread; the probe is one token."""
-        async with self._changing:
-            if adapter.digest in self._resident:
+        digest = adapter.digest
+        async with self._changing[digest]:
+            if digest in self._resident:
                 return
-            if len(self._resident) >= self._info.max_adapters:
+            if len(self._held) >= self._info.max_adapters:
                 raise AdapterRefusedError(
-                    f"{adapter.full_name}: {len(self._resident)} adapters are resident, the most this engine "
+                    f"{adapter.full_name}: {len(self._held)} adapters are resident, the most this engine "
                     "holds; unload one first"
                 )
+            self._held.add(digest)
             try:
-                weights = await asyncio.to_thread(
-                    read_adapter, adapter.path, self._shape, digest=adapter.digest
-                )
-                await self._insert(adapter.digest, weights)
-            except FileRefusedError as error:
-                raise AdapterRefusedError(f"{adapter.full_name}: {error.public}") from error
-            except ValueError as error:
-                raise AdapterRefusedError(f"{adapter.full_name}: {error}") from error
-            try:
-                await self._probe(adapter.digest)
-            except EngineDeadError:
-                raise
-            except EngineError as error:
-                await self._remove(adapter.digest)
-                raise AdapterRefusedError(f"{adapter.full_name}: its probe failed: {error}") from error
+                async with self._loading:
+                    await self._bring_in(adapter)
+            except BaseException as error:
+                # Follows the insertion, whether that has run or not, so that nothing is left of it.
+                self._drop(digest)
+                refusal = _refusal(error)
+                if refusal is None:
+                    raise
+                raise AdapterRefusedError(f"{adapter.full_name}: {refusal}") from error
+            self._resident |= {digest}
 
     async def unload(self, digest: str) -> None:
         """See `Engine.unload`."""
-        async with self._changing:
+        async with self._changing[digest]:
             if digest not in self._resident:
                 return
-            self._resident.discard(digest)
+            self._resident -= {digest}
             if self._users[digest]:
                 drained = self._drained[digest] = asyncio.Event()
-                await drained.wait()
-            await self._remove(digest)
+                try:
+                    await drained.wait()
+                except asyncio.CancelledError:
+                    self._drained.pop(digest, None)
+                    self._resident |= {digest}
+                    raise
+            await asyncio.shield(asyncio.wrap_future(self._drop(digest)))
 
     def state(self) -> EngineState:
         """See `Engine.state`."""
         if self._loop is None:
             return EngineState(alive=False, progress=0.0)
-        return dataclasses.replace(self._loop.state(), progress=self._loop.hung_for)
+        return dataclasses.replace(self._loop.state(), resident=dict.fromkeys(self._resident, "device"))
 
     async def close(self) -> None:
         """Fail what runs and release everything."""
+        self._closed = True
         if self._loop is None:
             return
-        for stream in list(self._streams.values()):
-            stream.fail(EngineDeadError("the server is shutting down"))
+        self._fail_all(EngineDeadError("the server is shutting down"))
         await asyncio.to_thread(self._loop.close)
+        self._release_unloads()
 
     # The outbox of the step loop: called in its thread.
 
@@ -161,7 +171,12 @@ class EmbeddedEngine:
 
     def died(self, error: EngineDeadError) -> None:
         """Fail every stream."""
-        self._on_event_loop(lambda: self._fail_all(error))
+
+        def tell() -> None:
+            self._fail_all(error)
+            self._release_unloads()
+
+        self._on_event_loop(tell)
 
     def _on_event_loop(self, work: Callable[[], None]) -> None:
         assert self._events is not None
@@ -171,9 +186,9 @@ class EmbeddedEngine:
     # On the event loop.
 
     def _dispatch(self, batch: Sequence[Delivery]) -> None:
-        for request_id, event in batch:
-            stream = self._streams.get(request_id)
-            if stream is None:
+        for sequence, event in batch:
+            stream = self._streams.get(sequence.request.request_id)
+            if stream is None or stream.sequence is not sequence:  # it was cancelled meanwhile
                 continue
             if isinstance(event, EngineError):
                 stream.fail(event)
@@ -184,9 +199,15 @@ class EmbeddedEngine:
         for stream in list(self._streams.values()):
             stream.fail(error)
 
+    def _release_unloads(self) -> None:
+        """No request runs any more, even where its reader has not noticed."""
+        for drained in self._drained.values():
+            drained.set()
+        self._drained.clear()
+
     def _open(self, request: GenerationRequest, *, probe: bool = False) -> Stream:
         loop = self._loop
-        if loop is None or not loop.state().alive:
+        if loop is None or self._closed or not loop.alive:
             raise EngineDeadError("the engine is not running")
         if len(self._streams) >= self._max_live and not probe:
             raise EngineBusyError(
@@ -218,6 +239,10 @@ class EmbeddedEngine:
             raise ValueError(f"request_id {request.request_id!r} is in use")
         prompt, wanted = len(request.prompt), request.sampling.max_tokens
         total = prompt + wanted
+        if prompt and not 0 <= min(request.prompt) <= max(request.prompt) < self._info.vocabulary:
+            raise UnsupportedRequestError(
+                f"the prompt has a token outside the base's vocabulary of {self._info.vocabulary}", "prompt"
+            )
         if not prompt or total > self._limits.context:
             raise UnsupportedRequestError(
                 f"{prompt} prompt tokens and {wanted} to generate do not fit the context of "
@@ -232,7 +257,7 @@ class EmbeddedEngine:
             )
         for digest, _ in request.voice:
             if digest not in self._resident and not probe:
-                raise EngineError(f"adapter {digest[:19]} is not loaded")
+                raise AdapterNotLoadedError(f"adapter {digest[:19]} is not loaded")
 
     def _close(self, stream: Stream) -> None:
         request = stream.sequence.request
@@ -251,22 +276,26 @@ class EmbeddedEngine:
                 if drained is not None:
                     drained.set()
 
-    async def _insert(self, digest: str, weights: AdapterWeights) -> None:
-        await self._in_thread(lambda runner, _: runner.load(digest, weights))
+    async def _bring_in(self, adapter: Adapter) -> None:
+        digest = adapter.digest
+        weights = await asyncio.to_thread(read_adapter, adapter.path, self._shape, digest=digest)
+        await asyncio.wrap_future(self._call(lambda runner, _: runner.load(digest, weights)))
+        await self._probe(digest)
 
-    async def _remove(self, digest: str) -> None:
+    def _drop(self, digest: str) -> Future[None]:
+        """Have the engine's thread forget an adapter, after all that it was told before."""
+
         def remove(runner: Runner, scheduler: Scheduler) -> None:
             scheduler.forget(digest)
             runner.unload(digest)
 
-        self._resident.discard(digest)
-        await self._in_thread(remove)
-        self._tell_resident()
+        self._held.discard(digest)
+        return self._call(remove)
 
-    async def _in_thread(self, work: Callable[[Runner, Scheduler], None]) -> None:
+    def _call(self, work: Callable[[Runner, Scheduler], None]) -> Future[None]:
         if self._loop is None:
             raise EngineDeadError("the engine is not running")
-        await asyncio.wrap_future(self._loop.call(work))
+        return self._loop.call(work)
 
     async def _probe(self, digest: str) -> None:
         """One token with the adapter, before any traffic; ordinary requests run beside it."""
@@ -285,9 +314,16 @@ class EmbeddedEngine:
                 await stream.next()
         finally:
             self._close(stream)
-        self._resident.add(digest)
-        self._tell_resident()
 
-    def _tell_resident(self) -> None:
-        if self._loop is not None:
-            self._loop.resident(frozenset(self._resident))
+
+def _refusal(error: BaseException) -> str | None:
+    """Why an adapter cannot be loaded, without a path of the host; None where it is not the adapter's fault."""
+    if isinstance(error, FileRefusedError):
+        return error.public
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    if isinstance(error, ValueError):
+        return str(error)
+    if isinstance(error, EngineError) and not isinstance(error, EngineDeadError):
+        return f"its probe failed: {error}"
+    return None

@@ -6,6 +6,7 @@ as calls put into its inbox, and leaves it as one batch of events for each step.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
@@ -28,8 +29,8 @@ from server.request import FinishReason, TokenLogprob
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
-Delivery = tuple[str, Event | EngineError]
-"""A request's id and what happened to it."""
+Delivery = tuple[Running, Event | EngineError]
+"""A sequence and what happened to it."""
 
 
 class Outbox(Protocol):
@@ -71,7 +72,6 @@ class StepLoop:
         self._alive = False
         self._busy_since: float | None = None
         self._snapshot = EngineState(alive=False, progress=0.0)
-        self._resident: frozenset[str] = frozenset()
         self._thread = threading.Thread(target=self._main, name="oneseek-engine", daemon=True)
 
     # Called from any thread.
@@ -86,8 +86,9 @@ class StepLoop:
         """Hand over a request that fits the scheduler's limits."""
 
         def admit() -> None:
-            self._states[sequence.request.request_id] = state
-            self._scheduler.add(sequence)
+            if self._alive:
+                self._scheduler.add(sequence)
+                self._states[sequence.request.request_id] = state
 
         self._post(admit)
 
@@ -95,20 +96,31 @@ class StepLoop:
         """Drop a request before the next step; unknown or finished ones are no error."""
 
         def drop() -> None:
-            self._scheduler.cancel(request_id)
-            self._forget(request_id)
+            if self._alive:
+                self._scheduler.cancel(request_id)
+                self._forget(request_id)
 
         self._post(drop)
 
     def call(self, work: Callable[[Runner, Scheduler], Result]) -> Future[Result]:
-        """Run `work` in the thread, between steps. Its exception goes to the future alone."""
+        """Run `work` in the thread, between steps; cancelling the future before then drops it.
+
+        Its exception goes to the future alone, as does `EngineDeadError` where the thread has ended.
+        """
         future: Future[Result] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            if not self._alive:
+                future.set_exception(EngineDeadError("the engine has stopped"))
+                return
             try:
-                future.set_result(work(self._runner, self._scheduler))
+                result = work(self._runner, self._scheduler)
             except Exception as error:
                 future.set_exception(error)
+            else:
+                future.set_result(result)
 
         with self._gate:
             if self._alive:
@@ -117,20 +129,16 @@ class StepLoop:
         future.set_exception(EngineDeadError("the engine has stopped"))
         return future
 
-    def resident(self, digests: frozenset[str]) -> None:
-        """Tell which adapters are resident, for `state`."""
-        self._resident = digests
-        self._publish()
-
     def state(self) -> EngineState:
-        """A snapshot as of the last step."""
-        return self._snapshot
+        """A snapshot as of the last step, without what is resident."""
+        since = self._busy_since
+        progress = 0.0 if since is None else time.perf_counter() - since
+        return dataclasses.replace(self._snapshot, alive=self._alive, progress=progress)
 
     @property
-    def hung_for(self) -> float:
-        """Seconds that the step under way has taken; 0 between steps and while idle."""
-        since = self._busy_since
-        return 0.0 if since is None else time.perf_counter() - since
+    def alive(self) -> bool:
+        """Whether the thread takes work."""
+        return self._alive
 
     def close(self) -> None:
         """Stop after the step under way and release the runner. Idempotent."""
@@ -146,22 +154,25 @@ class StepLoop:
         self._wake.set()
 
     def _main(self) -> None:
+        fault: EngineDeadError | None = None
         try:
             while not self._closing:
+                self._busy_since = time.perf_counter()
                 self._drain()
                 if not self._step():
                     self._wake.wait()
                 self._wake.clear()
         except Exception:
             logger.exception("the engine's step failed; the engine stops")
-            self._outbox.died(EngineDeadError("the engine stopped on an internal error"))
-        finally:
-            with self._gate:
-                self._alive = False
-            self._busy_since = None
-            self._publish()
-            self._drain()
-            self._runner.close()
+            fault = EngineDeadError("the engine stopped on an internal error")
+        with self._gate:
+            self._alive = False
+        self._busy_since = None
+        self._snapshot = dataclasses.replace(self._snapshot, running={}, waiting={})
+        if fault is not None:  # told only now: whatever got in before is told with the rest
+            self._outbox.died(fault)
+        self._drain()
+        self._runner.close()
 
     def _drain(self) -> None:
         while self._inbox:
@@ -175,18 +186,28 @@ class StepLoop:
             self._busy_since = None
             self._publish()
             return False
-        sequences, logits = self._run(step, began)
+        batch: list[Delivery] = []
+        sequences, logits = self._run(step, batch)
         self._scheduler.advance(step)
-        batch = self._choose(sequences, logits)
+        self._choose(sequences, logits, batch)
         for chunk in step.chunks:
             self._end_without_token(chunk, batch)
         self._publish()
-        self._outbox.deliver(batch)
-        if self._observer is not None:
-            self._observer.step(time.perf_counter() - began, len(step.chunks) + len(step.decodes))
+        if batch:
+            self._outbox.deliver(batch)
+        self._observe(time.perf_counter() - began, len(step.chunks) + len(step.decodes))
         return True
 
-    def _run(self, step: Step, began: float) -> tuple[list[Running], NDArray[np.float32]]:
+    def _observe(self, seconds: float, batch: int) -> None:
+        if self._observer is None:
+            return
+        try:
+            self._observer.step(seconds, batch)
+        except Exception:  # a fault in counting must not end anyone's answer
+            logger.exception("the step's observer failed, and is not called again")
+            self._observer = None
+
+    def _run(self, step: Step, batch: list[Delivery]) -> tuple[list[Running], NDArray[np.float32]]:
         """Run the step's work; the sequences that get a token, and their logits in the same order."""
         runner = self._runner
         for row in step.released:
@@ -196,9 +217,11 @@ class StepLoop:
         sequences: list[Running] = []
         rows: list[NDArray[np.float32]] = []
         for chunk in step.chunks:
-            if chunk.sequence.scheduled is None:
-                chunk.sequence.scheduled = began
-            logits = self._prefill(chunk)
+            try:
+                logits = self._prefill(chunk)
+            except BadLogitsError:
+                self._break(chunk.sequence, batch)
+                continue
             if chunk.final and chunk.sequence.request.sampling.max_tokens > 0:
                 sequences.append(chunk.sequence)
                 rows.append(logits[-1:].copy())
@@ -231,39 +254,32 @@ class StepLoop:
             self._prompt_scores.setdefault(sequence.request.request_id, []).extend(scores)
         return logits
 
-    def _choose(self, sequences: list[Running], logits: NDArray[np.float32]) -> list[Delivery]:
-        batch: list[Delivery] = []
+    def _choose(
+        self, sequences: list[Running], logits: NDArray[np.float32], batch: list[Delivery]
+    ) -> None:
+        """Sample a token for each sequence; those whose logits are not finite fail, the others go on."""
         if not sequences:
-            return batch
+            return
         try:
             choices = self._sampler.sample(logits, [self._states[s.request.request_id] for s in sequences])
         except BadLogitsError as error:
-            sequences, choices = self._drop_broken(sequences, logits, error.rows, batch)
+            broken = set(error.rows)
+            for row in broken:
+                self._break(sequences[row], batch)
+            kept = [row for row in range(len(sequences)) if row not in broken]
+            sequences = [sequences[row] for row in kept]
+            states = [self._states[s.request.request_id] for s in sequences]
+            choices = self._sampler.sample(logits[kept], states)
         for sequence, choice in zip(sequences, choices, strict=True):
-            batch.append((sequence.request.request_id, self._append(sequence, choice)))
-        return batch
+            batch.append((sequence, self._append(sequence, choice)))
 
-    def _drop_broken(
-        self,
-        sequences: list[Running],
-        logits: NDArray[np.float32],
-        rows: Sequence[int],
-        batch: list[Delivery],
-    ) -> tuple[list[Running], list[Choice]]:
-        """Fail the sequences whose logits are not finite; sample the others."""
-        broken = set(rows)
-        for row in broken:
-            request_id = sequences[row].request.request_id
-            logger.error("request %s: the model returned logits that are not finite", request_id)
-            self._scheduler.cancel(request_id, reuse=False)
-            self._forget(request_id)
-            batch.append((request_id, EngineError("the model returned values that are not finite numbers")))
-        kept = [row for row in range(len(sequences)) if row not in broken]
-        if not kept:
-            return [], []
-        survivors = [sequences[row] for row in kept]
-        states = [self._states[s.request.request_id] for s in survivors]
-        return survivors, self._sampler.sample(logits[kept], states)
+    def _break(self, sequence: Running, batch: list[Delivery]) -> None:
+        """End a sequence for which the model returned no numbers; nothing of it is kept for reuse."""
+        request_id = sequence.request.request_id
+        logger.error("request %s: the model returned logits that are not finite", request_id)
+        self._scheduler.cancel(request_id, reuse=False)
+        self._forget(request_id)
+        batch.append((sequence, EngineError("the model returned values that are not finite numbers")))
 
     def _append(self, sequence: Running, choice: Choice) -> Event:
         request_id = sequence.request.request_id
@@ -291,14 +307,14 @@ class StepLoop:
     def _end_without_token(self, chunk: Chunk, batch: list[Delivery]) -> None:
         """Close a request that wanted the prompt's logprobs and no token."""
         sequence = chunk.sequence
-        if not chunk.final or sequence.request.sampling.max_tokens > 0:
+        if not chunk.final or sequence.request.sampling.max_tokens > 0 or sequence.row < 0:
             return
         request_id = sequence.request.request_id
         scores = tuple(self._prompt_scores.pop(request_id, ()))
         asked = sequence.request.sampling.prompt_logprobs is not None
         self._scheduler.finish(sequence)
         self._forget(request_id)
-        batch.append((request_id, Event(None, None, scores if asked else None, "length")))
+        batch.append((sequence, Event(None, None, scores if asked else None, "length")))
 
     def _forget(self, request_id: str) -> None:
         self._states.pop(request_id, None)
@@ -317,5 +333,4 @@ class StepLoop:
             prefix_queries=scheduler.prefix_queries,
             prefix_hits=scheduler.prefix_hits,
             preemptions=scheduler.preemptions,
-            resident=dict.fromkeys(self._resident, "device"),
         )

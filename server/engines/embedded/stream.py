@@ -45,6 +45,8 @@ class Stream:
 
     def feed(self, event: Event) -> None:
         """Add an event. On the event loop."""
+        if self._first_token is None:
+            self._first_token = time.perf_counter()
         self._events.append(event)
         self._wake()
 
@@ -71,8 +73,6 @@ class Stream:
             self._waiter.set_result(None)
 
     def _delta(self) -> Delta:
-        if self._first_token is None:
-            self._first_token = time.perf_counter()
         pieces: list[str] = []
         ids: list[int] = []
         logprobs: list[TokenLogprob] = []
