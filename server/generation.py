@@ -263,10 +263,8 @@ class Generation:
             if source is not None:
                 await source.aclose()
 
-    async def _begin(
-        self, request: GenerationRequest, served: Served
-    ) -> tuple[AsyncGenerator[Delta], Delta]:
-        """A generation and its first delta. An adapter that left since it was chosen is loaded again, once."""
+    async def _begin(self, request: GenerationRequest, served: Served) -> tuple[AsyncGenerator[Delta], Delta]:
+        """A generation and its first delta. An adapter unloaded since it was chosen is loaded again, once."""
         source = self.engine.generate(request)
         try:
             return source, await anext(source)

@@ -9,12 +9,11 @@ from collections.abc import Callable
 from socket import socket
 from typing import TextIO
 
-import uvicorn
-
 from server.app import create_app, uvicorn_config
 from server.catalogue import Catalogue, open_catalogue
 from server.defaults import read_defaults
 from server.engines.base import Engine, EngineError
+from server.listening import AnnouncingServer, bind
 from server.metrics import Metrics
 from server.settings import Settings
 from server.tokens import Tokenizer
@@ -29,6 +28,15 @@ def run(settings: Settings) -> int:
     say = Narrator(sys.stderr)
     for warning in settings.warnings:
         say(f"warning: {warning}")
+    sockets = bind(settings.host, settings.port)
+    try:
+        return _serve(settings, sockets, say)
+    finally:
+        for opened in sockets:
+            opened.close()
+
+
+def _serve(settings: Settings, sockets: list[socket], say: Narrator) -> int:
     catalogue = open_catalogue(settings)
     say(f"base {catalogue.base.name}: {catalogue.base.reason}")
     for note in catalogue.notes:
@@ -44,8 +52,11 @@ def run(settings: Settings) -> int:
     say(f"adapters: {', '.join(aliases) or 'none; every question goes to the base'}")
     base = catalogue.base.name
     app = create_app(settings, engine, registry, catalogue.router, tokenizer, base, metrics, defaults)
-    server = AnnouncingServer(uvicorn_config(app, settings), say)
-    server.run()
+    server = AnnouncingServer(uvicorn_config(app, settings), say, engine.close)
+    try:
+        server.run(sockets)
+    except SystemExit:  # uvicorn's way to end where the application did not start, which it has logged
+        return 1
     return 0 if server.started else 1
 
 
@@ -114,22 +125,3 @@ class Narrator:
             self._stream.flush()
 
         return tell
-
-
-class AnnouncingServer(uvicorn.Server):
-    """uvicorn, saying where it listens once requests can be answered."""
-
-    def __init__(self, config: uvicorn.Config, say: Callable[[str], None]) -> None:
-        super().__init__(config)
-        self._say = say
-
-    async def startup(self, sockets: list[socket] | None = None) -> None:
-        """Start as uvicorn does, then announce."""
-        await super().startup(sockets)
-        if not self.started:
-            return
-        for server in self.servers:
-            for listening in server.sockets:
-                host, port = listening.getsockname()[:2]
-                shown = f"[{host}]" if ":" in host else host
-                self._say(f"ready on http://{shown}:{port}  (Ctrl-C stops)")

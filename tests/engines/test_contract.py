@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from adapters.digest import adapter_digest
 from adapters.manifest import Adapter, read_manifest
 from server.engines.base import (
+    AdapterNotLoadedError,
     AdapterRefusedError,
     Engine,
     EngineBusyError,
@@ -340,6 +341,93 @@ async def test_swapping_a_version_never_serves_the_old_one(
     await engine.close()
 
 
+async def test_an_unload_that_waits_holds_up_no_other_adapter(
+    engine: Engine, voices: dict[str, Adapter], make_adapter: Callable[..., Path]
+) -> None:
+    en, other = voices["en"], read_manifest(make_adapter("beside", 23))
+    async with aclosing(engine.generate(ask([1, 2], alone(en), max_tokens=4))) as unread:
+        await anext(unread)
+        unloading = asyncio.create_task(engine.unload(en.digest))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(engine.load(other), 20)
+        assert not unloading.done()
+        assert set(engine.state().resident) == {voices["sv"].digest, other.digest}
+        with pytest.raises(AdapterNotLoadedError):
+            await tokens(engine, ask([1, 2], alone(en)))
+        again = asyncio.create_task(engine.load(en))
+    await asyncio.gather(unloading, again)
+    assert en.digest in engine.state().resident
+    assert len(await tokens(engine, ask([1, 2], alone(en)))) == 12
+
+
+async def test_an_unload_that_is_cancelled_changes_nothing(
+    engine: Engine, voices: dict[str, Adapter]
+) -> None:
+    en = voices["en"]
+    before = await tokens(engine, ask([1, 9, 30], alone(en)))
+    async with aclosing(engine.generate(ask([1, 2], alone(en)))) as unread:
+        await anext(unread)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(engine.unload(en.digest), 0.05)
+        assert en.digest in engine.state().resident
+        assert await tokens(engine, ask([1, 9, 30], alone(en))) == before
+    await asyncio.wait_for(engine.unload(en.digest), 20)
+    assert en.digest not in engine.state().resident
+
+
+async def test_a_load_that_is_cancelled_changes_nothing(engine: Engine, voices: dict[str, Adapter]) -> None:
+    en = voices["en"]
+    prompt = [1, 9, 30]
+    before = await tokens(engine, ask(prompt, alone(en)))
+    busy = asyncio.create_task(tokens(engine, ask([1], max_tokens=250)))
+    cancelled = 0
+    for turns in range(60):
+        await engine.unload(en.digest)
+        loading = asyncio.create_task(engine.load(en))
+        for _ in range(turns):
+            await asyncio.sleep(0.0003)
+        loading.cancel()
+        try:
+            await loading
+        except asyncio.CancelledError:
+            cancelled += 1
+            assert en.digest not in engine.state().resident
+        if busy.done():
+            busy = asyncio.create_task(tokens(engine, ask([1], max_tokens=250)))
+    assert cancelled > 1
+    await busy
+    assert engine.state().alive
+    await engine.load(en)
+    assert await tokens(engine, ask(prompt, alone(en))) == before
+
+
+async def test_an_id_that_is_used_again_at_once_gets_its_own_answer(engine: Engine) -> None:
+    expected = await tokens(engine, ask([1, 9, 30]))
+    for _ in range(25):
+        request = ask([7, 7, 7], max_tokens=100)
+        async with aclosing(engine.generate(request)) as deltas:
+            await anext(deltas)
+        own = GenerationRequest(request_id=request.request_id, prompt=(1, 9, 30), sampling=ask([1]).sampling)
+        assert await tokens(engine, own) == expected
+
+
+async def test_a_token_outside_the_vocabulary_is_refused_and_harms_nobody(engine: Engine) -> None:
+    for token in (-1, engine.info.vocabulary):
+        with pytest.raises(UnsupportedRequestError) as caught:
+            await tokens(engine, ask([1, token]))
+        assert caught.value.param == "prompt"
+    assert len(await tokens(engine, ask([1, 2]))) == 12
+
+
+async def test_an_iterator_that_is_never_read_leaves_nothing(
+    engine: Engine, voices: dict[str, Adapter]
+) -> None:
+    unread = engine.generate(ask([1, 2], alone(voices["en"])))
+    await unread.aclose()
+    assert engine_is_idle(engine)
+    await asyncio.wait_for(engine.unload(voices["en"].digest), 20)
+
+
 async def test_a_bad_adapter_is_refused_and_nothing_changes(
     engine: Engine, tiny_adapters: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -378,6 +466,28 @@ async def test_closing_fails_what_runs_and_the_state_says_so(make_engine: Callab
     with pytest.raises(EngineDeadError):
         await tokens(engine, ask([1, 2]))
     await engine.close()
+
+
+async def test_what_comes_while_it_closes_is_refused_and_hangs_nobody(
+    make_engine: Callable[..., Engine], voices: dict[str, Adapter]
+) -> None:
+    engine, en = make_engine(), voices["en"]
+    await engine.start()
+    await engine.load(en)
+    unread = engine.generate(ask([1, 2], alone(en), max_tokens=250))
+    await anext(unread)
+    unloading = asyncio.create_task(engine.unload(en.digest))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(engine.close())
+    await asyncio.sleep(0)
+    with pytest.raises(EngineDeadError):
+        await asyncio.wait_for(tokens(engine, ask([1, 2])), 20)
+    await asyncio.wait_for(closing, 20)
+    with pytest.raises(EngineDeadError):
+        await asyncio.wait_for(unloading, 20)
+    with pytest.raises(EngineDeadError):
+        await engine.load(en)
+    await unread.aclose()
 
 
 def test_the_fixture_is_a_real_checkpoint(tiny_base: Path) -> None:

@@ -317,7 +317,7 @@ class EmbeddedEngine:
 
 
 def _refusal(error: BaseException) -> str | None:
-    """Why an adapter cannot be loaded, without a path of the host; None where it is not the adapter's fault."""
+    """Why an adapter cannot be loaded, naming no folder of the host; None where the fault is not its own."""
     if isinstance(error, FileRefusedError):
         return error.public
     if isinstance(error, OSError):

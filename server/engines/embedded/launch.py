@@ -66,6 +66,13 @@ def embedded_engine(
         graph = prepare(base, options.graphs, base_digest, options.quantize, progress=progress)
     except ValueError as error:
         raise EngineError(str(error)) from error
+    except OSError as error:
+        if error.filename is None or not Path(error.filename).is_relative_to(options.graphs.parent):
+            raise
+        raise EngineError(
+            f"the graph cannot be kept in {options.graphs}: {(error.strerror or str(error)).lower()}; "
+            "give a folder that can be written with --home"
+        ) from error
     return EmbeddedEngine(
         open_runner=lambda: CpuRunner(graph, limits.rows, limits.context, options.threads),
         shape=ModelShape.read(base),

@@ -29,6 +29,8 @@ from server.request import FinishReason, TokenLogprob
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
+CLOSE_SECONDS = 30.0
+"""How long closing waits for the step under way."""
 Delivery = tuple[Running, Event | EngineError]
 """A sequence and what happened to it."""
 
@@ -141,11 +143,13 @@ class StepLoop:
         return self._alive
 
     def close(self) -> None:
-        """Stop after the step under way and release the runner. Idempotent."""
+        """Stop after the step under way and release the runner; leave a step that hangs. Idempotent."""
         self._closing = True
         self._wake.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            logger.error("the engine's step did not end within %g seconds; it is left behind", CLOSE_SECONDS)
 
     # In the thread.
 
@@ -254,9 +258,7 @@ class StepLoop:
             self._prompt_scores.setdefault(sequence.request.request_id, []).extend(scores)
         return logits
 
-    def _choose(
-        self, sequences: list[Running], logits: NDArray[np.float32], batch: list[Delivery]
-    ) -> None:
+    def _choose(self, sequences: list[Running], logits: NDArray[np.float32], batch: list[Delivery]) -> None:
         """Sample a token for each sequence; those whose logits are not finite fail, the others go on."""
         if not sequences:
             return

@@ -1,0 +1,126 @@
+"""Where the server listens, and how it ends: it drains, then fails what still runs, then goes."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable, Coroutine
+from types import FrameType
+
+import uvicorn
+
+LAST_WORDS = 5
+"""Seconds that streams have to say that they end, after the time to finish has run out."""
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets bound to every address of `host`, not yet listening; port 0 takes any free one.
+
+    Raises `OSError` with the whole message where that cannot be.
+    """
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            opened = socket.socket(family, kind, protocol)
+            sockets.append(opened)
+            try:
+                _bind(opened, address)
+            except OSError as error:
+                # `localhost` names ::1 too, on machines that have no IPv6.
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                missing = error
+                sockets.pop().close()
+        if missing is not None and not sockets:
+            raise missing
+    except OSError as error:
+        for opened in sockets:
+            opened.close()
+        why = (error.strerror or str(error)).lower()
+        raise OSError(f"cannot listen on {host}:{port}: {why}; {_remedy(error)}") from error
+    return sockets
+
+
+def _bind(opened: socket.socket, address: tuple[object, ...]) -> None:
+    if os.name == "posix":  # elsewhere it would let two servers share a port
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if opened.family == socket.AF_INET6:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    opened.bind(address)
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "stop what listens there, or give another --port"
+    if error.errno == errno.EACCES:
+        return "give a --port above 1023"
+    return "give another --host"
+
+
+class AnnouncingServer(uvicorn.Server):
+    """uvicorn, saying where it listens once requests can be answered, and ending streams in words.
+
+    Once the time to drain has run out, or at a second signal, `abort` fails what still runs, so that each
+    client is told. A third signal ends the server without that.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        say: Callable[[str], None],
+        abort: Callable[[], Coroutine[None, None, None]],
+    ) -> None:
+        super().__init__(config)
+        self._say = say
+        self._abort = abort
+        self._drain = config.timeout_graceful_shutdown or 0
+        config.timeout_graceful_shutdown = self._drain + LAST_WORDS
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._hurried = False
+        self._aborting: asyncio.Task[None] | None = None
+        logging.getLogger("uvicorn.error").addFilter(_in_brief)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, then announce."""
+        await super().startup(sockets)
+        if not self.started:
+            return
+        self._loop = asyncio.get_running_loop()
+        for server in self.servers:
+            for listening in server.sockets:
+                host, port = listening.getsockname()[:2]
+                shown = f"[{host}]" if ":" in host else host
+                self._say(f"ready on http://{shown}:{port}  (Ctrl-C stops)")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests finish, for as long as the settings give them."""
+        timer = asyncio.get_running_loop().call_later(self._drain, self._end_what_runs)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            timer.cancel()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at the first signal, hurry at the second, drop everything at the third."""
+        if self.should_exit and self._loop is not None and not self._hurried:
+            self._hurried = True
+            self._loop.call_soon_threadsafe(self._end_what_runs)
+            return
+        super().handle_exit(sig, frame)
+
+    def _end_what_runs(self) -> None:
+        if self._aborting is None:
+            self._aborting = asyncio.ensure_future(self._abort())
+
+
+def _in_brief(record: logging.LogRecord) -> bool:
+    """Let uvicorn's lines pass, but of a traceback in a failed start only the last line, which says why."""
+    text = record.getMessage()
+    if text.startswith("Traceback "):
+        record.msg, record.args = text.rstrip().rpartition("\n")[2], ()
+    return text != "Application startup failed. Exiting."
