@@ -12,6 +12,8 @@ from types import FrameType
 
 import uvicorn
 
+from server.engines.base import EngineError
+
 LAST_WORDS = 5
 """Seconds that streams have to say that they end, after the time to finish has run out."""
 
@@ -118,9 +120,12 @@ class AnnouncingServer(uvicorn.Server):
             self._aborting = asyncio.ensure_future(self._abort())
 
 
+_OURS = f"{EngineError.__module__}.{EngineError.__qualname__}: "
+
+
 def _in_brief(record: logging.LogRecord) -> bool:
     """Let uvicorn's lines pass, but of a traceback in a failed start only the last line, which says why."""
     text = record.getMessage()
     if text.startswith("Traceback "):
-        record.msg, record.args = text.rstrip().rpartition("\n")[2], ()
+        record.msg, record.args = text.rstrip().rpartition("\n")[2].removeprefix(_OURS), ()
     return text != "Application startup failed. Exiting."

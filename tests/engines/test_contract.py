@@ -205,6 +205,47 @@ async def test_a_stop_string_ends_the_text_and_is_never_shown(engine: Engine) ->
     assert engine_is_idle(engine) or await settles(engine)
 
 
+async def test_what_is_computed_past_a_stop_string_is_not_counted(engine: Engine) -> None:
+    options: dict[str, Any] = {"max_tokens": 60, "temperature": 1.0, "seed": 5}
+    whole = await collect(engine, ask([1, 8, 15], **options))
+    ids = [token for delta in whole for token in delta.token_ids]
+    text = "".join(delta.text for delta in whole)
+    stop = text[10:13]
+    deltas = await collect(engine, ask([1, 8, 15], stop=(stop,), logprobs=0, **options))
+    usage = deltas[-1].usage
+    assert usage is not None
+    counted = usage.completion_tokens
+    assert [token for delta in deltas for token in delta.token_ids] == ids[:counted]
+    assert sum(len(delta.logprobs) for delta in deltas) == counted
+    exact = await collect(engine, ask([1, 8, 15], stop=(stop,), **options | {"max_tokens": counted}))
+    assert exact[-1].finish_reason == "stop"
+    short = await collect(engine, ask([1, 8, 15], stop=(stop,), **options | {"max_tokens": counted - 1}))
+    assert short[-1].finish_reason == "length"
+    assert "".join(delta.text for delta in short) == text[: len("".join(delta.text for delta in short))]
+
+
+async def test_no_stop_string_or_end_token_ends_a_text_before_min_tokens(engine: Engine) -> None:
+    options: dict[str, Any] = {"max_tokens": 60, "temperature": 1.0, "seed": 5}
+    text = "".join(d.text for d in await collect(engine, ask([1, 8, 15], **options)))
+    deltas = await collect(engine, ask([1, 8, 15], stop=tuple(set(text)), min_tokens=20, **options))
+    usage = deltas[-1].usage
+    assert usage is not None
+    assert 20 <= usage.completion_tokens < 60
+    assert deltas[-1].finish_reason == "stop"
+    ids = await tokens(engine, ask([1, 8, 15], max_tokens=10))
+    early = ask([1, 8, 15], max_tokens=30, stop_token_ids=(ids[0],), min_tokens=5)
+    assert len(await tokens(engine, early)) >= 5
+
+
+async def test_an_answer_that_nobody_reads_frees_its_place_and_is_kept(engine: Engine) -> None:
+    async with aclosing(engine.generate(ask([1, 2], max_tokens=50))) as deltas:
+        first = await anext(deltas)
+        assert await settles(engine)
+        rest = [delta async for delta in deltas]
+    assert sum(len(delta.token_ids) for delta in (first, *rest)) == 50
+    assert rest[-1].finish_reason == "length"
+
+
 async def test_a_stop_token_ends_the_text(engine: Engine) -> None:
     ids = await tokens(engine, ask([1, 8, 15], max_tokens=10))
     deltas = await collect(engine, ask([1, 8, 15], max_tokens=10, stop_token_ids=(ids[4],)))
@@ -234,6 +275,39 @@ async def test_a_prompt_alone_can_be_scored(engine: Engine) -> None:
     assert delta.token_ids == ()
     assert delta.usage is not None
     assert delta.usage.completion_tokens == 0
+
+
+async def test_nothing_may_be_asked_for(engine: Engine) -> None:
+    (delta,) = await collect(engine, ask([1, 2, 3], max_tokens=0))
+    assert (delta.token_ids, delta.prompt_logprobs, delta.finish_reason) == ((), None, "length")
+    assert delta.timing is not None
+
+
+async def test_prompt_scores_are_whole_after_reuse_and_preemption(make_engine: Callable[..., Engine]) -> None:
+    prompts = random_prompts(10, seed=6, longest=90)
+    scores: list[list[list[tuple[int, float]]]] = []
+    preemptions = 0
+    for kv_tokens in (12 * 256, 256):
+        engine = make_engine(max_num_seqs=10, kv_tokens=kv_tokens)
+        await engine.start()
+
+        async def scored(engine: Engine, prompt: list[int]) -> list[tuple[int, float]]:
+            await tokens(engine, ask(prompt, max_tokens=1))
+            deltas = await collect(engine, ask(prompt, max_tokens=60, prompt_logprobs=0))
+            assert all(delta.prompt_logprobs is None for delta in deltas[1:])
+            usage = deltas[-1].usage
+            assert usage is not None
+            assert usage.cached_tokens == 0
+            assert usage.completion_tokens == 60
+            return [(score.token_id, score.logprob) for score in deltas[0].prompt_logprobs or ()]
+
+        scores.append(await asyncio.gather(*(scored(engine, prompt) for prompt in prompts)))
+        preemptions = engine.state().preemptions
+        await engine.close()
+    assert preemptions > 0
+    for prompt, roomy, tight in zip(prompts, *scores, strict=True):
+        assert [token for token, _ in roomy] == [token for token, _ in tight] == prompt[1:]
+        assert np.allclose([p for _, p in roomy], [p for _, p in tight], atol=1e-4)
 
 
 def engine_is_idle(engine: Engine) -> bool:

@@ -10,7 +10,7 @@ import psutil
 
 from adapters.weights import ModelShape
 from server.engines.base import EngineError, StepObserver
-from server.engines.embedded.cache import prepare
+from server.engines.embedded.cache import BuiltGraph, prepare
 from server.engines.embedded.config import ModelConfig, read_config
 from server.engines.embedded.cpu import CpuRunner
 from server.engines.embedded.engine import EmbeddedEngine
@@ -74,7 +74,7 @@ def embedded_engine(
             "give a folder that can be written with --home"
         ) from error
     return EmbeddedEngine(
-        open_runner=lambda: CpuRunner(graph, limits.rows, limits.context, options.threads),
+        open_runner=lambda: _open(graph, limits, options.threads),
         shape=ModelShape.read(base),
         limits=limits,
         tokenizer=tokenizer,
@@ -83,6 +83,16 @@ def embedded_engine(
         max_queue=options.max_queue,
         observer=observer,
     )
+
+
+def _open(graph: BuiltGraph, limits: Limits, threads: int | None) -> CpuRunner:
+    try:
+        return CpuRunner(graph, limits.rows, limits.context, threads)
+    except (MemoryError, OSError) as error:
+        raise EngineError(
+            f"the engine cannot open the graph with {limits.rows} rows of {limits.context} tokens: {error}; "
+            "lower max_num_seqs or max_model_len, or turn prefix_caching off"
+        ) from error
 
 
 def plan(config: ModelConfig, options: EmbeddedOptions) -> Limits:
