@@ -31,7 +31,10 @@ class Tokenizer:
         chat_template: str | None = None,
     ) -> None:
         """`definition` is a tokenizer.json's text; `special` maps `bos_token`, `eos_token`… to strings."""
-        self._tokenizer = tokenizers.Tokenizer.from_str(definition)
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(definition)
+        except Exception as error:  # the library raises nothing more exact
+            raise ValueError(f"tokenizer.json cannot be read: {error}; save or download it again") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self._pieces = Pieces(json.loads(definition).get("decoder"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,16 @@ def make_engine(
 ) -> Callable[..., Engine]:
     graphs = tmp_path_factory.getbasetemp() / "graphs"
 
-    def make(max_num_seqs: int = 32, max_queue: int = 2000, kv_tokens: int = 32 * 256) -> Engine:
+    def make(
+        max_num_seqs: int = 32, max_queue: int = 2000, kv_tokens: int = 32 * 256, max_adapters: int = 64
+    ) -> Engine:
         assert request.param == "embedded"
         options = EmbeddedOptions(
             graphs=graphs,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max(64, max_num_seqs),
             max_queue=max_queue,
+            max_adapters=max_adapters,
             kv_tokens=kv_tokens,
             threads=2,
         )
@@ -217,9 +221,9 @@ async def test_what_is_computed_past_a_stop_string_is_not_counted(engine: Engine
     counted = usage.completion_tokens
     assert [token for delta in deltas for token in delta.token_ids] == ids[:counted]
     assert sum(len(delta.logprobs) for delta in deltas) == counted
-    exact = await collect(engine, ask([1, 8, 15], stop=(stop,), **options | {"max_tokens": counted}))
+    exact = await collect(engine, ask([1, 8, 15], (), stop=(stop,), **options | {"max_tokens": counted}))
     assert exact[-1].finish_reason == "stop"
-    short = await collect(engine, ask([1, 8, 15], stop=(stop,), **options | {"max_tokens": counted - 1}))
+    short = await collect(engine, ask([1, 8, 15], (), stop=(stop,), **options | {"max_tokens": counted - 1}))
     assert short[-1].finish_reason == "length"
     assert "".join(delta.text for delta in short) == text[: len("".join(delta.text for delta in short))]
 
@@ -355,6 +359,26 @@ async def test_a_full_queue_refuses_with_a_time_to_come_back(make_engine: Callab
     await engine.close()
 
 
+async def test_the_time_to_come_back_is_about_that_of_the_queue(make_engine: Callable[..., Engine]) -> None:
+    engine = make_engine(max_num_seqs=1, max_queue=99)
+    await engine.start()
+
+    def fill() -> list[asyncio.Task[list[int]]]:
+        return [asyncio.create_task(tokens(engine, ask([1, 2], max_tokens=3))) for _ in range(100)]
+
+    began = time.perf_counter()
+    await asyncio.gather(*fill())
+    lasted = time.perf_counter() - began
+    waiting = fill()
+    await asyncio.sleep(0)
+    with pytest.raises(EngineBusyError) as caught:
+        await tokens(engine, ask([1, 2]))
+    await asyncio.gather(*waiting)
+    # What a request is thought to last begins at a second, and 100 requests leave 0.6% of that.
+    assert caught.value.retry_after <= 1 + 2 * lasted
+    await engine.close()
+
+
 async def test_what_does_not_fit_the_context_is_refused_by_its_field(engine: Engine) -> None:
     with pytest.raises(UnsupportedRequestError, match="256") as caught:
         await tokens(engine, ask([1] * 200, max_tokens=57))
@@ -415,12 +439,23 @@ async def test_swapping_a_version_never_serves_the_old_one(
     await engine.close()
 
 
+@asynccontextmanager
+async def crowd(engine: Engine, voice: Voice) -> AsyncGenerator[None]:
+    """Seconds of work for a voice, given up at the end."""
+    asked = [asyncio.create_task(tokens(engine, ask([1, i], voice, max_tokens=250))) for i in range(200)]
+    while not engine.state().running:
+        await asyncio.sleep(0.001)
+    yield
+    for task in asked:
+        task.cancel()
+    await asyncio.gather(*asked, return_exceptions=True)
+
+
 async def test_an_unload_that_waits_holds_up_no_other_adapter(
     engine: Engine, voices: dict[str, Adapter], make_adapter: Callable[..., Path]
 ) -> None:
     en, other = voices["en"], read_manifest(make_adapter("beside", 23))
-    async with aclosing(engine.generate(ask([1, 2], alone(en), max_tokens=4))) as unread:
-        await anext(unread)
+    async with crowd(engine, alone(en)):
         unloading = asyncio.create_task(engine.unload(en.digest))
         await asyncio.sleep(0)
         await asyncio.wait_for(engine.load(other), 20)
@@ -434,17 +469,25 @@ async def test_an_unload_that_waits_holds_up_no_other_adapter(
     assert len(await tokens(engine, ask([1, 2], alone(en)))) == 12
 
 
+async def test_a_client_that_stalls_holds_up_no_unload(engine: Engine, voices: dict[str, Adapter]) -> None:
+    en = voices["en"]
+    async with aclosing(engine.generate(ask([1, 2], alone(en), max_tokens=50))) as unread:
+        first = await anext(unread)
+        await asyncio.wait_for(engine.unload(en.digest), 20)
+        rest = [token async for delta in unread for token in delta.token_ids]
+    assert len(first.token_ids) + len(rest) == 50
+
+
 async def test_an_unload_that_is_cancelled_changes_nothing(
     engine: Engine, voices: dict[str, Adapter]
 ) -> None:
     en = voices["en"]
     before = await tokens(engine, ask([1, 9, 30], alone(en)))
-    async with aclosing(engine.generate(ask([1, 2], alone(en)))) as unread:
-        await anext(unread)
+    async with crowd(engine, alone(en)):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(engine.unload(en.digest), 0.05)
         assert en.digest in engine.state().resident
-        assert await tokens(engine, ask([1, 9, 30], alone(en))) == before
+    assert await tokens(engine, ask([1, 9, 30], alone(en))) == before
     await asyncio.wait_for(engine.unload(en.digest), 20)
     assert en.digest not in engine.state().resident
 
@@ -520,6 +563,26 @@ async def test_a_bad_adapter_is_refused_and_nothing_changes(
     assert engine.state().resident == resident
     with pytest.raises(EngineError, match="not loaded"):
         await tokens(engine, ask([1, 2], alone(broken)))
+
+
+async def test_no_more_adapters_are_held_than_it_says(
+    make_engine: Callable[..., Engine], voices: dict[str, Adapter]
+) -> None:
+    engine, (en, sv) = make_engine(max_adapters=1), voices.values()
+    assert engine.info.max_adapters == 1
+    await engine.start()
+    outcomes = await asyncio.gather(engine.load(en), engine.load(sv), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes].count(AdapterRefusedError) == 1
+    loaded, refused = (en, sv) if outcomes[0] is None else (sv, en)
+    async with crowd(engine, alone(loaded)):
+        unloading = asyncio.create_task(engine.unload(loaded.digest))
+        await asyncio.sleep(0)
+        with pytest.raises(AdapterRefusedError, match="1 adapters are resident"):
+            await engine.load(refused)
+    await unloading
+    await engine.load(refused)
+    assert set(engine.state().resident) == {refused.digest}
+    await engine.close()
 
 
 async def test_an_unknown_adapter_is_an_error_never_the_base(engine: Engine) -> None:

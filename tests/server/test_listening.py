@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from server.__main__ import main
 from server.listening import bind
@@ -144,6 +147,63 @@ def test_a_context_beyond_the_base_is_one_line(
     code, line = mistakes([*arguments, "--max-model-len", str(CONTEXT + 1)], capsys)
     assert code == 1
     assert f"max_model_len {CONTEXT + 1}" in line
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "named"),
+    [
+        ("tokenizer.json", "{", "tokenizer.json"),
+        ("config.json", '{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}', "'gpt2'"),
+        ("model.safetensors", "cut", "model.safetensors"),
+    ],
+)
+def test_a_base_that_cannot_be_served_is_one_line(
+    tiny_base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    content: str,
+    named: str,
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_base, base)
+    (base / file).write_text(content)
+    code, line = mistakes(["--port", "0", "--home", str(tmp_path), "--base-model", str(base)], capsys)
+    assert code == 1
+    assert named in line
+
+
+def test_an_adapter_of_another_base_is_one_line(
+    tiny_base: Path, tiny_adapters: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "sv"
+    shutil.copytree(tiny_adapters["sv"], folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    wide = {key: np.tile(value, (1, 2)) if "lora_A" in key else value for key, value in weights.items()}
+    save_file(wide, folder / "adapter_model.safetensors")
+    arguments = ["--port", "0", "--home", str(tmp_path), "--base-model", str(tiny_base)]
+    code, line = mistakes([*arguments, "--adapters", f"sv={folder}"], capsys)
+    assert code in (1, 2)
+    assert "sv" in line
+
+
+def test_a_graph_that_cannot_be_opened_is_one_line(
+    tiny_base: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr("server.engines.embedded.launch.CpuRunner", full)
+    arguments = ["--port", "0", "--home", str(tmp_path), "--base-model", str(tiny_base)]
+    assert main(["serve", *arguments]) == 1
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert record.getMessage().startswith(
+        "the engine cannot open the graph with 96 rows of 256 tokens: no room"
+    )
 
 
 def test_names_with_several_addresses_are_bound_at_each_that_the_machine_has() -> None:

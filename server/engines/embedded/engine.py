@@ -194,6 +194,9 @@ class EmbeddedEngine:
                 stream.fail(event)
             else:
                 stream.feed(event)
+            if isinstance(event, EngineError) or event.finish_reason is not None:
+                # Now, not when it has been read: a client that stalls holds up nobody.
+                self._release(stream)
 
     def _fail_all(self, error: EngineError) -> None:
         for stream in list(self._streams.values()):
@@ -231,7 +234,7 @@ class EmbeddedEngine:
         return stream
 
     def _retry_after(self) -> float:
-        """Seconds until a place is free, from how long requests took lately."""
+        """Seconds until the queue has been worked off, from how long requests ran lately."""
         return max(1.0, self._seconds_per_request * len(self._streams) / self._limits.max_num_seqs)
 
     def _check(self, request: GenerationRequest, *, probe: bool) -> None:
@@ -260,14 +263,17 @@ class EmbeddedEngine:
                 raise AdapterNotLoadedError(f"adapter {digest[:19]} is not loaded")
 
     def _close(self, stream: Stream) -> None:
-        request = stream.sequence.request
-        if self._streams.pop(request.request_id, None) is None:
-            return
-        self._seconds_per_request += 0.05 * (
-            time.perf_counter() - stream.sequence.arrived - self._seconds_per_request
-        )
-        if self._loop is not None:
-            self._loop.cancel(request.request_id)
+        if self._release(stream) and self._loop is not None:
+            self._loop.cancel(stream.sequence.request.request_id)
+
+    def _release(self, stream: Stream) -> bool:
+        """Give back a stream's place and adapters; False where its last event had done so."""
+        request, began = stream.sequence.request, stream.sequence.scheduled
+        if self._streams.get(request.request_id) is not stream:
+            return False
+        del self._streams[request.request_id]
+        if began is not None:
+            self._seconds_per_request += 0.05 * (time.perf_counter() - began - self._seconds_per_request)
         for digest, _ in request.voice:
             self._users[digest] -= 1
             if not self._users[digest]:
@@ -275,6 +281,7 @@ class EmbeddedEngine:
                 drained = self._drained.pop(digest, None)
                 if drained is not None:
                     drained.set()
+        return True
 
     async def _bring_in(self, adapter: Adapter) -> None:
         digest = adapter.digest

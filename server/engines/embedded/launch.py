@@ -42,6 +42,8 @@ class EmbeddedOptions:
     kv_bytes: int | None = None
     """KV budget in bytes; None takes a part of the free memory."""
     max_queue: int = 256
+    max_adapters: int = 64
+    """Adapters that can be resident at once."""
     prefix_caching: bool = True
 
 
@@ -81,6 +83,7 @@ def embedded_engine(
         base_digest=base_digest,
         vocabulary=config.vocabulary,
         max_queue=options.max_queue,
+        max_adapters=options.max_adapters,
         observer=observer,
     )
 
