@@ -9,8 +9,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from adapters.manifest import Adapter
-from server.engines.base import AdapterRefusedError, Engine
+from server.engines.base import AdapterNotLoadedError, AdapterRefusedError, Engine
 from server.metrics import Metrics
+
+PATIENCE = 30.0
+"""Seconds that a request waits for an adapter."""
 
 log = logging.getLogger("oneseek.residency")
 
@@ -26,20 +29,32 @@ class Residency:
     async def load_all(self, adapters: Iterable[Adapter]) -> None:
         """Make `adapters` resident as far as the engine takes them; what it refuses is logged by name."""
         for adapter in adapters:
-            with suppress(AdapterRefusedError):
+            with suppress(AdapterNotLoadedError, AdapterRefusedError):
                 await self.ensure(adapter)
 
     async def ensure(self, adapter: Adapter) -> None:
-        """Return once `adapter` is resident. Raises `AdapterRefusedError` where the engine refuses it."""
+        """Return once `adapter` is resident.
+
+        Raises `AdapterRefusedError` where the engine refuses it, and `AdapterNotLoadedError` where that takes
+        longer than `PATIENCE`, as it can while requests hold it that is to be unloaded; the load goes on.
+        """
         if self._engine.state().resident.get(adapter.digest) == "device":
             return
         task = self._loading.get(adapter.digest)
         if task is None:
             task = asyncio.create_task(self._load(adapter))
             self._loading[adapter.digest] = task
-            task.add_done_callback(lambda _: self._loading.pop(adapter.digest, None))
-        # A client that goes away must not end the load that others wait for.
-        await asyncio.shield(task)
+            task.add_done_callback(lambda done: self._loaded(adapter.digest, done))
+        # A client that goes away does not end the load that others wait for.
+        done, _ = await asyncio.wait([task], timeout=PATIENCE)
+        if not done:
+            raise AdapterNotLoadedError(f"adapter {adapter.full_name} is not loaded yet")
+        task.result()
+
+    def _loaded(self, digest: str, task: asyncio.Task[None]) -> None:
+        del self._loading[digest]
+        if not task.cancelled():
+            task.exception()  # seen, even where all who waited have gone
 
     async def _load(self, adapter: Adapter) -> None:
         started = time.perf_counter()

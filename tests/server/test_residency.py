@@ -48,9 +48,9 @@ async def generation(
     await engine.close()
 
 
-async def answers(generation: Generation, served: Served, n: int) -> list[list[int]]:
+async def answers(generation: Generation, served: Served, n: int, length: int = 8) -> list[list[int]]:
     """The tokens of each of `n` choices."""
-    sampling = Sampling(max_tokens=8, temperature=0.0, ignore_eos=True)
+    sampling = Sampling(max_tokens=length, temperature=0.0, ignore_eos=True)
     choices: list[list[int]] = [[] for _ in range(n)]
     async for batch in generation.generate(Exchange("r"), served, [PROMPT], [sampling], n):
         for index, delta in batch:
@@ -108,6 +108,28 @@ async def test_a_client_that_leaves_does_not_end_the_load_that_others_wait_for(
     await second
     assert adapter.digest in generation.engine.state().resident
     assert first.cancelled()
+
+
+async def test_a_request_waits_for_an_adapter_within_bounds(
+    generation: Generation, voices: Mapping[str, Adapter], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter, residency, engine = voices["sv"], generation.residency, generation.engine
+    await residency.ensure(adapter)
+    served = await generation.choose(Exchange("r"), Question(model=f"{SV}@{adapter.version}"))
+    busy = asyncio.create_task(answers(generation, served, 30, length=240))
+    while not engine.state().running:
+        await asyncio.sleep(0.001)
+    unloading = asyncio.create_task(engine.unload(adapter.digest))
+    await asyncio.sleep(0)
+    monkeypatch.setattr("server.residency.PATIENCE", 0.02)
+    with pytest.raises(AdapterNotLoadedError):
+        await residency.ensure(adapter)
+    monkeypatch.undo()
+    waiting = asyncio.create_task(residency.ensure(adapter))
+    await asyncio.sleep(0)
+    busy.cancel()
+    await asyncio.gather(unloading, waiting)
+    assert adapter.digest in engine.state().resident
 
 
 async def test_files_that_vanish_are_a_refusal_without_a_path(
