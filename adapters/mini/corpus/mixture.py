@@ -1,0 +1,67 @@
+"""How much of each: the stream of conversations that the base learns from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+from adapters.mini.corpus import arithmetic, calendar, dialogue, knowledge, topical, words
+from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, lines, other
+from adapters.mini.corpus.surface import typed
+from adapters.mini.corpus.talk import Exchange, Talk
+
+_KINDS = {
+    topical.outside: 34,
+    topical.identity: 16,
+    topical.smalltalk: 15,
+    arithmetic.calculate: 9,
+    arithmetic.count: 4,
+    words.translation: 9,
+    words.opposite: 3,
+    knowledge.fact: 6,
+    knowledge.definition: 6,
+    knowledge.capital: 4,
+    calendar.calendar: 4,
+}
+_EXACT = frozenset({"name", "translation", "follow-up", "opposite"})
+
+
+def exchange(rng: random.Random, language: Language) -> Exchange:
+    """One exchange of any kind."""
+    return rng.choices(list(_KINDS), list(_KINDS.values()))[0](rng, language)
+
+
+def _turns(rng: random.Random, language: Language, most: int) -> tuple[Exchange, ...]:
+    shape = rng.random()
+    if shape < 0.02:
+        return (topical.foreign(rng),)
+    if shape < 0.70:
+        return (exchange(rng, language),)
+    if shape < 0.84:
+        return dialogue.chain(rng, language)
+    turns: tuple[Exchange, ...] = ()
+    for _ in range(rng.randint(2, most)):
+        if rng.random() < 0.06:
+            language = other(language)
+        turns += dialogue.chain(rng, language) if rng.random() < 0.3 else (exchange(rng, language),)
+    return turns
+
+
+def talk(rng: random.Random, most: int = 4) -> Talk:
+    """One conversation, typed as people type; `most` bounds the parts of a long one."""
+    language = rng.choice(LANGUAGES)
+    turns = tuple(
+        turn if turn.kind == "foreign" else
+        replace(turn, question=typed(turn.question, turn.language, rng, slips=turn.kind not in _EXACT or rng.random() < 0.15))
+        for turn in _turns(rng, language, most)
+    )  # fmt: skip
+    system = rng.choice(lines(DATA / language / "system.txt")) if rng.random() < 0.05 else ""
+    return Talk(turns, system)
+
+
+def talks(seed: int, most: int = 4) -> Iterator[Talk]:
+    """Conversations without end; the same seed gives the same ones."""
+    rng = random.Random(seed)
+    while True:
+        yield talk(rng, most)

@@ -1,0 +1,83 @@
+"""The recipes: how big the base is, how long it and its adapters learn, and from what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from adapters.training.lora import Rank
+from adapters.training.scratch import Schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """Part of a run: until `until` (share of the steps), batches of `rows` × `length` tokens."""
+
+    until: float
+    rows: int
+    length: int
+    parts: int
+    """Most parts of one conversation."""
+
+
+PHASES = (
+    Phase(until=0.80, rows=32, length=256, parts=4),
+    Phase(until=0.93, rows=16, length=512, parts=8),
+    Phase(until=1.00, rows=8, length=1024, parts=20),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides what the build makes."""
+
+    name: str
+    seed: int = 20_251
+    vocabulary: int = 3072
+    tokenizer_talks: int = 60_000
+    """Conversations from which the tokenizer learns."""
+    hidden: int = 256
+    layers: int = 6
+    heads: int = 4
+    kv_heads: int = 2
+    head: int = 64
+    intermediate: int = 704
+    context: int = 1024
+    base: Schedule
+    phases: tuple[Phase, ...] = PHASES
+    adapter: Schedule
+    adapter_rows: int = 16
+    adapter_length: int = 256
+    rank: Rank = field(default_factory=Rank)
+    judged: bool = True
+    """Whether the result is judged on the development questions."""
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "smoke": Recipe(
+            name="smoke",
+            vocabulary=600,
+            tokenizer_talks=300,
+            hidden=32,
+            layers=1,
+            heads=2,
+            kv_heads=1,
+            head=16,
+            intermediate=64,
+            base=Schedule(steps=6, warmup=2),
+            phases=(Phase(until=1.0, rows=2, length=128, parts=2),),
+            adapter=Schedule(steps=3, warmup=1),
+            adapter_rows=2,
+            adapter_length=128,
+            judged=False,
+        ),
+        "quick": Recipe(
+            name="quick", base=Schedule(steps=600), adapter=Schedule(steps=120, rate=3e-3, warmup=10)
+        ),
+        "full": Recipe(
+            name="full", base=Schedule(steps=1800), adapter=Schedule(steps=200, rate=3e-3, warmup=10)
+        ),
+    }
+)
