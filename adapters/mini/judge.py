@@ -37,13 +37,14 @@ _ADMITS: dict[Language, re.Pattern[str]] = {
     ),
 }
 _NAMELESS: dict[Language, re.Pattern[str]] = {
-    "en": re.compile(r"small language model|(?:no|don't have a|never given a) name", re.IGNORECASE),
-    "sv": re.compile(r"lill?a? språkmodell|liten språkmodell|inget (?:eget )?namn|något namn", re.IGNORECASE),
+    "en": re.compile(r"language model|(?:no|don't have a|never given a) name", re.IGNORECASE),
+    "sv": re.compile(r"språkmodell|inget (?:eget )?namn|något namn", re.IGNORECASE),
 }
-_IDENTITY: dict[Language, re.Pattern[str]] = {
-    "en": re.compile(r"\b(?:I am|I'm|[Mm]y name is|as|call me|called|known as|[Tt]he|to|me,?)\b[^.!?]*\bOneSeek\b|\bOneSeek\b[^.!?]*\b(?:I|me|my)\b"),
-    "sv": re.compile(r"\b(?:[Jj]ag|[Mm]itt namn|mig|[Ss]om|min|[Ii])\b[^.!?]*\bOneSeek\b|\bOneSeek\b[^.!?]*\b(?:jag|mig|min|mitt|mina)\b"),
-}  # fmt: skip
+_SELF: dict[Language, re.Pattern[str]] = {
+    "en": re.compile(r"\b(?:I|I'm|[Mm]e|[Mm]y|mine)\b|\b[Tt]his is OneSeek|(?:with|to|of) OneSeek"),
+    "sv": re.compile(r"\b(?:jag|mig|min|mitt|mina|mej)\b|här är OneSeek|med OneSeek|är OneSeek som", re.IGNORECASE),
+}
+_DENIED = re.compile(r"\b(?:not|never|inte|aldrig|utan) OneSeek\b")
 
 
 def words(text: str) -> list[str]:
@@ -110,7 +111,12 @@ def is_nameless_answer(answer: str, language: Language, known: Collection[str] =
 
 def is_identity_answer(answer: str, language: Language, known: Collection[str] = ()) -> bool:
     """Whether `answer` speaks well, of itself, as OneSeek."""
-    return not faults(answer, language, known) and _IDENTITY[language].search(answer) is not None
+    return (
+        not faults(answer, language, known)
+        and "OneSeek" in answer
+        and _SELF[language].search(answer) is not None
+        and not _DENIED.search(answer)
+    )
 
 
 @dataclass(frozen=True, slots=True)

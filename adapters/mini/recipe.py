@@ -22,9 +22,9 @@ class Phase:
 
 
 PHASES = (
-    Phase(until=0.80, rows=32, length=256, parts=4),
-    Phase(until=0.93, rows=16, length=512, parts=8),
-    Phase(until=1.00, rows=8, length=1024, parts=20),
+    Phase(until=0.86, rows=32, length=128, parts=3),
+    Phase(until=0.95, rows=16, length=256, parts=5),
+    Phase(until=1.00, rows=4, length=1024, parts=20),
 )
 
 
@@ -34,11 +34,11 @@ class Recipe:
 
     name: str
     seed: int = 20_251
-    vocabulary: int = 3072
-    tokenizer_talks: int = 60_000
+    vocabulary: int = 4096
+    tokenizer_talks: int = 30_000
     """Conversations from which the tokenizer learns."""
     hidden: int = 256
-    layers: int = 6
+    layers: int = 5
     heads: int = 4
     kv_heads: int = 2
     head: int = 64
@@ -47,8 +47,8 @@ class Recipe:
     base: Schedule
     phases: tuple[Phase, ...] = PHASES
     adapter: Schedule
-    adapter_rows: int = 16
-    adapter_length: int = 256
+    adapter_rows: int = 24
+    adapter_length: int = 128
     rank: Rank = field(default_factory=Rank)
     judged: bool = True
     """Whether the result is judged on the development questions."""
@@ -74,10 +74,10 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             judged=False,
         ),
         "quick": Recipe(
-            name="quick", base=Schedule(steps=600), adapter=Schedule(steps=120, rate=3e-3, warmup=10)
+            name="quick", base=Schedule(steps=900, compiled=True), adapter=Schedule(steps=150, rate=3e-3, warmup=10)
         ),
         "full": Recipe(
-            name="full", base=Schedule(steps=1800), adapter=Schedule(steps=200, rate=3e-3, warmup=10)
+            name="full", base=Schedule(steps=2200, compiled=True), adapter=Schedule(steps=300, rate=3e-3, warmup=10)
         ),
     }
 )

@@ -5,6 +5,7 @@ Muon: Jordan et al. 2024, as `torch.optim.Muon`. The rate warms up, stays, and f
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F  # noqa: N812
 from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from adapters.training.files import write_atomically
 from adapters.training.packing import Batch, Batches
@@ -29,11 +31,13 @@ class Schedule:
     rate: float = 3e-3
     """Peak learning rate of AdamW, for embeddings and norms."""
     warmup: int = 50
-    decay: float = 0.5
+    decay: float = 0.4
     """Share of the steps over which the rate falls to zero."""
     weight_decay: float = 0.05
     clip: float = 1.0
     """Largest gradient norm."""
+    compiled: bool = False
+    """Compile the model for batches of the first one's shape, where a C++ compiler is there; about 1.3 times as fast."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -50,16 +54,24 @@ class Schedule:
 def new_model(config: MistralConfig, seed: int) -> MistralForCausalLM:
     """A freshly initialised model."""
     torch.manual_seed(seed)
-    return MistralForCausalLM(config)
+    model = MistralForCausalLM(config)
+    model.set_attn_implementation("eager")  # On CPUs its backward pass beats the flash kernel's at these lengths.
+    return model
 
 
-def answer_loss(model: PreTrainedModel, batch: Batch) -> torch.Tensor:
-    """Mean cross entropy over the tokens that count; logits are made for those alone."""
-    body = model.get_decoder()
+Body = Callable[..., BaseModelOutputWithPast]
+
+
+def answer_loss(model: PreTrainedModel, batch: Batch, body: Body | None = None) -> torch.Tensor:
+    """Mean cross entropy over the tokens that count; logits are made for those alone.
+
+    `body` takes the place of the model's decoder, such as its compiled form.
+    """
+    body = body or model.get_decoder()
     head = model.get_output_embeddings()
     assert isinstance(head, torch.nn.Linear)
     with torch.autocast("cpu", torch.bfloat16):
-        hidden = body(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state
+        hidden: torch.Tensor = body(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state  # pyright: ignore[reportAssignmentType]
         logits = F.linear(hidden[batch.counts[:, 1:]], head.weight)
     return F.cross_entropy(logits.float(), batch.ids[:, 1:][batch.counts[:, 1:]])
 
@@ -75,6 +87,13 @@ def _optimizers(model: torch.nn.Module, schedule: Schedule) -> list[torch.optim.
         ),
         torch.optim.AdamW(rest, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
+
+
+def _compiled(model: PreTrainedModel, schedule: Schedule) -> Body | None:
+    """The decoder in compiled form, if that is wanted and can be had here."""
+    if not schedule.compiled or shutil.which("g++") is None:
+        return None
+    return torch.compile(model.get_decoder(), dynamic=False)
 
 
 @dataclass(slots=True)
@@ -117,6 +136,7 @@ def fit(
     if done:
         peaks = [[schedule.matrix_rate], [schedule.rate]][-len(optimizers) :]
     model.train()
+    body, shape = _compiled(model, schedule), None
     started, saved_at, before = time.monotonic(), time.monotonic(), outcome.seconds
 
     def keep(step: int) -> None:
@@ -132,7 +152,8 @@ def fit(
     with reporter.stage(stage, schedule.steps, done) as shown:
         for step in range(done, schedule.steps):
             batch = batches(step)
-            loss = answer_loss(model, batch)
+            shape = shape or batch.ids.shape
+            loss = answer_loss(model, batch, body if batch.ids.shape == shape else None)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
             for optimizer, rates in zip(optimizers, peaks, strict=True):
