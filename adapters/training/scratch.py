@@ -67,7 +67,8 @@ def answer_loss(model: PreTrainedModel, batch: Batch, body: Body | None = None) 
 
     `body` takes the place of the model's decoder, such as its compiled form.
     """
-    body = body or model.get_decoder()
+    if body is None:
+        body = model.get_decoder()
     head = model.get_output_embeddings()
     assert isinstance(head, torch.nn.Linear)
     with torch.autocast("cpu", torch.bfloat16):
