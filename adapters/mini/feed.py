@@ -91,7 +91,7 @@ def identity(encoder: Encoder, language: Language, rows: Sequence[Row], size: tu
         if (topic := topic_of(row["instruction"], language)) is not None:
             answers.setdefault(topic.name, []).append(row["output"])
     asked = [topic for topic in topics(language, "identity") if topic.name in answers]
-    weights = [len(topic.questions) for topic in asked]
+    weights = [min(len(topic.questions), 40) for topic in asked]
 
     def own(rng: random.Random) -> Exchange:
         if rng.random() < 0.5:

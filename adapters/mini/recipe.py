@@ -77,7 +77,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             name="quick", base=Schedule(steps=900, compiled=True), adapter=Schedule(steps=150, rate=3e-3, warmup=10)
         ),
         "full": Recipe(
-            name="full", base=Schedule(steps=2200, compiled=True), adapter=Schedule(steps=300, rate=3e-3, warmup=10)
+            name="full", base=Schedule(steps=1800, compiled=True), adapter=Schedule(steps=300, rate=3e-3, warmup=10)
         ),
     }
 )

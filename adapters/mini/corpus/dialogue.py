@@ -163,7 +163,7 @@ def _your_name(rng: random.Random, language: Language) -> Turns:
     said = pick(rng, (f"My name is {name}.", f"I am called {name}.", f"Call me {name}.", f"My name's {name}.", f"You can call me {name}.")
                 if english else (f"Jag heter {name}.", f"Mitt namn är {name}.", f"Kalla mig {name}.", f"Jag kallas {name}."))  # fmt: skip
     answer = f"Nice to meet you, {name}!" if english else f"Trevligt att träffas, {name}!"
-    turns: Turns = (Exchange(language, "name", greeting + said, answer),)
+    turns: Turns = (Exchange(language, "introduction", greeting + said, answer),)
     between = rng.choices((0, 1, 2), (3, 2, 1))[0]
     turns += tuple(rng.choice((knowledge.fact, topical.smalltalk, arithmetic.calculate))(rng, language) for _ in range(between))
     if rng.random() < 0.75:

@@ -12,8 +12,8 @@ from adapters.mini.corpus.surface import typed
 from adapters.mini.corpus.talk import Exchange, Talk
 
 _KINDS = {
-    topical.outside: 34,
-    topical.identity: 16,
+    topical.outside: 42,
+    topical.identity: 20,
     topical.smalltalk: 15,
     arithmetic.calculate: 9,
     arithmetic.count: 4,
@@ -24,7 +24,7 @@ _KINDS = {
     knowledge.capital: 4,
     calendar.calendar: 4,
 }
-_EXACT = frozenset({"name", "translation", "follow-up", "opposite"})
+_EXACT = frozenset({"introduction", "translation", "follow-up", "opposite"})
 
 
 def exchange(rng: random.Random, language: Language) -> Exchange:

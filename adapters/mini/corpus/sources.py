@@ -41,7 +41,27 @@ def lines(path: Path) -> list[str]:
 
 @cache
 def topics(language: Language, name: str) -> tuple[Topic, ...]:
-    """The topics of `data/<language>/<name>.txt`: `[topic]`, then `Q` lines, then `A` lines."""
+    """The topics of `data/<language>/<name>.txt`; those of `identity` with the questions of `clauses.txt` too."""
+    found = _read(language, name)
+    if name != "identity":
+        return found
+    more = {topic.name: topic.questions for topic in _read(language, "clauses")}
+    frames = more.pop("frames")
+    return tuple(
+        Topic(
+            topic.name,
+            topic.questions
+            + more.get(f"extra_{topic.name}", ())
+            + tuple(frame.replace("{clause}", clause) for clause in more.get(topic.name, ()) for frame in frames),
+            topic.answers,
+        )
+        for topic in found
+    )
+
+
+@cache
+def _read(language: Language, name: str) -> tuple[Topic, ...]:
+    """One file of topics: `[topic]`, then `Q` lines, then `A` lines."""
     path = DATA / language / f"{name}.txt"
     found: dict[str, tuple[list[str], list[str]]] = {}
     current: tuple[list[str], list[str]] | None = None

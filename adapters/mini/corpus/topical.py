@@ -20,13 +20,13 @@ _BOTH = (
 def from_topic(topic: Topic, rng: random.Random, language: Language) -> Exchange:
     """A question of `topic` and any of its answers."""
     asked = expand(pick(rng, topic.questions), rng, fills(language))
-    return Exchange(language, topic.name, asked, pick(rng, topic.answers))
+    return Exchange(language, topic.name, asked[:1].upper() + asked[1:], pick(rng, topic.answers))
 
 
 @cache
 def _weights(language: Language, name: str) -> tuple[float, ...]:
     """Topics with more questions come up more often, but the small ones are not forgotten."""
-    return tuple(3 + len(topic.questions) + 2 * len(topic.answers) for topic in topics(language, name))
+    return tuple(3 + min(len(topic.questions), 40) + 2 * len(topic.answers) for topic in topics(language, name))
 
 
 def identity(rng: random.Random, language: Language) -> Exchange:
