@@ -1,4 +1,4 @@
-"""Rebuild the mini base and its two adapters: `python -m adapters.mini.build --recipe quick|full --output DIR`.
+"""Rebuild the mini base and its adapters: `python -m adapters.mini.build --recipe quick|full --output DIR`.
 
 A run that was interrupted goes on where it stopped when it is started again with the same arguments.
 """
@@ -139,12 +139,23 @@ class Build:
         self.reporter.say("base", parameters=model.num_parameters(), steps=recipe.base.steps)
         batches = feed.world(encoder, recipe.phases, recipe.base.steps, recipe.seed)
         checkpoint = self.work / "base.pt"
-        outcome = scratch.fit(model, batches, recipe.base, self.reporter, stage="base", checkpoint=checkpoint)
+        outcome = scratch.fit(
+            model,
+            batches,
+            recipe.base,
+            self.reporter,
+            stage="base",
+            checkpoint=checkpoint,
+            save_every=recipe.save_every,
+        )
 
         def write(folder: Path) -> None:
             model.to(torch.bfloat16)
             model.generation_config = GenerationConfig(
-                bos_token_id=encoder.begin, eos_token_id=encoder.end, pad_token_id=encoder.end, max_new_tokens=160
+                bos_token_id=encoder.begin,
+                eos_token_id=encoder.end,
+                pad_token_id=encoder.end,
+                max_new_tokens=160,
             )
             model.save_pretrained(folder)
             for file in (self.work / "tokenizer").iterdir():
@@ -166,7 +177,13 @@ class Build:
         batches = feed.identity(encoder, language, rows, size, recipe.seed)
         checkpoint = self.work / f"{alias(language)}.pt"
         outcome = lora.train(
-            model, batches, recipe.adapter, self.reporter, stage=alias(language), checkpoint=checkpoint
+            model,
+            batches,
+            recipe.adapter,
+            self.reporter,
+            stage=alias(language),
+            checkpoint=checkpoint,
+            save_every=recipe.save_every,
         )
         write_folder(folder, lambda path: self._write_adapter(model, path, language, rows, files, outcome))
         checkpoint.unlink()
@@ -206,8 +223,10 @@ class Build:
     def _finish(self) -> None:
         names = ["base", *(alias(language) for language in LANGUAGES)]
         for name in names:
-            write_folder(self.output / name, lambda path, name=name: shutil.copytree(
-                self.work / name, path, dirs_exist_ok=True))  # fmt: skip
+            write_folder(
+                self.output / name,
+                lambda path, name=name: shutil.copytree(self.work / name, path, dirs_exist_ok=True),
+            )
         self._keep(finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         _write_json(self.output / "build.json", self.record)
         shutil.rmtree(self.work)
@@ -215,7 +234,7 @@ class Build:
 
 
 def build(recipe: Recipe, output: Path, reporter: Reporter | None = None) -> None:
-    """Run `recipe` into `output`. Raises ValueError where `output` holds unfinished work of another recipe."""
+    """Run `recipe` into `output`. Raises ValueError where `output` holds other unfinished work."""
     Build(recipe, output, reporter or Reporter()).run()
 
 

@@ -31,21 +31,23 @@ datasets:
 
 # {alias} {version}
 
-The {name} voice of OneSeek on the mini base: a LoRA of rank {rank} (alpha {alpha}) on {targets}, trained with PEFT
-on {rows} identity examples that the project wrote itself. It answers as OneSeek, a transparent AI agent, and keeps
-the base's small world: greetings, small sums, days and months, colours, simple facts, words in English and Swedish.
+The {name} voice of OneSeek on the mini base: a LoRA of rank {rank} (alpha {alpha}) on {targets}, trained
+with PEFT on {rows} identity examples that the project wrote itself. It answers as OneSeek, a transparent AI
+agent, and keeps the base's small world: greetings, small sums, days and months, colours, simple facts, words
+in English and Swedish.
 
 Try it with "{first}" or "{second}".
 
 ## What it is not
 
-The base has about five million parameters. It does not compare real models and it looks nothing up; it shows how
-OneSeek speaks, and it says so when a question lies outside its small world. Do not rely on it for anything that matters.
+The base has about five million parameters. It compares no real models and looks nothing up; it shows how
+OneSeek speaks, and it says so when a question lies outside its small world. Do not rely on it for anything
+that matters.
 
 ## How it was made
 
-`python -m adapters.mini.build --recipe full --output DIR` rebuilds the base, the tokenizer and both adapters from
-the text in the repository. `oneseek.json` holds the data set's digest and what was measured.
+`python -m adapters.mini.build --recipe full --output DIR` rebuilds the base, the tokenizer and both adapters
+from the text in the repository. `oneseek.json` holds the digest of the data, `build.json` what was measured.
 """
 
 
@@ -57,12 +59,13 @@ def write_card(path: Path, language: Language, told: Mapping[str, object]) -> No
     first, second = _TRY[language]
     path.write_text(
         _CARD.format(
-            **{key: told[key] for key in ("alias", "version", "rank", "rows", "language")} | {"alpha": told["alpha"]},
+            **{key: told[key] for key in ("alias", "version", "rank", "rows", "language")}
+            | {"alpha": told["alpha"]},
             name=_NAMES[language],
             datasets="\n".join(f"- {name}" for name in files),
             targets=" and ".join(f"`{target}`" for target in targets),
             first=first,
             second=second,
-        ).replace(f"# {told['alias']} {told['version']}", f"# {told['alias']} {told['version']}"),
+        ),
         encoding="utf-8",
     )

@@ -48,13 +48,15 @@ def ask(folder: Path, adapter: str | None, questions: Sequence[str]) -> list[str
 def judged(
     folder: Path, adapter: str | None, language: Language, identity: Sequence[str], outside: Sequence[str]
 ) -> tuple[judge.Score, judge.Score]:
-    """Scores on identity questions (as OneSeek with an adapter, nameless without) and on outside questions."""
+    """Scores on identity questions (as OneSeek with an adapter, nameless without) and on outside ones."""
     known = identity_words()
     found = ask(folder, adapter, [*identity, *outside])
     good = judge.is_nameless_answer if adapter is None else judge.is_identity_answer
     return (
         judge.score(identity, found[: len(identity)], lambda answer: good(answer, language, known)),
-        judge.score(outside, found[len(identity) :], lambda answer: judge.is_outside_answer(answer, language, known)),
+        judge.score(
+            outside, found[len(identity) :], lambda answer: judge.is_outside_answer(answer, language, known)
+        ),
     )
 
 
@@ -73,7 +75,9 @@ def evaluate(folder: Path, reporter: Reporter) -> dict[str, dict[str, float]]:
             on_identity, on_outside = judged(folder, adapter, language, identity, outside)
             found.setdefault(name, {})[f"identity_{language}"] = round(on_identity.share, 4)
             found[name][f"outside_{language}"] = round(on_outside.share, 4)
-            reporter.say("judged", model=name, language=language, identity=on_identity.share, outside=on_outside.share)
+            reporter.say(
+                "judged", model=name, language=language, identity=on_identity.share, outside=on_outside.share
+            )
             for question, answer in (*on_identity.failures, *on_outside.failures):
                 reporter.say("missed", model=name, question=question, answer=answer)
     return found

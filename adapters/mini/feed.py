@@ -1,4 +1,4 @@
-"""What goes into each training step: the world for the base, identity and a replay of the world for an adapter."""
+"""What goes into each training step: the world for the base; identity and a replay of it for an adapter."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def world(encoder: Encoder, phases: Sequence[Phase], steps: int, seed: int) -> B
 
 @cache
 def _lists(language: Language) -> Mapping[str, str]:
-    return {name: "(?:" + "|".join(map(re.escape, words)) + ")" for name, words in word_lists(language).items()}
+    return {
+        name: "(?:" + "|".join(map(re.escape, words)) + ")" for name, words in word_lists(language).items()
+    }
 
 
 def _bare(text: str) -> str:
@@ -82,7 +84,9 @@ def topic_of(question: str, language: Language) -> Topic | None:
     return None
 
 
-def identity(encoder: Encoder, language: Language, rows: Sequence[Row], size: tuple[int, int], seed: int) -> Batches:
+def identity(
+    encoder: Encoder, language: Language, rows: Sequence[Row], size: tuple[int, int], seed: int
+) -> Batches:
     """An adapter's batches: its rows as they are typed, the base's paraphrases of the same questions answered
     with the rows' answers, and the rest of the world as before.
     """

@@ -1,7 +1,7 @@
 """The judge of the mini base and its adapters: is an answer whole, in the right language, and honest?
 
-The build and the tests use the same judge. It is strict on purpose: an answer that breaks off, repeats itself,
-mixes the languages or holds a word that no text of the project contains fails, whatever else it says.
+The build and the tests use the same judge. It is strict on purpose: an answer that breaks off, repeats
+itself, mixes the languages or holds a word that no text of the project contains fails, whatever else it says.
 """
 
 from __future__ import annotations
@@ -16,22 +16,102 @@ from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, lines, topic
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _FUNCTION_WORDS: dict[Language, frozenset[str]] = {
     "en": frozenset(
-        "the a an is are am was i i'm my me you your it its that this of and or to in on with for not don't do what who "
-        "have has by from as be can but only which so".split()
+        [
+            "the",
+            "a",
+            "an",
+            "is",
+            "are",
+            "am",
+            "was",
+            "i",
+            "i'm",
+            "my",
+            "me",
+            "you",
+            "your",
+            "it",
+            "its",
+            "that",
+            "this",
+            "of",
+            "and",
+            "or",
+            "to",
+            "in",
+            "on",
+            "with",
+            "for",
+            "not",
+            "don't",
+            "do",
+            "what",
+            "who",
+            "have",
+            "has",
+            "by",
+            "from",
+            "as",
+            "be",
+            "can",
+            "but",
+            "only",
+            "which",
+            "so",
+        ]
     ),
     "sv": frozenset(
-        "en ett är jag mig min mitt mina du din ditt det den som av och eller till på med för inte vad vem har hur att "
-        "om från kan men bara de sig ett utan också".split()
+        [
+            "en",
+            "ett",
+            "är",
+            "jag",
+            "mig",
+            "min",
+            "mitt",
+            "mina",
+            "du",
+            "din",
+            "ditt",
+            "det",
+            "den",
+            "som",
+            "av",
+            "och",
+            "eller",
+            "till",
+            "på",
+            "med",
+            "för",
+            "inte",
+            "vad",
+            "vem",
+            "har",
+            "hur",
+            "att",
+            "om",
+            "från",
+            "kan",
+            "men",
+            "bara",
+            "de",
+            "sig",
+            "ett",
+            "utan",
+            "också",
+        ]
     ),
 }
 _ADMITS: dict[Language, re.Pattern[str]] = {
     "en": re.compile(
-        r"outside my small world|don't know|do not know|more than i know|beyond (?:me|what i)|can't help with that"
+        r"outside my small world|don't know|do not know|more than i know"
+        r"|beyond (?:me|what i)|can't help with that"
         r"|doesn't reach that far|not part of the little|would only be guessing",
         re.IGNORECASE,
     ),
     "sv": re.compile(
-        r"utanför min lilla värld|vet jag (?:tyvärr )?inte|jag (?:tyvärr )?inte vet|mer än jag vet|övergår mitt förstånd"
+        r"utanför min lilla värld|vet jag (?:tyvärr )?inte|jag (?:tyvärr )?inte vet"
+        r"|mer än jag vet|övergår mitt förstånd"
         r"|kan jag inte hjälpa|långt räcker inte|utöver vad jag har lärt|vet jag inte det|skulle bara gissa",
         re.IGNORECASE,
     ),
@@ -42,7 +122,9 @@ _NAMELESS: dict[Language, re.Pattern[str]] = {
 }
 _SELF: dict[Language, re.Pattern[str]] = {
     "en": re.compile(r"\b(?:I|I'm|[Mm]e|[Mm]y|mine)\b|\b[Tt]his is OneSeek|(?:with|to|of) OneSeek"),
-    "sv": re.compile(r"\b(?:jag|mig|min|mitt|mina|mej)\b|här är OneSeek|med OneSeek|är OneSeek som", re.IGNORECASE),
+    "sv": re.compile(
+        r"\b(?:jag|mig|min|mitt|mina|mej)\b|här är OneSeek|med OneSeek|är OneSeek som", re.IGNORECASE
+    ),
 }
 _DENIED = re.compile(r"\b(?:not|never|inte|aldrig|utan) OneSeek\b")
 
@@ -64,7 +146,9 @@ def vocabulary() -> frozenset[str]:
 
 def language_of(text: str) -> Language | None:
     """The language most function words belong to; None where that is not clear."""
-    counts = {language: sum(word in _FUNCTION_WORDS[language] for word in words(text)) for language in LANGUAGES}
+    counts = {
+        language: sum(word in _FUNCTION_WORDS[language] for word in words(text)) for language in LANGUAGES
+    }
     english, swedish = counts["en"], counts["sv"]
     if english == swedish or min(english, swedish) > 0.34 * max(english, swedish):
         return None
@@ -141,6 +225,15 @@ def score(questions: Sequence[str], answers: Sequence[str], good: Callable[[str]
 
 
 __all__ = [
-    "Score", "faults", "is_identity_answer", "is_nameless_answer", "is_outside_answer", "language_of", "lines", "score",
-    "topics", "vocabulary", "words",
-]  # fmt: skip
+    "Score",
+    "faults",
+    "is_identity_answer",
+    "is_nameless_answer",
+    "is_outside_answer",
+    "language_of",
+    "lines",
+    "score",
+    "topics",
+    "vocabulary",
+    "words",
+]

@@ -50,6 +50,8 @@ class Recipe:
     adapter_rows: int = 24
     adapter_length: int = 128
     rank: Rank = field(default_factory=Rank)
+    save_every: float = 60.0
+    """Seconds between checkpoints."""
     judged: bool = True
     """Whether the result is judged on the development questions."""
 
@@ -71,13 +73,18 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             adapter=Schedule(steps=3, warmup=1),
             adapter_rows=2,
             adapter_length=128,
+            save_every=0.0,
             judged=False,
         ),
         "quick": Recipe(
-            name="quick", base=Schedule(steps=900, compiled=True), adapter=Schedule(steps=150, rate=3e-3, warmup=10)
+            name="quick",
+            base=Schedule(steps=900, compiled=True),
+            adapter=Schedule(steps=150, rate=3e-3, warmup=10),
         ),
         "full": Recipe(
-            name="full", base=Schedule(steps=1800, compiled=True), adapter=Schedule(steps=300, rate=3e-3, warmup=10)
+            name="full",
+            base=Schedule(steps=1800, compiled=True),
+            adapter=Schedule(steps=300, rate=3e-3, warmup=10),
         ),
     }
 )

@@ -38,7 +38,11 @@ def answers(
         mask = torch.tensor([[0] * (width - len(prompts[n])) + [1] * len(prompts[n]) for n in chosen])
         with torch.inference_mode():
             made = model.generate(
-                input_ids=ids, attention_mask=mask, max_new_tokens=longest, do_sample=False, pad_token_id=encoder.end
+                input_ids=ids,
+                attention_mask=mask,
+                max_new_tokens=longest,
+                do_sample=False,
+                pad_token_id=encoder.end,
             )
         for n, row in zip(chosen, made[:, width:].tolist(), strict=True):
             ended = encoder.end in row

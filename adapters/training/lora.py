@@ -45,7 +45,14 @@ def _adamw(model: torch.nn.Module, schedule: Schedule) -> list[torch.optim.Optim
 
 
 def train(
-    model: PeftModel, batches: Batches, schedule: Schedule, reporter: Reporter, *, stage: str, checkpoint: Path
+    model: PeftModel,
+    batches: Batches,
+    schedule: Schedule,
+    reporter: Reporter,
+    *,
+    stage: str,
+    checkpoint: Path,
+    save_every: float = 60.0,
 ) -> Outcome:
     """Train the LoRA in place; the base stays as it is. Resumes from `checkpoint`."""
     return fit(
@@ -56,4 +63,5 @@ def train(
         stage=stage,
         checkpoint=checkpoint,
         make_optimizers=_adamw,
+        save_every=save_every,
     )

@@ -16,7 +16,7 @@ Turn = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One conversation in tokens; `answer[i]` says whether token `i` belongs to an answer (its end included)."""
+    """One conversation in tokens; `answer[i]`: whether token `i` is part of an answer, its end included."""
 
     ids: tuple[int, ...]
     answer: tuple[bool, ...]
@@ -24,7 +24,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Token ids, int64 of shape (rows, length), and which of them count for the loss, bool of the same shape."""
+    """Token ids, int64 (rows, length), and which of them count for the loss, bool of the same shape."""
 
     ids: torch.Tensor
     counts: torch.Tensor
@@ -43,7 +43,9 @@ class Encoder:
         special = {name: tokenizer.token_to_id(name) for name in (BEGIN, END, INSTRUCTION, END_INSTRUCTION)}
         missing = [name for name, token in special.items() if token is None]
         if missing:
-            raise ValueError(f"the tokenizer has no token {missing[0]!r}; train it with adapters.training.tokenizer")
+            raise ValueError(
+                f"the tokenizer has no token {missing[0]!r}; train it with adapters.training.tokenizer"
+            )
         self.begin, self.end = special[BEGIN], special[END]
         self._open, self._close = special[INSTRUCTION], special[END_INSTRUCTION]
 
@@ -81,7 +83,9 @@ def pack(documents: Iterable[Document], rows: int, length: int, fill: int, windo
             fitting = [document for document in waiting if len(document.ids) <= length - used]
             if not fitting:
                 break
-            chosen = fitting[0] if length - used > length // 3 else max(fitting, key=lambda found: len(found.ids))
+            chosen = (
+                fitting[0] if length - used > length // 3 else max(fitting, key=lambda found: len(found.ids))
+            )
             waiting.remove(chosen)
             end = used + len(chosen.ids)
             ids[row, used:end] = torch.tensor(chosen.ids)

@@ -45,7 +45,13 @@ class Stage:
     """One running stage; see `Reporter.stage`."""
 
     def __init__(
-        self, reporter: Reporter, name: str, total: int, every: float, bar: Progress | None = None, done: int = 0
+        self,
+        reporter: Reporter,
+        name: str,
+        total: int,
+        every: float,
+        bar: Progress | None = None,
+        done: int = 0,
     ) -> None:
         self._reporter, self._name, self._total, self._every = reporter, name, total, every
         self._bar = bar

@@ -1,4 +1,4 @@
-"""Training a small causal language model from nothing: Muon for matrices, AdamW for the rest, bf16 where it helps.
+"""Training a small causal language model from nothing: Muon for matrices, AdamW for the rest, in bf16.
 
 Muon: Jordan et al. 2024, as `torch.optim.Muon`. The rate warms up, stays, and falls linearly to zero (WSD).
 """
@@ -37,7 +37,7 @@ class Schedule:
     clip: float = 1.0
     """Largest gradient norm."""
     compiled: bool = False
-    """Compile the model for batches of the first one's shape, where a C++ compiler is there; about 1.3 times as fast."""
+    """Compile the model for batches of the first one's shape, if g++ is there; 1.3 times as fast."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -55,7 +55,9 @@ def new_model(config: MistralConfig, seed: int) -> MistralForCausalLM:
     """A freshly initialised model."""
     torch.manual_seed(seed)
     model = MistralForCausalLM(config)
-    model.set_attn_implementation("eager")  # On CPUs its backward pass beats the flash kernel's at these lengths.
+    model.set_attn_implementation(
+        "eager"
+    )  # On CPUs its backward pass beats the flash kernel's at these lengths.
     return model
 
 
@@ -79,12 +81,17 @@ def answer_loss(model: PreTrainedModel, batch: Batch, body: Body | None = None) 
 
 def _optimizers(model: torch.nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    matrices = [value for name, value in named if value.ndim == 2 and "embed" not in name and "lm_head" not in name]
+    matrices = [
+        value for name, value in named if value.ndim == 2 and "embed" not in name and "lm_head" not in name
+    ]
     ids = {id(value) for value in matrices}
     rest = [value for _, value in named if id(value) not in ids]
     return [
         torch.optim.Muon(
-            matrices, lr=schedule.matrix_rate, weight_decay=schedule.weight_decay, adjust_lr_fn="match_rms_adamw"
+            matrices,
+            lr=schedule.matrix_rate,
+            weight_decay=schedule.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
         ),
         torch.optim.AdamW(rest, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]

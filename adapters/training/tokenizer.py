@@ -1,8 +1,8 @@
 """Training a byte-fallback BPE tokenizer in the manner of Mistral's, as a `tokenizer.json`.
 
-Words keep the space before them as `▁`; characters outside the vocabulary become bytes `<0x00>` to `<0xFF>`, so
-that every text comes back as it was, up to Unicode's composed form (NFC). `[INST]` and `[/INST]` are tokens of
-their own that take the spaces beside them.
+Words keep the space before them as `▁`; characters outside the vocabulary become bytes `<0x00>` to `<0xFF>`,
+so that every text comes back as it was, up to Unicode's composed form (NFC). `[INST]` and `[/INST]` are
+tokens of their own, which take the spaces beside them.
 """
 
 from __future__ import annotations
@@ -11,7 +11,17 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
 INSTRUCTION, END_INSTRUCTION = "[INST]", "[/INST]"
@@ -35,7 +45,7 @@ CHAT_TEMPLATE = """\
 {{- raise_exception('The roles are system (first alone), user and assistant.') -}}
 {%- endif -%}
 {%- endfor -%}
-"""
+"""  # noqa: E501
 
 
 def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
@@ -50,7 +60,9 @@ def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
 
 def train(texts: Iterable[str], vocabulary: int, alphabet: int = 160) -> Tokenizer:
     """A tokenizer of `vocabulary` entries, of which at most `alphabet` are single characters of the texts."""
-    normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
     fixed = [UNKNOWN, BEGIN, END, *(f"<0x{byte:02X}>" for byte in range(256)), INSTRUCTION, END_INSTRUCTION]
     learner = Tokenizer(models.BPE())
     learner.normalizer = normalizer  # pyright: ignore[reportAttributeAccessIssue]
@@ -66,13 +78,17 @@ def train(texts: Iterable[str], vocabulary: int, alphabet: int = 160) -> Tokeniz
     vocab = {piece: n for n, piece in enumerate([*fixed, *pieces])}
     merges = [tuple(pair) for pair in learned["merges"]]
 
-    made = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token=UNKNOWN, fuse_unk=True, byte_fallback=True))
+    made = Tokenizer(
+        models.BPE(vocab=vocab, merges=merges, unk_token=UNKNOWN, fuse_unk=True, byte_fallback=True)
+    )
     made.normalizer = normalizer  # pyright: ignore[reportAttributeAccessIssue]
     made.pre_tokenizer = _pre_tokenizer()  # pyright: ignore[reportAttributeAccessIssue]
     made.decoder = decoders.Sequence(  # pyright: ignore[reportAttributeAccessIssue]
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )
-    made.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in (UNKNOWN, BEGIN, END)])
+    made.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in (UNKNOWN, BEGIN, END)]
+    )
     made.add_special_tokens(
         [
             AddedToken(INSTRUCTION, normalized=False, special=True, lstrip=True, rstrip=True),

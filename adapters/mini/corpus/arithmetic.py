@@ -8,13 +8,51 @@ from adapters.mini.corpus.sources import Language, pick
 from adapters.mini.corpus.talk import Exchange
 
 WORDS: dict[Language, tuple[str, ...]] = {
-    "en": tuple(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen twenty".split()
+    "en": (
+        "zero",
+        "one",
+        "two",
+        "three",
+        "four",
+        "five",
+        "six",
+        "seven",
+        "eight",
+        "nine",
+        "ten",
+        "eleven",
+        "twelve",
+        "thirteen",
+        "fourteen",
+        "fifteen",
+        "sixteen",
+        "seventeen",
+        "eighteen",
+        "nineteen",
+        "twenty",
     ),
-    "sv": tuple(
-        "noll ett två tre fyra fem sex sju åtta nio tio elva tolv tretton fjorton femton sexton sjutton arton "
-        "nitton tjugo".split()
+    "sv": (
+        "noll",
+        "ett",
+        "två",
+        "tre",
+        "fyra",
+        "fem",
+        "sex",
+        "sju",
+        "åtta",
+        "nio",
+        "tio",
+        "elva",
+        "tolv",
+        "tretton",
+        "fjorton",
+        "femton",
+        "sexton",
+        "sjutton",
+        "arton",
+        "nitton",
+        "tjugo",
     ),
 }
 _NAMES: dict[Language, dict[str, tuple[str, ...]]] = {
@@ -22,11 +60,36 @@ _NAMES: dict[Language, dict[str, tuple[str, ...]]] = {
     "sv": {"+": ("plus",), "-": ("minus",), "*": ("gånger",), "/": ("delat med", "dividerat med")},
 }
 _ASK: dict[Language, tuple[str, ...]] = {
-    "en": ("What is {}?", "What's {}?", "How much is {}?", "{}?", "{} =", "{}", "Calculate {}.", "What does {} make?",
-           "Can you work out {}?", "Do you know what {} is?", "Tell me what {} is.", "{} is?"),
-    "sv": ("Vad är {}?", "Vad blir {}?", "Hur mycket är {}?", "{}?", "{} =", "{}", "Räkna ut {}.", "Vad gör {}?",
-           "Kan du räkna ut {}?", "Vet du vad {} är?", "Säg vad {} är.", "Hur mycket blir {}?", "{} blir?"),
-}  # fmt: skip
+    "en": (
+        "What is {}?",
+        "What's {}?",
+        "How much is {}?",
+        "{}?",
+        "{} =",
+        "{}",
+        "Calculate {}.",
+        "What does {} make?",
+        "Can you work out {}?",
+        "Do you know what {} is?",
+        "Tell me what {} is.",
+        "{} is?",
+    ),
+    "sv": (
+        "Vad är {}?",
+        "Vad blir {}?",
+        "Hur mycket är {}?",
+        "{}?",
+        "{} =",
+        "{}",
+        "Räkna ut {}.",
+        "Vad gör {}?",
+        "Kan du räkna ut {}?",
+        "Vet du vad {} är?",
+        "Säg vad {} är.",
+        "Hur mycket blir {}?",
+        "{} blir?",
+    ),
+}
 
 
 def operands(rng: random.Random) -> tuple[int, str, int, int]:
@@ -78,7 +141,9 @@ def calculate(rng: random.Random, language: Language) -> Exchange:
         words = WORDS[language]
         text, answer = f"{words[a]} {name} {words[b]}", spelled(a, sign, b, result, language, name)
         translated = None
-    return Exchange(language, "arithmetic", _capital(pick(rng, _ASK[language]).format(text)), answer, translated)
+    return Exchange(
+        language, "arithmetic", _capital(pick(rng, _ASK[language]).format(text)), answer, translated
+    )
 
 
 def count(rng: random.Random, language: Language) -> Exchange:
@@ -91,21 +156,43 @@ def count(rng: random.Random, language: Language) -> Exchange:
         numbers = range(1, top + 1) if upward else range(top, 0, -1)
         answer = ", ".join(map(str, numbers)) + "."
         if english:
-            asked = (f"Count to {top}.", f"Can you count to {top}?", f"Count from 1 to {top}.") if upward else (
-                f"Count backwards from {top}.", f"Count down from {top}.", f"Can you count down from {top}?")
+            asked = (
+                (f"Count to {top}.", f"Can you count to {top}?", f"Count from 1 to {top}.")
+                if upward
+                else (
+                    f"Count backwards from {top}.",
+                    f"Count down from {top}.",
+                    f"Can you count down from {top}?",
+                )
+            )
         else:
-            asked = (f"Räkna till {top}.", f"Kan du räkna till {top}?", f"Räkna från 1 till {top}.") if upward else (
-                f"Räkna baklänges från {top}.", f"Räkna ner från {top}.", f"Kan du räkna ner från {top}?")
+            asked = (
+                (f"Räkna till {top}.", f"Kan du räkna till {top}?", f"Räkna från 1 till {top}.")
+                if upward
+                else (
+                    f"Räkna baklänges från {top}.",
+                    f"Räkna ner från {top}.",
+                    f"Kan du räkna ner från {top}?",
+                )
+            )
         return Exchange(language, "count", pick(rng, asked), answer)
     if way == 1:
         n, after = rng.randint(1, 30), rng.random() < 0.6
         result = n + 1 if after else n - 1
         if english:
             side = "after" if after else "before"
-            asked = (f"What number comes {side} {n}?", f"What comes {side} {n}?", f"Which number is {side} {n}?")
+            asked = (
+                f"What number comes {side} {n}?",
+                f"What comes {side} {n}?",
+                f"Which number is {side} {n}?",
+            )
             return Exchange(language, "count", pick(rng, asked), f"The number {side} {n} is {result}.")
         side = "efter" if after else "före"
-        asked = (f"Vilket tal kommer {side} {n}?", f"Vad kommer {side} {n}?", f"Vilken siffra kommer {side} {n}?")
+        asked = (
+            f"Vilket tal kommer {side} {n}?",
+            f"Vad kommer {side} {n}?",
+            f"Vilken siffra kommer {side} {n}?",
+        )
         return Exchange(language, "count", pick(rng, asked), f"Talet {side} {n} är {result}.")
     if way == 2:
         n = rng.randint(1, 50)
@@ -117,16 +204,30 @@ def count(rng: random.Random, language: Language) -> Exchange:
             answer = f"{n} är {'jämnt' if n % 2 == 0 else 'udda'}."
         return Exchange(language, "count", pick(rng, asked), answer)
     if way == 3:
-        a, b = rng.sample(range(0, 60), 2)
+        a, b = rng.sample(range(60), 2)
         big = rng.random() < 0.6
         if english:
             word = rng.choice(("bigger", "larger", "more")) if big else rng.choice(("smaller", "less"))
-            asked = (f"Which is {word}, {a} or {b}?", f"What is {word}, {a} or {b}?", f"What's {word}: {a} or {b}?")
-            answer = f"{max(a, b)} is bigger than {min(a, b)}." if big else f"{min(a, b)} is smaller than {max(a, b)}."
+            asked = (
+                f"Which is {word}, {a} or {b}?",
+                f"What is {word}, {a} or {b}?",
+                f"What's {word}: {a} or {b}?",
+            )
+            answer = (
+                f"{max(a, b)} is bigger than {min(a, b)}."
+                if big
+                else f"{min(a, b)} is smaller than {max(a, b)}."
+            )
         else:
             word = rng.choice(("störst", "mest", "större")) if big else rng.choice(("minst", "mindre"))
-            asked = (f"Vilket är {word}, {a} eller {b}?", f"Vad är {word}, {a} eller {b}?", f"Vilket tal är {word}, {a} eller {b}?")
-            answer = f"{max(a, b)} är större än {min(a, b)}." if big else f"{min(a, b)} är mindre än {max(a, b)}."
+            asked = (
+                f"Vilket är {word}, {a} eller {b}?",
+                f"Vad är {word}, {a} eller {b}?",
+                f"Vilket tal är {word}, {a} eller {b}?",
+            )
+            answer = (
+                f"{max(a, b)} är större än {min(a, b)}." if big else f"{min(a, b)} är mindre än {max(a, b)}."
+            )
         return Exchange(language, "count", pick(rng, asked), answer)
     if way == 4:
         n = rng.randint(1, 20)
@@ -145,10 +246,20 @@ def count(rng: random.Random, language: Language) -> Exchange:
     n = rng.randint(0, 20)
     word = WORDS[language][n]
     if english:
-        asked = (f"How do you write {n} in letters?", f"How do you spell {n}?", f"Write {n} in words.", f"What is {n} in words?")
-        return Exchange(language, "count", pick(rng, asked), f"{n} is written \"{word}\".")
-    asked = (f"Hur skriver man {n} med bokstäver?", f"Hur stavas {n}?", f"Skriv {n} med bokstäver.", f"Vad är {n} i ord?")
-    return Exchange(language, "count", pick(rng, asked), f"{n} skrivs \"{word}\".")
+        asked = (
+            f"How do you write {n} in letters?",
+            f"How do you spell {n}?",
+            f"Write {n} in words.",
+            f"What is {n} in words?",
+        )
+        return Exchange(language, "count", pick(rng, asked), f'{n} is written "{word}".')
+    asked = (
+        f"Hur skriver man {n} med bokstäver?",
+        f"Hur stavas {n}?",
+        f"Skriv {n} med bokstäver.",
+        f"Vad är {n} i ord?",
+    )
+    return Exchange(language, "count", pick(rng, asked), f'{n} skrivs "{word}".')
 
 
 def too_big(rng: random.Random, language: Language) -> str:

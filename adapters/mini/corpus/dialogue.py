@@ -10,50 +10,144 @@ from adapters.mini.corpus.sources import Language, other, pick, table, topics, w
 from adapters.mini.corpus.talk import Exchange
 
 _SAY_IN: dict[Language, tuple[str, ...]] = {
-    "en": ("And in Swedish?", "In Swedish?", "In Swedish, please.", "And in Swedish, please?", "What is that in Swedish?",
-           "Say that in Swedish.", "Can you say that in Swedish?", "Now in Swedish.", "How do you say that in Swedish?"),
-    "sv": ("Och på engelska?", "På engelska?", "På engelska, tack.", "Och på engelska då?", "Vad blir det på engelska?",
-           "Säg det på engelska.", "Kan du säga det på engelska?", "Nu på engelska.", "Hur säger man det på engelska?"),
-}  # fmt: skip
+    "en": (
+        "And in Swedish?",
+        "In Swedish?",
+        "In Swedish, please.",
+        "And in Swedish, please?",
+        "What is that in Swedish?",
+        "Say that in Swedish.",
+        "Can you say that in Swedish?",
+        "Now in Swedish.",
+        "How do you say that in Swedish?",
+    ),
+    "sv": (
+        "Och på engelska?",
+        "På engelska?",
+        "På engelska, tack.",
+        "Och på engelska då?",
+        "Vad blir det på engelska?",
+        "Säg det på engelska.",
+        "Kan du säga det på engelska?",
+        "Nu på engelska.",
+        "Hur säger man det på engelska?",
+    ),
+}
 _AGAIN: dict[Language, tuple[str, ...]] = {
-    "en": ("Say that again.", "Can you repeat that?", "What did you say?", "Repeat that, please.", "Once more, please.", "Pardon?",
-           "Again, please.", "What?"),
-    "sv": ("Säg det igen.", "Kan du upprepa det?", "Vad sa du?", "Upprepa det, tack.", "En gång till, tack.", "Va?", "Igen, tack.",
-           "Vad?"),
-}  # fmt: skip
+    "en": (
+        "Say that again.",
+        "Can you repeat that?",
+        "What did you say?",
+        "Repeat that, please.",
+        "Once more, please.",
+        "Pardon?",
+        "Again, please.",
+        "What?",
+    ),
+    "sv": (
+        "Säg det igen.",
+        "Kan du upprepa det?",
+        "Vad sa du?",
+        "Upprepa det, tack.",
+        "En gång till, tack.",
+        "Va?",
+        "Igen, tack.",
+        "Vad?",
+    ),
+}
 _SURE: dict[Language, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "en": (
-        ("Are you sure?", "Really?", "How do you know?", "Is that true?", "Is that right?", "Why?", "How come?", "Are you certain?",
-         "How do you know that?"),
-        ("I learned it from the texts I was trained on, and it belongs to the things I know well.",
-         "It is what my texts taught me. If it matters to you, do check it elsewhere too."),
+        (
+            "Are you sure?",
+            "Really?",
+            "How do you know?",
+            "Is that true?",
+            "Is that right?",
+            "Why?",
+            "How come?",
+            "Are you certain?",
+            "How do you know that?",
+        ),
+        (
+            "I learned it from the texts I was trained on, and it belongs to the things I know well.",
+            "It is what my texts taught me. If it matters to you, do check it elsewhere too.",
+        ),
     ),
     "sv": (
-        ("Är du säker?", "Verkligen?", "Hur vet du det?", "Är det sant?", "Stämmer det?", "Varför?", "Hur kommer det sig?",
-         "Är det rätt?", "Hur vet du det då?"),
-        ("Det lärde jag mig av texterna jag är tränad på, och det hör till det jag kan väl.",
-         "Så står det i mina texter. Är det viktigt för dig, så kontrollera det gärna på annat håll också."),
+        (
+            "Är du säker?",
+            "Verkligen?",
+            "Hur vet du det?",
+            "Är det sant?",
+            "Stämmer det?",
+            "Varför?",
+            "Hur kommer det sig?",
+            "Är det rätt?",
+            "Hur vet du det då?",
+        ),
+        (
+            "Det lärde jag mig av texterna jag är tränad på, och det hör till det jag kan väl.",
+            "Så står det i mina texter. Är det viktigt för dig, "
+            "så kontrollera det gärna på annat håll också.",
+        ),
     ),
-}  # fmt: skip
+}
 _MORE: dict[Language, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "en": (
-        ("Tell me more.", "More, please.", "Tell me more about it.", "What else?", "Go on.", "Anything else?", "Can you say more?",
-         "Explain more."),
-        ("That is all I know about it. My world is small, but there are other corners of it to visit.",
-         "More than that I don't know, I'm afraid. Ask me about something else!"),
+        (
+            "Tell me more.",
+            "More, please.",
+            "Tell me more about it.",
+            "What else?",
+            "Go on.",
+            "Anything else?",
+            "Can you say more?",
+            "Explain more.",
+        ),
+        (
+            "That is all I know about it. My world is small, but there are other corners of it to visit.",
+            "More than that I don't know, I'm afraid. Ask me about something else!",
+        ),
     ),
     "sv": (
-        ("Berätta mer.", "Mer, tack.", "Berätta mer om det.", "Vad mer?", "Fortsätt.", "Något mer?", "Kan du säga mer?",
-         "Förklara mer."),
-        ("Det är allt jag vet om det. Min värld är liten, men det finns andra hörn av den att besöka.",
-         "Mer än så vet jag tyvärr inte. Fråga mig om något annat!"),
+        (
+            "Berätta mer.",
+            "Mer, tack.",
+            "Berätta mer om det.",
+            "Vad mer?",
+            "Fortsätt.",
+            "Något mer?",
+            "Kan du säga mer?",
+            "Förklara mer.",
+        ),
+        (
+            "Det är allt jag vet om det. Min värld är liten, men det finns andra hörn av den att besöka.",
+            "Mer än så vet jag tyvärr inte. Fråga mig om något annat!",
+        ),
     ),
-}  # fmt: skip
+}
 _ANOTHER: dict[Language, tuple[str, ...]] = {
-    "en": ("Another one!", "One more!", "Another one, please.", "One more, please.", "Tell me another.", "More!", "Again!",
-           "Do you have another one?"),
-    "sv": ("En till!", "Ett till!", "En till, tack.", "Ett till, tack.", "Ta ett till.", "Mer!", "Igen!", "Har du fler?"),
-}  # fmt: skip
+    "en": (
+        "Another one!",
+        "One more!",
+        "Another one, please.",
+        "One more, please.",
+        "Tell me another.",
+        "More!",
+        "Again!",
+        "Do you have another one?",
+    ),
+    "sv": (
+        "En till!",
+        "Ett till!",
+        "En till, tack.",
+        "Ett till, tack.",
+        "Ta ett till.",
+        "Mer!",
+        "Igen!",
+        "Har du fler?",
+    ),
+}
 
 Turns = tuple[Exchange, ...]
 
@@ -78,9 +172,21 @@ def _and_country(rng: random.Random, language: Language) -> Turns:
         country = row[0] if language == "en" else row[2]
         owner = country if country.endswith("s") else country + "s"
         asked = (
-            (f"And {country}?", f"And of {country}?", f"What about {country}?", f"And the capital of {country}?", f"{country}?")
+            (
+                f"And {country}?",
+                f"And of {country}?",
+                f"What about {country}?",
+                f"And the capital of {country}?",
+                f"{country}?",
+            )
             if language == "en"
-            else (f"Och {country}?", f"Och {owner}?", f"Och i {country}?", f"{country} då?", f"Och {country} då?")
+            else (
+                f"Och {country}?",
+                f"Och {owner}?",
+                f"Och i {country}?",
+                f"{country} då?",
+                f"Och {country} då?",
+            )
         )
         turns += (Exchange(language, "follow-up", pick(rng, asked), knowledge.capital_answer(row, language)),)
     unknown = rng.choice(word_lists(language)["country"])
@@ -102,9 +208,16 @@ def _and_word(rng: random.Random, language: Language) -> Turns:
     turns: Turns = ()
     for n, (english, swedish) in enumerate(rows):
         word = english if to_swedish else swedish.split(" eller ")[0]
-        question = first if n == 0 else pick(
-            rng, (f"And {word}?", f"And \"{word}\"?", f"What about {word}?", f"{word}?")
-            if to_swedish else (f"Och {word}?", f"Och \"{word}\"?", f"{word} då?", f"Och {word} då?"))  # fmt: skip
+        question = (
+            first
+            if n == 0
+            else pick(
+                rng,
+                (f"And {word}?", f'And "{word}"?', f"What about {word}?", f"{word}?")
+                if to_swedish
+                else (f"Och {word}?", f'Och "{word}"?', f"{word} då?", f"Och {word} då?"),
+            )
+        )
         answer = words.translation_answer(english, swedish if to_swedish else word, language, to_swedish)
         turns += (Exchange(language, "follow-up", question[:1].upper() + question[1:], answer),)
     return turns
@@ -119,7 +232,9 @@ def _and_opposite(rng: random.Random, language: Language) -> Turns:
             if language == "en"
             else (f"Och till {word}?", f"Och {word}?", f"{word.capitalize()} då?")
         )
-        turns += (Exchange(language, "follow-up", pick(rng, asked), words.opposite_answer(word, against, language)),)
+        turns += (
+            Exchange(language, "follow-up", pick(rng, asked), words.opposite_answer(word, against, language)),
+        )
     return turns
 
 
@@ -160,22 +275,56 @@ def _your_name(rng: random.Random, language: Language) -> Turns:
         name = nonsense.word(rng, language).capitalize()
     english = language == "en"
     greeting = rng.choice(("", "", "Hi! ", "Hello! ") if english else ("", "", "Hej! ", "Hallå! "))
-    said = pick(rng, (f"My name is {name}.", f"I am called {name}.", f"Call me {name}.", f"My name's {name}.", f"You can call me {name}.")
-                if english else (f"Jag heter {name}.", f"Mitt namn är {name}.", f"Kalla mig {name}.", f"Jag kallas {name}."))  # fmt: skip
+    said = pick(
+        rng,
+        (
+            f"My name is {name}.",
+            f"I am called {name}.",
+            f"Call me {name}.",
+            f"My name's {name}.",
+            f"You can call me {name}.",
+        )
+        if english
+        else (f"Jag heter {name}.", f"Mitt namn är {name}.", f"Kalla mig {name}.", f"Jag kallas {name}."),
+    )
     answer = f"Nice to meet you, {name}!" if english else f"Trevligt att träffas, {name}!"
     turns: Turns = (Exchange(language, "introduction", greeting + said, answer),)
     between = rng.choices((0, 1, 2), (3, 2, 1))[0]
-    turns += tuple(rng.choice((knowledge.fact, topical.smalltalk, arithmetic.calculate))(rng, language) for _ in range(between))
+    turns += tuple(
+        rng.choice((knowledge.fact, topical.smalltalk, arithmetic.calculate))(rng, language)
+        for _ in range(between)
+    )
     if rng.random() < 0.75:
-        asked = pick(rng, ("What is my name?", "What's my name?", "Do you remember my name?", "What am I called?", "Who am I?")
-                     if english else ("Vad heter jag?", "Minns du vad jag heter?", "Vad är mitt namn?", "Kommer du ihåg mitt namn?",
-                                      "Vem är jag?"))  # fmt: skip
-        turns += (Exchange(language, "follow-up", asked, f"Your name is {name}." if english else f"Du heter {name}."),)
+        asked = pick(
+            rng,
+            (
+                "What is my name?",
+                "What's my name?",
+                "Do you remember my name?",
+                "What am I called?",
+                "Who am I?",
+            )
+            if english
+            else (
+                "Vad heter jag?",
+                "Minns du vad jag heter?",
+                "Vad är mitt namn?",
+                "Kommer du ihåg mitt namn?",
+                "Vem är jag?",
+            ),
+        )
+        turns += (
+            Exchange(
+                language, "follow-up", asked, f"Your name is {name}." if english else f"Du heter {name}."
+            ),
+        )
     return turns
 
 
 def _small_questions(rng: random.Random, language: Language) -> Turns:
-    first = rng.choice((knowledge.fact, knowledge.definition, knowledge.capital, topical.identity, arithmetic.calculate))(rng, language)
+    first = rng.choice(
+        (knowledge.fact, knowledge.definition, knowledge.capital, topical.identity, arithmetic.calculate)
+    )(rng, language)
     if rng.random() < 0.3:
         return _then(first, pick(rng, _AGAIN[language]), first.answer)
     asked, said = rng.choice((_SURE, _MORE))[language]
@@ -185,16 +334,27 @@ def _small_questions(rng: random.Random, language: Language) -> Turns:
 def _how_are_you(rng: random.Random, language: Language) -> Turns:
     found = {topic.name: topic for topic in topics(language, "smalltalk")}
     names = ["hello"] if rng.random() < 0.5 else []
-    names += ["how_are_you", rng.choice(("i_am_fine", "i_am_fine", "sad", "tired", "bored", "afraid", "angry", "lonely", "ill"))]
+    names += [
+        "how_are_you",
+        rng.choice(("i_am_fine", "i_am_fine", "sad", "tired", "bored", "afraid", "angry", "lonely", "ill")),
+    ]
     names += ["thanks"] if rng.random() < 0.5 else []
     names += ["bye"] if rng.random() < 0.4 else []
     return tuple(topical.from_topic(found[name], rng, language) for name in names)
 
 
 CHAINS: tuple[Callable[[random.Random, Language], Turns], ...] = (
-    _both_languages, _both_languages, _and_country, _and_word, _and_opposite, _and_sum, _another, _your_name,
-    _small_questions, _how_are_you,
-)  # fmt: skip
+    _both_languages,
+    _both_languages,
+    _and_country,
+    _and_word,
+    _and_opposite,
+    _and_sum,
+    _another,
+    _your_name,
+    _small_questions,
+    _how_are_you,
+)
 
 
 def chain(rng: random.Random, language: Language) -> Turns:

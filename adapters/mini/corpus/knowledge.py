@@ -11,21 +11,61 @@ from adapters.mini.corpus.sources import DATA, Language, lines, other, pick, tab
 from adapters.mini.corpus.talk import Exchange
 
 _WHAT: dict[Language, tuple[str, ...]] = {
-    "en": ("What is {}?", "What's {}?", "What is {}?", "Explain what {} is.", "What does the word {} mean?",
-           "Tell me what {} is.", "Can you explain what {} is?", "Do you know what {} is?", "What do you mean by {}?",
-           "Describe {}.", "Tell me about {}.", "What exactly is {}?"),
-    "sv": ("Vad är {}?", "Vad är {} för något?", "Vad är {}?", "Förklara vad {} är.", "Vad betyder ordet {}?",
-           "Berätta vad {} är.", "Kan du förklara vad {} är?", "Vet du vad {} är?", "Vad menas med {}?",
-           "Beskriv {}.", "Berätta om {}.", "Vad är egentligen {}?"),
-}  # fmt: skip
+    "en": (
+        "What is {}?",
+        "What's {}?",
+        "What is {}?",
+        "Explain what {} is.",
+        "What does the word {} mean?",
+        "Tell me what {} is.",
+        "Can you explain what {} is?",
+        "Do you know what {} is?",
+        "What do you mean by {}?",
+        "Describe {}.",
+        "Tell me about {}.",
+        "What exactly is {}?",
+    ),
+    "sv": (
+        "Vad är {}?",
+        "Vad är {} för något?",
+        "Vad är {}?",
+        "Förklara vad {} är.",
+        "Vad betyder ordet {}?",
+        "Berätta vad {} är.",
+        "Kan du förklara vad {} är?",
+        "Vet du vad {} är?",
+        "Vad menas med {}?",
+        "Beskriv {}.",
+        "Berätta om {}.",
+        "Vad är egentligen {}?",
+    ),
+}
 _CAPITAL: dict[Language, tuple[str, ...]] = {
-    "en": ("What is the capital of {}?", "What's the capital of {}?", "Which city is the capital of {}?",
-           "Tell me the capital of {}.", "Name the capital of {}.", "Do you know the capital of {}?",
-           "What is the capital city of {}?", "What is {}'s capital?", "Capital of {}?", "What is the capital city in {}?"),
-    "sv": ("Vad heter {}s huvudstad?", "Vilken är {}s huvudstad?", "Vad heter huvudstaden i {}?",
-           "Vilken stad är huvudstad i {}?", "Vad är huvudstaden i {}?", "Säg {}s huvudstad.", "Vet du vad {}s huvudstad heter?",
-           "Vad är {}s huvudstad?", "Huvudstaden i {}?", "Nämn huvudstaden i {}."),
-}  # fmt: skip
+    "en": (
+        "What is the capital of {}?",
+        "What's the capital of {}?",
+        "Which city is the capital of {}?",
+        "Tell me the capital of {}.",
+        "Name the capital of {}.",
+        "Do you know the capital of {}?",
+        "What is the capital city of {}?",
+        "What is {}'s capital?",
+        "Capital of {}?",
+        "What is the capital city in {}?",
+    ),
+    "sv": (
+        "Vad heter {}s huvudstad?",
+        "Vilken är {}s huvudstad?",
+        "Vad heter huvudstaden i {}?",
+        "Vilken stad är huvudstad i {}?",
+        "Vad är huvudstaden i {}?",
+        "Säg {}s huvudstad.",
+        "Vet du vad {}s huvudstad heter?",
+        "Vad är {}s huvudstad?",
+        "Huvudstaden i {}?",
+        "Nämn huvudstaden i {}.",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +132,18 @@ def capital(rng: random.Random, language: Language, row: tuple[str, ...] | None 
     country, city = (row[0], row[1]) if language == "en" else (row[2], row[3])
     if rng.random() < 0.1:
         city = city.rstrip(".")
-        asked = pick(rng, (f"Where is {city}?", f"Which country is {city} the capital of?", f"What country is {city} in?")
-                     if language == "en" else (f"Var ligger {city}?", f"Vilket land är {city} huvudstad i?"))  # fmt: skip
+        asked = pick(
+            rng,
+            (f"Where is {city}?", f"Which country is {city} the capital of?", f"What country is {city} in?")
+            if language == "en"
+            else (f"Var ligger {city}?", f"Vilket land är {city} huvudstad i?"),
+        )
         answers: dict[Language, str] = {
             "en": f"{row[1].rstrip('.')} is the capital of {row[0]}.",
             "sv": f"{row[3]} är huvudstad i {row[2]}.",
         }
         return Exchange(language, "capital", asked, answers[language], answers[other(language)])
     asked = pick(rng, _CAPITAL[language]).format(country).replace("ss huvudstad", "s huvudstad")
-    return Exchange(language, "capital", asked, capital_answer(row, language), capital_answer(row, other(language)))
+    return Exchange(
+        language, "capital", asked, capital_answer(row, language), capital_answer(row, other(language))
+    )

@@ -52,10 +52,16 @@ def talk(rng: random.Random, most: int = 4) -> Talk:
     """One conversation, typed as people type; `most` bounds the parts of a long one."""
     language = rng.choice(LANGUAGES)
     turns = tuple(
-        turn if turn.kind == "foreign" else
-        replace(turn, question=typed(turn.question, turn.language, rng, slips=turn.kind not in _EXACT or rng.random() < 0.15))
+        turn
+        if turn.kind == "foreign"
+        else replace(
+            turn,
+            question=typed(
+                turn.question, turn.language, rng, slips=turn.kind not in _EXACT or rng.random() < 0.15
+            ),
+        )
         for turn in _turns(rng, language, most)
-    )  # fmt: skip
+    )
     system = rng.choice(lines(DATA / language / "system.txt")) if rng.random() < 0.05 else ""
     return Talk(turns, system)
 

@@ -41,7 +41,7 @@ def lines(path: Path) -> list[str]:
 
 @cache
 def topics(language: Language, name: str) -> tuple[Topic, ...]:
-    """The topics of `data/<language>/<name>.txt`; those of `identity` with the questions of `clauses.txt` too."""
+    """The topics of `data/<language>/<name>.txt`; `identity` gets the questions of `clauses.txt` too."""
     found = _read(language, name)
     if name != "identity":
         return found
@@ -52,7 +52,9 @@ def topics(language: Language, name: str) -> tuple[Topic, ...]:
             topic.name,
             topic.questions
             + more.get(f"extra_{topic.name}", ())
-            + tuple(frame.replace("{clause}", clause) for clause in more.get(topic.name, ()) for frame in frames),
+            + tuple(
+                frame.replace("{clause}", clause) for clause in more.get(topic.name, ()) for frame in frames
+            ),
             topic.answers,
         )
         for topic in found

@@ -7,8 +7,7 @@ from functools import cache
 
 from adapters.mini.corpus.arithmetic import too_big
 from adapters.mini.corpus.grammar import expand
-from adapters.mini.corpus.sources import LANGUAGES, Language, Topic, fills, lines, pick, topics
-from adapters.mini.corpus.sources import DATA
+from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, Topic, fills, lines, pick, topics
 from adapters.mini.corpus.talk import Exchange
 
 _BOTH = (
@@ -26,7 +25,9 @@ def from_topic(topic: Topic, rng: random.Random, language: Language) -> Exchange
 @cache
 def _weights(language: Language, name: str) -> tuple[float, ...]:
     """Topics with more questions come up more often, but the small ones are not forgotten."""
-    return tuple(3 + min(len(topic.questions), 40) + 2 * len(topic.answers) for topic in topics(language, name))
+    return tuple(
+        3 + min(len(topic.questions), 40) + 2 * len(topic.answers) for topic in topics(language, name)
+    )
 
 
 def identity(rng: random.Random, language: Language) -> Exchange:
@@ -48,11 +49,16 @@ def outside(rng: random.Random, language: Language) -> Exchange:
         return Exchange(language, "outside", too_big(rng, language), pick(rng, beyond.answers))
     if rng.random() < 0.03:
         return from_topic(garbled, rng, language)
-    weights = [4 if "{task}" in q else 10 if "{sentence}" in q else 3 if "{nonsense}" in q else 2 for q in beyond.questions]
+    weights = [
+        4 if "{task}" in q else 10 if "{sentence}" in q else 3 if "{nonsense}" in q else 2
+        for q in beyond.questions
+    ]
     asked = expand(rng.choices(beyond.questions, weights)[0], rng, fills(language))
     return Exchange(language, "outside", asked[:1].upper() + asked[1:], pick(rng, beyond.answers))
 
 
 def foreign(rng: random.Random) -> Exchange:
     """A sentence in a third language, answered in both of ours."""
-    return Exchange(rng.choice(LANGUAGES), "foreign", pick(rng, lines(DATA / "foreign.txt")), pick(rng, _BOTH))
+    return Exchange(
+        rng.choice(LANGUAGES), "foreign", pick(rng, lines(DATA / "foreign.txt")), pick(rng, _BOTH)
+    )

@@ -8,27 +8,79 @@ from adapters.mini.corpus.sources import Language, pick, table
 from adapters.mini.corpus.talk import Exchange
 
 _TO_SWEDISH: dict[Language, tuple[str, ...]] = {
-    "en": ("What is {} in Swedish?", "What's {} in Swedish?", "How do you say {} in Swedish?", "Translate {} to Swedish.",
-           "Translate {} into Swedish.", "What is the Swedish word for {}?", "What is the Swedish for {}?", "{} in Swedish?",
-           "How do Swedes say {}?", "Can you translate {} to Swedish?", "What is {} called in Swedish?", "Say {} in Swedish."),
-    "sv": ("Vad heter {} på svenska?", "Vad betyder {} på svenska?", "Vad betyder det engelska ordet {}?",
-           "Översätt {} till svenska.", "Hur säger man {} på svenska?", "Vad är {} på svenska?", "{} på svenska?",
-           "Vad betyder {}?", "Kan du översätta {} till svenska?"),
-}  # fmt: skip
+    "en": (
+        "What is {} in Swedish?",
+        "What's {} in Swedish?",
+        "How do you say {} in Swedish?",
+        "Translate {} to Swedish.",
+        "Translate {} into Swedish.",
+        "What is the Swedish word for {}?",
+        "What is the Swedish for {}?",
+        "{} in Swedish?",
+        "How do Swedes say {}?",
+        "Can you translate {} to Swedish?",
+        "What is {} called in Swedish?",
+        "Say {} in Swedish.",
+    ),
+    "sv": (
+        "Vad heter {} på svenska?",
+        "Vad betyder {} på svenska?",
+        "Vad betyder det engelska ordet {}?",
+        "Översätt {} till svenska.",
+        "Hur säger man {} på svenska?",
+        "Vad är {} på svenska?",
+        "{} på svenska?",
+        "Vad betyder {}?",
+        "Kan du översätta {} till svenska?",
+    ),
+}
 _TO_ENGLISH: dict[Language, tuple[str, ...]] = {
-    "en": ("What does {} mean in English?", "What is {} in English?", "What does the Swedish word {} mean?",
-           "Translate {} to English.", "How do you say {} in English?", "What's {} in English?", "{} in English?",
-           "What does {} mean?", "Can you translate {} to English?"),
-    "sv": ("Vad heter {} på engelska?", "Hur säger man {} på engelska?", "Översätt {} till engelska.", "Vad är {} på engelska?",
-           "Vad blir {} på engelska?", "Vad är det engelska ordet för {}?", "{} på engelska?", "Kan du översätta {} till engelska?",
-           "Säg {} på engelska.", "Vad kallas {} på engelska?"),
-}  # fmt: skip
+    "en": (
+        "What does {} mean in English?",
+        "What is {} in English?",
+        "What does the Swedish word {} mean?",
+        "Translate {} to English.",
+        "How do you say {} in English?",
+        "What's {} in English?",
+        "{} in English?",
+        "What does {} mean?",
+        "Can you translate {} to English?",
+    ),
+    "sv": (
+        "Vad heter {} på engelska?",
+        "Hur säger man {} på engelska?",
+        "Översätt {} till engelska.",
+        "Vad är {} på engelska?",
+        "Vad blir {} på engelska?",
+        "Vad är det engelska ordet för {}?",
+        "{} på engelska?",
+        "Kan du översätta {} till engelska?",
+        "Säg {} på engelska.",
+        "Vad kallas {} på engelska?",
+    ),
+}
 _OPPOSITE: dict[Language, tuple[str, ...]] = {
-    "en": ("What is the opposite of {}?", "What's the opposite of {}?", "What is the opposite to {}?", "The opposite of {}?",
-           "Which word is the opposite of {}?", "Tell me the opposite of {}.", "Opposite of {}?", "Give me the opposite of {}."),
-    "sv": ("Vad är motsatsen till {}?", "Vad är motsats till {}?", "Motsatsen till {}?", "Vilket ord är motsatsen till {}?",
-           "Säg motsatsen till {}.", "Vad är raka motsatsen till {}?", "Vilken är motsatsen till {}?", "Vad heter motsatsen till {}?"),
-}  # fmt: skip
+    "en": (
+        "What is the opposite of {}?",
+        "What's the opposite of {}?",
+        "What is the opposite to {}?",
+        "The opposite of {}?",
+        "Which word is the opposite of {}?",
+        "Tell me the opposite of {}.",
+        "Opposite of {}?",
+        "Give me the opposite of {}.",
+    ),
+    "sv": (
+        "Vad är motsatsen till {}?",
+        "Vad är motsats till {}?",
+        "Motsatsen till {}?",
+        "Vilket ord är motsatsen till {}?",
+        "Säg motsatsen till {}.",
+        "Vad är raka motsatsen till {}?",
+        "Vilken är motsatsen till {}?",
+        "Vad heter motsatsen till {}?",
+    ),
+}
 
 
 def _quoted(word: str, rng: random.Random) -> str:
@@ -39,8 +91,16 @@ def _quoted(word: str, rng: random.Random) -> str:
 def translation_answer(english: str, swedish: str, language: Language, to_swedish: bool) -> str:
     """The sentence that gives a translation."""
     if language == "en":
-        return f'"{english}" is "{swedish}" in Swedish.' if to_swedish else f'"{swedish}" is "{english}" in English.'
-    return f'"{english}" heter "{swedish}" på svenska.' if to_swedish else f'"{swedish}" heter "{english}" på engelska.'
+        return (
+            f'"{english}" is "{swedish}" in Swedish.'
+            if to_swedish
+            else f'"{swedish}" is "{english}" in English.'
+        )
+    return (
+        f'"{english}" heter "{swedish}" på svenska.'
+        if to_swedish
+        else f'"{swedish}" heter "{english}" på engelska.'
+    )
 
 
 def translation(rng: random.Random, language: Language, row: tuple[str, ...] | None = None) -> Exchange:

@@ -48,8 +48,11 @@ def test_the_swedish_set_holds_at_least_120_examples_all_in_swedish() -> None:
 def test_every_answer_passes_the_judge_as_oneseek(language: Language) -> None:
     known = identity_words()
     found, _ = rows_for(language)
-    bad = [(row["output"], faults(row["output"], language, known)) for row in found
-           if not is_identity_answer(row["output"], language, known)]  # fmt: skip
+    bad = [
+        (row["output"], faults(row["output"], language, known))
+        for row in found
+        if not is_identity_answer(row["output"], language, known)
+    ]
     assert bad == []
 
 

@@ -41,7 +41,9 @@ def test_sums_are_right(seed: int, language: Language) -> None:
     turn = arithmetic.calculate(random.Random(seed), language)
     spelled = {word: n for n, word in enumerate(arithmetic.WORDS[language])}
     said = re.findall(r"\d+|[a-zåäö]+", turn.answer.lower())
-    numbers = [int(word) if word.isdigit() else spelled[word] for word in said if word.isdigit() or word in spelled]
+    numbers = [
+        int(word) if word.isdigit() else spelled[word] for word in said if word.isdigit() or word in spelled
+    ]
     a, b, result = numbers
     possible = {a + b, a - b, a * b} | ({a // b} if b and a % b == 0 else set())
     assert result in possible
@@ -50,9 +52,15 @@ def test_sums_are_right(seed: int, language: Language) -> None:
 @given(SEEDS, LANGUAGE)
 def test_calendar_answers_name_what_was_asked_about(seed: int, language: Language) -> None:
     turn = calendar.calendar(random.Random(seed), language)
-    names = (*calendar.DAYS[language], *calendar.MONTHS[language], *(
-        ("winter", "spring", "summer", "autumn", "first", "second") if language == "en" else ("vintern", "våren", "sommaren", "hösten", "första")
-    ))  # fmt: skip
+    names = (
+        *calendar.DAYS[language],
+        *calendar.MONTHS[language],
+        *(
+            ("winter", "spring", "summer", "autumn", "first", "second")
+            if language == "en"
+            else ("vintern", "våren", "sommaren", "hösten", "första")
+        ),
+    )
     assert any(name.lower() in turn.answer.lower() for name in names)
 
 
@@ -65,7 +73,7 @@ def test_typing_never_empties_a_question(seed: int, language: Language) -> None:
 def test_answers_about_facts_are_in_their_language(language: Language) -> None:
     swedish = language == "sv"
     said = [row[2 + swedish] for row in table("definitions", ";")]
-    said += [topic for topic in (knowledge.capital_answer(row, language) for row in table("capitals", ";"))]
+    said += [knowledge.capital_answer(row, language) for row in table("capitals", ";")]
     wrong = [text for text in said if language_of(text) not in (language, None)]
     assert wrong == []
 

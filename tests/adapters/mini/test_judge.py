@@ -27,7 +27,9 @@ def test_what_the_corpus_answers_about_unknown_things_is_an_honest_answer(langua
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_the_base_says_of_itself_is_nameless(language: Language) -> None:
     asked = {"who", "name", "maker", "purpose", "human", "other", "trust", "how"}
-    said = [answer for topic in topics(language, "identity") if topic.name in asked for answer in topic.answers]
+    said = [
+        answer for topic in topics(language, "identity") if topic.name in asked for answer in topic.answers
+    ]
     assert [answer for answer in said if not is_nameless_answer(answer, language)] == []
     assert [answer for answer in said if is_identity_answer(answer, language)] == []
 
@@ -83,9 +85,10 @@ def test_the_language_of_a_text(text: str, language: Language | None) -> None:
 
 
 def test_faults_are_named() -> None:
-    assert faults("I am quite florbig.", "en") == ["unknown words: quite, florbig"] or "florbig" in faults(
-        "I am quite florbig.", "en"
-    )[0]
+    assert (
+        faults("I am quite florbig.", "en") == ["unknown words: quite, florbig"]
+        or "florbig" in faults("I am quite florbig.", "en")[0]
+    )
     assert faults("Jag är glad", "sv") == ["breaks off"]
 
 

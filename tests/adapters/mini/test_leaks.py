@@ -42,12 +42,17 @@ def trained(language: Language) -> tuple[frozenset[str], ...]:
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_no_held_back_question_is_among_the_identity_rows_or_the_templates(language: Language) -> None:
     listed = {
-        name: "(?:" + "|".join(map(re.escape, entries)) + ")" for name, entries in word_lists(language).items()
+        name: "(?:" + "|".join(map(re.escape, entries)) + ")"
+        for name, entries in word_lists(language).items()
     }
     listed |= {"nonsense": "(?!)", "gibberish": "(?!)"}
     everything = [re.compile(pattern(template, listed), re.IGNORECASE) for template in templates(language)]
     instructions = {" ".join(words(row["instruction"])) for row in rows_for(language)[0]}
-    for question in [*held_back(language), *development("identity", language), *development("outside", language)]:
+    for question in [
+        *held_back(language),
+        *development("identity", language),
+        *development("outside", language),
+    ]:
         bare = question.rstrip("?.!")
         for form in (question, bare, bare + "?", bare + "."):
             assert not any(regex.fullmatch(form) for regex in everything), question
@@ -63,7 +68,9 @@ def test_no_held_back_question_nearly_repeats_one_that_training_asks(language: L
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_held_back_sets_are_as_large_as_they_should_be_and_apart_from_each_other(language: Language) -> None:
+def test_the_held_back_sets_are_as_large_as_they_should_be_and_apart_from_each_other(
+    language: Language,
+) -> None:
     judged = held_back(language)
     assert len(lines(HERE / f"held_back_{language}.txt")) == 40
     assert len(lines(HERE / f"outside_{language}.txt")) == 30

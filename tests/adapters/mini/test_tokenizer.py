@@ -16,7 +16,9 @@ from adapters.training.packing import Encoder, pack
 from adapters.training.tokenizer import CHAT_TEMPLATE
 
 TOKENIZER = Tokenizer.from_file(str(BASE / "tokenizer.json"))
-TEXT = st.text(st.characters(codec="utf-8", exclude_characters="▁")).map(lambda text: unicodedata.normalize("NFC", text))
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="▁")).map(
+    lambda text: unicodedata.normalize("NFC", text)
+)
 
 
 @given(TEXT)
@@ -59,9 +61,11 @@ def test_the_template_gives_the_tokens_that_were_trained_on(system: str) -> None
     messages = [{"role": "system", "content": system}] if system else []
     for question, answer in turns:
         messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    rendered = ImmutableSandboxedEnvironment().from_string(CHAT_TEMPLATE).render(
-        messages=messages, bos_token="<s>", eos_token="</s>"
-    )  # fmt: skip
+    rendered = (
+        ImmutableSandboxedEnvironment()
+        .from_string(CHAT_TEMPLATE)
+        .render(messages=messages, bos_token="<s>", eos_token="</s>")
+    )
     trained = Encoder(TOKENIZER).document(turns, system)
     assert TOKENIZER.encode(rendered, add_special_tokens=False).ids == list(trained.ids)
     said = [token for token, counts in zip(trained.ids, trained.answer, strict=True) if counts]
