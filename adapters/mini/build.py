@@ -150,7 +150,7 @@ class Build:
         )
 
         def write(folder: Path) -> None:
-            model.to(torch.bfloat16)
+            model.bfloat16()
             model.generation_config = GenerationConfig(
                 bos_token_id=encoder.begin,
                 eos_token_id=encoder.end,

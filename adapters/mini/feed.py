@@ -58,7 +58,7 @@ def world(encoder: Encoder, phases: Sequence[Phase], steps: int, seed: int) -> B
 
     def batch(step: int) -> Batch:
         phase = next(phase for phase in phases if step < phase.until * steps or phase is phases[-1])
-        documents = _documents(talks(seed * 1_000_003 + step, phase.parts), encoder)
+        documents = _documents(talks(seed * 1_000_003 + step, phase.parts, phase.late), encoder)
         return pack(documents, phase.rows, phase.length, encoder.end)
 
     return batch
@@ -69,10 +69,6 @@ def _lists(language: Language) -> Mapping[str, str]:
     return {
         name: "(?:" + "|".join(map(re.escape, words)) + ")" for name, words in word_lists(language).items()
     }
-
-
-def _bare(text: str) -> str:
-    return text.casefold().strip(" ?.!")
 
 
 def topic_of(question: str, language: Language) -> Topic | None:
@@ -96,13 +92,14 @@ def identity(
             answers.setdefault(topic.name, []).append(row["output"])
     asked = [topic for topic in topics(language, "identity") if topic.name in answers]
     weights = [min(len(topic.questions), 40) for topic in asked]
+    more = topics(language, "more")
 
     def own(rng: random.Random) -> Exchange:
         if rng.random() < 0.5:
             row = rng.choice(rows)
             question = f"{row['instruction']}\n{row['input']}" if row["input"] else row["instruction"]
             return Exchange(language, "identity", typed(question, language, rng), row["output"])
-        topic = rng.choices(asked, weights)[0]
+        topic = rng.choice(more) if rng.random() < 0.45 else rng.choices(asked, weights)[0]
         question = expand(pick(rng, topic.questions), rng, fills(language))
         return Exchange(language, "identity", typed(question, language, rng), pick(rng, answers[topic.name]))
 
@@ -116,11 +113,11 @@ def identity(
             if rng.random() < 0.45:
                 turns = [own(rng)]
                 while rng.random() < 0.25:
-                    before = redirected(exchange(rng, language), rng)
+                    before = redirected(exchange(rng, language, late=True), rng)
                     turns.insert(rng.randint(0, len(turns)), before)
                 yield Talk(tuple(turns))
             else:
-                found = talk(rng)
+                found = talk(rng, late=True)
                 before = [redirected(turn, rng) for turn in found.turns]
                 same = all(a is b for a, b in zip(before, found.turns, strict=True))
                 if same or not any(turn.kind == "follow-up" for turn in before):

@@ -19,9 +19,12 @@ class Phase:
     length: int
     parts: int
     """Most parts of one conversation."""
+    late: bool = True
+    """Whether it has the sums and paraphrases of the later part."""
 
 
 PHASES = (
+    Phase(until=0.4726, rows=32, length=128, parts=3, late=False),
     Phase(until=0.86, rows=32, length=128, parts=3),
     Phase(until=0.95, rows=16, length=256, parts=5),
     Phase(until=1.00, rows=4, length=1024, parts=20),
@@ -83,7 +86,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         ),
         "full": Recipe(
             name="full",
-            base=Schedule(steps=1800, compiled=True),
+            base=Schedule(steps=1900, compiled=True),
             adapter=Schedule(steps=300, rate=3e-3, warmup=10),
         ),
     }

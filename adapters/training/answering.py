@@ -37,7 +37,7 @@ def answers(
         ids = torch.tensor([[encoder.end] * (width - len(prompts[n])) + prompts[n] for n in chosen])
         mask = torch.tensor([[0] * (width - len(prompts[n])) + [1] * len(prompts[n]) for n in chosen])
         with torch.inference_mode():
-            made = model.generate(
+            made = model.generate(  # pyright: ignore[reportCallIssue]
                 input_ids=ids,
                 attention_mask=mask,
                 max_new_tokens=longest,

@@ -40,14 +40,16 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self._answers: dict[str, list[int]] = {}
-        special = {name: tokenizer.token_to_id(name) for name in (BEGIN, END, INSTRUCTION, END_INSTRUCTION)}
-        missing = [name for name, token in special.items() if token is None]
-        if missing:
+        self.begin, self.end = self._special(BEGIN), self._special(END)
+        self._open, self._close = self._special(INSTRUCTION), self._special(END_INSTRUCTION)
+
+    def _special(self, name: str) -> int:
+        token = self._tokenizer.token_to_id(name)
+        if token is None:
             raise ValueError(
-                f"the tokenizer has no token {missing[0]!r}; train it with adapters.training.tokenizer"
+                f"the tokenizer has no token {name!r}; train it with adapters.training.tokenizer"
             )
-        self.begin, self.end = special[BEGIN], special[END]
-        self._open, self._close = special[INSTRUCTION], special[END_INSTRUCTION]
+        return token
 
     def _ids(self, text: str) -> list[int]:
         return self._tokenizer.encode(text.strip(), add_special_tokens=False).ids

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -31,7 +31,7 @@ class Reporter:
             print(line, file=self._stream, flush=True)
 
     @contextmanager
-    def stage(self, name: str, total: int, done: int = 0) -> Iterator[Stage]:
+    def stage(self, name: str, total: int, done: int = 0) -> Generator[Stage]:
         """A stage of `total` steps of which `done` are behind us already."""
         if self._console is None:
             yield Stage(self, name, total, self._every)

@@ -69,12 +69,11 @@ def answer_loss(model: PreTrainedModel, batch: Batch, body: Body | None = None) 
 
     `body` takes the place of the model's decoder, such as its compiled form.
     """
-    if body is None:
-        body = model.get_decoder()
+    run: Body = model.get_decoder() if body is None else body
     head = model.get_output_embeddings()
     assert isinstance(head, torch.nn.Linear)
     with torch.autocast("cpu", torch.bfloat16):
-        hidden: torch.Tensor = body(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state  # pyright: ignore[reportAssignmentType]
+        hidden: torch.Tensor = run(input_ids=batch.ids[:, :-1], use_cache=False).last_hidden_state  # pyright: ignore[reportAssignmentType]
         logits = F.linear(hidden[batch.counts[:, 1:]], head.weight)
     return F.cross_entropy(logits.float(), batch.ids[:, 1:][batch.counts[:, 1:]])
 

@@ -36,6 +36,13 @@ def identity(rng: random.Random, language: Language) -> Exchange:
     return from_topic(rng.choices(found, _weights(language, "identity"))[0], rng, language)
 
 
+def identity_again(rng: random.Random, language: Language) -> Exchange:
+    """The same in still other words, for the later part of the training."""
+    answers = {topic.name: topic.answers for topic in topics(language, "identity")}
+    topic = rng.choice(topics(language, "more"))
+    return from_topic(Topic(topic.name, topic.questions, answers[topic.name]), rng, language)
+
+
 def smalltalk(rng: random.Random, language: Language) -> Exchange:
     """Greetings, thanks, feelings, jokes, poems."""
     found = topics(language, "smalltalk")

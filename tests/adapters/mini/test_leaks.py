@@ -16,7 +16,7 @@ from adapters.mini.feed import rows_for
 from adapters.mini.judge import words
 
 HERE = Path(__file__).parent
-FILES = ("identity", "smalltalk", "outside")
+FILES = ("identity", "more", "smalltalk", "outside")
 
 
 def held_back(language: Language) -> list[str]:

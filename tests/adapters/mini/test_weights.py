@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, MistralForCausalLM
 
 from adapters.mini import judge
 from adapters.mini.corpus.sources import LANGUAGES, Language, lines
@@ -40,6 +40,7 @@ def test_the_base_is_a_small_mistral_in_bfloat16() -> None:
 
 def test_transformers_reads_the_base_and_its_chat_template() -> None:
     model = AutoModelForCausalLM.from_pretrained(BASE)
+    assert isinstance(model, MistralForCausalLM)
     tokenizer = AutoTokenizer.from_pretrained(BASE)
     prompt = tokenizer.apply_chat_template([{"role": "user", "content": "Hej!"}], tokenize=False)
     assert prompt == "<s>[INST] Hej! [/INST]"
