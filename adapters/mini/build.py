@@ -198,7 +198,7 @@ class Build:
         files: Sequence[Path],
         outcome: scratch.Outcome,
     ) -> None:
-        model.save_pretrained(str(folder))
+        model.save_pretrained(str(folder), save_embedding_layers=False)
         path = folder / "adapter_config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = BASE_NAME

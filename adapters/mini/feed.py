@@ -14,7 +14,7 @@ from pathlib import Path
 
 from adapters.mini.corpus.grammar import expand, pattern
 from adapters.mini.corpus.mixture import exchange, talk, talks
-from adapters.mini.corpus.sources import Language, Topic, fills, pick, topics, word_lists
+from adapters.mini.corpus.sources import Language, Topic, fills, listed, pick, topics, word_lists
 from adapters.mini.corpus.surface import typed
 from adapters.mini.corpus.talk import Exchange, Talk
 from adapters.mini.recipe import Phase
@@ -65,19 +65,20 @@ def world(encoder: Encoder, phases: Sequence[Phase], steps: int, seed: int) -> B
 
 
 @cache
-def _lists(language: Language) -> Mapping[str, str]:
-    return {
+def _patterns(language: Language) -> tuple[tuple[Topic, re.Pattern[str]], ...]:
+    lists = {
         name: "(?:" + "|".join(map(re.escape, words)) + ")" for name, words in word_lists(language).items()
     }
+    return tuple(
+        (topic, re.compile(pattern(template, lists) + "[?.!]*", re.IGNORECASE))
+        for topic in listed(language, "identity")
+        for template in topic.questions
+    )
 
 
 def topic_of(question: str, language: Language) -> Topic | None:
-    """The identity topic of which some template can become `question`."""
-    for topic in topics(language, "identity"):
-        for template in topic.questions:
-            if re.fullmatch(pattern(template, _lists(language)) + "[?.!]*", question, re.IGNORECASE):
-                return topic
-    return None
+    """The identity topic of which some listed template can become `question`."""
+    return next((topic for topic, regex in _patterns(language) if regex.fullmatch(question)), None)
 
 
 def identity(

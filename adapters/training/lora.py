@@ -36,6 +36,7 @@ def attach(base: PreTrainedModel, shape: Rank, seed: int, base_name: str) -> Pef
         task_type=TaskType.CAUSAL_LM,
         base_model_name_or_path=base_name,
     )
+    base.name_or_path = base_name
     return get_peft_model(base, config)  # pyright: ignore[reportReturnType]
 
 

@@ -42,10 +42,10 @@ def lines(path: Path) -> list[str]:
 @cache
 def topics(language: Language, name: str) -> tuple[Topic, ...]:
     """The topics of `data/<language>/<name>.txt`; `identity` gets the questions of `clauses.txt` too."""
-    found = _read(language, name)
+    found = listed(language, name)
     if name != "identity":
         return found
-    more = {topic.name: topic.questions for topic in _read(language, "clauses")}
+    more = {topic.name: topic.questions for topic in listed(language, "clauses")}
     frames = more.pop("frames")
     return tuple(
         Topic(
@@ -62,7 +62,7 @@ def topics(language: Language, name: str) -> tuple[Topic, ...]:
 
 
 @cache
-def _read(language: Language, name: str) -> tuple[Topic, ...]:
+def listed(language: Language, name: str) -> tuple[Topic, ...]:
     """One file of topics: `[topic]`, then `Q` lines, then `A` lines."""
     path = DATA / language / f"{name}.txt"
     found: dict[str, tuple[list[str], list[str]]] = {}

@@ -17,6 +17,8 @@ from adapters.mini.recipe import RECIPES
 from adapters.training.progress import Reporter
 from adapters.training.scratch import Schedule
 
+# PEFT reads a property that transformers has begun to rename.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 SMOKE = RECIPES["smoke"]
 
 
