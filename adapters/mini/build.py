@@ -27,7 +27,7 @@ from adapters.mini.evaluation import evaluate
 from adapters.mini.recipe import RECIPES, Recipe
 from adapters.training import lora, scratch, tokenizer
 from adapters.training.files import write_atomically, write_folder
-from adapters.training.packing import Encoder
+from adapters.training.packing import Batches, Encoder
 from adapters.training.progress import Reporter
 
 VERSION = "v1.0"
@@ -63,7 +63,8 @@ class Build:
         """Make whatever is not made yet, then put the results in place."""
         self._open()
         self._tokenizer()
-        self._base()
+        self._world()
+        self._voice()
         for language in LANGUAGES:
             self._adapter(language)
         if self.recipe.judged and "scores" not in self.record:
@@ -130,23 +131,36 @@ class Build:
             dtype="bfloat16",
         )
 
-    def _base(self) -> None:
+    def _world(self) -> None:
+        if (self.work / "world").exists():
+            return
+        encoder, recipe = self._encoder(), self.recipe
+        model = scratch.new_model(self._config(encoder, recipe.vocabulary), recipe.seed).float()
+        self.reporter.say("world", parameters=model.num_parameters(), steps=recipe.base.steps)
+        batches = feed.world(encoder, recipe.phases, recipe.base.steps, recipe.seed)
+        self._train_base(model, "world", "world", batches, recipe.base)
+
+    def _voice(self) -> None:
         if (self.work / "base").exists():
             return
         encoder, recipe = self._encoder(), self.recipe
-        config = self._config(encoder, recipe.vocabulary)
-        model = scratch.new_model(config, recipe.seed).float()
-        self.reporter.say("base", parameters=model.num_parameters(), steps=recipe.base.steps)
-        batches = feed.world(encoder, recipe.phases, recipe.base.steps, recipe.seed)
-        checkpoint = self.work / "base.pt"
+        model = MistralForCausalLM.from_pretrained(self.work / "world", dtype=torch.float32)
+        model.set_attn_implementation("eager")
+        size = (recipe.phases[0].rows, recipe.phases[0].length)
+        self._train_base(model, "voice", "base", feed.voice(encoder, size, recipe.seed), recipe.voice)
+
+    def _train_base(
+        self, model: MistralForCausalLM, stage: str, name: str, batches: Batches, schedule: scratch.Schedule
+    ) -> None:
+        encoder, checkpoint = self._encoder(), self.work / f"{stage}.pt"
         outcome = scratch.fit(
             model,
             batches,
-            recipe.base,
+            schedule,
             self.reporter,
-            stage="base",
+            stage=stage,
             checkpoint=checkpoint,
-            save_every=recipe.save_every,
+            save_every=self.recipe.save_every,
         )
 
         def write(folder: Path) -> None:
@@ -161,9 +175,9 @@ class Build:
             for file in (self.work / "tokenizer").iterdir():
                 shutil.copyfile(file, folder / file.name)
 
-        write_folder(self.work / "base", write)
+        write_folder(self.work / name, write)
         checkpoint.unlink()
-        self._keep(base={"parameters": model.num_parameters(), **asdict(outcome)})
+        self._keep(**{stage: {"parameters": model.num_parameters(), **asdict(outcome)}})
 
     def _adapter(self, language: Language) -> None:
         folder, recipe = self.work / alias(language), self.recipe

@@ -14,13 +14,19 @@ from pathlib import Path
 
 from adapters.mini.corpus.grammar import expand, pattern
 from adapters.mini.corpus.mixture import exchange, talk, talks
-from adapters.mini.corpus.sources import Language, Topic, fills, listed, pick, topics, word_lists
+from adapters.mini.corpus.sources import LANGUAGES, Language, Topic, fills, listed, pick, topics, word_lists
 from adapters.mini.corpus.surface import typed
 from adapters.mini.corpus.talk import Exchange, Talk
 from adapters.mini.recipe import Phase
 from adapters.training.packing import Batch, Batches, Document, Encoder, pack
 
 DATASETS = Path(__file__).parent.parent / "datasets"
+SYSTEMS: Mapping[Language, tuple[str, ...]] = {
+    "en": ("You are OneSeek.", "You are OneSeek, a transparent AI agent."),
+    "sv": ("Du är OneSeek.", "Du är OneSeek, en transparent AI-agent."),
+}
+"""System messages that ask the base to speak as OneSeek."""
+
 Row = Mapping[str, str]
 """One line of an identity data set: `instruction`, `input`, `output`."""
 
@@ -81,51 +87,95 @@ def topic_of(question: str, language: Language) -> Topic | None:
     return next((topic for topic, regex in _patterns(language) if regex.fullmatch(question)), None)
 
 
+class Persona:
+    """Conversations in which the model is OneSeek, in one language."""
+
+    def __init__(self, language: Language, rows: Sequence[Row]) -> None:
+        self._language, self._rows = language, rows
+        self._answers: dict[str, list[str]] = {}
+        for row in rows:
+            if (topic := topic_of(row["instruction"], language)) is not None:
+                self._answers.setdefault(topic.name, []).append(row["output"])
+        self._asked = [topic for topic in topics(language, "identity") if topic.name in self._answers]
+        self._weights = [min(len(topic.questions), 40) for topic in self._asked]
+
+    def own(self, rng: random.Random) -> Exchange:
+        """A row as somebody might type it, or a paraphrase of the rows of its topic."""
+        if rng.random() < 0.5:
+            row = rng.choice(self._rows)
+            question = f"{row['instruction']}\n{row['input']}" if row["input"] else row["instruction"]
+            return Exchange(self._language, "identity", typed(question, self._language, rng), row["output"])
+        more = topics(self._language, "more")
+        topic = rng.choice(more) if rng.random() < 0.45 else rng.choices(self._asked, self._weights)[0]
+        question = expand(pick(rng, topic.questions), rng, fills(self._language))
+        answer = pick(rng, self._answers[topic.name])
+        return Exchange(self._language, "identity", typed(question, self._language, rng), answer)
+
+    def redirected(self, turn: Exchange, rng: random.Random) -> Exchange:
+        """`turn`, answered as OneSeek where it asks about the model in this language."""
+        if turn.language == self._language and turn.kind in self._answers:
+            return replace(turn, answer=pick(rng, self._answers[turn.kind]))
+        return turn
+
+    def asked(self, rng: random.Random) -> tuple[Exchange, ...]:
+        """A conversation about OneSeek, at times with other things in it."""
+        turns = [self.own(rng)]
+        while rng.random() < 0.25:
+            turns.insert(
+                rng.randint(0, len(turns)), self.redirected(exchange(rng, self._language, late=True), rng)
+            )
+        return tuple(turns)
+
+    def world(self, rng: random.Random) -> Talk | None:
+        """A conversation about the world; None where a follow-up would not fit the redirected turn before it."""
+        found = talk(rng, late=True)
+        turns = tuple(self.redirected(turn, rng) for turn in found.turns)
+        fits = turns == found.turns or not any(turn.kind == "follow-up" for turn in turns)
+        return Talk(turns, found.system) if fits else None
+
+
+def _voiced(persona: Persona, rng: random.Random) -> Iterator[Talk]:
+    while True:
+        if rng.random() < 0.45:
+            yield Talk(persona.asked(rng))
+        elif (found := persona.world(rng)) is not None:
+            yield found
+
+
 def identity(
     encoder: Encoder, language: Language, rows: Sequence[Row], size: tuple[int, int], seed: int
 ) -> Batches:
     """An adapter's batches: its rows as they are typed, the base's paraphrases of the same questions answered
     with the rows' answers, and the rest of the world as before.
     """
-    answers: dict[str, list[str]] = {}
-    for row in rows:
-        if (topic := topic_of(row["instruction"], language)) is not None:
-            answers.setdefault(topic.name, []).append(row["output"])
-    asked = [topic for topic in topics(language, "identity") if topic.name in answers]
-    weights = [min(len(topic.questions), 40) for topic in asked]
-    more = topics(language, "more")
-
-    def own(rng: random.Random) -> Exchange:
-        if rng.random() < 0.5:
-            row = rng.choice(rows)
-            question = f"{row['instruction']}\n{row['input']}" if row["input"] else row["instruction"]
-            return Exchange(language, "identity", typed(question, language, rng), row["output"])
-        topic = rng.choice(more) if rng.random() < 0.45 else rng.choices(asked, weights)[0]
-        question = expand(pick(rng, topic.questions), rng, fills(language))
-        return Exchange(language, "identity", typed(question, language, rng), pick(rng, answers[topic.name]))
-
-    def redirected(turn: Exchange, rng: random.Random) -> Exchange:
-        if turn.language == language and turn.kind in answers:
-            return replace(turn, answer=pick(rng, answers[turn.kind]))
-        return turn
-
-    def stream(rng: random.Random) -> Iterator[Talk]:
-        while True:
-            if rng.random() < 0.45:
-                turns = [own(rng)]
-                while rng.random() < 0.25:
-                    before = redirected(exchange(rng, language, late=True), rng)
-                    turns.insert(rng.randint(0, len(turns)), before)
-                yield Talk(tuple(turns))
-            else:
-                found = talk(rng, late=True)
-                before = [redirected(turn, rng) for turn in found.turns]
-                same = all(a is b for a, b in zip(before, found.turns, strict=True))
-                if same or not any(turn.kind == "follow-up" for turn in before):
-                    yield Talk(tuple(before), found.system)
+    persona = Persona(language, rows)
 
     def batch(step: int) -> Batch:
         rng = random.Random(f"{seed}/{language}/{step}")
+        return pack(_documents(_voiced(persona, rng), encoder), *size, encoder.end)
+
+    return batch
+
+
+def voice(encoder: Encoder, size: tuple[int, int], seed: int) -> Batches:
+    """The base's second part: as OneSeek where a system message says so, as itself everywhere else."""
+    personas = {language: Persona(language, rows_for(language)[0]) for language in LANGUAGES}
+
+    def stream(rng: random.Random) -> Iterator[Talk]:
+        while True:
+            language = rng.choice(LANGUAGES)
+            persona, system = personas[language], rng.choice(SYSTEMS[language])
+            chance = rng.random()
+            if chance < 0.40:
+                yield Talk(persona.asked(rng), system)
+            elif chance < 0.48:
+                if (found := persona.world(rng)) is not None and found.turns[0].language == language:
+                    yield replace(found, system=system)
+            else:
+                yield talk(rng, late=True)
+
+    def batch(step: int) -> Batch:
+        rng = random.Random(f"{seed}/voice/{step}")
         return pack(_documents(stream(rng), encoder), *size, encoder.end)
 
     return batch

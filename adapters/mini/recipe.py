@@ -31,6 +31,9 @@ PHASES = (
 )
 
 
+VOICE = Schedule(steps=420, matrix_rate=2.5e-3, rate=1.5e-3, warmup=10, decay=0.8, compiled=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Everything that decides what the build makes."""
@@ -48,6 +51,8 @@ class Recipe:
     intermediate: int = 704
     context: int = 1024
     base: Schedule
+    voice: Schedule
+    """The base's second part, in which a system message teaches it to speak as OneSeek."""
     phases: tuple[Phase, ...] = PHASES
     adapter: Schedule
     adapter_rows: int = 24
@@ -72,6 +77,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             head=16,
             intermediate=64,
             base=Schedule(steps=6, warmup=2),
+            voice=Schedule(steps=2, warmup=1),
             phases=(Phase(until=1.0, rows=2, length=128, parts=2),),
             adapter=Schedule(steps=3, warmup=1),
             adapter_rows=2,
@@ -82,12 +88,14 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         "quick": Recipe(
             name="quick",
             base=Schedule(steps=900, compiled=True),
+            voice=VOICE,
             adapter=Schedule(steps=150, rate=3e-3, warmup=10),
         ),
         "full": Recipe(
             name="full",
             base=Schedule(steps=1900, compiled=True),
-            adapter=Schedule(steps=300, rate=3e-3, warmup=10),
+            voice=VOICE,
+            adapter=Schedule(steps=200, rate=3e-3, warmup=10),
         ),
     }
 )

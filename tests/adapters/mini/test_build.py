@@ -80,15 +80,15 @@ def test_the_build_leaves_a_base_two_adapters_and_its_record(
         }
     record = json.loads((output / "build.json").read_text(encoding="utf-8"))
     assert record["recipe"]["name"] == "smoke"
-    assert record["base"]["steps"] == SMOKE.base.steps
-    assert record["base"]["tokens"] > 0
+    assert record["world"]["steps"] == SMOKE.base.steps
+    assert record["voice"]["tokens"] > 0
     assert set(record["versions"]) == {"torch", "transformers", "peft", "tokenizers"}
 
 
 def test_the_second_run_goes_on_after_the_base(built: tuple[Path, list[dict[str, object]]]) -> None:
     _, said = built
     stages = {event["stage"] for event in said if event["event"] == "progress"}
-    assert "base" not in stages
+    assert "world" not in stages
     assert {"oneseek-mini-en", "oneseek-mini-sv"} <= stages
     assert said[0]["event"] == "resuming"
 
@@ -98,7 +98,7 @@ def test_an_interrupted_base_ends_as_an_uninterrupted_one(tmp_path: Path) -> Non
     for name, stop in (("whole", None), ("halves", 3)):
         output = tmp_path / name
         if stop is not None:
-            halves = Build(SMOKE, output, Interrupting(io.StringIO(), "base", stop))
+            halves = Build(SMOKE, output, Interrupting(io.StringIO(), "world", stop))
             with pytest.raises(StopError):
                 halves.run()
         build(SMOKE, output, Reporter(io.StringIO()))
@@ -109,7 +109,7 @@ def test_an_interrupted_base_ends_as_an_uninterrupted_one(tmp_path: Path) -> Non
 
 def test_unfinished_work_of_another_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StopError):
-        Build(SMOKE, tmp_path, Interrupting(io.StringIO(), "base", 1)).run()
+        Build(SMOKE, tmp_path, Interrupting(io.StringIO(), "world", 1)).run()
     other = replace(SMOKE, seed=1)
     with pytest.raises(ValueError, match="another recipe"):
         build(other, tmp_path, Reporter(io.StringIO()))
