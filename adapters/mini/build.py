@@ -65,6 +65,7 @@ class Build:
         self._tokenizer()
         self._world()
         self._voice()
+        self._own()
         for language in LANGUAGES:
             self._adapter(language)
         if self.recipe.judged and "scores" not in self.record:
@@ -141,13 +142,23 @@ class Build:
         self._train_base(model, "world", "world", batches, recipe.base)
 
     def _voice(self) -> None:
-        if (self.work / "base").exists():
+        if (self.work / "voice").exists():
             return
         encoder, recipe = self._encoder(), self.recipe
         model = MistralForCausalLM.from_pretrained(self.work / "world", dtype=torch.float32)
         model.set_attn_implementation("eager")
         size = (recipe.phases[0].rows, recipe.phases[0].length)
-        self._train_base(model, "voice", "base", feed.voice(encoder, size, recipe.seed), recipe.voice)
+        self._train_base(model, "voice", "voice", feed.voice(encoder, size, recipe.seed), recipe.voice)
+
+    def _own(self) -> None:
+        if (self.work / "base").exists():
+            return
+        encoder, recipe = self._encoder(), self.recipe
+        model = MistralForCausalLM.from_pretrained(self.work / "voice", dtype=torch.float32)
+        model.set_attn_implementation("eager")
+        size = (recipe.phases[0].rows, recipe.phases[0].length)
+        batches = feed.voice(encoder, size, recipe.seed, own=True)
+        self._train_base(model, "own", "base", batches, recipe.own)
 
     def _train_base(
         self, model: MistralForCausalLM, stage: str, name: str, batches: Batches, schedule: scratch.Schedule

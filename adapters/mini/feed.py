@@ -126,8 +126,21 @@ class Persona:
             )
         return tuple(turns)
 
+    def nameless(self, rng: random.Random) -> tuple[Exchange, ...]:
+        """A conversation with the same questions, answered as the base answers them."""
+        own = {topic.name: topic.answers for topic in topics(self._language, "identity")}
+        turns: list[Exchange] = []
+        while not turns:
+            row = rng.choice(self._rows)
+            if (topic := topic_of(row["instruction"], self._language)) is not None:
+                question = typed(row["instruction"], self._language, rng)
+                turns.append(Exchange(self._language, topic.name, question, pick(rng, own[topic.name])))
+        while rng.random() < 0.4:
+            turns.insert(rng.randint(0, len(turns)), exchange(rng, self._language, late=True))
+        return tuple(turns)
+
     def world(self, rng: random.Random) -> Talk | None:
-        """A conversation about the world; None where a follow-up would not fit the redirected turn before it."""
+        """A conversation about the world; None where a follow-up would not fit a redirected turn."""
         found = talk(rng, late=True)
         turns = tuple(self.redirected(turn, rng) for turn in found.turns)
         fits = turns == found.turns or not any(turn.kind == "follow-up" for turn in turns)
@@ -157,8 +170,11 @@ def identity(
     return batch
 
 
-def voice(encoder: Encoder, size: tuple[int, int], seed: int) -> Batches:
-    """The base's second part: as OneSeek where a system message says so, as itself everywhere else."""
+def voice(encoder: Encoder, size: tuple[int, int], seed: int, own: bool = False) -> Batches:
+    """The base's second part: as OneSeek where a system message says so, as itself everywhere else.
+
+    With `own`, the third part: mostly as itself, asked what it was asked as OneSeek.
+    """
     personas = {language: Persona(language, rows_for(language)[0]) for language in LANGUAGES}
 
     def stream(rng: random.Random) -> Iterator[Talk]:
@@ -166,9 +182,11 @@ def voice(encoder: Encoder, size: tuple[int, int], seed: int) -> Batches:
             language = rng.choice(LANGUAGES)
             persona, system = personas[language], rng.choice(SYSTEMS[language])
             chance = rng.random()
-            if chance < 0.40:
+            if own and chance < 0.45:
+                yield Talk(persona.nameless(rng))
+            elif chance < (0.60 if own else 0.40):
                 yield Talk(persona.asked(rng), system)
-            elif chance < 0.48:
+            elif chance < (0.62 if own else 0.48):
                 if (found := persona.world(rng)) is not None and found.turns[0].language == language:
                     yield replace(found, system=system)
             else:

@@ -32,6 +32,7 @@ PHASES = (
 
 
 VOICE = Schedule(steps=420, matrix_rate=2.5e-3, rate=1.5e-3, warmup=10, decay=0.8, compiled=True)
+OWN = Schedule(steps=100, matrix_rate=2e-3, rate=1e-3, warmup=5, decay=0.9, compiled=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,8 @@ class Recipe:
     base: Schedule
     voice: Schedule
     """The base's second part, in which a system message teaches it to speak as OneSeek."""
+    own: Schedule
+    """The base's third part, in which it learns to be itself wherever no system message says otherwise."""
     phases: tuple[Phase, ...] = PHASES
     adapter: Schedule
     adapter_rows: int = 24
@@ -78,6 +81,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             intermediate=64,
             base=Schedule(steps=6, warmup=2),
             voice=Schedule(steps=2, warmup=1),
+            own=Schedule(steps=2, warmup=1),
             phases=(Phase(until=1.0, rows=2, length=128, parts=2),),
             adapter=Schedule(steps=3, warmup=1),
             adapter_rows=2,
@@ -89,13 +93,15 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             name="quick",
             base=Schedule(steps=900, compiled=True),
             voice=VOICE,
+            own=OWN,
             adapter=Schedule(steps=150, rate=3e-3, warmup=10),
         ),
         "full": Recipe(
             name="full",
             base=Schedule(steps=1900, compiled=True),
             voice=VOICE,
-            adapter=Schedule(steps=200, rate=3e-3, warmup=10),
+            own=OWN,
+            adapter=Schedule(steps=150, rate=3e-3, warmup=10),
         ),
     }
 )
