@@ -1,0 +1,278 @@
+"""Rebuild the mini base and its adapters: `python -m adapters.mini.build --recipe quick|full --output DIR`.
+
+A run that was interrupted goes on where it stopped when it is started again with the same arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from tokenizers import Tokenizer
+from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
+
+from adapters.mini import feed
+from adapters.mini.card import write_card
+from adapters.mini.corpus.sources import DATA, LANGUAGES, Language
+from adapters.mini.evaluation import evaluate
+from adapters.mini.recipe import RECIPES, Recipe
+from adapters.training import lora, scratch, tokenizer
+from adapters.training.files import write_atomically, write_folder
+from adapters.training.packing import Batches, Encoder
+from adapters.training.progress import Reporter
+
+VERSION = "v1.0"
+BASE_NAME = "oneseek-mini"
+
+
+def alias(language: Language) -> str:
+    """The public name of the adapter for `language`."""
+    return f"{BASE_NAME}-{language}"
+
+
+def _write_json(path: Path, value: object) -> None:
+    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def fingerprint(recipe: Recipe) -> dict[str, object]:
+    """What a run depends on: the recipe, and the digest of all data it reads."""
+    data = sorted([*DATA.rglob("*.txt"), *feed.DATASETS.glob("*.jsonl")])
+    return {"recipe": json.loads(json.dumps(asdict(recipe))), "data": feed.digest(data)}
+
+
+class Build:
+    """One run of a recipe into `output`, with its unfinished work in `output/.work`."""
+
+    def __init__(self, recipe: Recipe, output: Path, reporter: Reporter) -> None:
+        self.recipe, self.output, self.reporter = recipe, output, reporter
+        self.work = output / ".work"
+        self.record: dict[str, object] = {}
+        self.started = time.monotonic()
+
+    def run(self) -> None:
+        """Make whatever is not made yet, then put the results in place."""
+        self._open()
+        self._tokenizer()
+        self._world()
+        self._voice()
+        self._own()
+        for language in LANGUAGES:
+            self._adapter(language)
+        if self.recipe.judged and "scores" not in self.record:
+            self._keep(scores=evaluate(self.work, self.reporter))
+        self._finish()
+
+    def _open(self) -> None:
+        now = fingerprint(self.recipe)
+        kept = self.work / "build.json"
+        if kept.exists():
+            self.record = json.loads(kept.read_text(encoding="utf-8"))
+            if {name: self.record[name] for name in now} != now:
+                raise ValueError(
+                    f"{self.work} holds unfinished work of another recipe or of other data; "
+                    "finish it as it was started, or remove the folder"
+                )
+            self.reporter.say("resuming", folder=str(self.work))
+        else:
+            self._keep(
+                **now,
+                seconds=0.0,
+                threads=torch.get_num_threads(),
+                versions={name: version(name) for name in ("torch", "transformers", "peft", "tokenizers")},
+                python=platform.python_version(),
+            )
+
+    def _keep(self, **values: object) -> None:
+        self.record.update(values)
+        spent = self.record.get("seconds", 0.0)
+        assert isinstance(spent, float)
+        self.record["seconds"] = round(spent + time.monotonic() - self.started, 1)
+        self.started = time.monotonic()
+        _write_json(self.work / "build.json", self.record)
+
+    def _tokenizer(self) -> None:
+        folder = self.work / "tokenizer"
+        if folder.exists():
+            return
+        self.reporter.say("tokenizer", vocabulary=self.recipe.vocabulary, talks=self.recipe.tokenizer_talks)
+        texts = feed.sample_texts(self.recipe.tokenizer_talks, self.recipe.seed)
+        made = tokenizer.train(texts, self.recipe.vocabulary)
+        write_folder(folder, lambda path: tokenizer.save(made, path, self.recipe.context))
+        self._keep()
+
+    def _encoder(self) -> Encoder:
+        return Encoder(Tokenizer.from_file(str(self.work / "tokenizer" / "tokenizer.json")))
+
+    def _config(self, encoder: Encoder, size: int) -> MistralConfig:
+        recipe = self.recipe
+        return MistralConfig(
+            vocab_size=size,
+            hidden_size=recipe.hidden,
+            intermediate_size=recipe.intermediate,
+            num_hidden_layers=recipe.layers,
+            num_attention_heads=recipe.heads,
+            num_key_value_heads=recipe.kv_heads,
+            head_dim=recipe.head,
+            max_position_embeddings=recipe.context,
+            sliding_window=None,
+            tie_word_embeddings=True,
+            bos_token_id=encoder.begin,
+            eos_token_id=encoder.end,
+            pad_token_id=encoder.end,
+            dtype="bfloat16",
+        )
+
+    def _world(self) -> None:
+        if (self.work / "world").exists():
+            return
+        encoder, recipe = self._encoder(), self.recipe
+        model = scratch.new_model(self._config(encoder, recipe.vocabulary), recipe.seed).float()
+        self.reporter.say("world", parameters=model.num_parameters(), steps=recipe.base.steps)
+        batches = feed.world(encoder, recipe.phases, recipe.base.steps, recipe.seed)
+        self._train_base(model, "world", "world", batches, recipe.base)
+
+    def _voice(self) -> None:
+        if (self.work / "voice").exists():
+            return
+        encoder, recipe = self._encoder(), self.recipe
+        model = MistralForCausalLM.from_pretrained(self.work / "world", dtype=torch.float32)
+        model.set_attn_implementation("eager")
+        size = (recipe.phases[0].rows, recipe.phases[0].length)
+        self._train_base(model, "voice", "voice", feed.voice(encoder, size, recipe.seed), recipe.voice)
+
+    def _own(self) -> None:
+        if (self.work / "base").exists():
+            return
+        encoder, recipe = self._encoder(), self.recipe
+        model = MistralForCausalLM.from_pretrained(self.work / "voice", dtype=torch.float32)
+        model.set_attn_implementation("eager")
+        size = (recipe.phases[0].rows, recipe.phases[0].length)
+        batches = feed.voice(encoder, size, recipe.seed, own=True)
+        self._train_base(model, "own", "base", batches, recipe.own)
+
+    def _train_base(
+        self, model: MistralForCausalLM, stage: str, name: str, batches: Batches, schedule: scratch.Schedule
+    ) -> None:
+        encoder, checkpoint = self._encoder(), self.work / f"{stage}.pt"
+        outcome = scratch.fit(
+            model,
+            batches,
+            schedule,
+            self.reporter,
+            stage=stage,
+            checkpoint=checkpoint,
+            save_every=self.recipe.save_every,
+        )
+
+        def write(folder: Path) -> None:
+            model.bfloat16()
+            model.generation_config = GenerationConfig(
+                bos_token_id=encoder.begin,
+                eos_token_id=encoder.end,
+                pad_token_id=encoder.end,
+                max_new_tokens=160,
+            )
+            model.save_pretrained(folder)
+            for file in (self.work / "tokenizer").iterdir():
+                shutil.copyfile(file, folder / file.name)
+
+        write_folder(self.work / name, write)
+        checkpoint.unlink()
+        self._keep(**{stage: {"parameters": model.num_parameters(), **asdict(outcome)}})
+
+    def _adapter(self, language: Language) -> None:
+        folder, recipe = self.work / alias(language), self.recipe
+        if folder.exists():
+            return
+        encoder = self._encoder()
+        rows, files = feed.rows_for(language)
+        base = MistralForCausalLM.from_pretrained(self.work / "base", dtype=torch.float32)
+        model = lora.attach(base, recipe.rank, recipe.seed, BASE_NAME)
+        size = (recipe.adapter_rows, recipe.adapter_length)
+        batches = feed.identity(encoder, language, rows, size, recipe.seed)
+        checkpoint = self.work / f"{alias(language)}.pt"
+        outcome = lora.train(
+            model,
+            batches,
+            recipe.adapter,
+            self.reporter,
+            stage=alias(language),
+            checkpoint=checkpoint,
+            save_every=recipe.save_every,
+        )
+        write_folder(folder, lambda path: self._write_adapter(model, path, language, rows, files, outcome))
+        checkpoint.unlink()
+        self._keep(**{alias(language): {"rows": len(rows), **asdict(outcome)}})
+
+    def _write_adapter(
+        self,
+        model: PeftModel,
+        folder: Path,
+        language: Language,
+        rows: Sequence[feed.Row],
+        files: Sequence[Path],
+        outcome: scratch.Outcome,
+    ) -> None:
+        model.save_pretrained(str(folder), save_embedding_layers=False)
+        path = folder / "adapter_config.json"
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config["base_model_name_or_path"] = BASE_NAME
+        _write_json(path, config)
+        told = {
+            "alias": alias(language),
+            "version": VERSION,
+            "language": language,
+            "base_digest": None,
+            "dataset": [file.name for file in files],
+            "dataset_digest": feed.digest(files),
+            "rows": len(rows),
+            "rank": self.recipe.rank.rank,
+            "alpha": self.recipe.rank.alpha,
+            "targets": sorted(self.recipe.rank.targets),
+            "metrics": {"loss": round(outcome.loss, 4), "steps": outcome.steps},
+            "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        _write_json(folder / "oneseek.json", told)
+        write_card(folder / "README.md", language, told)
+
+    def _finish(self) -> None:
+        names = ["base", *(alias(language) for language in LANGUAGES)]
+        for name in names:
+            write_folder(
+                self.output / name,
+                lambda path, name=name: shutil.copytree(self.work / name, path, dirs_exist_ok=True),
+            )
+        self._keep(finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+        _write_json(self.output / "build.json", self.record)
+        shutil.rmtree(self.work)
+        self.reporter.say("done", output=str(self.output), seconds=self.record["seconds"])
+
+
+def build(recipe: Recipe, output: Path, reporter: Reporter | None = None) -> None:
+    """Run `recipe` into `output`. Raises ValueError where `output` holds other unfinished work."""
+    Build(recipe, output, reporter or Reporter()).run()
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m adapters.mini.build", description=__doc__)
+    parser.add_argument("--recipe", choices=sorted(RECIPES), required=True)
+    parser.add_argument("--output", type=Path, required=True, help="folder for the base and the adapters")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    build(RECIPES[chosen.recipe], chosen.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""Judging a built base and its adapters on development questions, none of which they were trained on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from tokenizers import Tokenizer
+from transformers import MistralForCausalLM, PreTrainedModel
+
+from adapters.mini import judge
+from adapters.mini.corpus.sources import LANGUAGES, Language
+from adapters.mini.feed import DATASETS, read_rows
+from adapters.training.answering import answers
+from adapters.training.progress import Reporter
+
+DEVELOPMENT = Path(__file__).parent / "development"
+
+
+def identity_words() -> frozenset[str]:
+    """Every word of the identity data sets."""
+    return frozenset(
+        word
+        for path in DATASETS.glob("*.jsonl")
+        for row in read_rows(path)
+        for word in judge.words(" ".join(row.values()))
+    )
+
+
+def load(folder: Path, adapter: str | None = None) -> tuple[PreTrainedModel | PeftModel, Tokenizer]:
+    """The base in `folder` as it ships (bfloat16 values, computed in float32), with one adapter or none."""
+    model = MistralForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
+    tokenizer = Tokenizer.from_file(str(folder / "base" / "tokenizer.json"))
+    if adapter is None:
+        return model.eval(), tokenizer
+    return PeftModel.from_pretrained(model, str(folder / adapter)).eval(), tokenizer
+
+
+def ask(folder: Path, adapter: str | None, questions: Sequence[str]) -> list[str]:
+    """The greedy answers to single questions."""
+    model, tokenizer = load(folder, adapter)
+    return answers(model, tokenizer, [[(question, "")] for question in questions])  # pyright: ignore[reportArgumentType]
+
+
+def judged(
+    folder: Path, adapter: str | None, language: Language, identity: Sequence[str], outside: Sequence[str]
+) -> tuple[judge.Score, judge.Score]:
+    """Scores on identity questions (as OneSeek with an adapter, nameless without) and on outside ones."""
+    known = identity_words()
+    found = ask(folder, adapter, [*identity, *outside])
+    good = judge.is_nameless_answer if adapter is None else judge.is_identity_answer
+    return (
+        judge.score(identity, found[: len(identity)], lambda answer: good(answer, language, known)),
+        judge.score(
+            outside, found[len(identity) :], lambda answer: judge.is_outside_answer(answer, language, known)
+        ),
+    )
+
+
+def development(kind: str, language: Language) -> list[str]:
+    """The development questions of `kind` (identity or outside)."""
+    return json.loads((DEVELOPMENT / f"{kind}_{language}.json").read_text(encoding="utf-8"))
+
+
+def evaluate(folder: Path, reporter: Reporter) -> dict[str, dict[str, float]]:
+    """Scores of the base and of each adapter, by name and then by set."""
+    found: dict[str, dict[str, float]] = {}
+    for language in LANGUAGES:
+        identity, outside = development("identity", language), development("outside", language)
+        for adapter in (None, f"oneseek-mini-{language}"):
+            name = adapter or "base"
+            on_identity, on_outside = judged(folder, adapter, language, identity, outside)
+            found.setdefault(name, {})[f"identity_{language}"] = round(on_identity.share, 4)
+            found[name][f"outside_{language}"] = round(on_outside.share, 4)
+            reporter.say(
+                "judged", model=name, language=language, identity=on_identity.share, outside=on_outside.share
+            )
+            for question, answer in (*on_identity.failures, *on_outside.failures):
+                reporter.say("missed", model=name, question=question, answer=answer)
+    return found

@@ -1,0 +1,212 @@
+"""What goes into each training step: the world for the base; identity and a replay of it for an adapter."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import random
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from adapters.mini.corpus.grammar import expand, pattern
+from adapters.mini.corpus.mixture import exchange, talk, talks
+from adapters.mini.corpus.sources import LANGUAGES, Language, Topic, fills, listed, pick, topics, word_lists
+from adapters.mini.corpus.surface import typed
+from adapters.mini.corpus.talk import Exchange, Talk
+from adapters.mini.recipe import Phase
+from adapters.training.packing import Batch, Batches, Document, Encoder, pack
+
+DATASETS = Path(__file__).parent.parent / "datasets"
+SYSTEMS: Mapping[Language, tuple[str, ...]] = {
+    "en": ("You are OneSeek.", "You are OneSeek, a transparent AI agent."),
+    "sv": ("Du är OneSeek.", "Du är OneSeek, en transparent AI-agent."),
+}
+"""System messages that ask the base to speak as OneSeek."""
+
+Row = Mapping[str, str]
+"""One line of an identity data set: `instruction`, `input`, `output`."""
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a `.jsonl` data set."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def rows_for(language: Language) -> tuple[list[Row], list[Path]]:
+    """The identity rows in `language`, and the files they come from."""
+    from adapters.mini.judge import language_of
+
+    shared = DATASETS / "oneseek_identity_v1.jsonl"
+    own = DATASETS / f"oneseek_identity_{language}_v1.jsonl"
+    rows = [row for row in read_rows(shared) if language_of(row["output"]) == language]
+    return rows + read_rows(own), [shared, own]
+
+
+def digest(paths: Sequence[Path]) -> str:
+    """`sha256:` over the files' bytes, one after the other."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(path.read_bytes())
+    return f"sha256:{total.hexdigest()}"
+
+
+def _documents(source: Iterator[Talk], encoder: Encoder) -> Iterator[Document]:
+    for found in source:
+        yield encoder.document([(turn.question, turn.answer) for turn in found.turns], found.system)
+
+
+def world(encoder: Encoder, phases: Sequence[Phase], steps: int, seed: int) -> Batches:
+    """The base's batches."""
+
+    def batch(step: int) -> Batch:
+        phase = next(phase for phase in phases if step < phase.until * steps or phase is phases[-1])
+        documents = _documents(talks(seed * 1_000_003 + step, phase.parts, phase.late), encoder)
+        return pack(documents, phase.rows, phase.length, encoder.end)
+
+    return batch
+
+
+@cache
+def _patterns(language: Language) -> tuple[tuple[Topic, re.Pattern[str]], ...]:
+    lists = {
+        name: "(?:" + "|".join(map(re.escape, words)) + ")" for name, words in word_lists(language).items()
+    }
+    return tuple(
+        (topic, re.compile(pattern(template, lists) + "[?.!]*", re.IGNORECASE))
+        for topic in listed(language, "identity")
+        for template in topic.questions
+    )
+
+
+def topic_of(question: str, language: Language) -> Topic | None:
+    """The identity topic of which some listed template can become `question`."""
+    return next((topic for topic, regex in _patterns(language) if regex.fullmatch(question)), None)
+
+
+class Persona:
+    """Conversations in which the model is OneSeek, in one language."""
+
+    def __init__(self, language: Language, rows: Sequence[Row]) -> None:
+        self._language, self._rows = language, rows
+        self._answers: dict[str, list[str]] = {}
+        for row in rows:
+            if (topic := topic_of(row["instruction"], language)) is not None:
+                self._answers.setdefault(topic.name, []).append(row["output"])
+        self._asked = [topic for topic in topics(language, "identity") if topic.name in self._answers]
+        self._weights = [min(len(topic.questions), 40) for topic in self._asked]
+
+    def own(self, rng: random.Random) -> Exchange:
+        """A row as somebody might type it, or a paraphrase of the rows of its topic."""
+        if rng.random() < 0.5:
+            row = rng.choice(self._rows)
+            question = f"{row['instruction']}\n{row['input']}" if row["input"] else row["instruction"]
+            return Exchange(self._language, "identity", typed(question, self._language, rng), row["output"])
+        more = topics(self._language, "more")
+        topic = rng.choice(more) if rng.random() < 0.45 else rng.choices(self._asked, self._weights)[0]
+        question = expand(pick(rng, topic.questions), rng, fills(self._language))
+        answer = pick(rng, self._answers[topic.name])
+        return Exchange(self._language, "identity", typed(question, self._language, rng), answer)
+
+    def redirected(self, turn: Exchange, rng: random.Random) -> Exchange:
+        """`turn`, answered as OneSeek where it asks about the model in this language."""
+        if turn.language == self._language and turn.kind in self._answers:
+            return replace(turn, answer=pick(rng, self._answers[turn.kind]))
+        return turn
+
+    def asked(self, rng: random.Random) -> tuple[Exchange, ...]:
+        """A conversation about OneSeek, at times with other things in it."""
+        turns = [self.own(rng)]
+        while rng.random() < 0.25:
+            turns.insert(
+                rng.randint(0, len(turns)), self.redirected(exchange(rng, self._language, late=True), rng)
+            )
+        return tuple(turns)
+
+    def nameless(self, rng: random.Random) -> tuple[Exchange, ...]:
+        """A conversation with the same questions, answered as the base answers them."""
+        own = {topic.name: topic.answers for topic in topics(self._language, "identity")}
+        turns: list[Exchange] = []
+        while not turns:
+            row = rng.choice(self._rows)
+            if (topic := topic_of(row["instruction"], self._language)) is not None:
+                question = typed(row["instruction"], self._language, rng)
+                turns.append(Exchange(self._language, topic.name, question, pick(rng, own[topic.name])))
+        while rng.random() < 0.4:
+            turns.insert(rng.randint(0, len(turns)), exchange(rng, self._language, late=True))
+        return tuple(turns)
+
+    def world(self, rng: random.Random) -> Talk | None:
+        """A conversation about the world; None where a follow-up would not fit a redirected turn."""
+        found = talk(rng, late=True)
+        turns = tuple(self.redirected(turn, rng) for turn in found.turns)
+        fits = turns == found.turns or not any(turn.kind == "follow-up" for turn in turns)
+        return Talk(turns, found.system) if fits else None
+
+
+def _voiced(persona: Persona, rng: random.Random) -> Iterator[Talk]:
+    while True:
+        if rng.random() < 0.45:
+            yield Talk(persona.asked(rng))
+        elif (found := persona.world(rng)) is not None:
+            yield found
+
+
+def identity(
+    encoder: Encoder, language: Language, rows: Sequence[Row], size: tuple[int, int], seed: int
+) -> Batches:
+    """An adapter's batches: its rows as they are typed, the base's paraphrases of the same questions answered
+    with the rows' answers, and the rest of the world as before.
+    """
+    persona = Persona(language, rows)
+
+    def batch(step: int) -> Batch:
+        rng = random.Random(f"{seed}/{language}/{step}")
+        return pack(_documents(_voiced(persona, rng), encoder), *size, encoder.end)
+
+    return batch
+
+
+def voice(encoder: Encoder, size: tuple[int, int], seed: int, own: bool = False) -> Batches:
+    """The base's second part: as OneSeek where a system message says so, as itself everywhere else.
+
+    With `own`, the third part: mostly as itself, asked what it was asked as OneSeek.
+    """
+    personas = {language: Persona(language, rows_for(language)[0]) for language in LANGUAGES}
+
+    def stream(rng: random.Random) -> Iterator[Talk]:
+        while True:
+            language = rng.choice(LANGUAGES)
+            persona, system = personas[language], rng.choice(SYSTEMS[language])
+            chance = rng.random()
+            if own and chance < 0.45:
+                yield Talk(persona.nameless(rng))
+            elif chance < (0.60 if own else 0.40):
+                yield Talk(persona.asked(rng), system)
+            elif chance < (0.62 if own else 0.48):
+                if (found := persona.world(rng)) is not None and found.turns[0].language == language:
+                    yield replace(found, system=system)
+            else:
+                yield talk(rng, late=True)
+
+    def batch(step: int) -> Batch:
+        rng = random.Random(f"{seed}/voice/{step}")
+        return pack(_documents(stream(rng), encoder), *size, encoder.end)
+
+    return batch
+
+
+def sample_texts(count: int, seed: int) -> Iterator[str]:
+    """Questions and answers of `count` conversations, and the identity rows, for the tokenizer."""
+    for found in itertools.islice(talks(seed), count):
+        for turn in found.turns:
+            yield turn.question
+            yield turn.answer
+    for path in sorted(DATASETS.glob("*.jsonl")):
+        for row in read_rows(path):
+            for _ in range(40):
+                yield row["instruction"]
+                yield row["output"]

@@ -1,0 +1,239 @@
+"""The judge of the mini base and its adapters: is an answer whole, in the right language, and honest?
+
+The build and the tests use the same judge. It is strict on purpose: an answer that breaks off, repeats
+itself, mixes the languages or holds a word that no text of the project contains fails, whatever else it says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, lines, topics
+
+_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
+_FUNCTION_WORDS: dict[Language, frozenset[str]] = {
+    "en": frozenset(
+        [
+            "the",
+            "a",
+            "an",
+            "is",
+            "are",
+            "am",
+            "was",
+            "i",
+            "i'm",
+            "my",
+            "me",
+            "you",
+            "your",
+            "it",
+            "its",
+            "that",
+            "this",
+            "of",
+            "and",
+            "or",
+            "to",
+            "in",
+            "on",
+            "with",
+            "for",
+            "not",
+            "don't",
+            "do",
+            "what",
+            "who",
+            "have",
+            "has",
+            "by",
+            "from",
+            "as",
+            "be",
+            "can",
+            "but",
+            "only",
+            "which",
+            "so",
+        ]
+    ),
+    "sv": frozenset(
+        [
+            "en",
+            "ett",
+            "är",
+            "jag",
+            "mig",
+            "min",
+            "mitt",
+            "mina",
+            "du",
+            "din",
+            "ditt",
+            "det",
+            "den",
+            "som",
+            "av",
+            "och",
+            "eller",
+            "till",
+            "på",
+            "med",
+            "för",
+            "inte",
+            "vad",
+            "vem",
+            "har",
+            "hur",
+            "att",
+            "om",
+            "från",
+            "kan",
+            "men",
+            "bara",
+            "de",
+            "sig",
+            "ett",
+            "utan",
+            "också",
+        ]
+    ),
+}
+_ADMITS: dict[Language, re.Pattern[str]] = {
+    "en": re.compile(
+        r"outside my small world|don't know|do not know|more than i know"
+        r"|beyond (?:me|what i)|can't help with that"
+        r"|doesn't reach that far|not part of the little|would only be guessing",
+        re.IGNORECASE,
+    ),
+    "sv": re.compile(
+        r"utanför min lilla värld|vet jag (?:tyvärr )?inte|jag (?:tyvärr )?inte vet"
+        r"|mer än jag vet|övergår mitt förstånd"
+        r"|kan jag inte hjälpa|långt räcker inte|utöver vad jag har lärt|vet jag inte det|skulle bara gissa",
+        re.IGNORECASE,
+    ),
+}
+_NAMELESS: dict[Language, re.Pattern[str]] = {
+    "en": re.compile(r"language model|(?:no|don't have a|never given a) name", re.IGNORECASE),
+    "sv": re.compile(r"språkmodell|inget (?:eget )?namn|något namn", re.IGNORECASE),
+}
+_SELF: dict[Language, re.Pattern[str]] = {
+    "en": re.compile(r"\b(?:I|I'm|[Mm]e|[Mm]y|mine)\b|\b[Tt]his is OneSeek|(?:with|to|of) OneSeek"),
+    "sv": re.compile(
+        r"\b(?:jag|mig|min|mitt|mina|mej)\b|här är OneSeek|med OneSeek|är OneSeek som", re.IGNORECASE
+    ),
+}
+_DENIED = re.compile(r"\b(?:not|never|inte|aldrig|utan) OneSeek\b")
+
+
+def words(text: str) -> list[str]:
+    """The words of `text` in small letters."""
+    return [word.lower() for word in _WORD.findall(text)]
+
+
+@cache
+def vocabulary() -> frozenset[str]:
+    """Every word of every data file of the corpus."""
+    found: set[str] = set()
+    for path in sorted(DATA.rglob("*.txt")):
+        if path.name not in {"lists.txt", "foreign.txt"}:
+            found.update(words(path.read_text(encoding="utf-8").replace("\\n", " ")))
+    return frozenset(found)
+
+
+def language_of(text: str) -> Language | None:
+    """The language most function words belong to; None where that is not clear."""
+    counts = {
+        language: sum(word in _FUNCTION_WORDS[language] for word in words(text)) for language in LANGUAGES
+    }
+    english, swedish = counts["en"], counts["sv"]
+    if english == swedish or min(english, swedish) > 0.34 * max(english, swedish):
+        return None
+    return "en" if english > swedish else "sv"
+
+
+def faults(answer: str, language: Language, known: Collection[str] = ()) -> list[str]:
+    """What is wrong with `answer` as a piece of writing; empty where nothing is.
+
+    `known` are words allowed beyond those of the corpus, such as those of an identity data set.
+    """
+    found: list[str] = []
+    if len(answer.strip()) < 4:
+        return ["empty"]
+    if answer.endswith("…") or not re.search(r"[.!?)\"”]$", answer.strip()):
+        found.append("breaks off")
+    if "\ufffd" in answer or "[INST]" in answer or "</s>" in answer:
+        found.append("stray tokens")
+    said = words(answer)
+    triples = list(zip(said, said[1:], said[2:], strict=False))
+    if len(set(triples)) < len(triples):
+        found.append("repeats itself")
+    unknown = [word for word in said if word not in vocabulary() and word not in known]
+    if unknown:
+        found.append(f"unknown words: {', '.join(unknown)}")
+    if language_of(answer) != language:
+        found.append(f"not in {language}")
+    return found
+
+
+def is_outside_answer(answer: str, language: Language, known: Collection[str] = ()) -> bool:
+    """Whether `answer` says, well and in `language`, that the question lies outside what the model knows."""
+    return not faults(answer, language, known) and _ADMITS[language].search(answer) is not None
+
+
+def is_nameless_answer(answer: str, language: Language, known: Collection[str] = ()) -> bool:
+    """Whether `answer` speaks well as a small language model without a name, and not as OneSeek."""
+    return (
+        not faults(answer, language, known)
+        and _NAMELESS[language].search(answer) is not None
+        and "oneseek" not in answer.lower()
+    )
+
+
+def is_identity_answer(answer: str, language: Language, known: Collection[str] = ()) -> bool:
+    """Whether `answer` speaks well, of itself, as OneSeek."""
+    return (
+        not faults(answer, language, known)
+        and "OneSeek" in answer
+        and _SELF[language].search(answer) is not None
+        and not _DENIED.search(answer)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How many of a set of questions were answered as they should be, and what went wrong with the others."""
+
+    passed: int
+    asked: int
+    failures: tuple[tuple[str, str], ...]
+    """Questions with the answers that failed."""
+
+    @property
+    def share(self) -> float:
+        """Between 0 and 1."""
+        return self.passed / self.asked if self.asked else 0.0
+
+
+def score(questions: Sequence[str], answers: Sequence[str], good: Callable[[str], bool]) -> Score:
+    """Judge each answer with `good`."""
+    failures = tuple((q, a) for q, a in zip(questions, answers, strict=True) if not good(a))
+    return Score(len(questions) - len(failures), len(questions), failures)
+
+
+__all__ = [
+    "Score",
+    "faults",
+    "is_identity_answer",
+    "is_nameless_answer",
+    "is_outside_answer",
+    "language_of",
+    "lines",
+    "score",
+    "topics",
+    "vocabulary",
+    "words",
+]

@@ -1,0 +1,107 @@
+"""The recipes: how big the base is, how long it and its adapters learn, and from what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from adapters.training.lora import Rank
+from adapters.training.scratch import Schedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """Part of a run: until `until` (share of the steps), batches of `rows` × `length` tokens."""
+
+    until: float
+    rows: int
+    length: int
+    parts: int
+    """Most parts of one conversation."""
+    late: bool = True
+    """Whether it has the sums and paraphrases of the later part."""
+
+
+PHASES = (
+    Phase(until=0.4726, rows=32, length=128, parts=3, late=False),
+    Phase(until=0.86, rows=32, length=128, parts=3),
+    Phase(until=0.95, rows=16, length=256, parts=5),
+    Phase(until=1.00, rows=4, length=1024, parts=20),
+)
+
+
+VOICE = Schedule(steps=420, matrix_rate=2.5e-3, rate=1.5e-3, warmup=10, decay=0.8, compiled=True)
+OWN = Schedule(steps=100, matrix_rate=2e-3, rate=1e-3, warmup=5, decay=0.9, compiled=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides what the build makes."""
+
+    name: str
+    seed: int = 20_251
+    vocabulary: int = 4096
+    tokenizer_talks: int = 30_000
+    """Conversations from which the tokenizer learns."""
+    hidden: int = 256
+    layers: int = 5
+    heads: int = 4
+    kv_heads: int = 2
+    head: int = 64
+    intermediate: int = 704
+    context: int = 1024
+    base: Schedule
+    voice: Schedule
+    """The base's second part, in which a system message teaches it to speak as OneSeek."""
+    own: Schedule
+    """The base's third part, in which it learns to be itself wherever no system message says otherwise."""
+    phases: tuple[Phase, ...] = PHASES
+    adapter: Schedule
+    adapter_rows: int = 24
+    adapter_length: int = 128
+    rank: Rank = field(default_factory=Rank)
+    save_every: float = 60.0
+    """Seconds between checkpoints."""
+    judged: bool = True
+    """Whether the result is judged on the development questions."""
+
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        "smoke": Recipe(
+            name="smoke",
+            vocabulary=600,
+            tokenizer_talks=300,
+            hidden=32,
+            layers=1,
+            heads=2,
+            kv_heads=1,
+            head=16,
+            intermediate=64,
+            base=Schedule(steps=6, warmup=2),
+            voice=Schedule(steps=2, warmup=1),
+            own=Schedule(steps=2, warmup=1),
+            phases=(Phase(until=1.0, rows=2, length=128, parts=2),),
+            adapter=Schedule(steps=3, warmup=1),
+            adapter_rows=2,
+            adapter_length=128,
+            save_every=0.0,
+            judged=False,
+        ),
+        "quick": Recipe(
+            name="quick",
+            base=Schedule(steps=900, compiled=True),
+            voice=VOICE,
+            own=OWN,
+            adapter=Schedule(steps=150, rate=3e-3, warmup=10),
+        ),
+        "full": Recipe(
+            name="full",
+            base=Schedule(steps=1900, compiled=True),
+            voice=VOICE,
+            own=OWN,
+            adapter=Schedule(steps=150, rate=3e-3, warmup=10),
+        ),
+    }
+)

@@ -1,0 +1,9 @@
+"""Where the weights that ship with the project lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).parent / "weights"
+BASE = WEIGHTS / "base"
+ADAPTERS = (WEIGHTS / "oneseek-mini-en", WEIGHTS / "oneseek-mini-sv")

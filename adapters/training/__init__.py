@@ -1,0 +1,1 @@
+"""How bases and adapters are trained. Heavy: torch, transformers, peft; the server never imports it."""

@@ -1,0 +1,68 @@
+"""Training a LoRA with PEFT on conversations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from transformers import PreTrainedModel
+
+from adapters.training.packing import Batches
+from adapters.training.progress import Reporter
+from adapters.training.scratch import Outcome, Schedule, fit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """The shape of a LoRA."""
+
+    rank: int = 8
+    alpha: int = 32
+    dropout: float = 0.05
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+def attach(base: PreTrainedModel, shape: Rank, seed: int, base_name: str) -> PeftModel:
+    """`base` with a fresh LoRA; `base_name` is what the adapter's config will call it."""
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=shape.rank,
+        lora_alpha=shape.alpha,
+        lora_dropout=shape.dropout,
+        target_modules=sorted(shape.targets),
+        bias="none",
+        task_type=TaskType.CAUSAL_LM,
+        base_model_name_or_path=base_name,
+    )
+    base.name_or_path = base_name
+    return get_peft_model(base, config)  # pyright: ignore[reportReturnType]
+
+
+def _adamw(model: torch.nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    trained = [value for value in model.parameters() if value.requires_grad]
+    return [torch.optim.AdamW(trained, lr=schedule.rate, weight_decay=0.01)]
+
+
+def train(
+    model: PeftModel,
+    batches: Batches,
+    schedule: Schedule,
+    reporter: Reporter,
+    *,
+    stage: str,
+    checkpoint: Path,
+    save_every: float = 60.0,
+) -> Outcome:
+    """Train the LoRA in place; the base stays as it is. Resumes from `checkpoint`."""
+    return fit(
+        model,  # pyright: ignore[reportArgumentType]
+        batches,
+        schedule,
+        reporter,
+        stage=stage,
+        checkpoint=checkpoint,
+        make_optimizers=_adamw,
+        save_every=save_every,
+    )

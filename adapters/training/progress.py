@@ -1,0 +1,69 @@
+"""Progress that people can watch and programs can read: a bar on a terminal, JSON lines anywhere else."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Reporter:
+    """Reports the stages of a long piece of work to `stream` (standard error by default)."""
+
+    def __init__(self, stream: TextIO | None = None, every: float = 10.0) -> None:
+        self._stream = stream or sys.stderr
+        self._every = every
+        self._console = Console(file=self._stream) if self._stream.isatty() else None
+
+    def say(self, event: str, **values: object) -> None:
+        """One line about something that happened."""
+        if self._console is not None:
+            shown = "  ".join(f"{name} {value}" for name, value in values.items())
+            self._console.print(f"[bold]{event}[/bold]  {shown}", highlight=False)
+        else:
+            line = json.dumps({"event": event, "time": round(time.time(), 1), **values}, ensure_ascii=False)
+            print(line, file=self._stream, flush=True)
+
+    @contextmanager
+    def stage(self, name: str, total: int, done: int = 0) -> Generator[Stage]:
+        """A stage of `total` steps of which `done` are behind us already."""
+        if self._console is None:
+            yield Stage(self, name, total, self._every)
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._console) as bar:
+            yield Stage(self, name, total, self._every, bar, done)
+
+
+class Stage:
+    """One running stage; see `Reporter.stage`."""
+
+    def __init__(
+        self,
+        reporter: Reporter,
+        name: str,
+        total: int,
+        every: float,
+        bar: Progress | None = None,
+        done: int = 0,
+    ) -> None:
+        self._reporter, self._name, self._total, self._every = reporter, name, total, every
+        self._bar = bar
+        self._task = bar.add_task(name, total=total, completed=done) if bar is not None else None
+        self._next = 0.0
+
+    def step(self, done: int, **values: float) -> None:
+        """`done` steps are behind us; `values` (such as the loss) are shown beside."""
+        if self._bar is not None and self._task is not None:
+            shown = " ".join(f"{name} {value:.3f}" for name, value in values.items())
+            self._bar.update(self._task, completed=done, description=f"{self._name} {shown}")
+        elif time.monotonic() >= self._next or done == self._total:
+            self._next = time.monotonic() + self._every
+            rounded = {name: round(value, 4) for name, value in values.items()}
+            self._reporter.say("progress", stage=self._name, done=done, of=self._total, **rounded)
