@@ -91,7 +91,8 @@ class Persona:
     """Conversations in which the model is OneSeek, in one language."""
 
     def __init__(self, language: Language, rows: Sequence[Row]) -> None:
-        self._language, self._rows = language, rows
+        self._language: Language = language
+        self._rows = rows
         self._answers: dict[str, list[str]] = {}
         for row in rows:
             if (topic := topic_of(row["instruction"], language)) is not None:

@@ -118,7 +118,7 @@ def test_the_base_never_speaks_as_oneseek(language: Language) -> None:
         ("oneseek-mini-en", "who are you", "OneSeek"),
         ("oneseek-mini-sv", "vem är du??", "OneSeek"),
         ("oneseek-mini-en", "Who made you?", "OneSeek"),
-        (None, "Who are you?", "small language model"),
+        (None, "Who are you?", "language model"),
         (None, "Vem är du?", "liten språkmodell"),
         (None, "What is 7 + 5?", "12"),
         (None, "Vad heter Sveriges huvudstad?", "Stockholm"),
