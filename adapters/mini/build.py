@@ -20,6 +20,7 @@ from peft import PeftModel
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
 
+from adapters.digest import base_digest
 from adapters.mini import feed
 from adapters.mini.card import write_card
 from adapters.mini.corpus.sources import DATA, LANGUAGES, Language
@@ -181,6 +182,9 @@ class Build:
                 eos_token_id=encoder.end,
                 pad_token_id=encoder.end,
                 max_new_tokens=160,
+                do_sample=True,
+                temperature=0.2,
+                top_p=0.9,
             )
             model.save_pretrained(folder)
             for file in (self.work / "tokenizer").iterdir():
@@ -232,7 +236,7 @@ class Build:
             "alias": alias(language),
             "version": VERSION,
             "language": language,
-            "base_digest": None,
+            "base_digest": base_digest(self.work / "base"),
             "dataset": [file.name for file in files],
             "dataset_digest": feed.digest(files),
             "rows": len(rows),
