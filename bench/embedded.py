@@ -10,7 +10,7 @@ medians over the rounds. The last line is one JSON object.
 from __future__ import annotations
 
 import argparse
-import asyncio
+import itertools
 import json
 import platform
 import statistics
@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import uvloop
 
 from bench.load import Job, Outcome, closed_loop
-from bench.servers import free_port, oneseek, serving, vllm
+from bench.servers import Server, free_port, oneseek, serving, vllm
 
 NAMES = ("base", "en", "sv")
 
@@ -50,11 +51,13 @@ def jobs(
     ]
 
 
-def measure(url: str, work: list[Job], streams: int) -> Outcome:
+def measure(server: Server, work: list[Job], streams: int) -> Outcome:
     """Run `work`; raises `RuntimeError` where any answer was not what was asked for."""
-    outcome = asyncio.run(closed_loop(url, work, streams))
+    before = server.event_loop_seconds()
+    outcome = uvloop.run(closed_loop(server.url, work, streams))
+    outcome.event_loop_seconds = server.event_loop_seconds() - before
     if outcome.faults:
-        raise RuntimeError(f"{url}: {len(outcome.faults)} faults, the first: {outcome.faults[0]}")
+        raise RuntimeError(f"{server.url}: {len(outcome.faults)} faults, the first: {outcome.faults[0]}")
     return outcome
 
 
@@ -107,9 +110,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _start(
     arguments: argparse.Namespace, stack: ExitStack, model: Path, adapters: dict[str, Path]
-) -> dict[str, Callable[[bool], str]]:
+) -> dict[str, Callable[[bool], Server]]:
     """Name of a contender → address by whether the load mixes adapters."""
-    targets: dict[str, Callable[[bool], str]] = {}
+    targets: dict[str, Callable[[bool], Server]] = {}
     context = str(arguments.prompt + arguments.tokens)
     for quantize in arguments.quantize.split(","):
         port = free_port()
@@ -117,31 +120,32 @@ def _start(
             model, adapters, port, "--quantize", quantize, "--max-num-seqs", str(arguments.streams)
         )
         log = arguments.work / f"oneseek-{quantize}.log"
-        url = stack.enter_context(serving(command, port, log))
-        targets[f"oneseek {quantize}"] = lambda mixed, url=url: url
+        server = stack.enter_context(serving(command, port, log))
+        targets[f"oneseek {quantize}"] = lambda mixed, server=server: server
     if arguments.vllm_python:
         options = ["--max-num-seqs", str(arguments.streams), "--max-model-len", context]
         options += ["--dtype", arguments.vllm_dtype, "--no-enable-prefix-caching"]
         env = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-        urls: dict[bool, str] = {}
+        servers: dict[bool, Server] = {}
         for mixed in (False, True):
             port = free_port()
             command = vllm(arguments.vllm_python, model, adapters if mixed else {}, port, *options)
             log = arguments.work / f"vllm-{'lora' if mixed else 'base'}.log"
-            urls[mixed] = stack.enter_context(serving(command, port, log, env))
-        targets["vllm"] = lambda mixed: urls[mixed]
+            servers[mixed] = stack.enter_context(serving(command, port, log, env))
+        targets["vllm"] = lambda mixed: servers[mixed]
     return targets
 
 
 def _take_turns(
-    arguments: argparse.Namespace, targets: dict[str, Callable[[bool], str]], vocabulary: int
+    arguments: argparse.Namespace, targets: dict[str, Callable[[bool], Server]], vocabulary: int
 ) -> dict[tuple[str, str], list[Outcome]]:
     results: dict[tuple[str, str], list[Outcome]] = {}
+    seeds = itertools.count()  # no prompt is ever sent twice, or prefix reuse would answer it
     for turn in range(arguments.rounds + 1):
         for name, address in targets.items():
             for kind, names in (("base", ("base",)), ("mixed", NAMES)):
                 count = arguments.requests if turn else arguments.streams
-                load = jobs(vocabulary, count, arguments.prompt, arguments.tokens, names, turn)
+                load = jobs(vocabulary, count, arguments.prompt, arguments.tokens, names, next(seeds))
                 outcome = measure(address(kind == "mixed"), load, arguments.streams)
                 if turn:  # the first turn warms up
                     results.setdefault((name, kind), []).append(outcome)
@@ -150,7 +154,7 @@ def _take_turns(
             if not name.startswith("oneseek"):
                 continue
             for streams in (1, 32):  # few prompts, long answers: decoding alone
-                load = jobs(vocabulary, streams, arguments.prompt - 64, 128, NAMES, turn)
+                load = jobs(vocabulary, streams, arguments.prompt - 64, 128, NAMES, next(seeds))
                 outcome = measure(address(True), load, streams)
                 if turn:
                     results.setdefault((name, f"decode {streams}"), []).append(outcome)

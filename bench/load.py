@@ -40,6 +40,8 @@ class Outcome:
     """Time to first token of each request."""
     gaps: list[float] = field(default_factory=list[float])
     """Between successive events of one stream."""
+    event_loop_seconds: float = 0.0
+    """CPU time of the server's HTTP thread."""
 
     @property
     def tokens_per_second(self) -> float:
@@ -58,6 +60,7 @@ class Outcome:
             "ttft_p99_ms": percentile(self.first, 99),
             "itl_p50_ms": percentile(self.gaps, 50),
             "itl_p99_ms": percentile(self.gaps, 99),
+            "event_loop_us_per_token": round(self.event_loop_seconds / max(1, self.tokens) * 1e6, 1),
             "requests": sum(self.statuses.values()),
         }
 

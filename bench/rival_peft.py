@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import cast
 
 CONTEXT, STEPS, WARMUP = 128, 40, 6
 
@@ -30,9 +31,9 @@ def main() -> None:
 
         def __call__(
             self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object
-        ) -> torch.Tensor:
+        ) -> torch.BoolTensor:
             self.times.append(time.perf_counter())
-            return torch.zeros(input_ids.shape[0], dtype=torch.bool)
+            return cast("torch.BoolTensor", torch.zeros(input_ids.shape[0], dtype=torch.bool))
 
     named = dict(argument.split("=", 1) for argument in sys.argv[2:])
     base = AutoModelForCausalLM.from_pretrained(Path(sys.argv[1]), dtype=torch.bfloat16)

@@ -11,10 +11,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 
 def free_port() -> int:
@@ -30,11 +33,28 @@ def fetch_json(url: str) -> Any:
         return json.load(response)
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A running server."""
+
+    url: str
+    process: int
+    """Id of its main process."""
+
+    def event_loop_seconds(self) -> float:
+        """CPU seconds of the thread that began the process: for these servers, the one that speaks HTTP."""
+        return next(
+            thread.user_time + thread.system_time
+            for thread in psutil.Process(self.process).threads()
+            if thread.id == self.process
+        )
+
+
 @contextmanager
 def serving(
     command: Sequence[str], port: int, log: Path, env: Mapping[str, str] | None = None, wait: float = 300
-) -> Iterator[str]:
-    """Run `command` until the block ends; yields the server's address once `/health` answers 200.
+) -> Generator[Server]:
+    """Run `command` until the block ends; yields the server once `/health` answers 200.
 
     Raises `RuntimeError` with the end of the log where the server ends or stays silent for `wait` seconds.
     """
@@ -49,7 +69,7 @@ def serving(
         )
     try:
         _wait(process, url, log, wait)
-        yield url
+        yield Server(url, process.pid)
     finally:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
