@@ -29,9 +29,7 @@ def main() -> None:
         def __init__(self) -> None:
             self.times: list[float] = []
 
-        def __call__(
-            self, input_ids: torch.LongTensor, scores: torch.FloatTensor, **_: object
-        ) -> torch.BoolTensor:
+        def __call__(self, input_ids: torch.LongTensor, scores: object, **_: object) -> torch.BoolTensor:
             self.times.append(time.perf_counter())
             return cast("torch.BoolTensor", torch.zeros(input_ids.shape[0], dtype=torch.bool))
 
