@@ -20,12 +20,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ForeignNameError as error:
         return _complain(error, 1)
     from cyclopts import CycloptsError
+    from cyclopts.exceptions import UnusedCliTokensError
 
     from server.commands.app import build
     from server.values import SettingsError
 
     try:
         return int(build()(sys.argv[1:] if arguments is None else arguments) or 0)
+    except UnusedCliTokensError as error:
+        left = " ".join(error.unused_tokens or ())
+        return _complain(f"{left!r} is not expected here; a switch takes no value: --NAME or --no-NAME", 2)
     except (CycloptsError, SettingsError) as error:
         return _complain(error, 2)
     except KeyboardInterrupt:
@@ -48,7 +52,7 @@ def _exit_code(error: Exception) -> int | None:
     return 1 if ours or isinstance(error, OSError) else None
 
 
-def _complain(error: Exception, code: int) -> int:
+def _complain(error: Exception | str, code: int) -> int:
     print(f"oneseek: {error}", file=sys.stderr)
     return code
 

@@ -111,6 +111,7 @@ def test_config_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         (["config", "--port"], "--port requires an argument"),
         (["srve"], 'Did you mean "serve"?'),
         (["config", "superfluous"], "superfluous"),
+        (["config", "--prefix-caching", "false"], "'false' is not expected here; a switch takes no value"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",  # pyright: ignore[reportUnknownLambdaType]
 )
