@@ -387,12 +387,12 @@ async def test_what_does_not_fit_the_context_is_refused_by_its_field(engine: Eng
 
 
 async def test_little_kv_memory_preempts_and_changes_no_answer(make_engine: Callable[..., Engine]) -> None:
-    prompts = random_prompts(12, seed=4, longest=40)
+    prompts = random_prompts(8, seed=4, longest=8)
     answers: list[list[list[int]]] = []
     for kv_tokens in (12 * 256, 256):
         engine = make_engine(max_num_seqs=12, kv_tokens=kv_tokens)
         await engine.start()
-        wanted = [tokens(engine, ask(prompt, max_tokens=60)) for prompt in prompts]
+        wanted = [tokens(engine, ask(prompt, max_tokens=120)) for prompt in prompts]
         answers.append(await asyncio.gather(*wanted))
         preemptions = engine.state().preemptions
         assert engine.state().kv_tokens <= engine.state().kv_capacity

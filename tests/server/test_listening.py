@@ -28,6 +28,11 @@ ASK = {"prompt": "Vem", "max_tokens": 240, "n": 16, "ignore_eos": True, "stream"
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals that a process can be sent")
 
 
+def heed_interrupts() -> None:
+    """A test run in the background ignores Ctrl-C, and what it starts inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Server:
     """`oneseek serve` in a process of its own."""
 
@@ -36,7 +41,10 @@ class Server:
         common = ("--port", "0", "--home", str(folder / "home"), "--threads", "1", "--base-model", str(base))
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve", *common, *arguments], stdout=log, stderr=log
+                [sys.executable, "-m", "server", "serve", *common, *arguments],
+                stdout=log,
+                stderr=log,
+                preexec_fn=heed_interrupts if sys.platform != "win32" else None,
             )
 
     def url(self) -> str:
