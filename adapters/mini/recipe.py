@@ -24,14 +24,14 @@ class Phase:
 
 
 PHASES = (
-    Phase(until=0.4, rows=32, length=128, parts=3, late=False),
+    Phase(until=0.4726, rows=32, length=128, parts=3, late=False),
     Phase(until=0.86, rows=32, length=128, parts=3),
     Phase(until=0.95, rows=16, length=256, parts=5),
     Phase(until=1.00, rows=4, length=1024, parts=20),
 )
 
 
-VOICE = Schedule(steps=500, matrix_rate=2.5e-3, rate=1.5e-3, warmup=10, decay=0.8, compiled=True)
+VOICE = Schedule(steps=420, matrix_rate=2.5e-3, rate=1.5e-3, warmup=10, decay=0.8, compiled=True)
 OWN = Schedule(steps=100, matrix_rate=2e-3, rate=1e-3, warmup=5, decay=0.9, compiled=True)
 
 
@@ -98,10 +98,10 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
         ),
         "full": Recipe(
             name="full",
-            base=Schedule(steps=2300, compiled=True),
+            base=Schedule(steps=1900, compiled=True),
             voice=VOICE,
             own=OWN,
-            adapter=Schedule(steps=220, rate=3e-3, warmup=10),
+            adapter=Schedule(steps=150, rate=3e-3, warmup=10),
         ),
     }
 )
