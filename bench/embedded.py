@@ -61,7 +61,7 @@ def measure(server: Server, work: list[Job], streams: int) -> Outcome:
     return outcome
 
 
-def peft(arguments: argparse.Namespace, model: Path, adapters: dict[str, Path]) -> dict[str, float]:
+def peft(model: Path, adapters: dict[str, Path]) -> dict[str, float]:
     """transformers + PEFT `adapter_names`, bfloat16, in a process of its own; decode tokens/s by batch."""
     command = [sys.executable, "-m", "bench.rival_peft", str(model)]
     command += [f"{name}={path}" for name, path in adapters.items()]
@@ -104,7 +104,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with ExitStack() as stack:
         targets = _start(arguments, stack, model, adapters)
         results = _take_turns(arguments, targets, vocabulary)
-    rival = peft(arguments, model, adapters) if arguments.peft else {}
+    rival = peft(model, adapters) if arguments.peft else {}
     return _report(arguments, results, rival)
 
 

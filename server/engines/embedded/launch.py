@@ -14,15 +14,13 @@ from server.engines.embedded.cache import BuiltGraph, prepare
 from server.engines.embedded.config import ModelConfig, read_config
 from server.engines.embedded.cpu import CpuRunner
 from server.engines.embedded.engine import EmbeddedEngine
-from server.engines.embedded.limits import Limits
+from server.engines.embedded.limits import PAGE, Limits
 from server.tokens import Tokenizer
 
 KV_SHARE = 0.25
 """Part of the free memory that the KV cache may take where no budget is given."""
 KV_MOST = 8 << 30
 """Bytes it takes at most where no budget is given."""
-PAGE = 16
-"""Tokens in which KV memory is counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
