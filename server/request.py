@@ -55,6 +55,8 @@ class Sampling:
     """Number of alternatives reported for each generated token; 0 reports the chosen one alone."""
     prompt_logprobs: int | None = None
     """The same for each prompt token after the first."""
+    grammar: str = ""
+    """What every token must keep to, in llguidance's Lark syntax (`server.grammar` makes it); empty: free."""
 
     @property
     def greedy(self) -> bool:
@@ -78,6 +80,20 @@ class GenerationRequest:
     """Whether the text goes on from the prompt's, leading space kept, or begins anew as an answer does."""
     share: str = ""
     """Whose fair share the work counts against: the adapter's digest, or the empty string for the base."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingRequest:
+    """One text to turn into a vector."""
+
+    request_id: str
+    """Unique among live requests; chosen by the server, never by a client."""
+    prompt: tuple[int, ...]
+    """Token ids, at least one."""
+    voice: Voice = ()
+    dimensions: int | None = None
+    """Length of the vector, for bases trained to be cut (Matryoshka); None is the base's own."""
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

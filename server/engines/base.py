@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from adapters.manifest import Adapter
-from server.request import Delta, GenerationRequest
+from server.request import Delta, EmbeddingRequest, GenerationRequest
 
 Tier = Literal["device", "host", "disk"]
+Task = Literal["generate", "embed"]
 
 
 class EngineError(RuntimeError):
@@ -58,6 +59,8 @@ class EngineInfo:
     """Whether a request may weigh several adapters."""
     max_adapters: int
     """Adapters that can be resident at once."""
+    task: Task = "generate"
+    """What the base is served for; the other task is refused with `UnsupportedRequestError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,10 @@ class Engine(Protocol):
         Raises `EngineBusyError`, `EngineDeadError`, `AdapterNotLoadedError` and `UnsupportedRequestError`
         on the first `anext`.
         """
+        ...
+
+    async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
+        """The text's vector, of unit length. Raises as `generate` does."""
         ...
 
     async def load(self, adapter: Adapter) -> None:

@@ -24,15 +24,15 @@ from server.engines.base import (
     StepObserver,
     UnsupportedRequestError,
 )
-from server.engines.embedded.detokenizer import TextStream
+from server.engines.detokenizer import TextStream
 from server.engines.embedded.limits import Limits
 from server.engines.embedded.loop import Delivery, StepLoop
 from server.engines.embedded.runner import Runner
 from server.engines.embedded.sampler import Sampler, SamplerState
 from server.engines.embedded.scheduler import Scheduler
 from server.engines.embedded.step import Sequence as Running
-from server.engines.embedded.stream import Stream
-from server.request import Delta, GenerationRequest, Sampling
+from server.engines.stream import Stream
+from server.request import Delta, EmbeddingRequest, GenerationRequest, Sampling
 from server.tokens import Tokenizer
 
 PROBE = "adapter-probe"
@@ -107,6 +107,10 @@ class EmbeddedEngine:
                 yield await stream.next()
         finally:
             self._close(stream)
+
+    async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
+        """Not served: the graph ends in logits."""
+        raise UnsupportedRequestError("this engine makes no embeddings; the vllm engine does", "model")
 
     async def load(self, adapter: Adapter) -> None:
         """See `Engine.load`. The file is read in a worker thread; the probe is one token."""

@@ -24,7 +24,7 @@ from server.engines.embedded.sampler import BadLogitsError, Choice, Sampler, Sam
 from server.engines.embedded.scheduler import Scheduler
 from server.engines.embedded.step import Chunk, Step
 from server.engines.embedded.step import Sequence as Running
-from server.engines.embedded.stream import Event
+from server.engines.stream import Event
 from server.request import FinishReason, TokenLogprob
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from server.engines.embedded.runner import DecodeRow
 from server.engines.embedded.sampler import Sampler, SamplerState
 from server.engines.embedded.scheduler import Scheduler
 from server.engines.embedded.step import Sequence as Running
-from server.engines.embedded.stream import Event
+from server.engines.stream import Event
 from server.request import GenerationRequest, Sampling, Voice
 
 VOCABULARY = 16

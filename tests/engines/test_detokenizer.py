@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers.decoders import DecodeStream
 
-from server.engines.embedded.detokenizer import StopSearch, TextStream
+from server.engines.detokenizer import StopSearch, TextStream
 from server.tokens import Tokenizer
 from tests.server.small_tokenizers import llama3_like, mistral_like, write_model
 

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from server.engines.base import EngineError
-from server.engines.embedded.detokenizer import TextStream
+from server.engines.detokenizer import TextStream
 from server.engines.embedded.step import Sequence
 from server.request import Delta, FinishReason, Timing, TokenLogprob, Usage
 
