@@ -1,4 +1,4 @@
-"""One request's answer on its way from the engine's thread to the event loop, where it becomes text."""
+"""One request's answer as it reaches the event loop, where its tokens become text."""
 
 from __future__ import annotations
 
@@ -6,16 +6,40 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass
+from typing import Protocol
 
 from server.engines.base import EngineError
 from server.engines.detokenizer import TextStream
-from server.engines.embedded.step import Sequence
-from server.request import Delta, FinishReason, Timing, TokenLogprob, Usage
+from server.request import Delta, FinishReason, GenerationRequest, Timing, TokenLogprob, Usage
+
+
+class Work(Protocol):
+    """A request as an engine works on it."""
+
+    @property
+    def request(self) -> GenerationRequest:
+        """What was asked for."""
+        ...
+
+    @property
+    def arrived(self) -> float:
+        """When it was admitted, in seconds of `time.perf_counter()`."""
+        ...
+
+    @property
+    def scheduled(self) -> float | None:
+        """When the first step that worked on it began."""
+        ...
+
+    @property
+    def cached(self) -> int:
+        """Prompt tokens found in the prefix cache."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What one step of the engine's thread did for one sequence."""
+    """What one step of the engine did for one request."""
 
     token_id: int | None
     """None where no token was asked for (`max_tokens` 0)."""
@@ -26,14 +50,14 @@ class Event:
 
 
 class Stream:
-    """Collects a sequence's events on the event loop and makes deltas of them, several at once if they wait.
+    """Collects a request's events on the event loop and makes deltas of them, several at once if they wait.
 
-    Text is made here, not in the engine's thread: the next step runs meanwhile. A stop string is therefore
-    found one step late; the step's extra token is dropped, and the caller cancels the sequence.
+    Text is made here, not in the engine: the next step runs meanwhile. A stop string is therefore found one
+    step late; the step's extra token is dropped, and the caller cancels the work.
     """
 
-    def __init__(self, sequence: Sequence, text: TextStream) -> None:
-        self.sequence = sequence
+    def __init__(self, work: Work, text: TextStream) -> None:
+        self.work = work
         self.done = False
         """Whether the last delta was made: nothing more will come."""
         self._text = text
@@ -108,9 +132,9 @@ class Stream:
 
     def _end(self) -> Usage:
         self.done = True
-        return Usage(self.sequence.prompt_length, self.sequence.cached, self._tokens)
+        return Usage(len(self.work.request.prompt), self.work.cached, self._tokens)
 
     def _timing(self) -> Timing:
         now = time.perf_counter()
-        sequence, first = self.sequence, self._first_token or now
-        return Timing(sequence.arrived, sequence.scheduled or first, first, now)
+        first = self._first_token or now
+        return Timing(self.work.arrived, self.work.scheduled or first, first, now)
