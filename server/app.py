@@ -24,7 +24,7 @@ from server.api.errors import reply_for
 from server.api.exchange import exchange_of
 from server.api.legacy import Legacy
 from server.api.models import Models
-from server.api.scrape import EngineCollector
+from server.api.scrape import EngineCollector, VllmCollector
 from server.api.status import Status
 from server.api.tokens import Tokens
 from server.defaults import SamplingDefaults
@@ -121,6 +121,8 @@ def _lifespan(generation: Generation) -> Callable[[Starlette], AbstractAsyncCont
             info = engine.info
             metrics.build_info.labels(oneseek_version(), info.name, info.base_digest).set(1)
             metrics.registry.register(EngineCollector(engine, generation.base_name, registry.adapters))
+            if engine.info.name == "vllm":
+                metrics.registry.register(VllmCollector())
             await generation.residency.load_all([registry.active(alias) for alias in registry.aliases()])
             yield
         finally:

@@ -7,15 +7,20 @@ import errno
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine
+import time
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
 
-from server.engines.base import EngineError
+from server.engines.base import Engine, EngineError
 
 LAST_WORDS = 5
 """Seconds that streams have to say that they end, after the time to finish has run out."""
+DEAD_SECONDS = 5.0
+"""How long a server whose engine has died still answers, so that probes and clients learn of it."""
+
+log = logging.getLogger("oneseek.server")
 
 
 def bind(host: str, port: int) -> list[socket.socket]:
@@ -67,19 +72,21 @@ def _remedy(error: OSError) -> str:
 class AnnouncingServer(uvicorn.Server):
     """uvicorn, saying where it listens once requests can be answered, and ending streams in words.
 
-    Once the time to drain has run out, or at a second signal, `abort` fails what still runs, so that each
-    client is told. A third signal ends the server without that.
+    Once the time to drain has run out, or at a second signal, the engine is closed, which fails what still
+    runs, so that each client is told. A third signal ends the server without that. Where the engine dies, the
+    server says so, answers for `DEAD_SECONDS` that it is not ready, and ends.
     """
 
     def __init__(
         self,
         config: uvicorn.Config,
         say: Callable[[str], None],
-        abort: Callable[[], Coroutine[None, None, None]],
+        engine: Engine,
     ) -> None:
         super().__init__(config)
         self._say = say
-        self._abort = abort
+        self._engine = engine
+        self._died_at: float | None = None
         self._drain = config.timeout_graceful_shutdown or 0
         config.timeout_graceful_shutdown = self._drain + LAST_WORDS
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -107,6 +114,20 @@ class AnnouncingServer(uvicorn.Server):
         finally:
             timer.cancel()
 
+    @property
+    def engine_died(self) -> bool:
+        """Whether the server ends because its engine has died."""
+        return self._died_at is not None
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second: whether to stop."""
+        if self._died_at is None and not self.should_exit and not self._engine.state().alive:
+            self._died_at = time.monotonic()
+            log.critical("the engine has died; the server ends in %g seconds", DEAD_SECONDS)
+        if self._died_at is not None and time.monotonic() - self._died_at >= DEAD_SECONDS:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Stop at the first signal, hurry at the second, drop everything at the third."""
         if self.should_exit and self._loop is not None and not self._hurried:
@@ -117,7 +138,7 @@ class AnnouncingServer(uvicorn.Server):
 
     def _end_what_runs(self) -> None:
         if self._aborting is None:
-            self._aborting = asyncio.ensure_future(self._abort())
+            self._aborting = asyncio.ensure_future(self._engine.close())
 
 
 _OURS = f"{EngineError.__module__}.{EngineError.__qualname__}: "

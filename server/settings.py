@@ -55,6 +55,8 @@ class EngineOptions:
 
     kind: Literal["auto", "embedded", "vllm"] = "auto"
     """`embedded` (ONNX Runtime), `vllm` (CUDA), or `auto`: vllm where it is installed and sees a GPU."""
+    options: Mapping[str, str] = field(default_factory=dict[str, str])
+    """vLLM's own options by its own names, such as tensor_parallel_size=2; in the file, under engine."""
 
 
 def default_home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
@@ -83,10 +85,10 @@ class Settings:
     """Precision of the base's weights in the embedded engine; none keeps float32."""
     threads: int | None = None
     """Threads the engine computes with; none takes one for each core."""
-    max_num_seqs: int = 32
-    """Most requests in one batch."""
-    max_num_batched_tokens: int = 512
-    """Most tokens in one step, prefill and decode together; not below max_num_seqs."""
+    max_num_seqs: int | None = None
+    """Most requests in one batch; none: 32 in the embedded engine, vLLM's own choice in vllm."""
+    max_num_batched_tokens: int | None = None
+    """Most tokens in one step, prefill and decode together; none: 512, or vLLM's own choice."""
     prefill_chunk: int | None = None
     """Most prompt tokens of one request in one step; none lets the step's budget decide."""
     max_model_len: int | None = None
@@ -128,8 +130,9 @@ class Settings:
             raise SettingsError(
                 "request_timeout", f"{self.request_timeout} is not above 0; for no limit use none"
             )
-        if self.max_num_batched_tokens < self.max_num_seqs:
-            problem = f"{self.max_num_batched_tokens} is below max_num_seqs ({self.max_num_seqs})"
+        seqs, tokens = self.max_num_seqs, self.max_num_batched_tokens
+        if seqs is not None and tokens is not None and tokens < seqs:
+            problem = f"{tokens} is below max_num_seqs ({seqs})"
             raise SettingsError("max_num_batched_tokens", f"{problem}; every sequence needs one token a step")
         for key in self.api_keys:
             if not key or not key.isascii() or any(character.isspace() for character in key):
@@ -193,10 +196,13 @@ def resolve(
 
 
 def _located(error: SettingsError, origins: Mapping[str, str]) -> SettingsError:
-    option = next((option for option in OPTIONS if error.name in (option.path, option.name)), None)
+    section = error.name.partition(".")[0]
+    names = {error.name, f"{section}.options"} if "." in error.name else {error.name}
+    option = next((option for option in OPTIONS if names & {option.path, option.name}), None)
     if option is None or error.origin is not None:
         return error
-    return SettingsError(option.name, error.problem, origins[option.path])
+    name = error.name if option.path.endswith(".options") else option.name
+    return SettingsError(name, error.problem, origins[option.path])
 
 
 def _build(values: Mapping[str, object]) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,9 +69,32 @@ class _Reader:
             elif isinstance(node, yaml.ScalarNode) and f"{key}.kind" in self._options:
                 values[f"{key}.kind"] = self._value(f"{key}.kind", node)
             elif not self._is_null(node):
-                for inner, item in self._pairs(node, key):
-                    values[f"{key}.{inner}"] = self._value(f"{key}.{inner}", item)
+                values |= self._section(key, node)
         return values
+
+    def _section(self, key: str, node: yaml.Node) -> dict[str, FileValue]:
+        """The values of one section; where it has `options`, keys that are no setting are gathered there."""
+        values: dict[str, FileValue] = {}
+        gathered: dict[str, str] = {}
+        for inner, item in self._pairs(node, key):
+            path = f"{key}.{inner}"
+            if path in self._options or f"{key}.options" not in self._options:
+                values[path] = self._value(path, item)
+            else:
+                gathered[inner] = self._json(path, item)
+        if gathered:
+            if f"{key}.options" in values:
+                problem = f"is set beside {', '.join(gathered)}; keep one of the two ways"
+                raise SettingsError(f"{key}.options", problem, self._line(node))
+            values[f"{key}.options"] = FileValue(gathered, self._line(node))
+        return values
+
+    def _json(self, path: str, node: yaml.Node) -> str:
+        """Any value as JSON, which is YAML too."""
+        try:
+            return json.dumps(yaml.SafeLoader("").construct_document(node))  # pyright: ignore[reportUnknownArgumentType] # any YAML value
+        except (TypeError, ValueError, yaml.YAMLError):
+            raise SettingsError(path, "is neither text, number, list nor mapping", self._line(node)) from None
 
     def _value(self, path: str, node: yaml.Node) -> FileValue:
         if path not in self._options:

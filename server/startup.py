@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from server.app import create_app, uvicorn_config
 from server.catalogue import Catalogue, open_catalogue
 from server.defaults import read_defaults
 from server.engines.base import Engine, EngineError
+from server.engines.choice import choose_engine
 from server.listening import AnnouncingServer, bind
 from server.metrics import Metrics
 from server.settings import Settings
@@ -57,30 +60,92 @@ def _serve(settings: Settings, sockets: list[socket], say: Narrator) -> int:
     say(f"adapters: {', '.join(aliases) or 'none; every question goes to the base'}")
     base = catalogue.base.name
     app = create_app(settings, engine, registry, catalogue.router, tokenizer, base, metrics, defaults)
-    server = AnnouncingServer(uvicorn_config(app, settings), say, engine.close)
+    server = AnnouncingServer(uvicorn_config(app, settings), say, engine)
     try:
         server.run(sockets)
     except SystemExit:  # uvicorn's way to end where the application did not start, which it has logged
         return 1
-    return 0 if server.started else 1
+    return 1 if server.engine_died or not server.started else 0
 
 
 def open_engine(
     settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, say: Narrator
 ) -> Engine:
     """The engine that the settings ask for, not yet started. Raises `SettingsError` and `EngineError`."""
-    if settings.engine.kind == "vllm":
-        raise SettingsError("engine.kind", "'vllm' is not available here; use embedded, or leave it out")
+    choice = choose_engine(settings.engine.kind, os.environ)
+    if choice.warning is not None:
+        say(f"warning: {choice.warning}")
+    say(f"engine {choice.kind}: {choice.reason}")
+    open_it = _open_vllm if choice.kind == "vllm" else _open_embedded
+    return open_it(settings, catalogue, tokenizer, metrics, say)
+
+
+def _open_vllm(
+    settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, say: Narrator
+) -> Engine:
+    _refuse_embedded_settings(settings)
+    if importlib.util.find_spec("vllm") is None:
+        raise SettingsError("engine.kind", "'vllm' is not installed here: pip install 'oneseek[vllm]'")
+    from server.engines.vllm_options import VllmOptions, prepare_environment
+
+    prepare_environment(os.environ, settings.log_level)
+    say("loading vLLM; with the base, this takes a minute or more")
+    from server.engines.vllm import vllm_engine
+
+    options = VllmOptions(
+        base=catalogue.base.path,
+        base_name=catalogue.base.name,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        max_model_len=settings.max_model_len,
+        kv_bytes=settings.kv_cache_memory,
+        prefix_caching=settings.prefix_caching,
+        max_queue=settings.max_queue,
+        drain_seconds=settings.drain_seconds,
+        extra=settings.engine.options,
+    )
+    registry = catalogue.registry
+    engine = vllm_engine(options, registry.base_digest, tokenizer, registry.adapters(), observer=metrics)
+    say(f"vLLM's context is {engine.info.context}; starting its engine core")
+    return engine
+
+
+def _refuse_embedded_settings(settings: Settings) -> None:
+    remedies = {
+        "quantize": "vLLM's own is quantization, under engine",
+        "device": "vLLM finds its devices; CUDA_VISIBLE_DEVICES narrows them",
+        "threads": "vLLM's own are environment variables, such as OMP_NUM_THREADS",
+        "prefill_chunk": "vLLM's own is long_prefill_token_threshold, under engine",
+    }
+    plain = Settings()
+    for name, remedy in remedies.items():
+        value = getattr(settings, name)
+        if value != getattr(plain, name):
+            raise SettingsError(name, f"{value} is for the embedded engine; {remedy}")
+
+
+def _open_embedded(
+    settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, say: Narrator
+) -> Engine:
+    if settings.engine.options:
+        named = ", ".join(settings.engine.options)
+        raise SettingsError("engine.options", f"{named}: for vLLM alone, and this is the embedded engine")
     if settings.device != "cpu":
         raise SettingsError("device", f"{settings.device!r} is not available here; use cpu")
-    from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
+    from server.engines.embedded.launch import (
+        DEFAULT_BATCHED_TOKENS,
+        DEFAULT_NUM_SEQS,
+        EmbeddedOptions,
+        embedded_engine,
+    )
 
+    seqs = settings.max_num_seqs or DEFAULT_NUM_SEQS
     options = EmbeddedOptions(
         graphs=settings.home / "graphs",
         quantize=settings.quantize,
         threads=settings.threads,
-        max_num_seqs=settings.max_num_seqs,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens or max(seqs, DEFAULT_BATCHED_TOKENS),
         prefill_chunk=settings.prefill_chunk,
         max_model_len=settings.max_model_len,
         kv_bytes=settings.kv_cache_memory,
@@ -96,7 +161,7 @@ def open_engine(
         observer=metrics,
         progress=say.progress(f"building the graph ({settings.quantize})"),
     )
-    say(f"engine embedded on the CPU, weights {settings.quantize}, context {engine.info.context}")
+    say(f"embedded on the CPU, weights {settings.quantize}, context {engine.info.context}")
     return engine
 
 

@@ -6,12 +6,37 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import get_args
 
+from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from adapters.manifest import Adapter
 from server.engines.base import Engine, EngineState, Tier
+
+FOR_GATEWAYS = frozenset(
+    {
+        "vllm:lora_requests_info",
+        "vllm:num_requests_running",
+        "vllm:num_requests_waiting",
+        "vllm:kv_cache_usage_perc",
+    }
+)
+"""What both engines offer; vLLM's own of these names know adapters by their digests."""
+
+
+class VllmCollector(Collector):
+    """What vLLM says of itself: its metrics live in the process's own registry, among others'."""
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: vLLM makes its metrics when it starts."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Every metric of vLLM's that is not offered otherwise."""
+        for metric in REGISTRY.collect():
+            if metric.name.startswith("vllm:") and metric.name not in FOR_GATEWAYS:
+                yield metric
 
 
 class EngineCollector(Collector):

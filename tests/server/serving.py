@@ -76,7 +76,7 @@ def make_app(
     metrics = Metrics(BASE)
     options = EmbeddedOptions(
         graphs=graphs,
-        max_num_seqs=settings.max_num_seqs,
+        max_num_seqs=settings.max_num_seqs or 8,
         max_num_batched_tokens=64,
         max_queue=settings.max_queue,
         kv_tokens=kv_tokens,

@@ -214,7 +214,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
         "engine: 'vlm' is not one of auto, embedded, vllm; did you mean 'vllm'? (flag --engine)",
     ),
     (
-        lambda: resolve({"max_num_batched_tokens": "8"}, {}),
+        lambda: resolve({"max_num_batched_tokens": "8", "max_num_seqs": "32"}, {}),
         "max_num_batched_tokens: 8 is below max_num_seqs (32); every sequence needs one token a step"
         " (flag --max-num-batched-tokens)",
     ),

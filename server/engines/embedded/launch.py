@@ -17,6 +17,8 @@ from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.limits import PAGE, Limits
 from server.tokens import Tokenizer
 
+DEFAULT_NUM_SEQS = 32
+DEFAULT_BATCHED_TOKENS = 512
 KV_SHARE = 0.25
 """Part of the free memory that the KV cache may take where no budget is given."""
 KV_MOST = 8 << 30
@@ -31,8 +33,8 @@ class EmbeddedOptions:
     """Folder of built graphs."""
     quantize: str = "none"
     threads: int | None = None
-    max_num_seqs: int = 32
-    max_num_batched_tokens: int = 512
+    max_num_seqs: int = DEFAULT_NUM_SEQS
+    max_num_batched_tokens: int = DEFAULT_BATCHED_TOKENS
     prefill_chunk: int | None = None
     max_model_len: int | None = None
     kv_tokens: int | None = None
