@@ -20,7 +20,10 @@ from adapters.weights import AdapterWeights
 
 
 def write_plain(weights: AdapterWeights, folder: Path) -> None:
-    """Write `weights` to `folder`, which is made; lower ranks are padded with zeros, which adds nothing."""
+    """Write `weights` to `folder`, which is made; lower ranks are padded with zeros, which adds nothing.
+
+    Modules are listed by their whole names, since an adapter may update some layers only.
+    """
     rank = max(module.rank for module in weights.modules.values())
     tensors: dict[str, NDArray[np.float32]] = {}
     for key, module in weights.modules.items():
@@ -34,7 +37,7 @@ def write_plain(weights: AdapterWeights, folder: Path) -> None:
         "task_type": "CAUSAL_LM",
         "r": rank,
         "lora_alpha": rank,
-        "target_modules": sorted({module for _, module in weights.modules}),
+        "target_modules": [module_name(*key) for key in weights.modules],
         "bias": "none",
     }
     folder.mkdir(parents=True)
