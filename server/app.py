@@ -24,6 +24,7 @@ from server.api.errors import reply_for
 from server.api.exchange import exchange_of
 from server.api.legacy import Legacy
 from server.api.models import Models
+from server.api.responses import Responses
 from server.api.scrape import EngineCollector, VllmCollector
 from server.api.status import Status
 from server.api.tokens import Tokens
@@ -78,9 +79,13 @@ def create_app(
 def _routes(context: Context) -> list[Route]:
     chat, completions, legacy = Chat(context), Completions(context), Legacy(context)
     models, tokens, status = Models(context), Tokens(context), Status(context)
+    responses = Responses(context)
     return [
         _route("POST", "/v1/chat/completions", chat.create),
         _route("POST", "/v1/completions", completions.create),
+        _route("POST", "/v1/responses", responses.create),
+        _route("GET", "/v1/responses/{id}", responses.stored),
+        _route("DELETE", "/v1/responses/{id}", responses.stored),
         _route("GET", "/v1/models", models.all),
         _route("GET", "/v1/models/{id:path}", models.one),
         _route("POST", "/tokenize", tokens.tokenize),

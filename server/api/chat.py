@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from starlette.requests import Request
@@ -13,11 +12,11 @@ from server.api.body import JSON_TYPES, read_object
 from server.api.context import Context, envelope, question, reply
 from server.api.conversation import parse_messages, user_turns
 from server.api.convert import to_generation
-from server.api.errors import bad_field
+from server.api.errors import ErrorReply, bad_field
 from server.api.exchange import exchange_of
 from server.api.fields import ChatFields
-from server.api.frames import Frames
-from server.api.limits import answer_length, chat_sampling
+from server.api.frames import DONE, Frames
+from server.api.limits import answer_length, chat_sampling, of_length
 from server.api.logprobs import chat_logprobs, prompt_logprobs
 from server.api.stream import EventStream
 from server.api.wanted import while_wanted
@@ -71,13 +70,7 @@ class Chat:
             asked, name = body.max_tokens, "max_tokens"
         default, info = self._context.default_length, self._context.generation.engine.info
         length = answer_length(asked, default, prompt, info, ("messages", name))
-        if sampling.min_tokens > length:
-            raise bad_field(
-                "min_tokens",
-                f"min_tokens is {sampling.min_tokens}, but at most {length} fit.",
-                code="invalid_value",
-            )
-        return replace(sampling, max_tokens=length)
+        return of_length(sampling, length)
 
 
 def _check(body: ChatFields) -> None:
@@ -146,8 +139,13 @@ class ChatChunks:
         return event + self._frames.choice(index, _delta({}, end=delta.finish_reason))
 
     def closing(self) -> bytes:
-        """The usage, where it was asked for."""
-        return self._frames.usage(total(self._usages, len(self._usages))) if self._with_usage else b""
+        """The usage, where it was asked for, and `[DONE]`."""
+        usage = total(self._usages, len(self._usages))
+        return (self._frames.usage(usage) if self._with_usage else b"") + DONE
+
+    def failed(self, error: ErrorReply) -> bytes:
+        """The error that ended it."""
+        return error.event() + DONE
 
 
 def _delta(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -13,11 +13,11 @@ from server.api.answers import Answer, gather, total
 from server.api.body import JSON_TYPES, read_object
 from server.api.context import Context, envelope, question, reply
 from server.api.convert import to_generation
-from server.api.errors import bad_field
+from server.api.errors import ErrorReply, bad_field
 from server.api.exchange import exchange_of
 from server.api.fields import MAX_CHOICES, MAX_PROMPTS, CompletionFields
-from server.api.frames import Frames
-from server.api.limits import answer_length, check_ids, completion_sampling
+from server.api.frames import DONE, Frames
+from server.api.limits import answer_length, check_ids, completion_sampling, of_length
 from server.api.logprobs import completion_logprobs, prompt_logprobs
 from server.api.stream import EventStream
 from server.api.wanted import while_wanted
@@ -74,13 +74,7 @@ class Completions:
         info = self._context.generation.engine.info
         fields = ("prompt", "max_tokens")
         length = answer_length(body.max_tokens, default, len(prompt.tokens), info, fields)
-        if sampling.min_tokens > length:
-            raise bad_field(
-                "min_tokens",
-                f"min_tokens is {sampling.min_tokens}, but at most {length} fit.",
-                code="invalid_value",
-            )
-        return replace(sampling, max_tokens=length)
+        return of_length(sampling, length)
 
 
 def _check(body: CompletionFields, prompts: int) -> None:
@@ -194,8 +188,13 @@ class CompletionChunks:
         return self._frames.choice(index, _chunk(text, shape, None))
 
     def closing(self) -> bytes:
-        """The usage, where it was asked for."""
-        return self._frames.usage(total(self._usages, self._n)) if self._with_usage else b""
+        """The usage, where it was asked for, and `[DONE]`."""
+        usage = total(self._usages, self._n)
+        return (self._frames.usage(usage) if self._with_usage else b"") + DONE
+
+    def failed(self, error: ErrorReply) -> bytes:
+        """The error that ended it."""
+        return error.event() + DONE
 
 
 def _chunk(text: str, logprobs: dict[str, Any] | None, end: str | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from server.api.errors import ApiError, bad_field
-from server.api.fields import HINTS, REFUSED, known
+from server.api.fields import HINTS, REFUSED, Refusal, known
 
 Fields = TypeVar("Fields", bound=msgspec.Struct)
 
@@ -47,26 +47,32 @@ def to_fields(
         raise _misfit(str(error), kept) from None
 
 
-def to_generation(value: dict[str, Any], kind: type[Fields]) -> Fields:
-    """The same for the generation endpoints, with `fields.REFUSED` and `fields.HINTS`."""
+def to_generation(
+    value: dict[str, Any],
+    kind: type[Fields],
+    *,
+    refused: Mapping[str, Refusal] = REFUSED,
+    hints: frozenset[str] = HINTS,
+) -> Fields:
+    """The same where known fields are refused by name, unless their values ask for nothing."""
     honoured = known(kind)
     kept = dict(value)
     for name, item in value.items():
-        refusal = REFUSED.get(name)
+        refusal = refused.get(name)
         if refusal is None or name in honoured:
             continue
-        if item is not None and not _asks_nothing(name, item, value):
+        if item is not None and not _asks_nothing(name, item, value, refusal):
             raise bad_field(name, f"{name}: {refusal.why}.", code="unsupported_parameter")
         del kept[name]
-    return to_fields(kept, kind, hints=HINTS)
+    return to_fields(kept, kind, hints=hints)
 
 
-def _asks_nothing(name: str, item: object, value: Mapping[str, object]) -> bool:
+def _asks_nothing(name: str, item: object, value: Mapping[str, object], refusal: Refusal) -> bool:
     if name == "best_of" and type(item) is int and item == value.get("n", 1):
         return True
     if name in ("tools", "functions") and "none" in (value.get("tool_choice"), value.get("function_call")):
         return True
-    return any(type(item) is type(allowed) and item == allowed for allowed in REFUSED[name].harmless)
+    return any(type(item) is type(allowed) and item == allowed for allowed in refusal.harmless)
 
 
 def unknown_field(name: str, names: frozenset[str], prefix: str = "") -> ApiError:

@@ -1,6 +1,7 @@
-"""Every field of OpenAI's and vLLM's generation requests: honoured, accepted as a hint, or refused by name.
+"""Every field of chat and text completions: honoured, accepted as a hint, or refused by name.
 
 The honoured ones are the structs' own fields. docs/api.md shows the same table; a test keeps the two equal.
+`response_fields` and `embedding_fields` are the same for their endpoints.
 """
 
 from __future__ import annotations
@@ -37,14 +38,12 @@ class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     include_obfuscation: bool = False
 
 
-class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What both generation endpoints take; None leaves a value to the base (`server.defaults`)."""
+class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What every generation endpoint takes; None leaves a value to the base (`server.defaults`)."""
 
     model: Name = "oneseek"
-    max_tokens: Count | None = None
     temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
     top_p: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
-    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] = 1
     stop: StopString | Annotated[list[StopString], Meta(max_length=MAX_STOPS)] = msgspec.field(
         default_factory=list[str]
     )
@@ -55,7 +54,6 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
         dict[str, Annotated[float, Meta(ge=-100.0, le=100.0)]], Meta(max_length=MAX_BIASES)
     ] = msgspec.field(default_factory=dict[str, float])
     stream: bool = False
-    stream_options: StreamOptions | None = None
     top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     min_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=100.0)] | None = None
@@ -64,6 +62,14 @@ class GenerationFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True)
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOP_TOKENS)] = msgspec.field(
         default_factory=list[int]
     )
+
+
+class GenerationFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
+    """What chat and completions take."""
+
+    max_tokens: Count | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] = 1
+    stream_options: StreamOptions | None = None
     prompt_logprobs: Logprobs | None = None
 
 
@@ -193,7 +199,7 @@ def known(body: type[msgspec.Struct]) -> frozenset[str]:
 
 
 def table() -> dict[str, FieldKind]:
-    """Every field of the two generation endpoints with what becomes of it."""
+    """Every field of chat and completions with what becomes of it."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(ChatFields) | known(CompletionFields), "honoured")
     hints: dict[str, FieldKind] = dict.fromkeys(HINTS, "hint")
     refused: dict[str, FieldKind] = dict.fromkeys(REFUSED, "refused")

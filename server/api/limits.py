@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from server.api.errors import bad_field
-from server.api.fields import ChatFields, CompletionFields, GenerationFields
+from server.api.fields import ChatFields, CompletionFields, GenerationFields, SamplingFields
+from server.api.response_fields import LOGPROBS_INCLUDED, ResponseFields
 from server.defaults import SamplingDefaults
 from server.engines.base import EngineInfo
 from server.request import Sampling
@@ -22,8 +24,9 @@ def chat_sampling(body: ChatFields, info: EngineInfo, defaults: SamplingDefaults
     """Sampling of a chat completion; `max_tokens` is 0 where the request leaves it open."""
     if body.top_logprobs and not body.logprobs:
         raise bad_field("top_logprobs", "top_logprobs needs logprobs to be true.", code="invalid_value")
+    _check_streaming(body)
     logprobs = body.top_logprobs if body.logprobs else None
-    return _sampling(body, info, defaults, logprobs, body.prompt_logprobs)
+    return _sampling(body, info, defaults, logprobs, body.prompt_logprobs, body.max_tokens)
 
 
 def completion_sampling(
@@ -33,26 +36,42 @@ def completion_sampling(
     prompt_logprobs = body.prompt_logprobs
     if prompt_logprobs is None and body.echo:
         prompt_logprobs = body.logprobs
-    return _sampling(body, info, defaults, body.logprobs, prompt_logprobs)
+    _check_streaming(body)
+    return _sampling(body, info, defaults, body.logprobs, prompt_logprobs, body.max_tokens)
 
 
-def _sampling(
-    body: GenerationFields,
-    info: EngineInfo,
-    defaults: SamplingDefaults,
-    logprobs: int | None,
-    prompt_logprobs: int | None,
-) -> Sampling:
+def response_sampling(body: ResponseFields, info: EngineInfo, defaults: SamplingDefaults = PLAIN) -> Sampling:
+    """Sampling of a response; `max_tokens` is 0 where the request leaves it open."""
+    if body.stream_options is not None and not body.stream:
+        raise bad_field("stream_options", "stream_options needs stream to be true.", code="invalid_value")
+    if body.top_logprobs and not body.with_logprobs:
+        message = f"top_logprobs needs include to hold {LOGPROBS_INCLUDED!r}."
+        raise bad_field("top_logprobs", message, code="invalid_value")
+    logprobs = body.top_logprobs if body.with_logprobs else None
+    return _sampling(body, info, defaults, logprobs, None, body.max_output_tokens)
+
+
+def _check_streaming(body: GenerationFields) -> None:
     if body.stream_options is not None and not body.stream:
         raise bad_field("stream_options", "stream_options needs stream to be true.", code="invalid_value")
     if body.stream and body.prompt_logprobs is not None:
         raise bad_field(
             "prompt_logprobs", "prompt_logprobs cannot be streamed; send stream false.", code="invalid_value"
         )
+
+
+def _sampling(
+    body: SamplingFields,
+    info: EngineInfo,
+    defaults: SamplingDefaults,
+    logprobs: int | None,
+    prompt_logprobs: int | None,
+    max_tokens: int | None,
+) -> Sampling:
     for index, token in enumerate(body.stop_token_ids):
         _in_vocabulary(f"stop_token_ids[{index}]", token, info)
     return Sampling(
-        max_tokens=body.max_tokens or 0,
+        max_tokens=max_tokens or 0,
         temperature=_given(body.temperature, defaults.temperature),
         top_p=_given(body.top_p, defaults.top_p),
         top_k=max(0, _given(body.top_k, defaults.top_k)),
@@ -101,6 +120,14 @@ def check_ids(ids: list[int], field: str, info: EngineInfo) -> tuple[int, ...]:
     for index, token in enumerate(ids):
         _in_vocabulary(f"{field}[{index}]", token, info)
     return tuple(ids)
+
+
+def of_length(sampling: Sampling, length: int) -> Sampling:
+    """`sampling` of at most `length` tokens. Raises `ApiError` where `min_tokens` asks for more."""
+    if sampling.min_tokens > length:
+        message = f"min_tokens is {sampling.min_tokens}, but at most {length} fit."
+        raise bad_field("min_tokens", message, code="invalid_value")
+    return replace(sampling, max_tokens=length)
 
 
 def answer_length(

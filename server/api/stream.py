@@ -11,9 +11,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from server.api.errors import reply_for
+from server.api.errors import ErrorReply, reply_for
 from server.api.exchange import Exchange, exchange_of
-from server.api.frames import DONE
 from server.api.wanted import while_wanted
 from server.request import Delta
 
@@ -38,7 +37,11 @@ class Chunks(Protocol):
         ...
 
     def closing(self) -> bytes:
-        """Events after the last delta, `[DONE]` aside."""
+        """Events after the last delta, the stream's end among them."""
+        ...
+
+    def failed(self, error: ErrorReply) -> bytes:
+        """Events for an error after the first delta, in place of `closing`."""
         ...
 
 
@@ -76,8 +79,8 @@ class EventStream(Response):
         except Exception as error:
             if not self._started:
                 raise
-            last = _event(error, exchange)
-        await send({"type": "http.response.body", "body": last + DONE, "more_body": False})
+            last = self._chunks.failed(_told(error, exchange))
+        await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _start(self, send: Send) -> bytes:
         self._started = True
@@ -85,9 +88,9 @@ class EventStream(Response):
         return self._chunks.opening()
 
 
-def _event(error: Exception, exchange: Exchange) -> bytes:
+def _told(error: Exception, exchange: Exchange) -> ErrorReply:
     reply = reply_for(error)
     exchange.status = reply.status
     if reply.code == "internal_error":
         log.error("request %s failed in mid-stream", exchange.request_id, exc_info=error)
-    return reply.event()
+    return reply

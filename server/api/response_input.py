@@ -1,0 +1,78 @@
+"""The `input` and `instructions` of a response as messages, and what of them can be served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from server.api.conversation import ROLES, Message
+from server.api.convert import unknown_field
+from server.api.errors import bad_field
+
+_ITEM_FIELDS = frozenset({"type", "id", "role", "content", "status", "phase"})
+_PART_FIELDS = frozenset({"type", "text", "annotations", "logprobs", "prompt_cache_breakpoint"})
+_TEXTS = ("input_text", "output_text", "text")
+_BETWEEN = "\n\n"
+
+
+def parse_input(given: str | Sequence[Mapping[str, Any]], instructions: str | None) -> list[Message]:
+    """The conversation, `instructions` at its front: before the text of a system message that begins it.
+
+    Raises `ApiError` with the path of what cannot be served.
+    """
+    if isinstance(given, str):
+        messages: list[Message] = [{"role": "user", "content": given}]
+    else:
+        messages = [_message(item, f"input[{index}]") for index, item in enumerate(given)]
+    if instructions is None:
+        return messages
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": instructions}, *messages]
+    # Chat templates know one system message, and know it at the beginning alone.
+    return [{"role": "system", "content": instructions + _BETWEEN + messages[0]["content"]}, *messages[1:]]
+
+
+def _message(item: Mapping[str, Any], path: str) -> Message:
+    kind = item.get("type", "message")
+    if kind != "message":
+        shown = f"{kind[:40]!r} items" if isinstance(kind, str) else "that"
+        reason = "nothing is stored to refer to" if kind == "item_reference" else "only messages are served"
+        raise bad_field(f"{path}.type", f"{path}.type: {shown}: {reason}.", code="unsupported_value")
+    for name in item:
+        if name not in _ITEM_FIELDS:
+            raise unknown_field(name, _ITEM_FIELDS, f"{path}.")
+    role = item.get("role")
+    if not isinstance(role, str) or role not in ROLES:
+        message = f"{path}.role: it must be one of {', '.join(ROLES)}."
+        raise bad_field(f"{path}.role", message, code="invalid_value")
+    return {"role": ROLES[role], "content": _content(item.get("content"), f"{path}.content")}
+
+
+def _content(content: object, path: str) -> str:
+    if isinstance(content, str):
+        return content
+    if content is None:
+        raise bad_field(path, f"{path} is required.", code="missing_required_parameter")
+    if not isinstance(content, list):
+        raise bad_field(path, f"{path} must be a string or an array of parts.", code="invalid_type")
+    parts = cast("list[object]", content)
+    return "".join(_part(part, f"{path}[{index}]") for index, part in enumerate(parts))
+
+
+def _part(part: object, path: str) -> str:
+    if not isinstance(part, dict):
+        raise bad_field(path, f"{path} must be an object with type and text.", code="invalid_type")
+    fields = cast("dict[str, object]", part)
+    kind = fields.get("type")
+    if kind not in _TEXTS:
+        shown = f"{kind[:40]!r} " if isinstance(kind, str) else ""
+        raise bad_field(
+            f"{path}.type", f"{path}.type: {shown}parts are not served, only text.", code="unsupported_value"
+        )
+    text = fields.get("text")
+    if not isinstance(text, str):
+        raise bad_field(f"{path}.text", f"{path}.text must be a string.", code="invalid_type")
+    for name in fields:
+        if name not in _PART_FIELDS:
+            raise unknown_field(name, _PART_FIELDS, f"{path}.")
+    return text
