@@ -29,7 +29,7 @@ class Chunks(Protocol):
     """How an endpoint writes its stream."""
 
     def opening(self) -> bytes:
-        """Events before the first delta."""
+        """Events before the first delta; called before it is written."""
         ...
 
     def delta(self, index: int, delta: Delta) -> bytes:
@@ -67,10 +67,9 @@ class EventStream(Response):
         try:
             async with while_wanted(exchange, receive, self._limit), aclosing(self._deltas) as stream:
                 async for deltas in stream:
+                    body = b"" if self._started else await self._start(send)
                     write = self._chunks.delta
-                    body = b"".join([write(index, delta) for index, delta in deltas])
-                    if not self._started:
-                        body = await self._start(send) + body
+                    body += b"".join([write(index, delta) for index, delta in deltas])
                     if body:
                         await send({"type": "http.response.body", "body": body, "more_body": True})
             last = self._chunks.closing()

@@ -78,7 +78,7 @@ def test_every_part_of_the_answer_is_of_the_official_shape(ai: OpenAI) -> None:
     )
     assert raw.headers["x-oneseek-adapter"] == f"{EN}@v1.1"
     assert raw.headers["x-oneseek-route"].startswith("model;")
-    checked = Response.model_validate_json(raw.text())
+    checked = Response.model_validate_json(raw.http_response.text)
     assert checked.output_text == raw.parse().output_text
 
 
