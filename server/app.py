@@ -20,6 +20,7 @@ from server.api.chat import Chat
 from server.api.completions import Completions
 from server.api.connection import BoundedProtocol
 from server.api.context import Context
+from server.api.embeddings import Embeddings
 from server.api.errors import reply_for
 from server.api.exchange import exchange_of
 from server.api.legacy import Legacy
@@ -79,13 +80,14 @@ def create_app(
 def _routes(context: Context) -> list[Route]:
     chat, completions, legacy = Chat(context), Completions(context), Legacy(context)
     models, tokens, status = Models(context), Tokens(context), Status(context)
-    responses = Responses(context)
+    responses, embeddings = Responses(context), Embeddings(context)
     return [
         _route("POST", "/v1/chat/completions", chat.create),
         _route("POST", "/v1/completions", completions.create),
         _route("POST", "/v1/responses", responses.create),
         _route("GET", "/v1/responses/{id}", responses.stored),
         _route("DELETE", "/v1/responses/{id}", responses.stored),
+        _route("POST", "/v1/embeddings", embeddings.create),
         _route("GET", "/v1/models", models.all),
         _route("GET", "/v1/models/{id:path}", models.one),
         _route("POST", "/tokenize", tokens.tokenize),

@@ -20,7 +20,13 @@ from server.api.conversation import Message
 from server.api.errors import bad_field
 from server.api.exchange import Exchange
 from server.api.merge import merged
-from server.engines.base import AdapterNotLoadedError, Engine, EngineBusyError, UnsupportedRequestError
+from server.engines.base import (
+    AdapterNotLoadedError,
+    Engine,
+    EngineBusyError,
+    Task,
+    UnsupportedRequestError,
+)
 from server.metrics import Metrics
 from server.request import Delta, GenerationRequest, Sampling, Voice
 from server.residency import Residency
@@ -96,11 +102,22 @@ class Generation:
         self._long_texts = asyncio.Semaphore(1)
         self._longest: int | None = None
 
-    async def choose(self, exchange: Exchange, question: Question) -> Served:
+    def check_task(self, task: Task) -> None:
+        """Raise `UnsupportedRequestError` unless the base is served for `task`."""
+        if self.engine.info.task == task:
+            return
+        if task == "embed":
+            message = "The base served here writes text and makes no embeddings; on vllm, others do."
+        else:
+            message = "The base served here makes embeddings and writes no text; ask /v1/embeddings."
+        raise UnsupportedRequestError(message, "model")
+
+    async def choose(self, exchange: Exchange, question: Question, task: Task = "generate") -> Served:
         """Decide who answers, make it resident, and put the receipt on the exchange.
 
         Raises `UnknownNameError`, `SelectionError`, `UnsupportedRequestError`, `AdapterRefusedError`.
         """
+        self.check_task(task)
         started = time.perf_counter()
         try:
             names = self.registry.snapshot

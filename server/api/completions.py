@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -86,17 +87,26 @@ def _check(body: CompletionFields, prompts: int) -> None:
         )
 
 
-async def read_prompts(prompt: object, generation: Generation) -> list[Prompt]:
-    """The prompts of OpenAI's four shapes: text, texts, token ids, lists of token ids."""
+async def read_prompts(
+    prompt: object, generation: Generation, field: str = "prompt", most: int = MAX_PROMPTS
+) -> list[Prompt]:
+    """The prompts of OpenAI's four shapes: text, texts, token ids, lists of token ids.
+
+    Raises `ApiError` with the path of a bad one in `field`, and where there are none or more than `most`.
+    """
     several = cast("list[object]", prompt) if isinstance(prompt, list) else [prompt]
     if isinstance(prompt, list) and several and _is_id(several[0]):
-        return [await _read(several, "prompt", generation)]
-    if not 0 < len(several) <= MAX_PROMPTS:
-        raise bad_field("prompt", f"prompt must hold 1 to {MAX_PROMPTS} prompts.", code="invalid_value")
-    named = isinstance(prompt, list)
-    return [
-        await _read(item, f"prompt[{i}]" if named else "prompt", generation) for i, item in enumerate(several)
-    ]
+        return [await _read(several, field, generation)]
+    if not isinstance(prompt, list):
+        return [await _read(prompt, field, generation)]
+    if not 0 < len(several) <= most:
+        raise bad_field(field, f"{field} must hold 1 to {most} texts.", code="invalid_value")
+    prompts: list[Prompt] = []
+    for index, item in enumerate(several):
+        prompts.append(await _read(item, f"{field}[{index}]", generation))
+        # Many short texts are as much work as a long one, for which no stream should wait.
+        await asyncio.sleep(0)
+    return prompts
 
 
 async def _read(item: object, path: str, generation: Generation) -> Prompt:
