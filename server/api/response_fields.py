@@ -88,17 +88,21 @@ ECHOED = frozenset(
 RESPONSE_HINTS = HINTS - ECHOED
 """The others."""
 
+_TOOLS = 'tools are not served here; leave it out or send tool_choice "none"'
+_FORMAT = "this endpoint calls it text.format"
 _STORED = "responses are not stored; send the whole conversation as input"
 _PLACE = "the server answers at once, over the connection that asked"
 
 RESPONSE_REFUSED: Mapping[str, Refusal] = {
     name: REFUSED[name]
     for name in (
-        "tools", "tool_choice", "moderation", "chat_template", "chat_template_kwargs", "mm_processor_kwargs",
-        "cache_salt", "kv_transfer_params", "vllm_xargs", "structured_outputs", "include_reasoning",
-        "skip_special_tokens", "include_stop_str_in_output",
+        "moderation", "chat_template", "chat_template_kwargs", "mm_processor_kwargs", "cache_salt",
+        "kv_transfer_params", "vllm_xargs", "include_reasoning", "skip_special_tokens",
+        "include_stop_str_in_output",
     )
 } | {
+    "tools": Refusal(_TOOLS, ([],)),
+    "tool_choice": Refusal(_TOOLS, ("none", "auto")),
     "previous_response_id": Refusal(_STORED),
     "conversation": Refusal(_STORED),
     "previous_input_messages": Refusal(_STORED, ([],)),
@@ -116,9 +120,10 @@ RESPONSE_REFUSED: Mapping[str, Refusal] = {
     "messages": Refusal("this endpoint calls it input"),
     "max_tokens": Refusal("this endpoint calls it max_output_tokens"),
     "max_completion_tokens": Refusal("this endpoint calls it max_output_tokens"),
-    "response_format": Refusal("this endpoint calls it text.format", ({"type": "text"},)),
+    "response_format": Refusal(_FORMAT, ({"type": "text"},)),
+    "structured_outputs": Refusal(_FORMAT),
     "n": Refusal("this endpoint gives one answer", (1,)),
-    "logprobs": Refusal(f"this endpoint takes include [{LOGPROBS_INCLUDED!r}]", (False,)),
+    "logprobs": Refusal(f"this endpoint takes {LOGPROBS_INCLUDED} in include", (False,)),
 }  # fmt: skip
 """Fields that would change the answer and cannot be honoured, and those that bear another name here."""
 

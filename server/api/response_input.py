@@ -33,8 +33,8 @@ def parse_input(given: str | Sequence[Mapping[str, Any]], instructions: str | No
 
 
 def _message(item: Mapping[str, Any], path: str) -> Message:
-    kind = item.get("type", "message")
-    if kind != "message":
+    kind = item.get("type")
+    if kind not in (None, "message"):
         shown = f"{kind[:40]!r} items" if isinstance(kind, str) else "that"
         reason = "nothing is stored to refer to" if kind == "item_reference" else "only messages are served"
         raise bad_field(f"{path}.type", f"{path}.type: {shown}: {reason}.", code="unsupported_value")

@@ -110,7 +110,7 @@ def _echo(body: ResponseFields, sampling: Sampling) -> dict[str, Any]:
         "store": False,
         "temperature": sampling.temperature,
         "text": {"format": (text and text.format) or {"type": "text"}, "verbosity": "medium"},
-        "tool_choice": "none",
+        "tool_choice": "auto",
         "tools": [],
         "top_logprobs": body.top_logprobs,
         "top_p": sampling.top_p,

@@ -18,13 +18,20 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from openai import OpenAI
+from openai.types import EmbeddingCreateParams
 
 from adapters.manifest import Adapter
 from adapters.registry import Registry
 from routing.detect import ProfileDetector
 from routing.route import Router
 from routing.settings import LanguageRow, RoutingSettings
-from server.api.embedding_fields import EMBEDDING_HINTS, EMBEDDING_REFUSED, MAX_INPUTS, EmbeddingFields
+from server.api.embedding_fields import (
+    EMBEDDING_HINTS,
+    EMBEDDING_REFUSED,
+    MAX_INPUTS,
+    EmbeddingFields,
+    embedding_table,
+)
 from server.api.fields import known
 from server.app import create_app
 from server.engines.base import (
@@ -39,6 +46,7 @@ from server.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.settings import Settings
 from server.tokens import Tokenizer
+from tests.server.documented import documented
 from tests.server.serving import BASE, BASE_DIGEST, CONTEXT, EN, SV, Made, Serving, served
 
 PATH = "/v1/embeddings"
@@ -328,8 +336,26 @@ def test_a_base_that_writes_text_makes_no_embeddings(serving: Serving, text: Any
     assert "embedding" in detail["message"]
 
 
+def test_the_documented_table_is_the_code() -> None:
+    assert documented("Embeddings") == embedding_table()
+    assert not set(EmbeddingCreateParams.__annotations__) - set(embedding_table())
+
+
+@pytest.mark.parametrize("name", sorted(EMBEDDING_REFUSED))
+def test_what_cannot_be_honoured_is_refused_by_name(embedding: Serving, name: str) -> None:
+    body = {"model": BASE, "input": "Hej"}
+    detail = embedding.http.post(PATH, json=body | {name: {"some": "thing"}}).json()["error"]
+    assert (detail["param"], detail["code"]) == (name, "unsupported_parameter")
+    for harmless in (None, *EMBEDDING_REFUSED[name].harmless):
+        assert embedding.http.post(PATH, json=body | {name: harmless}).status_code == 200
+
+
 Json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=6,
 )

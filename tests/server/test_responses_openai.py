@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
-from openai.types.responses import Response, ResponseInputParam, ResponseOutputMessage, ResponseStreamEvent
+from openai.types.responses import Response, ResponseOutputMessage, ResponseStreamEvent
 
 from tests.server.serving import EN, SV, Serving
 
@@ -129,3 +129,80 @@ def test_the_streaming_helper(ai: OpenAI) -> None:
     assert final.output_text == whole.output_text
     assert final.status == "completed"
     assert final.usage == whole.usage
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_conversation_goes_on_by_sending_it_back(ai: OpenAI, stored: bool) -> None:
+    turns: list[Any] = [{"role": "user", "content": "Who are you?"}]
+    first = ai.responses.create(
+        model=EN,
+        input=turns,
+        max_output_tokens=8,
+        store=stored,
+        include=["message.output_text.logprobs", "reasoning.encrypted_content"],
+    )
+    turns += [item.to_dict() for item in first.output]
+    turns.append({"role": "user", "content": [{"type": "input_text", "text": "And now?"}]})
+    second = ai.responses.create(model=EN, input=turns, max_output_tokens=8, temperature=0)
+    chat = ai.chat.completions.create(
+        model=EN,
+        messages=[
+            {"role": "user", "content": "Who are you?"},
+            {"role": "assistant", "content": first.output_text},
+            {"role": "user", "content": "And now?"},
+        ],
+        max_tokens=8,
+        temperature=0,
+    )
+    assert second.output_text == chat.choices[0].message.content
+
+
+def test_log_probabilities(ai: OpenAI) -> None:
+    ask: dict[str, Any] = ASK | {"include": ["message.output_text.logprobs"], "top_logprobs": 3}
+    whole: Response = ai.responses.create(**ask)
+    (message,) = whole.output
+    assert isinstance(message, ResponseOutputMessage)
+    (part,) = message.content
+    assert part.type == "output_text"
+    assert part.logprobs is not None
+    assert len(part.logprobs) == 12
+    for entry in part.logprobs:
+        assert len(entry.top_logprobs) == 3
+        assert entry.token == entry.top_logprobs[0].token, "greedy takes the likeliest"
+    events = list(ai.responses.create(**ask, stream=True))
+    streamed = [
+        entry for event in events if event.type == "response.output_text.delta" for entry in event.logprobs
+    ]
+    assert [entry.logprob for entry in streamed] == [entry.logprob for entry in part.logprobs]
+    (done,) = [event for event in events if event.type == "response.output_text.done"]
+    assert [entry.token for entry in done.logprobs] == [entry.token for entry in part.logprobs]
+
+
+def test_errors_are_the_clients_own_exceptions(ai: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as unknown:
+        ai.responses.create(model="gpt-6", input="Hej")
+    assert (unknown.value.code, unknown.value.param) == ("model_not_found", "model")
+    with (
+        pytest.raises(openai.BadRequestError) as bad,
+        ai.responses.stream(model=EN, input="Hej", max_output_tokens=10_000),
+    ):
+        pass
+    assert bad.value.param == "max_output_tokens"
+    with pytest.raises(openai.BadRequestError) as kept:
+        ai.responses.create(model=EN, input="Hej", previous_response_id="resp_1")
+    assert kept.value.param == "previous_response_id"
+    with pytest.raises(openai.NotFoundError):
+        ai.responses.retrieve("resp_1")
+
+
+async def test_the_async_client(serving: Serving) -> None:
+    async with AsyncOpenAI(base_url=f"{serving.url}/v1", api_key="none", max_retries=0, timeout=60) as ai:
+        ask: dict[str, Any] = ASK | {"model": SV}
+        whole: Response = await ai.responses.create(**ask)
+        text = ""
+        async with ai.responses.stream(**ask) as stream:
+            async for event in stream:
+                if event.type == "response.output_text.delta":
+                    text += event.delta
+                    assert event.snapshot == text
+        assert text == whole.output_text
