@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-from server.api.conversation import ROLES, Message
+from server.api.conversation import Message
 from server.api.convert import unknown_field
 from server.api.errors import bad_field
 
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _ITEM_FIELDS = frozenset({"type", "id", "role", "content", "status", "phase"})
 _PART_FIELDS = frozenset({"type", "text", "annotations", "logprobs", "prompt_cache_breakpoint"})
 _TEXTS = ("input_text", "output_text", "text")
@@ -42,10 +43,10 @@ def _message(item: Mapping[str, Any], path: str) -> Message:
         if name not in _ITEM_FIELDS:
             raise unknown_field(name, _ITEM_FIELDS, f"{path}.")
     role = item.get("role")
-    if not isinstance(role, str) or role not in ROLES:
-        message = f"{path}.role: it must be one of {', '.join(ROLES)}."
+    if not isinstance(role, str) or role not in _ROLES:
+        message = f"{path}.role: it must be one of {', '.join(_ROLES)}."
         raise bad_field(f"{path}.role", message, code="invalid_value")
-    return {"role": ROLES[role], "content": _content(item.get("content"), f"{path}.content")}
+    return {"role": _ROLES[role], "content": _content(item.get("content"), f"{path}.content")}
 
 
 def _content(content: object, path: str) -> str:

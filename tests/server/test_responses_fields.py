@@ -82,6 +82,13 @@ def test_what_cannot_be_honoured_is_refused_by_name(name: str) -> None:
         assert fields(**{name: value}) == fields()
 
 
+def test_tools_pass_where_none_may_be_called() -> None:
+    tool = {"type": "function", "name": "f", "parameters": {}}
+    assert fields(tools=[tool], tool_choice="none") == fields()
+    assert refused(tools=[tool]).param == "tools"
+    assert refused(tools=[tool], tool_choice="required").param in ("tools", "tool_choice")
+
+
 def test_what_is_said_of_nothing_stored() -> None:
     for name in ("previous_response_id", "conversation"):
         assert "not stored" in refused(**{name: "resp_1"}).message
