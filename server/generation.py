@@ -107,7 +107,9 @@ class Generation:
         if self.engine.info.task == task:
             return
         if task == "embed":
-            message = "The base served here writes text and makes no embeddings; on vllm, others do."
+            message = (
+                "The base served here writes text; embeddings need one that makes them, on the vllm engine."
+            )
         else:
             message = "The base served here makes embeddings and writes no text; ask /v1/embeddings."
         raise UnsupportedRequestError(message, "model")

@@ -22,6 +22,9 @@ from server.api.exchange import exchange_of
 from server.api.wanted import while_wanted
 from server.embedding import embed_all
 
+TOGETHER = 64
+"""Texts of one request that are in the engine at once, where `max_num_seqs` does not say."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -42,8 +45,8 @@ class Embeddings:
         self._check(inputs)
         turns = ("\n".join(item.text for item in inputs),)
         served = await generation.choose(exchange, question(request, body.model, turns), "embed")
-        # One request fills a part of the queue alone, and leaves others their place in it.
-        together = settings.max_queue // 4
+        # One request fills a batch, and leaves others their place in the queue.
+        together = min(settings.max_num_seqs or TOGETHER, settings.max_queue // 4)
         prompts = [item.tokens for item in inputs]
         async with while_wanted(exchange, request.receive, settings.request_timeout):
             vectors = await embed_all(generation, exchange, served, prompts, body.dimensions, together)
