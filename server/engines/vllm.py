@@ -215,7 +215,8 @@ class VllmEngine:
         except CoreDeadError as error:
             raise EngineDeadError("the engine has stopped") from error
         except ValueError as error:
-            raise UnsupportedRequestError(_in_brief(error), "input") from error
+            field = "dimensions" if "dimension" in str(error) else "input"
+            raise UnsupportedRequestError(_in_brief(error), field) from error
         finally:
             del self._embedding[request.request_id]
             self._residents.give_back(request.voice)
@@ -439,15 +440,15 @@ class VllmEngine:
     # Adapters.
 
     async def _bring_in(self, adapter: Adapter) -> None:
-        llm, digest = self._alive(), adapter.digest
-        folder = Path(self._copies.name) / digest.removeprefix("sha256:")
+        llm, digest, number = self._alive(), adapter.digest, next(self._lora_ids)
+        folder = Path(self._copies.name) / str(number)
 
         def copy() -> None:
             weights = read_adapter(adapter.path, self._shape, self._max_rank, digest=digest)
             write_plain(weights, folder)
 
         await asyncio.to_thread(copy)
-        lora = LoRARequest(lora_name=digest, lora_int_id=next(self._lora_ids), lora_path=str(folder))
+        lora = LoRARequest(lora_name=digest, lora_int_id=number, lora_path=str(folder))
         self._loras[digest] = lora
         try:
             await llm.add_lora(lora)
@@ -455,7 +456,16 @@ class VllmEngine:
             raise EngineDeadError("the engine has stopped") from error
         except Exception as error:
             raise EngineError(_in_brief(error)) from error
-        stream = await self._open(probe_of(digest, self._tokenizer.bos_id), probe=True)
+        await self._probe(llm, digest)
+
+    async def _probe(self, llm: AsyncLLM, digest: str) -> None:
+        """One token, or one vector, with the adapter, before any traffic."""
+        request = probe_of(digest, self._tokenizer.bos_id)
+        if self._info.task == "embed":
+            text = EmbeddingRequest(request_id=request.request_id, prompt=request.prompt, voice=request.voice)
+            await self._embed(llm, text)
+            return
+        stream = await self._open(request, probe=True)
         try:
             while not stream.done:
                 await stream.next()
@@ -463,19 +473,20 @@ class VllmEngine:
             self._close(stream)
 
     def _drop(self, digest: str) -> asyncio.Future[None]:
-        return self._spawn(self._remove(digest, self._loras.pop(digest, None)))
+        return self._spawn(self._remove(self._loras.pop(digest, None)))
 
-    async def _remove(self, digest: str, lora: LoRARequest | None) -> None:
+    async def _remove(self, lora: LoRARequest | None) -> None:
         """Have the core forget an adapter, and look that it has: a step under way may bring it back."""
+        if lora is None:
+            return
         llm = self._alive()
         await self._send_aborts()
         try:
-            while lora is not None and lora.lora_int_id in await llm.list_loras():
+            while lora.lora_int_id in await llm.list_loras():
                 await llm.remove_lora(lora.lora_int_id)
         except CoreDeadError as error:
             raise EngineDeadError("the engine has stopped") from error
-        folder = Path(self._copies.name) / digest.removeprefix("sha256:")
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await asyncio.to_thread(shutil.rmtree, lora.lora_path, ignore_errors=True)
 
     # Life and death.
 
