@@ -133,6 +133,7 @@ def _lifespan(generation: Generation) -> Callable[[Starlette], AbstractAsyncCont
             await generation.residency.load_all([registry.active(alias) for alias in registry.aliases()])
             yield
         finally:
+            generation.grammars.close()
             await engine.close()
 
     return lifespan

@@ -27,6 +27,7 @@ from server.engines.base import (
     Task,
     UnsupportedRequestError,
 )
+from server.grammars import Grammars
 from server.metrics import Metrics
 from server.request import Delta, GenerationRequest, Sampling, Voice
 from server.residency import Residency
@@ -99,6 +100,7 @@ class Generation:
         self.base_name = base_name
         self.metrics = metrics
         self.residency = Residency(engine, metrics)
+        self.grammars = Grammars(tokenizer)
         self._long_texts = asyncio.Semaphore(1)
         self._longest: int | None = None
 

@@ -78,6 +78,11 @@ class Tokenizer:
         return tokenizer
 
     @property
+    def definition(self) -> str:
+        """The tokenizer.json as it is used here: without padding and truncation."""
+        return self._tokenizer.to_str()
+
+    @property
     def vocabulary_size(self) -> int:
         """One more than the highest token id."""
         return self._vocabulary_size

@@ -15,6 +15,7 @@ from server.api.convert import to_generation
 from server.api.errors import ErrorReply, bad_field
 from server.api.exchange import exchange_of
 from server.api.fields import ChatFields
+from server.api.formats import guided
 from server.api.frames import DONE, Frames
 from server.api.limits import answer_length, chat_sampling, of_length
 from server.api.logprobs import chat_logprobs, prompt_logprobs
@@ -40,6 +41,7 @@ class Chat:
         messages = parse_messages(body.messages)
         sampling = chat_sampling(body, generation.engine.info, self._context.defaults)
         _check(body)
+        sampling = await guided(body, sampling, generation.grammars)
         served = await generation.choose(exchange, question(request, body.model, user_turns(messages)))
         prompt = await generation.chat(
             messages,

@@ -17,6 +17,7 @@ from server.api.convert import to_generation
 from server.api.errors import ErrorReply, bad_field
 from server.api.exchange import exchange_of
 from server.api.fields import MAX_CHOICES, MAX_PROMPTS, CompletionFields
+from server.api.formats import guided
 from server.api.frames import DONE, Frames
 from server.api.limits import answer_length, check_ids, completion_sampling, of_length
 from server.api.logprobs import completion_logprobs, prompt_logprobs
@@ -53,6 +54,7 @@ class Completions:
         sampling = completion_sampling(body, generation.engine.info, self._context.defaults)
         prompts = await read_prompts(body.prompt, generation)
         _check(body, len(prompts))
+        sampling = await guided(body, sampling, generation.grammars)
         turns = ("\n".join(prompt.text for prompt in prompts),)
         served = await generation.choose(exchange, question(request, body.model, turns))
         samplings = [self._fit(body, sampling, prompt) for prompt in prompts]

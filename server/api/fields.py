@@ -21,6 +21,7 @@ MAX_STOPS = 16
 MAX_STOP_LENGTH = 256
 MAX_STOP_TOKENS = 128
 MAX_BIASES = 1024
+MAX_OPTIONS = 1024
 INT64 = 2**63 - 1
 
 Name = Annotated[str, Meta(max_length=256)]
@@ -28,6 +29,9 @@ Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Penalty = Annotated[float, Meta(ge=-2.0, le=2.0)]
 Logprobs = Annotated[int, Meta(ge=0, le=MAX_LOGPROBS)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Schema = dict[str, Any] | str
+Pattern = Annotated[str, Meta(min_length=1)]
+Choices = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=MAX_OPTIONS)]
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
@@ -36,6 +40,43 @@ class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     include_usage: bool = False
     include_obfuscation: bool = False
+
+
+class TextFormat(msgspec.Struct, tag_field="type", tag="text", kw_only=True, forbid_unknown_fields=True):
+    """A `response_format` that asks for nothing."""
+
+
+class JsonObjectFormat(
+    msgspec.Struct, tag_field="type", tag="json_object", kw_only=True, forbid_unknown_fields=True
+):
+    """Any JSON object."""
+
+
+class NamedSchema(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """OpenAI's `response_format.json_schema`. The schema is kept to, whatever `strict` says."""
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    schema: dict[str, Any]
+    strict: bool | None = None
+    description: str | None = None
+
+
+class JsonSchemaFormat(
+    msgspec.Struct, tag_field="type", tag="json_schema", kw_only=True, forbid_unknown_fields=True
+):
+    """JSON that fits a schema."""
+
+    json_schema: NamedSchema
+
+
+class StructuredOutputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """vLLM's `structured_outputs`: one of these."""
+
+    json: Schema | None = None
+    regex: Pattern | None = None
+    choice: Choices | None = None
+    grammar: Pattern | None = None
+    json_object: bool | None = None
 
 
 class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +112,12 @@ class GenerationFields(SamplingFields, kw_only=True, forbid_unknown_fields=True)
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] = 1
     stream_options: StreamOptions | None = None
     prompt_logprobs: Logprobs | None = None
+    response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    guided_json: Schema | None = None
+    guided_regex: Pattern | None = None
+    guided_choice: Choices | None = None
+    guided_grammar: Pattern | None = None
 
 
 class ChatFields(GenerationFields, kw_only=True, forbid_unknown_fields=True):
@@ -139,7 +186,6 @@ HINTS = frozenset(
 """Fields that change no token of the answer: accepted and not used."""
 
 _TOOLS = 'tools are not served; leave it out or send tool_choice "none"'
-_GUIDED = "constrained output is not served"
 _TEMPLATE = "the template is the model's own and cannot be changed by a request"
 _SHAPE = "the answer has one shape only"
 
@@ -148,15 +194,9 @@ REFUSED: Mapping[str, Refusal] = {
     "tool_choice": Refusal(_TOOLS, ("none", "auto")),
     "functions": Refusal(_TOOLS, ([],)),
     "function_call": Refusal(_TOOLS, ("none", "auto")),
-    "response_format": Refusal(_GUIDED, ({"type": "text"},)),
-    "guided_json": Refusal(_GUIDED),
-    "guided_regex": Refusal(_GUIDED),
-    "guided_choice": Refusal(_GUIDED),
-    "guided_grammar": Refusal(_GUIDED),
-    "guided_decoding_backend": Refusal(_GUIDED),
-    "guided_whitespace_pattern": Refusal(_GUIDED),
-    "structural_tag": Refusal(_GUIDED),
-    "structured_outputs": Refusal(_GUIDED),
+    "guided_decoding_backend": Refusal("there is one, llguidance"),
+    "guided_whitespace_pattern": Refusal("generated JSON has at most one space after a comma or a colon"),
+    "structural_tag": Refusal("use response_format or structured_outputs"),
     "modalities": Refusal("only text is served", (["text"],)),
     "audio": Refusal("only text is served"),
     "prediction": Refusal("predicted outputs are not served"),

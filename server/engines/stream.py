@@ -47,6 +47,8 @@ class Event:
     prompt_logprobs: tuple[TokenLogprob, ...] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: int | None = None
+    completes: bool = False
+    """Whether the token is the last of a grammar, which ends the text and, unlike an end token, is shown."""
 
 
 class Stream:
@@ -110,7 +112,7 @@ class Stream:
                 ids.append(event.token_id)
                 if event.logprob is not None:
                     logprobs.append(event.logprob)
-                if finish == "stop":  # an end token: counted, never shown
+                if finish == "stop" and not event.completes:  # an end token: counted, never shown
                     continue
                 shown, matched = self._text.push(event.token_id)
                 pieces.append(shown)

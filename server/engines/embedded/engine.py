@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from adapters.manifest import Adapter
 from adapters.weights import ModelShape, read_adapter
@@ -30,6 +31,9 @@ from server.engines.stream import Stream
 from server.engines.streams import Streams, check_fits, probe_of
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.tokens import Tokenizer
+
+if TYPE_CHECKING:  # it loads llguidance, which most servers never need
+    from server.engines.embedded.guided import Guide, Guides
 
 
 class EmbeddedEngine:
@@ -67,6 +71,7 @@ class EmbeddedEngine:
         self._residents = Residents(max_adapters, self._bring_in, self._drop)
         most = limits.max_num_seqs + max_queue
         self._streams = Streams(tokenizer, self._residents, at_once=limits.max_num_seqs, most=most)
+        self._guides: Guides | None = None
         self._closed = False
         self._loop: StepLoop | None = None
         self._events: asyncio.AbstractEventLoop | None = None
@@ -87,7 +92,7 @@ class EmbeddedEngine:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`."""
-        stream = self._open(request)
+        stream = self._open(request, await self._guide(request.sampling.grammar))
         try:
             while not stream.done:
                 yield await stream.next()
@@ -156,7 +161,16 @@ class EmbeddedEngine:
                 # Now, not when it has been read: a client that stalls holds up nobody.
                 self._streams.release(stream)
 
-    def _open(self, request: GenerationRequest, *, probe: bool = False) -> Stream:
+    async def _guide(self, grammar: str) -> Guide | None:
+        if not grammar:
+            return None
+        from server.engines.embedded.guided import Guides
+
+        if self._guides is None:
+            self._guides = Guides(self._tokenizer, self._info.vocabulary)
+        return await self._guides.guide(grammar)
+
+    def _open(self, request: GenerationRequest, guide: Guide | None = None, *, probe: bool = False) -> Stream:
         loop = self._loop
         if loop is None or self._closed or not loop.alive:
             raise EngineDeadError("the engine is not running")
@@ -165,7 +179,7 @@ class EmbeddedEngine:
         check_fits(request, self._info, self._limits.kv_tokens)
         vocabulary, eos_ids = self._info.vocabulary, self._tokenizer.eos_ids
         try:
-            state = SamplerState(request.sampling, request.prompt, vocabulary, eos_ids)
+            state = SamplerState(request.sampling, request.prompt, vocabulary, eos_ids, guide)
         except ValueError as error:
             raise UnsupportedRequestError(str(error), "logit_bias") from error
         sequence = Running(request, time.perf_counter())

@@ -18,9 +18,15 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engines.base import EngineDeadError, EngineError, EngineState, StepObserver
+from server.engines.base import (
+    EngineDeadError,
+    EngineError,
+    EngineState,
+    StepObserver,
+    UnsupportedRequestError,
+)
 from server.engines.embedded.runner import DecodeRow, Runner
-from server.engines.embedded.sampler import BadLogitsError, Choice, Sampler, SamplerState
+from server.engines.embedded.sampler import BadLogitsError, BadRowsError, Choice, Sampler, SamplerState
 from server.engines.embedded.scheduler import Scheduler
 from server.engines.embedded.step import Chunk, Step
 from server.engines.embedded.step import Sequence as Running
@@ -223,8 +229,8 @@ class StepLoop:
         for chunk in step.chunks:
             try:
                 logits = self._prefill(chunk)
-            except BadLogitsError:
-                self._break(chunk.sequence, batch)
+            except BadLogitsError as error:
+                self._break(chunk.sequence, error.faults[error.rows[0]], batch)
                 continue
             if chunk.final and chunk.sequence.request.sampling.max_tokens > 0:
                 sequences.append(chunk.sequence)
@@ -259,52 +265,56 @@ class StepLoop:
         return logits
 
     def _choose(self, sequences: list[Running], logits: NDArray[np.float32], batch: list[Delivery]) -> None:
-        """Sample a token for each sequence; those whose logits are not finite fail, the others go on."""
-        if not sequences:
+        """Sample a token for each sequence; those for which that cannot be done fail, the others go on."""
+        while sequences:
+            try:
+                states = [self._states[s.request.request_id] for s in sequences]
+                choices = self._sampler.sample(logits, states)
+            except BadRowsError as error:
+                for row, fault in error.faults.items():
+                    self._break(sequences[row], fault, batch)
+                kept = [row for row in range(len(sequences)) if row not in error.faults]
+                sequences, logits = [sequences[row] for row in kept], logits[kept]
+                continue
+            for sequence, choice in zip(sequences, choices, strict=True):
+                batch.append((sequence, self._append(sequence, choice)))
             return
-        try:
-            choices = self._sampler.sample(logits, [self._states[s.request.request_id] for s in sequences])
-        except BadLogitsError as error:
-            broken = set(error.rows)
-            for row in broken:
-                self._break(sequences[row], batch)
-            kept = [row for row in range(len(sequences)) if row not in broken]
-            sequences = [sequences[row] for row in kept]
-            states = [self._states[s.request.request_id] for s in sequences]
-            choices = self._sampler.sample(logits[kept], states)
-        for sequence, choice in zip(sequences, choices, strict=True):
-            batch.append((sequence, self._append(sequence, choice)))
 
-    def _break(self, sequence: Running, batch: list[Delivery]) -> None:
-        """End a sequence for which the model returned no numbers; nothing of it is kept for reuse."""
+    def _break(self, sequence: Running, fault: EngineError, batch: list[Delivery]) -> None:
+        """End a sequence that cannot go on; nothing of it is kept for reuse."""
         request_id = sequence.request.request_id
-        logger.error("request %s: the model returned logits that are not finite", request_id)
+        blame = logging.INFO if isinstance(fault, UnsupportedRequestError) else logging.ERROR
+        logger.log(blame, "request %s: %s", request_id, fault)
         self._scheduler.cancel(request_id, reuse=False)
         self._forget(request_id)
-        batch.append((sequence, EngineError("the model returned values that are not finite numbers")))
+        batch.append((sequence, fault))
 
     def _append(self, sequence: Running, choice: Choice) -> Event:
         request_id = sequence.request.request_id
         self._scheduler.append(sequence, choice.token_id)
-        reason, stop = self._finished(sequence, choice.token_id)
+        reason, stop, completes = self._finished(sequence, choice.token_id)
         prompt = None
         if sequence.request.sampling.prompt_logprobs is not None and sequence.generated == 1:
             prompt = tuple(self._prompt_scores.pop(request_id, ()))
         if reason is not None:
             self._scheduler.finish(sequence)
             self._forget(request_id)
-        return Event(choice.token_id, choice.logprob, prompt, reason, stop)
+        return Event(choice.token_id, choice.logprob, prompt, reason, stop, completes)
 
-    def _finished(self, sequence: Running, token: int) -> tuple[FinishReason | None, int | None]:
+    def _finished(self, sequence: Running, token: int) -> tuple[FinishReason | None, int | None, bool]:
+        """Why and by which stop token the text ends here, and whether `token` completes a grammar."""
         sampling = sequence.request.sampling
+        guide = self._states[sequence.request.request_id].guide
+        if guide is not None and guide.complete:
+            return "stop", None, token not in self._eos_ids
         if sequence.generated >= sampling.min_tokens:
             if token in sampling.stop_token_ids:
-                return "stop", token
+                return "stop", token, False
             if token in self._eos_ids and not sampling.ignore_eos:
-                return "stop", None
+                return "stop", None, False
         if sequence.generated >= sampling.max_tokens:
-            return "length", None
-        return None, None
+            return "length", None, False
+        return None, None, False
 
     def _end_without_token(self, chunk: Chunk, batch: list[Delivery]) -> None:
         """Close a request that wanted the prompt's logprobs and no token."""

@@ -1,39 +1,51 @@
 """Chooses the next token of every sequence of a batch, from the logits of one step.
 
 The order of operations is vLLM's: logit bias, minimum length, penalties, temperature, min_p, top_k, top_p.
+A grammar goes before all of them: what it forbids is never chosen, and where it allows nothing but the end,
+the text ends whatever `min_tokens` and `ignore_eos` say.
 A row's choice depends on its own logits, parameters, seed and history, never on its neighbours or its place.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engines.base import EngineError
+from server.engines.base import EngineError, UnsupportedRequestError
 from server.engines.embedded.logprobs import score_tokens
 from server.engines.embedded.penalties import Penalties, SeenTokens, wants_penalties
 from server.engines.embedded.truncation import Truncation, draw, truncate
 from server.engines.embedded.uniform import uniforms
 from server.request import Sampling, TokenLogprob
 
+if TYPE_CHECKING:  # it loads llguidance, which most servers never need
+    from server.engines.embedded.guided import Guide
+
 _COLDEST = 1e-5
+_NO_NUMBERS = "the model returned values that are not finite numbers"
 
 
-class BadLogitsError(EngineError):
-    """Some rows of logits cannot be sampled: NaN, +inf, or no token that may be chosen.
+class BadRowsError(EngineError):
+    """Some rows cannot be sampled. Nothing has been changed, so the others can be sampled without them."""
 
-    `rows` are their indices. Nothing has been changed, so the other rows can be sampled without them.
-    """
+    def __init__(self, message: str, faults: Mapping[int, EngineError]) -> None:
+        super().__init__(message)
+        self.faults = faults
+        """Row of the batch → what its request is told."""
+
+
+class BadLogitsError(BadRowsError):
+    """Some rows of logits, `rows`, cannot be sampled: NaN, +inf, or no token that may be chosen."""
 
     def __init__(self, rows: Sequence[int]) -> None:
         listed = ", ".join(map(str, rows))
-        super().__init__(
-            f"the model's logits hold NaN, +inf or no possible token in row {listed} of the batch"
-        )
+        message = f"the model's logits hold NaN, +inf or no possible token in row {listed} of the batch"
+        super().__init__(message, {row: EngineError(_NO_NUMBERS) for row in rows})
         self.rows = tuple(rows)
 
 
@@ -51,10 +63,15 @@ class SamplerState:
     Raises `ValueError` for a logit_bias id outside the vocabulary.
     """
 
-    __slots__ = ("bias_ids", "bias_values", "ends", "sampling", "seed", "seen", "step")
+    __slots__ = ("bias_ids", "bias_values", "ends", "eos", "guide", "sampling", "seed", "seen", "step")
 
     def __init__(
-        self, sampling: Sampling, prompt: Sequence[int], vocabulary: int, eos_ids: frozenset[int]
+        self,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        vocabulary: int,
+        eos_ids: frozenset[int],
+        guide: Guide | None = None,
     ) -> None:
         for token in sampling.logit_bias:
             if not 0 <= token < vocabulary:
@@ -71,6 +88,8 @@ class SamplerState:
         self.bias_values = np.fromiter(sampling.logit_bias.values(), np.float32)
         ends = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else eos_ids)
         self.ends = np.array(sorted(token for token in ends if 0 <= token < vocabulary), np.int64)
+        self.eos = np.array(sorted(token for token in eos_ids if token < vocabulary), np.int64)
+        self.guide = guide
 
     @property
     def too_short(self) -> bool:
@@ -82,6 +101,26 @@ class SamplerState:
         self.step += 1
         if self.seen is not None:
             self.seen.add(token)
+        if self.guide is not None:
+            self.guide.add(token)
+
+    def allowed(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`logits` [vocabulary] with -inf for what the grammar forbids; a copy.
+
+        Ends that `min_tokens` or `ignore_eos` hold back are forbidden too, unless nothing else is left.
+        Raises `UnsupportedRequestError` where no token is left at all.
+        """
+        assert self.guide is not None
+        kept = np.where(self.guide.allowed(), logits, -np.inf)
+        held = [*((self.ends,) if self.too_short else ()), *((self.eos,) if self.sampling.ignore_eos else ())]
+        if held:
+            going = kept.copy()
+            going[np.concatenate(held)] = -np.inf
+            if np.isfinite(going.max()):
+                return going
+        if not np.isfinite(kept.max()):
+            raise UnsupportedRequestError("the grammar allows no token of this base here", "response_format")
+        return kept
 
 
 class Sampler:
@@ -92,14 +131,14 @@ class Sampler:
         self._eos_ids = eos_ids
         self._batch = _Batch([])
 
-    def state(self, sampling: Sampling, prompt: Sequence[int]) -> SamplerState:
+    def state(self, sampling: Sampling, prompt: Sequence[int], guide: Guide | None = None) -> SamplerState:
         """The state for one new sequence."""
-        return SamplerState(sampling, prompt, self._vocabulary, self._eos_ids)
+        return SamplerState(sampling, prompt, self._vocabulary, self._eos_ids, guide)
 
     def sample(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> list[Choice]:
         """Choose a token for each row of `logits` [n, vocabulary], float32, which may be overwritten.
 
-        Raises `BadLogitsError` before anything is changed: neither the states nor the logits.
+        Raises `BadRowsError` before anything is changed: neither the states nor the logits.
         """
         if logits.shape != (len(states), self._vocabulary) or logits.dtype != np.float32:
             raise ValueError(
@@ -133,7 +172,10 @@ class _Batch:
     def __init__(self, states: Sequence[SamplerState]) -> None:
         self.states = list(states)
         settings = [state.sampling for state in states]
-        self._minimum = [row for row, setting in enumerate(settings) if setting.min_tokens]
+        self._guided = [row for row, state in enumerate(states) if state.guide is not None]
+        self._minimum = [
+            row for row, setting in enumerate(settings) if setting.min_tokens and states[row].guide is None
+        ]
         self._scored = [row for row, setting in enumerate(settings) if setting.logprobs is not None]
         self._tops = [settings[row].logprobs or 0 for row in self._scored]
         penalised = [(row, state.seen) for row, state in enumerate(states) if state.seen is not None]
@@ -170,9 +212,13 @@ class _Batch:
     def _pick(self, logits: NDArray[np.float32]) -> list[int]:
         best = logits.argmax(axis=1)
         _check(logits[np.arange(len(logits)), best])
+        kept = self._keep_to_grammars(logits) if self._guided else None
         short = [row for row in self._minimum if self.states[row].too_short]
         if short:
             best = self._forbid_ends(logits, short)
+        if kept is not None:
+            logits[self._guided] = kept
+            best[self._guided] = kept.argmax(axis=1)
         if self._edited:
             logits[self._bias_rows, self._bias_ids] += self._bias_values
             self._penalties.apply(logits)
@@ -180,6 +226,19 @@ class _Batch:
         if self._drawn.size:
             best[self._drawn] = self._draw(logits, best)
         return best.tolist()
+
+    def _keep_to_grammars(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The logits of the guided rows, masked; shape [len(self._guided), vocabulary]."""
+        kept: list[NDArray[np.float32]] = []
+        faults: dict[int, EngineError] = {}
+        for row in self._guided:
+            try:
+                kept.append(self.states[row].allowed(logits[row]))
+            except UnsupportedRequestError as error:
+                faults[row] = error
+        if faults:
+            raise BadRowsError(f"the grammars of rows {sorted(faults)} cannot be followed", faults)
+        return np.stack(kept)
 
     def _forbid_ends(self, logits: NDArray[np.float32], short: list[int]) -> NDArray[np.intp]:
         """Mask what would end the texts of rows `short`, and return each row's likeliest token.

@@ -1,0 +1,125 @@
+"""Checks grammars before anything else is done with them, apart from the server and under a time limit."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import multiprocessing
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+
+from server.engines.base import EngineBusyError
+from server.grammar import GrammarRefusedError
+from server.tokens import Tokenizer
+
+MAX_BYTES = 128 << 10
+"""Largest grammar, its schema included."""
+SECONDS = 2.0
+"""Longest time that a grammar may take to compile and to be followed for a few tokens."""
+START_SECONDS = 60.0
+"""Longest time that the child process may take to start."""
+MAX_WAITING = 32
+"""Grammars that may wait to be checked; past it a client is told to come back."""
+REMEMBERED = 512
+"""Verdicts that are kept."""
+
+
+class Grammars:
+    """Says whether a grammar can be served. Its methods are called on the event loop.
+
+    One grammar is tried at a time, in a child process that is started with the first one and killed where a
+    trial takes too long, so that no client can hold more than that one process busy.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, seconds: float = SECONDS) -> None:
+        self._tokenizer = tokenizer
+        self._seconds = seconds
+        self._verdicts: OrderedDict[bytes, str] = OrderedDict()
+        self._waiting = 0
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="oneseek-grammars")
+        self._child: SpawnProcess | None = None
+        self._pipe: Connection[object, object] | None = None
+
+    async def check(self, text: str) -> None:
+        """Return where `text` can be served.
+
+        Raises `GrammarRefusedError` where it cannot, and `EngineBusyError` where too many others wait.
+        """
+        if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+            raise GrammarRefusedError(f"it is larger than {MAX_BYTES >> 10} KiB")
+        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        verdict = self._verdicts.get(key)
+        if verdict is None:
+            verdict = await self._queue(key, text)
+        self._verdicts[key] = verdict
+        self._verdicts.move_to_end(key)
+        while len(self._verdicts) > REMEMBERED:
+            self._verdicts.popitem(last=False)
+        if verdict:
+            raise GrammarRefusedError(verdict)
+
+    def close(self) -> None:
+        """End the child process. Idempotent."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._kill()
+
+    async def _queue(self, key: bytes, text: str) -> str:
+        if self._waiting >= MAX_WAITING:
+            raise EngineBusyError(
+                f"{self._waiting} grammars wait to be checked, the most this server takes",
+                retry_after=self._seconds * self._waiting,
+            )
+        self._waiting += 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._worker, self._try, key, text)
+        finally:
+            self._waiting -= 1
+
+    # In the worker's thread.
+
+    def _try(self, key: bytes, text: str) -> str:
+        known = self._verdicts.get(key)  # another request may have asked the same meanwhile
+        if known is not None:
+            return known
+        try:
+            pipe = self._open()
+            pipe.send(text)
+            if pipe.poll(self._seconds):
+                return str(pipe.recv())
+        except (EOFError, OSError):
+            self._kill()
+            return "compiling it takes too much memory, or is nested too deeply"
+        self._kill()
+        raise GrammarRefusedError(f"compiling it takes longer than {self._seconds:g} s")
+
+    def _open(self) -> Connection[object, object]:
+        if self._pipe is not None:
+            return self._pipe
+        from server.grammar_probe import serve
+
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        tokenizer = self._tokenizer
+        work = (theirs, tokenizer.definition, sorted(tokenizer.eos_ids), tokenizer.vocabulary_size)
+        self._child = context.Process(target=serve, args=work, name="oneseek-grammars", daemon=True)
+        self._child.start()
+        theirs.close()
+        if not self._pipe.poll(START_SECONDS):
+            self._kill()
+            raise GrammarRefusedError("grammars cannot be checked at present")
+        trouble = str(self._pipe.recv())
+        if trouble:
+            self._kill()
+            raise GrammarRefusedError(trouble)
+        return self._pipe
+
+    def _kill(self) -> None:
+        child, pipe, self._child, self._pipe = self._child, self._pipe, None, None
+        if child is not None:
+            child.kill()
+            child.join(1)
+        if pipe is not None:
+            pipe.close()
