@@ -1,4 +1,4 @@
-"""What every engine promises. A new engine joins by adding its name to `ENGINES` and a way to make it."""
+"""What every engine promises."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,51 +26,10 @@ from server.engines.base import (
     EngineError,
     UnsupportedRequestError,
 )
-from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
 from server.request import Delta, GenerationRequest, Sampling, Voice
 from server.tokens import Tokenizer
 
-ENGINES = ("embedded",)
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=ENGINES)
-def make_engine(
-    request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Engine]:
-    graphs = tmp_path_factory.getbasetemp() / "graphs"
-
-    def make(
-        max_num_seqs: int = 32, max_queue: int = 2000, kv_tokens: int = 32 * 256, max_adapters: int = 64
-    ) -> Engine:
-        assert request.param == "embedded"
-        options = EmbeddedOptions(
-            graphs=graphs,
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max(64, max_num_seqs),
-            max_queue=max_queue,
-            max_adapters=max_adapters,
-            kv_tokens=kv_tokens,
-            threads=2,
-        )
-        return embedded_engine(tiny_base, "sha256:" + "0" * 64, Tokenizer.load(tiny_base), options)
-
-    return make
-
-
-@pytest.fixture
-async def engine(make_engine: Callable[..., Engine], voices: dict[str, Adapter]) -> AsyncIterator[Engine]:
-    engine = make_engine()
-    await engine.start()
-    for adapter in voices.values():
-        await engine.load(adapter)
-    yield engine
-    await engine.close()
-
-
-@pytest.fixture(scope="session")
-def voices(tiny_adapters: dict[str, Path]) -> dict[str, Adapter]:
-    return {name: read_manifest(folder) for name, folder in tiny_adapters.items()}
 
 
 class Asker:

@@ -291,7 +291,7 @@ def test_an_existing_backends_generous_bound_is_no_error(client: httpx.Client) -
         ({}, {"max_tokens": 0}, 400, "max_tokens", "invalid_value"),
         ({}, {"min_tokens": 9}, 400, "min_tokens", "invalid_value"),
         ({}, {"tools": [{}]}, 400, "tools", "unsupported_parameter"),
-        ({}, {"response_format": {"type": "json_object"}}, 400, "response_format", "unsupported_parameter"),
+        ({}, {"response_format": {"type": "grammar"}}, 400, "response_format.type", "invalid_value"),
         ({"Content-Type": "text/plain"}, {}, 415, None, "unsupported_media_type"),
     ],
 )
