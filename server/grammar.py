@@ -101,8 +101,8 @@ def _json(schema: Mapping[str, Any]) -> str:
 
 
 def _literal(text: str) -> str:
-    """A Lark string: llguidance reads it by JSON's rules."""
-    return _dumps(text)
+    """A Lark string: JSON's, but for one character that has to be escaped."""
+    return _dumps(text).replace("\x7f", "\\u007f")
 
 
 def _dumps(value: object) -> str:

@@ -11,7 +11,6 @@ import random
 import re
 import sys
 import threading
-from collections.abc import Iterable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from server.grammar import GrammarRefusedError
 from server.llg import compile_grammar, complaint, open_tokenizer
+from server.tokens import Tokenizer
 
 MEMORY = 128 << 20
 """Bytes that a trial may take."""
@@ -29,16 +29,12 @@ STEPS = 64
 """Tokens that a trial follows the grammar for, at random, once it compiles."""
 
 
-def serve(pipe: Connection[object, object], definition: str, eos_ids: Iterable[int], vocabulary: int) -> None:
+def serve(pipe: Connection[object, object], definition: str, eos_ids: frozenset[int]) -> None:
     """Answer each grammar that comes through `pipe` with a complaint, or with the empty string.
 
-    The first answer is about the tokenizer. Returns when the other end closes.
+    Says once, with an empty string too, that it is ready. Returns when the other end closes.
     """
-    try:
-        tokenizer = open_tokenizer(definition, eos_ids, vocabulary)
-    except GrammarRefusedError as error:
-        pipe.send(str(error))
-        return
+    tokenizer = open_tokenizer(Tokenizer(definition, {}, eos_ids))
     _bound_memory()
     _hush()
     threading.stack_size(STACK)

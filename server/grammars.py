@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from server.engines.base import EngineBusyError
+from server.engines.base import EngineBusyError, EngineError
 from server.grammar import GrammarRefusedError
 from server.tokens import Tokenizer
 
@@ -84,8 +84,8 @@ class Grammars:
         known = self._verdicts.get(key)  # another request may have asked the same meanwhile
         if known is not None:
             return known
+        pipe = self._open()
         try:
-            pipe = self._open()
             pipe.send(text)
             if pipe.poll(self._seconds):
                 return str(pipe.recv())
@@ -103,18 +103,18 @@ class Grammars:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         tokenizer = self._tokenizer
-        work = (theirs, tokenizer.definition, sorted(tokenizer.eos_ids), tokenizer.vocabulary_size)
+        work = (theirs, tokenizer.definition, tokenizer.eos_ids)
         self._child = context.Process(target=serve, args=work, name="oneseek-grammars", daemon=True)
         self._child.start()
         theirs.close()
-        if not self._pipe.poll(START_SECONDS):
-            self._kill()
-            raise GrammarRefusedError("grammars cannot be checked at present")
-        trouble = str(self._pipe.recv())
-        if trouble:
-            self._kill()
-            raise GrammarRefusedError(trouble)
-        return self._pipe
+        try:
+            if self._pipe.poll(START_SECONDS):
+                self._pipe.recv()
+                return self._pipe
+        except (EOFError, OSError):
+            pass
+        self._kill()
+        raise EngineError("grammars cannot be checked at present")
 
     def _kill(self) -> None:
         child, pipe, self._child, self._pipe = self._child, self._pipe, None, None

@@ -5,11 +5,10 @@ Imported with the first grammar alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from server.grammar import GrammarRefusedError
+from server.tokens import Tokenizer
 
 LIMITS = LLParserLimits(
     initial_lexer_fuel=300_000,
@@ -26,16 +25,50 @@ _SHOWN = 300
 """Characters of a complaint that a client is shown."""
 
 
-def open_tokenizer(definition: str, eos_ids: Iterable[int], vocabulary: int) -> LLTokenizer:
-    """llguidance's view of the tokenizer.json `definition`.
+def open_tokenizer(tokenizer: Tokenizer) -> LLTokenizer:
+    """llguidance's view of `tokenizer`: its own where that agrees with the text that the server shows.
 
-    Raises `GrammarRefusedError` where it cannot read it.
+    llguidance does not know every decoder (it takes Metaspace's mark for a letter); where it reads a token
+    otherwise, or cannot read the file, it is told what each one means.
     """
-    ends = sorted(token for token in eos_ids if token < vocabulary)
+    ends = sorted(token for token in tokenizer.eos_ids if token < tokenizer.vocabulary_size)
     try:
-        return LLTokenizer(definition, eos_token=ends or None)
-    except ValueError as error:
-        raise GrammarRefusedError("this base's tokenizer cannot be held to a grammar") from error
+        own = LLTokenizer(tokenizer.definition, eos_token=ends or None)
+    except ValueError:
+        own = None
+    if own is not None and _agrees(own, tokenizer):
+        return own
+    return LLTokenizer(TokenizerWrapper(_Vocabulary(tokenizer, ends)), eos_token=ends or None)
+
+
+def _agrees(reader: LLTokenizer, tokenizer: Tokenizer) -> bool:
+    return all(
+        token in tokenizer.special_ids or reader.decode_bytes([token]) == tokenizer.token_bytes(token)
+        for token in range(tokenizer.vocabulary_size)
+    )
+
+
+class _Vocabulary:
+    """A tokenizer in the shape that `TokenizerWrapper` asks for."""
+
+    bos_token_id = None
+
+    def __init__(self, tokenizer: Tokenizer, ends: list[int]) -> None:
+        self.eos_token_id = ends[0] if ends else None
+        self.special_token_ids = sorted(tokenizer.special_ids)
+        # A special token has its name, after a mark that no text holds.
+        self.tokens = [
+            (
+                tokenizer.name_of(token).encode()
+                if token in tokenizer.special_ids
+                else tokenizer.token_bytes(token)
+            )
+            for token in range(tokenizer.vocabulary_size)
+        ]
+        self._encode = tokenizer.encode_within
+
+    def __call__(self, text: bytes) -> list[int]:
+        return self._encode(text.decode())
 
 
 def compile_grammar(tokenizer: LLTokenizer, text: str) -> LLMatcher:

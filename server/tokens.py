@@ -101,6 +101,12 @@ class Tokenizer:
         """Tokens of a raw prompt; special tokens that it spells out are read as such."""
         return self._ids(text, add_special_tokens)
 
+    def encode_within(self, piece: str) -> list[int]:
+        """Tokens of a piece inside a text, without the space that some tokenizers put in front."""
+        ids = self._ids(_ANCHOR + piece)
+        count = len(self._anchor)
+        return ids[count:] if ids[:count] == self._anchor else self._ids(piece)
+
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of `ids`. Raises `ValueError` for one outside the vocabulary."""
         for token in ids:
@@ -114,6 +120,10 @@ class Tokenizer:
         if known is None:
             known = self._bytes[token_id] = self._pieces.of(self._texts.get(token_id, ""))
         return known
+
+    def name_of(self, token_id: int) -> str:
+        """The token as tokenizer.json writes it; empty for an unknown id."""
+        return self._texts.get(token_id, "")
 
     def first_bytes(self, token_id: int) -> bytes:
         """What the token adds where it begins a text."""
@@ -146,7 +156,7 @@ class Tokenizer:
         first, *rest = text.split(BREAK)
         ids = self._ids(first)
         for piece in rest:
-            ids += self._ids_within(piece)
+            ids += self.encode_within(piece)
         # A normaliser could make a control token of letters that do not spell it.
         written = sum(self._template.breaker.count(piece) for piece in (first, *rest))
         if sum(token in self._control_ids for token in ids) > written:
@@ -160,12 +170,6 @@ class Tokenizer:
             # JSON can spell half of a surrogate pair, which no UTF-8 can.
             whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
             return self._tokenizer.encode(whole, add_special_tokens=add_special_tokens).ids
-
-    def _ids_within(self, piece: str) -> list[int]:
-        """Tokens of a piece inside a text, without the space that some tokenizers put in front."""
-        ids = self._ids(_ANCHOR + piece)
-        count = len(self._anchor)
-        return ids[count:] if ids[:count] == self._anchor else self._ids(piece)
 
     def _id_of(self, token: str | None) -> int | None:
         return None if token is None else self._tokenizer.token_to_id(token)

@@ -146,7 +146,8 @@ async def test_a_text_complete_with_its_last_token_has_stopped(engine: Engine) -
 
 
 async def test_neither_min_tokens_nor_ignore_eos_go_past_the_end(engine: Engine) -> None:
-    for extra in ({"min_tokens": 100}, {"ignore_eos": True}, {"min_tokens": 100, "ignore_eos": True}):
+    extras: list[dict[str, Any]] = [{"min_tokens": 100}, {"ignore_eos": True}]
+    for extra in (*extras, extras[0] | extras[1]):
         assert await answer(engine, ask(grammar.choice(["ja", "nej"]), **extra)) in (
             ("ja", "stop"),
             ("nej", "stop"),
@@ -163,7 +164,12 @@ async def test_min_tokens_holds_while_the_grammar_lets_it(engine: Engine) -> Non
 
 async def test_bias_and_penalties_do_not_lead_out_of_the_grammar(engine: Engine) -> None:
     bias = dict.fromkeys(range(3, 259), 100.0)
-    sampling = {"logit_bias": bias, "repetition_penalty": 3.0, "frequency_penalty": 2.0, "top_k": 5}
+    sampling: dict[str, Any] = {
+        "logit_bias": bias,
+        "repetition_penalty": 3.0,
+        "frequency_penalty": 2.0,
+        "top_k": 5,
+    }
     text, reason = await answer(engine, ask(GRAMMAR, **sampling))
     assert reason == "stop"
     Answer.model_validate_json(text)

@@ -59,8 +59,7 @@ class Guides:
 
     def _compile(self, grammar: str) -> LLMatcher:
         if self._tokenizer is None:
-            source = self._source
-            self._tokenizer = open_tokenizer(source.definition, source.eos_ids, source.vocabulary_size)
+            self._tokenizer = open_tokenizer(self._source)
         return compile_grammar(self._tokenizer, grammar)
 
 
