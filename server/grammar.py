@@ -47,7 +47,7 @@ def regex(pattern: str) -> str:
     """Text that `pattern` (Rust's regex syntax, no look-around) matches as a whole."""
     from llguidance import regex_to_lark
 
-    return f"{_HEAD}start: /{regex_to_lark(pattern, '')}/\n"
+    return f"{_HEAD}start: /{regex_to_lark(_whole_text(pattern), '')}/\n"
 
 
 def choice(options: Sequence[str]) -> str:
@@ -57,7 +57,7 @@ def choice(options: Sequence[str]) -> str:
 
 def lark(text: str) -> str:
     """A grammar that is Lark already; its first rule is `start`."""
-    return _HEAD + text
+    return _HEAD + _whole_text(text)
 
 
 def tool_calls(
@@ -116,10 +116,14 @@ def _whole(value: object) -> object:
     """`value` with U+FFFD for each half of a surrogate pair."""
     match value:
         case str():
-            return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            return _whole_text(value)
         case Mapping():
             return {_whole(key): _whole(item) for key, item in cast("Mapping[str, object]", value).items()}
         case list() | tuple():
             return [_whole(item) for item in cast("Sequence[object]", value)]
         case _:
             return value
+
+
+def _whole_text(text: str) -> str:
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

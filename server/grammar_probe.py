@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import signal
 import sys
 import threading
 from multiprocessing.connection import Connection
@@ -34,6 +35,7 @@ def serve(pipe: Connection[object, object], definition: str, eos_ids: frozenset[
 
     Says once, with an empty string too, that it is ready. Returns when the other end closes.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's, which ends this process too
     tokenizer = open_tokenizer(Tokenizer(definition, {}, eos_ids))
     _bound_memory()
     _hush()

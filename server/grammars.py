@@ -91,13 +91,14 @@ class Grammars:
                 return str(pipe.recv())
         except (EOFError, OSError):
             self._kill()
-            return "compiling it takes too much memory, or is nested too deeply"
+            raise GrammarRefusedError("compiling it takes too much memory or recursion") from None
         self._kill()
         raise GrammarRefusedError(f"compiling it takes longer than {self._seconds:g} s")
 
     def _open(self) -> Connection[object, object]:
-        if self._pipe is not None:
+        if self._pipe is not None and self._child is not None and self._child.is_alive():
             return self._pipe
+        self._kill()
         from server.grammar_probe import serve
 
         context = multiprocessing.get_context("spawn")

@@ -68,6 +68,8 @@ def test_a_choice_is_one_of_its_texts(options: list[str], other: str) -> None:
 
 def test_halves_of_surrogate_pairs_are_read_as_elsewhere() -> None:
     assert reads(grammar.choice(["a\ud800b"]), "a\ufffdb")
+    assert reads(grammar.regex("\ud800"), "\ufffd")
+    assert reads(grammar.lark('start: "\ud800"'), "\ufffd")
     assert reads(grammar.json_schema({"enum": [["\udc00"]]}), '["\ufffd"]')
 
 

@@ -143,6 +143,13 @@ async def test_an_overrun_kills_the_child_and_the_next_one_is_served() -> None:
     hasty.close()
 
 
+async def test_a_child_that_died_idle_is_replaced(checks: Grammars) -> None:
+    (child,) = [child for child in multiprocessing.active_children() if child.name == "oneseek-grammars"]
+    child.kill()
+    child.join()
+    await checks.check(grammar.choice(["risen"]))
+
+
 async def test_too_many_that_wait_are_told_so(checks: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grammars, "MAX_WAITING", 3)
     texts = [grammar.choice([f"w{i}"]) for i in range(10)]
