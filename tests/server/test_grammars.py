@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import time
 from collections.abc import AsyncIterator
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import pytest
@@ -24,13 +25,23 @@ def tokenizer() -> Tokenizer:
     return Tokenizer(mistral_like().to_str(), {"eos_token": "</s>"}, frozenset({2}))
 
 
+def children() -> set[BaseProcess]:
+    return set(multiprocessing.active_children())
+
+
 @pytest.fixture
-async def checks() -> AsyncIterator[Grammars]:
+def others() -> set[BaseProcess]:
+    """Children of a server that other tests share."""
+    return children()
+
+
+@pytest.fixture
+async def checks(others: set[BaseProcess]) -> AsyncIterator[Grammars]:
     checks = Grammars(tokenizer())
     await checks.check(grammar.choice(["warm"]))
     yield checks
     checks.close()
-    assert not [child for child in multiprocessing.active_children() if child.name == "oneseek-grammars"]
+    assert children() <= others
 
 
 def schema(**keywords: Any) -> str:
@@ -143,8 +154,8 @@ async def test_an_overrun_kills_the_child_and_the_next_one_is_served() -> None:
     hasty.close()
 
 
-async def test_a_child_that_died_idle_is_replaced(checks: Grammars) -> None:
-    (child,) = [child for child in multiprocessing.active_children() if child.name == "oneseek-grammars"]
+async def test_a_child_that_died_idle_is_replaced(checks: Grammars, others: set[BaseProcess]) -> None:
+    (child,) = children() - others
     child.kill()
     child.join()
     await checks.check(grammar.choice(["risen"]))
