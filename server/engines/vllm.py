@@ -522,8 +522,10 @@ def _progress(stream: Stream) -> Progress:
 
 def _sampling(sampling: Sampling, eos_ids: frozenset[int]) -> SamplingParams:
     """vLLM's parameters; stop strings and text are made outside of it."""
-    most = max(1, sampling.max_tokens)
-    stops = sampling.stop_token_ids if sampling.ignore_eos else {*sampling.stop_token_ids, *eos_ids}
+    most, guided = max(1, sampling.max_tokens), bool(sampling.grammar)
+    # A grammar that is complete allows the end alone, so neither of the two may forbid it.
+    ignore_eos, least = sampling.ignore_eos and not guided, 0 if guided else min(sampling.min_tokens, most)
+    stops = sampling.stop_token_ids if ignore_eos else {*sampling.stop_token_ids, *eos_ids}
     return SamplingParams(
         max_tokens=most,
         temperature=sampling.temperature,
@@ -535,12 +537,12 @@ def _sampling(sampling: Sampling, eos_ids: frozenset[int]) -> SamplingParams:
         frequency_penalty=sampling.frequency_penalty,
         logit_bias=dict(sampling.logit_bias) or None,
         seed=sampling.seed,
-        min_tokens=min(sampling.min_tokens, most),
-        ignore_eos=sampling.ignore_eos,
+        min_tokens=least,
+        ignore_eos=ignore_eos,
         stop_token_ids=sorted(stops),
         logprobs=sampling.logprobs,
         prompt_logprobs=sampling.prompt_logprobs,
-        structured_outputs=StructuredOutputsParams(grammar=sampling.grammar) if sampling.grammar else None,
+        structured_outputs=StructuredOutputsParams(grammar=sampling.grammar) if guided else None,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
         skip_clone=True,
