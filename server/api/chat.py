@@ -21,7 +21,7 @@ from server.api.limits import answer_length, chat_sampling, of_length
 from server.api.logprobs import chat_logprobs, prompt_logprobs
 from server.api.stream import EventStream
 from server.api.tool_answers import CallStreams, called_message, end_reason
-from server.api.tools import ToolUse, read_tools
+from server.api.tools import ToolUse, read_tools, with_tools
 from server.api.wanted import while_wanted
 from server.generation import Served
 from server.request import Delta, Sampling, Usage
@@ -43,10 +43,10 @@ class Chat:
         messages = parse_messages(body.messages)
         sampling = chat_sampling(body, generation.engine.info, self._context.defaults)
         tools = read_tools(body, generation.tokenizer)
-        if tools is not None:
-            sampling = replace(sampling, marks=tools.marks, grammar=tools.grammar)
         _check(body)
         sampling = await guided(body, sampling, generation.grammars)
+        if tools is not None:
+            sampling = await with_tools(tools, sampling, generation.grammars)
         served = await generation.choose(exchange, question(request, body.model, user_turns(messages)))
         prompt = await generation.chat(
             messages,
@@ -138,7 +138,7 @@ class ChatChunks:
         self._logprobs = body.logprobs
         self._echo = echo
         self._tokenizer = tokenizer
-        self._forced = tools is not None and bool(tools.grammar)
+        self._forced = tools is not None and tools.forced
         self._calls = None if tools is None else CallStreams(tools, body.n)
         self._usages = [Usage(0, 0, 0)] * body.n
 

@@ -78,18 +78,21 @@ def read_call_id(value: object, path: str) -> str:
 
 def check_depth(value: object, path: str) -> None:
     """Raise `ApiError` for a JSON value that is nested more than `MAX_DEPTH` levels deep."""
-    level: list[object] = [value]
-    for _ in range(MAX_DEPTH + 1):
+    level = _containers([value])
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return
         inner: list[object] = []
         for item in level:
-            if isinstance(item, dict):
-                inner += cast("dict[str, object]", item).values()
-            elif isinstance(item, list):
-                inner += cast("list[object]", item)
-        if not inner:
-            return
-        level = inner
+            inner += item.values() if isinstance(item, dict) else item
+        level = _containers(inner)
+    if not level:
+        return
     raise _wrong(path, f"it is nested more than {MAX_DEPTH} levels deep")
+
+
+def _containers(items: list[object]) -> list[dict[str, object] | list[object]]:
+    return [cast("dict[str, object] | list[object]", item) for item in items if isinstance(item, dict | list)]
 
 
 def _call(value: object, path: str) -> dict[str, Any]:

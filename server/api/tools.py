@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from server.api.errors import ApiError, bad_field
-from server.api.fields import ChatFields, ChosenTool, ToolFields
+from server.api.fields import ChatFields, ChosenTool, TextFormat, ToolFields
 from server.api.tool_messages import check_depth
-from server.call_grammar import calls_grammar
 from server.calls import ARGS, MARKS, TOOL_CALLS
+from server.grammar import GrammarRefusedError, either, named_calls, tool_calls
+from server.grammars import Grammars
+from server.request import Sampling
+from server.schema import check_schema
 from server.tokens import Tokenizer, Tool
 
 MAX_SCHEMA = 64 * 1024
@@ -29,8 +32,10 @@ class ToolUse:
     """What the chat template shows to the model."""
     marks: Mapping[int, str]
     """See `Sampling.marks`."""
-    grammar: str
-    """What the answer must keep to; empty where the model may choose."""
+    calls: str
+    """The grammar of calls, where the answer is held to one at all."""
+    forced: bool
+    """Whether the answer must call."""
     parallel: bool
     """Whether an answer may hold several calls."""
     named: bool
@@ -39,35 +44,59 @@ class ToolUse:
 
 def read_tools(body: ChatFields, tokenizer: Tokenizer) -> ToolUse | None:
     """How `body` uses tools; None where it does not. Raises `ApiError` with the path of what is wrong."""
+    choice = body.tool_choice or "auto"
+    held = choice != "auto" or not isinstance(body.response_format, TextFormat | None)
     schemas: dict[str, dict[str, Any]] = {}
     for index, tool in enumerate(body.tools):
         path, function = f"tools[{index}].function", tool.function
         if function.name in schemas:
             raise _wrong(f"{path}.name", f"another tool is named {function.name!r} too")
-        schemas[function.name] = _schema(function.parameters, f"{path}.parameters")
-    choice = body.tool_choice or "auto"
+        schemas[function.name] = _schema(function.parameters, f"{path}.parameters", held)
     _check_choice(choice, schemas)
     if choice == "none" or not body.tools:
         return None
+    _check_alone(body)
     ids = _token_ids(tokenizer)
     named = isinstance(choice, ChosenTool)
     if named:
         schemas = {choice.function.name: schemas[choice.function.name]}
+    parallel = body.parallel_tool_calls and not named
     return ToolUse(
         tools=tuple(_shown(tool) for tool in body.tools),
         marks={number: MARKS[token] for token, number in ids.items()},
-        grammar=""
-        if choice == "auto"
-        else calls_grammar(
-            schemas, ids[TOOL_CALLS], ids.get(ARGS), several=body.parallel_tool_calls and not named
-        ),
-        parallel=body.parallel_tool_calls and not named,
+        calls=_grammar(schemas, ids, parallel) if held else "",
+        forced=choice != "auto",
+        parallel=parallel,
         named=named,
     )
 
 
-def _schema(parameters: dict[str, Any] | None, path: str) -> dict[str, Any]:
-    """A tool's parameters as the JSON schema of an object."""
+async def with_tools(tools: ToolUse, sampling: Sampling, grammars: Grammars) -> Sampling:
+    """`sampling` for an answer that may or must call.
+
+    A form that the answer was to have is that of its text: the answer is such a text or calls, and where it
+    must call, calls. Raises `ApiError` (400) for tools that no grammar can be made of, and `EngineBusyError`.
+    """
+    text = tools.calls
+    if not tools.forced:
+        text = either(sampling.grammar, tools.calls) if sampling.grammar else ""
+    if text:
+        try:
+            await grammars.check(text)
+        except GrammarRefusedError as error:
+            raise _wrong("tools", f"their parameters cannot be served: {error}") from None
+    return replace(sampling, marks=tools.marks, grammar=text)
+
+
+def _grammar(schemas: Mapping[str, dict[str, Any]], ids: Mapping[str, int], parallel: bool) -> str:
+    begin, arguments = ids[TOOL_CALLS], ids.get(ARGS)
+    if arguments is None:
+        return tool_calls(schemas, prefix=begin, parallel=parallel)
+    return named_calls(schemas, begin=begin, arguments=arguments, parallel=parallel)
+
+
+def _schema(parameters: dict[str, Any] | None, path: str, held: bool) -> dict[str, Any]:
+    """A tool's parameters as the JSON schema of an object, and one for a grammar where answers are `held`."""
     if not parameters:
         return _NONE
     check_depth(parameters, path)
@@ -75,7 +104,18 @@ def _schema(parameters: dict[str, Any] | None, path: str) -> dict[str, Any]:
         raise _wrong(f"{path}.type", 'it must be "object"')
     if len(msgspec.json.encode(parameters)) > MAX_SCHEMA:
         raise _wrong(path, f"it has more than {MAX_SCHEMA} bytes as JSON")
+    try:
+        if held:
+            check_schema(parameters)
+    except GrammarRefusedError as error:
+        raise _wrong(path, str(error)) from None
     return {"type": "object", **parameters}
+
+
+def _check_alone(body: ChatFields) -> None:
+    for name in ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"):
+        if getattr(body, name) is not None:
+            raise _wrong(name, "it and tools exclude each other; send one, or response_format")
 
 
 def _check_choice(choice: str | ChosenTool, schemas: Mapping[str, object]) -> None:

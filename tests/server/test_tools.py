@@ -85,10 +85,7 @@ def test_the_model_is_shown_the_tools(array: Tokenizer, named: Tokenizer) -> Non
     nothing = {"type": "object", "properties": {}}
     definitions = [
         {"type": "function", "function": {k: v for k, v in WEATHER["function"].items() if k != "strict"}},
-        {
-            "type": "function",
-            "function": {"name": "clock", "parameters": {"type": "object", "properties": {}}},
-        },
+        {"type": "function", "function": {"name": "clock", "parameters": nothing}},
     ]
     text = shown(array, [ASK], WEATHER, CLOCK)
     assert f"[AVAILABLE_TOOLS] {json.dumps(definitions)}[/AVAILABLE_TOOLS]" in text
@@ -170,7 +167,8 @@ def test_control_tokens_of_a_client_are_letters(
 def test_what_the_engine_and_the_answer_need(array: Tokenizer, named: Tokenizer) -> None:
     auto = use(array, tools=[WEATHER, CLOCK])
     assert auto is not None
-    assert auto.grammar == ""
+    assert auto.calls == ""
+    assert not auto.forced
     assert dict(auto.marks) == {array.added_id("[TOOL_CALLS]"): MARKS["[TOOL_CALLS]"]}
     assert auto.parallel
     chosen = {"type": "function", "function": {"name": "clock"}}
@@ -179,8 +177,8 @@ def test_what_the_engine_and_the_answer_need(array: Tokenizer, named: Tokenizer)
     assert set(one.marks.values()) == set(MARKS.values())
     assert one.named
     assert not one.parallel
-    assert "clock" in one.grammar
-    assert "weather" not in one.grammar
+    assert "clock" in one.calls
+    assert "weather" not in one.calls
     assert len(one.tools) == 2, "the model sees all of them"
     some = use(array, tools=[WEATHER], tool_choice="required", parallel_tool_calls=False)
     assert some is not None
@@ -220,7 +218,7 @@ def tool(**function: Any) -> dict[str, Any]:
 
 def nested(depth: int) -> dict[str, Any]:
     value: dict[str, Any] = {}
-    for _ in range(depth):
+    for _ in range(depth - 1):
         value = {"properties": value}
     return value
 
@@ -304,6 +302,12 @@ def test_what_is_wrong_is_named_by_its_path(array: Tokenizer, fields: dict[str, 
     reply = refused(array, **fields)
     assert reply.param == param
     assert param in reply.message
+
+
+def test_64_levels_are_taken(array: Tokenizer) -> None:
+    assert use(array, **tool(parameters=nested(64)))
+    parsed = parse_messages([ASK, asked(call(arguments=json.dumps(nested(64)))), result()])
+    assert parsed[1]["tool_calls"][0]["function"]["arguments"] == nested(64)
 
 
 def test_a_template_may_not_outgrow_what_it_is_given(array: Tokenizer) -> None:
