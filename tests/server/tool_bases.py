@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import AddedToken, Tokenizer
 
 from server.calls import ARGS, CALL_ID, TOOL_CALLS
-from tests.conftest import write_tokenizer
+from tests.conftest import VOCABULARY, write_tokenizer
 
 ARRAY_TOKENS = (
     "[INST]", "[/INST]", TOOL_CALLS, "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
@@ -62,3 +62,27 @@ def write_tool_tokenizer(folder: Path, *, named: bool) -> Path:
     config = json.loads(path.read_text("utf-8"))
     path.write_text(json.dumps(config | {"chat_template": NAMED_TEMPLATE if named else ARRAY_TEMPLATE}))
     return folder
+
+
+def write_tool_base(folder: Path, *, named: bool) -> Path:
+    """A random base with such a tokenizer; context 1,024."""
+    import torch
+    from transformers import MistralConfig, MistralForCausalLM
+
+    torch.manual_seed(1)
+    config = MistralConfig(
+        vocab_size=VOCABULARY + len(NAMED_TOKENS),
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        sliding_window=None,
+        initializer_range=0.2,
+        bos_token_id=1,
+        eos_token_id=2,
+        tie_word_embeddings=False,
+    )
+    MistralForCausalLM(config).float().eval().save_pretrained(folder)
+    return write_tool_tokenizer(folder, named=named)
