@@ -72,8 +72,8 @@ def write_tool_base(folder: Path, *, named: bool) -> Path:
     torch.manual_seed(1)
     config = MistralConfig(
         vocab_size=VOCABULARY + len(NAMED_TOKENS),
-        hidden_size=64,
-        intermediate_size=64,
+        hidden_size=128,
+        intermediate_size=128,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
