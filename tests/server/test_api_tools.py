@@ -173,16 +173,15 @@ def test_arguments_stream_as_they_are_written(ai: OpenAI) -> None:
 
 
 def test_the_streaming_helper(ai: OpenAI) -> None:
-    with ai.chat.completions.stream(
-        model="oneseek", messages=ASK, tools=TOOLS, tool_choice="required", max_tokens=200, seed=4
-    ) as events:
+    fields: dict[str, Any] = {"tool_choice": "required", "parallel_tool_calls": False, "max_tokens": 200}
+    with ai.chat.completions.stream(model="oneseek", messages=ASK, tools=TOOLS, seed=4, **fields) as events:
         final = events.get_final_completion()
     assert all(checked(cast(ChatCompletion, final)))
     assert final.choices[0].finish_reason == "tool_calls"
 
 
 def test_a_conversation_goes_on_with_the_results(ai: OpenAI) -> None:
-    first = ask(ai, tool_choice="required", seed=6)
+    first = ask(ai, tool_choice="required", seed=6, parallel_tool_calls=False)
     message = first.choices[0].message
     assert message.tool_calls
     for said in (message, message.model_dump()):
@@ -195,7 +194,7 @@ def test_a_conversation_goes_on_with_the_results(ai: OpenAI) -> None:
         assert not second.choices[0].message.tool_calls
         assert second.usage is not None
         assert first.usage is not None
-        third = ask(ai, messages=messages, max_tokens=120, tool_choice="required", seed=1)
+        third = ask(ai, messages=messages, tool_choice="required", parallel_tool_calls=False)
         assert all(checked(third))
         assert third.usage is not None
         assert third.usage.prompt_tokens > first.usage.prompt_tokens
