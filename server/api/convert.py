@@ -70,7 +70,7 @@ def to_generation(
 def _asks_nothing(name: str, item: object, value: Mapping[str, object], refusal: Refusal) -> bool:
     if name == "best_of" and type(item) is int and item == value.get("n", 1):
         return True
-    if name == "functions" and value.get("function_call") == "none":
+    if name in ("tools", "functions") and "none" in (value.get("tool_choice"), value.get("function_call")):
         return True
     return any(type(item) is type(allowed) and item == allowed for allowed in refusal.harmless)
 
