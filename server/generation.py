@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 from adapters.manifest import Adapter
 from adapters.registry import Registry, Snapshot, UnknownAdapterError
@@ -31,7 +32,7 @@ from server.grammars import Grammars
 from server.metrics import Metrics
 from server.request import Delta, GenerationRequest, Sampling, Voice
 from server.residency import Residency
-from server.tokens import Tokenizer
+from server.tokens import Tokenizer, Tool
 
 INLINE_CHARACTERS = 4096
 """Texts up to this long are tokenised on the event loop, within a millisecond; longer ones in a thread."""
@@ -199,9 +200,10 @@ class Generation:
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        tools: Sequence[Tool] = (),
     ) -> tuple[int, ...]:
         """Tokens of a conversation, by the base's template. Raises as `encode` does, and `TemplateError`."""
-        length = sum(len(message["content"]) for message in messages)
+        length = _characters([*messages, *tools])
         return await self._tokens(
             length,
             field,
@@ -209,6 +211,7 @@ class Generation:
                 messages,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
+                tools=tools,
             ),
         )
 
@@ -299,6 +302,20 @@ class Generation:
 def _longest_token(tokenizer: Tokenizer) -> int:
     """Characters of the longest token, at least 1."""
     return max(1, *(len(tokenizer.token_text(token)) for token in range(tokenizer.vocabulary_size)))
+
+
+def _characters(value: object) -> int:
+    """Characters that a client's message or tool brings to the text, roles aside."""
+    match value:
+        case str():
+            return len(value)
+        case list():
+            return sum(map(_characters, cast("list[object]", value)))
+        case dict():
+            items = cast("dict[str, object]", value).items()
+            return sum(_characters(item) for key, item in items if key not in ("role", "type"))
+        case _:
+            return 0
 
 
 def _short(digest: str) -> str:

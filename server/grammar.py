@@ -80,7 +80,8 @@ def tool_calls(
         raise ValueError("tools is empty; a grammar of calls needs at least one")
     if not required and not isinstance(prefix, int):
         raise ValueError(f"prefix is {prefix!r}; calls beside free text need a special token's id")
-    mark = f"<[{prefix}]> " if isinstance(prefix, int) else f"{_literal(prefix)} " if prefix else ""
+    # A tokenizer of SentencePiece's kind may put a space between a special token and what follows.
+    mark = f'<[{prefix}]> " "? ' if isinstance(prefix, int) else f"{_literal(prefix)} " if prefix else ""
     more = " (/, ?/ call)*" if parallel else ""
     rules = [
         f"start: {'' if required else 'text | '}calls",
@@ -94,6 +95,31 @@ def tool_calls(
         rules.append(f'call_{index}: {_literal(opening)} arguments_{index} "}}"')
         rules.append(f"arguments_{index}: {_json(schema)}")
     return _HEAD + "\n".join(rules) + "\n"
+
+
+def named_calls(
+    tools: Mapping[str, Mapping[str, Any]], *, begin: int, arguments: int, parallel: bool = True
+) -> str:
+    """Calls of `tools` one after another: `[TOOL_CALLS]f[ARGS]{…}`.
+
+    `begin` and `arguments` are the ids of the two special tokens; the rest is as in `tool_calls`.
+    """
+    if not tools:
+        raise ValueError("tools is empty; a grammar of calls needs at least one")
+    rules = [
+        f"start: call{'+' if parallel else ''}",
+        f"call: {' | '.join(f'call_{index}' for index in range(len(tools)))}",
+    ]
+    for index, (name, schema) in enumerate(tools.items()):
+        rules.append(f"call_{index}: <[{begin}]> {_literal(name)} <[{arguments}]> arguments_{index}")
+        rules.append(f"arguments_{index}: {_json(schema)}")
+    return _HEAD + "\n".join(rules) + "\n"
+
+
+def either(one: str, other: str) -> str:
+    """What one of two grammars of this module takes."""
+    parts = [f"%lark {{\n{text.removeprefix(_HEAD)}}}" for text in (one, other)]
+    return f"{_HEAD}start: one | other\none: {parts[0]}\nother: {parts[1]}\n"
 
 
 def _json(schema: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ One adapter is `((digest, 1.0),)`; a blend of several adds their weighted LoRA t
 """
 
 _NO_BIAS: Mapping[int, float] = MappingProxyType({})
+_NO_MARKS: Mapping[int, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,11 @@ class Sampling:
     """The same for each prompt token after the first."""
     grammar: str = ""
     """What every token must keep to, in llguidance's Lark syntax (`server.grammar` makes it); empty: free."""
+    marks: Mapping[int, str] = field(default_factory=lambda: _NO_MARKS)
+    """Token id → the one character that stands for it in the text, control tokens included.
+
+    Where the model's own text holds such a character, it becomes U+FFFD, so that a mark is always the token.
+    """
 
     @property
     def greedy(self) -> bool:

@@ -20,13 +20,18 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 Message = Mapping[str, Any]
-"""`role` and `content`, and whatever else the base's template reads."""
+"""`role` and `content`, and whatever else the base's template reads: `tool_calls`, `tool_call_id`."""
+
+Tool = Mapping[str, Any]
+"""`{"type": "function", "function": {"name", "description", "parameters"}}`, as Hugging Face has it."""
 
 BREAK = "\ufdd0"
 """Stands where two characters of a client's text must not be read as one token. No client's text holds it."""
 _END = "\ufdd1"
 _RESERVED = re.compile(f"[{BREAK}{_END}]")
 _LARGEST_FRAME = 1 << 20
+_GROWTH = 8
+"""Characters that a template may write for one of a client's; JSON escapes take six."""
 
 
 class _Generation(Extension):
@@ -65,13 +70,21 @@ class ChatTemplate:
         self._special = dict(special)
         self.breaker = Breaker(control)
         self._takes_system = self._probe_system()
+        self.takes_tools = self._probe_tools()
+        """Whether the tools of a request reach the text."""
 
     def render(
-        self, messages: Sequence[Message], *, add_generation_prompt: bool, continue_final_message: bool
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+        tools: Sequence[Tool] = (),
     ) -> str:
         """The text of a conversation, with `BREAK` inside what only looks like a control token.
 
         With `continue_final_message` the text ends where the last message does, for the model to go on.
+        `tools`, and calls in `messages`, raise `TemplateError` where the template has no use for them.
         A system message that the template refuses or drops is put before the first user message, as
         Mistral's own reference tokenizer does; all else the template refuses raises `TemplateError`.
         """
@@ -80,25 +93,33 @@ class ChatTemplate:
                 "add_generation_prompt and continue_final_message are both true; continuing a message "
                 "leaves no room for a new one, so set one of them to false"
             )
+        if not self.takes_tools and (tools or any(_about_tools(message) for message in messages)):
+            raise TemplateError("this base's chat template has no use for tools; leave them out")
         safe: list[dict[str, Any]] = [self.breaker.apply(dict(message)) for message in messages]
         if not self._takes_system:
             safe = _merge_system(safe)
+        known: list[dict[str, Any]] | None = self.breaker.apply(tools) if tools else None
         if not continue_final_message:
-            return self._run(safe, add_generation_prompt)
-        return self._continue(safe)
+            return self._run(safe, add_generation_prompt, known)
+        return self._continue(safe, known)
 
-    def _continue(self, messages: list[dict[str, Any]]) -> str:
+    def _continue(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
         if not messages or not isinstance(messages[-1].get("content"), str):
             raise TemplateError("continue_final_message needs a last message with text to continue")
         # The space tells whether the template trims: then the end of the text to go on from is trimmed too.
         messages[-1]["content"] += _END + " "
-        text, end, rest = self._run(messages, False).rpartition(_END)
+        text, end, rest = self._run(messages, False, tools).rpartition(_END)
         if not end:
             raise TemplateError("the chat template leaves out the last message, so it cannot be continued")
         return text if rest.startswith(" ") else text.rstrip()
 
-    def _run(self, messages: list[dict[str, Any]], add_generation_prompt: bool) -> str:
-        limit = _LARGEST_FRAME + 4 * _size(messages)
+    def _run(
+        self,
+        messages: list[dict[str, Any]],
+        add_generation_prompt: bool,
+        tools: list[dict[str, Any]] | None = None,
+    ) -> str:
+        limit = _LARGEST_FRAME + _GROWTH * (_size(messages) + _size(tools))
         parts: list[str] = []
         length = 0
         try:
@@ -106,7 +127,7 @@ class ChatTemplate:
                 **self._special,
                 messages=messages,
                 add_generation_prompt=add_generation_prompt,
-                tools=None,
+                tools=tools,
                 documents=None,
             ):
                 length += len(part)
@@ -128,6 +149,18 @@ class ChatTemplate:
             return "4f1d" in self._run(probe, True)
         except TemplateError:
             return False
+
+    def _probe_tools(self) -> bool:
+        """Whether a tool's name and parameters reach the text."""
+        parameters = {"type": "object", "properties": {"9c2b": {"type": "string"}}}
+        function = {"name": "4f1d", "description": "", "parameters": parameters}
+        try:
+            text = self._run(
+                [{"role": "user", "content": "a"}], True, [{"type": "function", "function": function}]
+            )
+        except TemplateError:
+            return False
+        return "4f1d" in text and "9c2b" in text
 
 
 class Breaker:
@@ -194,13 +227,19 @@ def _merge_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{**rest[0], "content": "\n\n".join(str(text) for text in texts)}, *rest[1:]]
 
 
+def _about_tools(message: Message) -> bool:
+    return message.get("role") == "tool" or bool(message.get("tool_calls"))
+
+
 def _size(value: Any) -> int:
-    """Characters in all strings of `value`."""
+    """About how many characters `value` has as JSON, escapes aside."""
     if isinstance(value, str):
-        return len(value)
+        return len(value) + 4
     if isinstance(value, dict):
-        return sum(_size(item) for item in value.values())
-    return sum(_size(item) for item in value) if isinstance(value, list) else 0
+        return 4 + sum(_size(key) + _size(item) for key, item in value.items())
+    if isinstance(value, list):
+        return 4 + sum(_size(item) for item in value)
+    return value.bit_length() // 3 + 8 if isinstance(value, int) else 32
 
 
 def _raise(message: str) -> NoReturn:

@@ -13,9 +13,9 @@ from typing import Any
 import tokenizers
 
 from server.pieces import Pieces
-from server.template import BREAK, ChatTemplate, Message, TemplateError
+from server.template import BREAK, ChatTemplate, Message, TemplateError, Tool
 
-__all__ = ["Message", "TemplateError", "Tokenizer"]
+__all__ = ["Message", "TemplateError", "Tokenizer", "Tool"]
 
 _ANCHOR = "\n"
 
@@ -40,6 +40,7 @@ class Tokenizer:
         self._pieces = Pieces(json.loads(definition).get("decoder"))
         added = self._tokenizer.get_added_tokens_decoder()
         self._special_ids = frozenset(token for token, about in added.items() if about.special)
+        self._added = {about.content: token for token, about in added.items()}
         self._texts = {token: text for text, token in self._tokenizer.get_vocab().items()}
         self._vocabulary_size = max(self._texts) + 1
         self._bytes: dict[int, bytes] = {}
@@ -93,6 +94,15 @@ class Tokenizer:
         return self._special_ids
 
     @property
+    def takes_tools(self) -> bool:
+        """Whether the base's chat template shows tools to the model."""
+        return self._template is not None and self._template.takes_tools
+
+    def added_id(self, token: str) -> int | None:
+        """The id of a token that was added to the vocabulary as a whole, as control tokens are."""
+        return self._added.get(token)
+
+    @property
     def leading_spaces(self) -> int:
         """How many spaces are dropped from the front of a text, where it begins with any."""
         return self._pieces.leading_spaces
@@ -139,12 +149,13 @@ class Tokenizer:
         *,
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
+        tools: Sequence[Tool] = (),
     ) -> list[int]:
         """The prompt of a conversation, by the base's chat template.
 
-        A control token spelled out in a message becomes the tokens of its letters, so a client can neither
-        end a turn nor begin one. Raises `TemplateError` with the template's message where it refuses, and
-        where the base has no chat template.
+        A control token spelled out in a message or in a tool becomes the tokens of its letters, so a client
+        can neither end a turn nor begin one. Raises `TemplateError` with the template's message where it
+        refuses, and where the base has no chat template.
         """
         if self._template is None:
             raise TemplateError("this base has no chat template; use /v1/completions, or give it one")
@@ -152,6 +163,7 @@ class Tokenizer:
             messages,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
+            tools=tools,
         )
         first, *rest = text.split(BREAK)
         ids = self._ids(first)

@@ -20,6 +20,8 @@ from server.api.frames import DONE, Frames
 from server.api.limits import answer_length, chat_sampling, of_length
 from server.api.logprobs import chat_logprobs, prompt_logprobs
 from server.api.stream import EventStream
+from server.api.tool_answers import CallStreams, called_message, end_reason
+from server.api.tools import ToolUse, read_tools, with_tools
 from server.api.wanted import while_wanted
 from server.generation import Served
 from server.request import Delta, Sampling, Usage
@@ -40,13 +42,17 @@ class Chat:
         body = to_generation(value, ChatFields)
         messages = parse_messages(body.messages)
         sampling = chat_sampling(body, generation.engine.info, self._context.defaults)
+        tools = read_tools(body, generation.tokenizer)
         _check(body)
         sampling = await guided(body, sampling, generation.grammars)
+        if tools is not None:
+            sampling = await with_tools(tools, sampling, generation.grammars)
         served = await generation.choose(exchange, question(request, body.model, user_turns(messages)))
         prompt = await generation.chat(
             messages,
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
+            tools=tools.tools if tools else (),
         )
         sampling = self._fit(body, sampling, len(prompt))
         deltas = generation.generate(
@@ -55,15 +61,16 @@ class Chat:
         echo = messages[-1]["content"] if body.echo and messages[-1]["role"] == "assistant" else ""
         answer_id = "chatcmpl-" + exchange.answer_id
         if body.stream:
-            chunks = ChatChunks(answer_id, served, body, echo, generation.tokenizer)
+            chunks = ChatChunks(answer_id, served, body, echo, generation.tokenizer, tools)
             return EventStream(deltas, chunks, settings.request_timeout)
         async with while_wanted(exchange, request.receive, settings.request_timeout):
             answers = await gather(deltas, body.n)
+        tokenizer = generation.tokenizer
         return reply(
             envelope(answer_id, "chat.completion", served)
-            | {"choices": [_choice(i, a, body, echo, generation.tokenizer) for i, a in enumerate(answers)]}
+            | {"choices": [_choice(i, a, body, echo, tokenizer, tools) for i, a in enumerate(answers)]}
             | {"usage": total([answer.usage for answer in answers], body.n)}
-            | _prompt_logprobs(answers[0], generation.tokenizer)
+            | _prompt_logprobs(answers[0], tokenizer)
         )
 
     def _fit(self, body: ChatFields, sampling: Sampling, prompt: int) -> Sampling:
@@ -87,12 +94,22 @@ def _check(body: ChatFields) -> None:
             raise bad_field(name, f"{name} is 0: ask for at least 1 token.", code="invalid_value")
 
 
-def _choice(index: int, answer: Answer, body: ChatFields, echo: str, tokenizer: Tokenizer) -> dict[str, Any]:
+def _choice(
+    index: int, answer: Answer, body: ChatFields, echo: str, tokenizer: Tokenizer, tools: ToolUse | None
+) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
+    end: str | None = answer.finish_reason
+    if tools is None:
+        message["content"] = echo + answer.text
+    else:
+        said, calls = called_message(answer.text, echo, tools)
+        message |= said
+        end = end_reason(answer.finish_reason, calls, tools)
     return {
         "index": index,
-        "message": {"role": "assistant", "content": echo + answer.text, "refusal": None},
+        "message": message,
         "logprobs": chat_logprobs(answer.logprobs, tokenizer) if body.logprobs else None,
-        "finish_reason": answer.finish_reason,
+        "finish_reason": end,
     }
 
 
@@ -103,10 +120,16 @@ def _prompt_logprobs(answer: Answer, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 class ChatChunks:
-    """A streamed chat completion: role, contents, one end for each choice, usage."""
+    """A streamed chat completion: role, contents and calls, one end for each choice, usage."""
 
     def __init__(
-        self, answer_id: str, served: Served, body: ChatFields, echo: str, tokenizer: Tokenizer
+        self,
+        answer_id: str,
+        served: Served,
+        body: ChatFields,
+        echo: str,
+        tokenizer: Tokenizer,
+        tools: ToolUse | None = None,
     ) -> None:
         self._with_usage = body.stream_options is not None and body.stream_options.include_usage
         self._frames = Frames.chat(
@@ -115,11 +138,13 @@ class ChatChunks:
         self._logprobs = body.logprobs
         self._echo = echo
         self._tokenizer = tokenizer
+        self._forced = tools is not None and tools.forced
+        self._calls = None if tools is None else CallStreams(tools, body.n)
         self._usages = [Usage(0, 0, 0)] * body.n
 
     def opening(self) -> bytes:
         """The role of every choice, and the text that was to be echoed."""
-        first = {"role": "assistant", "content": "", "refusal": None}
+        first = {"role": "assistant", "content": None if self._forced else "", "refusal": None}
         events: list[bytes] = []
         for index in range(len(self._usages)):
             events.append(self._frames.choice(index, _delta(first)))
@@ -129,7 +154,9 @@ class ChatChunks:
 
     def delta(self, index: int, delta: Delta) -> bytes:
         """What a choice grew by, and its end."""
-        if self._logprobs and delta.logprobs:
+        if self._calls is not None:
+            event = self._with_calls(self._calls, index, delta)
+        elif self._logprobs and delta.logprobs:
             logprobs = chat_logprobs(delta.logprobs, self._tokenizer)
             event = self._frames.choice(index, _delta({"content": delta.text}, logprobs))
         else:
@@ -138,7 +165,20 @@ class ChatChunks:
             self._usages[index] = delta.usage
         if delta.finish_reason is None:
             return event
-        return event + self._frames.choice(index, _delta({}, end=delta.finish_reason))
+        end = delta.finish_reason if self._calls is None else self._calls.end(index, delta.finish_reason)
+        return event + self._frames.choice(index, _delta({}, end=end))
+
+    def _with_calls(self, calls: CallStreams, index: int, delta: Delta) -> bytes:
+        parts = calls.deltas(index, delta)
+        logprobs = None
+        if self._logprobs and delta.logprobs:
+            logprobs = chat_logprobs(delta.logprobs, self._tokenizer)
+            parts = parts or [{}]
+        events = [
+            self._frames.choice(index, _delta(part, None if place else logprobs))
+            for place, part in enumerate(parts)
+        ]
+        return b"".join(events)
 
     def closing(self) -> bytes:
         """The usage, where it was asked for, and `[DONE]`."""
@@ -151,6 +191,6 @@ class ChatChunks:
 
 
 def _delta(
-    content: dict[str, str | None], logprobs: dict[str, Any] | None = None, end: str | None = None
+    content: dict[str, Any], logprobs: dict[str, Any] | None = None, end: str | None = None
 ) -> dict[str, Any]:
     return {"delta": content, "logprobs": logprobs, "finish_reason": end}

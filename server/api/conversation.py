@@ -1,4 +1,4 @@
-"""OpenAI's messages: roles, content parts, and what of them can be served."""
+"""OpenAI's messages: roles, content parts, calls of tools, and what of them can be served."""
 
 from __future__ import annotations
 
@@ -7,22 +7,46 @@ from typing import Any, cast
 
 from server.api.convert import unknown_field
 from server.api.errors import bad_field
+from server.api.tool_messages import OpenCalls, read_call_id, read_calls
 
-ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+ROLES = {
+    "system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"
+}  # fmt: skip
 """A message's role → the role that chat templates know."""
 
-_MESSAGE_FIELDS = frozenset(
-    {"role", "content", "name", "refusal", "annotations", "tool_calls", "function_call"}
-)
+_TAKEN = {
+    "role": tuple(ROLES),
+    "content": tuple(ROLES),
+    "name": tuple(ROLES),
+    "tool_calls": ("assistant",),
+    "tool_call_id": ("tool",),
+}
+"""A message's field → the roles that have it."""
+_MESSAGE_FIELDS = frozenset({*_TAKEN, "refusal", "annotations", "audio", "function_call"})
 _EMPTY: tuple[object, ...] = (None, [], {})
 
-Message = dict[str, str]
-"""`{"role", "content"}`, what a chat template renders."""
+Message = dict[str, Any]
+"""`{"role", "content"}`, what a chat template renders; `tool_calls` or `tool_call_id` where they belong."""
 
 
 def parse_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """Messages with plain text contents. Raises `ApiError` with the path of what cannot be served."""
-    return [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
+    """Messages with plain text contents; every call of a tool is answered by a message right after it.
+
+    Raises `ApiError` with the path of what cannot be served.
+    """
+    calls = OpenCalls()
+    parsed: list[Message] = []
+    for index, message in enumerate(messages):
+        path = f"messages[{index}]"
+        item = _message(message, path)
+        if item["role"] == "tool":
+            item["name"] = calls.answer(item["tool_call_id"], f"{path}.tool_call_id")
+        else:
+            calls.check_answered()
+            calls.open(item.get("tool_calls", ()), f"{path}.tool_calls")
+        parsed.append(item)
+    calls.check_answered()
+    return parsed
 
 
 def user_turns(messages: Sequence[Message]) -> tuple[str, ...]:
@@ -34,14 +58,31 @@ def _message(message: Mapping[str, Any], path: str) -> Message:
     for name, value in message.items():
         if name not in _MESSAGE_FIELDS:
             raise unknown_field(name, _MESSAGE_FIELDS, f"{path}.")
-        if name not in ("role", "content", "name") and value not in _EMPTY:
+        if name not in _TAKEN and value not in _EMPTY:
             raise bad_field(f"{path}.{name}", f"{path}.{name} is not served.", code="unsupported_parameter")
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
         known = ", ".join(ROLES)
-        reason = "tools are not served" if role in ("tool", "function") else f"it must be one of {known}"
+        reason = "send tools instead" if role == "function" else f"it must be one of {known}"
         raise bad_field(f"{path}.role", f"{path}.role: {reason}.", code="invalid_value")
-    return {"role": ROLES[role], "content": _content(message.get("content"), f"{path}.content")}
+    for name in ("tool_calls", "tool_call_id"):
+        if message.get(name) not in _EMPTY and role not in _TAKEN[name]:
+            text = f"{path}.{name} belongs to the role {_TAKEN[name][0]}, not to {role}."
+            raise bad_field(f"{path}.{name}", text, code="invalid_value")
+    return _with_tools(message, role, path)
+
+
+def _with_tools(message: Mapping[str, Any], role: str, path: str) -> Message:
+    """The message as a template renders it; beside its calls it may have no content."""
+    content, calls = message.get("content"), message.get("tool_calls")
+    if calls in _EMPTY:
+        item: Message = {"role": ROLES[role], "content": _content(content, f"{path}.content")}
+    else:
+        text = "" if content is None else _content(content, f"{path}.content")
+        item = {"role": role, "content": text, "tool_calls": read_calls(calls, f"{path}.tool_calls")}
+    if role == "tool":
+        item["tool_call_id"] = read_call_id(message.get("tool_call_id"), f"{path}.tool_call_id")
+    return item
 
 
 def _content(content: object, path: str) -> str:

@@ -22,6 +22,8 @@ MAX_STOP_LENGTH = 256
 MAX_STOP_TOKENS = 128
 MAX_BIASES = 1024
 MAX_OPTIONS = 1024
+MAX_TOOLS = 128
+MAX_DESCRIPTION = 16 * 1024
 INT64 = 2**63 - 1
 
 Name = Annotated[str, Meta(max_length=256)]
@@ -32,6 +34,7 @@ TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Schema = dict[str, Any] | str
 Pattern = Annotated[str, Meta(min_length=1)]
 Choices = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=MAX_OPTIONS)]
+ToolName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}\Z")]
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
@@ -120,6 +123,35 @@ class GenerationFields(SamplingFields, kw_only=True, forbid_unknown_fields=True)
     guided_grammar: Pattern | None = None
 
 
+class FunctionFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A tool's `function`."""
+
+    name: ToolName
+    description: Annotated[str, Meta(max_length=MAX_DESCRIPTION)] | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """One of `tools`."""
+
+    type: Literal["function"]
+    function: FunctionFields
+
+
+class ChosenFunction(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """The `function` of a `tool_choice`."""
+
+    name: ToolName
+
+
+class ChosenTool(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A `tool_choice` that names its tool."""
+
+    type: Literal["function"]
+    function: ChosenFunction
+
+
 class ChatFields(GenerationFields, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/chat/completions`."""
 
@@ -130,6 +162,11 @@ class ChatFields(GenerationFields, kw_only=True, forbid_unknown_fields=True):
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     echo: bool = False
+    tools: Annotated[list[ToolFields], Meta(max_length=MAX_TOOLS)] = msgspec.field(
+        default_factory=list[ToolFields]
+    )
+    tool_choice: Literal["none", "auto", "required"] | ChosenTool | None = None
+    parallel_tool_calls: bool = True
 
 
 class CompletionFields(GenerationFields, kw_only=True, forbid_unknown_fields=True):
@@ -180,20 +217,18 @@ class Refusal:
 HINTS = frozenset(
     {
         "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-        "prompt_cache_options", "prompt_cache_retention", "parallel_tool_calls", "priority", "request_id",
+        "prompt_cache_options", "prompt_cache_retention", "priority", "request_id",
     }
 )  # fmt: skip
 """Fields that change no token of the answer: accepted and not used."""
 
-_TOOLS = 'tools are not served; leave it out or send tool_choice "none"'
+_FUNCTIONS = "it is OpenAI's older form of tools"
 _TEMPLATE = "the template is the model's own and cannot be changed by a request"
 _SHAPE = "the answer has one shape only"
 
 REFUSED: Mapping[str, Refusal] = {
-    "tools": Refusal(_TOOLS, ([],)),
-    "tool_choice": Refusal(_TOOLS, ("none", "auto")),
-    "functions": Refusal(_TOOLS, ([],)),
-    "function_call": Refusal(_TOOLS, ("none", "auto")),
+    "functions": Refusal(f"{_FUNCTIONS}; send tools", ([],)),
+    "function_call": Refusal(f"{_FUNCTIONS}; send tools and tool_choice", ("none", "auto")),
     "guided_decoding_backend": Refusal("there is one, llguidance"),
     "guided_whitespace_pattern": Refusal("generated JSON has at most one space after a comma or a colon"),
     "structural_tag": Refusal("use response_format or structured_outputs"),

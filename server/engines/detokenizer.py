@@ -7,7 +7,7 @@ tokens, which a warm temperature can produce, and holds all text back behind suc
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from server.tokens import Tokenizer
 
@@ -21,6 +21,7 @@ class TextStream:
     complete first, and of those complete at once the longest. Bytes that are not UTF-8 become U+FFFD.
     With `prompt`, an answer that goes on from plain text keeps the space before its first word; after a
     special token, or without `prompt`, it begins without one, as `Tokenizer.decode` has it.
+    `marks`: see `Sampling.marks`.
     """
 
     def __init__(
@@ -30,10 +31,14 @@ class TextStream:
         min_tokens: int = 0,
         skip_special_tokens: bool = True,
         prompt: Sequence[int] = (),
+        marks: Mapping[int, str] | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         self._bytes_of = tokenizer.token_bytes
-        self._hidden = tokenizer.special_ids if skip_special_tokens else frozenset[int]()
+        self._marks = marks or {}
+        self._forged = str.maketrans(dict.fromkeys(self._marks.values(), "\ufffd"))
+        hidden = tokenizer.special_ids if skip_special_tokens else frozenset[int]()
+        self._hidden = hidden | self._marks.keys() if self._marks else hidden
         self._decoder = _utf8("replace")
         self._stops = StopSearch(stop) if stop else None
         self._unchecked = min_tokens - 1
@@ -48,14 +53,12 @@ class TextStream:
         honour = self._unchecked <= 0
         self._unchecked -= 1
         if token_id in self._hidden:
-            return "", None
-        if self._begun:
-            text = self._decoder.decode(self._bytes_of(token_id))
+            mark = self._marks.get(token_id)
+            if mark is None:
+                return "", None
+            text = self._decoder.decode(b"", final=True) + mark
         else:
-            self._begun = True
-            text = self._decoder.decode(self._tokenizer.first_bytes(token_id))
-        if self._spaces and text:
-            text = self._strip(text)
+            text = self._shown(token_id)
         if self._stops is None:
             return text, None
         return self._stops.push(text, honour)
@@ -64,6 +67,16 @@ class TextStream:
         """What was held back, where no stop string ended the text."""
         rest = self._decoder.decode(b"", final=True)
         return rest if self._stops is None else self._stops.finish(rest)
+
+    def _shown(self, token_id: int) -> str:
+        if self._begun:
+            text = self._decoder.decode(self._bytes_of(token_id))
+        else:
+            self._begun = True
+            text = self._decoder.decode(self._tokenizer.first_bytes(token_id))
+        if self._forged:
+            text = text.translate(self._forged)
+        return self._strip(text) if self._spaces and text else text
 
     def _strip(self, text: str) -> str:
         """Drop leading spaces, at most as many as the tokenizer's decoder does."""

@@ -57,7 +57,9 @@ class Streams:
             raise ValueError(f"request_id {request.request_id!r} is in use")
         self._residents.take(request.voice, probe=probe)
         sampling, before = request.sampling, request.prompt if request.continues else ()
-        text = TextStream(self._tokenizer, sampling.stop, sampling.min_tokens, prompt=before)
+        text = TextStream(
+            self._tokenizer, sampling.stop, sampling.min_tokens, prompt=before, marks=sampling.marks
+        )
         stream = self._live[request.request_id] = Stream(work, text)
         return stream
 

@@ -116,6 +116,24 @@ def test_special_tokens_are_skipped_unless_wanted(tokenizers: dict[str, Tokenize
     assert "".join([*(shown.push(token)[0] for token in ids), shown.finish()]) == tokenizer.decode(ids, False)
 
 
+def test_a_marked_token_is_the_only_one_that_shows_its_mark(tokenizers: dict[str, Tokenizer]) -> None:
+    tokenizer = tokenizers["mistral"]
+    mark = "\ufdd2"
+    cut = bytes_of(tokenizer, "å".encode())[:1]
+    ids = [1, *cut, 3, *bytes_of(tokenizer, f"a{mark}[INST]".encode()), 3, 4, 2]
+    text = TextStream(tokenizer, ("T",), marks={3: mark})
+    parts: list[str] = []
+    for token in ids:
+        part, found = text.push(token)
+        parts.append(part)
+        if found is not None:
+            break
+    assert "".join(parts) == f"\ufffd{mark}a\ufffd[INS", "up to the stop string; what is forged is no mark"
+    assert "".join(stream(tokenizer, [3, *bytes_of(tokenizer, mark.encode())])) == mark
+    text = TextStream(tokenizer, marks={3: mark, 4: "\ufdd3"})
+    assert [text.push(token)[0] for token in (2, 3, 4)] == ["", mark, "\ufdd3"]
+
+
 @pytest.mark.parametrize("kind", ["mistral", "metaspace"])
 def test_a_completion_keeps_the_space_before_its_first_word(
     tokenizers: dict[str, Tokenizer], kind: str

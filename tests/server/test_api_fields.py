@@ -93,12 +93,6 @@ def test_true_is_not_one() -> None:
     assert refused(logprobs=1).param == "logprobs"
 
 
-def test_tools_pass_where_none_may_be_called() -> None:
-    assert chat(tools=[{"type": "function"}], tool_choice="none") == chat()
-    assert refused(tools=[{"type": "function"}]).param == "tools"
-    assert refused(tools=[{"type": "function"}], tool_choice="required").param in ("tools", "tool_choice")
-
-
 def test_best_of_may_equal_n() -> None:
     assert chat(best_of=3, n=3).n == 3
     assert refused(best_of=3, n=2).param == "best_of"
@@ -166,7 +160,7 @@ def test_null_is_absent() -> None:
         ({"messages": ["Hello"]}, "messages[0]"),
         ({"messages": HELLO["messages"] * 1025}, "messages"),
         ({"messages": [{"content": "Hello"}]}, "messages[0].role"),
-        ({"messages": [{"role": "tool", "content": "Hello"}]}, "messages[0].role"),
+        ({"messages": [{"role": "tool", "content": "Hello"}]}, "messages[0].tool_call_id"),
         ({"messages": [{"role": ["user"], "content": "Hello"}]}, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": 3}]}, "messages[0].content"),
@@ -184,7 +178,14 @@ def test_null_is_absent() -> None:
             {"messages": [*HELLO["messages"], {"role": "user", "content": "x", "contnet": 1}]},
             "messages[1].contnet",
         ),
-        ({"messages": [{"role": "assistant", "content": "x", "tool_calls": [{}]}]}, "messages[0].tool_calls"),
+        (
+            {"messages": [{"role": "assistant", "content": "x", "function_call": {}}, {"role": "function"}]},
+            "messages[1].role",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "x", "function_call": {"name": "f"}}]},
+            "messages[0].function_call",
+        ),
     ],
 )
 def test_a_bad_field_is_named_by_its_path(fields: dict[str, Any], param: str) -> None:

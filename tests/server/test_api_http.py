@@ -290,7 +290,7 @@ def test_an_existing_backends_generous_bound_is_no_error(client: httpx.Client) -
         ({}, {"max_tokens": 1000}, 400, "max_tokens", "context_length_exceeded"),
         ({}, {"max_tokens": 0}, 400, "max_tokens", "invalid_value"),
         ({}, {"min_tokens": 9}, 400, "min_tokens", "invalid_value"),
-        ({}, {"tools": [{}]}, 400, "tools", "unsupported_parameter"),
+        ({}, {"tools": [{}]}, 400, "tools[0].type", "missing_required_parameter"),
         ({}, {"response_format": {"type": "grammar"}}, 400, "response_format.type", "invalid_value"),
         ({"Content-Type": "text/plain"}, {}, 415, None, "unsupported_media_type"),
     ],

@@ -247,7 +247,7 @@ def test_the_templates_own_message_is_the_error(loaded: dict[str, Tokenizer]) ->
     with pytest.raises(TemplateError, match=r"^Conversation roles must alternate user/assistant"):
         loaded["mistral"].chat([user("a"), user("b")])
     with pytest.raises(TemplateError, match=r"^Only user and assistant roles are supported!$"):
-        loaded["mistral"].chat([user("a"), {"role": "tool", "content": "b"}])
+        loaded["mistral"].chat([user("a"), {"role": "critic", "content": "b"}])
 
 
 def test_a_system_message_goes_before_the_first_user_message_where_the_template_refuses_it(
