@@ -11,6 +11,7 @@ import msgspec
 from server import grammar
 from server.api.errors import bad_field
 from server.api.fields import GenerationFields, JsonObjectFormat, JsonSchemaFormat
+from server.api.response_fields import ResponseFields, ResponseSchemaFormat
 from server.grammar import GrammarRefusedError
 from server.grammars import Grammars
 from server.request import Sampling
@@ -29,6 +30,22 @@ async def guided(body: GenerationFields, sampling: Sampling, grammars: Grammars)
     if len(wishes) > 1:
         names = " and ".join(wishes)
         raise bad_field(next(iter(wishes)), f"{names} exclude each other; send one.", code="invalid_value")
+    return await _kept(wishes, sampling, grammars)
+
+
+async def guided_text(body: ResponseFields, sampling: Sampling, grammars: Grammars) -> Sampling:
+    """The same for the `text.format` of a response."""
+    match body.text and body.text.format:
+        case JsonObjectFormat():
+            wishes: dict[str, tuple[str, Any]] = {"text.format": ("json_object", True)}
+        case ResponseSchemaFormat(schema=schema):
+            wishes = {"text.format.schema": ("json", schema)}
+        case _:
+            return sampling
+    return await _kept(wishes, sampling, grammars)
+
+
+async def _kept(wishes: Mapping[str, tuple[str, Any]], sampling: Sampling, grammars: Grammars) -> Sampling:
     for name, (kind, wish) in wishes.items():
         try:
             text = _grammar(kind, wish)

@@ -17,10 +17,13 @@ from server.api.fields import (
     REFUSED,
     Count,
     FieldKind,
+    JsonObjectFormat,
     Logprobs,
     Name,
+    NamedSchema,
     Refusal,
     SamplingFields,
+    TextFormat,
     known,
 )
 
@@ -48,10 +51,16 @@ class ResponseStreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=
     include_obfuscation: bool = False
 
 
+class ResponseSchemaFormat(
+    NamedSchema, tag_field="type", tag="json_schema", kw_only=True, forbid_unknown_fields=True
+):
+    """A `text.format` of JSON that fits a schema: chat's, without a level between."""
+
+
 class ResponseText(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """OpenAI's `text`."""
 
-    format: dict[str, Any] | None = None
+    format: TextFormat | JsonObjectFormat | ResponseSchemaFormat | None = None
     verbosity: Literal["medium"] | None = None
 
 

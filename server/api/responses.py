@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,6 +12,7 @@ from server.api.conversation import user_turns
 from server.api.convert import to_generation
 from server.api.errors import ApiError, ErrorReply, bad_field
 from server.api.exchange import exchange_of
+from server.api.formats import guided_text
 from server.api.limits import answer_length, of_length, response_sampling
 from server.api.response_events import ResponseEvents
 from server.api.response_fields import RESPONSE_HINTS, RESPONSE_REFUSED, ResponseFields
@@ -39,7 +38,7 @@ class Responses:
         body = to_generation(value, ResponseFields, refused=RESPONSE_REFUSED, hints=RESPONSE_HINTS)
         messages = parse_input(body.input, body.instructions)
         sampling = response_sampling(body, info, self._context.defaults)
-        _check_format(body)
+        sampling = await guided_text(body, sampling, generation.grammars)
         served = await generation.choose(exchange, question(request, body.model, user_turns(messages)))
         try:
             prompt = await generation.chat(messages, "input")
@@ -65,10 +64,3 @@ class Responses:
         """No response is found again."""
         message = "Responses are not stored, so there is none to be found; keep the answers."
         raise ApiError(ErrorReply(404, message, code="not_found"))
-
-
-def _check_format(body: ResponseFields) -> None:
-    asked: dict[str, Any] = (body.text and body.text.format) or {"type": "text"}
-    if asked != {"type": "text"}:
-        message = "text.format: constrained output is not served; leave it out or send type 'text'."
-        raise bad_field("text.format", message, code="unsupported_parameter")

@@ -148,7 +148,13 @@ def test_instructions_are_the_system_message(client: httpx.Client) -> None:
         ({"input": "hej " * 300}, 400, "input", "context_length_exceeded"),
         ({"input": "hej " * 900_000}, 400, "input", "context_length_exceeded"),
         ({"min_tokens": 9}, 400, "min_tokens", "invalid_value"),
-        ({"text": {"format": {"type": "grammar"}}}, 400, "text.format", "unsupported_parameter"),
+        ({"text": {"format": {"type": "grammar"}}}, 400, "text.format.type", "invalid_value"),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"$ref": "file:///x"}}}},
+            400,
+            "text.format.schema",
+            "invalid_value",
+        ),
         ({"previous_response_id": "resp_1"}, 400, "previous_response_id", "unsupported_parameter"),
     ],
 )

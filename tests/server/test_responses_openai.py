@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import Response, ResponseOutputMessage, ResponseStreamEvent
+from pydantic import BaseModel
 
 from tests.server.serving import EN, SV, Serving
 
@@ -176,6 +178,35 @@ def test_log_probabilities(ai: OpenAI) -> None:
     assert [entry.logprob for entry in streamed] == [entry.logprob for entry in part.logprobs]
     (done,) = [event for event in events if event.type == "response.output_text.done"]
     assert [entry.token for entry in done.logprobs] == [entry.token for entry in part.logprobs]
+
+
+class Person(BaseModel):
+    name: Literal["Eva", "Bo"]
+    age: Literal[1, 2, 3]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_schema_is_kept_to(ai: OpenAI, seed: int) -> None:
+    parsed = ai.responses.parse(
+        model=EN, input="Who?", max_output_tokens=100, text_format=Person, extra_body={"seed": seed}
+    )
+    assert parsed.output_parsed is not None
+    assert parsed.status == "completed"
+    assert parsed.text is not None
+    assert parsed.text.format is not None
+    assert parsed.text.format.type == "json_schema"
+    with ai.responses.stream(
+        model=EN, input="Who?", max_output_tokens=100, text_format=Person, extra_body={"seed": seed}
+    ) as stream:
+        assert stream.get_final_response().output_parsed == parsed.output_parsed
+
+
+def test_any_json_object(ai: OpenAI) -> None:
+    ask: dict[str, Any] = {"model": EN, "input": "Who?", "max_output_tokens": 60, "temperature": 0}
+    answer: Response = ai.responses.create(**ask, text={"format": {"type": "json_object"}})
+    assert answer.output_text.lstrip().startswith("{")
+    if answer.status == "completed":
+        assert isinstance(json.loads(answer.output_text), dict)
 
 
 def test_errors_are_the_clients_own_exceptions(ai: OpenAI) -> None:
