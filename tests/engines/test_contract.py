@@ -1,4 +1,8 @@
-"""What every engine promises."""
+"""What every engine promises.
+
+Runs on the engine that `--engine` names: the embedded one in `make test`, vLLM in `make test-vllm`. A new
+engine joins by its line in `tests.engines.making.ENGINES`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,48 +30,20 @@ from server.engines.base import (
     EngineError,
     UnsupportedRequestError,
 )
-from server.request import Delta, GenerationRequest, Sampling, Voice
+from server.request import GenerationRequest, Voice
 from server.tokens import Tokenizer
+from tests.engines.asking import (
+    alone,
+    ask,
+    assert_same_choices,
+    collect,
+    engine_is_idle,
+    random_prompts,
+    settles,
+    tokens,
+)
 
 pytestmark = pytest.mark.anyio
-
-
-class Asker:
-    """Makes requests with ids of their own."""
-
-    count = 0
-
-    @classmethod
-    def ask(cls, prompt: Sequence[int], voice: Voice = (), **sampling: object) -> GenerationRequest:
-        cls.count += 1
-        settings: dict[str, object] = {"max_tokens": 12, "temperature": 0.0, "ignore_eos": True, **sampling}
-        return GenerationRequest(
-            request_id=f"test-{cls.count}",
-            prompt=tuple(prompt),
-            sampling=Sampling(**settings),  # pyright: ignore[reportArgumentType] # the caller names real fields
-            voice=voice,
-            share=voice[0][0] if voice else "",
-        )
-
-
-ask = Asker.ask
-
-
-def alone(adapter: Adapter) -> Voice:
-    return ((adapter.digest, 1.0),)
-
-
-async def collect(engine: Engine, request: GenerationRequest) -> list[Delta]:
-    return [delta async for delta in engine.generate(request)]
-
-
-async def tokens(engine: Engine, request: GenerationRequest) -> list[int]:
-    return [token for delta in await collect(engine, request) for token in delta.token_ids]
-
-
-def random_prompts(count: int, seed: int = 0, longest: int = 60) -> list[list[int]]:
-    random = np.random.default_rng(seed)
-    return [random.integers(3, 500, random.integers(1, longest)).tolist() for _ in range(count)]
 
 
 async def test_an_answer_ends_with_its_reason_usage_and_timing(engine: Engine) -> None:
@@ -123,16 +99,6 @@ async def test_a_mixed_batch_answers_as_each_alone(engine: Engine, voices: dict[
     together = await asyncio.gather(*(tokens(engine, ask(p, v, logprobs=2)) for p, v in cases))
     for (prompt, voice), batch in zip(cases, together, strict=True):
         assert_same_choices(await collect(engine, ask(prompt, voice, logprobs=2)), batch)
-
-
-def assert_same_choices(lone: list[Delta], batch: list[int]) -> None:
-    """Equal up to the first place where the two leading logits lie within 1e-4."""
-    scored = [score for delta in lone for score in delta.logprobs]
-    for score, token in zip(scored, batch, strict=True):
-        if score.token_id != token:
-            (_, first), (_, second) = score.top[:2]
-            assert first - second < 1e-4
-            return
 
 
 @pytest.mark.slow
@@ -271,19 +237,6 @@ async def test_prompt_scores_are_whole_after_reuse_and_preemption(make_engine: C
     for prompt, roomy, tight in zip(prompts, *scores, strict=True):
         assert [token for token, _ in roomy] == [token for token, _ in tight] == prompt[1:]
         assert np.allclose([p for _, p in roomy], [p for _, p in tight], atol=1e-4)
-
-
-def engine_is_idle(engine: Engine) -> bool:
-    state = engine.state()
-    return not state.running and not state.waiting
-
-
-async def settles(engine: Engine, seconds: float = 2.0) -> bool:
-    for _ in range(int(seconds * 100)):
-        if engine_is_idle(engine):
-            return True
-        await asyncio.sleep(0.01)
-    return False
 
 
 async def test_cancelling_frees_the_place(engine: Engine) -> None:
