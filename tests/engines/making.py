@@ -16,6 +16,10 @@ BASE_DIGEST = "sha256:" + "0" * 64
 VLLM_BLOCK = 32
 """Tokens of one block of vLLM's KV cache: the least that its attention on the CPU takes."""
 
+ROOMY = 32 * 256
+"""Tokens of a step that holds any prompts whole: where a prompt that has a seed is computed in parts, vLLM's
+worker for the CPU asks its random generator for an offset, which only a GPU's has, and the core dies."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineLimits:
@@ -48,7 +52,7 @@ def vllm(base: Path, scratch: Path, known: Sequence[Adapter], limits: EngineLimi
         base=base,
         base_name="tiny",
         max_num_seqs=limits.max_num_seqs,
-        max_num_batched_tokens=256,
+        max_num_batched_tokens=ROOMY,
         max_queue=limits.max_queue,
         extra={
             "dtype": "float32",
