@@ -212,28 +212,27 @@ async def test_nothing_may_be_asked_for(engine: Engine) -> None:
     assert delta.timing is not None
 
 
-async def test_prompt_scores_are_whole_after_reuse_and_preemption(make_engine: Callable[..., Engine]) -> None:
+async def test_prompt_scores_are_whole_after_reuse_and_preemption(
+    engine: Engine, make_engine: Callable[..., Engine]
+) -> None:
     prompts = random_prompts(10, seed=6, longest=90)
-    scores: list[list[list[tuple[int, float]]]] = []
-    preemptions = 0
-    for kv_tokens in (12 * 256, 256):
-        engine = make_engine(max_num_seqs=10, kv_tokens=kv_tokens)
-        await engine.start()
 
-        async def scored(engine: Engine, prompt: list[int]) -> list[tuple[int, float]]:
-            await tokens(engine, ask(prompt, max_tokens=1))
-            deltas = await collect(engine, ask(prompt, max_tokens=60, prompt_logprobs=0))
-            assert all(delta.prompt_logprobs is None for delta in deltas[1:])
-            usage = deltas[-1].usage
-            assert usage is not None
-            assert usage.cached_tokens == 0
-            assert usage.completion_tokens == 60
-            return [(score.token_id, score.logprob) for score in deltas[0].prompt_logprobs or ()]
+    async def scored(engine: Engine, prompt: list[int]) -> list[tuple[int, float]]:
+        await tokens(engine, ask(prompt, max_tokens=1))
+        deltas = await collect(engine, ask(prompt, max_tokens=60, prompt_logprobs=0))
+        assert all(delta.prompt_logprobs is None for delta in deltas[1:])
+        usage = deltas[-1].usage
+        assert usage is not None
+        assert usage.cached_tokens == 0
+        assert usage.completion_tokens == 60
+        return [(score.token_id, score.logprob) for score in deltas[0].prompt_logprobs or ()]
 
-        scores.append(await asyncio.gather(*(scored(engine, prompt) for prompt in prompts)))
-        preemptions = engine.state().preemptions
-        await engine.close()
-    assert preemptions > 0
+    little = make_engine(max_num_seqs=10, kv_tokens=256)
+    await little.start()
+    scores = [
+        await asyncio.gather(*(scored(each, prompt) for prompt in prompts)) for each in (engine, little)
+    ]
+    assert little.state().preemptions > 0
     for prompt, roomy, tight in zip(prompts, *scores, strict=True):
         assert [token for token, _ in roomy] == [token for token, _ in tight] == prompt[1:]
         assert np.allclose([p for _, p in roomy], [p for _, p in tight], atol=1e-4)
@@ -298,19 +297,21 @@ async def test_what_does_not_fit_the_context_is_refused_by_its_field(engine: Eng
     assert len(await tokens(engine, ask([1] * 200, max_tokens=56))) == 56
 
 
-async def test_little_kv_memory_preempts_and_changes_no_answer(make_engine: Callable[..., Engine]) -> None:
+async def test_little_kv_memory_preempts_and_changes_no_answer(
+    engine: Engine, make_engine: Callable[..., Engine]
+) -> None:
     prompts = random_prompts(8, seed=4, longest=8)
-    answers: list[list[list[int]]] = []
-    for kv_tokens in (12 * 256, 256):
-        engine = make_engine(max_num_seqs=12, kv_tokens=kv_tokens)
-        await engine.start()
-        wanted = [tokens(engine, ask(prompt, max_tokens=120)) for prompt in prompts]
-        answers.append(await asyncio.gather(*wanted))
-        preemptions = engine.state().preemptions
-        assert engine.state().kv_tokens <= engine.state().kv_capacity
-        await engine.close()
-    assert preemptions > 0
-    assert answers[0] == answers[1]
+    little = make_engine(max_num_seqs=12, kv_tokens=256)
+    await little.start()
+
+    async def answers(engine: Engine) -> list[list[int]]:
+        return await asyncio.gather(*(tokens(engine, ask(prompt, max_tokens=120)) for prompt in prompts))
+
+    tight = await answers(little)
+    state = little.state()
+    assert state.preemptions > 0
+    assert state.kv_tokens <= state.kv_capacity
+    assert tight == await answers(engine)
 
 
 async def test_a_next_turn_does_not_pay_for_its_history(engine: Engine, voices: dict[str, Adapter]) -> None:
