@@ -42,7 +42,7 @@ SURFACE: Mapping[str, str] = {
         "events finish_reason new_logprobs new_prompt_logprobs_tensors new_token_ids prefill_stats request_id"
     ),
     "v1.engine.EngineCoreOutputs": "engine_index outputs scheduler_stats timestamp",
-    "v1.engine.FinishReason": "ABORT ERROR LENGTH STOP",
+    "v1.engine.FinishReason": "ABORT ERROR LENGTH",
     "v1.engine.async_llm.AsyncLLM": (
         "add_lora(lora_request) encode(prompt,pooling_params,request_id,lora_request=) engine_core errored "
         "from_vllm_config(vllm_config,disable_log_stats=) input_processor list_loras() logger_manager "
