@@ -61,7 +61,8 @@ async def answers_alone(engine: Engine, adapter: Adapter, prompts: list[list[int
     await engine.load(adapter)
     texts: list[str] = []
     for prompt in prompts:
-        deltas = await collect(engine, ask(prompt, alone(adapter), max_tokens=LENGTH, logprobs=2))
+        request = ask(prompt, alone(adapter), max_tokens=LENGTH, logprobs=2)
+        deltas = await collect(engine, replace(request, continues=True))
         for score in (score for delta in deltas for score in delta.logprobs):
             (_, first), (_, second) = score.top[:2]
             assert first - second > 1e-4, "choose another prompt: rounding decides this one"
