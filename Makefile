@@ -10,7 +10,7 @@
 PYTHON ?=
 ARGS ?=
 TESTS ?= tests
-VLLM_TESTS ?= tests/engines/test_contract.py tests/engines/test_hot_swap.py tests/vllm
+VLLM_TESTS ?= $(wildcard tests/engines/test_contract*.py) tests/engines/test_hot_swap.py tests/vllm
 
 VENV := .venv
 BIN := $(VENV)/bin
