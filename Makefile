@@ -1,14 +1,16 @@
 # Everything a fresh Linux or macOS machine needs is Python 3.11 or later and make.
 #   make serve ARGS="--port 8011"    start the server (first run: install the light serving set)
 #   make test                        install what the tests need and run them all
+#   make test-vllm                   the tests on the real vLLM, on the CPU (Linux; first run: 3.5 GiB)
 # On Windows: deploy\windows\serve.ps1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint clean
+.PHONY: help serve test test-vllm lint clean
 
 PYTHON ?=
 ARGS ?=
 TESTS ?= tests
+VLLM_TESTS ?= $(wildcard tests/engines/test_contract*.py) tests/engines/test_hot_swap.py tests/vllm
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -19,6 +21,7 @@ help:
 	@printf '%s\n' \
 	  'make serve   start the server on http://127.0.0.1:8000; ARGS="--port 8011" passes options on' \
 	  'make test    lint, check types and imports, run every test; TESTS=tests/server runs a part' \
+	  'make test-vllm  the engine contract and tests/vllm on the real vLLM, on the CPU, in a cached environment' \
 	  'make lint    the checks without the tests' \
 	  'make clean   remove the environment and every cache in this folder'
 
@@ -29,6 +32,15 @@ serve: $(VENV)/.serve
 test: lint
 	$(SAY) 'running the tests'
 	@$(BIN)/python -m pytest -q $(TESTS)
+
+# The server refuses names under ONESEEK_ that are not settings, in the environment of the tests too.
+unexport ONESEEK_TEST_CACHE
+
+test-vllm: $(VENV)/.made
+	@python=$$($(BIN)/python tests/vllm/environment.py --cache '$(ONESEEK_TEST_CACHE)') || exit; \
+	echo "oneseek: running the tests on vLLM, with $$python"; \
+	VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1 HF_HUB_OFFLINE=1 PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 \
+	  "$$python" -m pytest -q --engine vllm --durations=5 $(VLLM_TESTS)
 
 lint: $(VENV)/.test
 	$(SAY) 'checking style, types and imports'

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,12 +24,40 @@ TEXT = [
 ]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The fast tests first: a mistake shows within seconds, not after the slow ones."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engine",
+        choices=("embedded", "vllm"),
+        default="embedded",
+        help="the engine under test in tests/engines; vllm runs tests/vllm too (make test-vllm)",
+    )
 
 
-@pytest.fixture
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("engine") != "vllm":
+        return
+    if importlib.util.find_spec("vllm") is None:
+        raise pytest.UsageError(f"--engine vllm: no vLLM in {sys.prefix}; make test-vllm brings its own")
+    # vLLM and what it brings warn of each other; our own warnings stay errors.
+    config.addinivalue_line("filterwarnings", r"ignore::Warning:(?!(server|adapters|routing|tests)\b)")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What needs vLLM is asked for by name, and then never skipped."""
+    needs_vllm = collection_path == Path(__file__).parent / "vllm"
+    return True if needs_vllm and config.getoption("engine") != "vllm" else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The fast tests first: a mistake shows within seconds, not after the slow ones.
+
+    vLLM takes longer to start than all but the slowest tests, so there each module stays in one piece.
+    """
+    if config.getoption("engine") != "vllm":
+        items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
 
@@ -66,7 +96,7 @@ def write_tokenizer(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random 3-layer Mistral with grouped-query attention; context 256."""
+    """A random 3-layer Mistral with grouped-query attention, heads as small as vLLM takes; context 256."""
     import torch
     from transformers import MistralConfig, MistralForCausalLM
 
@@ -77,8 +107,8 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
         max_position_embeddings=256,
         sliding_window=None,
         initializer_range=0.2,

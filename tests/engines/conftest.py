@@ -1,54 +1,70 @@
-"""The engines under test. A new one joins by adding its name to `ENGINES` and a way to make it."""
+"""The engine under test: the one that `--engine` names, shared by a module and put right before each test."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from adapters.manifest import Adapter, read_manifest
 from server.engines.base import Engine
-from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
-from server.tokens import Tokenizer
-
-ENGINES = ("embedded",)
-
-
-@pytest.fixture(params=ENGINES)
-def make_engine(
-    request: pytest.FixtureRequest, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Engine]:
-    graphs = tmp_path_factory.getbasetemp() / "graphs"
-
-    def make(
-        max_num_seqs: int = 32, max_queue: int = 2000, kv_tokens: int = 32 * 256, max_adapters: int = 64
-    ) -> Engine:
-        assert request.param == "embedded"
-        options = EmbeddedOptions(
-            graphs=graphs,
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max(64, max_num_seqs),
-            max_queue=max_queue,
-            max_adapters=max_adapters,
-            kv_tokens=kv_tokens,
-            threads=2,
-        )
-        return embedded_engine(tiny_base, "sha256:" + "0" * 64, Tokenizer.load(tiny_base), options)
-
-    return make
-
-
-@pytest.fixture
-async def engine(make_engine: Callable[..., Engine], voices: dict[str, Adapter]) -> AsyncIterator[Engine]:
-    engine = make_engine()
-    await engine.start()
-    for adapter in voices.values():
-        await engine.load(adapter)
-    yield engine
-    await engine.close()
+from tests.engines.asking import Asker, settles
+from tests.engines.making import ENGINES, EngineLimits
 
 
 @pytest.fixture(scope="session")
 def voices(tiny_adapters: dict[str, Path]) -> dict[str, Adapter]:
     return {name: read_manifest(folder) for name, folder in tiny_adapters.items()}
+
+
+@pytest.fixture(scope="session")
+def new_engine(
+    request: pytest.FixtureRequest,
+    tiny_base: Path,
+    voices: dict[str, Adapter],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[EngineLimits], Engine]:
+    make, scratch = ENGINES[str(request.config.getoption("engine"))], tmp_path_factory.mktemp("engine")
+    return lambda limits: make(tiny_base, scratch, list(voices.values()), limits)
+
+
+@pytest.fixture
+async def make_engine(new_engine: Callable[[EngineLimits], Engine]) -> AsyncIterator[Callable[..., Engine]]:
+    """Makes an engine of the test's own, not started; takes the fields of `EngineLimits`."""
+    made: list[Engine] = []
+
+    def make(**limits: int) -> Engine:
+        made.append(new_engine(EngineLimits(**limits)))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        await engine.close()
+
+
+@pytest.fixture(scope="module")
+async def shared_engine(new_engine: Callable[[EngineLimits], Engine]) -> AsyncIterator[Engine]:
+    engine = new_engine(EngineLimits())
+    await engine.start()
+    yield engine
+    await engine.close()
+
+
+@pytest.fixture
+async def engine(shared_engine: Engine, voices: dict[str, Adapter]) -> Engine:
+    """An idle engine in which the two voices are resident and nothing else."""
+    assert await settles(shared_engine, 30), "an earlier test left work behind"
+    wanted = {adapter.digest for adapter in voices.values()}
+    for digest in set(shared_engine.state().resident) - wanted:
+        await shared_engine.unload(digest)
+    for adapter in voices.values():
+        await shared_engine.load(adapter)
+    return shared_engine
+
+
+@pytest.fixture(autouse=True)
+def own_cache(request: pytest.FixtureRequest) -> Iterator[None]:
+    Asker.salt = request.node.nodeid
+    yield
+    Asker.salt = ""

@@ -1,4 +1,8 @@
-"""What every engine promises."""
+"""What every engine promises.
+
+Runs on the engine that `--engine` names: the embedded one in `make test`, vLLM in `make test-vllm`. A new
+engine joins by its line in `tests.engines.making.ENGINES`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -26,48 +30,20 @@ from server.engines.base import (
     EngineError,
     UnsupportedRequestError,
 )
-from server.request import Delta, GenerationRequest, Sampling, Voice
+from server.request import GenerationRequest, Voice
 from server.tokens import Tokenizer
+from tests.engines.asking import (
+    alone,
+    ask,
+    assert_same_choices,
+    collect,
+    engine_is_idle,
+    random_prompts,
+    settles,
+    tokens,
+)
 
 pytestmark = pytest.mark.anyio
-
-
-class Asker:
-    """Makes requests with ids of their own."""
-
-    count = 0
-
-    @classmethod
-    def ask(cls, prompt: Sequence[int], voice: Voice = (), **sampling: object) -> GenerationRequest:
-        cls.count += 1
-        settings: dict[str, object] = {"max_tokens": 12, "temperature": 0.0, "ignore_eos": True, **sampling}
-        return GenerationRequest(
-            request_id=f"test-{cls.count}",
-            prompt=tuple(prompt),
-            sampling=Sampling(**settings),  # pyright: ignore[reportArgumentType] # the caller names real fields
-            voice=voice,
-            share=voice[0][0] if voice else "",
-        )
-
-
-ask = Asker.ask
-
-
-def alone(adapter: Adapter) -> Voice:
-    return ((adapter.digest, 1.0),)
-
-
-async def collect(engine: Engine, request: GenerationRequest) -> list[Delta]:
-    return [delta async for delta in engine.generate(request)]
-
-
-async def tokens(engine: Engine, request: GenerationRequest) -> list[int]:
-    return [token for delta in await collect(engine, request) for token in delta.token_ids]
-
-
-def random_prompts(count: int, seed: int = 0, longest: int = 60) -> list[list[int]]:
-    random = np.random.default_rng(seed)
-    return [random.integers(3, 500, random.integers(1, longest)).tolist() for _ in range(count)]
 
 
 async def test_an_answer_ends_with_its_reason_usage_and_timing(engine: Engine) -> None:
@@ -123,16 +99,6 @@ async def test_a_mixed_batch_answers_as_each_alone(engine: Engine, voices: dict[
     together = await asyncio.gather(*(tokens(engine, ask(p, v, logprobs=2)) for p, v in cases))
     for (prompt, voice), batch in zip(cases, together, strict=True):
         assert_same_choices(await collect(engine, ask(prompt, voice, logprobs=2)), batch)
-
-
-def assert_same_choices(lone: list[Delta], batch: list[int]) -> None:
-    """Equal up to the first place where the two leading logits lie within 1e-4."""
-    scored = [score for delta in lone for score in delta.logprobs]
-    for score, token in zip(scored, batch, strict=True):
-        if score.token_id != token:
-            (_, first), (_, second) = score.top[:2]
-            assert first - second < 1e-4
-            return
 
 
 @pytest.mark.slow
@@ -246,44 +212,30 @@ async def test_nothing_may_be_asked_for(engine: Engine) -> None:
     assert delta.timing is not None
 
 
-async def test_prompt_scores_are_whole_after_reuse_and_preemption(make_engine: Callable[..., Engine]) -> None:
+async def test_prompt_scores_are_whole_after_reuse_and_preemption(
+    engine: Engine, make_engine: Callable[..., Engine]
+) -> None:
     prompts = random_prompts(10, seed=6, longest=90)
-    scores: list[list[list[tuple[int, float]]]] = []
-    preemptions = 0
-    for kv_tokens in (12 * 256, 256):
-        engine = make_engine(max_num_seqs=10, kv_tokens=kv_tokens)
-        await engine.start()
 
-        async def scored(engine: Engine, prompt: list[int]) -> list[tuple[int, float]]:
-            await tokens(engine, ask(prompt, max_tokens=1))
-            deltas = await collect(engine, ask(prompt, max_tokens=60, prompt_logprobs=0))
-            assert all(delta.prompt_logprobs is None for delta in deltas[1:])
-            usage = deltas[-1].usage
-            assert usage is not None
-            assert usage.cached_tokens == 0
-            assert usage.completion_tokens == 60
-            return [(score.token_id, score.logprob) for score in deltas[0].prompt_logprobs or ()]
+    async def scored(engine: Engine, prompt: list[int]) -> list[tuple[int, float]]:
+        await tokens(engine, ask(prompt, max_tokens=1))
+        deltas = await collect(engine, ask(prompt, max_tokens=60, prompt_logprobs=0))
+        assert all(delta.prompt_logprobs is None for delta in deltas[1:])
+        usage = deltas[-1].usage
+        assert usage is not None
+        assert usage.cached_tokens == 0
+        assert usage.completion_tokens == 60
+        return [(score.token_id, score.logprob) for score in deltas[0].prompt_logprobs or ()]
 
-        scores.append(await asyncio.gather(*(scored(engine, prompt) for prompt in prompts)))
-        preemptions = engine.state().preemptions
-        await engine.close()
-    assert preemptions > 0
+    little = make_engine(max_num_seqs=10, kv_tokens=256)
+    await little.start()
+    scores = [
+        await asyncio.gather(*(scored(each, prompt) for prompt in prompts)) for each in (engine, little)
+    ]
+    assert little.state().preemptions > 0
     for prompt, roomy, tight in zip(prompts, *scores, strict=True):
         assert [token for token, _ in roomy] == [token for token, _ in tight] == prompt[1:]
         assert np.allclose([p for _, p in roomy], [p for _, p in tight], atol=1e-4)
-
-
-def engine_is_idle(engine: Engine) -> bool:
-    state = engine.state()
-    return not state.running and not state.waiting
-
-
-async def settles(engine: Engine, seconds: float = 2.0) -> bool:
-    for _ in range(int(seconds * 100)):
-        if engine_is_idle(engine):
-            return True
-        await asyncio.sleep(0.01)
-    return False
 
 
 async def test_cancelling_frees_the_place(engine: Engine) -> None:
@@ -345,19 +297,21 @@ async def test_what_does_not_fit_the_context_is_refused_by_its_field(engine: Eng
     assert len(await tokens(engine, ask([1] * 200, max_tokens=56))) == 56
 
 
-async def test_little_kv_memory_preempts_and_changes_no_answer(make_engine: Callable[..., Engine]) -> None:
+async def test_little_kv_memory_preempts_and_changes_no_answer(
+    engine: Engine, make_engine: Callable[..., Engine]
+) -> None:
     prompts = random_prompts(8, seed=4, longest=8)
-    answers: list[list[list[int]]] = []
-    for kv_tokens in (12 * 256, 256):
-        engine = make_engine(max_num_seqs=12, kv_tokens=kv_tokens)
-        await engine.start()
-        wanted = [tokens(engine, ask(prompt, max_tokens=120)) for prompt in prompts]
-        answers.append(await asyncio.gather(*wanted))
-        preemptions = engine.state().preemptions
-        assert engine.state().kv_tokens <= engine.state().kv_capacity
-        await engine.close()
-    assert preemptions > 0
-    assert answers[0] == answers[1]
+    little = make_engine(max_num_seqs=12, kv_tokens=256)
+    await little.start()
+
+    async def answers(engine: Engine) -> list[list[int]]:
+        return await asyncio.gather(*(tokens(engine, ask(prompt, max_tokens=120)) for prompt in prompts))
+
+    tight = await answers(little)
+    state = little.state()
+    assert state.preemptions > 0
+    assert state.kv_tokens <= state.kv_capacity
+    assert tight == await answers(engine)
 
 
 async def test_a_next_turn_does_not_pay_for_its_history(engine: Engine, voices: dict[str, Adapter]) -> None:
