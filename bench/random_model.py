@@ -175,9 +175,7 @@ def _normal(rng: np.random.Generator, shape: tuple[int, int], deviation: float) 
     return rng.standard_normal(shape, dtype=np.float32) * np.float32(deviation)
 
 
-def _small_16_bits(
-    rng: np.random.Generator, shape: tuple[int, int], dtype: np.dtype[np.generic]
-) -> Array:
+def _small_16_bits(rng: np.random.Generator, shape: tuple[int, int], dtype: np.dtype[np.generic]) -> Array:
     """Random bits as they come: ten times as fast as rounding a normal distribution, for 14 GB of them."""
     chance, fixed = SMALL_16_BITS[dtype.name]
     count = shape[0] * shape[1]

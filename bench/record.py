@@ -64,7 +64,9 @@ class Record:
         for name, now in settings.items():
             if self.settings.get(name) != now:
                 then = self.settings.get(name)
-                raise ValueError(f"{self.path} has {name} {then!r}, not {now!r}; give the same or a new --out")
+                raise ValueError(
+                    f"{self.path} has {name} {then!r}, not {now!r}; give the same or a new --out"
+                )
         for name in SAME_HOST:
             if self.host.get(name) != host.get(name):
                 then, now = self.host.get(name), host.get(name)
