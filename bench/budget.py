@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from bench.scenarios import Point, trim, wanted_rounds
 from bench.steady import LEAST_ROUNDS
 
-OVERHEAD = 4.0
+OVERHEAD = 2.5
 """Seconds of warm-up, reading memory and writing results for each point."""
 
 

@@ -91,7 +91,7 @@ class Contenders:
         if engine["kind"] == "vllm":
             engine |= self._engine() | {"enable_lora": bool(adapters)}
             engine |= self._lora(start) if adapters else {}
-        config = {"engine": engine, "prefix_caching": True} | self._sizes()
+        config: dict[str, Any] = {"engine": engine, "prefix_caching": True} | self._sizes()
         config["max_queue"] = self.settings["max_num_seqs"]
         config["home"] = str(self.work / "oneseek-home")
         path = self.work / f"oneseek-{start}.yaml"

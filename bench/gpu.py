@@ -1,6 +1,6 @@
-"""OneSeek and vLLM's own server on a GPU, with a random Mistral-7B and eight random adapters, one after the other.
+"""OneSeek, then vLLM's own server, on a GPU with a random Mistral-7B and eight random adapters.
 
-    python -m bench.gpu [--plan] [--budget-seconds 1200] [--out FILE | --resume FILE]
+    python -m bench.gpu [--plan [GPU]] [--budget-seconds 1200] [--out FILE | --resume FILE]
 
 Both servers get the same engine options and the same prompts: token ids at random, none sent twice to a
 server, so that its prefix cache, which stays on as in production, never holds one (`prefix_hits` says so).
@@ -46,6 +46,7 @@ from bench.scenarios import (
     expected_seconds,
     jobs,
     points,
+    wanted_rounds,
     warm_up,
 )
 from bench.servers import Server
@@ -136,6 +137,8 @@ class Run:
                     warming = warm_up(most, self.length, self.vocabulary)
                     uvloop.run(closed_loop(running.url, warming, min(len(warming), most.streams)))
                     warm = point.scenario
+                if rounds[point] < wanted_rounds(point.streams):
+                    self._note(f"{point}: {rounds[point]} rounds for want of time")
                 self._point(running, point, rounds[point])
 
     def _point(self, server: Server, point: Point, rounds: int) -> None:
@@ -154,7 +157,7 @@ class Run:
         self.record.save()
         rate = row["tokens_per_second"]
         _say(
-            f"{point.server} {point.scenario} {point.streams}: {rate} tokens/s, {row['failed']} failed, "
+            f"{point}: {rate} tokens/s, {row['failed']} failed, "
             f"{rounds} rounds in {took:.1f} s; {self.budget.left:.0f} s of the budget left"
         )
 
@@ -207,7 +210,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add("--scenarios", default=",".join(BY_NAME), help="comma-separated")
     add("--streams", default="1,16,64,256", help="comma-separated")
     add("--budget-seconds", type=float, default=1200, help="rounds are trimmed to fit, and it says so")
-    add("--plan", action="store_true", help="print what would be run and how long it should take")
+    add("--plan", nargs="?", const="", metavar="GPU", help="print what would be run, on this GPU or another")
     add("--out", type=Path, help="result file (default: gpu-DATE.json in the working directory)")
     add("--resume", type=Path, metavar="FILE", help="continue a result file")
     add("--work", type=Path, default=Path("/tmp/oneseek-gpu"), help="models, caches and logs; 15 GB for 7b")
@@ -264,12 +267,13 @@ def main(given: Sequence[str] | None = None) -> None:
     streams = [int(number) for number in arguments.streams.split(",")]
     every = points(arguments.servers.split(","), arguments.scenarios.split(","), streams)
     gpu = find_gpu()
+    planned = arguments.plan or (gpu.name if gpu else "")
     settings = _settings(arguments, streams)
     model, length = Model.read(settings["config"]), Length(arguments.prompt, arguments.tokens)
-    device = find_device(gpu.name) if gpu else None
+    device = find_device(planned)
     guess = {point: expected_seconds(point, 1, length, model, device or NO_GPU, SHARE) for point in every}
-    budget = Budget(arguments.budget_seconds, guess, start_guess=85 if gpu else 45)
-    if arguments.plan:
+    budget = Budget(arguments.budget_seconds, guess, start_guess=85 if planned else 45)
+    if arguments.plan is not None:
         _plan(every, budget, device)
         return
     signal.signal(signal.SIGTERM, _stop)

@@ -40,7 +40,7 @@ def device_of(record: Record) -> Device | None:
 
 
 def with_limits(record: Record) -> list[dict[str, Any]]:
-    """The points, each with the limit of its device: tokens/s, decode step and prefill, and the share reached.
+    """The points, each with its device's limit for tokens/s, decode step and prefill, and the share reached.
 
     A device that is not in the table adds nothing.
     """

@@ -20,7 +20,7 @@ MIB = 1 << 20
 VERSIONS = """
 import importlib.metadata as m, json
 found = {}
-for name in ("vllm", "torch", "transformers", "flashinfer-python", "triton", "starlette", "uvicorn", "aiohttp"):
+for name in "vllm torch transformers flashinfer-python triton starlette uvicorn aiohttp".split():
     for distribution in (name, name + "-cpu"):
         try:
             found.setdefault(name, m.version(distribution))

@@ -63,6 +63,9 @@ class Point:
     scenario: str
     streams: int
 
+    def __str__(self) -> str:
+        return f"{self.server} {self.scenario} {self.streams}"
+
     @property
     def start(self) -> tuple[str, str]:
         """Server and start that it needs."""
@@ -146,18 +149,22 @@ def expected_seconds(
     return rounds * max(compute / share + 1.5e-3 * length.tokens, http)
 
 
-def trim(wanted: Mapping[Point, float], rounds: Mapping[Point, int], left: float) -> dict[Point, int]:
+def trim(seconds: Mapping[Point, float], rounds: Mapping[Point, int], left: float) -> dict[Point, int]:
     """Fewer rounds where all would take more than `left` seconds; never fewer than a window needs.
 
-    `wanted` holds the seconds of one round of each point. What is longest loses a round first.
+    `seconds` holds those of one round of each point. The number of streams that takes longest loses a round
+    first, at all its points alike.
     """
     kept = dict(rounds)
-    total = sum(wanted[point] * number for point, number in kept.items())
-    while total > left:
-        spare = [point for point, number in kept.items() if number > LEAST_ROUNDS]
-        if not spare:
+    while sum(seconds[point] * number for point, number in kept.items()) > left:
+        costs: dict[int, float] = {}
+        for point, number in kept.items():
+            if number > LEAST_ROUNDS:
+                costs[point.streams] = costs.get(point.streams, 0.0) + seconds[point] * number
+        if not costs:
             break
-        longest = max(spare, key=lambda point: wanted[point] * kept[point])
-        kept[longest] -= 1
-        total -= wanted[longest]
+        longest = max(costs, key=lambda streams: costs[streams])
+        for point, number in kept.items():
+            if point.streams == longest:
+                kept[point] = max(LEAST_ROUNDS, number - 1)
     return kept

@@ -8,7 +8,7 @@ from bench.limits import DEVICES, Device, Model, decode_step, find_device, prefi
 from bench.random_model import PRESETS
 
 SMALL = Model(layers=2, hidden=8, heads=4, kv_heads=2, head_dim=2, inner=16, vocabulary=100)
-# Per layer q 8·8, k 4·8, v 4·8, o 8·8, three of 16·8: 64 + 32 + 32 + 64 + 384 = 576; two layers 1152; head 800.
+# A layer: q 8·8, k 4·8, v 4·8, o 8·8, three of 16·8, 64 + 32 + 32 + 64 + 384 = 576; two 1152; head 800.
 ROUND = Device("round", "-", bandwidth=1, tflops=1e-3, memory=1, source="1 GB/s and 1 GFLOP/s")
 
 
