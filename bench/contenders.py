@@ -63,7 +63,7 @@ class Contenders:
         options: dict[str, Any] = {"dtype": self.settings["dtype"]}
         if self.on_gpu:
             options["gpu_memory_utilization"] = self.settings["gpu_memory_utilization"]
-        return options
+        return options | self.settings["engine_options"]
 
     def _lora(self, start: str) -> dict[str, Any]:
         return {"max_loras": SLOTS[start], "max_cpu_loras": len(ADAPTERS) + 1, "max_lora_rank": max(RANKS)}
@@ -81,7 +81,7 @@ class Contenders:
         options = self._engine() | self._sizes()
         if adapters:
             options["max_cpu_loras"] = self._lora(start)["max_cpu_loras"]
-        flags = [text for name, value in options.items() for text in (_flag(name), str(value))]
+        flags = [text for name, value in options.items() for text in _flag(name, value)]
         flags += ["--enable-prefix-caching", "--disable-uvicorn-access-log"]
         slots, rank = SLOTS[start], max(RANKS)
         return vllm(self.python, self.base, adapters, port, *flags, slots=slots or None, rank=rank)
@@ -112,5 +112,9 @@ class Contenders:
         return found
 
 
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def _flag(name: str, value: object) -> list[str]:
+    """An engine option as vLLM's command line takes it."""
+    dashed = name.replace("_", "-")
+    if isinstance(value, bool):
+        return [f"--{dashed}" if value else f"--no-{dashed}"]
+    return [f"--{dashed}", value if isinstance(value, str) else json.dumps(value)]

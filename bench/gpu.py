@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import uvloop
+import yaml
 
 from bench.budget import Budget
 from bench.contenders import SERVERS, Contenders
@@ -221,6 +222,13 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
     add("--prompt", type=int, default=512)
     add("--tokens", type=int, default=128)
     add("--gpu-memory-utilization", type=float, default=0.9)
+    add(
+        "--engine-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of vLLM's, for both servers",
+    )
     add("--commit", help="OneSeek's commit, where the tree has no .git")
     arguments = parser.parse_args(given)
     if arguments.out and arguments.resume:
@@ -234,6 +242,7 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
 def _settings(arguments: argparse.Namespace, streams: Sequence[int]) -> dict[str, Any]:
     names = ("preset", "dtype", "prompt", "tokens", "engine", "gpu_memory_utilization")
     return {name: getattr(arguments, name) for name in names} | {
+        "engine_options": dict(_pair(text) for text in arguments.engine_option),
         "config": asdict(PRESETS[arguments.preset]),
         "slots": SLOTS,
         "ranks": list(RANKS),
@@ -241,6 +250,14 @@ def _settings(arguments: argparse.Namespace, streams: Sequence[int]) -> dict[str
         "max_num_seqs": max(256, *streams),
         "prefix_caching": "on; no prompt is sent twice",
     }
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """A name and a value of YAML or JSON, such as `enforce_eager=true`."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SystemExit(f"bench.gpu: --engine-option {text!r} lacks a value; write NAME=VALUE")
+    return name.replace("-", "_"), yaml.safe_load(value)
 
 
 def _record(arguments: argparse.Namespace, settings: dict[str, Any], host: dict[str, Any]) -> Record:

@@ -137,12 +137,15 @@ def table(record: Record) -> list[str]:
     for row in sorted(rows, key=lambda row: (order.index(row["scenario"]), row["streams"], row["server"])):
         other = rates.get(("vllm", row["scenario"], row["streams"])) if row["server"] == "oneseek" else None
         lines.append(_line(row, other))
-    lines += ["", "goal                                          least    worst  at               points"]
+    lines += ["", "goal on an H200                               least    worst  at               points"]
     for goal in goals(rows):
-        worst = f"{goal.worst:.3f}" if goal.worst is not None else "-"
-        least = f"{goal.least:.3f}"
-        lines.append(f"{goal.name:<44}{least:>7}{worst:>9}  {goal.where:<17}{goal.points:>6}  {goal.verdict}")
+        worst, told = f"{goal.worst:.3f}" if goal.worst is not None else "-", _verdict(goal, record)
+        lines.append(f"{goal.name:<44}{goal.least:>7.3f}{worst:>9}  {goal.where:<17}{goal.points:>6}  {told}")
     return [*lines, "", *record.notes]
+
+
+def _verdict(goal: Goal, record: Record) -> str:
+    return goal.verdict if record.host["gpu"] else "not judged without a GPU"
 
 
 def _line(row: Row, other: float | None) -> str:
@@ -169,7 +172,7 @@ def _or_dash(value: float | None, form: str) -> str:
 def summary(record: Record) -> dict[str, Any]:
     """Everything as one JSON object."""
     rows, device = with_limits(record), device_of(record)
-    judged = {goal.name: asdict(goal) | {"verdict": goal.verdict} for goal in goals(rows)}
+    judged = {goal.name: asdict(goal) | {"verdict": _verdict(goal, record)} for goal in goals(rows)}
     for goal in judged.values():
         del goal["name"]
     return {
