@@ -79,11 +79,14 @@ def _smi(query: str, index: str) -> str:
 
 
 def used_mib(gpu: Gpu | None, process: int) -> int:
-    """Memory in use: the GPU's, or without one what the server's processes hold of the machine's."""
+    """Memory in use: the GPU's, or without one what the server's processes hold; 0 once they have ended."""
     if gpu:
         return gpu.used_mib()
-    root = psutil.Process(process)
-    return sum(member.memory_info().rss for member in (root, *root.children(recursive=True))) // MIB
+    try:
+        root = psutil.Process(process)
+        return sum(member.memory_info().rss for member in (root, *root.children(recursive=True))) // MIB
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def wait_until_free(gpu: Gpu, before_mib: int, wait: float = 60) -> int:

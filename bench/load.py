@@ -128,13 +128,16 @@ def _usage(tail: bytes) -> int:
     return 0
 
 
-async def closed_loop(url: str, jobs: Sequence[Job], streams: int) -> Outcome:
-    """Send all `jobs` over `streams` concurrent streams to the server at `url`."""
+async def closed_loop(url: str, jobs: Sequence[Job], streams: int, timeout: float = 600) -> Outcome:
+    """Send all `jobs` over `streams` concurrent streams to the server at `url`.
+
+    An answer that takes longer than `timeout` seconds is a fault.
+    """
     outcome = Outcome()
     queue = list(reversed(jobs))
     connector = aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(total=600)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+    limit = aiohttp.ClientTimeout(total=timeout)
+    async with aiohttp.ClientSession(connector=connector, timeout=limit) as session:
 
         async def worker() -> None:
             while queue:

@@ -51,6 +51,14 @@ class Server:
             if thread.id == self.process
         )
 
+    @property
+    def alive(self) -> bool:
+        """Whether its main process still runs."""
+        try:
+            return psutil.Process(self.process).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
     def prefix_hits(self) -> float | None:
         """Tokens that vLLM has found in its prefix cache so far; `None` where no such metric is served."""
         try:
