@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -83,15 +83,15 @@ class Run:
                     continue
                 rounds = self.budget.rounds(self.todo[self.todo.index(point) :], fresh=False)
                 if point.scenario != warm:
-                    most = max((other for other in here if other.scenario == point.scenario), key=_streams)
-                    warming = warm_up(most, self.length, self.vocabulary)
-                    uvloop.run(
-                        closed_loop(running.url, warming, min(len(warming), most.streams), LONGEST_ANSWER)
-                    )
+                    self._warm(running, max(o.streams for o in here if o.scenario == point.scenario), point)
                     warm = point.scenario
                 if rounds[point] < wanted_rounds(point.streams):
                     self._note(f"{point}: {rounds[point]} rounds for want of time")
                 self._point(running, point, rounds[point])
+
+    def _warm(self, server: Server, streams: int, point: Point) -> None:
+        work = warm_up(replace(point, streams=streams), self.length, self.vocabulary)
+        uvloop.run(closed_loop(server.url, work, min(len(work), streams), LONGEST_ANSWER))
 
     def _point(self, server: Server, point: Point, rounds: int) -> None:
         work = jobs(point, rounds, self.length, self.vocabulary)
@@ -124,10 +124,6 @@ class Run:
         self.record.notes.append(text)
         self.record.save()
         say(text)
-
-
-def _streams(point: Point) -> int:
-    return point.streams
 
 
 def figures(outcome: Outcome, streams: int) -> dict[str, Any]:
