@@ -38,11 +38,14 @@ class Contenders:
 
     def start(self, server: str, start: str) -> AbstractContextManager[Server]:
         """The server, ready; `RuntimeError` where it does not get there."""
-        adapters = self.adapters if SLOTS[start] else {}
         port = free_port()
-        make = self._oneseek if server == "oneseek" else self._vllm
-        command = make(port, start, adapters)
+        command = self.command(server, start, port)
         return serving(command, port, self._log(server, start), self._environment(), wait=600)
+
+    def command(self, server: str, start: str, port: int) -> list[str]:
+        """The command line that starts the server; writes the `oneseek.yaml` that OneSeek's names."""
+        make = self._oneseek if server == "oneseek" else self._vllm
+        return make(port, start, self.adapters if SLOTS[start] else {})
 
     def told(self, server: str, start: str) -> dict[str, float]:
         """What the engine's log says of its memory."""
