@@ -17,6 +17,8 @@ from bench.servers import Server, free_port, oneseek, serving, vllm
 SERVERS = ("oneseek", "vllm")
 BATCHED_TOKENS = 8192
 """Most tokens in one step: vLLM's own choice for a server on a large GPU."""
+LONGEST_START = 400.0
+"""Seconds after which a server that does not answer is given up."""
 ROOT = Path(__file__).parent.parent
 TOLD = {
     "kv_cache_tokens": r"KV cache size: ([\d,]+) tokens",
@@ -40,7 +42,7 @@ class Contenders:
         """The server, ready; `RuntimeError` where it does not get there."""
         port = free_port()
         command = self.command(server, start, port)
-        return serving(command, port, self._log(server, start), self._environment(), wait=600)
+        return serving(command, port, self._log(server, start), self._environment(), wait=LONGEST_START)
 
     def command(self, server: str, start: str, port: int) -> list[str]:
         """The command line that starts the server; writes the `oneseek.yaml` that OneSeek's names."""

@@ -47,8 +47,9 @@ class Gpu:
     """The newest CUDA that the driver runs."""
 
     def used_mib(self) -> int:
-        """Memory in use by everyone."""
-        return int(_smi("--query-gpu=memory.used", self.index))
+        """Memory in use by everyone; 0 where the driver does not tell."""
+        told = _smi("--query-gpu=memory.used", self.index)
+        return int(told) if told.isdigit() else 0
 
 
 def find_gpu(environ: Mapping[str, str] | None = None) -> Gpu | None:
