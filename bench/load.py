@@ -6,6 +6,7 @@ Counts statuses and tokens and checks every body, so that quick errors never loo
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
 from collections import Counter
@@ -28,20 +29,50 @@ class Job:
 
 
 @dataclass(slots=True)
+class Trace:
+    """One answered request over time, in seconds of `time.perf_counter`."""
+
+    sent: float
+    arrivals: list[float] = field(default_factory=list[float])
+    """When each piece of the body came that holds tokens."""
+    events: list[int] = field(default_factory=list[int])
+    """How many events with tokens each of them began."""
+    tokens: int = 0
+    """Completion tokens, by the server's count."""
+
+    @property
+    def gaps(self) -> list[float]:
+        """Between successive arrivals."""
+        return [after - before for before, after in itertools.pairwise(self.arrivals)]
+
+
+@dataclass(slots=True)
 class Outcome:
     """What a run of jobs gave; times in seconds."""
 
     seconds: float = 0.0
-    tokens: int = 0
+    traces: list[Trace] = field(default_factory=list[Trace])
+    """Every request that was answered, in the order of their ends."""
     statuses: Counter[int] = field(default_factory=Counter[int])
     faults: list[str] = field(default_factory=list[str])
     """Bodies that were not what was asked for, shortened."""
-    first: list[float] = field(default_factory=list[float])
-    """Time to first token of each request."""
-    gaps: list[float] = field(default_factory=list[float])
-    """Between successive events of one stream."""
     event_loop_seconds: float = 0.0
     """CPU time of the server's HTTP thread."""
+
+    @property
+    def tokens(self) -> int:
+        """Completion tokens of all answers."""
+        return sum(trace.tokens for trace in self.traces)
+
+    @property
+    def first(self) -> list[float]:
+        """Time to first token of each request."""
+        return [trace.arrivals[0] - trace.sent for trace in self.traces if trace.arrivals]
+
+    @property
+    def gaps(self) -> list[float]:
+        """Between successive events of one stream."""
+        return [gap for trace in self.traces for gap in trace.gaps]
 
     @property
     def tokens_per_second(self) -> float:
@@ -67,27 +98,27 @@ class Outcome:
 
 async def _one(session: aiohttp.ClientSession, url: str, job: Job, outcome: Outcome) -> None:
     body = job.body | {"stream": True, "stream_options": {"include_usage": True}}
-    began = last = time.perf_counter()
+    trace = Trace(time.perf_counter())
     tail = b""
-    async with session.post(url + job.path, json=body, headers=job.headers) as response:
-        outcome.statuses[response.status] += 1
-        if response.status != 200:
-            outcome.faults.append((await response.text())[:200])
-            return
-        seen = False
-        async for chunk in response.content.iter_any():
-            now = time.perf_counter()
-            if seen:
-                outcome.gaps.append(now - last)
-            else:
-                outcome.first.append(now - began)
-                seen = True
-            last = now
-            tail = (tail + chunk)[-4096:]
-    usage = _usage(tail)
-    outcome.tokens += usage
-    if usage != job.tokens or not tail.rstrip().endswith(b"[DONE]"):
-        outcome.faults.append(f"{usage} tokens where {job.tokens} were asked for: {tail[-120:]!r}")
+    try:
+        async with session.post(url + job.path, json=body, headers=job.headers) as response:
+            outcome.statuses[response.status] += 1
+            if response.status != 200:
+                outcome.faults.append((await response.text())[:200])
+                return
+            async for chunk in response.content.iter_any():
+                events = chunk.count(b"data: {") - chunk.count(b'"choices":[]')  # the usage is no token
+                if events > 0:
+                    trace.arrivals.append(time.perf_counter())
+                    trace.events.append(events)
+                tail = (tail + chunk)[-4096:]
+    except (aiohttp.ClientError, TimeoutError) as error:
+        outcome.faults.append(f"{type(error).__name__}: {error}"[:200])
+        return
+    trace.tokens = _usage(tail)
+    outcome.traces.append(trace)
+    if trace.tokens != job.tokens or not tail.rstrip().endswith(b"[DONE]"):
+        outcome.faults.append(f"{trace.tokens} tokens where {job.tokens} were asked for: {tail[-120:]!r}")
 
 
 def _usage(tail: bytes) -> int:
@@ -97,13 +128,16 @@ def _usage(tail: bytes) -> int:
     return 0
 
 
-async def closed_loop(url: str, jobs: Sequence[Job], streams: int) -> Outcome:
-    """Send all `jobs` over `streams` concurrent streams to the server at `url`."""
+async def closed_loop(url: str, jobs: Sequence[Job], streams: int, timeout: float = 600) -> Outcome:
+    """Send all `jobs` over `streams` concurrent streams to the server at `url`.
+
+    An answer that takes longer than `timeout` seconds is a fault.
+    """
     outcome = Outcome()
     queue = list(reversed(jobs))
     connector = aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(total=600)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+    limit = aiohttp.ClientTimeout(total=timeout)
+    async with aiohttp.ClientSession(connector=connector, timeout=limit) as session:
 
         async def worker() -> None:
             while queue:

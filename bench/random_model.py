@@ -30,6 +30,9 @@ DTYPES = {
 }
 INITIALIZER_RANGE = 0.02
 """Standard deviation of an untrained Mistral's weights."""
+SMALL_16_BITS = {"bfloat16": (0x80FF, 120 << 7), "float16": (0x87FF, 8 << 10)}
+"""Dtype → the bits left to chance (sign, lowest exponent bit, mantissa) and those that are set, so that
+magnitudes fill two octaves, 2⁻⁷ to 2⁻⁵, with a standard deviation of 0.019."""
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'assistant' %}"
     "{{ message['content'] }}{{ eos_token }}{% else %}[INST]{{ message['content'] }}[/INST]{% endif %}"
@@ -77,7 +80,7 @@ def write_model(
     shape: Shape,
     seed: int = 0,
     dtype: str = "float32",
-    shard_bytes: int = 4 << 30,
+    shard_bytes: int = 1 << 30,
     tied: bool = False,
 ) -> None:
     """Write config, weights and tokenizer into `out`; weights in shards of about `shard_bytes`."""
@@ -151,6 +154,8 @@ def _weights(
     """Every tensor in order, as an untrained model has them; logits spread by about 0.02 √hidden."""
 
     def matrix(outs: int, ins: int) -> Array:
+        if dtype.name in SMALL_16_BITS:
+            return _small_16_bits(rng, (outs, ins), dtype)
         return _normal(rng, (outs, ins), INITIALIZER_RANGE).astype(dtype)
 
     hidden = shape.hidden_size
@@ -168,6 +173,16 @@ def _weights(
 
 def _normal(rng: np.random.Generator, shape: tuple[int, int], deviation: float) -> NDArray[np.float32]:
     return rng.standard_normal(shape, dtype=np.float32) * np.float32(deviation)
+
+
+def _small_16_bits(rng: np.random.Generator, shape: tuple[int, int], dtype: np.dtype[np.generic]) -> Array:
+    """Random bits as they come: ten times as fast as rounding a normal distribution, for 14 GB of them."""
+    chance, fixed = SMALL_16_BITS[dtype.name]
+    count = shape[0] * shape[1]
+    bits = rng.integers(0, 1 << 64, (count + 3) // 4, dtype=np.uint64).view(np.uint16)[:count]
+    bits &= np.uint16(chance)
+    bits |= np.uint16(fixed)
+    return bits.view(dtype).reshape(shape)
 
 
 def _write_shards(out: Path, weights: Iterator[tuple[str, Array]], shard_bytes: int) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -49,6 +51,24 @@ class Server:
             if thread.id == self.process
         )
 
+    @property
+    def alive(self) -> bool:
+        """Whether its main process still runs."""
+        try:
+            return psutil.Process(self.process).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    def prefix_hits(self) -> float | None:
+        """Tokens that vLLM has found in its prefix cache so far; `None` where no such metric is served."""
+        try:
+            with urllib.request.urlopen(self.url + "/metrics", timeout=10) as response:
+                text = response.read().decode()
+        except (urllib.error.URLError, OSError):
+            return None
+        found = re.findall(r"^vllm:prefix_cache_hits_total(?:{.*})? (\S+)$", text, re.MULTILINE)
+        return sum(map(float, found)) if found else None
+
 
 @contextmanager
 def serving(
@@ -66,6 +86,7 @@ def serving(
             stderr=subprocess.STDOUT,
             env=os.environ | dict(env or {}),
             start_new_session=True,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
     try:
         _wait(process, url, log, wait)
@@ -78,6 +99,12 @@ def serving(
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when its parent dies, so that a killed benchmark frees its GPU."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path, wait: float) -> None:
@@ -94,19 +121,41 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path, wait: float) ->
     raise RuntimeError(f"{url} did not come up: {log.read_text(errors='replace')[-3000:]}")
 
 
-def oneseek(model: Path, adapters: Mapping[str, Path], port: int, *options: str) -> list[str]:
-    """The command line of this project's server, in this Python."""
+def oneseek(
+    model: Path, adapters: Mapping[str, Path], port: int, *options: str, python: Path | None = None
+) -> list[str]:
+    """The command line of this project's server, in this Python or another."""
     named = [item for name, path in adapters.items() for item in ("--adapters", f"{name}={path}")]
     serve = ["serve", "--base-model", str(model), "--host", "127.0.0.1", "--port", str(port)]
-    return [sys.executable, "-m", "server", *serve, *named, *options]
+    return [str(python or sys.executable), "-m", "server", *serve, *named, *options]
 
 
-def vllm(python: Path, model: Path, adapters: Mapping[str, Path], port: int, *options: str) -> list[str]:
-    """vLLM's OpenAI server; with `adapters`, LoRA is on. The base's name is `base`."""
-    command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]
-    command += ["--served-model-name", "base", "--host", "127.0.0.1", "--port", str(port)]
+def vllm(
+    python: Path,
+    model: Path,
+    adapters: Mapping[str, Path],
+    port: int,
+    *options: str,
+    slots: int | None = None,
+    rank: int = 8,
+) -> list[str]:
+    """vLLM's OpenAI server; with `adapters`, LoRA is on, with a slot for each unless `slots` says how many.
+
+    The base's name is `base`.
+    """
+    command = [*_vllm_serve(python, model), "--served-model-name", "base"]
+    command += ["--host", "127.0.0.1", "--port", str(port)]
     if adapters:
         modules = [f"{name}={path}" for name, path in adapters.items()]
-        command += ["--enable-lora", "--max-loras", str(len(adapters)), "--max-lora-rank", "8"]
+        command += ["--enable-lora", "--max-loras", str(slots or len(adapters)), "--max-lora-rank", str(rank)]
         command += ["--lora-modules", *modules]
     return [*command, *options]
+
+
+def _vllm_serve(python: Path, model: Path) -> list[str]:
+    """`vllm serve`, or the module behind it where the command is missing or finds no metadata of its own."""
+    script = python.parent / "vllm"
+    asked = "import importlib.metadata; importlib.metadata.version('vllm')"
+    if script.is_file() and subprocess.run([str(python), "-c", asked], capture_output=True).returncode == 0:
+        return [str(script), "serve", str(model)]
+    return [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]

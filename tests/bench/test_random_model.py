@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -58,6 +59,16 @@ def test_the_command_makes_a_model_and_adapters(
     config = json.loads((tmp_path / "m-sv" / "adapter_config.json").read_text())
     assert (config["r"], config["target_modules"]) == (4, ["q_proj", "up_proj"])
     assert (tmp_path / "m-en" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_16_bit_weights_are_spread_like_an_untrained_model(tmp_path: Path, dtype: str) -> None:
+    write_model(tmp_path, SHAPE, dtype=dtype)
+    weights = load_file(tmp_path / "model.safetensors")["model.embed_tokens.weight"].float()
+    magnitudes = weights.abs()
+    assert 2**-7 <= magnitudes.min() < 2**-6 < magnitudes.max() < 2**-5
+    assert abs(weights.mean()) < 1e-3
+    assert abs(weights.std() - 0.0189) < 1e-3
 
 
 def test_impossible_wishes_are_refused(tmp_path: Path) -> None:
