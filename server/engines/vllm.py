@@ -29,11 +29,18 @@ from typing import Any, cast
 import vllm
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.exceptions import VLLMValidationError
 from vllm.lora.request import LoRARequest
 from vllm.outputs import PoolingRequestOutput
 from vllm.pooling_params import PoolingParams
 from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
-from vllm.v1.engine import EngineCoreEventType, EngineCoreOutput, EngineCoreOutputs, FinishReason
+from vllm.v1.engine import (
+    EngineCoreEventType,
+    EngineCoreOutput,
+    EngineCoreOutputs,
+    EngineCoreRequest,
+    FinishReason,
+)
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError as CoreDeadError
 from vllm.v1.metrics.stats import IterationStats, LoRARequestStates, RequestStateStats
@@ -275,12 +282,28 @@ class VllmEngine:
             raise UnsupportedRequestError("this base makes embeddings, not text", "model")
         if len(request.voice) > 1 or any(weight != 1.0 for _, weight in request.voice):
             raise UnsupportedRequestError("this engine serves one adapter at a time, unweighted", "model")
+        sampling = request.sampling
+        for name, given in (("min_tokens", sampling.min_tokens), ("ignore_eos", sampling.ignore_eos)):
+            if sampling.grammar and given:
+                raise UnsupportedRequestError(f"this engine takes no {name} beside a grammar", name)
         check_fits(request, self._info, self._capacity)
         core_id = f"{request.request_id}-{next(self._names)}"
         stream = self._streams.admit(Progress(request, core_id, time.perf_counter()), probe=probe)
         self._running[core_id] = stream
         try:
-            core_request = llm.input_processor.process_inputs(
+            core_request = self._core_request(llm, request, core_id)
+            self._last_step = time.perf_counter() if len(self._running) == 1 else self._last_step
+            await llm.engine_core.add_request_async(core_request)
+        except BaseException as error:
+            self._close(stream)
+            if isinstance(error, CoreDeadError):
+                raise EngineDeadError("the engine has stopped") from error
+            raise
+        return stream
+
+    def _core_request(self, llm: AsyncLLM, request: GenerationRequest, core_id: str) -> EngineCoreRequest:
+        try:
+            return llm.input_processor.process_inputs(
                 core_id,
                 {
                     "type": "token",
@@ -291,16 +314,9 @@ class VllmEngine:
                 supported_tasks=("generate",),
                 lora_request=self._loras[request.voice[0][0]] if request.voice else None,
             )
-            self._last_step = time.perf_counter() if len(self._running) == 1 else self._last_step
-            await llm.engine_core.add_request_async(core_request)
-        except BaseException as error:
-            self._close(stream)
-            if isinstance(error, CoreDeadError):
-                raise EngineDeadError("the engine has stopped") from error
-            if isinstance(error, ValueError):
-                raise UnsupportedRequestError(_in_brief(error), "body") from error
-            raise
-        return stream
+        except (VLLMValidationError, ValueError) as error:
+            field = "grammar" if request.sampling.grammar else "body"
+            raise UnsupportedRequestError(f"vLLM refuses the {field}: {_in_brief(error)}", field) from error
 
     def _close(self, stream: Stream) -> None:
         """Give back a stream's place; the core is told where it does not know that the stream has ended."""
@@ -522,10 +538,8 @@ def _progress(stream: Stream) -> Progress:
 
 def _sampling(sampling: Sampling, eos_ids: frozenset[int]) -> SamplingParams:
     """vLLM's parameters; stop strings and text are made outside of it."""
-    most, guided = max(1, sampling.max_tokens), bool(sampling.grammar)
-    # A grammar that is complete allows the end alone, so neither of the two may forbid it.
-    ignore_eos, least = sampling.ignore_eos and not guided, 0 if guided else min(sampling.min_tokens, most)
-    stops = sampling.stop_token_ids if ignore_eos else {*sampling.stop_token_ids, *eos_ids}
+    most = max(1, sampling.max_tokens)
+    stops = sampling.stop_token_ids if sampling.ignore_eos else {*sampling.stop_token_ids, *eos_ids}
     return SamplingParams(
         max_tokens=most,
         temperature=sampling.temperature,
@@ -537,12 +551,12 @@ def _sampling(sampling: Sampling, eos_ids: frozenset[int]) -> SamplingParams:
         frequency_penalty=sampling.frequency_penalty,
         logit_bias=dict(sampling.logit_bias) or None,
         seed=sampling.seed,
-        min_tokens=least,
-        ignore_eos=ignore_eos,
+        min_tokens=min(sampling.min_tokens, most),
+        ignore_eos=sampling.ignore_eos,
         stop_token_ids=sorted(stops),
         logprobs=sampling.logprobs,
         prompt_logprobs=sampling.prompt_logprobs,
-        structured_outputs=StructuredOutputsParams(grammar=sampling.grammar) if guided else None,
+        structured_outputs=StructuredOutputsParams(grammar=sampling.grammar) if sampling.grammar else None,
         detokenize=False,
         output_kind=RequestOutputKind.DELTA,
         skip_clone=True,

@@ -114,15 +114,23 @@ async def test_a_choice_is_letter_for_letter(engine: Engine, seed: int) -> None:
 
 
 async def test_a_pattern_holds_for_the_whole_text(engine: Engine) -> None:
-    text, reason = await answer(engine, ask(grammar.regex(r"[a-f]{3}/\d{2,4}"), ignore_eos=True))
-    assert re.fullmatch(r"[a-f]{3}/\d{4}", text), "ignore_eos goes on as far as the pattern does"
+    pattern = r"[a-f]{3}/\d{2,4}"
+    text, reason = await answer(engine, ask(grammar.regex(pattern)))
+    assert re.fullmatch(pattern, text)
     assert reason == "stop"
+    if engine.info.name != "vllm":
+        text, reason = await answer(engine, ask(grammar.regex(pattern), ignore_eos=True))
+        assert re.fullmatch(r"[a-f]{3}/\d{4}", text), "ignore_eos goes on as far as the pattern does"
+        assert reason == "stop"
 
 
 async def test_greedy_with_logprobs_that_stay_the_models_own(engine: Engine) -> None:
     bound = await collect(engine, ask(grammar.choice(["ja", "nej"]), temperature=0.0, logprobs=3))
     free = await collect(engine, ask(temperature=0.0, max_tokens=1, logprobs=3, ignore_eos=True))
     scored, own = bound[0].logprobs[0], free[0].logprobs[0]
+    if engine.info.name == "vllm":  # its logprobs are of what the grammar allows, as docs/engines.md says
+        assert scored.logprob > own.logprob
+        return
     assert scored.top == own.top
     assert scored.token_id != own.token_id
     assert scored.logprob <= own.logprob
@@ -148,6 +156,11 @@ async def test_a_text_complete_with_its_last_token_has_stopped(engine: Engine) -
 async def test_neither_min_tokens_nor_ignore_eos_go_past_the_end(engine: Engine) -> None:
     extras: list[dict[str, Any]] = [{"min_tokens": 100}, {"ignore_eos": True}]
     for extra in (*extras, extras[0] | extras[1]):
+        if engine.info.name == "vllm":  # it would forbid the end where nothing else is allowed
+            with pytest.raises(UnsupportedRequestError, match="beside a grammar") as caught:
+                await collect(engine, ask(grammar.choice(["ja"]), **extra))
+            assert caught.value.param in extra
+            continue
         assert await answer(engine, ask(grammar.choice(["ja", "nej"]), **extra)) in (
             ("ja", "stop"),
             ("nej", "stop"),
@@ -158,6 +171,8 @@ async def test_min_tokens_holds_while_the_grammar_lets_it(engine: Engine) -> Non
     bias = {2: 100.0}  # the end, wherever it is allowed
     shortest = await collect(engine, ask(grammar.regex("a*"), logit_bias=bias))
     assert ids_of(shortest) == [2]
+    if engine.info.name == "vllm":
+        pytest.skip("this engine takes no min_tokens beside a grammar, which the test before checks")
     longer = await collect(engine, ask(grammar.regex("a*"), logit_bias=bias, min_tokens=6))
     assert len(ids_of(longer)) == 7
 
@@ -219,7 +234,7 @@ async def test_the_same_seed_gives_the_same_text(engine: Engine) -> None:
 async def test_preempted_sequences_keep_their_place(
     make_engine: Callable[..., Engine], tiny_base: Path
 ) -> None:
-    roomy, tight = make_engine(max_num_seqs=8), make_engine(max_num_seqs=8, kv_tokens=224)
+    roomy, tight = make_engine(max_num_seqs=8), make_engine(max_num_seqs=8, kv_tokens=256)
     prompt = tuple(Tokenizer.load(tiny_base).encode("Who are you? I am a small model for tests."))
     for engine in (roomy, tight):
         await engine.start()

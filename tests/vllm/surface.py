@@ -27,6 +27,7 @@ SURFACE: Mapping[str, str] = {
         "max_cpu_loras max_lora_rank max_loras max_model_len max_num_batched_tokens max_num_seqs model "
         "served_model_name shutdown_timeout structured_outputs_config"
     ),
+    "exceptions.VLLMValidationError": "",
     "lora.request.LoRARequest": "lora_int_id lora_name lora_path",
     "pooling_params.PoolingParams": "dimensions task",
     "sampling_params.RequestOutputKind": "DELTA",
