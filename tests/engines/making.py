@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.manifest import Adapter
-from server.engines.base import Engine
+from server.engines.base import Engine, StepObserver
 from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
 from server.engines.vllm_options import VllmOptions
 from server.tokens import Tokenizer
@@ -31,7 +31,13 @@ class EngineLimits:
     max_adapters: int = 4
 
 
-def embedded(base: Path, scratch: Path, known: Sequence[Adapter], limits: EngineLimits) -> Engine:
+def embedded(
+    base: Path,
+    scratch: Path,
+    known: Sequence[Adapter],
+    limits: EngineLimits,
+    observer: StepObserver | None = None,
+) -> Engine:
     options = EmbeddedOptions(
         graphs=scratch / "graphs",
         max_num_seqs=limits.max_num_seqs,
@@ -41,10 +47,16 @@ def embedded(base: Path, scratch: Path, known: Sequence[Adapter], limits: Engine
         kv_tokens=limits.kv_tokens,
         threads=2,
     )
-    return embedded_engine(base, BASE_DIGEST, Tokenizer.load(base), options)
+    return embedded_engine(base, BASE_DIGEST, Tokenizer.load(base), options, observer=observer)
 
 
-def vllm(base: Path, scratch: Path, known: Sequence[Adapter], limits: EngineLimits) -> Engine:
+def vllm(
+    base: Path,
+    scratch: Path,
+    known: Sequence[Adapter],
+    limits: EngineLimits,
+    observer: StepObserver | None = None,
+) -> Engine:
     # Only where it is asked for: importing it takes seconds, and most environments lack it.
     from server.engines.vllm import vllm_engine
 
@@ -63,10 +75,10 @@ def vllm(base: Path, scratch: Path, known: Sequence[Adapter], limits: EngineLimi
             "max_cpu_loras": str(limits.max_adapters),
         },
     )
-    return vllm_engine(options, BASE_DIGEST, Tokenizer.load(base), known)
+    return vllm_engine(options, BASE_DIGEST, Tokenizer.load(base), known, observer=observer)
 
 
-ENGINES: dict[str, Callable[[Path, Path, Sequence[Adapter], EngineLimits], Engine]] = {
+ENGINES: dict[str, Callable[..., Engine]] = {
     "embedded": embedded,
     "vllm": vllm,
 }

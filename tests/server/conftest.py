@@ -32,9 +32,17 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def serving(tiny_base: Path, voices: dict[str, Adapter], graphs: Path) -> Iterator[Serving]:
+def engine_kind(pytestconfig: pytest.Config) -> str:
+    """What `--engine` names: the tests that ask for it run on either engine."""
+    return str(pytestconfig.getoption("engine"))
+
+
+@pytest.fixture(scope="session")
+def serving(tiny_base: Path, voices: dict[str, Adapter], graphs: Path, engine_kind: str) -> Iterator[Serving]:
     settings = Settings(port=0, max_num_seqs=8, max_queue=64, log_level="warning", drain_seconds=2)
-    with served(make_app(tiny_base, voices, graphs, settings), settings, voices) as serving:
+    with served(
+        make_app(tiny_base, voices, graphs, settings, engine=engine_kind), settings, voices
+    ) as serving:
         yield serving
 
 

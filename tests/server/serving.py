@@ -20,12 +20,11 @@ from routing.route import Router
 from routing.settings import LanguageRow, RoutingSettings
 from server.app import create_app, uvicorn_config
 from server.engines.base import Engine
-from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
 from server.metrics import Metrics
 from server.settings import Settings
 from server.tokens import Tokenizer
+from tests.engines.making import BASE_DIGEST, ENGINES, EngineLimits
 
-BASE_DIGEST = "sha256:" + "b" * 64
 BASE = "tiny"
 EN, SV = "oneseek-7b-zero", "oneseek-7b-zero-sv"
 CONTEXT = 256
@@ -70,31 +69,27 @@ def make_app(
     settings: Settings,
     *,
     kv_tokens: int = 48 * CONTEXT,
+    engine: str = "embedded",
 ) -> Made:
-    """The application around a real engine."""
+    """The application around a real engine, by its name in `tests.engines.making.ENGINES`."""
     tokenizer = Tokenizer.load(base)
     metrics = Metrics(BASE)
-    options = EmbeddedOptions(
-        graphs=graphs,
-        max_num_seqs=settings.max_num_seqs or 8,
-        max_num_batched_tokens=64,
-        max_queue=settings.max_queue,
-        kv_tokens=kv_tokens,
-        threads=1,
+    limits = EngineLimits(
+        max_num_seqs=settings.max_num_seqs or 8, max_queue=settings.max_queue, kv_tokens=kv_tokens
     )
     routing = RoutingSettings(languages=(LanguageRow("en", EN), LanguageRow("sv", SV)))
-    engine = embedded_engine(base, BASE_DIGEST, tokenizer, options, observer=metrics)
+    made = ENGINES[engine](base, graphs, tuple(adapters.values()), limits, metrics)
     registry = Registry(adapters.values(), base_digest=BASE_DIGEST, base_name=BASE)
     app = create_app(
         settings,
-        engine,
+        made,
         registry,
         Router(routing, ProfileDetector(routing)),
         tokenizer,
         BASE,
         metrics,
     )
-    return Made(app, engine, registry)
+    return Made(app, made, registry)
 
 
 @contextmanager

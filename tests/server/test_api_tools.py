@@ -48,9 +48,11 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="module")
-def running(base: Path) -> Iterator[Serving]:
+def running(base: Path, engine_kind: str) -> Iterator[Serving]:
     settings = Settings(port=0, max_num_seqs=8, max_queue=64, log_level="warning", drain_seconds=2)
-    with served(make_app(base, {}, base.parent / "graphs", settings), settings, {}) as serving:
+    with served(
+        make_app(base, {}, base.parent / "graphs", settings, engine=engine_kind), settings, {}
+    ) as serving:
         yield serving
 
 
