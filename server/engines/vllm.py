@@ -205,16 +205,17 @@ class VllmEngine:
     async def start(self) -> None:
         """Start the engine core: load the base, plan its memory, capture its graphs."""
         try:
-            self._llm = await asyncio.to_thread(
+            llm = await asyncio.to_thread(
                 AsyncLLM.from_vllm_config, self._config, disable_log_stats=not self._log_stats
             )
         except Exception as error:
             raise EngineError(f"vLLM did not start: {_in_brief(error)}; its log above says more") from error
         enable_envs_cache()  # vLLM's counting reads the environment with every token
         if self._info.task == "generate":
-            self._llm.engine_core.outputs_queue = _Taken(functools.partial(self._step, self._llm))
-            self._spawn(self._follow(self._llm))
-        self._spawn(self._watch(self._llm))
+            llm.engine_core.outputs_queue = _Taken(functools.partial(self._step, llm))
+            self._spawn(self._follow(llm))
+        self._llm = llm
+        self._spawn(self._watch(llm))
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`."""
