@@ -64,9 +64,13 @@ class EventStream(Response):
         """Send it."""
         exchange = exchange_of(scope)
         try:
-            async with while_wanted(exchange, receive, self._limit):
+            async with while_wanted(exchange, receive, self._limit), aclosing(self._deltas) as stream:
+                async for deltas in stream:
+                    if body := await self._start(send) + self._written(deltas):
+                        await send({"type": "http.response.body", "body": body, "more_body": True})
+                    break
                 # In a task of its own, so that a token wakes this alone and not every layer around it.
-                await asyncio.create_task(self._send_deltas(send, exchange.send or send))
+                await asyncio.create_task(self._send_rest(stream, exchange.send or send))
             last = self._chunks.closing()
         except ClientDisconnect:
             raise
@@ -76,15 +80,13 @@ class EventStream(Response):
             last = self._chunks.failed(_told(error, exchange))
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
-    async def _send_deltas(self, send: Send, send_body: Send) -> None:
-        """All of them; the head goes through `send`, what follows through `send_body`."""
-        write = self._chunks.delta
-        async with aclosing(self._deltas) as stream:
-            async for deltas in stream:
-                body = b"" if self._started else await self._start(send)
-                body += b"".join([write(index, delta) for index, delta in deltas])
-                if body:
-                    await send_body({"type": "http.response.body", "body": body, "more_body": True})
+    async def _send_rest(self, stream: Deltas, send: Send) -> None:
+        async for deltas in stream:
+            if body := self._written(deltas):
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    def _written(self, deltas: list[tuple[int, Delta]]) -> bytes:
+        return b"".join([self._chunks.delta(index, delta) for index, delta in deltas])
 
     async def _start(self, send: Send) -> bytes:
         self._started = True
