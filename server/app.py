@@ -36,6 +36,7 @@ from server.metrics import Metrics
 from server.middleware import ApiKeys, Errors, HeaderLimits, Receipts
 from server.settings import Settings
 from server.tokens import Tokenizer
+from server.turns import Turns
 from server.version import oneseek_version
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -65,6 +66,7 @@ def create_app(
         routes=_routes(context),
         middleware=[
             Middleware(Receipts, metrics=metrics),
+            Middleware(Turns),
             Middleware(Errors, metrics=metrics),
             Middleware(HeaderLimits),
             Middleware(ApiKeys, keys=settings.api_keys),

@@ -20,7 +20,7 @@ from routing.selection import HEADER
 from server.api.conversation import Message
 from server.api.errors import bad_field
 from server.api.exchange import Exchange
-from server.api.merge import merged
+from server.api.merge import Deltas, merged
 from server.engines.base import (
     AdapterNotLoadedError,
     Engine,
@@ -237,13 +237,13 @@ class Generation:
         samplings: Sequence[Sampling],
         n: int,
         continues: bool = False,
-    ) -> AsyncGenerator[list[tuple[int, Delta]]]:
+    ) -> Deltas:
         """Deltas of `n` choices for each prompt, as they come; choice `i` of prompt `p` is `p * n + i`.
 
         Closing it aborts what still runs. A seed gives each choice a different text, the same ones each time.
         `continues`: see `GenerationRequest`.
         """
-        sources: list[AsyncGenerator[Delta]] = []
+        sources: list[Deltas] = []
         for prompt, sampling in zip(prompts, samplings, strict=True):
             for choice in range(n):
                 own = (
@@ -260,22 +260,22 @@ class Generation:
                     continues=continues,
                     share=served.share,
                 )
-                sources.append(self._deltas(request, exchange, served))
-        return merged(sources)
+                sources.append(self._deltas(len(sources), request, exchange, served))
+        return sources[0] if len(sources) == 1 else merged(sources)
 
     async def _deltas(
-        self, request: GenerationRequest, exchange: Exchange, served: Served
-    ) -> AsyncGenerator[Delta]:
+        self, index: int, request: GenerationRequest, exchange: Exchange, served: Served
+    ) -> Deltas:
         meter = self.metrics.meter(served.adapter, served.version, exchange.started)
         source: AsyncGenerator[Delta] | None = None
         reason = "error"
         try:
             source, first = await self._begin(request, served)
             meter.delta(first)
-            yield first
+            yield [(index, first)]
             async for delta in source:
                 meter.delta(delta)
-                yield delta
+                yield [(index, delta)]
         except (GeneratorExit, asyncio.CancelledError):
             reason = exchange.cancel_reason
             raise

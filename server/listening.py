@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import socket
@@ -100,6 +101,9 @@ class AnnouncingServer(uvicorn.Server):
         if not self.started:
             return
         self._loop = asyncio.get_running_loop()
+        # What the start made stays; a collection in mid-stream need not walk through all of it again.
+        gc.collect()
+        gc.freeze()
         for server in self.servers:
             for listening in server.sockets:
                 host, port = listening.getsockname()[:2]

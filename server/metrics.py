@@ -11,6 +11,7 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from server.api.exchange import Exchange
+from server.histogram import TokenHistogram
 from server.request import Delta
 
 SECONDS = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
@@ -65,10 +66,13 @@ class Metrics:
             "oneseek_time_to_first_token_seconds", "From arrival to the first token", voice,
             buckets=FIRST_TOKEN, registry=r,
         )  # fmt: skip
-        self.between_tokens = Histogram(
-            "oneseek_inter_token_latency_seconds", "Between two deltas of one answer", voice,
-            buckets=BETWEEN_TOKENS, registry=r,
-        )  # fmt: skip
+        self.between_tokens = TokenHistogram(
+            "oneseek_inter_token_latency_seconds",
+            "Between two deltas of one answer",
+            voice,
+            BETWEEN_TOKENS,
+            r,
+        )
         self.tokens = Counter("oneseek_tokens", "Tokens", (*voice, "kind"), registry=r)
         self.cancelled = Counter(
             "oneseek_cancelled", "Answers given up before their end", ("reason",), registry=r

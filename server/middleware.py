@@ -42,7 +42,7 @@ class Receipts:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        exchange = open_exchange(scope)
+        exchange = open_exchange(scope, send)
 
         async def send_with_receipt(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -1,6 +1,7 @@
 """The one shape in which work reaches an engine and comes back from it.
 
-Everything here is frozen and knows nothing of HTTP: an OpenAI field ends at `server.api`.
+Everything here is frozen and knows nothing of HTTP: an OpenAI field ends at `server.api`. What is made for
+every token is a msgspec struct, built several times faster than a frozen dataclass.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
+
+import msgspec
 
 FinishReason = Literal["stop", "length"]
 """`stop`: an end token, a stop token or a stop string; `length`: `max_tokens` or the end of the context."""
@@ -102,8 +105,7 @@ class EmbeddingRequest:
     cache_salt: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
+class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
     """One token with its log probability: log-softmax (natural log) of the model's own logits."""
 
     token_id: int
@@ -112,8 +114,7 @@ class TokenLogprob:
     """The likeliest alternatives as (token id, logprob), best first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Token counts of one request so far."""
 
     prompt_tokens: int
@@ -122,8 +123,7 @@ class Usage:
     completion_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(msgspec.Struct, frozen=True, gc=False):
     """When a request passed each point, in seconds of `time.perf_counter()`. Carried by its last delta."""
 
     arrived: float
@@ -133,8 +133,7 @@ class Timing:
     finished: float
 
 
-@dataclass(frozen=True, slots=True)
-class Delta:
+class Delta(msgspec.Struct, frozen=True, gc=False):
     """What one step added to one request.
 
     `text` may be empty while bytes of a character, or of a possible stop string, are held back; joined over

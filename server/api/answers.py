@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from server.api.merge import Deltas
 from server.request import Delta, FinishReason, TokenLogprob, Usage
 
 
@@ -37,7 +38,7 @@ class Answer:
             self.usage = delta.usage
 
 
-async def gather(stream: AsyncGenerator[list[tuple[int, Delta]]], count: int) -> list[Answer]:
+async def gather(stream: Deltas, count: int) -> list[Answer]:
     """The `count` whole answers of `stream`."""
     answers = [Answer() for _ in range(count)]
     async with aclosing(stream):

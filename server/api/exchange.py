@@ -7,7 +7,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 
-from starlette.types import Scope
+from starlette.types import Scope, Send
 
 from server.api.body import header
 
@@ -41,15 +41,17 @@ class Exchange:
     """Why unfinished work ended: `disconnect`, `timeout`, or `aborted` by the server itself."""
     answer_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """What the answer's own id ends with."""
+    send: Send | None = None
+    """Sends what follows an answer's head, past the layers that only look at heads."""
     started: float = field(default_factory=time.perf_counter)
     """Seconds of `time.perf_counter()`."""
 
 
-def open_exchange(scope: Scope) -> Exchange:
-    """The exchange of a request that has just arrived."""
+def open_exchange(scope: Scope, send: Send) -> Exchange:
+    """The exchange of a request that has just arrived and is answered through `send`."""
     theirs = header(scope, b"x-request-id")
     sane = theirs is not None and _SANE_ID.fullmatch(theirs)
-    exchange = Exchange(theirs if theirs is not None and sane else uuid.uuid4().hex)
+    exchange = Exchange(theirs if theirs is not None and sane else uuid.uuid4().hex, send=send)
     scope[_KEY] = exchange
     return exchange
 

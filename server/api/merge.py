@@ -1,4 +1,4 @@
-"""Several generations read as one stream, each delta with the index of its generation."""
+"""Several generations read as one stream."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from contextlib import aclosing
 
 from server.request import Delta
 
+Deltas = AsyncGenerator[list[tuple[int, Delta]]]
+"""What has come, in order, each delta with the index of its generation."""
 
-async def merged(sources: Sequence[AsyncGenerator[Delta]]) -> AsyncGenerator[list[tuple[int, Delta]]]:
-    """Yield what has arrived since the last look, in order; a lone source is read without a task of its own.
+
+async def merged(sources: Sequence[Deltas]) -> Deltas:
+    """Yield what has arrived from any of `sources` since the last look.
 
     The first error ends all of them. Closing this generator closes the sources.
     """
-    if len(sources) == 1:
-        async with aclosing(sources[0]) as source:
-            async for delta in source:
-                yield [(0, delta)]
-        return
-    arrivals: asyncio.Queue[tuple[int, Delta | BaseException | None]] = asyncio.Queue()
-    pumps = [asyncio.create_task(_pump(index, source, arrivals)) for index, source in enumerate(sources)]
+    arrivals: asyncio.Queue[list[tuple[int, Delta]] | BaseException | None] = asyncio.Queue()
+    pumps = [asyncio.create_task(_pump(source, arrivals)) for source in sources]
     try:
         live = len(sources)
         while live:
@@ -28,9 +26,9 @@ async def merged(sources: Sequence[AsyncGenerator[Delta]]) -> AsyncGenerator[lis
             while not arrivals.empty():
                 batch.append(arrivals.get_nowait())
             deltas: list[tuple[int, Delta]] = []
-            for index, item in batch:
-                if isinstance(item, Delta):
-                    deltas.append((index, item))
+            for item in batch:
+                if isinstance(item, list):
+                    deltas += item
                 elif item is None:
                     live -= 1
                 else:
@@ -44,14 +42,12 @@ async def merged(sources: Sequence[AsyncGenerator[Delta]]) -> AsyncGenerator[lis
 
 
 async def _pump(
-    index: int,
-    source: AsyncGenerator[Delta],
-    arrivals: asyncio.Queue[tuple[int, Delta | BaseException | None]],
+    source: Deltas, arrivals: asyncio.Queue[list[tuple[int, Delta]] | BaseException | None]
 ) -> None:
     try:
         async with aclosing(source):
-            async for delta in source:
-                arrivals.put_nowait((index, delta))
-        arrivals.put_nowait((index, None))
+            async for deltas in source:
+                arrivals.put_nowait(deltas)
+        arrivals.put_nowait(None)
     except Exception as error:
-        arrivals.put_nowait((index, error))
+        arrivals.put_nowait(error)

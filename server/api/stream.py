@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from server.api.errors import ErrorReply, reply_for
 from server.api.exchange import Exchange, exchange_of
+from server.api.merge import Deltas
 from server.api.wanted import while_wanted
 from server.request import Delta
 
@@ -52,9 +53,7 @@ class EventStream(Response):
     one that comes later is an event. `limit` bounds the whole, in seconds.
     """
 
-    def __init__(
-        self, deltas: AsyncGenerator[list[tuple[int, Delta]]], chunks: Chunks, limit: float | None
-    ) -> None:
+    def __init__(self, deltas: Deltas, chunks: Chunks, limit: float | None) -> None:
         super().__init__()
         self._deltas = deltas
         self._chunks = chunks
@@ -67,11 +66,11 @@ class EventStream(Response):
         try:
             async with while_wanted(exchange, receive, self._limit), aclosing(self._deltas) as stream:
                 async for deltas in stream:
-                    body = b"" if self._started else await self._start(send)
-                    write = self._chunks.delta
-                    body += b"".join([write(index, delta) for index, delta in deltas])
-                    if body:
+                    if body := await self._start(send) + self._written(deltas):
                         await send({"type": "http.response.body", "body": body, "more_body": True})
+                    break
+                # In a task of its own, so that a token wakes this alone and not every layer around it.
+                await asyncio.create_task(self._send_rest(stream, exchange.send or send))
             last = self._chunks.closing()
         except ClientDisconnect:
             raise
@@ -80,6 +79,14 @@ class EventStream(Response):
                 raise
             last = self._chunks.failed(_told(error, exchange))
         await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _send_rest(self, stream: Deltas, send: Send) -> None:
+        async for deltas in stream:
+            if body := self._written(deltas):
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+
+    def _written(self, deltas: list[tuple[int, Delta]]) -> bytes:
+        return b"".join([self._chunks.delta(index, delta) for index, delta in deltas])
 
     async def _start(self, send: Send) -> bytes:
         self._started = True

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from server.engines.base import EngineError
 from server.engines.detokenizer import TextStream
@@ -37,8 +38,7 @@ class Work(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """What one step of the engine did for one request."""
 
     token_id: int | None
@@ -74,12 +74,14 @@ class Stream:
         if self._first_token is None:
             self._first_token = time.perf_counter()
         self._events.append(event)
-        self._wake()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def fail(self, error: EngineError) -> None:
         """End the answer with an error, after what has arrived. On the event loop."""
         self._error = error
-        self._wake()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     async def next(self) -> Delta:
         """The next delta. Raises the stream's error once the events before it are used up."""
@@ -94,11 +96,22 @@ class Stream:
                 self._waiter = None
         return self._delta()
 
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
     def _delta(self) -> Delta:
+        if len(self._events) == 1 and self._events[0].finish_reason is None:
+            return self._one(self._events.popleft())
+        return self._several()
+
+    def _one(self, event: Event) -> Delta:
+        """What nearly every token becomes."""
+        assert event.token_id is not None, "only a last event has no token"
+        text, stop = self._text.push(event.token_id)
+        self._tokens += 1
+        ids, logprobs = (event.token_id,), () if event.logprob is None else (event.logprob,)
+        if stop is None:
+            return Delta(text, ids, logprobs, event.prompt_logprobs)
+        return Delta(text, ids, logprobs, event.prompt_logprobs, "stop", stop, self._end(), self._timing())
+
+    def _several(self) -> Delta:
         pieces: list[str] = []
         ids: list[int] = []
         logprobs: list[TokenLogprob] = []

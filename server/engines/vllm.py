@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import functools
 import itertools
 import logging
 import math
@@ -21,7 +22,7 @@ import tempfile
 import time
 import typing
 from collections import Counter
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +30,7 @@ from typing import Any, cast
 import vllm
 from vllm.config import VllmConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.envs import enable_envs_cache
 from vllm.exceptions import VLLMValidationError
 from vllm.lora.request import LoRARequest
 from vllm.outputs import PoolingRequestOutput
@@ -113,6 +115,24 @@ def vllm_engine(
     )
 
 
+class _Taken(asyncio.Queue[Any]):
+    """Where the core's client puts outputs; each is taken at once, not a turn of the event loop later.
+
+    An error, of the core or of `take`, stays for who waits at the queue.
+    """
+
+    def __init__(self, take: Callable[[EngineCoreOutputs], None]) -> None:
+        super().__init__()
+        self._take = take
+
+    def put_nowait(self, item: Any) -> None:
+        """Take an output, keep an error."""
+        if isinstance(item, Exception):
+            super().put_nowait(item)
+        else:
+            self._take(item)
+
+
 @dataclass(slots=True, eq=False)
 class Progress:
     """One request on its way through the core."""
@@ -185,14 +205,17 @@ class VllmEngine:
     async def start(self) -> None:
         """Start the engine core: load the base, plan its memory, capture its graphs."""
         try:
-            self._llm = await asyncio.to_thread(
+            llm = await asyncio.to_thread(
                 AsyncLLM.from_vllm_config, self._config, disable_log_stats=not self._log_stats
             )
         except Exception as error:
             raise EngineError(f"vLLM did not start: {_in_brief(error)}; its log above says more") from error
+        enable_envs_cache()  # vLLM's counting reads the environment with every token
         if self._info.task == "generate":
-            self._spawn(self._follow(self._llm))
-        self._spawn(self._watch(self._llm))
+            llm.engine_core.outputs_queue = _Taken(functools.partial(self._step, llm))
+            self._spawn(self._follow(llm))
+        self._llm = llm
+        self._spawn(self._watch(llm))
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
         """See `Engine.generate`."""
@@ -334,10 +357,10 @@ class VllmEngine:
             await self._llm.engine_core.abort_requests_async(ids)
 
     async def _follow(self, llm: AsyncLLM) -> None:
-        """Hand out what the core sends, step by step, until it dies."""
+        """Have the core's outputs read, and taken by `_step`, until it dies."""
         try:
             while True:
-                self._step(llm, await llm.engine_core.get_output_async())
+                await llm.engine_core.get_output_async()
         except CoreDeadError:
             self._die("the engine has stopped")
         except Exception:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
@@ -12,7 +11,7 @@ from starlette.types import Message
 
 from server.api.answers import gather
 from server.api.exchange import Exchange
-from server.api.merge import merged
+from server.api.merge import Deltas, merged
 from server.api.wanted import while_wanted
 from server.engines.base import EngineError
 from server.request import Delta
@@ -27,11 +26,11 @@ class Source:
         self.count, self.fails, self.pause = count, fails, pause
         self.closed = False
 
-    async def deltas(self) -> AsyncGenerator[Delta]:
+    async def deltas(self, index: int = 0) -> Deltas:
         try:
             for number in range(self.count):
                 await asyncio.sleep(self.pause)
-                yield Delta(f"{number} ")
+                yield [(index, Delta(f"{number} "))]
             if self.fails:
                 raise EngineError("broken")
         finally:
@@ -41,7 +40,7 @@ class Source:
 @pytest.mark.parametrize("count", [1, 2, 5])
 async def test_every_delta_comes_once_and_in_order(count: int) -> None:
     sources = [Source(index + 2) for index in range(count)]
-    answers = await gather(merged([source.deltas() for source in sources]), count)
+    answers = await gather(merged([source.deltas(i) for i, source in enumerate(sources)]), count)
     assert [answer.text for answer in answers] == [
         "".join(f"{n} " for n in range(index + 2)) for index in range(count)
     ]
@@ -77,7 +76,7 @@ async def test_closing_the_whole_closes_the_parts(count: int) -> None:
 @pytest.mark.parametrize("count", [1, 3])
 async def test_cancelling_the_reader_closes_the_parts(count: int) -> None:
     sources = [Source(1000, pause=0.001) for _ in range(count)]
-    task = asyncio.create_task(gather(merged([source.deltas() for source in sources]), count))
+    task = asyncio.create_task(gather(merged([source.deltas(i) for i, source in enumerate(sources)]), count))
     await asyncio.sleep(0.02)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
