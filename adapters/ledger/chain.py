@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -40,16 +40,34 @@ def read_lines(data: bytes) -> Iterator[Line]:
             yield Line(number, line, None, str(problem))
 
 
-def first_key(lines: Iterable[Line], trusted: PublicKey) -> PublicKey:
-    """The key that the first entry must have, followed back from `trusted` over every change of keys."""
-    rotations = [
-        line.entry for line in lines if line.entry is not None and line.entry.record.action == ROTATE
-    ]
+def first_key(lines: Sequence[Line], trusted: PublicKey) -> PublicKey:
+    """The key that the first entry must have, followed back from `trusted` over every change of keys.
+
+    Where such a change is among lines that are missing or were changed, it is the one that the first has.
+    """
+    entries = [line.entry for line in lines if line.entry is not None]
     key = trusted
-    for entry in reversed(rotations):
+    for entry in reversed([entry for entry in entries if entry.record.action == ROTATE]):
         if entry.next_key == key:
             key = entry.key
-    return key
+    return entries[0].key if _breaks_before(lines, key) else key
+
+
+def _breaks_before(lines: Sequence[Line], key: PublicKey) -> bool:
+    """Whether entries come before the first that `key` signed, and others are missing between."""
+    sequence: int | None = None
+    for line in lines:
+        found = line.entry
+        broken = found is None or (sequence is not None and found.sequence != sequence + 1)
+        if found is not None and sequence is None and found.key == key:
+            return False
+        if broken and sequence is not None:
+            return True
+        if found is not None:
+            if found.key == key:
+                return False
+            sequence = found.sequence
+    return False
 
 
 @dataclass(slots=True)
@@ -106,23 +124,27 @@ class Walk:
             return
         if sequence > self.position + 1:
             self._gaps.append((number, range(self.position + 1, sequence)))
+            self._previous = None
         elif self._previous is not None and entry.previous != self._previous:
             self._fault("forked", number, "does not name the line before it: it is from another history")
-        self.position = self._highest = sequence
-        self._previous = entry.hash
         if entry.key != self.key:
             self._signed_by_another(number, entry)
-            return
-        self._accept(entry)
+        if entry.key == self.key:
+            self._accept(entry)
+        self.position = self._highest = sequence
+        self._previous = entry.hash
 
     def _signed_by_another(self, number: int, entry: Entry) -> None:
-        if self._foreign != entry.key or self.faults[-1].kind != "foreign-key":
-            self._fault(
-                "foreign-key",
-                number,
-                f"is signed by {entry.key.text}, and belongs to {self.key.text}; so may be lines after it",
-            )
-        self._foreign = entry.key
+        if self._previous is None:
+            message = f"is signed by {entry.key.text}; how {self.key.text} handed over to it is missing"
+            self.key = entry.key
+            self.keys.append(entry.key)
+        else:
+            message = f"is signed by {entry.key.text}, not by the ledger's key {self.key.text}"
+            if self._foreign == entry.key and self.faults[-1].kind == "foreign-key":
+                return
+            self._foreign = entry.key
+        self._fault("foreign-key", number, message)
 
     def _accept(self, entry: Entry) -> None:
         self.last = entry

@@ -48,7 +48,7 @@ class Verdict:
     keys: tuple[str, ...]
     """The keys that signed, oldest first, as `ed25519:…`."""
     known: frozenset[str]
-    """Digests that such entries made and none revoked since."""
+    """Digests that such entries made and none revoked since; none where the ledger was tampered with."""
     faults: tuple[Fault, ...]
     """In the order of their lines, those without a line last."""
 

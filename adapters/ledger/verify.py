@@ -49,13 +49,14 @@ def judge(folder: Path, trusted: PublicKey | None, anchor: str | None = None) ->
     if anchor is not None and anchor not in walk.hashes.values():
         message = f"no entry has the hash {anchor}: it is another ledger, or an older copy was put back"
         faults.append(Fault(kind="removed", file=LEDGER_FILE, message=message))
+    faults = [*walk.faults, *faults]
     return Verdict(
         folder=folder,
         count=len(walk.hashes),
         last=walk.last.hash if walk.last else None,
         keys=tuple(key.text for key in walk.keys),
-        known=frozenset(walk.known),
-        faults=(*walk.faults, *faults),
+        known=frozenset(walk.known) if all(fault.repairable for fault in faults) else frozenset(),
+        faults=tuple(faults),
     )
 
 
