@@ -6,7 +6,6 @@ In the ledger a public key is `ed25519:` and the base64 of its 32 bytes.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import stat
 from dataclasses import dataclass
@@ -51,8 +50,9 @@ class PublicKey:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+        data = _pem(path)
         try:
-            found = load_pem_public_key(_pem(path))
+            found = load_pem_public_key(data)
         except ValueError as problem:
             raise LedgerError(path, "holds no public key in PEM", _MADE_BY) from problem
         if not isinstance(found, Ed25519PublicKey):
@@ -102,9 +102,7 @@ class SigningKey:
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
         data = _pem(path)
-        if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
-            remedy = f"chmod 600 {path}; if they may have read it, change keys: oneseek ledger rotate"
-            raise LedgerError(path, "can be read or written by others than its owner", remedy)
+        refuse_open_key(path)
         try:
             found = load_pem_private_key(data, password=None)
         except TypeError as problem:
@@ -127,6 +125,13 @@ class SigningKey:
         return base64.b64encode(self._key.sign(data)).decode()
 
 
+def refuse_open_key(path: Path) -> None:
+    """Raises `LedgerError` where others than its owner can read or write a key's file; POSIX tells."""
+    if os.name == "posix" and stat.S_IMODE(path.stat().st_mode) & 0o077:
+        remedy = f"chmod 600 {path}; if they may have read it, change keys: oneseek ledger rotate"
+        raise LedgerError(path, "can be read or written by others than its owner", remedy)
+
+
 def _pem(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -140,7 +145,7 @@ def _exact(text: str) -> bytes:
     """The bytes that `text` is the base64 of; `ValueError` where other text would mean the same bytes."""
     try:
         raw = base64.b64decode(text, validate=True)
-    except binascii.Error as problem:
+    except ValueError as problem:
         raise ValueError("is not base64") from problem
     if base64.b64encode(raw).decode() != text:
         raise ValueError("is not base64 in its one form")
