@@ -1,4 +1,4 @@
-"""Ed25519 keys: made, kept and read as PEM files. The only module that imports `cryptography`.
+"""Ed25519 keys: made, kept and read as PEM files. Loads `cryptography` where it is used, not before.
 
 In the ledger a public key is `ed25519:` and the base64 of its 32 bytes.
 """
