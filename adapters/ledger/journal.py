@@ -37,8 +37,10 @@ class Journal:
 
     @property
     def begun(self) -> bool:
-        """Whether there is anything to go on from."""
-        return self._key_file.exists() or (self._file.exists() and self._file.stat().st_size > 0)
+        """Whether there is anything to go on from. A crash may have left a first head without its key."""
+        if self._key_file.exists() or self._size() > 0:
+            return True
+        return self._head_file.exists() and self._known_head().count > 0
 
     def add(self, record: Record, code: Mapping[str, str]) -> Entry:
         """Add an entry; on the disk, and named by the head, when this returns."""
@@ -79,7 +81,7 @@ class Journal:
         key = SigningKey.read(self._key_file)
         if key.public != head.key:
             raise LedgerError(self._head_file, f"is not signed by the key in {KEY_FILE}", _LOOK)
-        after = self._file.stat().st_size - head.size
+        after = self._size() - head.size
         if after > MAX_LINE_BYTES:
             raise LedgerError(self._file, "goes on after the entry that its head names", _LOOK)
         tail = self._bytes(head.size, after)
@@ -117,7 +119,7 @@ class Journal:
 
     def _last(self, head: Head) -> Entry | None:
         """The entry that `head` names; None where it names none."""
-        size = self._file.stat().st_size if self._file.exists() else 0
+        size = self._size()
         found = self._bytes(max(0, head.size - MAX_LINE_BYTES), min(head.size, MAX_LINE_BYTES))
         if size >= head.size and head.count == 0:
             return None
@@ -135,6 +137,9 @@ class Journal:
             return Entry.read(line.removesuffix(b"\n"))
         except BrokenSealError as problem:
             raise LedgerError(self._file, f"line {number} {problem}", _LOOK) from problem
+
+    def _size(self) -> int:
+        return self._file.stat().st_size if self._file.exists() else 0
 
     def _bytes(self, start: int, count: int) -> bytes:
         if not self._file.exists():

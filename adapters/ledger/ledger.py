@@ -39,6 +39,7 @@ class Ledger:
 
         What a crash left behind is mended first. Raises `LedgerError` where the ledger was tampered with at
         its end or its key cannot be used, `ValueError` for a record that does not fit; nothing is added then.
+        An `OSError`, as of a full disk, may leave a part of a line, which the next entry sets aside.
         """
         if record.action == ROTATE:
             raise ValueError("action 'rotate': keys are changed by Ledger.rotate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ from cyclopts import Parameter
 
 from server.commands.flags import Json
 from server.settings import Resolved
+from server.values import SettingsError
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -36,6 +38,8 @@ def verify(
     anchor
         Hash of an entry that is known to have been there, as an earlier verify showed it.
     """
+    if anchor is not None and not re.fullmatch("sha256:[0-9a-f]{64}", anchor):
+        raise SettingsError("anchor", f"{anchor!r} is no hash; use sha256: and 64 hex digits")
     verdict = _ledger(resolved).verify(public_key or resolved.settings.ledger_public_key, anchor=anchor)
     return _tell(verdict, json)
 

@@ -69,6 +69,8 @@ def test_verify_tells_the_state_and_its_exit_code(ledger: Ledger, capsys: Out) -
     assert (shown["state"], shown["entries"], shown["faults"]) == ("intact", 1, [])
     anchor = shown["last"]
     assert told(capsys, 0, "verify", "--anchor", anchor)["state"] == "intact"
+    assert main(["ledger", "verify", "--anchor", "abc"]) == 2
+    assert capsys.readouterr().err.startswith("oneseek: anchor: 'abc' is no hash")
     assert main(["ledger", "verify"]) == 0
     assert anchor in capsys.readouterr().out
     file = ledger.folder / "ledger.jsonl"

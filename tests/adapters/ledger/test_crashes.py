@@ -155,7 +155,7 @@ def test_a_line_torn_at_any_byte_is_set_aside_and_kept(tmp_path: Path) -> None:
     head, start = (folder / "head.json").read_bytes(), (folder / "ledger.jsonl").stat().st_size
     ledger.append(record(1))
     whole = (folder / "ledger.jsonl").read_bytes()
-    for end in range(start, len(whole) + 1, 7):
+    for end in [*range(start, len(whole) - 1, 7), len(whole) - 1]:
         torn = shutil.copytree(folder, tmp_path / str(end))
         (torn / "ledger.jsonl").write_bytes(whole[:end])
         (torn / "head.json").write_bytes(head)

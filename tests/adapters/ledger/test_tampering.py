@@ -285,12 +285,27 @@ def lose_the_key(folder: Path) -> None:
     (folder / "key.pem").unlink()
 
 
+def lose_the_key_and_the_entries(folder: Path) -> None:
+    (folder / "key.pem").unlink()
+    (folder / "ledger.jsonl").write_bytes(b"")
+
+
 def change_the_key(folder: Path) -> None:
     SigningKey.generate().write(folder / "key.pem")
 
 
 @pytest.mark.parametrize(
-    "spoil", [cut, repeat, change, lose_the_head, spoil_the_head, lose_the_key, change_the_key]
+    "spoil",
+    [
+        cut,
+        repeat,
+        change,
+        lose_the_head,
+        spoil_the_head,
+        lose_the_key,
+        change_the_key,
+        lose_the_key_and_the_entries,
+    ],
 )
 def test_nothing_is_added_to_a_ledger_that_was_tampered_with(
     spoil: Callable[[Path], None], copied: Copied
