@@ -85,7 +85,10 @@ def test_what_names_itself_ends(tmp_path: Path) -> None:
     ledger.append(
         Record(action="copy", subject="b@v1", inputs={"source": SECOND}, outputs={"adapter": SECOND})
     )
-    assert outline(ledger.lineage("b@v1")) == ["", "4", ["parents", "3", ["parents", "4"]]]
+    lineage = ledger.lineage("b@v1")
+    assert outline(lineage) == ["", "4", ["parents", "3", ["parents", "4"]]]
+    before = lineage.sources[0].sources[0]
+    assert (before.makers, before.repeated) == ((), False)
 
 
 def test_the_plain_tree_is_json(ledger: Ledger) -> None:

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.errors import LedgerError
-from adapters.ledger import Ledger, Record, Verdict
+from adapters.ledger import Entry, Ledger, Record, Verdict
 from adapters.ledger.keys import PublicKey, SigningKey
 from adapters.ledger.seal import seal
 from tests.adapters.ledger.conftest import record
@@ -170,6 +170,33 @@ def test_a_history_of_the_same_key_in_another_place_is_named(tmp_path: Path) -> 
     assert ("forked", 3) in found(put(tmp_path / "one", mixed))
 
 
+def test_the_head_of_another_history_is_named_and_not_gone_on_from(tmp_path: Path) -> None:
+    Ledger.open(tmp_path / "one").append(record(0))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for place in ("one", "two"):
+        Ledger.open(tmp_path / place).append(Record(action="eval", subject=place))
+    shutil.copy(tmp_path / "two" / "head.json", tmp_path / "one")
+    verdict = Ledger.open(tmp_path / "one").verify()
+    assert found(verdict) == [("head", None)]
+    assert "names another last entry than line 2" in str(verdict.faults[0])
+    with pytest.raises(LedgerError, match="does not end in the entry that its head names"):
+        Ledger.open(tmp_path / "one").append(record(1))
+
+
+def test_an_entry_added_with_another_key_is_not_taken_in(copied: Copied) -> None:
+    """One who can write to the file, and has not the key, adds what looks like an unfinished entry."""
+    folder = copied()
+    last = list(Ledger.open(folder).entries())[-1]
+    forged = Entry.write(record(9), 6, last.hash, {"oneseek": "1"}, SigningKey.generate())
+    verdict = put(folder, [*lines(folder), forged.line + b"\n"])
+    assert verdict.state == "tampered"
+    assert ("foreign-key", 6) in found(verdict)
+    assert verdict.known == frozenset()
+    for change in (Ledger.repair, Ledger.rotate):
+        with pytest.raises(LedgerError, match="goes on after the entry that its head names"):
+            change(Ledger.open(folder))
+
+
 def test_a_ledger_replaced_as_a_whole_fits_itself_but_no_key_and_no_entry_from_before(
     written: Path, tmp_path: Path
 ) -> None:
@@ -182,6 +209,9 @@ def test_a_ledger_replaced_as_a_whole_fits_itself_but_no_key_and_no_entry_from_b
     assert forged.verify().state == "intact"
     assert found(forged.verify(genuine))[0] == ("foreign-key", 1)
     assert forged.verify(genuine).known == frozenset()
+    gap = Ledger.open(shutil.copytree(tmp_path / "forged", tmp_path / "gap"))
+    (gap.folder / "ledger.jsonl").write_bytes(b"".join(lines(gap.folder)[:2] + lines(gap.folder)[3:]))
+    assert ("foreign-key", None) in found(gap.verify(genuine))
     assert [fault.kind for fault in forged.verify(anchor=anchor).faults] == ["removed"]
     assert forged.verify(written / "public.pem").state == "tampered"
     assert Ledger.open(written).verify(genuine, anchor=anchor).state == "intact"
@@ -241,6 +271,7 @@ def test_a_removed_file_is_named(name: str, copied: Copied) -> None:
     verdict = Ledger.open(folder).verify()
     assert verdict.state == "tampered"
     assert [fault.file for fault in verdict.faults] == [name]
+    assert verdict.known == frozenset()
 
 
 def test_a_replaced_public_key_is_named(copied: Copied) -> None:
