@@ -58,3 +58,11 @@ class UnknownAdapterError(LookupError):
 
 class AdapterRejectedError(ValueError):
     """The registry does not take or remove an adapter: the message says why, and nothing changed."""
+
+
+class LedgerError(FileRefusedError):
+    """The ledger cannot be read, continued or relied on; nothing was written."""
+
+
+class UnknownInLedgerError(LookupError):
+    """No entry of the ledger is about this subject or digest."""

@@ -109,6 +109,10 @@ class Settings:
     """Seconds that running requests have to finish when the server stops."""
     api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
     """Keys of which a client must present one; none: open to all. As a flag, a process list shows them."""
+    require_provenance: bool = False
+    """Serve only adapters that the ledger knows; a ledger that does not verify then stops the start."""
+    ledger_public_key: Path | None = None
+    """PEM file of the ledger's public key, kept apart from it; none takes the one beside the ledger."""
     home: Path = field(default_factory=lambda: default_home(os.environ))
     """Folder of the registry, the ledger, the keys and the built graphs."""
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"

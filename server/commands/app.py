@@ -7,6 +7,7 @@ from cyclopts import App
 from server.commands.adapters import list_adapters
 from server.commands.config import config
 from server.commands.flags import EPILOGUE, HIDDEN, with_settings
+from server.commands.ledger import check, list_entries, repair, rotate, show, sign, verify
 from server.commands.models import models
 from server.commands.route import route
 from server.commands.serve import serve
@@ -29,6 +30,15 @@ def build() -> App:
     app.command(with_settings(route, show=False), name="route", help_epilogue=HIDDEN)
     app.command(adapters)
     adapters.command(with_settings(list_adapters, show=False), name="list", help_epilogue=HIDDEN)
+    ledger = App(name="ledger", help="The signed record of what made or changed each adapter.")
+    app.command(ledger)
+    ledger.command(with_settings(verify, show=False), name="verify", help_epilogue=HIDDEN)
+    ledger.command(with_settings(show, show=False), name="show", help_epilogue=HIDDEN)
+    ledger.command(with_settings(list_entries, show=False), name="list", help_epilogue=HIDDEN)
+    ledger.command(with_settings(repair, show=False), name="repair", help_epilogue=HIDDEN)
+    ledger.command(with_settings(rotate, show=False), name="rotate", help_epilogue=HIDDEN)
+    ledger.command(with_settings(sign, show=False), name="sign", help_epilogue=HIDDEN)
+    ledger.command(with_settings(check, show=False), name="check", help_epilogue=HIDDEN)
     app.command(with_settings(models, show=False), name="models", help_epilogue=HIDDEN)
     app.command(with_settings(config, show=True), name="config", help_epilogue=EPILOGUE)
     return app

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-LIGHT = ["digest", "discovery", "manifest", "names", "registry"]
+LIGHT = ["digest", "discovery", "ledger", "manifest", "names", "registry"]
 LOADED = "import sys, {module}; print(*(m for m in {heavy} if m in sys.modules))"
 
 
@@ -25,3 +25,8 @@ def test_finding_and_naming_need_no_tensor_library(module: str) -> None:
 
 def test_reading_weights_needs_numpy_alone() -> None:
     assert loaded("adapters.weights", ["torch", "transformers", "peft", "onnx", "onnxruntime"]) == ""
+
+
+def test_importing_the_ledger_loads_no_cryptography() -> None:
+    heavy = ["cryptography", "filelock", "rfc8785", "model_signing"]
+    assert loaded("adapters.ledger.provenance, adapters.ledger.artifact", heavy) == ""

@@ -1,0 +1,13 @@
+"""The ledger: the append-only, hash-chained and signed record of what made or changed an adapter.
+
+`docs/ledger.md` fixes the format. Importing this package loads no cryptography; using it does.
+"""
+
+from __future__ import annotations
+
+from adapters.ledger.ledger import Ledger
+from adapters.ledger.lineage import Lineage
+from adapters.ledger.record import Entry, Record
+from adapters.ledger.verdict import Fault, Verdict
+
+__all__ = ["Entry", "Fault", "Ledger", "Lineage", "Record", "Verdict"]

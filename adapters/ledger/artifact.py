@@ -1,0 +1,115 @@
+"""Signatures of whole adapter folders in OpenSSF's model-signing format, where that library is installed.
+
+Anyone who has it can check a folder without OneSeek: `model_signing verify key FOLDER --public_key …`. It
+knows no Ed25519, so these signatures have a key of their own, on the curve P-256, which the ledger's key
+vouches for in an entry.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from adapters.errors import AdapterError, LedgerError
+from adapters.ledger.files import write_whole
+from adapters.ledger.keys import refuse_open_key
+from adapters.ledger.ledger import Ledger
+from adapters.ledger.record import Record
+from adapters.ledger.seal import digest
+
+SIGNATURE_FILE = "model.sig"
+KEY_FILE = "artifact-key.pem"
+PUBLIC_FILE = "artifact-public.pem"
+_INSTALL = "Install it: pip install 'oneseek[sign]'"
+
+
+def available() -> bool:
+    """Whether the model-signing library is installed."""
+    try:
+        return all(importlib.util.find_spec(name) is not None for name in ("model_signing", "OpenSSL"))
+    except ValueError:  # a module that is marked as absent
+        return False
+
+
+def sign(folder: Path, ledger: Ledger, subject: str, adapter_digest: str) -> Path:
+    """Put `model.sig` into an adapter's folder, over every other file in it; the signature's path.
+
+    The ledger gets an entry `sign` with the digests of adapter and signature, and, when the key is new, one
+    that names it. Raises `LedgerError` where the library is missing, the key cannot be used, or a file in the
+    folder is a link.
+    """
+    _needed()
+    from model_signing.hashing import Config as Hashing
+    from model_signing.signing import Config
+
+    key = _key(ledger)
+    signature = folder / SIGNATURE_FILE
+    fresh = folder / f".{SIGNATURE_FILE}.tmp"
+    hashing = Hashing().set_ignored_paths(paths=[SIGNATURE_FILE, fresh.name], ignore_git_paths=False)
+    try:
+        Config().set_hashing_config(hashing).use_elliptic_key_signer(private_key=key).sign(folder, fresh)
+        data = fresh.read_bytes()
+        outputs = {"signature": digest(data)}
+        ledger.append(
+            Record(action="sign", subject=subject, inputs={"adapter": adapter_digest}, outputs=outputs)
+        )
+        write_whole(signature, data)
+    except (ValueError, OSError) as problem:
+        raise LedgerError(
+            folder, f"cannot be signed ({problem})", "Check its files, and sign again."
+        ) from problem
+    finally:
+        fresh.unlink(missing_ok=True)
+    return signature
+
+
+def verify(folder: Path, public_key: Path) -> None:
+    """Check `model.sig` in `folder` against the P-256 key in the PEM file `public_key`.
+
+    Raises `AdapterError` where any file was changed, added or removed, or another key signed; `LedgerError`
+    where the library is missing.
+    """
+    _needed()
+    from cryptography.exceptions import InvalidSignature
+    from model_signing.hashing import Config as Hashing
+    from model_signing.verifying import Config
+
+    hashing = Hashing().set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False)
+    remedy = "Take the folder again from where it was made, or sign it anew if its files are right."
+    try:
+        config = Config().set_hashing_config(hashing).use_elliptic_key_verifier(public_key=public_key)
+        config.verify(folder, folder / SIGNATURE_FILE)
+    except InvalidSignature as problem:
+        raise AdapterError(folder / SIGNATURE_FILE, "is not signed by this key", remedy) from problem
+    except (ValueError, KeyError, OSError) as problem:
+        raise AdapterError(
+            folder / SIGNATURE_FILE, f"does not fit its folder ({problem})", remedy
+        ) from problem
+
+
+def _needed() -> None:
+    if not available():
+        raise LedgerError(Path("model_signing"), "is not installed", _INSTALL)
+
+
+def _key(ledger: Ledger) -> Path:
+    """The P-256 key beside the ledger, made at first use and named in an entry before it signs anything."""
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+    )
+
+    path = ledger.folder / KEY_FILE
+    if path.exists():
+        refuse_open_key(path)
+        return path
+    key = ec.generate_private_key(ec.SECP256R1())
+    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    details = {"pem": public.decode(), "curve": "P-256"}
+    ledger.append(Record(action="key", subject=PUBLIC_FILE, outputs={"key": digest(public)}, details=details))
+    write_whole(ledger.folder / PUBLIC_FILE, public)
+    write_whole(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    return path

@@ -1,0 +1,184 @@
+"""Walking the chain from the first line to the last, and naming what is not in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from adapters.ledger.head import Head
+from adapters.ledger.keys import PublicKey
+from adapters.ledger.record import REVOKE, ROTATE, START, Entry
+from adapters.ledger.seal import BrokenSealError
+from adapters.ledger.verdict import Fault, Kind
+
+Tail = Literal["none", "whole", "torn", "strange"]
+LEDGER_FILE = "ledger.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line as it was found: the entry in it, or why it holds none."""
+
+    number: int
+    """From 1."""
+    data: bytes
+    """Without the line feed."""
+    entry: Entry | None
+    reason: str = ""
+
+
+def read_lines(data: bytes) -> Iterator[Line]:
+    """The lines of `data`, each with its entry where its signature is that of the key it names."""
+    whole = data.removesuffix(b"\n")
+    if not data:
+        return
+    for number, line in enumerate(whole.split(b"\n"), start=1):
+        try:
+            yield Line(number, line, Entry.read(line))
+        except BrokenSealError as problem:
+            yield Line(number, line, None, str(problem))
+
+
+def first_key(lines: Sequence[Line], trusted: PublicKey) -> PublicKey:
+    """The key that the first entry must have, followed back from `trusted` over every change of keys.
+
+    Where such a change is among lines that are missing or were changed, it is the one that the first has.
+    """
+    entries = [line.entry for line in lines if line.entry is not None]
+    key = trusted
+    for entry in reversed([entry for entry in entries if entry.record.action == ROTATE]):
+        if entry.next_key == key:
+            key = entry.key
+    return entries[0].key if _breaks_before(lines, key) else key
+
+
+def _breaks_before(lines: Sequence[Line], key: PublicKey) -> bool:
+    """Whether entries come before the first that `key` signed, and others are missing between."""
+    sequence: int | None = None
+    for line in lines:
+        found = line.entry
+        broken = found is None or (sequence is not None and found.sequence != sequence + 1)
+        if found is not None and sequence is None and found.key == key:
+            return False
+        if broken and sequence is not None:
+            return True
+        if found is not None:
+            if found.key == key:
+                return False
+            sequence = found.sequence
+    return False
+
+
+@dataclass(slots=True)
+class Walk:
+    """Goes over the lines in order; afterwards it knows the faults, and what the good entries say."""
+
+    key: PublicKey
+    """The key that the next entry must have."""
+    keys: list[PublicKey] = field(default_factory=list[PublicKey])
+    faults: list[Fault] = field(default_factory=list[Fault])
+    known: set[str] = field(default_factory=set[str])
+    hashes: dict[int, str] = field(default_factory=dict[int, str])
+    """Sequence number to hash of each good entry."""
+    at: dict[int, int] = field(default_factory=dict[int, int])
+    """Sequence number to the line where it was first found."""
+    last: Entry | None = None
+    """The last good entry."""
+    position: int = 0
+    """The sequence number that the line before this one has, or should have."""
+    _previous: str | None = START
+    """Hash of the line before; None where nothing can be told from it."""
+    _highest: int = 0
+    """The highest sequence number in its place."""
+    _gaps: list[tuple[int, range]] = field(default_factory=list[tuple[int, range]])
+    _foreign: PublicKey | None = None
+
+    def over(self, lines: Iterable[Line]) -> Walk:
+        """Go over `lines`, and end."""
+        self.keys.append(self.key)
+        for line in lines:
+            if line.entry is None:
+                self._fault("changed", line.number, line.reason)
+                self.position += 1
+                self._previous = None
+            else:
+                self._entry(line.number, line.entry)
+        for number, gap in self._gaps:
+            missing = [sequence for sequence in gap if sequence not in self.at]
+            if missing:
+                self._fault("removed", number, f"{_entries(missing)} missing before this line")
+        self.faults.sort(key=lambda fault: fault.line or 0)
+        return self
+
+    def _entry(self, number: int, entry: Entry) -> None:
+        sequence = entry.sequence
+        if sequence in self.at:
+            other = "repeats" if self.hashes.get(sequence) == entry.hash else "is another"
+            self._fault("repeated", number, f"{other} entry {sequence}, which is on line {self.at[sequence]}")
+            return
+        self.at[sequence] = number
+        self.hashes[sequence] = entry.hash
+        if sequence <= self._highest:
+            self._fault("moved", number, f"entry {sequence} stands after entry {self._highest}: it was moved")
+            return
+        if sequence > self.position + 1:
+            self._gaps.append((number, range(self.position + 1, sequence)))
+            self._previous = None
+        elif self._previous is not None and entry.previous != self._previous:
+            self._fault("forked", number, "does not name the line before it: it is from another history")
+        if entry.key != self.key:
+            self._signed_by_another(number, entry)
+        if entry.key == self.key:
+            self._accept(entry)
+        self.position = self._highest = sequence
+        self._previous = entry.hash
+
+    def _signed_by_another(self, number: int, entry: Entry) -> None:
+        if self._previous is None:
+            message = f"is signed by {entry.key.text}; how {self.key.text} handed over to it is missing"
+            self.key = entry.key
+            self.keys.append(entry.key)
+        else:
+            message = f"is signed by {entry.key.text}, not by the ledger's key {self.key.text}"
+            if self._foreign == entry.key and self.faults[-1].kind == "foreign-key":
+                return
+            self._foreign = entry.key
+        self._fault("foreign-key", number, message)
+
+    def _accept(self, entry: Entry) -> None:
+        self.last = entry
+        if entry.next_key != self.key:
+            self.key = entry.next_key
+            self.keys.append(self.key)
+        record = entry.record
+        if record.action == REVOKE:
+            self.known -= {one for _, one in record.sources}
+        self.known |= set(record.outputs.values())
+
+    def _fault(self, kind: Kind, line: int, message: str) -> None:
+        self.faults.append(Fault(kind=kind, file=LEDGER_FILE, line=line, message=message))
+
+
+def _entries(numbers: list[int]) -> str:
+    if len(numbers) == 1:
+        return f"entry {numbers[0]} is"
+    return f"entries {numbers[0]} to {numbers[-1]} are"
+
+
+def tail_state(tail: bytes, after: Head) -> Tail:
+    """What stands after the bytes that the head names.
+
+    `whole` is the one entry that a crash can leave before its head was written, `torn` a part of one. A
+    machine that loses power may leave zeros in it.
+    """
+    if not tail:
+        return "none"
+    if b"\n" not in tail or b"\0" in tail:
+        return "torn"
+    try:
+        entry = Entry.read(tail.removesuffix(b"\n"))
+    except BrokenSealError:
+        return "strange"
+    fits = entry.sequence == after.count + 1 and entry.previous == after.hash and entry.key == after.key
+    return "whole" if fits and tail.endswith(b"\n") else "strange"

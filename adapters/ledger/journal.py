@@ -1,0 +1,160 @@
+"""Writing the ledger's files, and mending what a crash left of them. Its caller holds the lock.
+
+An entry is written and flushed before the head that names it, and a rotation's entry before the keys change
+places. So a crash leaves at most one line, whole or torn, that the head does not name, or keys that have yet
+to change places; what was acknowledged is never touched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from adapters.errors import LedgerError
+from adapters.ledger.chain import LEDGER_FILE, tail_state
+from adapters.ledger.files import sync_folder, write_whole
+from adapters.ledger.head import Head
+from adapters.ledger.keys import PublicKey, SigningKey
+from adapters.ledger.record import MAX_LINE_BYTES, ROTATE, Entry, Record, rotation
+from adapters.ledger.seal import BrokenSealError
+from adapters.ledger.verify import HEAD_FILE, KEY_FILE, NEXT_FILE, PUBLIC_FILE
+
+_LOOK = "Look with: oneseek ledger verify"
+
+
+class Journal:
+    """The files of one ledger, ready to go on. Raises `LedgerError` where they cannot be gone on from."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / LEDGER_FILE
+        self._head_file = folder / HEAD_FILE
+        self._public_file = folder / PUBLIC_FILE
+        self._key_file = folder / KEY_FILE
+        self._next_file = folder / NEXT_FILE
+        self.head = self._mended() if self.begun else self._begin()
+        self.key = SigningKey.read(self._key_file)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is anything to go on from. A crash may have left a first head without its key."""
+        if self._key_file.exists() or self._size() > 0:
+            return True
+        return self._head_file.exists() and self._known_head().count > 0
+
+    def add(self, record: Record, code: Mapping[str, str]) -> Entry:
+        """Add an entry; on the disk, and named by the head, when this returns."""
+        entry = Entry.write(record, self.head.count + 1, self.head.hash, code, self.key)
+        with self._file.open("ab", buffering=0) as file:
+            left = memoryview(entry.line + b"\n")
+            while left:
+                left = left[file.write(left) or 0 :]
+            os.fsync(file.fileno())
+        self.head = self._point(self.key, entry, self.head.size + len(entry.line) + 1)
+        return entry
+
+    def rotate(self, code: Mapping[str, str]) -> PublicKey:
+        """Hand over to a new key."""
+        new = SigningKey.generate()
+        new.write(self._next_file)
+        self.add(rotation(self.head.hash, self.key.public, new), code)
+        self.head = self._handed_over(self.head)
+        self.key = new
+        return new.public
+
+    def _begin(self) -> Head:
+        """A new ledger. The key comes last: where it is, the head was, so that its absence is a fault."""
+        key = SigningKey.generate()
+        head = Head.write(self._head_file, key)
+        write_whole(self._public_file, key.public.pem)
+        with self._file.open("ab") as file:
+            os.fsync(file.fileno())
+        sync_folder(self._file.parent)
+        key.write(self._key_file)
+        return head
+
+    def _mended(self) -> Head:
+        head = self._handed_over(self._known_head())
+        if not self._key_file.exists():
+            remedy = "Restore it; or move the folder away, and a new ledger begins."
+            raise LedgerError(self._key_file, "is missing: the ledger cannot be continued", remedy)
+        key = SigningKey.read(self._key_file)
+        if key.public != head.key:
+            raise LedgerError(self._head_file, f"is not signed by the key in {KEY_FILE}", _LOOK)
+        after = self._size() - head.size
+        if after > MAX_LINE_BYTES:
+            raise LedgerError(self._file, "goes on after the entry that its head names", _LOOK)
+        tail = self._bytes(head.size, after)
+        state = tail_state(tail, head)
+        if state == "strange":
+            raise LedgerError(self._file, "goes on after the entry that its head names", _LOOK)
+        if state == "torn":
+            self._set_aside(tail, head)
+        if state == "whole":
+            head = self._handed_over(self._point(key, self._entry(tail, head.count + 1), head.size + after))
+        self._next_file.unlink(missing_ok=True)
+        return head
+
+    def _known_head(self) -> Head:
+        try:
+            head = Head.read(self._head_file)
+        except BrokenSealError as problem:
+            raise LedgerError(self._head_file, str(problem), _LOOK) from problem
+        if head is None:
+            raise LedgerError(self._head_file, "was removed", _LOOK)
+        return head
+
+    def _handed_over(self, head: Head) -> Head:
+        """`head`, after any change of keys that its last entry began; the head is the last to change."""
+        last = self._last(head)
+        if last is None or last.record.action != ROTATE or head.key != last.key:
+            return head
+        if SigningKey.read(self._key_file).public != last.next_key:
+            if SigningKey.read(self._next_file).public != last.next_key:
+                raise LedgerError(self._next_file, "is not the key that the last entry names", _LOOK)
+            self._next_file.replace(self._key_file)
+            sync_folder(self._file.parent)
+        write_whole(self._public_file, last.next_key.pem)
+        return self._point(SigningKey.read(self._key_file), last, head.size)
+
+    def _last(self, head: Head) -> Entry | None:
+        """The entry that `head` names; None where it names none."""
+        size = self._size()
+        found = self._bytes(max(0, head.size - MAX_LINE_BYTES), min(head.size, MAX_LINE_BYTES))
+        if size >= head.size and head.count == 0:
+            return None
+        if size >= head.size and found.endswith(b"\n"):
+            last = self._entry(found[found.rfind(b"\n", 0, -1) + 1 :], head.count)
+            if last.hash == head.hash:
+                return last
+        raise LedgerError(self._file, "does not end in the entry that its head names", _LOOK)
+
+    def _point(self, key: SigningKey, entry: Entry, size: int) -> Head:
+        return Head.write(self._head_file, key, count=entry.sequence, size=size, last=entry.hash)
+
+    def _entry(self, line: bytes, number: int) -> Entry:
+        try:
+            return Entry.read(line.removesuffix(b"\n"))
+        except BrokenSealError as problem:
+            raise LedgerError(self._file, f"line {number} {problem}", _LOOK) from problem
+
+    def _size(self) -> int:
+        return self._file.stat().st_size if self._file.exists() else 0
+
+    def _bytes(self, start: int, count: int) -> bytes:
+        if not self._file.exists():
+            return b""
+        with self._file.open("rb") as file:
+            file.seek(start)
+            return file.read(count)
+
+    def _set_aside(self, tail: bytes, head: Head) -> None:
+        """Move what was never finished to a file of its own: it was not acknowledged, but nor is it lost."""
+        for number in range(1, 1000):
+            path = self._file.with_name(f"torn-after-{head.count}-{number}")
+            if not path.exists():
+                write_whole(path, tail)
+                break
+        with self._file.open("rb+") as file:
+            file.truncate(head.size)
+            os.fsync(file.fileno())

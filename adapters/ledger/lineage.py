@@ -1,0 +1,122 @@
+"""From an adapter back to what it was made from: a tree over the ledger's entries."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.errors import UnknownInLedgerError, shown
+from adapters.ledger.record import Entry
+
+_PART = re.compile(r"(?:sha256:)?([0-9a-f]{8,64})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lineage:
+    """One thing, what the ledger knows of it, and what it was made from."""
+
+    role: str
+    """What it was to the thing above it: base, data, parents, teacher, config…; empty at the top."""
+    digest: str | None
+    """None where no entry made anything of that name."""
+    subject: str | None
+    """What the entry that made it calls it; None where none did, as for a base or a dataset from outside."""
+    makers: tuple[Entry, ...]
+    """The entries that made it, oldest first: trained, then added, for example."""
+    history: tuple[Entry, ...]
+    """The other entries about it: promoted, judged, retired."""
+    sources: tuple[Lineage, ...]
+    repeated: bool = False
+    """Whether it stands in the tree already; its sources are told there."""
+
+    def plain(self) -> dict[str, Any]:
+        """The tree as plain JSON."""
+        return {
+            "role": self.role,
+            "digest": self.digest,
+            "subject": self.subject,
+            "makers": [told(entry) for entry in self.makers],
+            "history": [told(entry) for entry in self.history],
+            "sources": [source.plain() for source in self.sources],
+            "repeated": self.repeated,
+        }
+
+
+def told(entry: Entry) -> dict[str, Any]:
+    """An entry as plain JSON, with its hash."""
+    return {
+        "sequence": entry.sequence,
+        "time": entry.time,
+        **entry.record.plain(),
+        "code": dict(entry.code),
+        "hash": entry.hash,
+    }
+
+
+def trace(entries: Sequence[Entry], wanted: str) -> Lineage:
+    """The tree under `wanted`: a subject, a digest, or at least 8 digits that one digest begins with.
+
+    Raises `UnknownInLedgerError` where no entry is about it, or several digests begin so.
+    """
+    named = [entry for entry in entries if entry.record.subject.lower() == wanted.lower()]
+    if not named:
+        return _Tracer(entries).node("", _whole(entries, wanted), len(entries) + 1)
+    made = [entry for entry in named if entry.record.outputs]
+    if not made:
+        return Lineage(
+            role="", digest=None, subject=named[0].record.subject, makers=(), history=tuple(named), sources=()
+        )
+    outputs = made[-1].record.outputs
+    return _Tracer(entries).node("", outputs.get("adapter") or next(iter(outputs.values())), len(entries) + 1)
+
+
+def _whole(entries: Sequence[Entry], wanted: str) -> str:
+    match = _PART.fullmatch(wanted.lower())
+    begins = f"sha256:{match[1]}" if match else ""
+    every = {one for entry in entries for one in _digests(entry)}
+    found = sorted(one for one in every if begins and one.startswith(begins))
+    if not found:
+        raise UnknownInLedgerError(f"The ledger has no entry about {shown(wanted)}.")
+    if len(found) > 1:
+        raise UnknownInLedgerError(f"{shown(wanted)} begins {len(found)} digests: {', '.join(found[:3])}.")
+    return found[0]
+
+
+def _digests(entry: Entry) -> tuple[str, ...]:
+    return (*entry.record.outputs.values(), *(one for _, one in entry.record.sources))
+
+
+class _Tracer:
+    """Builds the tree. What made a thing was written before what used it, so that no circle can arise."""
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self._entries = entries
+        self._told: set[str] = set()
+
+    def node(self, role: str, digest: str, before: int) -> Lineage:
+        """The tree under `digest`, as the entries with sequence numbers under `before` know it."""
+        makers = tuple(
+            entry
+            for entry in self._entries
+            if entry.sequence < before and digest in entry.record.outputs.values()
+        )
+        subjects = {entry.record.subject.lower() for entry in makers}
+        subject = makers[-1].record.subject if makers else None
+        if makers and digest in self._told:
+            return Lineage(
+                role=role, digest=digest, subject=subject, makers=(), history=(), sources=(), repeated=True
+            )
+        self._told.add(digest)
+        history = tuple(
+            entry
+            for entry in self._entries
+            if entry not in makers
+            and (entry.record.subject.lower() in subjects or (not role and digest in _digests(entry)))
+        )
+        used = {(name, one): entry.sequence for entry in makers for name, one in entry.record.sources}
+        sources = tuple(self.node(name, one, bound) for (name, one), bound in used.items() if one != digest)
+        return Lineage(
+            role=role, digest=digest, subject=subject, makers=makers, history=history, sources=sources
+        )

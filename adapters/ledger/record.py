@@ -1,0 +1,202 @@
+"""What the ledger holds: a `Record` says what was done, an `Entry` is a record in its place in the chain."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from adapters.errors import shown
+from adapters.ledger.keys import PublicKey, SigningKey
+from adapters.ledger.seal import BrokenSealError, Sealed, canonical, digest, seal
+
+FORMAT = "oneseek-ledger-v1"
+ROTATE = "rotate"
+"""The action by which a key names the next one; `Ledger.rotate` alone writes it."""
+REVOKE = "revoke"
+"""The action after which the digests among its inputs are no longer known."""
+MAX_LINE_BYTES = 1 << 20
+START = f"sha256:{'0' * 64}"
+"""What the first entry names as the hash of the one before."""
+
+_ROTATION = "oneseek-ledger-rotate-v1"
+_FIELDS = {
+    "action": str, "code": dict, "details": dict, "format": str, "inputs": dict, "key": str, "metrics": dict,
+    "outputs": dict, "previous": str, "sequence": int, "subject": str, "time": str,
+}  # fmt: skip
+_ACTION = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_ROLE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What was done, from what, with what result. Raises `ValueError` naming a field that does not fit."""
+
+    action: str
+    """Such as `train`, `import`, `add`, `promote`, `rollback`, `retire`, `merge`, `distill`, `eval`."""
+    subject: str
+    """`alias@version`, or what else it is about."""
+    inputs: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict[str, "str | tuple[str, ...]"])
+    """Role (base, data, parents, teacher, config, source) to digest or digests, `sha256:…`."""
+    outputs: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Role (adapter, model) to digest."""
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Plain JSON: seed, command, reason, and what else belongs to it."""
+
+    def __post_init__(self) -> None:
+        if not _ACTION.fullmatch(self.action):
+            raise ValueError(f"action {shown(self.action)}: use a short word such as train")
+        if not self.subject.isprintable() or not 0 < len(self.subject) <= 300:
+            raise ValueError(f"subject {shown(self.subject)}: use 1 to 300 printable characters")
+        for name, given in (("inputs", self.inputs), ("outputs", self.outputs)):
+            for role, found in given.items():
+                if not _ROLE.fullmatch(role):
+                    raise ValueError(f"{name} {shown(role)}: use a short word such as base")
+                for one in (found,) if isinstance(found, str) else found:
+                    if not _DIGEST.fullmatch(one):
+                        raise ValueError(f"{name}.{role} {shown(one)}: use sha256: and 64 hex digits")
+        for name, value in self.metrics.items():
+            if isinstance(value, bool) or not math.isfinite(value):
+                raise ValueError(f"metrics.{name} {shown(value)}: use a finite number")
+        try:
+            canonical(dict(self.details))
+        except ValueError as problem:
+            raise ValueError(f"details: {problem}; use plain JSON, with large numbers as text") from None
+
+    @property
+    def sources(self) -> tuple[tuple[str, str], ...]:
+        """Every input as (role, digest)."""
+        return tuple(
+            (role, one)
+            for role, found in self.inputs.items()
+            for one in ((found,) if isinstance(found, str) else found)
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """The record as JSON holds it."""
+        return {
+            "action": self.action,
+            "subject": self.subject,
+            "inputs": {
+                role: found if isinstance(found, str) else list(found) for role, found in self.inputs.items()
+            },
+            "outputs": dict(self.outputs),
+            "metrics": {name: float(value) for name, value in self.metrics.items()},
+            "details": dict(self.details),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A record in its place: numbered, timed, linked to the entry before, and signed."""
+
+    sequence: int
+    """From 1."""
+    time: str
+    """RFC 3339 in UTC with milliseconds, by the clock of the machine that wrote it."""
+    record: Record
+    code: Mapping[str, str]
+    """`oneseek`, the version, and in a checkout `commit`."""
+    previous: str
+    """Hash of the entry before; `START` for the first."""
+    key: PublicKey
+    """The key that signed it."""
+    line: bytes
+    """The canonical bytes, without the line feed."""
+
+    @property
+    def hash(self) -> str:
+        """`sha256:…` of the line; what the next entry names."""
+        return digest(self.line)
+
+    @property
+    def next_key(self) -> PublicKey:
+        """The key that the next entry is signed with."""
+        if self.record.action != ROTATE:
+            return self.key
+        return PublicKey.of(self.record.details["new_key"])
+
+    @classmethod
+    def write(
+        cls, record: Record, sequence: int, previous: str, code: Mapping[str, str], key: SigningKey
+    ) -> Entry:
+        """A new entry, signed. Raises `ValueError` where its line is too long."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = seal(
+            {
+                "format": FORMAT,
+                "sequence": sequence,
+                "time": now,
+                "code": dict(code),
+                "previous": previous,
+                **record.plain(),
+            },
+            key,
+        )
+        if len(line) >= MAX_LINE_BYTES:
+            raise ValueError(
+                f"the entry has {len(line)} bytes, of at most {MAX_LINE_BYTES - 1}: "
+                "keep what is long in a file, and give its digest"
+            )
+        return cls.read(line)
+
+    @classmethod
+    def read(cls, line: bytes) -> Entry:
+        """The entry in `line`, its signature checked. Raises `BrokenSealError`."""
+        if len(line) >= MAX_LINE_BYTES:
+            raise BrokenSealError(f"is longer than {MAX_LINE_BYTES} bytes")
+        fields = Sealed.open(line).fields
+        if fields.get("format") != FORMAT:
+            raise BrokenSealError(f"has format {shown(fields.get('format'))}; this OneSeek reads {FORMAT}")
+        fit = fields.keys() == _FIELDS.keys() and all(
+            type(fields[name]) is kind for name, kind in _FIELDS.items()
+        )
+        if not fit or not _TIME.fullmatch(fields["time"]) or fields["sequence"] < 1:
+            raise BrokenSealError("is signed, but has not the fields of an entry")
+        try:
+            return cls._of(fields, line)
+        except (ValueError, TypeError, KeyError, AttributeError) as problem:
+            raise BrokenSealError(f"is signed, but is no entry ({problem})") from None
+
+    @classmethod
+    def _of(cls, fields: Mapping[str, Any], line: bytes) -> Entry:
+        inputs = {role: one if isinstance(one, str) else tuple(one) for role, one in fields["inputs"].items()}
+        record = Record(
+            action=fields["action"],
+            subject=fields["subject"],
+            inputs=inputs,
+            outputs=fields["outputs"],
+            metrics={name: float(value) for name, value in fields["metrics"].items()},
+            details=fields["details"],
+        )
+        entry = cls(
+            sequence=fields["sequence"],
+            time=fields["time"],
+            record=record,
+            code=fields["code"],
+            previous=fields["previous"],
+            key=PublicKey.of(fields["key"]),
+            line=line,
+        )
+        if record.action == ROTATE:
+            statement = rotation_statement(entry.previous, entry.key, entry.next_key)
+            if not entry.next_key.signed(statement, record.details["proof"]):
+                raise ValueError("the new key has not signed the change")
+        return entry
+
+
+def rotation_statement(previous: str, old: PublicKey, new: PublicKey) -> bytes:
+    """What a new key signs, so that it vouches for the chain up to the entry with the hash `previous`."""
+    return canonical({"format": _ROTATION, "previous": previous, "old_key": old.text, "new_key": new.text})
+
+
+def rotation(previous: str, old: PublicKey, new: SigningKey) -> Record:
+    """The record by which `old` hands over to `new`."""
+    proof = new.sign(rotation_statement(previous, old, new.public))
+    return Record(action=ROTATE, subject="ledger", details={"new_key": new.public.text, "proof": proof})
