@@ -60,6 +60,10 @@ class AdapterRejectedError(ValueError):
     """The registry does not take or remove an adapter: the message says why, and nothing changed."""
 
 
+class StoreError(ValueError):
+    """The registry on disk does not make a change: the message says why, and nothing changed."""
+
+
 class LedgerError(FileRefusedError):
     """The ledger cannot be read, continued or relied on; nothing was written."""
 

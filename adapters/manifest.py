@@ -24,10 +24,13 @@ READ_FIELDS = ("alias", "version", "language", "digest", "base_digest")
 NOTED_FIELDS = (
     "about",
     "alpha",
+    "base",
     "created",
     "dataset",
     "dataset_digest",
     "metrics",
+    "origin",
+    "parents",
     "rank",
     "rows",
     "targets",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from adapters.errors import shown
@@ -14,6 +16,7 @@ _ALIAS = re.compile(r"[a-z0-9][a-z0-9._-]{0,127}", re.IGNORECASE | re.ASCII)
 _VERSION = re.compile(r"v[0-9]{1,9}(?:[.-][a-z0-9]{1,16}){0,7}", re.IGNORECASE | re.ASCII)
 _LANGUAGE = re.compile(r"[a-z]{2,3}", re.IGNORECASE | re.ASCII)
 _DEVICES = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?", re.IGNORECASE)
+_NUMBERS = re.compile(r"(?P<before>v(?:[0-9]+\.)*)(?P<last>[0-9]+)", re.IGNORECASE)
 _FOLDER = re.compile(r"(?P<name>.+?)[-_.](?P<version>v[0-9]+(?:\.[0-9]+)*)(?:-(?P<language>[A-Z]{2}))?")
 
 
@@ -59,6 +62,24 @@ def natural(text: str) -> tuple[tuple[int, int, str], ...]:
     """A key that puts versions in natural order: v1.9 before v1.10, v1.1 before v1.1-SV."""
     pieces: list[str] = re.findall(r"[0-9]+|[a-z]+", text.lower())
     return tuple((1, int(piece), "") if piece.isdecimal() else (0, 0, piece) for piece in pieces)
+
+
+def next_version(versions: Iterable[str]) -> str:
+    """The first free version after the highest of `versions`: v1.2 after v1.1, v1.2-SV after v1.1-SV."""
+    known = list(versions)
+    if not known:
+        return "v1.0"
+    match = _NUMBERS.match(max(known, key=natural))
+    assert match, "versions have the form of versions"
+    taken = {version.lower() for version in known}
+    before, after = match["before"], match.string[match.end() :]
+    offered = (f"{before}{number}{after}" for number in itertools.count(int(match["last"]) + 1))
+    return next(version for version in offered if version.lower() not in taken)
+
+
+def tells_version(folder: str) -> bool:
+    """Whether a folder's name holds a version, as in `oneseek-7b-zero-v1.1`."""
+    return _FOLDER.fullmatch(folder) is not None
 
 
 def from_folder(text: str) -> str:

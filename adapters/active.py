@@ -1,0 +1,126 @@
+"""Which version of each alias is active, which were before it, and which are retired: registry/active.json.
+
+The file is replaced whole, so whoever reads it without the registry's lock meets one state or the next. An
+alias that it does not name has its highest version active, as in a registry that was filled by hand.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from adapters import names
+from adapters.errors import FileRefusedError
+from adapters.jsonfile import read_object
+from adapters.staging import staged_file
+
+ACTIVE_FILE = "active.json"
+_FORMAT = 1
+_MAX_BYTES = 16 << 20
+_MAX_HISTORY = 256
+_REMEDY = "Restore the file, or delete it: then the highest version of every alias is active."
+
+
+class ActiveFileError(FileRefusedError):
+    """The file of active versions is not what OneSeek writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is known of one alias. Versions are in lower case."""
+
+    history: tuple[str, ...] = ()
+    """Versions in the order in which they became active; the last one is active."""
+    retired: frozenset[str] = frozenset()
+    """Versions that are kept and not served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actives:
+    """The state of all aliases. It never changes; each change answers a new state."""
+
+    lines: Mapping[str, Line] = field(default_factory=dict[str, Line])
+    """Alias in lower case → what is known of it."""
+
+    @classmethod
+    def read(cls, registry: Path) -> Actives:
+        """The state in the folder `registry`; empty where there is none. Raises `ActiveFileError`."""
+        path = registry / ACTIVE_FILE
+        if not path.exists():
+            return cls()
+        fields = read_object(path, _MAX_BYTES, ActiveFileError)
+        if fields.get("format") != _FORMAT:
+            reason = f"this OneSeek writes format {_FORMAT}"
+            raise ActiveFileError(
+                path, reason, "Use the OneSeek that wrote it.", field="format", value=fields.get("format")
+            )
+        aliases: object = fields.get("aliases")
+        if not isinstance(aliases, dict):
+            raise ActiveFileError(path, "is not an object", _REMEDY, field="aliases", value=aliases)
+        return cls({alias: _line(path, alias, value) for alias, value in aliases.items()})
+
+    def write(self, registry: Path) -> None:
+        """Replace the state in the folder `registry`, whole. Its lock must be held."""
+        aliases = {
+            alias: {"history": list(line.history), "retired": sorted(line.retired)}
+            for alias, line in sorted(self.lines.items())
+        }
+        text = json.dumps({"format": _FORMAT, "aliases": aliases}, indent=2)
+        with staged_file(registry / ACTIVE_FILE) as path:
+            path.write_text(f"{text}\n", encoding="utf-8", newline="\n")
+
+    def line(self, alias: str) -> Line:
+        """What is known of `alias`."""
+        return self.lines.get(alias.lower(), Line())
+
+    def is_retired(self, alias: str, version: str) -> bool:
+        """Whether `version` is kept and not served."""
+        return version.lower() in self.line(alias).retired
+
+    def active(self, alias: str) -> str | None:
+        """The active version in lower case; None where nothing is recorded."""
+        history = self.line(alias).history
+        return history[-1] if history else None
+
+    def promoted(self, alias: str, version: str) -> Actives:
+        """With `version` active, and no longer retired where it was."""
+        version, line = version.lower(), self.line(alias)
+        history = line.history if line.history[-1:] == (version,) else (*line.history, version)
+        return self._with(alias, Line(history[-_MAX_HISTORY:], line.retired - {version}))
+
+    def rolled_back(self, alias: str, served: Collection[str]) -> Actives | None:
+        """With the last version of `served` active that was so before the present one; None without any."""
+        wanted = {version.lower() for version in served}
+        history = _without_repeats([version for version in self.line(alias).history if version in wanted])
+        if len(history) < 2:
+            return None
+        return self._with(alias, replace(self.line(alias), history=history[:-1]))
+
+    def without(self, alias: str, version: str, *, keep: bool) -> Actives:
+        """With `version` out of the history, and with `keep` among the retired."""
+        version, line = version.lower(), self.line(alias)
+        history = _without_repeats([item for item in line.history if item != version])
+        retired = line.retired | {version} if keep else line.retired - {version}
+        return self._with(alias, Line(history, retired))
+
+    def _with(self, alias: str, line: Line) -> Actives:
+        return Actives({**self.lines, alias.lower(): line})
+
+
+def _without_repeats(history: Sequence[str]) -> tuple[str, ...]:
+    return tuple(version for version, _ in itertools.groupby(history))
+
+
+def _line(path: Path, alias: str, value: Any) -> Line:
+    try:
+        names.alias(alias)
+        history = tuple(names.version(version).lower() for version in value["history"])
+        retired = frozenset(names.version(version).lower() for version in value["retired"])
+    except (KeyError, TypeError, ValueError) as problem:
+        reason = "is not a history of versions and a list of retired ones"
+        raise ActiveFileError(path, reason, _REMEDY, field=f"aliases.{alias}"[:64], value=value) from problem
+    return Line(history, retired)

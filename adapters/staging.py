@@ -1,0 +1,106 @@
+"""Files and folders that are whole or not there: written under a temporary name, flushed, renamed.
+
+A temporary name begins with a dot and ends in `.tmp`; it stands beside the final one, so the rename is
+atomic. A writer that is killed leaves such a name behind. Whoever holds the lock of the place may clear it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+_SUFFIX = ".tmp"
+
+
+@contextmanager
+def staged_folder(target: Path) -> Generator[Path]:
+    """An empty folder to fill, which becomes `target` when the block ends; after an error it is gone.
+
+    Raises `FileExistsError` where `target` is there by then, `OSError` where its place cannot be written.
+    """
+    _make_parents(target.parent)
+    temporary = _temporary(target)
+    temporary.mkdir()
+    try:
+        yield temporary
+        _flush_tree(temporary)
+        if target.exists():
+            raise FileExistsError(f"{target} exists")
+        temporary.rename(target)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _flush_folder(target.parent)
+
+
+@contextmanager
+def staged_file(target: Path) -> Generator[Path]:
+    """A path to write a file to, which becomes `target` when the block ends, in the place of an old one."""
+    _make_parents(target.parent)
+    temporary = _temporary(target)
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _flush_folder(target.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete `folder` so that at no moment a part of it stands under its name."""
+    temporary = _temporary(folder)
+    folder.rename(temporary)
+    _flush_folder(folder.parent)
+    shutil.rmtree(temporary)
+
+
+def clear_leftovers(place: Path) -> None:
+    """Delete what killed writers left in `place`. Only for the one writer that may be there."""
+    for path in place.glob(f".*{_SUFFIX}"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}{_SUFFIX}")
+
+
+def _make_parents(folder: Path) -> None:
+    """Make `folder` and what is above it, so that the new names last."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        _flush_folder(path.parent)
+
+
+def _flush_tree(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir():
+            _flush_folder(path)
+        else:
+            _flush(path)
+    _flush_folder(folder)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the names in `folder` last. Windows does that by itself and has no call for it."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

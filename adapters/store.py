@@ -1,0 +1,274 @@
+"""The registry on disk: immutable versions under registry/ALIAS/VERSION, and which of them is active.
+
+Every change is made under a lock that processes share, is recorded first, and becomes visible by one rename:
+a process that is killed at any moment leaves the old state or the new one. Readers take no lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from adapters import names
+from adapters.errors import StoreError
+from adapters.intake import Base, Intake, check
+from adapters.manifest import Adapter
+from adapters.shelf import Held, Shelf, alias_folders, fingerprint
+from adapters.staging import clear_leftovers, remove_folder, staged_folder
+
+__all__ = ["Added", "Base", "Change", "Held", "Moved", "Shelf", "Store", "StoreError"]
+
+PATIENCE = 60.0
+"""Seconds to wait for another process that is changing the registry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change, as the ledger is told of it."""
+
+    action: str
+    subject: str
+    """`alias@version`."""
+    inputs: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Name → digest of what it was made from."""
+    outputs: Mapping[str, str] = field(default_factory=dict[str, str])
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+Recorder = Callable[[Change], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What `add` came to."""
+
+    adapter: Adapter
+    new: bool
+    """False where the same version was there already."""
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What an alias stood for, and what it stands for now."""
+
+    before: Held | None
+    after: Held
+
+
+class Store:
+    """The registry of one `home`. Safe under several processes and threads.
+
+    `record` is told of each change before it becomes visible; what it raises stops the change.
+    """
+
+    def __init__(self, home: Path, record: Recorder | None = None) -> None:
+        self.folder = home / "registry"
+        self._record = record or _unrecorded
+
+    def shelf(self) -> Shelf:
+        """What it holds at this moment. Raises as `Shelf.read` does."""
+        return Shelf.read(self.folder)
+
+    def fingerprint(self) -> str:
+        """Text that changes when a version comes, goes, is promoted or retired."""
+        return fingerprint(self.folder)
+
+    def add(
+        self,
+        folder: Path,
+        *,
+        base: Base,
+        alias: str | None = None,
+        version: str | None = None,
+        language: str | None = None,
+        notes: Mapping[str, Any] | None = None,
+        action: str = "add",
+    ) -> Added:
+        """Make the PEFT LoRA in `folder` a version, by names that are passed, recorded or told by its folder.
+
+        Without any version it takes the next free one. The first version of an alias becomes active; a later
+        one waits for `promote`. The same contents under the same name change nothing. `notes` are further
+        fields of oneseek.json. Raises `AdapterError` as `intake.check` does, `StoreError` where the version
+        holds something else, `ValueError` where a name that is passed is none; then nothing has changed.
+        """
+        intake = check(folder, base, alias=alias, version=version, language=language, notes=notes)
+        with self._writing() as shelf:
+            versions = shelf.versions(intake.source.alias)
+            intake = intake.named(intake.given_version or _version_for(intake, versions))
+            adapter = intake.source
+            for held in versions:
+                if held.is_named(adapter.alias, adapter.version):
+                    return Added(_same(held, intake, versions), new=False, active=shelf.is_active(held))
+            self._record(_addition(intake, action))
+            before = self._pinned(shelf, adapter)
+            with staged_folder(self._place(adapter)) as temporary:
+                intake.write(temporary)
+            return Added(Held.of(self._place(adapter)).read(), new=True, active=before is None)
+
+    def promote(self, name: str) -> Moved:
+        """Make `alias@version` what its alias stands for, also where it was retired.
+
+        Raises `UnknownAdapterError`, `StoreError` without a version, `AdapterError` where its files changed.
+        """
+        _with_version(name, "promote")
+        with self._writing() as shelf:
+            after = shelf.find(name)
+            before, adapter, actives = shelf.active(after.alias), after.read(), shelf.actives
+            if before != after or actives.active(after.alias) is None:
+                if before is not None:
+                    actives = actives.promoted(before.alias, before.version)
+                self._record(_move("promote", before, after, adapter))
+                actives.promoted(after.alias, after.version).write(self.folder)
+            return Moved(before, after)
+
+    def rollback(self, alias: str) -> Moved:
+        """Make active what was so before the present version; again and again it walks back.
+
+        Raises `UnknownAdapterError`, `StoreError` where there is nothing before, `AdapterError` where the
+        files of that version changed.
+        """
+        if "@" in alias:
+            raise StoreError(
+                f"{alias} names a version, and rollback takes an alias. To choose one, promote it."
+            )
+        with self._writing() as shelf:
+            before = shelf.find(alias)
+            actives = shelf.actives.rolled_back(before.alias, {held.version for held in shelf.served(alias)})
+            if actives is None:
+                raise StoreError(
+                    f"No version of {before.alias} was active before {before.version}. Promote another one."
+                )
+            after = shelf.find(f"{before.alias}@{actives.active(before.alias)}")
+            self._record(_move("rollback", before, after, after.read()))
+            actives.write(self.folder)
+            return Moved(before, after)
+
+    def retire(self, name: str, *, delete: bool = False) -> Held:
+        """Serve `alias@version` no longer; its files stay, unless `delete`. Retiring again changes nothing.
+
+        Raises `UnknownAdapterError`, and `StoreError` for the active one of several that are served.
+        """
+        _with_version(name, "retire")
+        with self._writing() as shelf:
+            held = shelf.find(name)
+            others = [item.version for item in shelf.served(held.alias) if item != held]
+            if others and shelf.is_active(held):
+                raise StoreError(
+                    f"{held.full_name} is active: promote another version first ({', '.join(others)})."
+                )
+            if not shelf.is_retired(held):
+                self._record(Change(action="retire", subject=held.full_name, outputs=_named(held, "adapter")))
+                shelf.actives.without(held.alias, held.version, keep=True).write(self.folder)
+            if delete:
+                self._record(Change(action="delete", subject=held.full_name, inputs=_named(held, "adapter")))
+                remove_folder(held.folder)
+                shelf.actives.without(held.alias, held.version, keep=False).write(self.folder)
+            return held
+
+    @contextmanager
+    def _writing(self) -> Generator[Shelf]:
+        """Hold the registry's lock, with what killed writers left cleared away."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock", timeout=PATIENCE)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise StoreError(
+                f"Another process has been changing {self.folder} for {PATIENCE:g} seconds. Try again once "
+                f"it is done; it holds {lock.lock_file}."
+            ) from None
+        try:
+            for place in (self.folder, *alias_folders(self.folder)):
+                clear_leftovers(place)
+            yield self.shelf()
+        finally:
+            lock.release()
+
+    def _pinned(self, shelf: Shelf, adapter: Adapter) -> Held | None:
+        """What the alias of a coming version stands for, recorded so that the new one does not replace it."""
+        before, actives = shelf.active(adapter.alias), shelf.actives
+        if actives.is_retired(adapter.alias, adapter.version):
+            actives = actives.without(adapter.alias, adapter.version, keep=False)
+        if before is not None and actives.active(before.alias) != before.version.lower():
+            actives = actives.promoted(before.alias, before.version)
+        if actives is not shelf.actives:
+            actives.write(self.folder)
+        return before
+
+    def _place(self, adapter: Adapter) -> Path:
+        """The folder of a version; beside its alias's other versions, however their alias is written."""
+        same = (path for path in alias_folders(self.folder) if path.name.lower() == adapter.alias.lower())
+        return next(same, self.folder / adapter.alias) / adapter.version
+
+
+def _unrecorded(change: Change) -> None:
+    """For a store without a ledger."""
+
+
+def _with_version(name: str, verb: str) -> None:
+    if "@" not in name:
+        raise StoreError(f"{name} names no version: say {verb} {name}@VERSION.")
+
+
+def _version_for(intake: Intake, versions: tuple[Held, ...]) -> str:
+    """The version that holds these very contents already, else the next free one."""
+    known = (held.version for held in versions if held.recorded_digest == intake.source.digest)
+    return next(known, None) or names.next_version(held.version for held in versions)
+
+
+def _same(held: Held, intake: Intake, versions: tuple[Held, ...]) -> Adapter:
+    """The version that is there, where it is the one to be added; `StoreError` otherwise."""
+    present, wanted = held.read(), intake.source
+    free = names.next_version(held.version for held in versions)
+    if present.digest != wanted.digest:
+        raise StoreError(
+            f"{held.full_name} exists and holds {present.digest}; {wanted.path} holds {wanted.digest}. "
+            f"A version never changes: add it as --version {free}."
+        )
+    if wanted.language not in (None, present.language):
+        raise StoreError(
+            f"{held.full_name} exists with the language {present.language}, not {wanted.language}. "
+            f"A version never changes: add it as --version {free}."
+        )
+    return present
+
+
+def _addition(intake: Intake, action: str) -> Change:
+    manifest, adapter = intake.manifest, intake.source
+    origin: Mapping[str, Any] = manifest.get("origin") or {}
+    sources = {
+        "base": intake.base.digest,
+        "source": origin.get("digest"),
+        "dataset": manifest.get("dataset_digest"),
+    }
+    noted = manifest.get("metrics")
+    metrics = noted if isinstance(noted, dict) else {}
+    return Change(
+        action=action,
+        subject=adapter.full_name,
+        inputs={name: digest for name, digest in sources.items() if isinstance(digest, str)},
+        outputs={"adapter": adapter.digest},
+        metrics={str(k): v for k, v in metrics.items() if type(v) in (int, float)},
+        details={name: manifest[name] for name in ("language", "origin", "parents") if name in manifest},
+    )
+
+
+def _move(action: str, before: Held | None, after: Held, adapter: Adapter) -> Change:
+    return Change(
+        action=action,
+        subject=after.full_name,
+        inputs=_named(before, "before") if before is not None else {},
+        outputs={"adapter": adapter.digest},
+        details={"before": before.full_name} if before is not None else {},
+    )
+
+
+def _named(held: Held, name: str) -> dict[str, str]:
+    return {name: held.recorded_digest} if held.recorded_digest is not None else {}
