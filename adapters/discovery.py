@@ -17,6 +17,7 @@ from adapters.fit import ModelShape, check_fit
 from adapters.jsonfile import read_object
 from adapters.lora_config import CONFIG_FILE
 from adapters.manifest import MANIFEST_FILE, Adapter, read_fields, read_manifest
+from adapters.shelf import Shelf
 from adapters.tensorfile import WEIGHTS_FILE
 
 SHIPPED = Path(__file__).parent / "mini" / "weights"
@@ -178,11 +179,12 @@ def _explicit(entry: str) -> _Place:
 
 
 def _in_registry(registry: Path) -> Iterator[_Place]:
-    """Folders `registry`/ALIAS/VERSION in PEFT layout. Those that begin with a dot are being written."""
-    for alias in _folders(registry):
-        for folder in _folders(alias):
-            if (folder / CONFIG_FILE).is_file():
-                yield _Place(folder, registry, alias.name, folder.name, recorded_first=True)
+    """What the registry holds, without retired versions. Raises `ActiveFileError`."""
+    shelf = Shelf.read(registry)
+    for held in shelf.held:
+        if not shelf.is_retired(held):
+            place = held.folder
+            yield _Place(place, registry, place.parent.name, place.name, recorded_first=True)
 
 
 def _in_folder(place: Path) -> Iterator[_Place]:

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from adapters import names
 from adapters.active import ACTIVE_FILE, Actives
-from adapters.errors import StoreError, UnknownAdapterError
+from adapters.errors import AdapterError, StoreError, UnknownAdapterError
 from adapters.lora_config import CONFIG_FILE
 from adapters.manifest import Adapter, read_fields, read_manifest
 
@@ -28,10 +29,13 @@ class Held:
 
     @classmethod
     def of(cls, folder: Path) -> Held:
-        """The version in registry/ALIAS/VERSION. Raises `AdapterError` for a manifest that is none."""
-        fields = read_fields(folder)
+        """The version in registry/ALIAS/VERSION, by the names that it records, else by those of its place."""
+        fields = _recorded(folder)
+        alias, version = fields.get("alias"), fields.get("version")
         return cls(
-            str(fields.get("alias", folder.parent.name)), str(fields.get("version", folder.name)), folder
+            alias if isinstance(alias, str) else folder.parent.name,
+            version if isinstance(version, str) else folder.name,
+            folder,
         )
 
     @property
@@ -42,7 +46,7 @@ class Held:
     @property
     def recorded_digest(self) -> str | None:
         """The digest that its manifest records; None where there is none. Reads no weights."""
-        found: object = read_fields(self.folder).get("digest")
+        found: object = _recorded(self.folder).get("digest")
         return found if isinstance(found, str) else None
 
     def is_named(self, alias: str, version: str) -> bool:
@@ -64,7 +68,7 @@ class Shelf:
 
     @classmethod
     def read(cls, registry: Path) -> Shelf:
-        """What the folder `registry` holds. Raises `ActiveFileError`; `AdapterError` as `Held.of` does."""
+        """What the folder `registry` holds. Raises `ActiveFileError`."""
         # The state first: what was promoted after this moment is then found among the versions all the same.
         actives = Actives.read(registry)
         found = (Held.of(folder) for folder in version_folders(registry))
@@ -119,6 +123,14 @@ class Shelf:
     @cached_property
     def _aliases(self) -> list[str]:
         return sorted({held.alias for held in self.held})
+
+
+def _recorded(folder: Path) -> dict[str, Any]:
+    """The manifest's fields; none where it is damaged, which `Held.read` and `verify` say."""
+    try:
+        return read_fields(folder)
+    except AdapterError:
+        return {}
 
 
 def version_folders(registry: Path) -> list[Path]:

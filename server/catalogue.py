@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.active import Actives
 from adapters.digest import base_digest
 from adapters.discovery import FoundAdapters, FoundBase, find_adapters, find_base
 from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
@@ -66,15 +67,35 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     named = len(settings.adapters)
     recorded, unrecorded = _recorded(settings, found.adapters[:named], found.adapters[named:])
     kept, refused = _fitting(recorded, found.adapters[:named], digest, base.name)
+    active, passed_over = active_versions(kept, Actives.read(settings.home / "registry"))
     try:
         registry = Registry(
-            kept, base_digest=digest, base_name=base.name, languages=settings.routing.languages
+            kept, base_digest=digest, base_name=base.name, active=active, languages=settings.routing.languages
         )
     except UnknownAdapterError as error:
         raise SettingsError("routing.languages", str(error)) from None
-    return Catalogue(
-        base, registry, settings.routing, (*_notes(found), *unrecorded, *refused, *_contested(registry))
-    )
+    notes = (*_notes(found), *unrecorded, *refused, *passed_over, *_contested(registry))
+    return Catalogue(base, registry, settings.routing, notes)
+
+
+def active_versions(kept: Iterable[Adapter], actives: Actives) -> tuple[dict[str, str], list[str]]:
+    """Alias → the version promoted last among `kept`, and a note for each alias whose last one is not there.
+
+    An alias that was never promoted, or of whose promoted versions none is left, is absent.
+    """
+    served = {(adapter.alias.lower(), adapter.version.lower()) for adapter in kept}
+    found: dict[str, str] = {}
+    notes: list[str] = []
+    for alias, line in actives.lines.items():
+        left = [version for version in line.history if (alias, version) in served]
+        if left:
+            found[alias] = left[-1]
+        if line.history and left[-1:] != [line.history[-1]] and any(name == alias for name, _ in served):
+            instead = f"{alias}@{left[-1]}" if left else "the highest version"
+            notes.append(
+                f"{alias}@{line.history[-1]} is promoted and cannot be served; {instead} is, instead"
+            )
+    return found, notes
 
 
 def provenance(settings: Settings) -> Provenance | None:
