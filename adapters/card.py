@@ -38,6 +38,14 @@ def write_card(
     (folder / CARD_FILE).write_text(text, encoding="utf-8", newline="\n")
 
 
+def read_card(folder: Path) -> str:
+    """The card in `folder`; empty where there is none that can be read."""
+    path = folder / CARD_FILE
+    if not path.is_file() or path.stat().st_size > _MAX_CARD_BYTES:
+        return ""
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
 def card(adapter: Adapter, base_model: str, manifest: Mapping[str, Any]) -> str:
     """The card's text: front matter as PEFT's save_pretrained writes it, then what is known, as a table."""
     front: dict[str, Any] = {

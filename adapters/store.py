@@ -246,7 +246,7 @@ def _addition(intake: Intake, action: str) -> Change:
     sources = {
         "base": intake.base.digest,
         "source": origin.get("digest"),
-        "dataset": manifest.get("dataset_digest"),
+        "data": manifest.get("dataset_digest"),
     }
     noted = manifest.get("metrics")
     metrics = noted if isinstance(noted, dict) else {}

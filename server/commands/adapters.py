@@ -25,7 +25,14 @@ def list_adapters(resolved: Resolved, *, json: Json = False) -> int:
     _print_table(catalogue)
     for note in catalogue.notes:
         print(f"not served: {note}", file=sys.stderr)
+    registry = catalogue.registry
+    print(f"{_count(len(registry.adapters()), 'version')} of {_count(len(registry.aliases()), 'alias')}.")
     return 0
+
+
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
 
 
 def _print_table(catalogue: Catalogue) -> None:

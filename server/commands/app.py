@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cyclopts import App
 
+from server.commands import adapter_changes, adapter_views
 from server.commands.adapters import list_adapters
 from server.commands.config import config
 from server.commands.flags import EPILOGUE, HIDDEN, with_settings
@@ -25,11 +28,25 @@ def build() -> App:
         print_error=False,
         suppress_keyboard_interrupt=False,
     )
-    adapters = App(name="adapters", help="The adapters at hand.")
+    adapters = App(name="adapters", help="The adapters at hand, and their versions.", version_flags=[])
     app.command(with_settings(serve, show=True), name="serve", help_epilogue=EPILOGUE)
     app.command(with_settings(route, show=False), name="route", help_epilogue=HIDDEN)
     app.command(adapters)
     adapters.command(with_settings(list_adapters, show=False), name="list", help_epilogue=HIDDEN)
+    verbs: dict[str, Callable[..., int]] = {
+        "show": adapter_views.show,
+        "add": adapter_changes.add,
+        "import": adapter_changes.import_file,
+        "verify": adapter_views.verify,
+        "promote": adapter_changes.promote,
+        "rollback": adapter_changes.rollback,
+        "retire": adapter_changes.retire,
+        "diff": adapter_views.diff,
+        "export": adapter_views.export,
+    }
+    for name, verb in verbs.items():
+        # Without version flags, since --version is theirs to take.
+        adapters.command(with_settings(verb, show=False), name=name, help_epilogue=HIDDEN, version_flags=[])
     ledger = App(name="ledger", help="The signed record of what made or changed each adapter.")
     app.command(ledger)
     ledger.command(with_settings(verify, show=False), name="verify", help_epilogue=HIDDEN)

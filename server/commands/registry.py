@@ -1,0 +1,71 @@
+"""What the verbs over the registry share: its store, the base, names as flags, and how they report."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from server.settings import Settings
+from server.values import SettingsError
+
+if TYPE_CHECKING:
+    from adapters.intake import Base
+    from adapters.manifest import Adapter
+    from adapters.store import Held, Store
+
+
+def open_store(settings: Settings) -> Store:
+    """The registry in the settings' home."""
+    from adapters.store import Store
+
+    return Store(settings.home)
+
+
+def open_base(settings: Settings) -> Base:
+    """The base that a server would serve, for adapters to be checked against. Raises `BaseModelError`."""
+    from adapters.discovery import find_base
+    from adapters.intake import Base
+
+    return Base.read(find_base(Path.cwd(), settings.base_model), settings.home / "cache")
+
+
+def checked(flag: str, value: str | None, check: Callable[[str], str]) -> str | None:
+    """`value` as `check` answers it; a `SettingsError` that names the flag where it is refused."""
+    if value is None:
+        return None
+    try:
+        return check(value)
+    except ValueError as error:
+        raise SettingsError(flag, str(error)) from None
+
+
+def report(shown: Mapping[str, Any], summary: str, *, json: bool) -> int:
+    """End a verb that went well: one JSON object, or one line that says what it did."""
+    if json:
+        print(json_format.dumps({**shown, "summary": summary}, indent=2, ensure_ascii=False))
+    else:
+        print(summary)
+    return 0
+
+
+def told(adapter: Adapter) -> dict[str, Any]:
+    """An adapter as JSON."""
+    return {
+        "name": adapter.full_name,
+        "alias": adapter.alias,
+        "version": adapter.version,
+        "language": adapter.language,
+        "rank": adapter.rank,
+        "alpha": adapter.alpha,
+        "targets": list(adapter.targets),
+        "digest": adapter.digest,
+        "base_digest": adapter.base_digest,
+        "path": str(adapter.path),
+    }
+
+
+def name_of(held: Held | None) -> str | None:
+    """The full name, where there is a version."""
+    return held.full_name if held is not None else None

@@ -1,0 +1,97 @@
+"""Run as a program: kills a writer of a registry at its first step on disk, at its second, and so on.
+
+`python -m tests.adapters.crashing HOME FOLDER`: HOME holds v1.0 and v1.1 of `zero`, v1.0 active.
+Prints, for each action, how many moments it was killed at. POSIX alone, since it forks.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from adapters.errors import UnknownAdapterError
+from adapters.store import Base, Store
+from adapters.verify import verify
+from adapters.weights import ModelShape
+
+BASE = Base(
+    name="tiny",
+    digest="sha256:" + "0" * 64,
+    shape=ModelShape(hidden=32, intermediate=48, heads=4, kv_heads=2, head_dim=8, layers=2),
+)
+WATCHED = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod")
+State = tuple[tuple[tuple[str, str], ...], str]
+
+
+def state(store: Store) -> State:
+    """What a server would see: versions with their digests, and what `zero` stands for. All must be whole."""
+    shelf = store.shelf()
+    verdicts = [verify(held, BASE) for held in shelf.held if not shelf.is_retired(held)]
+    assert [verdict.problem for verdict in verdicts] == [None] * len(verdicts)
+    seen = tuple((v.held.full_name, v.adapter.digest) for v in verdicts if v.adapter is not None)
+    return seen, shelf.find("zero").full_name
+
+
+def killed_at(step: int, home: Path, action: Callable[[Store], object]) -> bool:
+    """Run `action` in a process that is killed before its `step`-th step on disk; whether it got there."""
+    child = os.fork()
+    if child == 0:
+        steps = 0
+
+        def hook(event: str, arguments: tuple[object, ...]) -> None:
+            nonlocal steps
+            reads = event == "open" and arguments[1] in ("r", "rb")
+            if event in WATCHED and not reads and str(arguments[0]).startswith(str(home)):
+                steps += 1
+                if steps == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(hook)
+        action(Store(home))
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return True
+    assert os.waitstatus_to_exitcode(status) == 0
+    return False
+
+
+def main(home: Path, folder: Path) -> None:
+    """Every action, killed at every step."""
+    actions: dict[str, Callable[[Store], object]] = {
+        "add": lambda store: store.add(folder, base=BASE),
+        "promote": lambda store: store.promote("zero@v1.1"),
+        "delete": lambda store: store.retire("zero@v1.1", delete=True),
+    }
+    original = home.with_name("original")
+    shutil.copytree(home, original)
+    for name, action in actions.items():
+        before = state(Store(home))
+        action(Store(home))
+        after = state(Store(home))
+        assert before != after
+        step = 0
+        while True:
+            step += 1
+            shutil.rmtree(home)
+            shutil.copytree(original, home)
+            came = killed_at(step, home, action)
+            assert state(Store(home)) in (before, after), f"{name} killed at step {step}"
+            if not came:
+                break
+            with suppress(UnknownAdapterError):  # of the second attempt to delete
+                action(Store(home))
+            assert state(Store(home)) == after
+            assert not list(home.rglob("*.tmp")), "the next writer clears what was left"
+        print(name, step - 1)
+        shutil.rmtree(home)
+        shutil.copytree(original, home)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
