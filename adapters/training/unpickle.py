@@ -43,6 +43,7 @@ _WHOLE = re.compile(r".*(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj|emb
 _CHANGED = ("lora_magnitude_vector", "lora_embedding", "modules_to_save", "lora_bias", "lora_B.bias")
 _RETRAIN = "Train it as a plain LoRA on the projections alone."
 _SAVE_AGAIN = "Save the adapter alone, with PEFT's save_pretrained, where it was trained."
+_NO_MEMORY = "needs more memory than a conversion may have"
 
 
 class RefusedError(ValueError):
@@ -230,8 +231,6 @@ def convert(file: Path, folder: Path, limits: Limits) -> dict[str, Any]:
     if release < (2, 10):
         reason = f"is not read with torch {torch.__version__}, whose weights_only can be deceived"
         raise RefusedError(reason, "Install torch 2.10 or later: pip install 'oneseek[train]'.")
-    torch.set_num_threads(1)
-    confine(file, limits)
     try:
         document = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except MemoryError:
@@ -268,14 +267,22 @@ def main(arguments: list[str]) -> int:
     """Convert one file; refusals are an answer, not a failure."""
     file, folder, limits = Path(arguments[0]), Path(arguments[1]), Limits(**json.loads(arguments[2]))
     try:
+        check_archive(file, limits)  # before torch is there: most refusals are decided here
+        import torch
+
+        torch.set_num_threads(1)
+        confine(file, limits)
         answer = convert(file, folder, limits)
     except RefusedError as error:
         answer = {"refused": {"reason": error.reason, "remedy": error.remedy}}
-    except (MemoryError, zipfile.BadZipFile) as error:
-        reason = (
-            "is damaged" if isinstance(error, zipfile.BadZipFile) else "needs more memory than it may have"
-        )
-        answer = {"refused": {"reason": reason, "remedy": _SAVE_AGAIN}}
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):  # what torch says in the place of MemoryError
+            raise
+        answer = {"refused": {"reason": _NO_MEMORY, "remedy": _SAVE_AGAIN}}
+    except MemoryError:
+        answer = {"refused": {"reason": _NO_MEMORY, "remedy": _SAVE_AGAIN}}
+    except zipfile.BadZipFile:
+        answer = {"refused": {"reason": "is damaged", "remedy": _SAVE_AGAIN}}
     print(json.dumps(answer))
     return 0
 
