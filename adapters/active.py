@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapters import names
 from adapters.errors import FileRefusedError
 from adapters.jsonfile import read_object
 from adapters.staging import staged_file
+
+if TYPE_CHECKING:
+    from adapters.manifest import Adapter
 
 ACTIVE_FILE = "active.json"
 _FORMAT = 1
@@ -109,6 +112,26 @@ class Actives:
 
     def _with(self, alias: str, line: Line) -> Actives:
         return Actives({**self.lines, alias.lower(): line})
+
+
+def active_versions(kept: Iterable[Adapter], actives: Actives) -> tuple[dict[str, str], list[str]]:
+    """Alias → the version promoted last among `kept`, and a note for each alias whose last one is not there.
+
+    An alias that was never promoted, or of whose promoted versions none is left, is absent.
+    """
+    served = {(adapter.alias.lower(), adapter.version.lower()) for adapter in kept}
+    found: dict[str, str] = {}
+    notes: list[str] = []
+    for alias, line in actives.lines.items():
+        left = [version for version in line.history if (alias, version) in served]
+        if left:
+            found[alias] = left[-1]
+        if line.history and left[-1:] != [line.history[-1]] and any(name == alias for name, _ in served):
+            instead = f"{alias}@{left[-1]}" if left else "the highest version"
+            notes.append(
+                f"{alias}@{line.history[-1]} is promoted and cannot be served; {instead} is, instead"
+            )
+    return found, notes
 
 
 def _without_repeats(history: Sequence[str]) -> tuple[str, ...]:

@@ -6,11 +6,12 @@ followed, stay inside the place it was found in; what leads out of it has to be 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapters import names
+from adapters.active import Actives
 from adapters.digest import MAX_BASE_JSON_BYTES, weight_files
 from adapters.errors import AdapterError, BaseModelError, FileRefusedError
 from adapters.fit import ModelShape, check_fit
@@ -110,20 +111,44 @@ def find_adapters(
     base, hashes its weights and checks recorded digests. Raises `AdapterError` for one that `explicit` names
     and that cannot be served, `ValueError` for a NAME that is none.
     """
-    shape = _shape(base)
+    shape, registry = _shape(base), home / "registry"
     adapters = [_explicit(entry).read(shape) for entry in explicit]
-    refused: list[AdapterError] = []
-    places = [*_in_registry(home / "registry"), *_in_folder(root / "lora_adapters")]
+    places = [*_on_shelf(Shelf.read(registry), registry), *_in_folder(root / "lora_adapters")]
     if base.shipped:
         places += _in_folder(shipped)
-    for place in places:
-        try:
-            adapters.append(place.read(shape))
-        except AdapterError as problem:
-            refused.append(problem)
+    found, refused = _read_all(places, shape)
     pickles = [*_files(root / "weights", "*.pth"), *_files(root / "lora_adapters", "*/adapter.pth")]
     return FoundAdapters(
-        adapters=tuple(adapters), refused=tuple(refused), unconverted=tuple(map(Unconverted, pickles))
+        adapters=(*adapters, *found), refused=tuple(refused), unconverted=tuple(map(Unconverted, pickles))
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryLook:
+    """What `home`/registry holds at one moment."""
+
+    adapters: tuple[Adapter, ...]
+    """Those that were not known."""
+    refused: tuple[AdapterError, ...]
+    served: frozenset[Path]
+    """The folders of every version that is not retired."""
+    actives: Actives
+
+
+def look_at_registry(home: Path, base: FoundBase, known: Collection[Path]) -> RegistryLook:
+    """The versions in `home`/registry, reading those whose folders are not `known`, as `find_adapters` does.
+
+    Raises `ActiveFileError`.
+    """
+    shape = _shape(base)
+    shelf = Shelf.read(home / "registry")
+    places = list(_on_shelf(shelf, home / "registry"))
+    adapters, refused = _read_all((place for place in places if place.folder not in known), shape)
+    return RegistryLook(
+        adapters=tuple(adapters),
+        refused=tuple(refused),
+        served=frozenset(place.folder for place in places),
+        actives=shelf.actives,
     )
 
 
@@ -178,9 +203,20 @@ def _explicit(entry: str) -> _Place:
     return _Place(folder, folder, alias, version)
 
 
-def _in_registry(registry: Path) -> Iterator[_Place]:
-    """What the registry holds, without retired versions. Raises `ActiveFileError`."""
-    shelf = Shelf.read(registry)
+def _read_all(places: Iterable[_Place], shape: ModelShape | None) -> tuple[list[Adapter], list[AdapterError]]:
+    """What the places hold, and why some hold nothing that is served."""
+    adapters: list[Adapter] = []
+    refused: list[AdapterError] = []
+    for place in places:
+        try:
+            adapters.append(place.read(shape))
+        except AdapterError as problem:
+            refused.append(problem)
+    return adapters, refused
+
+
+def _on_shelf(shelf: Shelf, registry: Path) -> Iterator[_Place]:
+    """What the registry holds, without retired versions."""
     for held in shelf.held:
         if not shelf.is_retired(held):
             place = held.folder

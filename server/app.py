@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -38,6 +39,7 @@ from server.settings import Settings
 from server.tokens import Tokenizer
 from server.turns import Turns
 from server.version import oneseek_version
+from server.watch import Follow, Watch
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -51,8 +53,12 @@ def create_app(
     base_name: str,
     metrics: Metrics,
     defaults: SamplingDefaults | None = None,
+    follow: Follow | None = None,
 ) -> Starlette:
-    """The whole server around an engine that has not started; its lifespan starts and closes the engine."""
+    """The whole server around an engine that has not started; its lifespan starts and closes the engine.
+
+    With `follow`, it also follows the registry on disk.
+    """
     generation = Generation(
         engine=engine,
         registry=registry,
@@ -72,7 +78,7 @@ def create_app(
             Middleware(ApiKeys, keys=settings.api_keys),
         ],
         exception_handlers={HTTPException: _http_error},
-        lifespan=_lifespan(generation),
+        lifespan=_lifespan(generation, follow),
     )
     # A redirect would be built from the client's Host header.
     app.router.redirect_slashes = False
@@ -120,7 +126,9 @@ async def _http_error(_request: Request, error: Exception) -> Response:
     return Response(reply.body(), reply.status, headers=dict(reply.headers), media_type="application/json")
 
 
-def _lifespan(generation: Generation) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
+def _lifespan(
+    generation: Generation, follow: Follow | None
+) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     engine, metrics, registry = generation.engine, generation.metrics, generation.registry
 
     @asynccontextmanager
@@ -133,12 +141,26 @@ def _lifespan(generation: Generation) -> Callable[[Starlette], AbstractAsyncCont
             if engine.info.name == "vllm":
                 metrics.registry.register(VllmCollector())
             await generation.residency.load_all([registry.active(alias) for alias in registry.aliases()])
-            yield
+            async with _following(generation, follow):
+                yield
         finally:
             generation.grammars.close()
             await engine.close()
 
     return lifespan
+
+
+@asynccontextmanager
+async def _following(generation: Generation, follow: Follow | None) -> AsyncGenerator[None]:
+    if follow is None:
+        yield
+        return
+    task = asyncio.create_task(Watch(generation, follow).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:

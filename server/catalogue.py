@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.active import Actives
+from adapters.active import Actives, active_versions
 from adapters.digest import base_digest
 from adapters.discovery import FoundAdapters, FoundBase, find_adapters, find_base
 from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
@@ -38,7 +38,11 @@ class Catalogue:
 
     @cached_property
     def router(self) -> Router:
-        """Decides routes. Made on first use, since reading the language profiles takes a moment.
+        """Decides routes, for the languages that the registry had on first use; raises as `make_router`."""
+        return self.make_router()
+
+    def make_router(self) -> Router:
+        """A router for the languages that the registry has now; reading their profiles takes a moment.
 
         Raises `SettingsError` for a configured language that cannot be detected.
         """

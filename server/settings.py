@@ -115,6 +115,8 @@ class Settings:
     """PEM file of the ledger's public key, kept apart from it; none takes the one beside the ledger."""
     home: Path = field(default_factory=lambda: default_home(os.environ))
     """Folder of the registry, the ledger, the keys and the built graphs."""
+    follow_registry: float = 2.0
+    """Seconds between looks at the registry for what other processes add or promote; 0 never looks."""
     log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
     """Least severe messages to log."""
     routing: RoutingOptions = RoutingOptions()
@@ -130,6 +132,7 @@ class Settings:
             _within(name, getattr(self, name), 1, None)
         _within("max_queue", self.max_queue, 0, None)
         _within("drain_seconds", self.drain_seconds, 0, None)
+        _within("follow_registry", self.follow_registry, 0, None)
         if self.request_timeout is not None and self.request_timeout <= 0:
             raise SettingsError(
                 "request_timeout", f"{self.request_timeout} is not above 0; for no limit use none"

@@ -21,6 +21,7 @@ from server.metrics import Metrics
 from server.settings import Settings
 from server.tokens import Tokenizer
 from server.values import SettingsError
+from server.watch import Follow
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits for it."""
@@ -59,13 +60,25 @@ def _serve(settings: Settings, sockets: list[socket], say: Narrator) -> int:
     aliases = [registry.active(alias).full_name for alias in registry.aliases()]
     say(f"adapters: {', '.join(aliases) or 'none; every question goes to the base'}")
     base = catalogue.base.name
-    app = create_app(settings, engine, registry, catalogue.router, tokenizer, base, metrics, defaults)
+    router, follow = catalogue.router, _follow(settings, catalogue)
+    app = create_app(settings, engine, registry, router, tokenizer, base, metrics, defaults, follow)
     server = AnnouncingServer(uvicorn_config(app, settings), say, engine)
     try:
         server.run(sockets)
     except SystemExit:  # uvicorn's way to end where the application did not start, which it has logged
         return 1
     return 1 if server.engine_died or not server.started else 0
+
+
+def _follow(settings: Settings, catalogue: Catalogue) -> Follow | None:
+    if not settings.follow_registry:
+        return None
+    return Follow(
+        home=settings.home,
+        base=catalogue.base,
+        seconds=settings.follow_registry,
+        router=catalogue.make_router,
+    )
 
 
 def open_engine(

@@ -1,0 +1,153 @@
+"""Follows the registry on disk: what other processes add, promote or retire reaches the running server.
+
+A promoted version is loaded before its alias moves, and the one before is unloaded once nothing uses it, so
+that no request is dropped. Every look costs names and times; only new versions are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.active import active_versions
+from adapters.discovery import FoundBase, RegistryLook, look_at_registry
+from adapters.errors import AdapterRejectedError, FileRefusedError
+from adapters.manifest import Adapter
+from adapters.shelf import fingerprint
+from routing.route import Router
+from server.engines.base import AdapterNotLoadedError, AdapterRefusedError, EngineError
+from server.generation import Generation
+from server.values import SettingsError
+
+log = logging.getLogger("oneseek.registry")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Follow:
+    """What is followed, and how often."""
+
+    home: Path
+    """The folder that holds `registry`."""
+    base: FoundBase
+    seconds: float
+    """Between two looks."""
+    router: Callable[[], Router]
+    """Makes a router for the languages that the registry has now. Raises `SettingsError`."""
+
+
+class Watch:
+    """Keeps one server's registry as the folder is."""
+
+    def __init__(self, generation: Generation, follow: Follow) -> None:
+        self._generation = generation
+        self._registry = generation.registry
+        self._follow = follow
+        self._seen: str | None = None
+        self._said: frozenset[str] = frozenset()
+        self._unloading: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Look again and again, until cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(self._follow.seconds)
+                try:
+                    await self.look()
+                except (OSError, FileRefusedError) as error:
+                    self._say({f"the registry cannot be followed: {error}"})
+        finally:
+            for task in self._unloading:
+                task.cancel()
+
+    async def look(self) -> None:
+        """Follow what has changed since the last look, if anything has.
+
+        Raises `OSError` and `FileRefusedError` where the registry cannot be read; then nothing has changed.
+        """
+        place = self._follow.home / "registry"
+        mark = await asyncio.to_thread(fingerprint, place)
+        if mark == self._seen:
+            return
+        known = frozenset(adapter.path for adapter in self._registry.adapters())
+        found = await asyncio.to_thread(look_at_registry, self._follow.home, self._follow.base, known)
+        languages = self._registry.languages()
+        problems = {str(error) for error in found.refused}
+        for adapter in found.adapters:
+            try:
+                self._registry.add(adapter)
+                log.info("%s is served now", adapter.full_name)
+            except AdapterRejectedError as error:
+                problems.add(str(error))
+        done = await self._activate(found, problems)
+        self._remove(found, place, problems)
+        if self._registry.languages() != languages:
+            await self._reroute(problems)
+        self._say(problems)
+        if done:
+            self._seen = mark
+
+    async def _activate(self, found: RegistryLook, problems: set[str]) -> bool:
+        """Move the aliases whose promoted version is another; False where one should be tried again."""
+        wanted, notes = active_versions(self._registry.adapters(), found.actives)
+        problems |= set(notes)
+        done = True
+        for alias, version in wanted.items():
+            before = self._registry.active(alias)
+            after = self._registry.resolve(f"{alias}@{version}")
+            if after == before:
+                continue
+            try:
+                await self._generation.residency.ensure(after)
+            except AdapterRefusedError as error:
+                problems.add(f"{after.full_name} is promoted and refused by the engine: {error}")
+                continue
+            except (AdapterNotLoadedError, EngineError) as error:
+                problems.add(f"{after.full_name} is promoted and not loaded yet: {error}")
+                done = False
+                continue
+            self._registry.activate(alias, version)
+            log.info("%s stands for %s now; before, for %s", after.alias, after.full_name, before.full_name)
+            self._unload(before)
+        return done
+
+    def _remove(self, found: RegistryLook, place: Path, problems: set[str]) -> None:
+        """Forget the versions that are retired or gone."""
+        for adapter in self._registry.adapters():
+            if adapter.path.is_relative_to(place) and adapter.path not in found.served:
+                try:
+                    self._registry.remove(adapter.full_name)
+                except AdapterRejectedError as error:
+                    problems.add(str(error))
+                    continue
+                log.info("%s is served no longer", adapter.full_name)
+                self._unload(adapter)
+
+    def _unload(self, adapter: Adapter) -> None:
+        """Have the engine drop it once no request uses it, unless an alias stands for the same weights."""
+        actives = (self._registry.active(alias) for alias in self._registry.aliases())
+        if adapter.digest in {active.digest for active in actives}:
+            return
+
+        async def unload() -> None:
+            with suppress(EngineError):
+                await self._generation.engine.unload(adapter.digest)
+
+        task = asyncio.create_task(unload())
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
+
+    async def _reroute(self, problems: set[str]) -> None:
+        try:
+            self._generation.router = await asyncio.to_thread(self._follow.router)
+        except SettingsError as error:
+            problems.add(f"routing stays as it was: {error}")
+
+    def _say(self, problems: set[str]) -> None:
+        """Log what is new among the problems, so that a lasting one is one line."""
+        for problem in sorted(problems - self._said):
+            log.warning("%s", problem)
+        self._said = frozenset(problems)
