@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters import names
-from adapters.errors import AdapterError, StoreError
+from adapters.errors import AdapterError, StoreError, shown
 from adapters.jsonfile import read_object, write_object
 from adapters.lora_config import CONFIG_FILE
 from adapters.tensorfile import TARGET_MODULES, module_name
@@ -140,7 +140,8 @@ def _unpickled(file: Path, folder: Path, limits: Limits) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        reason = f"could not be converted: the process ended with {done.returncode}, {' '.join(last)[:200]}"
+        said = shown(" ".join(last))
+        reason = f"could not be converted: the process ended with {done.returncode}, saying {said}"
         raise AdapterError(file, reason, _SAVE_AGAIN) from None
     if "refused" in answer:
         raise AdapterError(file, answer["refused"]["reason"], answer["refused"]["remedy"])

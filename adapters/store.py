@@ -6,6 +6,8 @@ a process that is killed at any moment leaves the old state or the new one. Read
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from adapters.staging import clear_leftovers, remove_folder, staged_folder
 
 __all__ = ["Added", "Base", "Change", "Held", "Moved", "Shelf", "Store", "StoreError"]
 
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 PATIENCE = 60.0
 """Seconds to wait for another process that is changing the registry."""
 
@@ -253,11 +256,19 @@ def _addition(intake: Intake, action: str) -> Change:
     return Change(
         action=action,
         subject=adapter.full_name,
-        inputs={name: digest for name, digest in sources.items() if isinstance(digest, str)},
+        inputs={
+            name: digest
+            for name, digest in sources.items()
+            if isinstance(digest, str) and _DIGEST.fullmatch(digest)
+        },
         outputs={"adapter": adapter.digest},
-        metrics={str(k): v for k, v in metrics.items() if type(v) in (int, float)},
-        details={name: manifest[name] for name in ("language", "origin", "parents") if name in manifest},
+        metrics={name: value for name, value in metrics.items() if _is_number(value)},
+        details={"file": origin["file"]} if "file" in origin else {},
     )
+
+
+def _is_number(value: object) -> bool:
+    return type(value) is int or (type(value) is float and math.isfinite(value))
 
 
 def _move(action: str, before: Held | None, after: Held, adapter: Adapter) -> Change:

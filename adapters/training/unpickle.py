@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.conversion import WHOLE_MODEL, Limits
+from adapters.errors import shown
 from adapters.tensorfile import TARGET_MODULES, WEIGHTS_FILE, module_name
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def check_archive(file: Path, limits: Limits) -> None:
         asked = set(asked_for(archive.read(pickles[0])))
     foreign = sorted(name for name in asked if not _ALLOWED.fullmatch(name))
     if foreign:
-        what = ", ".join(name.replace(" ", ".")[:80] for name in foreign[:4])
+        what = ", ".join(shown(name.replace(" ", ".")) for name in foreign[:4])
         remedy = f"Do not open it elsewhere unless you trust who made it. {_SAVE_AGAIN}"
         raise RefusedError(
             f"asks for {what} while it is read, which could run code. None of it was run", remedy
@@ -100,7 +101,7 @@ def asked_for(data: bytes) -> Iterator[str]:
             elif opcode.name in _CALLS:
                 yield f"{opcode.name} {argument or ''}".strip()
     except ValueError as problem:
-        raise RefusedError(f"has a damaged pickle ({problem})") from problem
+        raise RefusedError(f"has a damaged pickle ({shown(str(problem))})") from problem
 
 
 def confine(file: Path, limits: Limits) -> None:
@@ -155,8 +156,8 @@ def tensors_in(document: object) -> tuple[dict[str, torch.Tensor], dict[str, Any
         names = [name for tensors in found for name in tensors]
         if any(_WHOLE.fullmatch(name) for name in names):
             raise RefusedError("is a whole model's weights and no adapter", WHOLE_MODEL)
-        shown = ", ".join(names[:3]) or "nothing"
-        raise RefusedError(f"holds no LoRA weights (but {shown[:200]})")
+        held = ", ".join(map(shown, names[:3])) or "nothing"
+        raise RefusedError(f"holds no LoRA weights (but {held})")
     return with_lora[0], settings
 
 
@@ -169,7 +170,7 @@ def mapped(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, str], F
         match = _FACTOR.fullmatch(name)
         if match is None:
             if "lora_" in name or any(trace in name for trace in _CHANGED):
-                raise RefusedError(f"holds {name[:120]}, which is no part of a plain LoRA", _RETRAIN)
+                raise RefusedError(f"holds {shown(name)}, which is no part of a plain LoRA", _RETRAIN)
             left.append(name)
             continue
         adapters.add(match["adapter"] or "")
@@ -183,7 +184,7 @@ def mapped(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, str], F
     if len(adapters) > 1:
         which = ", ".join(sorted(name or "unnamed" for name in adapters))
         raise RefusedError(f"holds several adapters ({which})", "Save one adapter in each file.")
-    warnings = [f"{len(left)} tensors of the base in it are left out ({left[0]} …)"] if left else []
+    warnings = [f"{len(left)} tensors of the base in it are left out ({shown(left[0])}…)"] if left else []
     return {key: _factors(key, found) for key, found in sorted(halves.items(), key=_order)}, warnings
 
 
@@ -236,8 +237,7 @@ def convert(file: Path, folder: Path, limits: Limits) -> dict[str, Any]:
     except MemoryError:
         raise
     except Exception as problem:
-        first = str(problem).splitlines()[0][:200]
-        raise RefusedError(f"cannot be read as weights alone ({first})") from problem
+        raise RefusedError(f"cannot be read as weights alone ({shown(str(problem))})") from problem
     tensors, settings = tensors_in(document)
     if len(tensors) > limits.tensors:
         raise RefusedError(f"holds {len(tensors)} tensors, and at most {limits.tensors} are read")

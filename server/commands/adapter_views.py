@@ -39,11 +39,15 @@ def show(resolved: Resolved, name: str, /, *, json: Json = False) -> int:
     if not json:
         print(f"{held.full_name} in {held.folder}\n")
         for field, value in manifest.items():
-            print(f"{field:<16}{value if isinstance(value, str) else json_format.dumps(value)}")
-        print(f"\n{card.strip()}\n")
+            plain = value if isinstance(value, str) and value.isprintable() else json_format.dumps(value)
+            print(f"{field:<16}{plain}")
+        # A card may hold what a terminal would obey.
+        text = "".join(sign for sign in card if sign.isprintable() or sign == "\n")
+        print(f"\n{text.strip()}\n")
         print(f"Lineage: oneseek ledger show {held.full_name}")
     standing = "retired" if state["retired"] else "active" if state["active"] else "not active"
-    versions = ", ".join(item.version for item in shelf.versions(held.alias))
+    marks = {item: " (retired)" if shelf.is_retired(item) else "" for item in shelf.versions(held.alias)}
+    versions = ", ".join(f"{item.version}{mark}" for item, mark in marks.items())
     return report(shown, f"{held.full_name} is {standing}; versions of {held.alias}: {versions}.", json=json)
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from adapters.conversion import DEFAULT_ALPHA, Converted, Limits, convert
 from adapters.digest import adapter_digest
-from adapters.errors import AdapterError, StoreError
+from adapters.errors import AdapterError, StoreError, shown
 from adapters.importing import import_pickle
 from adapters.manifest import read_fields
 from adapters.store import Base, Change, Store
@@ -107,7 +107,7 @@ def test_frozen_weights_beside_it_are_left_out_and_said() -> None:
     frozen = {"base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight": torch.ones(32, 32)}
     factors, warnings = mapped({**lora(), **frozen})
     assert len(factors) == 4
-    assert warnings == [f"1 tensors of the base in it are left out ({next(iter(frozen))} …)"]
+    assert warnings == [f"1 tensors of the base in it are left out ({shown(next(iter(frozen)))}…)"]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_frozen_weights_beside_it_are_left_out_and_said() -> None:
             "is a whole model's weights and no adapter",
         ),
         ({"state_dict": {"lm_head.weight": torch.ones(2, 2)}}, "is a whole model's weights"),
-        ({"x": torch.ones(2)}, "holds no LoRA weights .but x."),
+        ({"x": torch.ones(2)}, "holds no LoRA weights .but 'x'."),
         ({"loss": 4.48}, "holds no LoRA weights .but nothing."),
         ([torch.ones(2)], "holds a list, and not tensors by name"),
         ({"a": lora(), "b": lora()}, "several sets of LoRA weights"),
@@ -169,7 +169,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(form: str, tmp_path: Path) -> N
     expected = {"torch": "None of it was run", "protocol 4": "None of it was run", "hidden": "one data.pkl"}
     assert expected.get(form, "not the zip format") in str(caught.value)
     if form == "torch":
-        assert re.search(r"asks for (posix|nt)\.mkdir while", str(caught.value))
+        assert re.search(r"asks for '(posix|nt)\.mkdir' while", str(caught.value))
 
 
 def test_limits_hold(tmp_path: Path) -> None:

@@ -5,7 +5,18 @@ import sys
 
 import pytest
 
-LIGHT = ["digest", "discovery", "ledger", "manifest", "names", "registry"]
+LIGHT = [
+    "active",
+    "conversion",
+    "digest",
+    "discovery",
+    "ledger",
+    "manifest",
+    "names",
+    "registry",
+    "shelf",
+    "staging",
+]
 LOADED = "import sys, {module}; print(*(m for m in {heavy} if m in sys.modules))"
 
 
@@ -23,8 +34,9 @@ def test_finding_and_naming_need_no_tensor_library(module: str) -> None:
     )
 
 
-def test_reading_weights_needs_numpy_alone() -> None:
-    assert loaded("adapters.weights", ["torch", "transformers", "peft", "onnx", "onnxruntime"]) == ""
+@pytest.mark.parametrize("module", ["weights", "store", "importing", "compare"])
+def test_reading_weights_needs_numpy_alone(module: str) -> None:
+    assert loaded(f"adapters.{module}", ["torch", "transformers", "peft", "onnx", "onnxruntime"]) == ""
 
 
 def test_importing_the_ledger_loads_no_cryptography() -> None:

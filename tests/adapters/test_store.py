@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from adapters.active import ActiveFileError, Actives
 from adapters.digest import adapter_digest
@@ -325,3 +328,38 @@ def test_the_state_reads_back(tmp_path: Path) -> None:
 def test_a_version_reads_as_a_manifest(zero: Store) -> None:
     held = zero.shelf().find("zero@v1.1")
     assert read_manifest(held.folder) == held.read()
+
+
+Step = tuple[str, int]
+STEPS = st.lists(st.tuples(st.sampled_from(["promote", "rollback", "retire"]), st.integers(0, 2)), max_size=8)
+
+
+@given(STEPS)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_order_of_changes_is_as_a_list_of_what_was_active(zero: Store, steps: list[Step]) -> None:
+    (zero.folder / "active.json").unlink()  # so that the highest is active
+    zero.promote("zero@v1.0")
+    history, retired = ["v1.2", "v1.0"], set[str]()
+    for action, number in steps:
+        version = f"v1.{number}"
+        before = active(zero)
+        assert before == history[-1]
+        try:
+            if action == "promote":
+                zero.promote(f"zero@{version}")
+                retired.discard(version)
+                history += [version] if version != history[-1] else []
+            elif action == "rollback":
+                after = zero.rollback("zero").after.version
+                assert after == history.pop(-2)
+                history.pop()
+                history.append(after)
+            else:
+                zero.retire(f"zero@{version}")
+                assert version != before
+                retired.add(version)
+                history = [v for v, _ in itertools.groupby(v for v in history if v != version)]
+        except StoreError:
+            assert (action, version) == ("retire", before) or (action == "rollback" and len(history) == 1)
+        assert active(zero) == history[-1]
+        assert {h.version for h in zero.shelf().held if zero.shelf().is_retired(h)} == retired
