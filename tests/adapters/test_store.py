@@ -335,7 +335,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["promote", "rollback", "retire"]), s
 
 
 @given(STEPS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_order_of_changes_is_as_a_list_of_what_was_active(zero: Store, steps: list[Step]) -> None:
     (zero.folder / "active.json").unlink()  # so that the highest is active
     zero.promote("zero@v1.0")
@@ -356,8 +356,11 @@ def test_any_order_of_changes_is_as_a_list_of_what_was_active(zero: Store, steps
                 history.append(after)
             else:
                 zero.retire(f"zero@{version}")
-                assert version != before
                 retired.add(version)
+                if len(retired) == 3:
+                    assert zero.shelf().active("zero") is None, "the last one may go too"
+                    return
+                assert version != before
                 history = [v for v, _ in itertools.groupby(v for v in history if v != version)]
         except StoreError:
             assert (action, version) == ("retire", before) or (action == "rollback" and len(history) == 1)
