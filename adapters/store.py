@@ -6,45 +6,27 @@ a process that is killed at any moment leaves the old state or the new one. Read
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from adapters import names
+from adapters.changes import addition, move, removal
 from adapters.errors import StoreError
 from adapters.intake import Base, Intake, check
+from adapters.ledger import Ledger, Record
 from adapters.manifest import Adapter
 from adapters.shelf import Held, Shelf, alias_folders, fingerprint
 from adapters.staging import clear_leftovers, remove_folder, staged_folder
 
-__all__ = ["Added", "Base", "Change", "Held", "Moved", "Shelf", "Store", "StoreError"]
+__all__ = ["Added", "Base", "Held", "Moved", "Shelf", "Store", "StoreError"]
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 PATIENCE = 60.0
 """Seconds to wait for another process that is changing the registry."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One change, as the ledger is told of it."""
-
-    action: str
-    subject: str
-    """`alias@version`."""
-    inputs: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Name → digest of what it was made from."""
-    outputs: Mapping[str, str] = field(default_factory=dict[str, str])
-    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
-    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
-
-
-Recorder = Callable[[Change], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +50,12 @@ class Moved:
 class Store:
     """The registry of one `home`. Safe under several processes and threads.
 
-    `record` is told of each change before it becomes visible; what it raises stops the change.
+    Each change is in `ledger`, where there is one, before it becomes visible; what that raises stops it.
     """
 
-    def __init__(self, home: Path, record: Recorder | None = None) -> None:
+    def __init__(self, home: Path, ledger: Ledger | None = None) -> None:
         self.folder = home / "registry"
-        self._record = record or _unrecorded
+        self._ledger = ledger
 
     def shelf(self) -> Shelf:
         """What it holds at this moment. Raises as `Shelf.read` does."""
@@ -97,9 +79,10 @@ class Store:
         """Make the PEFT LoRA in `folder` a version, by names that are passed, recorded or told by its folder.
 
         Without any version it takes the next free one. The first version of an alias becomes active; a later
-        one waits for `promote`. The same contents under the same name change nothing. `notes` are further
-        fields of oneseek.json. Raises `AdapterError` as `intake.check` does, `StoreError` where the version
-        holds something else, `ValueError` where a name that is passed is none; then nothing has changed.
+        one waits for `promote`. The same contents under the same name change nothing, but are recorded where
+        the ledger does not know them. `notes` are further fields of oneseek.json. Raises `AdapterError` as
+        `intake.check` does, `StoreError` where the version holds something else, `LedgerError`, `ValueError`
+        where a name that is passed is none; then nothing has changed.
         """
         intake = check(folder, base, alias=alias, version=version, language=language, notes=notes)
         with self._writing() as shelf:
@@ -108,8 +91,11 @@ class Store:
             adapter = intake.source
             for held in versions:
                 if held.is_named(adapter.alias, adapter.version):
-                    return Added(_same(held, intake, versions), new=False, active=shelf.is_active(held))
-            self._record(_addition(intake, action))
+                    present = _same(held, intake, versions)
+                    if self._ledger is not None and not self._ledger.knows(present.digest):
+                        self._record(addition(intake, action))
+                    return Added(present, new=False, active=shelf.is_active(held))
+            self._record(addition(intake, action))
             before = self._pinned(shelf, adapter)
             with staged_folder(self._place(adapter)) as temporary:
                 intake.write(temporary)
@@ -127,7 +113,7 @@ class Store:
             if before != after or actives.active(after.alias) is None:
                 if before is not None:
                     actives = actives.promoted(before.alias, before.version)
-                self._record(_move("promote", before, after, adapter))
+                self._record(move("promote", before, after, adapter))
                 actives.promoted(after.alias, after.version).write(self.folder)
             return Moved(before, after)
 
@@ -149,7 +135,7 @@ class Store:
                     f"No version of {before.alias} was active before {before.version}. Promote another one."
                 )
             after = shelf.find(f"{before.alias}@{actives.active(before.alias)}")
-            self._record(_move("rollback", before, after, after.read()))
+            self._record(move("rollback", before, after, after.read()))
             actives.write(self.folder)
             return Moved(before, after)
 
@@ -167,13 +153,17 @@ class Store:
                     f"{held.full_name} is active: promote another version first ({', '.join(others)})."
                 )
             if not shelf.is_retired(held):
-                self._record(Change(action="retire", subject=held.full_name, outputs=_named(held, "adapter")))
+                self._record(removal("retire", held))
                 shelf.actives.without(held.alias, held.version, keep=True).write(self.folder)
             if delete:
-                self._record(Change(action="delete", subject=held.full_name, inputs=_named(held, "adapter")))
+                self._record(removal("delete", held))
                 remove_folder(held.folder)
                 shelf.actives.without(held.alias, held.version, keep=False).write(self.folder)
             return held
+
+    def _record(self, record: Record) -> None:
+        if self._ledger is not None:
+            self._ledger.append(record)
 
     @contextmanager
     def _writing(self) -> Generator[Shelf]:
@@ -211,10 +201,6 @@ class Store:
         return next(same, self.folder / adapter.alias) / adapter.version
 
 
-def _unrecorded(change: Change) -> None:
-    """For a store without a ledger."""
-
-
 def _with_version(name: str, verb: str) -> None:
     if "@" not in name:
         raise StoreError(f"{name} names no version: say {verb} {name}@VERSION.")
@@ -241,45 +227,3 @@ def _same(held: Held, intake: Intake, versions: tuple[Held, ...]) -> Adapter:
             f"A version never changes: add it as --version {free}."
         )
     return present
-
-
-def _addition(intake: Intake, action: str) -> Change:
-    manifest, adapter = intake.manifest, intake.source
-    origin: Mapping[str, Any] = manifest.get("origin") or {}
-    sources = {
-        "base": intake.base.digest,
-        "source": origin.get("digest"),
-        "data": manifest.get("dataset_digest"),
-    }
-    noted = manifest.get("metrics")
-    metrics = noted if isinstance(noted, dict) else {}
-    return Change(
-        action=action,
-        subject=adapter.full_name,
-        inputs={
-            name: digest
-            for name, digest in sources.items()
-            if isinstance(digest, str) and _DIGEST.fullmatch(digest)
-        },
-        outputs={"adapter": adapter.digest},
-        metrics={name: value for name, value in metrics.items() if _is_number(value)},
-        details={"file": origin["file"]} if "file" in origin else {},
-    )
-
-
-def _is_number(value: object) -> bool:
-    return type(value) is int or (type(value) is float and math.isfinite(value))
-
-
-def _move(action: str, before: Held | None, after: Held, adapter: Adapter) -> Change:
-    return Change(
-        action=action,
-        subject=after.full_name,
-        inputs=_named(before, "before") if before is not None else {},
-        outputs={"adapter": adapter.digest},
-        details={"before": before.full_name} if before is not None else {},
-    )
-
-
-def _named(held: Held, name: str) -> dict[str, str]:
-    return {name: held.recorded_digest} if held.recorded_digest is not None else {}

@@ -82,26 +82,6 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     return Catalogue(base, registry, settings.routing, notes)
 
 
-def active_versions(kept: Iterable[Adapter], actives: Actives) -> tuple[dict[str, str], list[str]]:
-    """Alias → the version promoted last among `kept`, and a note for each alias whose last one is not there.
-
-    An alias that was never promoted, or of whose promoted versions none is left, is absent.
-    """
-    served = {(adapter.alias.lower(), adapter.version.lower()) for adapter in kept}
-    found: dict[str, str] = {}
-    notes: list[str] = []
-    for alias, line in actives.lines.items():
-        left = [version for version in line.history if (alias, version) in served]
-        if left:
-            found[alias] = left[-1]
-        if line.history and left[-1:] != [line.history[-1]] and any(name == alias for name, _ in served):
-            instead = f"{alias}@{left[-1]}" if left else "the highest version"
-            notes.append(
-                f"{alias}@{line.history[-1]} is promoted and cannot be served; {instead} is, instead"
-            )
-    return found, notes
-
-
 def provenance(settings: Settings) -> Provenance | None:
     """What tells whether an adapter may enter; None where the settings do not ask for it.
 

@@ -8,11 +8,12 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from socket import socket
 from typing import TextIO
 
 from server.app import create_app, uvicorn_config
-from server.catalogue import Catalogue, open_catalogue
+from server.catalogue import Catalogue, open_catalogue, provenance
 from server.defaults import read_defaults
 from server.engines.base import Engine, EngineError
 from server.engines.choice import choose_engine
@@ -77,6 +78,7 @@ def _follow(settings: Settings, catalogue: Catalogue) -> Follow | None:
         home=settings.home,
         base=catalogue.base,
         seconds=settings.follow_registry,
+        provenance=partial(provenance, settings),
         router=catalogue.make_router,
     )
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from adapters.active import active_versions
 from adapters.discovery import FoundBase, RegistryLook, look_at_registry
 from adapters.errors import AdapterRejectedError, FileRefusedError
+from adapters.ledger.chain import LEDGER_FILE
+from adapters.ledger.provenance import Provenance
 from adapters.manifest import Adapter
 from adapters.shelf import fingerprint
 from routing.route import Router
@@ -35,6 +37,8 @@ class Follow:
     base: FoundBase
     seconds: float
     """Between two looks."""
+    provenance: Callable[[], Provenance | None]
+    """What tells which adapters may enter; None for all. Raises `LedgerError`."""
     router: Callable[[], Router]
     """Makes a router for the languages that the registry has now. Raises `SettingsError`."""
 
@@ -69,15 +73,18 @@ class Watch:
         Raises `OSError` and `FileRefusedError` where the registry cannot be read; then nothing has changed.
         """
         place = self._follow.home / "registry"
-        mark = await asyncio.to_thread(fingerprint, place)
+        mark = await asyncio.to_thread(self._mark)
         if mark == self._seen:
             return
         known = frozenset(adapter.path for adapter in self._registry.adapters())
         found = await asyncio.to_thread(look_at_registry, self._follow.home, self._follow.base, known)
+        recorded = await asyncio.to_thread(self._follow.provenance) if found.adapters else None
         languages = self._registry.languages()
         problems = {str(error) for error in found.refused}
         for adapter in found.adapters:
             try:
+                if recorded is not None:
+                    recorded.require(adapter)
                 self._registry.add(adapter)
                 log.info("%s is served now", adapter.full_name)
             except AdapterRejectedError as error:
@@ -89,6 +96,12 @@ class Watch:
         self._say(problems)
         if done:
             self._seen = mark
+
+    def _mark(self) -> str:
+        """Text that changes with the registry, and with the ledger, which may come to know an adapter."""
+        ledger = self._follow.home / "ledger" / LEDGER_FILE
+        size = ledger.stat().st_size if ledger.is_file() else 0
+        return f"{size}\n{fingerprint(self._follow.home / 'registry')}"
 
     async def _activate(self, found: RegistryLook, problems: set[str]) -> bool:
         """Move the aliases whose promoted version is another; False where one should be tried again."""

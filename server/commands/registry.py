@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 def open_store(settings: Settings) -> Store:
-    """The registry in the settings' home."""
+    """The registry in the settings' home; the ledger beside it is told of every change."""
+    from adapters.ledger import Ledger
     from adapters.store import Store
 
-    return Store(settings.home)
+    return Store(settings.home, Ledger.open(settings.home / "ledger"))
 
 
 def open_base(settings: Settings) -> Base:

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from adapters.errors import UnknownAdapterError
+from adapters.ledger import Ledger
 from adapters.store import Base, Store
 from adapters.verify import verify
 from adapters.weights import ModelShape
@@ -26,6 +27,11 @@ BASE = Base(
 )
 WATCHED = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod")
 State = tuple[tuple[tuple[str, str], ...], str]
+
+
+def with_ledger(home: Path) -> Store:
+    """The registry of `home`, and the ledger beside it."""
+    return Store(home, Ledger.open(home / "ledger"))
 
 
 def state(store: Store) -> State:
@@ -46,13 +52,13 @@ def killed_at(step: int, home: Path, action: Callable[[Store], object]) -> bool:
         def hook(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal steps
             reads = event == "open" and arguments[1] in ("r", "rb")
-            if event in WATCHED and not reads and str(arguments[0]).startswith(str(home)):
+            if event in WATCHED and not reads and str(arguments[0]).startswith(str(home / "registry")):
                 steps += 1
                 if steps == step:
                     os.kill(os.getpid(), signal.SIGKILL)
 
         sys.addaudithook(hook)
-        action(Store(home))
+        action(with_ledger(home))
         os._exit(0)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
@@ -72,7 +78,7 @@ def main(home: Path, folder: Path) -> None:
     shutil.copytree(home, original)
     for name, action in actions.items():
         before = state(Store(home))
-        action(Store(home))
+        action(with_ledger(home))
         after = state(Store(home))
         assert before != after
         step = 0
@@ -81,13 +87,18 @@ def main(home: Path, folder: Path) -> None:
             shutil.rmtree(home)
             shutil.copytree(original, home)
             came = killed_at(step, home, action)
-            assert state(Store(home)) in (before, after), f"{name} killed at step {step}"
+            now = state(Store(home))
+            assert now in (before, after), f"{name} killed at step {step}"
+            ledger = Ledger.open(home / "ledger")
+            assert ledger.verify().state in ("absent", "intact", "repairable")
+            if now == after != before and name == "add":
+                assert ledger.knows(now[0][-1][1]), "nothing is there that the ledger does not know"
             if not came:
                 break
             with suppress(UnknownAdapterError):  # of the second attempt to delete
-                action(Store(home))
+                action(with_ledger(home))
             assert state(Store(home)) == after
-            assert not list(home.rglob("*.tmp")), "the next writer clears what was left"
+            assert not list((home / "registry").rglob("*.tmp")), "the next writer clears what was left"
         print(name, step - 1)
         shutil.rmtree(home)
         shutil.copytree(original, home)

@@ -18,8 +18,9 @@ from adapters.conversion import DEFAULT_ALPHA, Converted, Limits, convert
 from adapters.digest import adapter_digest
 from adapters.errors import AdapterError, StoreError, shown
 from adapters.importing import import_pickle
+from adapters.ledger import Ledger
 from adapters.manifest import read_fields
-from adapters.store import Base, Change, Store
+from adapters.store import Base, Store
 from adapters.training.unpickle import RefusedError, mapped
 from adapters.training.unpickle import convert as convert_here
 from adapters.weights import ModelShape
@@ -275,8 +276,8 @@ def base(shape: ModelShape) -> Base:
 
 
 def test_an_import_is_a_version_with_its_origin(tmp_path: Path, base: Base) -> None:
-    changes: list[Change] = []
-    store = Store(tmp_path / "home", changes.append)
+    ledger = Ledger.open(tmp_path / "ledger")
+    store = Store(tmp_path / "home", ledger)
     file = saved(
         tmp_path / "weights", lora(), "oneseek-7b-zero-v1.1-SV.pth", metrics={"loss": 4.48}, alpha=16
     )
@@ -285,8 +286,9 @@ def test_an_import_is_a_version_with_its_origin(tmp_path: Path, base: Base) -> N
     assert (adapter.full_name, adapter.language, adapter.alpha) == ("oneseek-7b-zero-sv@v1.1", "sv", 16)
     origin = read_fields(adapter.path)["origin"]
     assert (origin["file"], origin["json"]["alpha"]) == (file.name, 16)
-    (change,) = changes
+    (change,) = (entry.record for entry in ledger.entries())
     assert (change.action, change.inputs["source"]) == ("import", origin["digest"])
+    assert change.details == {"file": file.name}
     assert change.outputs == {"adapter": adapter_digest(adapter.path)}
     assert not import_pickle(store, file, base=base).added.new, "importing again changes nothing"
 

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from adapters.active import ActiveFileError, Actives
 from adapters.digest import adapter_digest
 from adapters.discovery import find_adapters, find_base
-from adapters.errors import AdapterError, UnknownAdapterError
+from adapters.errors import AdapterError, LedgerError, UnknownAdapterError
+from adapters.ledger import Ledger, Record
 from adapters.manifest import read_fields, read_manifest
-from adapters.store import Base, Change, Store, StoreError
+from adapters.store import Base, Store, StoreError
 from adapters.verify import verify
 from adapters.weights import ModelShape
 
@@ -35,13 +36,18 @@ def base(shape: ModelShape) -> Base:
 
 
 @pytest.fixture
-def changes() -> list[Change]:
-    return []
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger.open(tmp_path / "home" / "ledger")
 
 
 @pytest.fixture
-def store(tmp_path: Path, changes: list[Change]) -> Store:
-    return Store(tmp_path / "home", changes.append)
+def store(tmp_path: Path, ledger: Ledger) -> Store:
+    return Store(tmp_path / "home", ledger)
+
+
+def records(ledger: Ledger) -> list[Record]:
+    """Every change that the ledger holds, oldest first."""
+    return [entry.record for entry in ledger.entries()]
 
 
 def scaled(factor: float) -> dict[str, Any]:
@@ -71,7 +77,7 @@ def active(store: Store, alias: str = "zero") -> str:
 
 
 def test_a_version_is_what_was_added_with_what_is_known_of_it(
-    store: Store, base: Base, make_adapter: Make, changes: list[Change]
+    store: Store, base: Base, make_adapter: Make, ledger: Ledger
 ) -> None:
     noted = {"metrics": {"loss": 4.48}, "dataset_digest": OTHER, "parents": [OTHER], "about": {"by": "me"}}
     folder = make_adapter("zero-v1.1-SV", manifest=noted)
@@ -104,9 +110,9 @@ def test_a_version_is_what_was_added_with_what_is_known_of_it(
     }
     assert "# zero-sv v1.1" in text
     assert OTHER in text
-    (change,) = changes
+    (change,) = records(ledger)
     assert (change.action, change.subject) == ("add", "zero-sv@v1.1")
-    assert change.inputs == {"base": base.digest, "data": OTHER}
+    assert dict(change.inputs) == {"base": base.digest, "data": OTHER, "parents": (OTHER,)}
     assert (change.outputs, change.metrics) == ({"adapter": adapter_digest(folder)}, {"loss": 4.48})
 
 
@@ -117,15 +123,13 @@ def test_a_card_that_says_something_is_kept(store: Store, base: Base, make_adapt
     assert (store.add(folder, base=base).adapter.path / "README.md").read_text(encoding="utf-8") == card
 
 
-def test_adding_again_changes_nothing(
-    zero: Store, base: Base, make_adapter: Make, changes: list[Change]
-) -> None:
+def test_adding_again_changes_nothing(zero: Store, base: Base, make_adapter: Make, ledger: Ledger) -> None:
     before = everything(zero.folder)
     again = make_adapter("again/zero-v1.1", tensors=scaled(2))
     added = zero.add(again, base=base)
     assert (added.new, added.active, added.adapter.full_name) == (False, False, "zero@v1.1")
     assert everything(zero.folder) == before
-    assert [change.action for change in changes] == ["add"] * 3
+    assert [change.action for change in records(ledger)] == ["add"] * 3
 
 
 @pytest.mark.parametrize(
@@ -148,13 +152,13 @@ def test_what_is_refused_changes_nothing(
     zero: Store,
     base: Base,
     make_adapter: Make,
-    changes: list[Change],
+    ledger: Ledger,
 ) -> None:
-    before, count = everything(zero.folder), len(changes)
+    before, count = everything(zero.folder), len(records(ledger))
     with pytest.raises(ValueError, match=said):
         zero.add(make_adapter("zero", tensors=change), base=base, **passed)
     assert everything(zero.folder) == before
-    assert len(changes) == count
+    assert len(records(ledger)) == count
 
 
 def test_no_effect_another_base_and_a_high_rank_are_refused(
@@ -169,22 +173,32 @@ def test_no_effect_another_base_and_a_high_rank_are_refused(
     assert store.shelf().held == ()
 
 
-def test_a_ledger_that_refuses_stops_every_change(zero: Store, base: Base, make_adapter: Make) -> None:
-    def refuse(change: Change) -> None:
-        raise OSError(f"no room for {change.action}")
-
+def test_a_ledger_that_refuses_stops_every_change(
+    zero: Store, base: Base, make_adapter: Make, ledger: Ledger
+) -> None:
     zero.promote("zero@v1.1")
     before = everything(zero.folder)
-    refusing = Store(zero.folder.parent, refuse)
+    (ledger.folder / "ledger.jsonl").write_text("tampered with\n", encoding="utf-8")
     for change in (
-        lambda: refusing.add(make_adapter("zero-v9", tensors=scaled(9)), base=base),
-        lambda: refusing.promote("zero@v1.2"),
-        lambda: refusing.rollback("zero"),
-        lambda: refusing.retire("zero@v1.2", delete=True),
+        lambda: zero.add(make_adapter("zero-v9", tensors=scaled(9)), base=base),
+        lambda: zero.promote("zero@v1.2"),
+        lambda: zero.rollback("zero"),
+        lambda: zero.retire("zero@v1.2", delete=True),
     ):
-        with pytest.raises(OSError, match="no room"):
+        with pytest.raises(LedgerError):
             change()
         assert everything(zero.folder) == before
+
+
+def test_what_a_ledger_does_not_know_is_recorded_when_it_is_added_again(
+    zero: Store, base: Base, ledger: Ledger
+) -> None:
+    shutil.rmtree(ledger.folder)
+    held = zero.shelf().find("zero@v1.1")
+    assert not zero.add(held.folder, base=base).new
+    assert not zero.add(held.folder, base=base).new
+    assert [record.subject for record in records(ledger)] == ["zero@v1.1"]
+    assert ledger.knows(held.read().digest)
 
 
 def test_the_next_free_version(store: Store, base: Base, make_adapter: Make) -> None:
@@ -197,7 +211,7 @@ def test_the_next_free_version(store: Store, base: Base, make_adapter: Make) -> 
     assert store.add(make_adapter("5/zero", tensors=scaled(5)), base=base).adapter.version == "v1.11"
 
 
-def test_promote_and_rollback_walk_back(zero: Store, changes: list[Change]) -> None:
+def test_promote_and_rollback_walk_back(zero: Store, ledger: Ledger) -> None:
     assert active(zero) == "v1.0"
     for version in ("v1.2", "v1.1", "V1.1", "v1.2"):
         zero.promote(f"Zero@{version}")
@@ -205,7 +219,7 @@ def test_promote_and_rollback_walk_back(zero: Store, changes: list[Change]) -> N
     assert [zero.rollback("zero").after.version for _ in range(3)] == ["v1.1", "v1.2", "v1.0"]
     with pytest.raises(StoreError, match="No version of zero was active"):
         zero.rollback("zero")
-    moves = [(change.action, change.subject, change.details.get("before")) for change in changes[3:]]
+    moves = [(change.action, change.subject, change.details.get("before")) for change in records(ledger)[3:]]
     assert moves[0] == ("promote", "zero@v1.2", "zero@v1.0")
     assert moves[-1] == ("rollback", "zero@v1.0", "zero@v1.2")
     assert len(moves) == 6, "promoting what is active is no change"

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from server.app import create_app
-from server.catalogue import open_catalogue
+from server.catalogue import open_catalogue, provenance
 from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
 from server.metrics import Metrics
 from server.settings import Settings
@@ -58,7 +58,8 @@ def serving(installation: Path, voices: dict[str, Path]) -> Iterator[Serving]:
     """A server whose registry holds v1.0 of `zero`, Swedish."""
     named = ("--alias", "zero", "--language", "sv")
     oneseek(installation, "add", str(voices["first"]), "--version", "v1.0", *named)
-    settings = Settings(home=installation / "home", port=0, log_level="warning", drain_seconds=2)
+    home = installation / "home"
+    settings = Settings(home=home, port=0, log_level="warning", drain_seconds=2, require_provenance=True)
     catalogue = open_catalogue(settings, installation / "root")
     tokenizer, metrics = Tokenizer.load(catalogue.base.path), Metrics("tiny")
     options = EmbeddedOptions(
@@ -71,7 +72,13 @@ def serving(installation: Path, voices: dict[str, Path]) -> Iterator[Serving]:
     )
     registry = catalogue.registry
     engine = embedded_engine(catalogue.base.path, registry.base_digest, tokenizer, options, observer=metrics)
-    follow = Follow(home=settings.home, base=catalogue.base, seconds=0.05, router=catalogue.make_router)
+    follow = Follow(
+        home=settings.home,
+        base=catalogue.base,
+        seconds=0.05,
+        provenance=lambda: provenance(settings),
+        router=catalogue.make_router,
+    )
     app = create_app(settings, engine, registry, catalogue.router, tokenizer, "tiny", metrics, follow=follow)
     with served(Made(app, engine, registry), settings, {}) as serving:
         yield serving
@@ -160,3 +167,15 @@ def test_what_cannot_be_followed_leaves_the_server_as_it_was(
     oneseek(installation, "add", str(voices["second"]), "--alias", "zero")
     oneseek(installation, "promote", "zero@v1.1")
     until(lambda: ask(serving.http).headers["X-OneSeek-Adapter"] == "zero@v1.1")
+
+
+def test_what_the_ledger_does_not_know_waits_for_it(
+    serving: Serving, installation: Path, voices: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    by_hand = installation / "home" / "registry" / "other" / "v1"
+    shutil.copytree(voices["second"], by_hand)
+    until(lambda: "other@v1 in" in caplog.text)
+    assert "the ledger does not know its digest" in caplog.text
+    assert ask(serving.http, "other").status_code == 404
+    oneseek(installation, "add", str(by_hand), "--alias", "other", "--version", "v1")
+    until(lambda: ask(serving.http, "other").status_code == 200)

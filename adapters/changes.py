@@ -1,0 +1,72 @@
+"""What the ledger is told of a change to the registry."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from adapters.intake import Intake
+from adapters.ledger import Record
+from adapters.manifest import Adapter
+from adapters.shelf import Held
+
+_LARGEST = 2**53
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def addition(intake: Intake, action: str) -> Record:
+    """A version came, from what its manifest names by digest; `action` says how."""
+    manifest, adapter = intake.manifest, intake.source
+    origin: Mapping[str, Any] = manifest.get("origin") or {}
+    parents, metrics = manifest.get("parents"), manifest.get("metrics")
+    found: dict[str, object] = {
+        "base": intake.base.digest,
+        "source": origin.get("digest"),
+        "data": manifest.get("dataset_digest"),
+    }
+    inputs: dict[str, str | tuple[str, ...]] = {
+        role: digest
+        for role, digest in found.items()
+        if isinstance(digest, str) and _DIGEST.fullmatch(digest)
+    }
+    if isinstance(parents, list):
+        inputs["parents"] = tuple(str(parent) for parent in parents if _DIGEST.fullmatch(str(parent)))
+    return Record(
+        action=action,
+        subject=adapter.full_name,
+        inputs=inputs,
+        outputs={"adapter": adapter.digest},
+        metrics=_numbers(metrics if isinstance(metrics, dict) else {}),
+        details={"file": str(origin["file"])} if "file" in origin else {},
+    )
+
+
+def move(action: str, before: Held | None, after: Held, adapter: Adapter) -> Record:
+    """An alias stands for `after`, which was read as `adapter`, and no longer for `before`."""
+    return Record(
+        action=action,
+        subject=after.full_name,
+        outputs={"adapter": adapter.digest},
+        details={"before": before.full_name} if before is not None else {},
+    )
+
+
+def removal(action: str, held: Held) -> Record:
+    """A version is served no longer, or its files are gone."""
+    digest = held.recorded_digest or ""
+    return Record(
+        action=action,
+        subject=held.full_name,
+        inputs={"adapter": digest} if _DIGEST.fullmatch(digest) else {},
+    )
+
+
+def _numbers(metrics: Mapping[Any, object]) -> dict[str, float]:
+    found = {str(name): value for name, value in metrics.items() if isinstance(value, int | float)}
+    return {
+        name: value
+        for name, value in found.items()
+        if not isinstance(value, bool) and abs(value) < _LARGEST and math.isfinite(value)
+    }
