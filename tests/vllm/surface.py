@@ -45,7 +45,7 @@ SURFACE: Mapping[str, str] = {
     "v1.engine.EngineCoreOutputs": "engine_index outputs scheduler_stats timestamp",
     "v1.engine.FinishReason": "ABORT ERROR LENGTH",
     "v1.engine.async_llm.AsyncLLM": (
-        "add_lora(lora_request) encode(prompt,pooling_params,request_id,lora_request=) engine_core errored "
+        "add_lora(lora_request) encode(prompt,pooling_params,request_id,lora_request=) engine_core "
         "from_vllm_config(vllm_config,disable_log_stats=) input_processor list_loras() logger_manager "
         "remove_lora(lora_id) shutdown()"
     ),
