@@ -27,7 +27,7 @@ _OFFERED = ("en", "sv")
 """Languages that are told apart where none is named."""
 
 
-def check(
+def check_data(
     *files: Path,
     language: Annotated[list[str] | None, Parameter(negative="")] = None,
     test: Annotated[list[Path] | None, Parameter(negative="")] = None,
@@ -65,7 +65,7 @@ def check(
     return 0 if run.summary.clean else 1
 
 
-def stats(resolved: Resolved, file: Path, /, *, languages: bool = True, json: Json = False) -> int:
+def show_stats(resolved: Resolved, file: Path, /, *, languages: bool = True, json: Json = False) -> int:
     """Show how long the examples of a data set are, and which languages they are in.
 
     Tokens are counted where the settings name a base (--base-model), in its chat template.
