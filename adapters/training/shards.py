@@ -168,12 +168,13 @@ def _furthest(before: BinaryIO, after: BinaryIO, entry: Entry, update: LowRank, 
     worst = 0.0
     scaling = np.float64(update.scaling)
     a = update.a.astype(np.float64)
+    columns = np.linalg.norm(a, axis=0)
     for (rows, old), (_, new) in zip(_blocks(before, entry), _blocks(after, entry), strict=True):
         b = update.b[rows].astype(np.float64)
         base = old.astype(np.float64)
         exact = base + scaling * (b @ a)
-        # What float32 may lose in the sums: 16 units of 2^-24 of everything that was added.
-        added = np.abs(base) + abs(scaling) * (np.abs(b) @ np.abs(a))
+        # What float32 may lose: 16 units of 2^-24 of all that is added up, bounded by Cauchy and Schwarz.
+        added = np.abs(base) + abs(scaling) * np.linalg.norm(b, axis=1)[:, None] * columns
         half_a_unit = np.ldexp(float(precision.eps) / 4, np.frexp(exact)[1])
         bound = half_a_unit + 2.0**-20 * added + least
         off = np.abs(new.astype(np.float64) - exact) / bound

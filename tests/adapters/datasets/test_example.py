@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.datasets.example import ExampleError, Message, read_example
@@ -87,6 +87,7 @@ def test_what_is_no_example_is_refused_by_field(value: Any, kind: str, reason: s
 PIECE = st.binary(max_size=12).map(lambda data: data.replace(b"\n", b" ").replace(b"\r", b" "))
 
 
+@settings(deadline=None)
 @given(pieces=st.lists(PIECE, max_size=8), ends=st.sampled_from([b"\n", b"\r\n"]), closed=st.booleans())
 def test_lines_keep_their_numbers_and_places_whatever_their_length(
     pieces: list[bytes], ends: bytes, closed: bool, tmp_path_factory: pytest.TempPathFactory

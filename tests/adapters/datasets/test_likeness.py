@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.datasets.likeness import bands, key, shingles, similarity
@@ -18,6 +18,7 @@ def reference(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[n : n + 3]) for n in range(max(1, len(words) - 2))}
 
 
+@settings(deadline=None)
 @given(TEXT, TEXT)
 def test_similarity_is_jaccards_over_word_triples(one: str, other: str) -> None:
     a, b = reference(one), reference(other)
@@ -25,6 +26,7 @@ def test_similarity_is_jaccards_over_word_triples(one: str, other: str) -> None:
     assert np.isclose(found, len(a & b) / len(a | b))
 
 
+@settings(deadline=None)
 @given(TEXT)
 def test_case_width_and_spaces_make_no_difference(text: str) -> None:
     other = f"  {text.upper()}\t"

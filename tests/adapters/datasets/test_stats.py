@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.datasets.stats import UNDECIDED, Lengths, measure
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 100_000), min_size=1, max_size=200))
 def test_bins_hold_every_length_once_and_stand_side_by_side(values: list[int]) -> None:
     found = Lengths.of(values)

@@ -16,6 +16,7 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    PreTrainedModel,
 )
 
 SIZES: Mapping[str, Any] = {
@@ -30,12 +31,12 @@ SIZES: Mapping[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-FAMILIES: Mapping[str, Any] = {
-    "mistral": lambda tied: MistralForCausalLM(
-        MistralConfig(**SIZES, sliding_window=None, tie_word_embeddings=tied)
-    ),
-    "llama": lambda tied: LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=tied)),
-}
+
+
+def random_model(family: str, tied: bool) -> PreTrainedModel:
+    if family == "llama":
+        return LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=tied))
+    return MistralForCausalLM(MistralConfig(**SIZES, sliding_window=None, tie_word_embeddings=tied))
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +52,7 @@ def make_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     ) -> Path:
         folder = tmp_path_factory.mktemp("bases") / family
         torch.manual_seed(0)
-        FAMILIES[family](tied).to(dtype).save_pretrained(folder, max_shard_size=shard)
+        random_model(family, tied).to(dtype).save_pretrained(folder, max_shard_size=shard)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(tiny_base / name, folder)
         (folder / "LICENSE.txt").write_text("a licence\n", encoding="utf-8")
@@ -68,7 +69,7 @@ def make_lora(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def make(base: Path, seed: int = 1, scale: float = 0.1, **config: Any) -> Path:
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-        given = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], **config}
+        given: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"], **config}
         lora = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **given))
         for name, parameter in lora.named_parameters():
             if "lora_" in name:

@@ -178,7 +178,7 @@ def test_a_place_that_is_taken_is_refused(
         merged(base, make_lora(base), tmp_path / "out")
 
 
-def edited(folder: Path, change: Callable[[dict[str, NDArray[Any]]], None]) -> None:
+def edited(folder: Path, change: Callable[[dict[str, NDArray[Any]]], object]) -> None:
     for path in folder.glob("*.safetensors"):
         held = load_file(path)
         change(held)
