@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -75,11 +75,12 @@ class Combination:
             told = ", ".join(f"{adapter.full_name} has {adapter.rank}" for adapter, _ in self.parts)
             raise ValueError(f"method {self.method} needs adapters of one rank ({told}): use svd")
 
-    def make(self, output: Path) -> Combined:
+    def make(self, output: Path, record: Callable[[str], object] = lambda digest: None) -> Combined:
         """Write the result to the folder `output`, in PEFT layout with oneseek.json.
 
-        Raises `CombineError` where `output` exists or PEFT fails, `AdapterError` where a part or the result
-        does not fit the base.
+        `record` is told its digest before it becomes visible; what it raises stops the change. Raises
+        `CombineError` where `output` exists or PEFT fails, `AdapterError` where a part or the result does not
+        fit the base.
         """
         if output.exists():
             raise CombineError(output, "exists", "Name another place with --output, or remove it first.")
@@ -91,7 +92,9 @@ class Combination:
             nonlocal apart
             self._run(folder)
             apart = _apart(read_adapter(folder, shape), parts, [weight for _, weight in self.parts])
-            write_object(folder / MANIFEST_FILE, self._manifest(folder, apart))
+            manifest = self._manifest(folder, apart)
+            write_object(folder / MANIFEST_FILE, manifest)
+            record(manifest["digest"])
 
         write_folder(output, fill)
         return Combined(adapter=read_manifest(output), apart=apart)

@@ -25,6 +25,7 @@ from adapters.fit import ModelShape
 from adapters.jsonfile import read_object, write_object
 from adapters.manifest import Adapter
 from adapters.training.shards import Shard, Updates, check_merged, check_targets, write_merged
+from adapters.version import oneseek_version
 from adapters.weights import module_name, read_adapter
 
 MERGE_FILE = "oneseek_merge.json"
@@ -65,6 +66,9 @@ class Stages(Protocol):
 CheckModel = Callable[[Path], Mapping[str, Any]]
 """Compares the model in a folder with base + adapter and tells how; raises `MergeError` where it is off."""
 
+Record = Callable[[str], object]
+"""Told the digest of what was made, before it becomes visible."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merged:
@@ -91,12 +95,11 @@ class Merge:
     output: Path
     cache: Path | None = None
     """As `base_digest` takes it."""
-    made_by: str = ""
-    """Version of the code, for the manifest."""
 
-    def run(self, reporter: Stages, check_model: CheckModel) -> Merged:
+    def run(self, reporter: Stages, check_model: CheckModel, record: Record = lambda digest: None) -> Merged:
         """Make `output`, or answer what is there where it is this very merge.
 
+        `record` is told the model's digest before it becomes visible; what it raises stops the merge.
         Peak memory is the adapter's float32 weights and some 200 MiB. Raises `MergeError` where `output` is
         taken, there is no room on the disk, another process makes it, or a check fails; `BaseModelError` and
         `AdapterError` where base or adapter cannot be used. What is finished by then is kept for the next
@@ -111,7 +114,10 @@ class Merge:
         partial.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self._lock(), timeout=0):
-                return self._make(partial, inputs, sources, updates, reporter, check_model)
+                done = self._resumed(partial, inputs)
+                self._room(partial, sources, done)
+                tensors = self._shards(partial, inputs, sources, updates, done, reporter)
+                return self._finish(partial, inputs, tensors, check_model, record)
         except Timeout:
             remedy = "Wait until it is done."
             raise MergeError(partial, "another process is merging into it", remedy) from None
@@ -135,33 +141,29 @@ class Merge:
         check_targets({entry.name: entry for shard in sources for entry in shard.entries}, updates, self.base)
         return updates
 
-    def _make(
+    def _finish(
         self,
         partial: Path,
         inputs: Mapping[str, str],
-        sources: list[Shard],
-        updates: Updates,
-        reporter: Stages,
+        tensors: Mapping[str, Any],
         check_model: CheckModel,
+        record: Record,
     ) -> Merged:
-        note = partial / _NOTE_FILE
-        done = _resumed(note, inputs, partial)
-        self._room(partial, sources, done)
-        checks: dict[str, Any] = {"tensors": self._shards(partial, inputs, sources, updates, done, reporter)}
         self._copy(partial)
         if base_digest(self.base, self.cache) != inputs["base"]:
             raise MergeError(self.base, "changed while it was merged", "Merge again.")
         try:
-            checks["logits"] = dict(check_model(partial))
+            checks = {"tensors": tensors, "logits": dict(check_model(partial))}
         except MergeError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        note.unlink()
         manifest = self._manifest(partial, inputs, checks)
         write_object(partial / MERGE_FILE, manifest)
-        _flush(partial)
         if self.output.exists():
             raise MergeError(self.output, "came to be meanwhile", "Name another place with --output.")
+        record(manifest["digest"])
+        (partial / _NOTE_FILE).unlink()
+        _flush(partial)
         partial.rename(self.output)
         _flush(self.output.parent)
         return _merged(self.output, manifest, new=True)
@@ -194,8 +196,7 @@ class Merge:
                 write_merged(source, temporary, updates, progress)
                 _flush(temporary)
                 verdict = check_merged(source, temporary, updates, progress)
-                with temporary.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = _sha256(temporary)
                 temporary.replace(partial / name)
                 _flush(partial)
                 done[name] = {
@@ -211,6 +212,22 @@ class Merge:
             "worst": max(shard["worst"] for shard in done.values()),
             "bound": "half a unit in the last place of base + update, and float32's error in the sum",
         }
+
+    def _resumed(self, partial: Path, inputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """The shards that an earlier try of this merge finished, hashed again; all else is removed."""
+        note = partial / _NOTE_FILE
+        try:
+            found = read_object(note, MAX_BASE_JSON_BYTES, MergeError)
+        except MergeError:
+            found = {}
+        listed: dict[str, dict[str, Any]] = found.get("shards", {}) if found.get("inputs") == inputs else {}
+        kept: dict[str, dict[str, Any]] = {}
+        for path in sorted(partial.iterdir()):
+            if path.name in listed and _sha256(path) == listed[path.name]["sha256"]:
+                kept[path.name] = listed[path.name]
+            elif path != note:
+                path.unlink()
+        return kept
 
     def _room(self, partial: Path, sources: list[Shard], done: Mapping[str, Any]) -> None:
         needed = sum(shard.size for shard in sources if shard.path.name not in done) + _SPARE
@@ -242,7 +259,7 @@ class Merge:
             "digest": base_digest(partial),
             "shards": [path.name for path in weight_files(partial)],
             "checks": checks,
-            "made_by": self.made_by,
+            "made_by": oneseek_version(),
             "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
 
@@ -259,24 +276,9 @@ class Merge:
         return _merged(self.output, found, new=False)
 
 
-def _resumed(note: Path, inputs: Mapping[str, str], partial: Path) -> dict[str, dict[str, Any]]:
-    """The shards that an earlier try of the same merge finished, hashed again; others are removed."""
-    try:
-        found = read_object(note, MAX_BASE_JSON_BYTES, MergeError)
-    except MergeError:
-        found = {}
-    listed: dict[str, dict[str, Any]] = found.get("shards", {}) if found.get("inputs") == inputs else {}
-    kept: dict[str, dict[str, Any]] = {}
-    for path in sorted(partial.iterdir()):
-        if path.name == _NOTE_FILE:
-            continue
-        if path.name in listed:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() == listed[path.name]["sha256"]:
-                    kept[path.name] = listed[path.name]
-                    continue
-        path.unlink()
-    return kept
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _merged(path: Path, manifest: Mapping[str, Any], *, new: bool) -> Merged:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json as json_format
 import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from server.commands.flags import Json
 from server.settings import Resolved
 from server.values import SettingsError
-from server.version import oneseek_version
 
 if TYPE_CHECKING:
+    from adapters.ledger import Record
+    from adapters.training.combining import Combination
     from adapters.training.merge import Merged
     from server.catalogue import Catalogue
 
@@ -62,18 +65,20 @@ def merge(
 
     catalogue = open_catalogue(resolved.settings)
     if adapter is not None:
-        found = _merge(catalogue, adapter, output, resolved.settings.home / "cache", check)
+        found = _merge(catalogue, adapter, output, resolved.settings.home, check)
     else:
         assert combine is not None
-        found = _combine(catalogue, combine, output, method, rank, density, seed)
+        plan = {"method": method, "rank": rank, "density": density, "seed": seed}
+        found = _combine(catalogue, combine, output, resolved.settings.home, plan)
     line = found.pop("line")
     print(json_format.dumps(found, indent=2, ensure_ascii=False) if json else line)
     return 0
 
 
 def _merge(
-    catalogue: Catalogue, name: str, output: Path, cache: Path, check: Literal["auto", "logits", "tensors"]
+    catalogue: Catalogue, name: str, output: Path, home: Path, check: Literal["auto", "logits", "tensors"]
 ) -> dict[str, Any]:
+    from adapters.ledger import Record
     from adapters.training.logits import compare_logits
     from adapters.training.merge import Merge
     from adapters.training.progress import Reporter
@@ -84,11 +89,20 @@ def _merge(
         base_name=base.name,
         adapter=adapter,
         output=output,
-        cache=cache,
-        made_by=oneseek_version(),
+        cache=home / "cache",
+    )
+    record = Record(
+        action="merge",
+        subject=output.resolve().name,
+        inputs={"base": catalogue.registry.base_digest, "adapter": adapter.digest},
+        details={"adapter": adapter.full_name},
     )
     try:
-        merged = work.run(Reporter(), lambda folder: compare_logits(base.path, adapter.path, folder, check))
+        merged = work.run(
+            Reporter(),
+            lambda folder: compare_logits(base.path, adapter.path, folder, check),
+            _noting(home, record, "model"),
+        )
     except KeyboardInterrupt:
         print("oneseek: stopped; the same command goes on with what is left", file=sys.stderr)
         raise
@@ -117,48 +131,63 @@ def _checked(merged: Merged) -> str:
 
 
 def _combine(
-    catalogue: Catalogue,
-    text: str,
-    output: Path,
-    method: Literal["svd", "linear", "ties", "dare_ties"],
-    rank: int | None,
-    density: float,
-    seed: int,
+    catalogue: Catalogue, text: str, output: Path, home: Path, options: Mapping[str, Any]
 ) -> dict[str, Any]:
+    from adapters.ledger import Record
+    from adapters.names import FolderName
+
+    plan = _plan(catalogue, text, options)
+    weights = {part.full_name: weight for part, weight in plan.parts}
+    try:
+        named = FolderName.read(output.resolve().name)
+    except ValueError as error:
+        raise SettingsError("output", f"its last part names the adapter, and {error}") from None
+    record = Record(
+        action="merge",
+        subject=f"{named.alias}@{named.version}",
+        inputs={"base": plan.base_digest, "parents": tuple(part.digest for part, _ in plan.parts)},
+        details={"weights": weights, **options},
+    )
+    made = plan.make(output, _noting(home, record, "adapter"))
+    told = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
+    about = f"rank {made.adapter.rank}, {made.apart:.1%} from the exact blend"
+    return {
+        "line": f"made {output}: {told} by {plan.method}, {about}",
+        "path": str(output),
+        "name": made.adapter.full_name,
+        "digest": made.adapter.digest,
+        "rank": made.adapter.rank,
+        "method": plan.method,
+        "apart": made.apart,
+        "weights": weights,
+    }
+
+
+def _plan(catalogue: Catalogue, text: str, options: Mapping[str, Any]) -> Combination:
     from adapters.training.combining import Combination
     from routing.selection import SelectionError, parse
 
+    registry = catalogue.registry
     try:
         blend = parse(text)
     except SelectionError as error:
         raise SettingsError("combine", error.remedy) from None
-    registry = catalogue.registry
     if blend == "auto":
         raise SettingsError("combine", "name the adapters, such as sv=0.7,en=0.3")
     parts = [(registry.resolve(name), weight) for name, weight in blend]
     try:
-        plan = Combination(
-            base=catalogue.base.path,
-            base_digest=registry.base_digest,
-            parts=parts,
-            method=method,
-            rank=rank,
-            density=density,
-            seed=seed,
-        )
+        return Combination(base=catalogue.base.path, base_digest=registry.base_digest, parts=parts, **options)
     except ValueError as error:
         raise SettingsError("combine", str(error)) from None
-    made = plan.make(output)
-    told = " + ".join(f"{weight:g} {adapter.full_name}" for adapter, weight in parts)
-    adapter = made.adapter
-    about = f"rank {adapter.rank}, {made.apart:.1%} from the exact blend"
-    return {
-        "line": f"made {output}: {told} by {method}, {about}",
-        "path": str(output),
-        "name": adapter.full_name,
-        "digest": adapter.digest,
-        "rank": adapter.rank,
-        "method": method,
-        "apart": made.apart,
-        "weights": {adapter.full_name: weight for adapter, weight in parts},
-    }
+
+
+def _noting(home: Path, record: Record, role: str) -> Callable[[str], None]:
+    """Notes in the ledger what was made, once its digest is known; one that the ledger knows is not noted."""
+    from adapters.ledger import Ledger
+
+    def note(digest: str) -> None:
+        ledger = Ledger.open(home / "ledger")
+        if not ledger.knows(digest):
+            ledger.append(replace(record, outputs={role: digest}))
+
+    return note

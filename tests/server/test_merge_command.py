@@ -10,6 +10,7 @@ import pytest
 
 from adapters.digest import base_digest
 from adapters.discovery import find_base
+from adapters.ledger import Ledger
 from adapters.registry import Registry
 from server.__main__ import main
 from server.catalogue import open_catalogue
@@ -41,6 +42,10 @@ def test_a_merged_model_is_compared_and_can_be_served(tmp_path: Path, capsys: Ou
     line = capsys.readouterr().out
     assert line.startswith("there already: models/swedish: oneseek-mini + oneseek-mini-sv@v1.0, 10 tensors")
     assert line.count("\n") == 1
+    (entry,) = Ledger.open(tmp_path / "home" / "ledger").entries()
+    assert (entry.record.action, entry.record.subject) == ("merge", "swedish")
+    assert entry.record.outputs == {"model": made["digest"]}
+    assert entry.record.inputs == {"base": made["base"]["digest"], "adapter": made["adapter"]["digest"]}
 
 
 def test_adapters_become_one_that_is_found(tmp_path: Path, capsys: Out) -> None:
@@ -50,6 +55,11 @@ def test_adapters_become_one_that_is_found(tmp_path: Path, capsys: Out) -> None:
     assert 0.01 < made["apart"] < 0.5
     registry: Registry = open_catalogue(Settings(home=tmp_path / "home"), tmp_path).registry
     assert registry.resolve("both@v1").digest == made["digest"]
+    parents = {registry.resolve("oneseek-mini-sv").digest, registry.resolve("oneseek-mini-en").digest}
+    (entry,) = Ledger.open(tmp_path / "home" / "ledger").entries()
+    assert entry.record.subject == "both@v1"
+    assert entry.record.outputs == {"adapter": made["digest"]}
+    assert parents == set(entry.record.inputs["parents"])
 
 
 @pytest.mark.parametrize(
@@ -64,12 +74,14 @@ def test_adapters_become_one_that_is_found(tmp_path: Path, capsys: Out) -> None:
         (["--combine", "sv=x,en=1"], 2, "combine: "),
         (["--combine", "sv=1,en=1", "--density", "7"], 2, "density is 7"),
         (["--combine", "sv=1,en=1", "--method", "magic"], 2, "magic"),
+        (["--combine", "sv=1,en=1", "--output", "base"], 2, "reserved"),
     ],
 )
 def test_a_mistake_is_one_line_and_makes_nothing(
     arguments: list[str], code: int, message: str, tmp_path: Path, capsys: Out
 ) -> None:
-    assert main(["merge", "--output", "out", *arguments]) == code
+    given = arguments if "--output" in arguments else [*arguments, "--output", "out"]
+    assert main(["merge", *given]) == code
     captured = capsys.readouterr()
     assert message in captured.err
     assert captured.err.count("\n") == 1

@@ -52,7 +52,8 @@ def make_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Call
     ) -> Path:
         folder = tmp_path_factory.mktemp("bases") / family
         torch.manual_seed(0)
-        random_model(family, tied).to(dtype).save_pretrained(folder, max_shard_size=shard)
+        model = random_model(family, tied).to(dtype)  # pyright: ignore[reportArgumentType] # its stub is amiss
+        model.save_pretrained(folder, max_shard_size=shard)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(tiny_base / name, folder)
         (folder / "LICENSE.txt").write_text("a licence\n", encoding="utf-8")
