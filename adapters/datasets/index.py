@@ -86,11 +86,13 @@ class Index:
     def _nearest(
         self, row: int, candidates: Rows, threshold: float, read: Callable[[int], Hashes]
     ) -> Repeat | None:
-        scored = [(similarity(read(row), read(int(other))), int(other)) for other in candidates if other >= 0]
-        score, other = max(scored, key=lambda found: (found[0], -found[1]))
-        if score < threshold:
-            return None
-        return Repeat(row, other, score, leak=other < self._training <= row)
+        scored = [(int(other), similarity(read(row), read(int(other)))) for other in candidates if other >= 0]
+        found = [
+            Repeat(row, other, score, leak=other < self._training <= row)
+            for other, score in scored
+            if score >= threshold
+        ]
+        return max(found, key=lambda one: (one.leak, one.similarity, -one.earlier), default=None)
 
     def _flush(self) -> None:
         if self._waiting:
@@ -123,8 +125,8 @@ class Index:
     def _candidates(self, fresh: NDArray[np.bool_]) -> NDArray[np.int64]:
         """For each row up to four earlier rows that may be alike, -1 where there are fewer.
 
-        In each band these are the first row with the same hash and the one before; for a row for tests, the
-        last one for training. Rows that are not `fresh` repeat a text and are left out.
+        In each band these are the first row with the same hash and the one before. Rows that are not `fresh`
+        repeat a text and are left out.
         """
         found = np.full((len(self), _CANDIDATES), _NONE, np.int64)
         rows = np.flatnonzero(fresh)
@@ -136,11 +138,8 @@ class Index:
             starts = _run_starts(hashes[order])
             ordered = rows[order]
             places = np.arange(len(ordered))
-            training = ordered < self._training
-            last = np.maximum.accumulate(np.where(training, places, _NONE))
-            before = np.where(~training & (last >= starts), last, places - 1)
             inside = starts < places
-            for other in (starts, before):
+            for other in (starts, places - 1):
                 _put(found, ordered[inside], ordered[other[inside]])
         return found
 

@@ -17,7 +17,7 @@ import psutil
 
 from adapters.digest import weight_files
 from adapters.training.apart import ApartError, run_apart
-from adapters.training.merge import MergeError
+from adapters.training.merge import MergeError, WrongModelError
 from adapters.training.shards import Shard
 
 Wanted = Literal["auto", "logits", "tensors"]
@@ -33,8 +33,8 @@ _BOUNDS = {"F32": 1e-3, "F16": 1e-2, "BF16": 5e-2}
 def compare_logits(base: Path, adapter: Path, merged: Path, wanted: Wanted) -> dict[str, Any]:
     """What comparing told: figures of `logits_check.compare` and the type it computed in, or `skipped`.
 
-    Raises `MergeError` where the logits are further apart than rounding explains, are as far apart as the
-    base alone is, or could not be compared although `wanted` is `logits`.
+    Raises `WrongModelError` where the logits are further apart than rounding explains, or as far as the base
+    alone is; `MergeError` where comparing failed, or cannot be done although `wanted` is `logits`.
     """
     reason = "not asked for" if wanted == "tensors" else None
     counted = Counter(entry.dtype for path in weight_files(merged) for entry in _floats(path))
@@ -87,9 +87,11 @@ def _judge(merged: Path, found: Mapping[str, float], kept: str) -> None:
     difference, effect = found["difference"], found["effect"]
     if not difference <= _BOUNDS[kept]:
         reason = f"its logits are {difference:.2%} of their spread from base + adapter's"
-        raise MergeError(merged, f"{reason}, and {_BOUNDS[kept]:.1%} is the most", "Keep the adapter apart.")
+        raise WrongModelError(
+            merged, f"{reason}, and {_BOUNDS[kept]:.1%} is the most", "Keep the adapter apart."
+        )
     if difference >= effect:
         reason = (
             f"rounding to {_NAMES[kept]} loses the adapter: it moves logits by {effect:.2%} of their spread"
         )
-        raise MergeError(merged, f"{reason}, rounding by {difference:.2%}", "Keep the adapter apart.")
+        raise WrongModelError(merged, f"{reason}, rounding by {difference:.2%}", "Keep the adapter apart.")

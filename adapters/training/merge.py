@@ -55,6 +55,10 @@ class MergeError(FileRefusedError):
     """The merged model cannot be made, or is not what base and adapter are."""
 
 
+class WrongModelError(MergeError):
+    """The merged model is not what base and adapter are: nothing of it is kept."""
+
+
 class Stages(Protocol):
     """How far a merge is; `adapters.training.progress.Reporter` is one."""
 
@@ -64,7 +68,8 @@ class Stages(Protocol):
 
 
 CheckModel = Callable[[Path], Mapping[str, Any]]
-"""Compares the model in a folder with base + adapter and tells how; raises `MergeError` where it is off."""
+"""Compares the model in a folder with base + adapter and tells how; raises `WrongModelError` where it is off,
+`MergeError` where it cannot be compared."""
 
 Record = Callable[[str], object]
 """Told the digest of what was made, before it becomes visible."""
@@ -154,7 +159,7 @@ class Merge:
             raise MergeError(self.base, "changed while it was merged", "Merge again.")
         try:
             checks = {"tensors": tensors, "logits": dict(check_model(partial))}
-        except MergeError:
+        except WrongModelError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
         manifest = self._manifest(partial, inputs, checks)

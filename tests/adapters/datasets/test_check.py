@@ -121,6 +121,18 @@ def test_leaks_are_told_on_the_line_of_the_tests(tmp_path: Path) -> None:
     ]
 
 
+def test_a_leak_is_told_even_where_another_test_is_more_alike(tmp_path: Path) -> None:
+    rng = random.Random(6)
+    words = sentence(rng, 60).split()
+    training = write(tmp_path / "train.jsonl", [row("q", " ".join(words))])
+    one, both = [*words[:9], "annat", *words[10:]], [*words[:9], "annat", *words[10:-1], "sist"]
+    tests = write(tmp_path / "test.jsonl", [row("a", " ".join(one)), row("b", " ".join(both))])
+    assert found(Check([training], [tests])) == [
+        ("test.jsonl", 1, "near-leak"),
+        ("test.jsonl", 2, "near-leak"),
+    ]
+
+
 def test_answers_in_another_language_are_told_and_undecided_ones_are_not(tmp_path: Path) -> None:
     told = {"Jag.": "sv", "Me.": "en", "42": None, "Ich.": "xx"}
     rows = [row(f"Q{n}", answer) for n, answer in enumerate(told)]

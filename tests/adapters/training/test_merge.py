@@ -31,7 +31,7 @@ from adapters.manifest import read_manifest
 from adapters.training import logits
 from adapters.training.logits import compare_logits
 from adapters.training.logits_check import compare
-from adapters.training.merge import MERGE_FILE, Merge, Merged, MergeError
+from adapters.training.merge import MERGE_FILE, Merge, Merged, MergeError, WrongModelError
 from adapters.training.progress import Reporter
 from adapters.training.shards import Shard, check_merged, write_merged
 from adapters.weights import LowRank
@@ -219,14 +219,38 @@ def test_bases_that_cannot_be_merged_into_are_refused_and_leave_nothing(
 def test_a_model_that_fails_its_check_is_removed(
     make_base: Callable[..., Path], make_lora: Callable[..., Path], tmp_path: Path
 ) -> None:
-    base = make_base()
+    work = job(base := make_base(), make_lora(base), tmp_path / "out")
+
+    def unable(folder: Path) -> Mapping[str, Any]:
+        raise MergeError(folder, "cannot be compared", "")
 
     def off(folder: Path) -> Mapping[str, Any]:
-        raise MergeError(folder, "is off", "")
+        raise WrongModelError(folder, "is off", "")
 
+    with pytest.raises(MergeError, match="cannot be compared"):
+        work.run(Quiet(), unable)
+    assert list((tmp_path / ".out.merging").glob("*.safetensors"))
+    assert not (tmp_path / "out").exists()
     with pytest.raises(MergeError, match="is off"):
-        job(base, make_lora(base), tmp_path / "out").run(Quiet(), off)
+        work.run(Quiet(), off)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_made_is_recorded_before_it_is_visible(
+    make_base: Callable[..., Path], make_lora: Callable[..., Path], tmp_path: Path
+) -> None:
+    work = job(base := make_base(), make_lora(base), tmp_path / "out")
+    told: list[str] = []
+
+    def refuse(digest: str) -> None:
+        told.append(digest)
+        assert not (tmp_path / "out").exists()
+        raise OSError("the ledger cannot be written")
+
+    with pytest.raises(OSError, match="the ledger"):
+        work.run(Quiet(), unchecked, refuse)
+    assert not (tmp_path / "out").exists()
+    assert work.run(Quiet(), unchecked, told.append).digest == told[0] == told[1]
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
