@@ -177,3 +177,21 @@ def test_ten_thousand_rows_of_one_template_take_little_time_and_memory(tmp_path:
     near, megabytes = map(int, done.stdout.split())
     assert near > 9_950  # at 74% alike, 1 in 170 shares no band with any one other row
     assert megabytes < 100
+
+
+def test_a_likeness_to_the_second_of_a_kind_is_found_past_the_first(tmp_path: Path) -> None:
+    rng = random.Random(8)
+    rows: list[dict[str, Any]] = []
+    for _ in range(60):
+        first = sentence(rng, 60).split()
+        second = [*first[:45], *sentence(rng, 15).split()]
+        rows += [row("q", " ".join(text)) for text in (first, second, [*second[:-1], "annat"])]
+    data = write(tmp_path / "a.jsonl", rows)
+    assert found(Check([data])) == [("a.jsonl", line, "near-duplicate") for line in range(3, 181, 3)]
+
+
+def test_the_beginning_of_an_answer_tells_its_language(tmp_path: Path) -> None:
+    heard: list[str] = []
+    data = write(tmp_path / "a.jsonl", [row("q", "å" * 5000)])
+    list(Check([data], languages=["sv"], detect=heard.append).problems())
+    assert heard == ["å" * 300]
