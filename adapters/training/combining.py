@@ -20,8 +20,8 @@ from adapters.errors import FileRefusedError
 from adapters.fit import MAX_RANK, ModelShape
 from adapters.jsonfile import write_object
 from adapters.manifest import MANIFEST_FILE, Adapter, read_manifest
+from adapters.staging import staged_folder
 from adapters.training.apart import ApartError, run_apart
-from adapters.training.files import write_folder
 from adapters.weights import AdapterWeights, LowRank, read_adapter
 
 Method = Literal["svd", "linear", "ties", "dare_ties"]
@@ -86,17 +86,12 @@ class Combination:
             raise CombineError(output, "exists", "Name another place with --output, or remove it first.")
         shape = ModelShape.read(self.base)
         parts = [read_adapter(part.path, shape, digest=part.digest) for part, _ in self.parts]
-        apart = 0.0
-
-        def fill(folder: Path) -> None:
-            nonlocal apart
+        with staged_folder(output) as folder:
             self._run(folder)
             apart = _apart(read_adapter(folder, shape), parts, [weight for _, weight in self.parts])
             manifest = self._manifest(folder, apart)
             write_object(folder / MANIFEST_FILE, manifest)
             record(manifest["digest"])
-
-        write_folder(output, fill)
         return Combined(adapter=read_manifest(output), apart=apart)
 
     def _run(self, folder: Path) -> None:
@@ -121,15 +116,18 @@ class Combination:
         made = {
             "method": self.method,
             "weights": {adapter.full_name: weight for adapter, weight in self.parts},
-            "digests": {adapter.full_name: adapter.digest for adapter, _ in self.parts},
             "apart": float(f"{apart:.4g}"),
         }
         if self.method in ("ties", "dare_ties"):
             made["density"] = self.density
         if self.method == "dare_ties":
             made["seed"] = self.seed
-        about = {"combined": made}
-        return {"base_digest": self.base_digest, "digest": adapter_digest(folder), "about": about}
+        return {
+            "base_digest": self.base_digest,
+            "digest": adapter_digest(folder),
+            "parents": [adapter.digest for adapter, _ in self.parts],
+            "about": {"combined": made},
+        }
 
 
 def _apart(made: AdapterWeights, parts: Sequence[AdapterWeights], weights: Sequence[float]) -> float:

@@ -86,6 +86,7 @@ def test_svd_of_the_summed_rank_is_the_exact_blend(base: Path, loras: list[Path]
     assert made.adapter.full_name == "both@v1"
     assert made.adapter.base_digest == base_digest(base)
     told = json.loads((tmp_path / "both-v1" / "oneseek.json").read_text(encoding="utf-8"))
+    assert told["parents"] == [read_manifest(lora).digest for lora in loras]
     assert told["about"]["combined"]["weights"] == {"lora@v1": 0.7, "lora@v2": 0.3}
 
 
