@@ -9,8 +9,10 @@ from cyclopts import App
 from server.commands import adapter_changes, adapter_views
 from server.commands.adapters import list_adapters
 from server.commands.config import config
+from server.commands.data import check_data, show_stats
 from server.commands.flags import EPILOGUE, HIDDEN, with_settings
 from server.commands.ledger import check, list_entries, repair, rotate, show, sign, verify
+from server.commands.merge import merge
 from server.commands.models import models
 from server.commands.route import route
 from server.commands.serve import serve
@@ -58,4 +60,9 @@ def build() -> App:
     ledger.command(with_settings(check, show=False), name="check", help_epilogue=HIDDEN)
     app.command(with_settings(models, show=False), name="models", help_epilogue=HIDDEN)
     app.command(with_settings(config, show=True), name="config", help_epilogue=EPILOGUE)
+    app.command(with_settings(merge, show=False), name="merge", help_epilogue=HIDDEN)
+    data = App(name="data", help="What adapters are trained on.")
+    app.command(data)
+    data.command(check_data, name="check")
+    data.command(with_settings(show_stats, show=False), name="stats", help_epilogue=HIDDEN)
     return app

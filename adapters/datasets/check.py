@@ -1,0 +1,172 @@
+"""Reports what is wrong with data sets, line by line, in bounded memory."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from adapters.datasets.example import Example, ExampleError, read_example
+from adapters.datasets.index import Index, Repeat, whole_text
+from adapters.datasets.lines import MAX_LINE_BYTES, line_at, lines
+from adapters.errors import FileRefusedError
+
+Kind = Literal[
+    "json", "fields", "too-long", "language", "duplicate", "near-duplicate", "leak", "near-leak", "empty"
+]
+Detect = Callable[[str], str | None]
+"""Text → code of the language that it is decided to be in, or None where that is undecided."""
+NEAR = 0.8
+"""Similarity from which two examples are near duplicates."""
+
+TOLD_BY = 300
+"""Characters of an answer that its language is told by."""
+
+
+class DataChangedError(FileRefusedError):
+    """A data set changed while it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong with one line."""
+
+    path: Path
+    line: int
+    """Counted from 1; 0 is the whole file."""
+    kind: Kind
+    reason: str
+
+    def __str__(self) -> str:
+        place = f"{self.path}:{self.line}" if self.line else str(self.path)
+        return f"{place}: {self.kind}: {self.reason}"
+
+
+@dataclass(slots=True)
+class Summary:
+    """What was read, and how often each kind of problem was met."""
+
+    files: int = 0
+    examples: int = 0
+    """Lines that are whole examples."""
+    problems: Counter[Kind] = field(default_factory=Counter["Kind"])
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+
+class Check:
+    """One check of data sets for training and for tests. `summary` is whole once `problems` has ended."""
+
+    def __init__(
+        self,
+        training: Sequence[Path],
+        tests: Sequence[Path] = (),
+        *,
+        languages: Collection[str] = (),
+        detect: Detect | None = None,
+        near: float = NEAR,
+    ) -> None:
+        """`languages`: what answers have to be in; a line's own `language` goes before it.
+
+        Without `detect` no language is judged. Raises `ValueError` for a `near` outside 0 to 1 or no file.
+        """
+        if not 0 < near <= 1:
+            raise ValueError(f"near is {near:g}: give a similarity above 0 and at most 1, such as {NEAR}")
+        if not training:
+            raise ValueError("there is no file to check")
+        self._paths = (*training, *tests)
+        self._training = len(training)
+        self._languages, self._detect, self._near = frozenset(languages), detect, near
+        self._index = Index()
+        self._files, self._numbers, self._starts = array("I"), array("Q"), array("Q")
+        self.summary = Summary()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files. Raises `OSError`."""
+        return sum(path.stat().st_size for path in self._paths)
+
+    def problems(self, progress: Callable[[int], object] = lambda done: None) -> Iterator[Problem]:
+        """Everything that is wrong: first within lines, then between them, each in order.
+
+        `progress` is told the bytes that have been read. Raises `OSError`, and `DataChangedError`.
+        """
+        for problem in self._all(progress):
+            self.summary.problems[problem.kind] += 1
+            yield problem
+
+    def _all(self, progress: Callable[[int], object]) -> Iterator[Problem]:
+        before = 0
+        for number, path in enumerate(self._paths):
+            self.summary.files += 1
+            met = self.summary.examples
+            yield from self._within(number, path, before, progress)
+            before += path.stat().st_size
+            if self.summary.examples == met:
+                yield Problem(path, 0, "empty", "holds no example")
+        yield from self._between()
+
+    def _within(
+        self, number: int, path: Path, before: int, progress: Callable[[int], object]
+    ) -> Iterator[Problem]:
+        for line in lines(path):
+            progress(before + line.end)
+            if line.data is None:
+                yield Problem(path, line.number, "too-long", f"more than {MAX_LINE_BYTES} bytes in one line")
+                continue
+            try:
+                example = read_example(line.data, path)
+            except ExampleError as problem:
+                yield Problem(path, line.number, problem.kind, str(problem))
+                continue
+            self.summary.examples += 1
+            self._index.add(example.prompt, example.answer, test=number >= self._training)
+            self._files.append(number)
+            self._numbers.append(line.number)
+            self._starts.append(line.start)
+            if (reason := self._foreign(example)) is not None:
+                yield Problem(path, line.number, "language", reason)
+
+    def _foreign(self, example: Example) -> str | None:
+        wanted = {example.language} if example.language else self._languages
+        if self._detect is None or not wanted:
+            return None
+        found = self._detect(example.answer[:TOLD_BY])
+        if found is None or found in wanted:
+            return None
+        told = "another language" if found == "xx" else found
+        return f"the answer is in {told}, not {' or '.join(sorted(wanted))}"
+
+    def _between(self) -> Iterator[Problem]:
+        with ExitStack() as stack:
+            opened = [stack.enter_context(path.open("rb")) for path in self._paths]
+            for repeat in self._index.repeats(self._near, lambda row: self._text(opened, row)):
+                path = self._paths[self._files[repeat.row]]
+                yield Problem(path, self._numbers[repeat.row], *self._told(repeat))
+
+    def _text(self, opened: Sequence[BinaryIO], row: int) -> str:
+        number = self._files[row]
+        try:
+            example = read_example(line_at(opened[number], self._starts[row]), self._paths[number])
+        except ExampleError:
+            path, remedy = self._paths[number], "Check it again once it is written."
+            raise DataChangedError(path, "changed while it was read", remedy) from None
+        return whole_text(example.prompt, example.answer)
+
+    def _told(self, repeat: Repeat) -> tuple[Kind, str]:
+        place = f"{self._paths[self._files[repeat.earlier]]}:{self._numbers[repeat.earlier]}"
+        if repeat.similarity == 1.0:
+            if repeat.leak:
+                return "leak", f"its prompt is in the training data, {place}"
+            return "duplicate", f"repeats {place}"
+        alike = f"{int(repeat.similarity * 100)}% alike"
+        if repeat.leak:
+            return "near-leak", f"nearly in the training data, {place} ({alike})"
+        return "near-duplicate", f"nearly repeats {place} ({alike})"

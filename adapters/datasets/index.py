@@ -1,0 +1,165 @@
+"""Which examples repeat each other, over any number of them in bounded memory.
+
+Some 190 bytes are kept of each example; texts that may be alike are read again from their files and compared
+exactly. The work is linear but for sorting: each example is compared with at most four earlier ones.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.datasets.likeness import BANDS, Hashes, bands, key, shingles, similarity
+
+Rows = NDArray[np.int64]
+
+_BLOCK = 512
+_CANDIDATES = 4
+_NONE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """An example that repeats an earlier one. Both are numbers in order of `add`, from 0."""
+
+    row: int
+    earlier: int
+    similarity: float
+    """Jaccard similarity of the two texts; 1 where it is the same text or, across the sides, prompt."""
+    leak: bool
+    """Whether the earlier one is for training and this one for tests."""
+
+
+class Index:
+    """Takes the examples for training, then those for tests; then tells what repeats."""
+
+    def __init__(self) -> None:
+        self._texts, self._prompts = array("Q"), array("Q")
+        self._waiting: list[Hashes] = []
+        self._bands: list[Hashes] = []
+        self._training = 0
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def add(self, prompt: str, answer: str, *, test: bool = False) -> None:
+        """One more example. None for training may come after one for tests."""
+        if not test:
+            assert self._training == len(self), "examples for training come first"
+            self._training += 1
+        text = whole_text(prompt, answer)
+        self._texts.append(key(text))
+        self._prompts.append(key(prompt))
+        self._waiting.append(shingles(text))
+        if len(self._waiting) == _BLOCK:
+            self._flush()
+
+    def repeats(self, threshold: float, text_of: Callable[[int], str]) -> Iterator[Repeat]:
+        """One `Repeat` for each example that repeats an earlier one, in order.
+
+        The same text on one side, the same prompt across the sides, or texts whose similarity is at least
+        `threshold`. `text_of` gives an example's `whole_text` again.
+        """
+        self._flush()
+        same, leaked = self._same_text(), self._same_prompt()
+        candidates = self._candidates(fresh=same == _NONE)
+
+        @lru_cache(2048)
+        def read(row: int) -> Hashes:
+            return shingles(text_of(row))
+
+        for row in range(len(self)):
+            if leaked[row] != _NONE:
+                yield Repeat(row, int(leaked[row]), 1.0, leak=True)
+            elif same[row] != _NONE:
+                yield Repeat(row, int(same[row]), 1.0, leak=False)
+            elif candidates[row, 0] != _NONE:
+                found = self._nearest(row, candidates[row], threshold, read)
+                if found is not None:
+                    yield found
+
+    def _nearest(
+        self, row: int, candidates: Rows, threshold: float, read: Callable[[int], Hashes]
+    ) -> Repeat | None:
+        scored = [(int(other), similarity(read(row), read(int(other)))) for other in candidates if other >= 0]
+        found = [
+            Repeat(row, other, score, leak=other < self._training <= row)
+            for other, score in scored
+            if score >= threshold
+        ]
+        return max(found, key=lambda one: (one.leak, one.similarity, -one.earlier), default=None)
+
+    def _flush(self) -> None:
+        if self._waiting:
+            self._bands.append(bands(self._waiting))
+            self._waiting.clear()
+
+    def _same_text(self) -> Rows:
+        """For each row the first of its side with the same text; -1 where that is itself."""
+        found = np.full(len(self), _NONE, np.int64)
+        texts = np.frombuffer(self._texts, np.uint64)
+        for start, end in ((0, self._training), (self._training, len(self))):
+            _, firsts, inverse = np.unique(texts[start:end], return_index=True, return_inverse=True)
+            earlier = firsts[inverse] + start
+            rows = np.arange(start, end)
+            found[start:end] = np.where(earlier == rows, _NONE, earlier)
+        return found
+
+    def _same_prompt(self) -> Rows:
+        """For each row for tests the first row for training with the same prompt, else -1."""
+        found = np.full(len(self), _NONE, np.int64)
+        if self._training == 0:
+            return found
+        prompts = np.frombuffer(self._prompts, np.uint64)
+        known, firsts = np.unique(prompts[: self._training], return_index=True)
+        asked = prompts[self._training :]
+        places = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+        found[self._training :] = np.where(known[places] == asked, firsts[places], _NONE)
+        return found
+
+    def _candidates(self, fresh: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """For each row up to four earlier rows that may be alike, -1 where there are fewer.
+
+        In each band these are the first row with the same hash and the one before. Rows that are not `fresh`
+        repeat a text and are left out.
+        """
+        found = np.full((len(self), _CANDIDATES), _NONE, np.int64)
+        rows = np.flatnonzero(fresh)
+        if len(rows) < 2:
+            return found
+        for band in range(BANDS):
+            hashes = np.concatenate([block[:, band] for block in self._bands])[rows]
+            order = np.argsort(hashes, kind="stable")
+            starts = _run_starts(hashes[order])
+            ordered = rows[order]
+            places = np.arange(len(ordered))
+            inside = starts < places
+            for other in (starts, places - 1):
+                _put(found, ordered[inside], ordered[other[inside]])
+        return found
+
+
+def whole_text(prompt: str, answer: str) -> str:
+    """What two examples are compared by."""
+    return f"{prompt}\n{answer}"
+
+
+def _run_starts(values: Hashes) -> Rows:
+    """For each place in sorted `values` the first place with the same value."""
+    new = np.concatenate([[True], values[1:] != values[:-1]])
+    return np.maximum.accumulate(np.where(new, np.arange(len(values)), 0))
+
+
+def _put(found: Rows, rows: Rows, others: Rows) -> None:
+    """Note `others` in the first free column of `rows`, where they are not noted yet."""
+    for column in range(_CANDIDATES):
+        held = found[rows, column]
+        free = held == _NONE
+        found[rows[free], column] = others[free]
+        left = ~free & (held != others)
+        rows, others = rows[left], others[left]

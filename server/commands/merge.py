@@ -1,0 +1,193 @@
+"""`oneseek merge`."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from server.commands.flags import Json
+from server.settings import Resolved
+from server.values import SettingsError
+
+if TYPE_CHECKING:
+    from adapters.ledger import Record
+    from adapters.training.combining import Combination
+    from adapters.training.merge import Merged
+    from server.catalogue import Catalogue
+
+
+def merge(
+    resolved: Resolved,
+    *,
+    output: Path,
+    adapter: str | None = None,
+    combine: str | None = None,
+    check: Literal["auto", "logits", "tensors"] = "auto",
+    method: Literal["svd", "linear", "ties", "dare_ties"] = "svd",
+    rank: int | None = None,
+    density: float = 0.5,
+    seed: int = 0,
+    json: Json = False,
+) -> int:
+    """Make a standalone model of the base and one adapter, or one adapter of several.
+
+    With --adapter, the base's weights plus the update, in the base's type, with tokenizer and chat template.
+    With --combine, a new adapter, made by PEFT. Stopped with Ctrl-C, a merge goes on where it was.
+
+    Parameters
+    ----------
+    output
+        Folder to make. It must not be there, but for the same merge made before.
+    adapter
+        What to merge into the base: alias@version, or an alias for its active version.
+    combine
+        Adapters and weights, such as sv=0.7,en=0.3.
+    check
+        How a merged model is compared with base + adapter: every tensor always; logits too where transformers
+        and PEFT are installed and memory allows (auto), by all means (logits), or not (tensors).
+    method
+        How --combine combines: svd is the best sum of a given rank; linear adds factors, which is rough; ties
+        and dare_ties drop what disagrees.
+    rank
+        With svd: rank of the new adapter; without it the sum of all ranks, which is exact.
+    density
+        With ties and dare_ties: share of each adapter's numbers that is kept.
+    seed
+        With dare_ties: what the random choice depends on.
+    """
+    if (adapter is None) == (combine is None):
+        raise SettingsError("merge", "give one of --adapter alias@version and --combine sv=0.7,en=0.3")
+    from server.catalogue import open_catalogue
+
+    catalogue = open_catalogue(resolved.settings)
+    if adapter is not None:
+        found = _merge(catalogue, adapter, output, resolved.settings.home, check)
+    else:
+        assert combine is not None
+        plan = {"method": method, "rank": rank, "density": density, "seed": seed}
+        found = _combine(catalogue, combine, output, resolved.settings.home, plan)
+    line = found.pop("line")
+    print(json_format.dumps(found, indent=2, ensure_ascii=False) if json else line)
+    return 0
+
+
+def _merge(
+    catalogue: Catalogue, name: str, output: Path, home: Path, check: Literal["auto", "logits", "tensors"]
+) -> dict[str, Any]:
+    from adapters.ledger import Record
+    from adapters.training.logits import compare_logits
+    from adapters.training.merge import Merge
+    from adapters.training.progress import Reporter
+
+    adapter, base = catalogue.registry.resolve(name), catalogue.base
+    work = Merge(
+        base=base.path,
+        base_name=base.name,
+        adapter=adapter,
+        output=output,
+        cache=home / "cache",
+    )
+    record = Record(
+        action="merge",
+        subject=output.resolve().name,
+        inputs={"base": catalogue.registry.base_digest, "adapter": adapter.digest},
+        details={"adapter": adapter.full_name},
+    )
+    try:
+        merged = work.run(
+            Reporter(),
+            lambda folder: compare_logits(base.path, adapter.path, folder, check),
+            _noting(home, record, "model"),
+        )
+    except KeyboardInterrupt:
+        print("oneseek: stopped; the same command goes on with what is left", file=sys.stderr)
+        raise
+    told = f"{base.name} + {adapter.full_name}"
+    return {
+        "line": f"{'made' if merged.new else 'there already:'} {output}: {told}, {_checked(merged)}",
+        "path": str(output),
+        "new": merged.new,
+        "digest": merged.digest,
+        "base": {"name": base.name, "digest": merged.base_digest},
+        "adapter": {"name": adapter.full_name, "digest": merged.adapter_digest},
+        "shards": merged.shards,
+        "checks": dict(merged.checks),
+    }
+
+
+def _checked(merged: Merged) -> str:
+    tensors, logits = merged.checks["tensors"], merged.checks["logits"]
+    told = f"{tensors['merged']} tensors merged and {tensors['kept']} kept, each compared"
+    if "skipped" in logits:
+        return f"{told}; logits not compared: {logits['skipped']}"
+    apart = (
+        f"{logits['difference']:.2g} of their spread apart (the adapter moves them by {logits['effect']:.2g})"
+    )
+    return f"{told}; logits {apart}"
+
+
+def _combine(
+    catalogue: Catalogue, text: str, output: Path, home: Path, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    from adapters.ledger import Record
+    from adapters.names import FolderName
+
+    plan = _plan(catalogue, text, options)
+    weights = {part.full_name: weight for part, weight in plan.parts}
+    try:
+        named = FolderName.read(output.resolve().name)
+    except ValueError as error:
+        raise SettingsError("output", f"its last part names the adapter, and {error}") from None
+    record = Record(
+        action="merge",
+        subject=f"{named.alias}@{named.version}",
+        inputs={"base": plan.base_digest, "parents": tuple(part.digest for part, _ in plan.parts)},
+        details={"weights": weights, **options},
+    )
+    made = plan.make(output, _noting(home, record, "adapter"))
+    told = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
+    about = f"rank {made.adapter.rank}, {made.apart:.1%} from the exact blend"
+    return {
+        "line": f"made {output}: {told} by {plan.method}, {about}",
+        "path": str(output),
+        "name": made.adapter.full_name,
+        "digest": made.adapter.digest,
+        "rank": made.adapter.rank,
+        "method": plan.method,
+        "apart": made.apart,
+        "weights": weights,
+    }
+
+
+def _plan(catalogue: Catalogue, text: str, options: Mapping[str, Any]) -> Combination:
+    from adapters.training.combining import Combination
+    from routing.selection import SelectionError, parse
+
+    registry = catalogue.registry
+    try:
+        blend = parse(text)
+    except SelectionError as error:
+        raise SettingsError("combine", error.remedy) from None
+    if blend == "auto":
+        raise SettingsError("combine", "name the adapters, such as sv=0.7,en=0.3")
+    parts = [(registry.resolve(name), weight) for name, weight in blend]
+    try:
+        return Combination(base=catalogue.base.path, base_digest=registry.base_digest, parts=parts, **options)
+    except ValueError as error:
+        raise SettingsError("combine", str(error)) from None
+
+
+def _noting(home: Path, record: Record, role: str) -> Callable[[str], None]:
+    """Notes in the ledger what was made, once its digest is known; one that the ledger knows is not noted."""
+    from adapters.ledger import Ledger
+
+    def note(digest: str) -> None:
+        ledger = Ledger.open(home / "ledger")
+        if not ledger.knows(digest):
+            ledger.append(replace(record, outputs={role: digest}))
+
+    return note

@@ -1,0 +1,104 @@
+"""What is an example and what is not, in both shapes; and lines of any length."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.datasets.example import ExampleError, Message, read_example
+from adapters.datasets.lines import line_at, lines
+
+FILE = Path("data.jsonl")
+
+
+def read(value: Any) -> tuple[Message, ...]:
+    return read_example(json.dumps(value).encode(), FILE).messages
+
+
+def turn(role: str, content: Any = "x") -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def test_both_shapes_give_the_same_example() -> None:
+    wanted = (Message("user", "Översätt:\nHej"), Message("assistant", "Hi"))
+    assert read({"instruction": "Översätt:", "input": "Hej", "output": "Hi"}) == wanted
+    assert read({"messages": [turn("user", "Översätt:\nHej"), turn("assistant", "Hi")]}) == wanted
+
+
+def test_input_may_be_empty_or_absent() -> None:
+    wanted = (Message("user", "Vem?"), Message("assistant", "Jag."))
+    assert read({"instruction": "Vem?", "input": " ", "output": "Jag."}) == wanted
+    assert read({"instruction": "Vem?", "output": "Jag."}) == wanted
+
+
+def test_prompt_and_answer_of_a_longer_chat() -> None:
+    chat = [turn("system", "S"), turn("user", "1"), turn("assistant", "2")]
+    chat += [turn("user", "3"), turn("assistant", "4")]
+    found = read_example(json.dumps({"messages": chat, "language": "SV", "id": 7}).encode(), FILE)
+    assert (found.prompt, found.answer, found.language) == ("S\n1\n3", "2\n4", "sv")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "reason"),
+    [
+        (b"{", "json", "not valid JSON"),
+        (b"[]", "json", "object"),
+        (b'{"output": NaN}', "json", "NaN"),
+        (b'{"output": "a", "output": "b"}', "json", "twice"),
+        (b'{"output": "\xff"}', "json", "UTF-8"),
+        ({"output": "a"}, "fields", "instruction is missing"),
+        ({"instruction": "a"}, "fields", "output is missing"),
+        ({"instruction": " \n", "output": "a"}, "fields", "instruction is empty"),
+        ({"instruction": "a", "output": ""}, "fields", "output is empty"),
+        ({"instruction": "a", "output": 3}, "fields", "output is not text: 3"),
+        ({"instruction": "a", "input": None, "output": "b"}, "fields", "input is not text"),
+        ({"instruction": "a", "output": "b", "text": "c"}, "fields", "'text' is unknown"),
+        ({"instruction": "a", "output": "\ud83d"}, "fields", "surrogate"),
+        ({"instruction": "a", "output": "b", "language": "svenska"}, "fields", "language"),
+        ({"instruction": "a", "output": "b", "language": 1}, "fields", "language is not text"),
+        ({"instruction": "a", "output": "b", "id": []}, "fields", "id is neither"),
+        ({"messages": [turn("user")], "output": "b"}, "fields", "one shape or the other"),
+        ({"messages": []}, "fields", "messages is not a list"),
+        ({"messages": ["hi"]}, "fields", "messages[0] is not an object"),
+        ({"messages": [turn("tool")]}, "fields", "messages[0].role is 'tool'"),
+        ({"messages": [turn("user", "")]}, "fields", "messages[0].content is empty"),
+        ({"messages": [{**turn("user"), "name": "a"}]}, "fields", "messages[0].name is unknown"),
+        ({"messages": [turn("assistant")]}, "fields", "messages[0].role is assistant, and user comes"),
+        ({"messages": [turn("user"), turn("user")]}, "fields", "messages[1].role is user, and assistant"),
+        ({"messages": [turn("user")]}, "fields", "does not end with an answer"),
+        ({"messages": [turn("system")]}, "fields", "does not end with an answer"),
+        ({"messages": [turn("user"), turn("assistant")] * 600}, "fields", "has 1200 entries"),
+    ],
+    ids=lambda value: str(value)[:60],  # pyright: ignore[reportUnknownLambdaType]
+)
+def test_what_is_no_example_is_refused_by_field(value: Any, kind: str, reason: str) -> None:
+    data = value if isinstance(value, bytes) else json.dumps(value).encode()
+    with pytest.raises(ExampleError) as refused:
+        read_example(data, FILE)
+    assert refused.value.kind == kind
+    assert reason in str(refused.value)
+
+
+PIECE = st.binary(max_size=12).map(lambda data: data.replace(b"\n", b" ").replace(b"\r", b" "))
+
+
+@settings(deadline=None)
+@given(pieces=st.lists(PIECE, max_size=8), ends=st.sampled_from([b"\n", b"\r\n"]), closed=st.booleans())
+def test_lines_keep_their_numbers_and_places_whatever_their_length(
+    pieces: list[bytes], ends: bytes, closed: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("lines") / "data"
+    path.write_bytes(ends.join(pieces) + (ends if closed and pieces else b""))
+    found = list(lines(path, limit=6))
+    wanted = [(n, piece) for n, piece in enumerate(pieces, 1) if piece.strip() or len(piece) > 6]
+    assert [line.number for line in found] == [n for n, _ in wanted]
+    with path.open("rb") as file:
+        for line, (_, piece) in zip(found, wanted, strict=True):
+            assert line.data == (None if len(piece) > 6 else piece)
+            assert line_at(file, line.start) == piece
+            assert line.end <= path.stat().st_size
