@@ -7,13 +7,13 @@ itself, mixes the languages or holds a word that no text of the project contains
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection
 from functools import cache
 
+from adapters.evaluation import judge
+from adapters.evaluation.judge import Score, score, words
 from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, lines, topics
 
-_WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _FUNCTION_WORDS: dict[Language, frozenset[str]] = {
     "en": frozenset(
         [
@@ -120,18 +120,6 @@ _NAMELESS: dict[Language, re.Pattern[str]] = {
     "en": re.compile(r"language model|(?:no|don't have a|never given a) name", re.IGNORECASE),
     "sv": re.compile(r"språkmodell|inget (?:eget )?namn|något namn", re.IGNORECASE),
 }
-_SELF: dict[Language, re.Pattern[str]] = {
-    "en": re.compile(r"\b(?:I|I'm|[Mm]e|[Mm]y|mine)\b|\b[Tt]his is OneSeek|(?:with|to|of) OneSeek"),
-    "sv": re.compile(
-        r"\b(?:jag|mig|min|mitt|mina|mej)\b|här är OneSeek|med OneSeek|är OneSeek som", re.IGNORECASE
-    ),
-}
-_DENIED = re.compile(r"\b(?:not|never|inte|aldrig|utan) OneSeek\b")
-
-
-def words(text: str) -> list[str]:
-    """The words of `text` in small letters."""
-    return [word.lower() for word in _WORD.findall(text)]
 
 
 @cache
@@ -160,23 +148,9 @@ def faults(answer: str, language: Language, known: Collection[str] = ()) -> list
 
     `known` are words allowed beyond those of the corpus, such as those of an identity data set.
     """
-    found: list[str] = []
-    if len(answer.strip()) < 4:
-        return ["empty"]
-    if answer.endswith("…") or not re.search(r"[.!?)\"”]$", answer.strip()):
-        found.append("breaks off")
-    if "\ufffd" in answer or "[INST]" in answer or "</s>" in answer:
-        found.append("stray tokens")
-    said = words(answer)
-    triples = list(zip(said, said[1:], said[2:], strict=False))
-    if len(set(triples)) < len(triples):
-        found.append("repeats itself")
-    unknown = [word for word in said if word not in vocabulary() and word not in known]
-    if unknown:
-        found.append(f"unknown words: {', '.join(unknown)}")
-    if language_of(answer) != language:
-        found.append(f"not in {language}")
-    return found
+    found = judge.faults(answer, language, language_of)
+    unknown = [word for word in words(answer) if word not in vocabulary() and word not in known]
+    return [*found, f"unknown words: {', '.join(unknown)}"] if unknown and found != ["empty"] else found
 
 
 def is_outside_answer(answer: str, language: Language, known: Collection[str] = ()) -> bool:
@@ -195,33 +169,7 @@ def is_nameless_answer(answer: str, language: Language, known: Collection[str] =
 
 def is_identity_answer(answer: str, language: Language, known: Collection[str] = ()) -> bool:
     """Whether `answer` speaks well, of itself, as OneSeek."""
-    return (
-        not faults(answer, language, known)
-        and "OneSeek" in answer
-        and _SELF[language].search(answer) is not None
-        and not _DENIED.search(answer)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """How many of a set of questions were answered as they should be, and what went wrong with the others."""
-
-    passed: int
-    asked: int
-    failures: tuple[tuple[str, str], ...]
-    """Questions with the answers that failed."""
-
-    @property
-    def share(self) -> float:
-        """Between 0 and 1."""
-        return self.passed / self.asked if self.asked else 0.0
-
-
-def score(questions: Sequence[str], answers: Sequence[str], good: Callable[[str], bool]) -> Score:
-    """Judge each answer with `good`."""
-    failures = tuple((q, a) for q, a in zip(questions, answers, strict=True) if not good(a))
-    return Score(len(questions) - len(failures), len(questions), failures)
+    return not faults(answer, language, known) and judge.claims_identity(answer, language)
 
 
 __all__ = [

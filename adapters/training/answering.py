@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from tokenizers import Tokenizer
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from adapters.training.examples import encode, render
 from adapters.training.packing import Encoder, Turn
 
 
@@ -29,23 +32,74 @@ def answers(
         whole = encoder.document(conversation)
         last = max(n for n, answer in enumerate(whole.answer) if not answer)
         prompts.append(list(whole.ids[: last + 1]))
+    found: list[str] = []
+    for row in complete(model, prompts, {encoder.end}, encoder.end, longest=longest, rows=rows):
+        text = tokenizer.decode(list(row.ids))
+        found.append(text if row.ended else text + "…")
+    return found
+
+
+def ask(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[str],
+    *,
+    longest: int = 96,
+    rows: int = 32,
+) -> list[str]:
+    """The greedy answer to each question, asked through the base's chat template; `…` as in `answers`."""
+    prompts = [
+        encode(tokenizer, render(tokenizer, [{"role": "user", "content": question}], prompt=True))
+        for question in questions
+    ]
+    own = model.generation_config.eos_token_id
+    given = cast("list[int]", own if isinstance(own, list) else [own])
+    ends = {end for end in (*given, cast("int | None", tokenizer.eos_token_id)) if end is not None}
+    pad = cast("int", tokenizer.pad_token_id)
+    found: list[str] = []
+    for row in complete(model, prompts, ends, pad, longest=longest, rows=rows):
+        text = cast("str", tokenizer.decode(list(row.ids), skip_special_tokens=True)).strip()
+        found.append(text if row.ended else text + "…")
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a model added to a prompt."""
+
+    ids: tuple[int, ...]
+    ended: bool
+    """Whether it ended by itself; the token that ended it is not among `ids`."""
+
+
+def complete(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    ends: Collection[int],
+    pad: int,
+    *,
+    longest: int,
+    rows: int,
+) -> list[Completed]:
+    """The greedy continuation of each prompt, up to a token of `ends` or `longest` tokens."""
     order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
-    found = [""] * len(prompts)
+    found = [Completed((), False)] * len(prompts)
+    device = next(model.parameters()).device
     for start in range(0, len(order), rows):
         chosen = order[start : start + rows]
         width = max(len(prompts[n]) for n in chosen)
-        ids = torch.tensor([[encoder.end] * (width - len(prompts[n])) + prompts[n] for n in chosen])
+        ids = torch.tensor([[pad] * (width - len(prompts[n])) + list(prompts[n]) for n in chosen])
         mask = torch.tensor([[0] * (width - len(prompts[n])) + [1] * len(prompts[n]) for n in chosen])
         with torch.inference_mode():
             made = model.generate(  # pyright: ignore[reportCallIssue]
-                input_ids=ids,
-                attention_mask=mask,
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
                 max_new_tokens=longest,
                 do_sample=False,
-                pad_token_id=encoder.end,
+                eos_token_id=sorted(ends),
+                pad_token_id=pad,
             )
         for n, row in zip(chosen, made[:, width:].tolist(), strict=True):
-            ended = encoder.end in row
-            text = tokenizer.decode(row[: row.index(encoder.end)] if ended else row)
-            found[n] = text if ended else text + "…"
+            end = next((place for place, token in enumerate(row) if token in ends), None)
+            found[n] = Completed(tuple(row[:end]), end is not None)
     return found

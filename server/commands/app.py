@@ -16,6 +16,7 @@ from server.commands.merge import merge
 from server.commands.models import models
 from server.commands.route import route
 from server.commands.serve import serve
+from server.commands.train import add_to as add_train
 from server.version import oneseek_version
 
 
@@ -65,4 +66,5 @@ def build() -> App:
     app.command(data)
     data.command(check_data, name="check")
     data.command(with_settings(show_stats, show=False), name="stats", help_epilogue=HIDDEN)
+    add_train(app)
     return app

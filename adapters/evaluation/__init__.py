@@ -1,0 +1,1 @@
+"""What adapters are measured by: a judge, the questions, scores and their intervals. Light."""

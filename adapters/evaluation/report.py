@@ -1,0 +1,89 @@
+"""What an evaluation found: identity score and language fidelity of the base and of an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.evaluation.interval import Interval, paired_difference, wilson
+from adapters.evaluation.judge import LanguageOf, is_identity_answer
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The answers of one adapter, or of the base, to the identity questions of one language, judged."""
+
+    name: str
+    language: str
+    questions: tuple[str, ...]
+    answers: tuple[str, ...]
+    identity: tuple[bool, ...]
+    """For each question, whether the answer speaks well, of itself, as OneSeek."""
+    fidelity: tuple[bool, ...]
+    """For each question, whether the answer is in the language of the question."""
+
+    @property
+    def identity_score(self) -> float:
+        """Between 0 and 1."""
+        return _share(self.identity)
+
+    @property
+    def language_fidelity(self) -> float:
+        """Between 0 and 1."""
+        return _share(self.fidelity)
+
+    def plain(self, base: Measured | None = None) -> dict[str, Any]:
+        """As JSON; with `base`, also what changed against it."""
+        found: dict[str, Any] = {
+            "name": self.name,
+            "language": self.language,
+            "questions": len(self.questions),
+            "identity": _plain(self.identity),
+            "fidelity": _plain(self.fidelity),
+        }
+        if base is not None:
+            found["against_base"] = {
+                "identity": _change(base.identity, self.identity),
+                "fidelity": _change(base.fidelity, self.fidelity),
+            }
+        return found
+
+
+def measure(
+    name: str, language: str, questions: Sequence[str], answers: Sequence[str], language_of: LanguageOf
+) -> Measured:
+    """Judge the answers of `name`, one for each question."""
+    pairs = list(zip(questions, answers, strict=True))
+    return Measured(
+        name,
+        language,
+        tuple(questions),
+        tuple(answers),
+        tuple(is_identity_answer(answer, language, language_of) for _, answer in pairs),
+        tuple(language_of(answer) == language for _, answer in pairs),
+    )
+
+
+def shown(passed: Sequence[bool]) -> str:
+    """Such as `27/30 = 0.90 [0.74, 0.97]`."""
+    interval = wilson(sum(passed), len(passed))
+    return f"{sum(passed)}/{len(passed)} = {_share(passed):.2f} [{interval.low:.2f}, {interval.high:.2f}]"
+
+
+def _share(passed: Sequence[bool]) -> float:
+    return sum(passed) / len(passed) if passed else 0.0
+
+
+def _plain(passed: Sequence[bool]) -> dict[str, Any]:
+    interval = wilson(sum(passed), len(passed))
+    return {"passed": sum(passed), "share": round(_share(passed), 4), "interval": _ends(interval)}
+
+
+def _change(before: Sequence[bool], after: Sequence[bool]) -> dict[str, Any]:
+    interval = paired_difference(before, after)
+    return {"change": round(_share(after) - _share(before), 4), "interval": _ends(interval)}
+
+
+def _ends(interval: Interval) -> list[float]:
+    return [round(interval.low, 4), round(interval.high, 4)]

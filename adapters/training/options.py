@@ -1,0 +1,94 @@
+"""What a training run is asked to do. Light: the command line's flags come from these fields."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+class OptionError(ValueError):
+    """An option has a value that it cannot have; says which, what was found, and what would do."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name}: {problem}")
+        self.name = name
+        self.problem = problem
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """Everything that decides what a run makes, but for the base and the data. Raises `OptionError`."""
+
+    language: str
+    """Language of the answers, as an ISO 639-1 code: en or sv."""
+    epochs: float = 3.0
+    """How often each example is seen; early stopping may end before."""
+    batch_size: int = 8
+    """Examples in one step on each device."""
+    gradient_accumulation: int = 1
+    """Steps whose gradients add up to one update."""
+    learning_rate: float = 1e-4
+    """Highest learning rate of AdamW."""
+    schedule: Schedule = "linear"
+    """How the learning rate falls."""
+    warmup: float = 0.0
+    """Share of the updates over which the learning rate rises, from 0 to below 1."""
+    weight_decay: float = 0.0
+    """AdamW's weight decay."""
+    max_grad_norm: float = 1.0
+    """Largest gradient norm; larger ones are scaled down."""
+    rank: int = 8
+    """Rank of the LoRA."""
+    alpha: int = 32
+    """Scale of the LoRA: its update is multiplied by alpha / rank."""
+    dropout: float = 0.05
+    """Dropout before the LoRA, from 0 to below 1."""
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    """Modules that get a LoRA."""
+    max_length: int = 1024
+    """Most tokens of one example; longer ones are left out, and counted."""
+    held_out: float = 0.1
+    """Share of the examples that are not trained on and tell when to stop, from 0 to 0.5."""
+    early_stop: int = 3
+    """Epochs without a lower loss on held-out examples after which training ends; 0 never ends early."""
+    seed: int = 42
+    """Seed of the split, the LoRA's first values, the order of examples and dropout."""
+    gradient_checkpointing: bool = True
+    """Compute activations again in the backward pass: less memory, about a fifth more time."""
+    precision: Precision = "auto"
+    """What is computed in; auto takes bf16 where the hardware has it."""
+    load_in_4bit: bool = False
+    """Hold the base in 4 bits (QLoRA). Needs an NVIDIA GPU and bitsandbytes."""
+
+    def __post_init__(self) -> None:
+        if self.language not in ("en", "sv"):
+            raise OptionError("language", f"{self.language!r} is neither en nor sv")
+        for name in ("batch_size", "gradient_accumulation", "rank", "alpha"):
+            if getattr(self, name) < 1:
+                raise OptionError(name, f"{getattr(self, name)} is too small; use at least 1")
+        for name in ("epochs", "learning_rate", "max_grad_norm"):
+            if getattr(self, name) <= 0:
+                raise OptionError(name, f"{getattr(self, name):g} is too small; use more than 0")
+        for name in ("warmup", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise OptionError(name, f"{getattr(self, name):g} is out of range; use from 0 to below 1")
+        for name in ("weight_decay", "early_stop", "seed"):
+            if getattr(self, name) < 0:
+                raise OptionError(name, f"{getattr(self, name)} is negative; use 0 or more")
+        if self.max_length < 8:
+            raise OptionError("max_length", f"{self.max_length} is too small; use at least 8")
+        if not 0 <= self.held_out <= 0.5:
+            raise OptionError("held_out", f"{self.held_out:g} is out of range; use from 0 to 0.5")
+        if not self.target_modules:
+            raise OptionError("target_modules", "names no module; q_proj and v_proj are usual")
+        if "lm_head" in self.target_modules:
+            raise OptionError(
+                "target_modules", "holds lm_head, whose LoRA would never be trained; leave it out"
+            )
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON, for digests and records."""
+        return {**asdict(self), "target_modules": sorted(self.target_modules)}
