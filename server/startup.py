@@ -12,6 +12,8 @@ from functools import partial
 from socket import socket
 from typing import TextIO
 
+from starlette.applications import Starlette
+
 from server.app import create_app, uvicorn_config
 from server.catalogue import Catalogue, open_catalogue, provenance
 from server.defaults import read_defaults
@@ -47,6 +49,20 @@ def run(settings: Settings) -> int:
 
 
 def _serve(settings: Settings, sockets: list[socket], say: Narrator) -> int:
+    app, engine = compose(settings, say)
+    server = AnnouncingServer(uvicorn_config(app, settings), say, engine)
+    try:
+        server.run(sockets)
+    except SystemExit:  # uvicorn's way to end where the application did not start, which it has logged
+        return 1
+    return 1 if server.engine_died or not server.started else 0
+
+
+def compose(settings: Settings, say: Narrator) -> tuple[Starlette, Engine]:
+    """The whole application that the settings lead to, and the engine in it, not yet started.
+
+    Raises what opening the catalogue and the engine does.
+    """
     catalogue = open_catalogue(settings)
     say(f"base {catalogue.base.name}: {catalogue.base.reason}")
     for note in catalogue.notes:
@@ -63,12 +79,7 @@ def _serve(settings: Settings, sockets: list[socket], say: Narrator) -> int:
     base = catalogue.base.name
     router, follow = catalogue.router, _follow(settings, catalogue)
     app = create_app(settings, engine, registry, router, tokenizer, base, metrics, defaults, follow)
-    server = AnnouncingServer(uvicorn_config(app, settings), say, engine)
-    try:
-        server.run(sockets)
-    except SystemExit:  # uvicorn's way to end where the application did not start, which it has logged
-        return 1
-    return 1 if server.engine_died or not server.started else 0
+    return app, engine
 
 
 def _follow(settings: Settings, catalogue: Catalogue) -> Follow | None:
