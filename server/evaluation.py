@@ -82,7 +82,7 @@ def evaluate(
     """The base, then each adapter, for one language after the other.
 
     `adapters` are names that the server serves, none for every alias; `spoken` languages of the questions,
-    none for all. Raises `SettingsError` for an unknown name and `EvaluationError` where a server does not answer.
+    none for all. Raises `SettingsError` for an unknown name, `EvaluationError` for a server that fails.
     """
     if url is not None:
         if not url.startswith(("http://", "https://")):

@@ -31,7 +31,8 @@ def wilson(passed: int, asked: int) -> Interval:
     share, z2 = passed / asked, _Z * _Z
     centre = (share + z2 / (2 * asked)) / (1 + z2 / asked)
     half = _Z * math.sqrt(share * (1 - share) / asked + z2 / (4 * asked * asked)) / (1 + z2 / asked)
-    return Interval(max(0.0, centre - half), min(1.0, centre + half))
+    # Rounding may put an end on the wrong side of the share, where that is 0 or 1.
+    return Interval(max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half)))
 
 
 def paired_difference(

@@ -56,6 +56,14 @@ class StopOnInterrupt(TrainerCallback):
         if self.interruption.asked and state.global_step < state.max_steps:
             control.should_save = control.should_training_stop = True
 
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The trainer comes here from a broken off epoch too, which is not to be judged as a whole one."""
+        epoch = state.epoch or 0.0
+        if self.interruption.asked and abs(epoch - round(epoch)) > 1e-6:
+            control.should_evaluate = control.should_save = False
+
 
 class ShowProgress(TrainerCallback):
     """Tells a reporter of each logged loss, and of each evaluation."""

@@ -78,7 +78,7 @@ def _print_table(found: list[Measured]) -> None:
         change = measured.plain(_base_of(found, measured)).get("against_base", {}).get("identity")
         over = "{:+.2f} [{:+.2f}, {:+.2f}]".format(change["change"], *change["interval"]) if change else ""
         rows.append(
-            (measured.name, measured.language, *map(shown, (measured.identity, measured.fidelity)), over)
+            (measured.name, measured.language, shown(measured.identity), shown(measured.fidelity), over)
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
