@@ -133,7 +133,6 @@ def _say_stopped(stopped: Stopped) -> int:
 def _say_made(made: Made, job: Job, kept: Path, *, json: bool) -> None:
     """The report, and the one line that says what was made."""
     from adapters.evaluation.report import shown
-    from adapters.training.curve import terminal_lines
 
     name = f"{job.alias}@{job.version}"
     summary = f"made {name} in {kept}"
@@ -148,7 +147,7 @@ def _say_made(made: Made, job: Job, kept: Path, *, json: bool) -> None:
         }
         print(json_format.dumps(told, ensure_ascii=False))
         return
-    for line in terminal_lines(made.run.curve):
+    for line in made.curve_lines:
         print(line)
     for what in ("identity", "fidelity"):
         before, after = getattr(made.before, what), getattr(made.after, what)

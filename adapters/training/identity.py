@@ -29,7 +29,7 @@ from adapters.jsonfile import canonical
 from adapters.training.answering import ask
 from adapters.training.base import Machine, check_machine, load_base, load_tokenizer, resolved_precision
 from adapters.training.conversations import Conversation, files_digest, in_language, read_conversations, split
-from adapters.training.curve import write_png
+from adapters.training.curve import terminal_lines, write_png
 from adapters.training.examples import Example, examples
 from adapters.training.files import write_folder
 from adapters.training.finetune import Run, finetune, last_checkpoint
@@ -76,6 +76,11 @@ class Made:
     metrics: Mapping[str, float]
     config_digest: str
     dataset_digest: str
+
+    @property
+    def curve_lines(self) -> list[str]:
+        """The loss curve for a terminal."""
+        return terminal_lines(self.run.curve)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +177,7 @@ def _work_folder(job: Job) -> Path:
     if job.resume and last_checkpoint(work) is None:
         others = [str(path) for path in sorted(job.folder.glob("*-*")) if last_checkpoint(path) is not None]
         hint = f"; unfinished with other options or data: {', '.join(others)}" if others else ""
-        raise OptionError(
-            "resume", f"no run with these options and this data is unfinished in {job.folder}{hint}"
-        )
+        raise OptionError("resume", f"no run of these options and data is unfinished in {job.folder}{hint}")
     work.mkdir(parents=True, exist_ok=True)
     return work
 

@@ -1,0 +1,63 @@
+"""`oneseek eval`: over a running server, and over one that it starts itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from server.__main__ import main
+from tests.server.serving import EN, SV, Serving
+
+Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("ONESEEK_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ONESEEK_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+
+
+def test_over_a_running_server_every_alias_is_asked(serving: Serving, capsys: Out) -> None:
+    assert main(["eval", "--url", f"{serving.url}/v1", "--language", "sv", "--json", "--answers"]) == 0
+    rows = json.loads(capsys.readouterr().out)["measured"]
+    assert [row["name"] for row in rows] == ["tiny", EN, SV]
+    assert "against_base" not in rows[0]
+    for row in rows:
+        assert row["questions"] == len(row["answers"]) >= 30
+        assert row["identity"]["passed"] == 0
+        low, high = row["identity"]["interval"]
+        assert low == 0 < high < 0.15
+    assert rows[1]["against_base"]["identity"] == {"change": 0.0, "interval": [0.0, 0.0]}
+
+
+def test_the_shipped_adapters_speak_as_oneseek_and_the_base_does_not(capsys: Out) -> None:
+    """In process, on the mini base: the same figures as the documents have."""
+    arguments = ["eval", "--language", "sv", "--adapter", "oneseek-mini-sv", "--threads", "1"]
+    assert main(arguments) == 0
+    head, base, adapter = capsys.readouterr().out.splitlines()
+    assert head.split("  ")[0] == "model"
+    assert base.split()[:3] == ["oneseek-mini", "sv", "0/30"]
+    assert adapter.split()[:2] == ["oneseek-mini-sv", "sv"]
+    passed = int(adapter.split()[2].partition("/")[0])
+    assert passed >= 20
+
+
+def test_an_unknown_adapter_is_refused(serving: Serving, capsys: Out) -> None:
+    assert main(["eval", "--url", serving.url, "--adapter", "oneseek-7b-zero-s"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(
+        "oneseek: adapter: 'oneseek-7b-zero-s' is not served; did you mean 'oneseek-7b-zero"
+    )
+
+
+def test_a_server_that_is_not_there_is_named(capsys: Out) -> None:
+    assert main(["eval", "--url", "http://127.0.0.1:9"]) == 1
+    assert capsys.readouterr().err.startswith("oneseek: http://127.0.0.1:9/v1/models does not answer: ")
+    assert main(["eval", "--url", "127.0.0.1:9"]) == 2
+    assert "is no address; write http://HOST:PORT" in capsys.readouterr().err
