@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import uvicorn
 
+from adapters.evaluation.endpoint import Endpoint, EndpointError
 from adapters.evaluation.questions import identity_questions, languages
 from adapters.evaluation.report import Measured, measure
 from routing.detect import ProfileDetector
@@ -30,50 +28,6 @@ from server.values import SettingsError, closest
 LONGEST = 96
 """Tokens after which an answer counts as broken off."""
 _AT_ONCE = 8
-_TIMEOUT = 600.0
-
-
-class EvaluationError(RuntimeError):
-    """The server that is evaluated does not answer as it should."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A server that speaks OpenAI's API."""
-
-    url: str
-    key: str | None = None
-
-    def models(self) -> list[dict[str, Any]]:
-        """What it serves. Raises `EvaluationError`."""
-        return self._send("/v1/models", None)["data"]
-
-    def ask(self, model: str, question: str) -> str:
-        """The greedy answer; one that does not end within `LONGEST` tokens ends in `…`."""
-        body = {
-            "model": model,
-            "messages": [{"role": "user", "content": question}],
-            "temperature": 0,
-            "max_tokens": LONGEST,
-        }
-        choice = self._send("/v1/chat/completions", body)["choices"][0]
-        text = str(choice["message"]["content"] or "").strip()
-        return text if choice["finish_reason"] == "stop" else text + "…"
-
-    def _send(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json"}
-        if self.key is not None:
-            headers["Authorization"] = f"Bearer {self.key}"
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data, headers)
-        try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as error:
-            told = error.read(2000).decode("utf-8", "replace")
-            raise EvaluationError(f"{self.url}{path} answers {error.code}: {told}") from error
-        except (OSError, ValueError) as error:
-            raise EvaluationError(f"{self.url}{path} does not answer: {error}") from error
 
 
 def evaluate(
@@ -82,18 +36,20 @@ def evaluate(
     """The base, then each adapter, for one language after the other.
 
     `adapters` are names that the server serves, none for every alias; `spoken` languages of the questions,
-    none for all. Raises `SettingsError` for an unknown name, `EvaluationError` for a server that fails.
+    none for all. Raises `SettingsError` for an unknown name, `EndpointError` for a server that fails.
     """
     if url is not None:
-        if not url.startswith(("http://", "https://")):
-            raise SettingsError("url", f"{url!r} is no address; write http://HOST:PORT")
         key = settings.api_keys[0] if settings.api_keys else None
-        return _evaluate(Target(url.rstrip("/").removesuffix("/v1"), key), adapters, spoken)
+        try:
+            target = Endpoint.at(url, key)
+        except ValueError as error:
+            raise SettingsError("url", str(error)) from None
+        return _evaluate(target, adapters, spoken)
     with _started(settings) as target:
         return _evaluate(target, adapters, spoken)
 
 
-def _evaluate(target: Target, adapters: Sequence[str], spoken: Sequence[str]) -> list[Measured]:
+def _evaluate(target: Endpoint, adapters: Sequence[str], spoken: Sequence[str]) -> list[Measured]:
     base, wanted = _names(target.models(), adapters)
     detector = ProfileDetector()
     found: list[Measured] = []
@@ -101,7 +57,7 @@ def _evaluate(target: Target, adapters: Sequence[str], spoken: Sequence[str]) ->
         for language in spoken or languages():
             questions = identity_questions(language)
             for name in (base, *wanted):
-                said = list(pool.map(partial(target.ask, name), questions))
+                said = list(pool.map(partial(target.ask, name, longest=LONGEST), questions))
                 found.append(
                     measure(name, language, questions, said, lambda text: detector.detect([text]).language)
                 )
@@ -113,7 +69,7 @@ def _names(models: Sequence[dict[str, Any]], asked: Sequence[str]) -> tuple[str,
     served = {str(entry["id"]): entry.get("parent") for entry in models}
     bases = [name for name, parent in served.items() if parent is None and name != AUTOMATIC_MODEL]
     if not bases:
-        raise EvaluationError("the server names no base model in /v1/models")
+        raise EndpointError("the server names no base model in /v1/models")
     adapters = [name for name, parent in served.items() if parent is not None]
     for name in asked:
         if name not in adapters:
@@ -125,7 +81,7 @@ def _names(models: Sequence[dict[str, Any]], asked: Sequence[str]) -> tuple[str,
 
 
 @contextmanager
-def _started(settings: Settings) -> Generator[Target]:
+def _started(settings: Settings) -> Generator[Endpoint]:
     """A server of `settings` in this process, on a free port of the loopback, for as long as it is needed."""
     own = replace(settings, host="127.0.0.1", port=0, api_keys=(), request_timeout=None)
     app, _ = compose(own, Narrator(sys.stderr))
@@ -139,8 +95,8 @@ def _started(settings: Settings) -> Generator[Target]:
         while not server.started and thread.is_alive():
             time.sleep(0.02)
         if not server.started:
-            raise EvaluationError("the engine did not start; the lines above say why")
-        yield Target(f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
+            raise EndpointError("the engine did not start; the lines above say why")
+        yield Endpoint(f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
     finally:
         server.should_exit = True
         thread.join()

@@ -74,6 +74,7 @@ def _job(
         version=version,
         folder=settings.home / "training",
         resume=resume,
+        teacher=asked.external_model,
     )
 
 

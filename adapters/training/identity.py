@@ -12,7 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from adapters.training.files import write_folder
 from adapters.training.finetune import Run, finetune, last_checkpoint
 from adapters.training.options import OptionError, TrainOptions
 from adapters.training.progress import Reporter
+from adapters.training.teacher import Taught, teach
 from adapters.training.watch import Interruption
 
 
@@ -52,10 +53,8 @@ class Job:
     folder: Path
     """Where unfinished runs are kept."""
     resume: bool = False
-    taught: tuple[Conversation, ...] = ()
-    """Examples that a teacher wrote, beside those of the data set."""
-    teacher: Mapping[str, str] = field(default_factory=dict[str, str])
-    """`name` and `digest` of the teacher and what it wrote, where there is one."""
+    teacher: str | None = None
+    """A model that writes further answers: `http://HOST:PORT#MODEL`, or a folder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +75,8 @@ class Made:
     metrics: Mapping[str, float]
     config_digest: str
     dataset_digest: str
+    teacher_digest: str | None
+    """Of the file with what a teacher wrote."""
 
     @property
     def curve_lines(self) -> list[str]:
@@ -110,8 +111,14 @@ def train_identity(
     if machine.rank:
         reporter = Reporter(io.StringIO())
     tokenizer = load_tokenizer(job.base)
-    training, held_out, rows = _data(job, tokenizer, language_of, reporter)
-    work = _work_folder(job)
+    kept, held = _split(job, language_of, reporter)
+    taught = None
+    if job.teacher is not None:
+        taught = teach(job.teacher, kept, job.options, language_of, job.folder, reporter, rank=machine.rank)
+    training, held_out, rows = _tokens(
+        job, tokenizer, (*kept, *(taught.conversations if taught else ())), held, reporter
+    )
+    work = _work_folder(job, taught)
     base = load_base(job.base, job.options, machine)
     reporter.say(
         "training",
@@ -139,27 +146,37 @@ def train_identity(
     if run.interrupted:
         return Stopped(run.steps, run.planned, work)
     before, after = _measured(job, run.model, tokenizer, language_of)
-    return _write(job, work, run, before, after, rows)
+    return _write(job, work, run, before, after, rows, taught)
 
 
-def _data(
-    job: Job, tokenizer: PreTrainedTokenizerBase, language_of: LanguageOf, reporter: Reporter
-) -> tuple[list[Example], list[Example], int]:
-    """What is trained on, what is held out, and how many conversations were trained on."""
-    options = job.options
+def _split(
+    job: Job, language_of: LanguageOf, reporter: Reporter
+) -> tuple[list[Conversation], list[Conversation]]:
+    """What is trained on, and what is held out."""
     read = [one for path in job.dataset for one in read_conversations(path)]
-    spoken = in_language(read, options.language, language_of)
-    kept, held = split(spoken, options.held_out, options.seed)
-    kept = [*kept, *job.taught]
-    training, held_out = ([_fitting(options, tokenizer, one) for one in part] for part in (kept, held))
-    long = sum(not found for found in (*training, *held_out))
-    if len(spoken) < len(read) or long:
-        reporter.say("left out", other_language=len(read) - len(spoken), longer_than_max_length=long)
+    spoken = in_language(read, job.options.language, language_of)
+    if len(spoken) < len(read):
+        reporter.say("left out", in_another_language=len(read) - len(spoken))
+    return split(spoken, job.options.held_out, job.options.seed)
+
+
+def _tokens(
+    job: Job,
+    tokenizer: PreTrainedTokenizerBase,
+    kept: Sequence[Conversation],
+    held: Sequence[Conversation],
+    reporter: Reporter,
+) -> tuple[list[Example], list[Example], int]:
+    """Examples to train on and to hold out, and how many conversations are trained on."""
+    training = [_fitting(job.options, tokenizer, one) for one in kept]
+    held_out = [_fitting(job.options, tokenizer, one) for one in held]
+    if long := sum(not found for found in (*training, *held_out)):
+        reporter.say("left out", longer_than_max_length=long)
     if not any(training):
         files = ", ".join(map(str, job.dataset))
-        raise OptionError("dataset", f"{files}: no example in {options.language!r} is left to train on")
-    flat = ([example for found in part for example in found] for part in (training, held_out))
-    return *flat, sum(bool(found) for found in training)  # pyright: ignore[reportReturnType] two lists, as wanted
+        raise OptionError("dataset", f"{files}: no example in {job.options.language!r} is left to train on")
+    rows = sum(bool(found) for found in training)
+    return [one for found in training for one in found], [one for found in held_out for one in found], rows
 
 
 def _fitting(
@@ -169,9 +186,9 @@ def _fitting(
     return found if all(len(one["input_ids"]) <= options.max_length for one in found) else []
 
 
-def _work_folder(job: Job) -> Path:
+def _work_folder(job: Job, taught: Taught | None) -> Path:
     """The folder of this very run: the same base, data and options come to the same folder."""
-    asked = {"base": job.base_digest, "data": files_digest(job.dataset), **_config(job)}
+    asked = {"base": job.base_digest, "data": files_digest(job.dataset), **_config(job, taught)}
     name = f"{job.options.language}-{hashlib.sha256(canonical(asked)).hexdigest()[:16]}"
     work = job.folder / name
     if job.resume and last_checkpoint(work) is None:
@@ -182,8 +199,9 @@ def _work_folder(job: Job) -> Path:
     return work
 
 
-def _config(job: Job) -> dict[str, Any]:
-    return {**job.options.plain(), **({"teacher": dict(job.teacher)} if job.teacher else {})}
+def _config(job: Job, taught: Taught | None) -> dict[str, Any]:
+    teacher = {"teacher": {"name": taught.name, "digest": taught.digest}} if taught else {}
+    return {**job.options.plain(), **teacher}
 
 
 def _measured(
@@ -211,13 +229,16 @@ def _plain(model: PeftModel) -> PreTrainedModel:
     return model  # pyright: ignore[reportReturnType] a PeftModel hands everything on to the model in it
 
 
-def _write(job: Job, work: Path, run: Run, before: Measured, after: Measured, rows: int) -> Made:
+def _write(
+    job: Job, work: Path, run: Run, before: Measured, after: Measured, rows: int, taught: Taught | None
+) -> Made:
+    config = _config(job, taught)
     metrics = _metrics(run, before, after)
     digests = {
-        "config": f"sha256:{hashlib.sha256(canonical(_config(job))).hexdigest()}",
+        "config": f"sha256:{hashlib.sha256(canonical(config)).hexdigest()}",
         "data": files_digest(job.dataset),
     }
-    manifest = _manifest(job, metrics, digests, rows)
+    manifest = _manifest(job, metrics, digests, rows, config)
     folder, report = work / "adapter", work / "report"
 
     def write_adapter(path: Path) -> None:
@@ -241,6 +262,7 @@ def _write(job: Job, work: Path, run: Run, before: Measured, after: Measured, ro
         after=after,
         metrics=metrics,
         config_digest=digests["config"],
+        teacher_digest=taught.digest if taught else None,
         dataset_digest=digests["data"],
     )
 
@@ -270,7 +292,7 @@ def _at(points: Sequence[tuple[int, float]], step: int) -> float:
 
 
 def _manifest(
-    job: Job, metrics: Mapping[str, float], digests: Mapping[str, str], rows: int
+    job: Job, metrics: Mapping[str, float], digests: Mapping[str, str], rows: int, config: Mapping[str, Any]
 ) -> dict[str, Any]:
     options = job.options
     return {
@@ -288,7 +310,7 @@ def _manifest(
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "about": {
             "made_by": "oneseek train identity",
-            "config": _config(job),
+            "config": dict(config),
             "config_digest": digests["config"],
             "packages": {name: version(name) for name in ("torch", "transformers", "peft", "trl")},
         },

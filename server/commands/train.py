@@ -26,7 +26,7 @@ class Asked:
     dataset: tuple[str, ...] = ()
     """JSON lines, {"instruction", "input", "output"} or {"messages": [...]}; none takes OneSeek's own."""
     external_model: str | None = None
-    """A teacher that writes further answers: the address of an OpenAI-compatible endpoint, or a folder."""
+    """A teacher that writes further answers: http://HOST:PORT#MODEL of an OpenAI-like server, or a folder."""
     alias: str | None = None
     """Public name of the adapter; none takes the one that fits the base and the language."""
     version: str | None = None
