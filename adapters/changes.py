@@ -16,8 +16,13 @@ _LARGEST = 2**53
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-def addition(intake: Intake, action: str) -> Record:
-    """A version came, from what its manifest names by digest; `action` says how."""
+def addition(
+    intake: Intake,
+    action: str,
+    sources: Mapping[str, str] | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> Record:
+    """A version came, from what its manifest and `sources` name by digest; `action` says how."""
     manifest, adapter = intake.manifest, intake.source
     origin: Mapping[str, Any] = manifest.get("origin") or {}
     parents, metrics = manifest.get("parents"), manifest.get("metrics")
@@ -36,10 +41,10 @@ def addition(intake: Intake, action: str) -> Record:
     return Record(
         action=action,
         subject=adapter.full_name,
-        inputs=inputs,
+        inputs={**inputs, **(sources or {})},
         outputs={"adapter": adapter.digest},
         metrics=_numbers(metrics if isinstance(metrics, dict) else {}),
-        details={"file": str(origin["file"])} if "file" in origin else {},
+        details={**({"file": str(origin["file"])} if "file" in origin else {}), **(details or {})},
     )
 
 

@@ -75,14 +75,17 @@ class Store:
         language: str | None = None,
         notes: Mapping[str, Any] | None = None,
         action: str = "add",
+        sources: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> Added:
         """Make the PEFT LoRA in `folder` a version, by names that are passed, recorded or told by its folder.
 
         Without any version it takes the next free one. The first version of an alias becomes active; a later
         one waits for `promote`. The same contents under the same name change nothing, but are recorded where
-        the ledger does not know them. `notes` are further fields of oneseek.json. Raises `AdapterError` as
-        `intake.check` does, `StoreError` where the version holds something else, `LedgerError`, `ValueError`
-        where a name that is passed is none; then nothing has changed.
+        the ledger does not know them. `notes` are further fields of oneseek.json; `sources` (by
+        digest) and `details` go to the ledger alone. Raises `AdapterError` as `intake.check` does,
+        `StoreError` where the version holds something else, `LedgerError`, `ValueError` where a name that is
+        passed is none; then nothing has changed.
         """
         intake = check(folder, base, alias=alias, version=version, language=language, notes=notes)
         with self._writing() as shelf:
@@ -93,9 +96,9 @@ class Store:
                 if held.is_named(adapter.alias, adapter.version):
                     present = _same(held, intake, versions)
                     if self._ledger is not None and not self._ledger.knows(present.digest):
-                        self._record(addition(intake, action))
+                        self._record(addition(intake, action, sources, details))
                     return Added(present, new=False, active=shelf.is_active(held))
-            self._record(addition(intake, action))
+            self._record(addition(intake, action, sources, details))
             before = self._pinned(shelf, adapter)
             with staged_folder(self._place(adapter)) as temporary:
                 intake.write(temporary)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json as json_format
-import re
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters import names
+from adapters.changes import addition
+from adapters.fit import ModelShape
+from adapters.intake import Base, check
+from adapters.ledger import Ledger
+from adapters.store import Store
 from adapters.training.files import write_folder
 from server.catalogue import Catalogue, open_catalogue
+from server.commands.registry import checked, open_store
 from server.settings import Settings, resolve
 from server.values import SettingsError
 
@@ -62,8 +67,8 @@ def _job(
     from adapters.training.identity import Job
 
     base = catalogue.base
-    alias = _checked("alias", asked.alias, names.alias) or default_alias(base.shipped, options.language)
-    version = _checked("version", asked.version, names.version) or _next_version(catalogue, alias)
+    alias = checked("alias", asked.alias, names.alias) or default_alias(base.shipped, options.language)
+    version = checked("version", asked.version, names.version) or _next_version(catalogue, settings, alias)
     return Job(
         options=options,
         base=base.path,
@@ -93,32 +98,43 @@ def own_data(language: str) -> tuple[Path, ...]:
     return folder / "oneseek_identity_v1.jsonl", folder / f"oneseek_identity_{language}_v1.jsonl"
 
 
-def _checked(name: str, value: str | None, check: Callable[[str], str]) -> str | None:
-    try:
-        return check(value) if value is not None else None
-    except ValueError as error:
-        raise SettingsError(name, str(error)) from None
+def _next_version(catalogue: Catalogue, settings: Settings, alias: str) -> str:
+    """The first free version of `alias`: v1.0, or the one after the highest that is there, served or not."""
+    served = [item.version for item in catalogue.registry.adapters() if item.alias.lower() == alias.lower()]
+    kept = [held.version for held in Store(settings.home).shelf().versions(alias)]
+    return names.next_version([*served, *kept])
 
 
-def _next_version(catalogue: Catalogue, alias: str) -> str:
-    """v1.0, or the version after the highest that `alias` has here."""
-    found = [item.version for item in catalogue.registry.adapters() if item.alias.lower() == alias.lower()]
-    numbers = [[int(piece) for piece in re.findall(r"[0-9]+", text.partition("-")[0])] for text in found]
-    if not numbers:
-        return "v1.0"
-    *front, last = max(numbers)
-    return "v" + ".".join(map(str, (*front, last + 1)))
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Where an adapter is, and whether its alias now stands for it."""
+
+    path: Path
+    active: bool
+    outside: bool = False
+    """Whether it is in a folder of its own, not in the registry."""
 
 
-def keep(made: Made, job: Job, settings: Settings, output: Path | None) -> Path:
-    """Put what was made into the registry, or into `output`; the folder it is in. Whole, or not at all."""
-    target = output or settings.home / "registry" / job.alias / job.version
-    if target.exists():
-        raise SettingsError("version", f"{job.alias}@{job.version} exists in {target}; name another")
-    write_folder(target, lambda folder: shutil.copytree(made.folder, folder, dirs_exist_ok=True))
+def keep(made: Made, job: Job, settings: Settings, output: Path | None) -> Kept:
+    """Put what was made into the registry, or into `output`, and tell the ledger. Whole, or not at all.
+
+    Raises `StoreError` where the version has come to exist meanwhile, `AdapterError` and `LedgerError`.
+    """
+    sources = {"config": made.config_digest}
+    if made.teacher_digest is not None:
+        sources["teacher"] = made.teacher_digest
+    details = {"seed": job.options.seed, "steps": made.run.steps}
+    base = Base(name=job.base_name, digest=job.base_digest, shape=ModelShape.read(job.base))
     report = settings.home / "training" / "reports" / f"{job.alias}@{job.version}"
     write_folder(report, lambda folder: shutil.copytree(made.report, folder, dirs_exist_ok=True))
-    return target
+    if output is None:
+        store = open_store(settings)
+        added = store.add(made.folder, base=base, action="train", sources=sources, details=details)
+        return Kept(added.adapter.path, added.active)
+    record = addition(check(made.folder, base), "train", sources, details)
+    Ledger.open(settings.home / "ledger").append(record)
+    write_folder(output, lambda folder: shutil.copytree(made.folder, folder, dirs_exist_ok=True))
+    return Kept(output, active=False, outside=True)
 
 
 def _say_stopped(stopped: Stopped) -> int:
@@ -131,16 +147,20 @@ def _say_stopped(stopped: Stopped) -> int:
     return 130
 
 
-def _say_made(made: Made, job: Job, kept: Path, *, json: bool) -> None:
+def _say_made(made: Made, job: Job, kept: Kept, *, json: bool) -> None:
     """The report, and the one line that says what was made."""
     from adapters.evaluation.report import shown
 
     name = f"{job.alias}@{job.version}"
-    summary = f"made {name} in {kept}"
+    serve = f"to serve it by its alias: oneseek adapters promote {name}"
+    if kept.outside:
+        serve = f"to serve it: oneseek serve --adapters {kept.path}"
+    summary = f"made {name} in {kept.path}; " + ("it is active" if kept.active else serve)
     if json:
         told: dict[str, Any] = {
             "adapter": name,
-            "path": str(kept),
+            "path": str(kept.path),
+            "active": kept.active,
             "metrics": dict(made.metrics),
             "trained": made.after.plain(made.before),
             "base": made.before.plain(),

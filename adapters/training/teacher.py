@@ -32,8 +32,8 @@ _AT_ONCE = 8
 _MOST_CHARACTERS = 600
 _ASKED = {
     "en": "Below are a question to the AI agent OneSeek, and its answer. Write the answer again in other "
-    "words of your own, in English, with the same meaning, still as OneSeek speaking of itself. Write the answer "
-    "alone.\n\nQuestion: {question}\nAnswer: {answer}",
+    "words of your own, in English, with the same meaning, still as OneSeek speaking of itself. Write the "
+    "answer alone.\n\nQuestion: {question}\nAnswer: {answer}",
     "sv": "Nedan står en fråga till AI-agenten OneSeek, och dess svar. Skriv svaret på nytt med andra, egna "
     "ord, på svenska, med samma innebörd, fortfarande som OneSeek som talar om sig själv. Skriv bara svaret."
     "\n\nFråga: {question}\nSvar: {answer}",

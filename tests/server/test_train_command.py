@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from adapters.ledger import Ledger
 from adapters.manifest import read_fields
 from server import extras
 from server.__main__ import main
@@ -53,7 +54,7 @@ def test_what_is_trained_becomes_a_version_that_can_be_served(installation: Path
     captured = capsys.readouterr()
     told = json.loads(captured.out)
     assert told["adapter"] == "oneseek-7b-zero-sv@v1.0"
-    assert told["summary"] == f"made oneseek-7b-zero-sv@v1.0 in {told['path']}"
+    assert told["summary"] == f"made oneseek-7b-zero-sv@v1.0 in {told['path']}; it is active"
     assert {"loss", "token_accuracy", "held_out_loss", "identity", "language_fidelity"} <= set(
         told["metrics"]
     )
@@ -76,7 +77,21 @@ def test_what_is_trained_becomes_a_version_that_can_be_served(installation: Path
     assert [path.name for path in report.parent.parent.iterdir()] == ["reports"]
 
     assert main([*arguments, "--seed", "7"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("made oneseek-7b-zero-sv@v1.1 in ")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("made oneseek-7b-zero-sv@v1.1 in ")
+    assert last.endswith("; to serve it by its alias: oneseek adapters promote oneseek-7b-zero-sv@v1.1")
+    ledger = Ledger.open(installation.parent / "home" / "ledger")
+    assert ledger.verify().state == "intact"
+    first, second = (entry.record for entry in ledger.entries())
+    assert (first.action, first.subject) == ("train", "oneseek-7b-zero-sv@v1.0")
+    assert first.outputs == {"adapter": adapter.digest}
+    assert first.inputs == {
+        "base": adapter.base_digest,
+        "data": fields["dataset_digest"],
+        "config": fields["about"]["config_digest"],
+    }
+    assert (first.details["seed"], second.details["seed"]) == (42, 7)
+    assert first.inputs["config"] != second.inputs["config"]
 
 
 def test_a_file_in_other_trainers_words_and_flags_before_it(installation: Path, capsys: Out) -> None:
@@ -87,7 +102,8 @@ def test_a_file_in_other_trainers_words_and_flags_before_it(installation: Path, 
         encoding="utf-8",
     )
     assert main(["train", "identity", "--config", "train.yaml", "--epochs", "1", "--alias", "egen"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "made egen@v1.0 in made"
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "made egen@v1.0 in made; to serve it: oneseek serve --adapters made"
     config = read_fields(Path("made"))["about"]["config"]
     assert (config["epochs"], config["batch_size"], config["rank"]) == (1, 3, 4)
     assert config["precision"] == "fp32"
