@@ -1,1 +1,1 @@
-"""How bases and adapters are trained. Heavy: torch, transformers, peft; the server never imports it."""
+"""How bases and adapters are trained. Heavy: torch, transformers, peft; nothing that serves imports it."""

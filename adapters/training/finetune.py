@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -84,6 +85,8 @@ def finetune(
     callbacks: list[TrainerCallback] = [StopOnInterrupt(interruption), progress]
     if held_out and options.early_stop:
         callbacks.append(EarlyStoppingCallback(options.early_stop))
+    # peft 0.21 asks transformers 5.23 for a name that the latter is about to drop.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
     trainer = SFTTrainer(
         model=base,
         args=_arguments(options, machine, work, len(training), bool(held_out)),
