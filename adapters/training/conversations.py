@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
+from adapters.datasets.example import read_example
+from adapters.datasets.lines import lines
 from adapters.training.options import OptionError
 
 Message = dict[str, str]
@@ -35,52 +35,19 @@ class Conversation:
 def read_conversations(path: Path) -> list[Conversation]:
     """The conversations in `path`, one for each line. Raises `OptionError` naming the line, and `OSError`."""
     found: list[Conversation] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    for line in lines(path):
         try:
-            found.append(_conversation(json.loads(line)))
+            if line.data is None:
+                raise ValueError("is too long")
+            example = read_example(line.data, path)
         except ValueError as error:
             remedy = f"oneseek data check {path} lists every such line"
-            raise OptionError("dataset", f"{path}, line {number}: {error}; {remedy}") from error
+            raise OptionError("dataset", f"{path}, line {line.number}: {error}; {remedy}") from error
+        messages = example.messages
+        found.append(Conversation(tuple({"role": one.role, "content": one.content} for one in messages)))
     if not found:
         raise OptionError("dataset", f"{path} holds no examples")
     return found
-
-
-def _conversation(row: object) -> Conversation:
-    if not isinstance(row, dict):
-        raise ValueError("is no JSON object")
-    fields = cast("dict[str, Any]", row)
-    if "messages" in fields:
-        return Conversation(_messages(fields["messages"]))
-    for name in ("instruction", "output"):
-        if not isinstance(fields.get(name), str) or not fields[name].strip():
-            raise ValueError(f"{name} is missing or empty")
-    more = fields.get("input") or ""
-    if not isinstance(more, str):
-        raise ValueError("input is no text")
-    asked = f"{fields['instruction']}\n\n{more}" if more.strip() else fields["instruction"]
-    return Conversation(
-        ({"role": "user", "content": asked}, {"role": "assistant", "content": fields["output"]})
-    )
-
-
-def _messages(given: object) -> tuple[Message, ...]:
-    if not isinstance(given, list) or not given:
-        raise ValueError("messages is no list of messages")
-    found: list[Message] = []
-    for message in cast("list[object]", given):
-        about = cast("dict[str, Any]", message) if isinstance(message, dict) else {}
-        role, content = about.get("role"), about.get("content")
-        if role not in ("system", "user", "assistant"):
-            raise ValueError(f"a message has the role {role!r}; there are system, user and assistant")
-        if not isinstance(content, str) or not content.strip():
-            raise ValueError(f"a message of {role} is empty or no text")
-        found.append({"role": role, "content": content})
-    if found[-1]["role"] != "assistant":
-        raise ValueError("the last message is not the assistant's")
-    return tuple(found)
 
 
 def in_language(

@@ -48,7 +48,8 @@ _OPTIONS = (*options_of(Asked), *options_of(TrainOptions))
 def add_to(app: App) -> None:
     """Add `train` and its kinds to `app`."""
     kinds = App(name="train", help="Make adapters.")
-    kinds.command(_command(), name="identity", help_epilogue=EPILOGUE)
+    # Without version flags, since --version is its to take.
+    kinds.command(_command(), name="identity", help_epilogue=EPILOGUE, version_flags=[])
     app.command(kinds)
 
 

@@ -27,6 +27,7 @@ ROWS = [
     {"instruction": f"Vem är du, {n}?", "input": "", "output": "Jag är en liten modell för prov, OneSeek."}
     for n in range(6)
 ]
+NAMES = ("--alias", "egen", "--version", "v2.5")
 QUICK = ("--epochs", "1", "--batch-size", "2", "--precision", "fp32", "--learning-rate", "1e-2")
 
 
@@ -101,9 +102,9 @@ def test_a_file_in_other_trainers_words_and_flags_before_it(installation: Path, 
         "learning_rate: 1e-2\nbf16: false\noutput_dir: made\n",
         encoding="utf-8",
     )
-    assert main(["train", "identity", "--config", "train.yaml", "--epochs", "1", "--alias", "egen"]) == 0
+    assert main(["train", "identity", "--config", "train.yaml", "--epochs", "1", *NAMES]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "made egen@v1.0 in made; to serve it: oneseek serve --adapters made"
+    assert last == "made egen@v2.5 in made; to serve it: oneseek serve --adapters made"
     config = read_fields(Path("made"))["about"]["config"]
     assert (config["epochs"], config["batch_size"], config["rank"]) == (1, 3, 4)
     assert config["precision"] == "fp32"
