@@ -61,7 +61,6 @@ HOSTILE = {
     "an automaton of many states": grammar.lark("start: X\nX: /(.*a.{20})/ & ~/(.*b.{20}.*)/ & /(.*c.{25})/"),
     "an intersection": schema(allOf=CROSSED),
     "many combinations": schema(allOf=COMBINED),
-    "a milliard of millions": schema(maxItems=10**9, items={"maxItems": 10**6}),
     "a multiple of a large number": ENDLESS,
     "many optional patterns": schema(type="object", properties=PATTERNS),
     "doubling rules": grammar.lark(
