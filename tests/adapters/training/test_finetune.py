@@ -142,11 +142,16 @@ def test_an_interrupt_leaves_the_handlers_as_they_were(tiny_base: Path, tmp_path
 
 def test_a_second_interrupt_is_not_caught() -> None:
     interruption = Interruption()
-    with interruption.listening():
-        signal.raise_signal(signal.SIGINT)
-        assert interruption.asked
-        with pytest.raises(KeyboardInterrupt):
+    # A shell's background jobs are started with the signal ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with interruption.listening():
             signal.raise_signal(signal.SIGINT)
+            assert interruption.asked
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_half_written_checkpoint_is_passed_over(tiny_base: Path, tmp_path: Path) -> None:
