@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from server.api.convert import unknown_field
 from server.api.errors import bad_field
+from server.api.parts import TextParts
 from server.api.tool_messages import OpenCalls, read_call_id, read_calls
 
 ROLES = {
@@ -22,6 +23,12 @@ _TAKEN = {
     "tool_call_id": ("tool",),
 }
 """A message's field → the roles that have it."""
+
+_PARTS = TextParts(
+    kinds=("text",),
+    fields=("type", "text", "cache_control", "prompt_cache_breakpoint", "annotations"),
+    named=frozenset({"type", "text"}),
+)
 _MESSAGE_FIELDS = frozenset({*_TAKEN, "refusal", "annotations", "audio", "function_call"})
 _EMPTY: tuple[object, ...] = (None, [], {})
 
@@ -76,40 +83,10 @@ def _with_tools(message: Mapping[str, Any], role: str, path: str) -> Message:
     """The message as a template renders it; beside its calls it may have no content."""
     content, calls = message.get("content"), message.get("tool_calls")
     if calls in _EMPTY:
-        item: Message = {"role": ROLES[role], "content": _content(content, f"{path}.content")}
+        item: Message = {"role": ROLES[role], "content": _PARTS.read(content, f"{path}.content")}
     else:
-        text = "" if content is None else _content(content, f"{path}.content")
+        text = "" if content is None else _PARTS.read(content, f"{path}.content")
         item = {"role": role, "content": text, "tool_calls": read_calls(calls, f"{path}.tool_calls")}
     if role == "tool":
         item["tool_call_id"] = read_call_id(message.get("tool_call_id"), f"{path}.tool_call_id")
     return item
-
-
-def _content(content: object, path: str) -> str:
-    if isinstance(content, str):
-        return content
-    if content is None:
-        raise bad_field(path, f"{path} is required.", code="missing_required_parameter")
-    if not isinstance(content, list):
-        raise bad_field(path, f"{path} must be a string or an array of parts.", code="invalid_type")
-    parts = cast("list[object]", content)
-    return "".join(_part(part, f"{path}[{index}]") for index, part in enumerate(parts))
-
-
-def _part(part: object, path: str) -> str:
-    if not isinstance(part, dict):
-        raise bad_field(path, f"{path} must be an object with type and text.", code="invalid_type")
-    fields = cast("dict[str, object]", part)
-    kind = fields.get("type")
-    if kind != "text":
-        shown = f"{kind[:40]!r} " if isinstance(kind, str) else ""
-        raise bad_field(
-            f"{path}.type", f"{path}.type: {shown}parts are not served, only text.", code="unsupported_value"
-        )
-    text = fields.get("text")
-    if not isinstance(text, str):
-        raise bad_field(f"{path}.text", f"{path}.text must be a string.", code="invalid_type")
-    for name in fields:
-        if name not in ("type", "text", "cache_control", "prompt_cache_breakpoint", "annotations"):
-            raise unknown_field(name, frozenset({"type", "text"}), f"{path}.")
-    return text

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from server.api.conversation import Message
 from server.api.convert import unknown_field
 from server.api.errors import bad_field
+from server.api.parts import TextParts
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _ITEM_FIELDS = frozenset({"type", "id", "role", "content", "status", "phase"})
 _PART_FIELDS = frozenset({"type", "text", "annotations", "logprobs", "prompt_cache_breakpoint"})
-_TEXTS = ("input_text", "output_text", "text")
+_PARTS = TextParts(kinds=("input_text", "output_text", "text"), fields=_PART_FIELDS, named=_PART_FIELDS)
 _BETWEEN = "\n\n"
 
 
@@ -46,34 +47,4 @@ def _message(item: Mapping[str, Any], path: str) -> Message:
     if not isinstance(role, str) or role not in _ROLES:
         message = f"{path}.role: it must be one of {', '.join(_ROLES)}."
         raise bad_field(f"{path}.role", message, code="invalid_value")
-    return {"role": _ROLES[role], "content": _content(item.get("content"), f"{path}.content")}
-
-
-def _content(content: object, path: str) -> str:
-    if isinstance(content, str):
-        return content
-    if content is None:
-        raise bad_field(path, f"{path} is required.", code="missing_required_parameter")
-    if not isinstance(content, list):
-        raise bad_field(path, f"{path} must be a string or an array of parts.", code="invalid_type")
-    parts = cast("list[object]", content)
-    return "".join(_part(part, f"{path}[{index}]") for index, part in enumerate(parts))
-
-
-def _part(part: object, path: str) -> str:
-    if not isinstance(part, dict):
-        raise bad_field(path, f"{path} must be an object with type and text.", code="invalid_type")
-    fields = cast("dict[str, object]", part)
-    kind = fields.get("type")
-    if kind not in _TEXTS:
-        shown = f"{kind[:40]!r} " if isinstance(kind, str) else ""
-        raise bad_field(
-            f"{path}.type", f"{path}.type: {shown}parts are not served, only text.", code="unsupported_value"
-        )
-    text = fields.get("text")
-    if not isinstance(text, str):
-        raise bad_field(f"{path}.text", f"{path}.text must be a string.", code="invalid_type")
-    for name in fields:
-        if name not in _PART_FIELDS:
-            raise unknown_field(name, _PART_FIELDS, f"{path}.")
-    return text
+    return {"role": _ROLES[role], "content": _PARTS.read(item.get("content"), f"{path}.content")}
