@@ -27,14 +27,14 @@ def staged_folder(target: Path) -> Generator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        _flush_tree(temporary)
+        flush_tree(temporary)
         if target.exists():
             raise FileExistsError(f"{target} exists")
         temporary.rename(target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _flush_folder(target.parent)
+    flush_folder(target.parent)
 
 
 @contextmanager
@@ -44,19 +44,19 @@ def staged_file(target: Path) -> Generator[Path]:
     temporary = _temporary(target)
     try:
         yield temporary
-        _flush(temporary)
+        flush(temporary)
         temporary.replace(target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _flush_folder(target.parent)
+    flush_folder(target.parent)
 
 
 def remove_folder(folder: Path) -> None:
     """Delete `folder` so that at no moment a part of it stands under its name."""
     temporary = _temporary(folder)
     folder.rename(temporary)
-    _flush_folder(folder.parent)
+    flush_folder(folder.parent)
     shutil.rmtree(temporary)
 
 
@@ -78,24 +78,26 @@ def _make_parents(folder: Path) -> None:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in reversed(missing):
-        _flush_folder(path.parent)
+        flush_folder(path.parent)
 
 
-def _flush_tree(folder: Path) -> None:
+def flush_tree(folder: Path) -> None:
+    """Bring all files in `folder`, and their names, to the disk."""
     for path in sorted(folder.rglob("*"), reverse=True):
         if path.is_dir():
-            _flush_folder(path)
+            flush_folder(path)
         else:
-            _flush(path)
-    _flush_folder(folder)
+            flush(path)
+    flush_folder(folder)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Bring a file's bytes to the disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
-def _flush_folder(folder: Path) -> None:
+def flush_folder(folder: Path) -> None:
     """Make the names in `folder` last. Windows does that by itself and has no call for it."""
     if os.name != "posix":
         return

@@ -6,6 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
+from adapters.staging import flush_folder
+
 
 def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put `data` in the place of `path` at once; on the disk when this returns. The umask narrows `mode`."""
@@ -19,15 +21,4 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in `folder` to the disk, where the system has a way to."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    flush_folder(path.parent)

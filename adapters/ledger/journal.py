@@ -13,12 +13,13 @@ from pathlib import Path
 
 from adapters.errors import LedgerError
 from adapters.ledger.chain import LEDGER_FILE, tail_state
-from adapters.ledger.files import sync_folder, write_whole
+from adapters.ledger.files import write_whole
 from adapters.ledger.head import Head
 from adapters.ledger.keys import PublicKey, SigningKey
 from adapters.ledger.record import MAX_LINE_BYTES, ROTATE, Entry, Record, rotation
 from adapters.ledger.seal import BrokenSealError
 from adapters.ledger.verify import HEAD_FILE, KEY_FILE, NEXT_FILE, PUBLIC_FILE
+from adapters.staging import flush_folder
 
 _LOOK = "Look with: oneseek ledger verify"
 
@@ -69,7 +70,7 @@ class Journal:
         write_whole(self._public_file, key.public.pem)
         with self._file.open("ab") as file:
             os.fsync(file.fileno())
-        sync_folder(self._file.parent)
+        flush_folder(self._file.parent)
         key.write(self._key_file)
         return head
 
@@ -113,7 +114,7 @@ class Journal:
             if SigningKey.read(self._next_file).public != last.next_key:
                 raise LedgerError(self._next_file, "is not the key that the last entry names", _LOOK)
             self._next_file.replace(self._key_file)
-            sync_folder(self._file.parent)
+            flush_folder(self._file.parent)
         write_whole(self._public_file, last.next_key.pem)
         return self._point(SigningKey.read(self._key_file), last, head.size)
 

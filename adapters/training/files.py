@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written under a temporary name, flushed, renamed."""
+"""Files and folders that take the place of older ones at once."""
 
 from __future__ import annotations
 
@@ -7,18 +7,13 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from adapters.staging import flush_tree, staged_file
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` make a file, then give it the name `path` at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with staged_file(path) as temporary:
         write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_folder(path: Path, write: Callable[[Path], object]) -> None:
@@ -30,10 +25,7 @@ def write_folder(path: Path, write: Callable[[Path], object]) -> None:
     temporary.mkdir()
     try:
         write(temporary)
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                with file.open("rb+") as opened:
-                    os.fsync(opened.fileno())
+        flush_tree(temporary)
         if path.exists():
             path.rename(old)
         temporary.rename(path)

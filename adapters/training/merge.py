@@ -7,7 +7,6 @@ that was stopped goes on from there. The folder gets its name only once everythi
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from adapters.errors import BaseModelError, FileRefusedError
 from adapters.fit import ModelShape
 from adapters.jsonfile import read_object, write_object
 from adapters.manifest import Adapter
+from adapters.staging import flush, flush_folder
 from adapters.training.shards import Shard, Updates, check_merged, check_targets, write_merged
 from adapters.version import oneseek_version
 from adapters.weights import module_name, read_adapter
@@ -168,9 +168,9 @@ class Merge:
             raise MergeError(self.output, "came to be meanwhile", "Name another place with --output.")
         record(manifest["digest"])
         (partial / _NOTE_FILE).unlink()
-        _flush(partial)
+        flush_folder(partial)
         partial.rename(self.output)
-        _flush(self.output.parent)
+        flush_folder(self.output.parent)
         return _merged(self.output, manifest, new=True)
 
     def _shards(
@@ -199,11 +199,11 @@ class Merge:
                     continue
                 temporary = partial / f"{name}.tmp"
                 write_merged(source, temporary, updates, progress)
-                _flush(temporary)
+                flush(temporary)
                 verdict = check_merged(source, temporary, updates, progress)
                 digest = _sha256(temporary)
                 temporary.replace(partial / name)
-                _flush(partial)
+                flush_folder(partial)
                 done[name] = {
                     "sha256": digest,
                     "merged": verdict.merged,
@@ -248,7 +248,7 @@ class Merge:
             source = self.base / name
             if source.is_file():
                 shutil.copyfile(source, partial / name)
-                _flush(partial / name)
+                flush(partial / name)
 
     def _manifest(
         self, partial: Path, inputs: Mapping[str, str], checks: Mapping[str, Any]
@@ -296,18 +296,3 @@ def _merged(path: Path, manifest: Mapping[str, Any], *, new: bool) -> Merged:
         checks=manifest["checks"],
         new=new,
     )
-
-
-def _flush(path: Path) -> None:
-    """Make a file's bytes, or the names in a folder, last. Windows has no call for the latter."""
-    if path.is_dir():
-        if os.name != "posix":
-            return
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        return
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
