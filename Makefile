@@ -58,13 +58,13 @@ clean:
 # The stamps are newer than pyproject.toml once its dependencies are installed, so a second run installs nothing.
 $(VENV)/.serve: pyproject.toml $(VENV)/.made
 	$(SAY) 'installing the serving set (no torch)'
-	@$(PIP) install --quiet --editable .
+	@$(PIP) install --quiet --use-pep517 --editable .
 	@touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.made
 	$(SAY) 'installing what the tests need (torch and transformers among it: some minutes)'
 	@$(PIP) install --quiet --upgrade 'pip>=25.1'
-	@$(PIP) install --quiet --editable . --group lint --group test
+	@$(PIP) install --quiet --use-pep517 --editable . --group lint --group test
 	@touch $@ $(VENV)/.serve
 
 $(VENV)/.made:
