@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from cyclopts import App
 
-from server.commands import adapter_changes, adapter_views
+from server.commands import adapter_changes, adapter_shares, adapter_views
 from server.commands.adapters import list_adapters
 from server.commands.config import config
 from server.commands.data import check_data, show_stats
@@ -45,6 +45,9 @@ def build() -> App:
         "promote": adapter_changes.promote,
         "rollback": adapter_changes.rollback,
         "retire": adapter_changes.retire,
+        "canary": adapter_shares.canary,
+        "shadow": adapter_shares.shadow,
+        "settle": adapter_shares.settle,
         "diff": adapter_views.diff,
         "export": adapter_views.export,
     }
