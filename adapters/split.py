@@ -20,6 +20,8 @@ MOST_VERSIONS = 16
 ROUNDING = 0.01
 """Percent by which shares may miss 100, as 33.33 three times does."""
 _POINTS = 2.0**64
+_TOLD = 4096
+"""Characters of each text that tell a conversation from others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +34,13 @@ class Split:
     """Version and percent of each, in natural order of the versions; none is the active one."""
     since: str
     """When it was set, which tells it from any other."""
+    ended: frozenset[str] = frozenset()
+    """Canaries that a server does not take: what they would answer goes to the active version."""
 
     @property
     def shares(self) -> dict[str, float]:
         """Version → percent, the active one first."""
-        canaries = dict(self.canaries)
+        canaries = {version: percent for version, percent in self.canaries if version not in self.ended}
         return {self.active: round(100.0 - sum(canaries.values()), 6), **canaries}
 
     def version(self, alias: str, conversation: bytes) -> str:
@@ -47,7 +51,7 @@ class Split:
         left = 100.0
         for version, percent in self.canaries:
             if point(alias, version, conversation) * left < percent:
-                return version
+                return self.active if version in self.ended else version
             left -= percent
         return self.active
 
@@ -65,6 +69,12 @@ class Shadow:
     def takes(self, alias: str, conversation: bytes) -> bool:
         """Whether it also answers `conversation`."""
         return point(alias, f"{self.version} shadow", conversation) * 100.0 < self.percent
+
+
+def identity(parts: Iterable[str]) -> bytes:
+    """What tells a conversation from others, made of texts that all its requests share; 32 bytes."""
+    told = "\0".join(part[:_TOLD] for part in parts)
+    return blake2b(told.encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
 
 def point(alias: str, salt: str, conversation: bytes) -> float:
@@ -109,6 +119,9 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def told_shares(shares: Iterable[tuple[str, float]]) -> str:
-    """Shares in one line, such as `v1.1 90%, v1.2 10%`."""
-    return ", ".join(f"{version} {percent:g}%" for version, percent in shares)
+def told_shares(split: Split | None, shadow: Shadow | None) -> str:
+    """Shares in one line, such as `v1.1 90%, v1.2 10%, v1.3 shadows 5%`; empty where nothing is divided."""
+    found = [] if split is None else [f"{version} {share:g}%" for version, share in split.shares.items()]
+    if shadow is not None:
+        found.append(f"{shadow.version} shadows {shadow.percent:g}%")
+    return ", ".join(found)

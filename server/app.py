@@ -15,7 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from adapters.ledger import Ledger
 from adapters.registry import Registry
+from adapters.store import Store
 from routing.route import Router
 from server.api.chat import Chat
 from server.api.completions import Completions
@@ -41,6 +43,8 @@ from server.turns import Turns
 from server.version import oneseek_version
 from server.watch import Follow, Watch
 
+DEFAULT_BATCH = 32
+"""Requests in one batch, where the settings do not say; vLLM takes more on large GPUs."""
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -66,6 +70,9 @@ def create_app(
         tokenizer=tokenizer,
         base_name=base_name,
         metrics=metrics,
+        rollout=settings.rollout,
+        store=Store(follow.home, Ledger.open(follow.home / "ledger")) if follow is not None else None,
+        batch=settings.max_num_seqs or DEFAULT_BATCH,
     )
     context = Context(generation, settings, defaults or SamplingDefaults())
     app = Starlette(
@@ -141,7 +148,9 @@ def _lifespan(
             if engine.info.name == "vllm":
                 metrics.registry.register(VllmCollector())
             await generation.residency.load_all([registry.active(alias) for alias in registry.aliases()])
-            async with _following(generation, follow):
+            if follow is not None:
+                await generation.rollouts.start(follow.home)
+            async with _rolling_out(generation), _following(generation, follow):
                 yield
         finally:
             generation.grammars.close()
@@ -161,6 +170,18 @@ async def _following(generation: Generation, follow: Follow | None) -> AsyncGene
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+@asynccontextmanager
+async def _rolling_out(generation: Generation) -> AsyncGenerator[None]:
+    task = asyncio.create_task(generation.rollouts.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await generation.shadows.close()
+        generation.residency.close()
 
 
 def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:

@@ -90,6 +90,7 @@ class Watch:
             except AdapterRejectedError as error:
                 problems.add(str(error))
         done = await self._activate(found, problems)
+        done = await self._generation.rollouts.follow(found.actives, problems) and done
         self._remove(found, place, problems)
         if self._registry.languages() != languages:
             await self._reroute(problems)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from adapters.split import told_shares
 from server.commands.flags import Json
 from server.commands.registry import open_store, report
 from server.settings import Resolved, Settings
@@ -81,15 +82,6 @@ def shown_division(line: Line) -> dict[str, Any]:
     }
 
 
-def told_division(line: Line) -> str:
-    """The same in a few words; empty where the active version has all."""
-    split, shadowed = line.split, line.shadow
-    found = [] if split is None else [f"{version} {share:g}%" for version, share in split.shares.items()]
-    if shadowed is not None:
-        found.append(f"{shadowed.version} shadows {shadowed.percent:g}%")
-    return ", ".join(found)
-
-
 def _meant(settings: Settings, name: str) -> str:
     """`name` with the alias that the settings give its language."""
     before, at, after = name.partition("@")
@@ -113,7 +105,7 @@ def _shares(given: tuple[str, ...]) -> dict[str, float]:
 
 
 def _report(divided: Division, *, json: bool) -> int:
-    active, told = divided.active, told_division(divided.after)
+    active, told = divided.active, told_shares(divided.after.split, divided.after.shadow)
     if divided.record is None:
         summary = f"Every request for {active.alias} went to {active.version} already."
     elif told:
