@@ -23,7 +23,7 @@ from server.engines.base import AdapterRefusedError, Engine, EngineError, Engine
 from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
 from server.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
-from server.settings import RolloutOptions, Settings
+from server.settings import RolloutOptions, RoutingOptions, Settings
 from server.tokens import Tokenizer
 from server.watch import Follow
 from tests.server.serving import Made, Serving, served
@@ -130,7 +130,13 @@ def rolling(
 ) -> Generator[Rolling]:
     """A server that follows `home`; `bad` is called with its engine before it starts."""
     settings = Settings(
-        home=home, port=0, log_level="warning", drain_seconds=2, rollout=options, max_num_seqs=8
+        home=home,
+        port=0,
+        log_level="warning",
+        drain_seconds=2,
+        max_num_seqs=8,
+        rollout=options,
+        routing=RoutingOptions(languages={"sv": ALIAS}),
     )
     catalogue = open_catalogue(settings, scratch)
     tokenizer, metrics = Tokenizer.load(catalogue.base.path), Metrics("mini")

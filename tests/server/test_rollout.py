@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,7 @@ from adapters.ledger import Ledger
 from server.settings import RolloutOptions
 from tests.server.rolling import ALIAS, NEW, OLD, Bad, Rolling, fill, rolling, until
 
+ROOT = Path(__file__).resolve().parents[2]
 QUICK = RolloutOptions(min_requests=8)
 Start = Callable[..., Rolling]
 
@@ -59,7 +65,8 @@ def chat(client: httpx.Client, first: str, *further: dict[str, str], **fields: A
 def many(rolled: Rolling, count: int, **fields: Any) -> list[httpx.Response]:
     """The answers to as many conversations."""
     with httpx.Client(base_url=rolled.serving.url, timeout=60) as client, ThreadPoolExecutor(4) as pool:
-        return list(pool.map(lambda number: chat(client, f"Fråga nummer {number}", **fields), range(count)))
+        asked = [pool.submit(chat, client, f"Fråga nummer {number}", **fields) for number in range(count)]
+        return [answer.result() for answer in asked]
 
 
 def by(answer: httpx.Response) -> str:
@@ -69,6 +76,41 @@ def by(answer: httpx.Response) -> str:
     assert answer.json()["model"] == name
     assert answer.json()["system_fingerprint"].endswith(digest.removeprefix("sha256:")[:12])
     return name
+
+
+@contextmanager
+def another_server(home: Path, folder: Path) -> Generator[str]:
+    """A server of the same registry in a process of its own; its address."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ONESEEK_")}
+    flags = (
+        "--port",
+        "0",
+        "--follow-registry",
+        "0.1",
+        "--threads",
+        "1",
+        "--routing-languages",
+        f"sv={ALIAS}",
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "server", "serve", *flags],
+        cwd=folder,
+        env={**kept, "ONESEEK_HOME": str(home), "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        said = ""
+        for line in process.stderr:
+            said += line
+            if found := re.search(r"http://127\.0\.0\.1:\d+", line):
+                yield found[0]
+                return
+        raise AssertionError(said)
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 def divide(rolled: Rolling, percent: float) -> None:
@@ -113,10 +155,9 @@ def test_every_endpoint_that_has_conversations_divides_and_keeps_them(steady: Ro
 
     def responses(text: str, turns: int) -> httpx.Response:
         later = [{"role": "assistant", "content": "Ja."}, {"role": "user", "content": "Mer?"}] * turns
-        body = {"model": ALIAS, "instructions": "Svara kort.", "max_output_tokens": 1}
-        return client.post(
-            "/v1/responses", json={**body, "input": [{"role": "user", "content": text}, *later]}
-        )
+        body: dict[str, Any] = {"model": ALIAS, "instructions": "Svara kort.", "max_output_tokens": 1}
+        body["input"] = [{"role": "user", "content": text}, *later]
+        return client.post("/v1/responses", json=body)
 
     def completions(text: str, turns: int) -> httpx.Response:
         prompt = f"{text} ".ljust(512, ".") + "Och sedan. " * turns
@@ -305,3 +346,17 @@ def test_a_slow_shadow_is_ended_too(start: Start) -> None:
     until(ended, 40)
     assert health(rolled)["kind"] == "shadow"
     until(lambda: rolled.store.shelf().actives.line(ALIAS).shadow is None)
+
+
+def test_two_servers_divide_alike_and_both_follow_a_rollback(start: Start, tmp_path: Path) -> None:
+    rolled = start()
+    divide(rolled, 40)
+    with another_server(rolled.home, tmp_path) as url, httpx.Client(base_url=url, timeout=60) as other:
+        # It starts with the split, before it has answered anything.
+        ours = [by(answer) for answer in many(rolled, 24)]
+        assert [by(chat(other, f"Fråga nummer {number}")) for number in range(24)] == ours
+        assert set(ours) == {OLD, NEW}
+        rolled.bad.broken.add(rolled.digest(NEW))
+        while rolled.splits():
+            many(rolled, 10)
+        until(lambda: {by(chat(other, f"Fråga nummer {number}")) for number in range(24)} == {OLD})
