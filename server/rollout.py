@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,8 @@ class Ended:
     """Whether the registry on disk knows; None where it is not to."""
     again: float = 0.0
     """When to try next, by `time.monotonic()`."""
+    tried: bool = False
+    """Whether that has failed, and was said."""
 
 
 class Rollouts:
@@ -76,6 +79,9 @@ class Rollouts:
         """Alias and time of what is not taken again."""
         self._refused: dict[tuple[str, str], frozenset[str]] = {}
         """Alias and time of a split → its canaries that the engine refuses."""
+        self._held: dict[str, set[str]] = {}
+        """Alias → the versions that are loaded for being divided between."""
+        self._writing: set[asyncio.Task[None]] = set()
 
     def choose(self, names: Snapshot, name: str, conversation: tuple[str, ...]) -> Chosen | None:
         """What answers a request that asked for `name`; None where that is not an alias that is divided."""
@@ -84,9 +90,17 @@ class Rollouts:
 
     async def run(self) -> None:
         """Judge again and again, until cancelled."""
-        while True:
-            await asyncio.sleep(CHECK_SECONDS)
-            await self.check()
+        try:
+            while True:
+                await asyncio.sleep(CHECK_SECONDS)
+                try:
+                    await self.check()
+                except Exception:
+                    # A canary that nothing judges any more would be worse than a line a second.
+                    log.exception("versions on trial could not be judged")
+        finally:
+            for task in self._writing:
+                task.cancel()
 
     async def start(self, home: Path) -> None:
         """Take up what the registry in `home` asks for."""
@@ -103,7 +117,7 @@ class Rollouts:
         done = True
         for alias in self._registry.snapshot.held:
             line = actives.line(alias)
-            if not line.divided and self._registry.snapshot.divided(alias) is None:
+            if not line.divided and alias not in self._held:
                 continue
             split, shadow = self._wanted(alias, line.split, line.shadow, problems)
             try:
@@ -147,7 +161,8 @@ class Rollouts:
             for version in tuple(split.shares)[1:]:
                 if not await self._takes("canary", alias, version, split.since):
                     split = replace(split, ended=split.ended | {version})
-            self._refused[alias, split.since] = split.ended
+                    refused = self._refused.get((alias, split.since), frozenset[str]())
+                    self._refused[alias, split.since] = refused | {version}
         if shadow is not None and not await self._takes("shadow", alias, shadow.version, shadow.since):
             self._over.add((alias, shadow.since))
             shadow = None
@@ -169,15 +184,18 @@ class Rollouts:
     def _divide(self, alias: str, split: Split | None, shadow: Shadow | None) -> None:
         """Change how the requests for an alias are divided, from the next one on."""
         before = self._registry.snapshot
-        if (split, shadow) == (before.splits.get(alias), before.shadows.get(alias)):
-            return
-        self._registry.divide(alias, split, shadow)
+        if (split, shadow) != (before.splits.get(alias), before.shadows.get(alias)):
+            self._registry.divide(alias, split, shadow)
+            log.info("requests for %s: %s", alias, told_shares(split, shadow) or "all to the active version")
         after = self._registry.snapshot
         self._trials.keep(after)
-        log.info("requests for %s: %s", alias, told_shares(split, shadow) or "all to the active version")
-        for version in _divided(before, alias) - _divided(after, alias):
-            adapter = before.held[alias][version]
-            if adapter.digest not in {after.active(name).digest for name in after.held}:
+        held, needed = self._held.pop(alias, set[str]()), _divided(after, alias)
+        if needed:
+            self._held[alias] = needed
+        actives = {after.active(name).digest for name in after.held}
+        for version in held - needed:
+            adapter = after.held[alias].get(version)
+            if adapter is not None and adapter.digest not in actives:
                 self._residency.let_go(adapter)
 
     async def check(self) -> None:
@@ -196,7 +214,10 @@ class Rollouts:
                 self._end(trial, *found)
         for ended in self._ended:
             if ended.written is False and time.monotonic() >= ended.again:
-                await self._write(ended)
+                ended.again = math.inf
+                task = asyncio.create_task(self._write(ended))
+                self._writing.add(task)
+                task.add_done_callback(self._writing.discard)
 
     def _judge(self, outcomes: Mapping[str, Sequence[Outcome]], active: str) -> tuple[str, Verdict] | None:
         """The first version that is worse than the active one."""
@@ -229,7 +250,7 @@ class Rollouts:
     async def _write(self, ended: Ended) -> None:
         """Tell the registry on disk, and the ledger, that a trial has ended; what fails is tried again."""
         assert self._store is not None
-        trial, adapter, first = ended.trial, ended.adapter, not ended.again
+        trial, adapter = ended.trial, ended.adapter
         reason = f"rolled back {adapter.full_name} ({trial.kind}): {ended.reason}"
         try:
             await asyncio.to_thread(
@@ -239,7 +260,8 @@ class Rollouts:
             pass  # no version of it is on disk any more
         except (OSError, ValueError) as error:
             ended.again = time.monotonic() + AGAIN_SECONDS
-            if first:
+            if not ended.tried:
+                ended.tried = True
                 remedy = f"after a restart it would begin again: oneseek adapters settle {trial.alias}"
                 log.error("the end of %s is not written (%s); %s", adapter.full_name, error, remedy)
                 self._metrics.rollouts.labels(adapter.alias, adapter.version, "unwritten").inc()
@@ -249,6 +271,7 @@ class Rollouts:
     def told(self) -> list[dict[str, Any]]:
         """Every trial under way, then those that ended here, the latest last; plain JSON for /health."""
         names = self._registry.snapshot
+        self._trials.keep(names)
         now = [_told(trial, names) for trial in self._trials]
         return [*now, *(_told_end(ended) for ended in self._ended)]
 

@@ -7,6 +7,7 @@ in use, few run at once, and all are given up once something waits.
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from contextlib import aclosing
 from dataclasses import replace
@@ -16,6 +17,8 @@ from server.metrics import Metrics
 from server.outcomes import Pace
 from server.request import GenerationRequest
 from server.trials import Shadowing
+
+log = logging.getLogger("oneseek.rollout")
 
 AT_ONCE = 2
 """Most shadows that run at once."""
@@ -86,9 +89,11 @@ class Shadows:
             self._metrics.shadowed(shadowing.adapter, pace)
         except (EngineBusyError, UnsupportedRequestError):
             pass
-        except EngineError:
+        except Exception as error:
             outcome = "error"
             shadowing.window.failed()
+            if not isinstance(error, EngineError):
+                log.exception("the shadow %s failed", shadowing.adapter.full_name)
         finally:
             self._count(shadowing, outcome)
 

@@ -126,28 +126,38 @@ class Rolling:
 
 @contextmanager
 def rolling(
-    home: Path, scratch: Path, graphs: Path, store: Store, options: RolloutOptions, bad: Callable[[Bad], None]
+    home: Path,
+    scratch: Path,
+    graphs: Path,
+    store: Store,
+    options: RolloutOptions,
+    seqs: int = 8,
+    queue: int = 64,
 ) -> Generator[Rolling]:
-    """A server that follows `home`; `bad` is called with its engine before it starts."""
+    """A server that follows `home`."""
     settings = Settings(
         home=home,
         port=0,
         log_level="warning",
         drain_seconds=2,
-        max_num_seqs=8,
+        max_num_seqs=seqs,
         rollout=options,
         routing=RoutingOptions(languages={"sv": ALIAS}),
     )
     catalogue = open_catalogue(settings, scratch)
     tokenizer, metrics = Tokenizer.load(catalogue.base.path), Metrics("mini")
     limits = EmbeddedOptions(
-        graphs=graphs, max_num_seqs=8, max_num_batched_tokens=128, max_queue=64, kv_tokens=8192, threads=1
+        graphs=graphs,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=128,
+        max_queue=queue,
+        kv_tokens=8192,
+        threads=1,
     )
     registry = catalogue.registry
     engine = Bad(
         embedded_engine(catalogue.base.path, registry.base_digest, tokenizer, limits, observer=metrics)
     )
-    bad(engine)
     follow = Follow(
         home=home,
         base=catalogue.base,

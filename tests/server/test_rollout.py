@@ -18,7 +18,7 @@ import pytest
 
 from adapters.ledger import Ledger
 from server.settings import RolloutOptions
-from tests.server.rolling import ALIAS, NEW, OLD, Bad, Rolling, fill, rolling, until
+from tests.server.rolling import ALIAS, NEW, OLD, Rolling, fill, rolling, until
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = RolloutOptions(min_requests=8)
@@ -36,18 +36,18 @@ def steady(tmp_path_factory: pytest.TempPathFactory, graphs: Path) -> Iterator[R
     folder = tmp_path_factory.mktemp("steady")
     store = fill(folder / "home", folder)
     options = RolloutOptions(automatic=False)
-    with rolling(folder / "home", folder, graphs, store, options, lambda bad: None) as found:
+    with rolling(folder / "home", folder, graphs, store, options) as found:
         yield found
 
 
 @pytest.fixture
 def start(tmp_path: Path, graphs: Path) -> Iterator[Start]:
-    """Starts a server of its own; the argument makes its engine bad."""
+    """Starts a server of its own."""
     store = fill(tmp_path / "home", tmp_path)
     running: list[Any] = []
 
-    def begin(bad: Callable[[Bad], None] = lambda bad: None, options: RolloutOptions = QUICK) -> Rolling:
-        running.append(rolling(tmp_path / "home", tmp_path, graphs, store, options, bad))
+    def begin(**limits: int) -> Rolling:
+        running.append(rolling(tmp_path / "home", tmp_path, graphs, store, QUICK, **limits))
         found: Rolling = running[-1].__enter__()
         return found
 
@@ -330,6 +330,42 @@ def test_a_shadow_gives_way_to_requests(start: Start) -> None:
     assert rolled.serving.counts()[dropped] >= 40
     at_once = [request for request in rolled.bad.requests if request.share == rolled.digest(NEW)]
     assert len(at_once) <= 20
+
+
+def test_a_shadow_leaves_its_place_in_a_full_queue(start: Start) -> None:
+    rolled = start(seqs=2, queue=0)
+    rolled.store.shadow(NEW, 100)
+    until(lambda: rolled.serving.registry.snapshot.shadows)
+    # A client that goes away leaves the shadow of its long answer behind.
+    body = {"model": ALIAS, "messages": [{"role": "user", "content": "Hej!"}], "stream": True}
+    body |= {"max_tokens": 1000, "ignore_eos": True}
+    with rolled.serving.http.stream("POST", "/v1/chat/completions", json=body) as answer:
+        assert answer.status_code == 200
+        next(answer.iter_lines())
+    until(lambda: dict(rolled.bad.state().running) == {rolled.digest(NEW): 1})
+    with httpx.Client(base_url=rolled.serving.url, timeout=60) as client, ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(chat, client, f"Fråga {number}", max_tokens=50) for number in range(2)]
+        assert {by(answer.result()) for answer in asked} == {OLD}
+    dropped = f'oneseek_shadow_requests_total{{adapter="{ALIAS}",outcome="dropped",version="v1.2"}}'
+    assert rolled.serving.counts()[dropped] >= 1
+
+
+def test_what_a_trial_no_longer_needs_is_unloaded(start: Start) -> None:
+    rolled = start()
+    divide(rolled, 10)
+    old, new = rolled.digest(OLD), rolled.digest(NEW)
+
+    def resident() -> set[str]:
+        return {old, new} & rolled.bad.state().resident.keys()
+
+    assert resident() == {old, new}, "loaded before it answers anything"
+    rolled.store.settle(ALIAS)
+    until(lambda: resident() == {old})
+    divide(rolled, 10)
+    assert resident() == {old, new}
+    rolled.store.promote(NEW)
+    until(lambda: resident() == {new})
+    assert not rolled.splits()
 
 
 def test_a_slow_shadow_is_ended_too(start: Start) -> None:
