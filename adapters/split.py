@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import blake2b
 
 from adapters import names
@@ -82,8 +83,12 @@ def point(alias: str, salt: str, conversation: bytes) -> float:
 
     Another salt, such as another version's name, gives a point that is independent of this one.
     """
-    key = blake2b(f"{alias.lower()} {salt}".encode(), digest_size=32).digest()
-    return int.from_bytes(blake2b(conversation, digest_size=8, key=key).digest()) / _POINTS
+    return int.from_bytes(blake2b(conversation, digest_size=8, key=_key(alias, salt)).digest()) / _POINTS
+
+
+@lru_cache(1024)
+def _key(alias: str, salt: str) -> bytes:
+    return blake2b(f"{alias.lower()} {salt}".encode(), digest_size=32).digest()
 
 
 def checked_shares(shares: Mapping[str, float], active: str) -> tuple[tuple[str, float], ...]:

@@ -136,8 +136,9 @@ def judge(
 
 
 def _values(outcomes: Sequence[Outcome], name: str) -> list[float]:
+    """In order, so that it is sorted once."""
     found = (getattr(outcome, name) for outcome in outcomes)
-    return [value for value in found if value is not None]
+    return sorted(value for value in found if value is not None)
 
 
 def _slower(
