@@ -120,17 +120,17 @@ def judge(
     }
     problems: list[str] = []
     apart = difference((failed_active, len(theirs)), (failed, len(ours)), _Z).low
-    if len(ours) >= limits.min_requests and apart > limits.max_error_difference:
+    if len(ours) >= limits.min_requests and apart > limits.error_margin:
         problems.append(
             f"{failed} of {len(ours)} answers failed, and {failed_active} of {len(theirs)} of the active "
-            f"version's: at least {apart:.1%} more, where {limits.max_error_difference:.1%} is allowed"
+            f"version's: at least {apart:.1%} more, where {limits.error_margin:.1%} is allowed"
         )
     for name, what in (("first", "to the first token"), ("between", "between tokens")):
         slow = _slower(_values(ours, name), _values(theirs, name), limits, name, figures)
         if slow is not None:
             problems.append(
                 f"the median time {what} is at least {slow:.2f} times the active version's, where "
-                f"{limits.max_latency_ratio:g} is allowed"
+                f"{limits.latency_ratio:g} is allowed"
             )
     return Verdict("; ".join(problems), figures)
 
@@ -154,4 +154,4 @@ def _slower(
     if not isinstance(slow, Interval) or not isinstance(fast, Interval) or fast.high <= 0:
         return None
     ratio = slow.low / fast.high
-    return ratio if ratio > limits.max_latency_ratio else None
+    return ratio if ratio > limits.latency_ratio else None

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from adapters.split import told_shares
 from server.commands.flags import Json
 from server.commands.registry import open_store, report
 from server.settings import Resolved, Settings
@@ -105,6 +104,8 @@ def _shares(given: tuple[str, ...]) -> dict[str, float]:
 
 
 def _report(divided: Division, *, json: bool) -> int:
+    from adapters.split import told_shares
+
     active, told = divided.active, told_shares(divided.after.split, divided.after.shadow)
     if divided.record is None:
         summary = f"Every request for {active.alias} went to {active.version} already."

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from adapters.split import told_shares
 from server.commands.adapter_shares import shown_division
 from server.commands.flags import Json
 from server.commands.registry import open_base, open_store, report, told
@@ -32,6 +31,7 @@ def show(resolved: Resolved, name: str, /, *, json: Json = False) -> int:
     """
     from adapters.card import read_card
     from adapters.manifest import read_fields
+    from adapters.split import told_shares
 
     shelf = open_store(resolved.settings).shelf()
     held = shelf.find(name)

@@ -6,17 +6,18 @@ import json as json_format
 import sys
 from typing import TYPE_CHECKING
 
-from adapters.active import Actives
 from server.commands.flags import Json
 from server.settings import Resolved
 
 if TYPE_CHECKING:
+    from adapters.active import Actives
     from adapters.manifest import Adapter
     from server.catalogue import Catalogue
 
 
 def list_adapters(resolved: Resolved, *, json: Json = False) -> int:
     """List the adapters that a server would offer, and what was found but cannot be served."""
+    from adapters.active import Actives
     from server.catalogue import open_catalogue
 
     catalogue = open_catalogue(resolved.settings)

@@ -99,7 +99,7 @@ def test_a_slow_version_is_found_and_one_that_is_a_little_slower_is_not() -> Non
     assert found.figures["first_ms"] > 3 * found.figures["active_first_ms"]
     assert judge(paced(little), paced(active), OPTIONS, 1.0).problem == ""
     assert judge(paced(slower[:19]), paced(active), OPTIONS, 1.0).problem == "", "too few"
-    lenient = RolloutOptions(max_latency_ratio=5)
+    lenient = RolloutOptions(latency_ratio=5)
     assert judge(paced(slower), paced(active), lenient, 1.0).problem == ""
 
 
@@ -135,7 +135,7 @@ def test_a_pace_is_of_tokens_and_of_nothing_where_there_are_none() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("min_requests", 0), ("max_error_difference", 1.5), ("max_latency_ratio", 0.5), ("window_seconds", 0)],
+    [("min_requests", 0), ("error_margin", 1.5), ("latency_ratio", 0.5), ("window_seconds", 0)],
 )
 def test_limits_that_make_no_sense_are_refused(name: str, value: float) -> None:
     with pytest.raises(SettingsError, match=f"rollout.{name}"):
