@@ -125,6 +125,22 @@ class Registry:
         with self._lock:
             self._state = _with(self._state, adapter)
 
+    def replace(self, adapter: Adapter) -> Adapter:
+        """Hold `adapter` in place of the version that has its full name, and answer what that was.
+
+        Atomic, as `activate` is. Raises `UnknownAdapterError` where there is none, else as `add` does.
+        """
+        with self._lock:
+            alias, version = adapter.alias.lower(), adapter.version.lower()
+            held = self._state.held.get(alias, {})
+            if version not in held:
+                raise UnknownAdapterError(adapter.full_name)
+            before = held[version]
+            others = {key: one for key, one in held.items() if key != version}
+            without = replace(self._state, held={**self._state.held, alias: others})
+            self._state = _with(without, adapter)
+            return before
+
     def activate(self, alias: str, version: str) -> Adapter:
         """Make `version` what `alias` stands for, and answer what it stood for before.
 
