@@ -104,6 +104,9 @@ class Metrics:
             "oneseek_adapter_load_seconds", "Time to make an adapter resident", ("adapter", "outcome"),
             buckets=LOAD, registry=r,
         )  # fmt: skip
+        self.admin_changes = Counter(
+            "oneseek_admin_changes", "Changes asked for over HTTP", ("action", "outcome"), registry=r
+        )
         self.build_info = Gauge(
             "oneseek_build_info", "What runs", ("version", "engine", "base_digest"), registry=r
         )

@@ -110,6 +110,10 @@ class Settings:
     """Seconds that running requests have to finish when the server stops."""
     api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
     """Keys of which a client must present one; none: open to all. As a flag, a process list shows them."""
+    admin_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
+    """Keys that open /admin and loading of adapters, beside what an api key opens; none: closed to all."""
+    adapter_roots: tuple[str, ...] = ("lora_adapters",)
+    """Folders beneath which adapters may be named over HTTP; the registry's own is always one."""
     require_provenance: bool = False
     """Serve only adapters that the ledger knows; a ledger that does not verify then stops the start."""
     ledger_public_key: Path | None = None
@@ -144,9 +148,16 @@ class Settings:
         if seqs is not None and tokens is not None and tokens < seqs:
             problem = f"{tokens} is below max_num_seqs ({seqs})"
             raise SettingsError("max_num_batched_tokens", f"{problem}; every sequence needs one token a step")
-        for key in self.api_keys:
-            if not key or not key.isascii() or any(character.isspace() for character in key):
-                raise SettingsError("api_keys", "a key is empty or holds a space or a character beyond ASCII")
+        for name in ("api_keys", "admin_keys"):
+            for key in getattr(self, name):
+                if not key or not key.isascii() or any(character.isspace() for character in key):
+                    raise SettingsError(name, "a key is empty or holds a space or a character beyond ASCII")
+        if set(self.api_keys) & set(self.admin_keys):
+            raise SettingsError(
+                "admin_keys", "one of them is in api_keys too; make a key of its own for each"
+            )
+        if any(not root.strip() for root in self.adapter_roots):
+            raise SettingsError("adapter_roots", "a folder is empty; name it, or leave it out")
 
     @property
     def warnings(self) -> tuple[str, ...]:
