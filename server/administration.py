@@ -43,6 +43,8 @@ class Change:
     """Whether a version was added that was not there."""
     active: bool | None = None
     """Whether its alias stands for it."""
+    contested: tuple[str, ...] = ()
+    """Aliases that speak its language, where they are several, so that none is chosen for it."""
 
 
 class Administration:
@@ -77,7 +79,12 @@ class Administration:
             if live and added.active:
                 live = await self._comes_in(adapter)
             return Change(
-                name=adapter.full_name, digest=adapter.digest, live=live, new=added.new, active=added.active
+                name=adapter.full_name,
+                digest=adapter.digest,
+                live=live,
+                new=added.new,
+                active=added.active,
+                contested=self._contested(adapter.alias),
             )
 
     async def promote(self, name: str) -> Change:
@@ -171,6 +178,7 @@ class Administration:
             live=live,
             before=before.full_name if before is not None else None,
             active=True,
+            contested=self._contested(after.alias),
         )
 
     async def follow_now(self) -> None:
@@ -193,6 +201,12 @@ class Administration:
             return self._registry.resolve(name).digest == digest
         except UnknownAdapterError:
             return False
+
+    def _contested(self, alias: str) -> tuple[str, ...]:
+        """The aliases that speak what the active version of `alias` speaks; empty where it alone does."""
+        snapshot = self._registry.snapshot
+        language = snapshot.active(alias).language if snapshot.is_adapter(alias) else None
+        return snapshot.contested().get(language or "", ())
 
     async def asked(self, work: Callable[[], Made], folder: Path | None = None) -> Made:
         """What the registry answers, in a thread. Raises `ApiError`, in words that name no folder."""

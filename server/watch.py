@@ -21,6 +21,7 @@ from adapters.ledger.provenance import Provenance
 from adapters.manifest import Adapter
 from adapters.shelf import fingerprint
 from routing.route import Router
+from server.catalogue import contested
 from server.engines.base import AdapterNotLoadedError, AdapterRefusedError, EngineError
 from server.generation import Generation
 from server.values import SettingsError
@@ -190,12 +191,13 @@ class Watch:
         task.add_done_callback(self._unloading.pop)
 
     async def _reroute(self) -> set[str]:
-        """Why it could not be done; empty where it was."""
+        """Why it could not be done, and which languages have too many adapters now."""
+        problems = set(contested(self._registry))
         try:
             self._generation.router = await asyncio.to_thread(self.follow.router)
         except SettingsError as error:
-            return {f"routing stays as it was: {error}"}
-        return set()
+            problems.add(f"routing stays as it was: {error}")
+        return problems
 
     def say(self, problems: set[str]) -> None:
         """Log what is new among the problems, so that a lasting one is one line."""

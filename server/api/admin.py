@@ -97,6 +97,7 @@ def _change(change: Change) -> dict[str, Any]:
         "before": change.before,
         "new": change.new,
         "active": change.active,
+        "contested": list(change.contested) or None,
     }
     return {key: value for key, value in told.items() if value is not None}
 

@@ -130,6 +130,17 @@ def test_what_the_engine_has_no_room_for_is_refused_before_anything_moves(place:
         assert active.version == "v1.0"
 
 
+def test_a_second_alias_of_one_language_is_said(serving: Serving, place: Place) -> None:
+    client = serving.http
+    two_versions(client, place)
+    second = done(add(client, place.more(3), alias="one", language="sv"))
+    assert second["contested"] == ["one", "zero"]
+    assert ask(client, "oneseek").headers["X-OneSeek-Adapter"] == "base"
+    done(change(client, "one@v1.0", "retire"))
+    assert "contested" not in done(change(client, "zero@v1.1", "promote"))
+    assert ask(client, "oneseek").headers["X-OneSeek-Adapter"] == "zero@v1.1"
+
+
 def test_another_bases_version_is_not_promoted_here(serving: Serving, place: Place) -> None:
     two_versions(serving.http, place)
     by_hand = place.home / "registry" / "zero" / "v3.0"
