@@ -7,7 +7,8 @@ served is refused before anything has changed. Other processes get it by followi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -93,21 +94,25 @@ class Administration:
             raise bad_field("name", "Say which version: promote alias@version.", code="version_needed")
         async with self._watch.changing:
             shelf = await self.shelf()
-            adapter = await self.ready(self.found(shelf, name))
-            return await self._moved(adapter, lambda: self.store.promote(name))
+            async with self.ready(self.found(shelf, name)) as (adapter,):
+                return await self._moved(adapter, lambda: self.store.promote(name))
 
     async def rollback(self, alias: str) -> Change:
         """Make active what was so before the present version, from the answer on."""
         async with self._watch.changing:
             shelf = await self.shelf()
-            adapter: Adapter | None = None
-            if "@" not in alias:
-                held = self.found(shelf, alias)
-                served = {one.version for one in shelf.served(held.alias)}
-                earlier = shelf.actives.rolled_back(held.alias, served)
-                if earlier is not None:
-                    adapter = await self.ready(shelf.find(f"{held.alias}@{earlier.active(held.alias)}"))
-            return await self._moved(adapter, lambda: self.store.rollback(alias))
+            async with self.ready(*self._earlier(shelf, alias)) as adapters:
+                adapter = adapters[0] if adapters else None
+                return await self._moved(adapter, lambda: self.store.rollback(alias))
+
+    def _earlier(self, shelf: Shelf, alias: str) -> tuple[Held, ...]:
+        """What `alias` would go back to; nothing where the registry is to say why there is none."""
+        if "@" in alias:
+            return ()
+        held = self.found(shelf, alias)
+        served = {one.version for one in shelf.served(held.alias)}
+        actives = shelf.actives.rolled_back(held.alias, served)
+        return (shelf.find(f"{held.alias}@{actives.active(held.alias)}"),) if actives is not None else ()
 
     async def retire(self, name: str) -> Change:
         """Serve `alias@version` no longer; its files stay."""
@@ -146,15 +151,30 @@ class Administration:
                 raise conflict(message) from None
             raise not_found(error) from None
 
-    async def ready(self, held: Held) -> Adapter:
-        """The version, in the engine and probed, so that an alias can stand for it. Raises `ApiError`."""
-        adapter = await self.asked(held.read, held.folder)
+    @asynccontextmanager
+    async def ready(self, *held: Held) -> AsyncGenerator[tuple[Adapter, ...]]:
+        """The versions, in the engine and probed, for what is done inside; where it fails, they leave again.
+
+        Raises `ApiError`.
+        """
+        brought: list[Adapter] = []
+        try:
+            yield tuple([await self._brought(one, brought) for one in held])
+        except BaseException:
+            for adapter in brought:
+                self._watch.unload(adapter)
+            raise
+
+    async def _brought(self, held: Held, brought: list[Adapter]) -> Adapter:
+        adapter = await self.asked(held.read)
         if adapter.base_digest not in (None, self._registry.base_digest):
             raise conflict(
                 f"{adapter.full_name} was made for another base than {self._registry.base_name}, which is "
                 "served here. Promote it where its own base is served."
             )
         await require_known(self._follow, adapter, "name")
+        if adapter.digest not in self._generation.engine.state().resident:
+            brought.append(adapter)
         try:
             await self._generation.residency.ensure(adapter)
         except AdapterRefusedError as error:
@@ -162,12 +182,7 @@ class Administration:
         return adapter
 
     async def _moved(self, adapter: Adapter | None, move: Callable[[], Moved]) -> Change:
-        try:
-            moved = await self.asked(move)
-        except BaseException:
-            if adapter is not None:
-                self._watch.unload(adapter)
-            raise
+        moved = await self.asked(move)
         await self.follow_now()
         after, before = moved.after, moved.before
         digest = adapter.digest if adapter is not None else after.recorded_digest

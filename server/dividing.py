@@ -91,9 +91,8 @@ class Dividing:
         self, wanted: Callable[[Shelf], Iterable[Held]], work: Callable[[], Division]
     ) -> Divided:
         async with self._watch.changing:
-            for held in wanted(await self._administration.shelf()):
-                await self._administration.ready(held)
-            done = await self._administration.asked(work)
+            async with self._administration.ready(*wanted(await self._administration.shelf())):
+                done = await self._administration.asked(work)
             await self._administration.follow_now()
             names, key = self._generation.registry.snapshot, done.active.alias.lower()
             here = names.splits.get(key), names.shadows.get(key)

@@ -141,6 +141,17 @@ def test_a_second_alias_of_one_language_is_said(serving: Serving, place: Place) 
     assert ask(client, "oneseek").headers["X-OneSeek-Adapter"] == "zero@v1.1"
 
 
+def test_what_fails_after_it_was_loaded_leaves_the_engine(serving: Serving, place: Place) -> None:
+    first, _ = two_versions(serving.http, place)
+    ledger = place.home / "ledger" / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes().replace(b"zero@v1.1", b"zero@v9.9"))
+    told = error(change(serving.http, "zero@v1.1", "promote"), 500)
+    assert told["code"] == "registry_unusable"
+    assert str(place.home) not in told["message"]
+    assert ask(serving.http, "zero").headers["X-OneSeek-Adapter-Digest"] == first
+    until(lambda: list(serving.engine.state().resident) == [first])
+
+
 def test_another_bases_version_is_not_promoted_here(serving: Serving, place: Place) -> None:
     two_versions(serving.http, place)
     by_hand = place.home / "registry" / "zero" / "v3.0"
@@ -168,7 +179,7 @@ def test_verify_tells_what_was_changed(serving: Serving, place: Place) -> None:
     one = change(serving.http, "zero@v1.0", "verify").json()["data"]
     assert [row["name"] for row in one] == ["zero@v1.0"]
     told = error(change(serving.http, "zero@v1.1", "promote"), 400)
-    assert told["code"] == "adapter_rejected"
+    assert (told["code"], told["param"]) == ("adapter_rejected", "name")
     assert str(place.home) not in told["message"]
 
 
