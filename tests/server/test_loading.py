@@ -16,7 +16,20 @@ import pytest
 import safetensors.numpy
 
 from server.api.admin_fields import LORA_HINTS, LORA_REFUSED, lora_table
-from tests.server.administered import ENGLISH, SWEDISH, Place, administered, ask, asking, load, unload, until
+from tests.server.administered import (
+    ENGLISH,
+    SWEDISH,
+    Place,
+    add,
+    administered,
+    ask,
+    asking,
+    change,
+    done,
+    load,
+    unload,
+    until,
+)
 from tests.server.documented import documented
 from tests.server.serving import Serving
 
@@ -314,6 +327,19 @@ def test_paths_that_are_not_opened(
 def test_an_answer_does_not_tell_what_is_outside(serving: Serving, place: Place) -> None:
     told = {load(serving.http, "extra", path).text for path in ("/etc/passwd", "/etc/no-such", "/root/x")}
     assert len(told) == 1
+
+
+@pytest.mark.parametrize("folder", ["_", "---", "å", "con", "x" * 200, "base-v1", "a v1.0-SV"])
+def test_a_folders_name_may_be_anything(
+    serving: Serving, place: Place, more: Callable[[int], Path], folder: str
+) -> None:
+    named = place.lora_adapters / "odd" / folder
+    shutil.copytree(more(1), named)
+    assert load(serving.http, "extra", named).status_code == 200
+    refused = add(serving.http, named)
+    assert refused.status_code in (200, 400), refused.text
+    if refused.status_code == 200:
+        done(change(serving.http, refused.json()["name"], "retire"))
 
 
 def test_a_folder_that_is_not_there(serving: Serving, place: Place) -> None:
