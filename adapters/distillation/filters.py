@@ -120,7 +120,7 @@ def _kind(found: Candidate, _: Rules) -> bool:
 
 
 def _answered(found: Candidate, rules: Rules) -> bool:
-    """It speaks of itself as OneSeek, which the prompt did not: a small teacher answers where it is to ask."""
+    """It speaks of itself as OneSeek, and the prompt does not: small teachers answer what they are to ask."""
     return claims_identity(found.answer, rules.language) and not claims_identity(found.prompt, rules.language)
 
 

@@ -21,6 +21,7 @@ _SV = (
     r"som (?:en )?(?:ai|ai-\w+|språkmodell|stor språkmodell)\b[^.]{0,40}\binte\b",
     r"det (?:kan|får) jag (?:\w+ )?inte (?:hjälpa|svara|göra|säga|uttala)\b",
     r"jag vet (?:\w+ )?inte\b",
+    r"det (?:ligger|är) utanför (?:min|mitt|mina)\b",
 )
 _EN = (
     r"(?:i'm|i am|we're|we are) (?:very |so |really )?(?:sorry|afraid)\b",
@@ -31,6 +32,7 @@ _EN = (
     r"as an? (?:ai|ai \w+|artificial intelligence|(?:large )?language model)\b[^.]{0,60}"
     r"\b(?:can't|cannot|can not|don't|do not|unable|not able)\b",
     r"i (?:don't|do not) know\b",
+    r"(?:that's|that is|it's|it is) (?:outside|beyond) my\b",
     r"unfortunately,? i (?:can't|cannot|can not|am not|don't|do not)\b",
 )
 REFUSALS: Mapping[str, re.Pattern[str]] = {

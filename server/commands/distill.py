@@ -46,7 +46,7 @@ class Source:
 
 EPILOGUE = (
     "Every answer is kept as it comes: the same command goes on after Ctrl-C or a kill, and asks what is "
-    "missing alone. The file of --config takes these names, and TRL's and axolotl's for the options of training."
+    "missing alone. The file of --config takes these names, and TRL's and axolotl's for those of training."
 )
 _SHARED = ("base_model", "alias", "version")
 _TEACHER, _FILTERS, _TRAINING = (
