@@ -75,8 +75,9 @@ def _teacher(source: Source, role: Literal["teacher", "judge"], options: Distill
                 raise OptionError(name, f"is for a server, and {asked} is a folder; leave it out")
         return LocalTeacher(Path(asked).expanduser(), options.concurrency)
     url, _, model = asked.partition("#")
+    key = _key(source, role)
     try:
-        endpoint = Endpoint.at(url, _key(source, role), options.timeout)
+        endpoint = Endpoint.at(url, key, options.timeout)
     except ValueError as error:
         raise OptionError(role, str(error)) from None
     named: str | None = getattr(source, f"{role}_model") or model or None

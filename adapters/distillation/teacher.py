@@ -107,10 +107,6 @@ class RemoteTeacher:
             raise
 
 
-def _scratch() -> IO[str]:
-    return tempfile.TemporaryFile("w+", encoding="utf-8")
-
-
 def _files_digest(folder: Path) -> str:
     """That of a base as the registry knows bases; over all files by name where it has no tokenizer.json."""
     try:
@@ -132,7 +128,7 @@ class LocalTeacher:
     """Questions in one batch."""
     identity: Mapping[str, str] = field(init=False)
     _process: subprocess.Popen[str] | None = field(default=None, init=False)
-    _errors: IO[str] = field(default_factory=_scratch, init=False)
+    _errors: IO[str] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if not (self.folder / "config.json").is_file():
@@ -166,11 +162,18 @@ class LocalTeacher:
             return [(str(text), bool(ended)) for text, ended in json.loads(process.stdout.readline())]
         except (OSError, ValueError) as error:
             self._end()
-            self._errors.seek(0)
-            said = self._errors.read().strip().splitlines() or [f"it ended with code {process.returncode}"]
-            raise TeacherError(f"the teacher in {self.folder} does not answer: {said[-1][:300]}") from error
+            said = self._complaint() or f"it ended with code {process.returncode}"
+            raise TeacherError(f"the teacher in {self.folder} does not answer: {said}") from error
+
+    def _complaint(self) -> str:
+        """The last thing that its process said on standard error."""
+        assert self._errors is not None
+        self._errors.seek(0)
+        return (self._errors.read().strip().splitlines() or [""])[-1][:300]
 
     def _start(self) -> subprocess.Popen[str]:
+        # It lives as long as the process: `close` ends both.
+        self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         path = os.pathsep.join(
             [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         )
@@ -198,4 +201,5 @@ class LocalTeacher:
         if self._process is not None:
             self._process.kill()
         self._end()
-        self._errors.close()
+        if self._errors is not None:
+            self._errors.close()

@@ -114,7 +114,9 @@ def test_a_wrong_key_ends_the_run_at_the_first_answer() -> None:
 
 
 def test_what_a_server_does_not_take_is_told_and_the_others_go_on() -> None:
-    found, met = asked(lambda number, _q: Reply(status=400, body=b"filtered") if number == 2 else Reply("Ja."), 6)
+    found, met = asked(
+        lambda number, _q: Reply(status=400, body=b"filtered") if number == 2 else Reply("Ja."), 6
+    )
     refused = [answer for answer in found.values() if isinstance(answer, Refused)]
     assert len(refused) == 1
     assert "answers 400: filtered" in refused[0].reason
