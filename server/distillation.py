@@ -23,6 +23,7 @@ from adapters.evaluation.endpoint import Endpoint
 from adapters.jsonfile import canonical
 from adapters.training.interruption import Interruption
 from adapters.training.options import OptionError, TrainOptions
+from adapters.training.origin import Origin
 from adapters.training.progress import Reporter
 from server.catalogue import open_catalogue
 from server.commands.registry import checked
@@ -30,7 +31,6 @@ from server.settings import Settings
 from server.training import detector, job_of, own_data, run_job, settings_of
 
 if TYPE_CHECKING:
-    from adapters.training.identity import Origin
     from server.commands.distill import Source
     from server.commands.train import Asked
 
@@ -120,8 +120,6 @@ def _task(
 
 def _origin(made: Distilled, options: DistillOptions) -> Origin:
     """What the records of the student's adapter tell of its data."""
-    from adapters.training.identity import Origin
-
     dropped = {f"dropped_{_word(name)}": float(count) for name, count in made.answers.dropped.items()}
     asked = dict(made.asked)
     sources = {"seeds": str(asked["seeds"]), "teacher": made.teacher_digest}

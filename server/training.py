@@ -18,6 +18,7 @@ from adapters.intake import Base, check
 from adapters.ledger import Ledger
 from adapters.store import Store
 from adapters.training.files import write_folder
+from adapters.training.origin import Origin
 from server.catalogue import Catalogue, open_catalogue
 from server.commands.registry import checked, open_store
 from server.settings import Settings, resolve
@@ -25,7 +26,7 @@ from server.values import SettingsError
 
 if TYPE_CHECKING:
     from adapters.evaluation.judge import LanguageOf
-    from adapters.training.identity import Job, Made, Origin, Stopped
+    from adapters.training.identity import Job, Made, Stopped
     from adapters.training.options import TrainOptions
     from server.commands.train import Asked
 
@@ -81,7 +82,7 @@ def job_of(
     origin: Origin | None = None,
 ) -> Job:
     """The run that was asked for; of data `made` for it, and of those that were asked for beside."""
-    from adapters.training.identity import Job, Origin
+    from adapters.training.identity import Job
 
     catalogue = open_catalogue(settings)
     base = catalogue.base

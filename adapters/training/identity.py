@@ -35,26 +35,9 @@ from adapters.training.files import write_folder
 from adapters.training.finetune import Run, finetune, last_checkpoint
 from adapters.training.interruption import Interruption
 from adapters.training.options import OptionError, TrainOptions
+from adapters.training.origin import Origin
 from adapters.training.progress import Reporter
 from adapters.training.teacher import Taught, teach
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
-    """Where data come from that were made for one run, as its records tell it."""
-
-    action: str = "train"
-    """What the ledger calls the run."""
-    made_by: str = "oneseek train identity"
-    data: str = "examples of identity"
-    """What the rows are, in the model card."""
-    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What decided the data, beside the options of training."""
-    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
-    sources: Mapping[str, str] = field(default_factory=dict[str, str])
-    """Further inputs for the ledger: role to digest."""
-    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What else the ledger is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +57,7 @@ class Job:
     """Whether to go on with an interrupted run; None does so where there is one."""
     teacher: str | None = None
     """A model that writes further answers: `http://HOST:PORT#MODEL`, or a folder."""
-    origin: Origin = Origin()
+    origin: Origin = field(default_factory=Origin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
