@@ -165,9 +165,10 @@ def _say_data(made: Distilled, *, json: bool) -> int:
     counted = (
         f"{len(made.examples)} examples of {made.answers.asked} answers in {made.data} (dropped: {dropped})"
     )
-    summary = (
-        f"made {counted}; train on it with: oneseek train identity --dataset {shlex.quote(str(made.data))}"
+    again = shlex.join(
+        ["oneseek", "train", "identity", "--language", made.asked["language"], "--dataset", str(made.data)]
     )
+    summary = f"made {counted}; train on it with: {again}"
     if not made.enough:
         summary = (
             f"made only {counted}, and {made.wanted} were asked for; nothing was trained. Give more seeds, "
