@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapters.datasets.check import NEAR
+from adapters.datasets import NEAR
 from adapters.training.options import OptionError
 
 _SHARES = ("near", "most_copied", "most_repeated")
