@@ -30,6 +30,11 @@ class Batch:
         return Batch(self.ids.to(device), self.counts.to(device), positions)
 
     @property
+    def fresh(self) -> int:
+        """How many tokens are new: the first of a packed row was the last of the row before."""
+        return self.ids.numel() - (len(self.ids) if self.positions is not None else 0)
+
+    @property
     def targets(self) -> int:
         """How many tokens are predicted and count."""
         return int(self.counts[:, 1:].sum())

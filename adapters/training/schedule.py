@@ -35,3 +35,12 @@ class Schedule:
         """The share of the peak rate at `step`."""
         fall = self.decay * self.steps
         return min((step + 1) / max(self.warmup, 1), 1.0, (self.steps - step) / fall)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """Part of a run: until `until` (share of the steps), batches of `rows` × `length` tokens."""
+
+    until: float
+    rows: int
+    length: int

@@ -122,9 +122,10 @@ class Trainer:
                 if step == done and schedule.compiled:
                     self._unwrapped.compile_for(batch.ids.shape)
                 value = self._step(step, batch)
-                outcome.loss = value if outcome.loss != outcome.loss else 0.98 * outcome.loss + 0.02 * value
+                weight = max(0.02, 1 / (step + 1))
+                outcome.loss = value if step == 0 else (1 - weight) * outcome.loss + weight * value
                 outcome.steps = step + 1
-                outcome.tokens += batch.ids.numel()
+                outcome.tokens += batch.fresh
                 outcome.answer_tokens += int(batch.counts.sum())
                 outcome.seconds = before + time.monotonic() - started
                 self._note(step + 1, value)

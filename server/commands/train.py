@@ -6,14 +6,16 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App
 
 from adapters.training.options import OptionError, TrainOptions
+from server.commands import pretrain
 from server.commands.flags import Json
+from server.commands.option_flags import flag, own, plain
 from server.extras import require
-from server.options import Option, options_of
+from server.options import options_of
 from server.values import Raw, SettingsError
 
 
@@ -41,15 +43,15 @@ EPILOGUE = (
     "accelerate launch -m server train identity --language sv"
 )
 _PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "matplotlib")
-_GROUP = Group("Training", sort_key=2)
 _OPTIONS = (*options_of(Asked), *options_of(TrainOptions))
 
 
 def add_to(app: App) -> None:
     """Add `train` and its kinds to `app`."""
-    kinds = App(name="train", help="Make adapters.")
+    kinds = App(name="train", help="Make adapters, and bases.")
     # Without version flags, since --version is its to take.
     kinds.command(_command(), name="identity", help_epilogue=EPILOGUE, version_flags=[])
+    pretrain.add_to(kinds)
     app.command(kinds)
 
 
@@ -66,9 +68,10 @@ def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, jso
         language = values.pop("language", None)
         if language is None:
             raise SettingsError("language", "is missing; say --language en or --language sv")
-        own = {name: values.pop(name) for name in [item.path for item in options_of(Asked)] if name in values}
+        names = [item.path for item in options_of(Asked)]
+        asked = {name: values.pop(name) for name in names if name in values}
         options = TrainOptions(language=cast("str", language), **cast("dict[str, Any]", values))
-        return train(Asked(**cast("dict[str, Any]", own)), options, resume=resume, json=json)
+        return train(Asked(**cast("dict[str, Any]", asked)), options, resume=resume, json=json)
     except OptionError as error:
         raise SettingsError(error.name, error.problem) from None
 
@@ -81,16 +84,9 @@ def _values(given: Mapping[str, Raw], config: Path | None) -> dict[str, object]:
         found = read_config(config) if config is not None else {}
     except OptionError as error:
         raise SettingsError(error.name, error.problem, str(config)) from None
-    raw = {name: (_raw(value), str(config)) for name, value in found.items() if value is not None}
+    raw = {name: (plain(value), str(config)) for name, value in found.items() if value is not None}
     raw |= {name: (value, "flag") for name, value in given.items()}
     return {item.path: item.parse(*raw[item.path]) for item in _OPTIONS if item.path in raw}
-
-
-def _raw(value: object) -> Raw:
-    """A value of YAML as the text that stands for it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return [str(item) for item in cast("list[object]", value)] if isinstance(value, list) else str(value)
 
 
 def _command() -> Any:
@@ -99,40 +95,16 @@ def _command() -> Any:
     def command(
         *, config: Path | None = None, resume: bool = False, json: bool = False, **given: object
     ) -> int:
-        flags = {name: _raw(value) for name, value in given.items() if value is not None}
+        flags = {name: plain(value) for name, value in given.items() if value is not None}
         return identity(flags, config=config, resume=resume, json=json)
 
-    own = [
-        _parameter("config", Path | None, None, "A YAML file with any of these options."),
-        _parameter("resume", bool, False, "Go on with the interrupted run of the same options and data."),
+    fixed = [
+        own("config", Path | None, None, "A YAML file with any of these options."),
+        own("resume", bool, False, "Go on with the interrupted run of the same options and data."),
         inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
     ]
-    parameters = [*own, *(_flag(option) for option in _OPTIONS)]
+    parameters = [*fixed, *(flag(option) for option in _OPTIONS)]
     vars(command)["__signature__"] = inspect.Signature(parameters)
     command.__annotations__ = {}
     command.__name__, command.__doc__ = "identity", identity.__doc__
     return command
-
-
-def _parameter(name: str, kind: object, default: object, text: str) -> inspect.Parameter:
-    annotation = Annotated[kind, Parameter(help=text, negative="", show_default=False)]  # pyright: ignore[reportInvalidTypeForm] `kind` is a type here
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _flag(option: Option) -> inspect.Parameter:
-    kind: object = list[str] if option.many else bool if option.hint is bool else str
-    parameter = Parameter(
-        name=option.flag,
-        group=_GROUP,
-        help=option.explained,
-        show_default=False if option.default in (None, ()) else option.render(option.default),
-        metavar=option.metavar,
-        negative_iterable="",
-        consume_multiple=option.many,
-    )
-    return inspect.Parameter(
-        option.identifier,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[kind | None, parameter],  # pyright: ignore[reportOperatorIssue] `kind` is a type here
-    )
