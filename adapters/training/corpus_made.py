@@ -33,7 +33,7 @@ class Known:
 
 
 def measured(fitted: Fitted, *, passes: int, refused: int) -> dict[str, float]:
-    """The figures of a training: losses, how long it was, whole passes through the data, what was left out."""
+    """The figures of a training: losses, its length, whole passes through the data, what was left out."""
     outcome = fitted.outcome
     found = {
         "loss": fitted.losses[-1][1],

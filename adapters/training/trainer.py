@@ -94,7 +94,7 @@ class Trainer:
         self._held_out, self._interruption = held_out, interruption or Interruption()
         self.accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
         if self._setup.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            _checkpoint_activations(model)
         paced = make_optimizers(model, schedule)
         loss = AnswerLoss(model, self._setup.precision)
         prepared = self.accelerator.prepare(loss, *(optimizer for optimizer, _ in paced))
@@ -252,3 +252,12 @@ class Trainer:
         every = self._setup.judge_every
         if step == self._schedule.steps or (every is not None and step % every == 0):
             self._judge(step)
+
+
+def _checkpoint_activations(model: PreTrainedModel) -> None:
+    """Compute activations again in the backward pass. transformers renamed it on the way to 6."""
+    enable: Any = getattr(model, "activation_checkpointing_enable", None)
+    if enable is not None:
+        enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
