@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from adapters.digest import base_digest
 from adapters.ledger import Ledger
+from adapters.training.base import load_tokenizer
 from server.__main__ import main
 from server.request import GenerationRequest, Sampling
 from tests.engines.making import ENGINES, EngineLimits
@@ -128,8 +129,8 @@ def test_a_base_from_nothing_is_recorded_continued_and_served(
     assert len(second.inputs["data"]) == 2
     assert (first.details["kind"], first.details["seed"]) == ("scratch", 42)
 
-    model = AutoModelForCausalLM.from_pretrained(place / "models" / "more", dtype=torch.float32).eval()
-    prompt = [1, 300, 310, 320, 305]
+    model = LlamaForCausalLM.from_pretrained(place / "models" / "more", dtype=torch.float32).eval()
+    prompt = load_tokenizer(place / "models" / "more")("hund katt sol")["input_ids"]
     with torch.no_grad():
         expected = model.generate(
             torch.tensor([prompt]), max_new_tokens=12, min_new_tokens=12, do_sample=False
@@ -177,7 +178,7 @@ def environ() -> dict[str, str]:
 
 @pytest.mark.slow
 def test_killed_and_interrupted_at_random_it_ends_as_if_nothing_had_been(place: Path, tmp_path: Path) -> None:
-    subprocess.run(command("whole"), env=environ(), check=True, capture_output=True)
+    assert main(command("whole")[5:]) == 0
     rng, signals = random.Random(7), [signal.SIGKILL, signal.SIGINT, signal.SIGKILL]
     os.environ["ONESEEK_HOME"] = str(tmp_path / "other")
     ended: list[int] = []
@@ -203,8 +204,8 @@ def test_killed_and_interrupted_at_random_it_ends_as_if_nothing_had_been(place: 
 
 @pytest.mark.slow
 def test_two_processes_make_what_one_makes(place: Path) -> None:
-    subprocess.run(command("one", "--steps", "6"), env=environ(), check=True, capture_output=True)
-    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0", "-m", "server"]
+    assert main(command("one", "--steps", "6")[5:]) == 0
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "server"]
     arguments = command("two", "--steps", "6", "--micro-batch-size", "1")[5:]
     subprocess.run([sys.executable, *launcher, *arguments], env=environ(), check=True, capture_output=True)
     one, two = (AutoModelForCausalLM.from_pretrained(place / name) for name in ("one", "two"))

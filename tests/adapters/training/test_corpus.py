@@ -118,7 +118,11 @@ def test_a_hash_of_the_document_decides_what_is_held_out(tmp_path: Path) -> None
     (tmp_path / "a.jsonl").write_bytes(lines(texts))
     (tmp_path / "b.jsonl").write_bytes(lines(texts[::-1]))
     held = [
-        {piece.text for piece, _ in read(Corpus.find(tmp_path / name, 1.0, 0.1)) if getattr(piece, "held", 0)}
+        {
+            piece.text
+            for piece, _ in read(Corpus.find(tmp_path / name, 1.0, 0.1))
+            if isinstance(piece, Piece) and piece.held
+        }
         for name in ("a.jsonl", "b.jsonl")
     ]
     assert held[0] == held[1]
