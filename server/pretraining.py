@@ -16,8 +16,7 @@ from server.settings import Settings, resolve
 from server.values import SettingsError
 
 if TYPE_CHECKING:
-    from adapters.training.corpus_job import CorpusJob, CorpusMade, CorpusStopped
-    from adapters.training.corpus_made import Known
+    from adapters.training.corpus_job import CorpusJob, CorpusMade, CorpusStopped, Known
     from adapters.training.pretrain_options import PretrainOptions
     from server.commands.pretrain import Asked
 
