@@ -132,12 +132,12 @@ class Corpus:
     def _lines(self, path: Path, file: BinaryIO, place: Place) -> Iterator[tuple[Piece | Refused, Place]]:
         offset = place.offset
         while line := file.readline(MAX_LINE_BYTES + 2):
-            where, size = f"{path}, byte {offset}", len(line)
-            whole = line.endswith(b"\n") or size < MAX_LINE_BYTES + 2
-            while not line.endswith(b"\n") and (line := file.readline(MAX_LINE_BYTES)):
-                size += len(line)
+            where = f"{path}, byte {offset}"
+            offset += len(line)
+            whole, rest = len(line) < MAX_LINE_BYTES + 2, line
+            while not rest.endswith(b"\n") and (rest := file.readline(MAX_LINE_BYTES)):
+                offset += len(rest)
                 whole = False
-            offset += size
             after = Place(place.file, offset)
             if not whole:
                 yield Refused(where, f"is longer than {MAX_LINE_BYTES} bytes"), after
@@ -151,6 +151,8 @@ class Corpus:
                 return self._document(fields["text"], where)
             if isinstance(fields, dict) and ("messages" in fields or "instruction" in fields):
                 return Piece("", read_example(line.strip(), path).messages, held=self._holds(line.strip()))
+        except RecursionError:
+            return Refused(where, "is nested too deeply")
         except ValueError as error:
             return Refused(where, str(error))
         return Refused(where, "has neither text nor messages")
@@ -173,7 +175,10 @@ class Corpus:
     def _document(self, text: object, where: str) -> Piece | Refused:
         if not isinstance(text, str) or not text.strip():
             return Refused(where, "text is empty")
-        return Piece(text, held=self._holds(text.encode("utf-8", "replace")))
+        try:
+            return Piece(text, held=self._holds(text.encode()))
+        except UnicodeEncodeError:
+            return Refused(where, "holds half of a surrogate pair, which is no character")
 
     def _holds(self, data: bytes) -> bool:
         return int.from_bytes(hashlib.sha256(data).digest()[:8]) < self.held_out * 2**64

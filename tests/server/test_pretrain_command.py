@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -132,7 +133,7 @@ def test_a_base_from_nothing_is_recorded_continued_and_served(
     model = LlamaForCausalLM.from_pretrained(place / "models" / "more", dtype=torch.float32).eval()
     prompt = load_tokenizer(place / "models" / "more")("hund katt sol")["input_ids"]
     with torch.no_grad():
-        expected = model.generate(
+        expected = cast("Any", model).generate(
             torch.tensor([prompt]), max_new_tokens=12, min_new_tokens=12, do_sample=False
         )
         logits = model(expected).logits[0, len(prompt) - 1 : -1]

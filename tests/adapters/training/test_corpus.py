@@ -93,6 +93,13 @@ def test_what_is_no_document_is_refused_with_its_place(tmp_path: Path) -> None:
         "text is empty",
         "is longer than 4194304 bytes",
     ]
+    odd = ['{"text": "\\ud800"}', "[" * 200_000, '{"text": "c"}']
+    (tmp_path / "odd.jsonl").write_text("\n".join(odd), encoding="utf-8")
+    first, second, third = (piece for piece, _ in read(Corpus.find(tmp_path / "odd.jsonl", 1.0, 0.0)))
+    assert isinstance(first, Refused)
+    assert "surrogate" in first.reason
+    assert isinstance(second, Refused)
+    assert isinstance(third, Piece)
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
     assert isinstance(read(Corpus.find(tmp_path / "b.txt", 1.0, 0.0))[0][0], Refused)
 
