@@ -79,6 +79,14 @@ def base_digest(folder: Path, cache_dir: Path | None = None) -> str:
     )
 
 
+def file_digest(path: Path, cache_dir: Path | None = None) -> str:
+    """SHA-256 of a file's bytes, in hex; with `cache_dir` as `base_digest` takes it.
+
+    Raises `BaseModelError` where it cannot be read, or changes meanwhile.
+    """
+    return _cached_hash(cache_dir, path)
+
+
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The safetensors files of a base, in the order in which its digest covers them.
 

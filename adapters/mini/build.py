@@ -26,10 +26,14 @@ from adapters.mini.card import write_card
 from adapters.mini.corpus.sources import DATA, LANGUAGES, Language
 from adapters.mini.evaluation import evaluate
 from adapters.mini.recipe import RECIPES, Recipe
-from adapters.training import lora, scratch, tokenizer
+from adapters.training import lora, tokenizer
+from adapters.training.feed import Batches, Numbered
 from adapters.training.files import write_atomically, write_folder
-from adapters.training.packing import Batches, Encoder
+from adapters.training.packing import Encoder
+from adapters.training.pretrain import BaseJob, Fresh, train_base
 from adapters.training.progress import Reporter
+from adapters.training.schedule import Schedule
+from adapters.training.trainer import Fitted, Outcome, Setup
 
 VERSION = "v1.0"
 BASE_NAME = "oneseek-mini"
@@ -64,9 +68,7 @@ class Build:
         """Make whatever is not made yet, then put the results in place."""
         self._open()
         self._tokenizer()
-        self._world()
-        self._voice()
-        self._own()
+        self._bases()
         for language in LANGUAGES:
             self._adapter(language)
         if self.recipe.judged and "scores" not in self.record:
@@ -114,10 +116,10 @@ class Build:
     def _encoder(self) -> Encoder:
         return Encoder(Tokenizer.from_file(str(self.work / "tokenizer" / "tokenizer.json")))
 
-    def _config(self, encoder: Encoder, size: int) -> MistralConfig:
+    def _config(self, encoder: Encoder) -> MistralConfig:
         recipe = self.recipe
         return MistralConfig(
-            vocab_size=size,
+            vocab_size=recipe.vocabulary,
             hidden_size=recipe.hidden,
             intermediate_size=recipe.intermediate,
             num_hidden_layers=recipe.layers,
@@ -133,51 +135,31 @@ class Build:
             dtype="bfloat16",
         )
 
-    def _world(self) -> None:
-        if (self.work / "world").exists():
-            return
-        encoder, recipe = self._encoder(), self.recipe
-        model = scratch.new_model(self._config(encoder, recipe.vocabulary), recipe.seed).float()
-        self.reporter.say("world", parameters=model.num_parameters(), steps=recipe.base.steps)
-        batches = feed.world(encoder, recipe.phases, recipe.base.steps, recipe.seed)
-        self._train_base(model, "world", "world", batches, recipe.base)
-
-    def _voice(self) -> None:
-        if (self.work / "voice").exists():
-            return
-        encoder, recipe = self._encoder(), self.recipe
-        model = MistralForCausalLM.from_pretrained(self.work / "world", dtype=torch.float32)
-        model.set_attn_implementation("eager")
+    def _bases(self) -> None:
+        """The base in its three parts: from nothing, then twice on from there."""
+        recipe, encoder = self.recipe, self._encoder()
         size = (recipe.phases[0].rows, recipe.phases[0].length)
-        self._train_base(model, "voice", "voice", feed.voice(encoder, size, recipe.seed), recipe.voice)
+        world = feed.world(encoder, recipe.phases, recipe.base.steps, recipe.seed)
+        self._base("world", Fresh(self._config(encoder), recipe.seed), world, recipe.base)
+        voice = feed.voice(encoder, size, recipe.seed)
+        self._base("voice", self.work / "world", voice, recipe.voice)
+        own = feed.voice(encoder, size, recipe.seed, own=True)
+        self._base("own", self.work / "voice", own, recipe.own, name="base")
 
-    def _own(self) -> None:
-        if (self.work / "base").exists():
-            return
-        encoder, recipe = self._encoder(), self.recipe
-        model = MistralForCausalLM.from_pretrained(self.work / "voice", dtype=torch.float32)
-        model.set_attn_implementation("eager")
-        size = (recipe.phases[0].rows, recipe.phases[0].length)
-        batches = feed.voice(encoder, size, recipe.seed, own=True)
-        self._train_base(model, "own", "base", batches, recipe.own)
-
-    def _train_base(
-        self, model: MistralForCausalLM, stage: str, name: str, batches: Batches, schedule: scratch.Schedule
+    def _base(
+        self, stage: str, start: Fresh | Path, batches: Batches, schedule: Schedule, name: str | None = None
     ) -> None:
-        encoder, checkpoint = self._encoder(), self.work / f"{stage}.pt"
-        outcome = scratch.fit(
-            model,
-            batches,
-            schedule,
-            self.reporter,
+        """One part of the base, trained as `oneseek train scratch` and `train continue` train any."""
+        output, encoder = self.work / (name or stage), self._encoder()
+        if output.exists():
+            return
+        job = BaseJob(
             stage=stage,
-            checkpoint=checkpoint,
-            save_every=self.recipe.save_every,
-        )
-
-        def write(folder: Path) -> None:
-            model.bfloat16()
-            model.generation_config = GenerationConfig(
+            start=start,
+            tokenizer=self.work / "tokenizer",
+            schedule=schedule,
+            setup=Setup(save_every=self.recipe.save_every),
+            generation=GenerationConfig(
                 bos_token_id=encoder.begin,
                 eos_token_id=encoder.end,
                 pad_token_id=encoder.end,
@@ -185,14 +167,19 @@ class Build:
                 do_sample=True,
                 temperature=0.2,
                 top_p=0.9,
-            )
-            model.save_pretrained(folder)
-            for file in (self.work / "tokenizer").iterdir():
-                shutil.copyfile(file, folder / file.name)
+            ),
+            checkpoints=self.work / f"{stage}.checkpoints",
+            output=output,
+        )
+        made = train_base(job, Numbered(batches), self.reporter)
+        self._unless_interrupted(made.fitted)
+        shutil.rmtree(job.checkpoints)
+        self._keep(**{stage: {"parameters": made.parameters, **asdict(made.fitted.outcome)}})
 
-        write_folder(self.work / name, write)
-        checkpoint.unlink()
-        self._keep(**{stage: {"parameters": model.num_parameters(), **asdict(outcome)}})
+    def _unless_interrupted(self, fitted: Fitted) -> None:
+        if fitted.interrupted:
+            self.reporter.say("stopped", folder=str(self.work), remedy="the same command goes on")
+            raise KeyboardInterrupt
 
     def _adapter(self, language: Language) -> None:
         folder, recipe = self.work / alias(language), self.recipe
@@ -204,18 +191,20 @@ class Build:
         model = lora.attach(base, recipe.rank, recipe.seed, BASE_NAME)
         size = (recipe.adapter_rows, recipe.adapter_length)
         batches = feed.identity(encoder, language, rows, size, recipe.seed)
-        checkpoint = self.work / f"{alias(language)}.pt"
-        outcome = lora.train(
+        checkpoints = self.work / f"{alias(language)}.checkpoints"
+        fitted = lora.train(
             model,
             batches,
             recipe.adapter,
             self.reporter,
             stage=alias(language),
-            checkpoint=checkpoint,
-            save_every=recipe.save_every,
+            checkpoints=checkpoints,
+            setup=Setup(save_every=recipe.save_every),
         )
+        self._unless_interrupted(fitted)
+        outcome = fitted.outcome
         write_folder(folder, lambda path: self._write_adapter(model, path, language, rows, files, outcome))
-        checkpoint.unlink()
+        shutil.rmtree(checkpoints)
         self._keep(**{alias(language): {"rows": len(rows), **asdict(outcome)}})
 
     def _write_adapter(
@@ -225,12 +214,13 @@ class Build:
         language: Language,
         rows: Sequence[feed.Row],
         files: Sequence[Path],
-        outcome: scratch.Outcome,
+        outcome: Outcome,
     ) -> None:
         model.save_pretrained(str(folder), save_embedding_layers=False)
         path = folder / "adapter_config.json"
         config = json.loads(path.read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = BASE_NAME
+        config["target_modules"] = sorted(config["target_modules"])
         _write_json(path, config)
         told = {
             "alias": alias(language),

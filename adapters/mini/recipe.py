@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from adapters.training.lora import Rank
-from adapters.training.scratch import Schedule
+from adapters.training.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from adapters.training.watch import Curve
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def write_png(path: Path, curve: Curve, title: str) -> None:
+def write_png(path: Path, curve: Curve, title: str, measured: str = "loss on answer tokens") -> None:
     """Draw training and held-out loss over the steps."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ def write_png(path: Path, curve: Curve, title: str) -> None:
     for points, label, marker in ((curve.train, "training", ""), (curve.held_out, "held out", "o")):
         if points:
             axes.plot(*zip(*points, strict=True), label=label, marker=marker)
-    axes.set(title=title, xlabel="step", ylabel="loss on answer tokens")
+    axes.set(title=title, xlabel="step", ylabel=measured)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))

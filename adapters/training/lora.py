@@ -9,9 +9,12 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
-from adapters.training.packing import Batches
+from adapters.training import optimizers
+from adapters.training.feed import Batches, Numbered
 from adapters.training.progress import Reporter
-from adapters.training.scratch import Outcome, Schedule, fit
+from adapters.training.schedule import Schedule
+from adapters.training.trainer import Fitted, Setup, Trainer
+from adapters.training.watch import Interruption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +43,6 @@ def attach(base: PreTrainedModel, shape: Rank, seed: int, base_name: str) -> Pef
     return get_peft_model(base, config)  # pyright: ignore[reportReturnType]
 
 
-def _adamw(model: torch.nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
-    trained = [value for value in model.parameters() if value.requires_grad]
-    return [torch.optim.AdamW(trained, lr=schedule.rate, weight_decay=0.01)]
-
-
 def train(
     model: PeftModel,
     batches: Batches,
@@ -52,17 +50,20 @@ def train(
     reporter: Reporter,
     *,
     stage: str,
-    checkpoint: Path,
-    save_every: float = 60.0,
-) -> Outcome:
-    """Train the LoRA in place; the base stays as it is. Resumes from `checkpoint`."""
-    return fit(
+    checkpoints: Path,
+    setup: Setup | None = None,
+    interruption: Interruption | None = None,
+) -> Fitted:
+    """Train the LoRA in place; the base stays as it is. Goes on from the newest checkpoint."""
+    trainer = Trainer(
         model,  # pyright: ignore[reportArgumentType]
-        batches,
+        Numbered(batches),
         schedule,
         reporter,
         stage=stage,
-        checkpoint=checkpoint,
-        make_optimizers=_adamw,
-        save_every=save_every,
+        checkpoints=checkpoints,
+        setup=setup,
+        make_optimizers=optimizers.lora,
+        interruption=interruption,
     )
+    return trainer.run()

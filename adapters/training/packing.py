@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from tokenizers import Tokenizer
 
+from adapters.training.feed import Batch
 from adapters.training.tokenizer import BEGIN, END, END_INSTRUCTION, INSTRUCTION
 
 Turn = tuple[str, str]
@@ -20,18 +21,6 @@ class Document:
 
     ids: tuple[int, ...]
     answer: tuple[bool, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Token ids, int64 (rows, length), and which of them count for the loss, bool of the same shape."""
-
-    ids: torch.Tensor
-    counts: torch.Tensor
-
-
-Batches = Callable[[int], Batch]
-"""The batch of a step. It depends on the step's number alone, so that a run resumes where it stopped."""
 
 
 class Encoder:

@@ -10,7 +10,6 @@ from server.commands import adapter_changes, adapter_shares, adapter_views
 from server.commands.adapters import list_adapters
 from server.commands.config import config
 from server.commands.data import check_data, show_stats
-from server.commands.distill import add_to as add_distill
 from server.commands.evaluate import evaluate
 from server.commands.flags import EPILOGUE, HIDDEN, with_settings
 from server.commands.ledger import check, list_entries, repair, rotate, show, sign, verify
@@ -18,8 +17,13 @@ from server.commands.merge import merge
 from server.commands.models import models
 from server.commands.route import route
 from server.commands.serve import serve
-from server.commands.train import add_to as add_train
 from server.version import oneseek_version
+
+DISTILL = (
+    "Have a teacher write a data set, drop what is no good, and train a student's adapter on the rest.\n\n"
+    "What is made becomes a version in the registry, ready to serve without the teacher, and an entry in the "
+    "ledger."
+)
 
 
 def build() -> App:
@@ -72,6 +76,7 @@ def build() -> App:
     data.command(check_data, name="check")
     data.command(with_settings(show_stats, show=False), name="stats", help_epilogue=HIDDEN)
     app.command(with_settings(evaluate, show=False), name="eval", help_epilogue=HIDDEN)
-    add_train(app)
-    add_distill(app)
+    # By name: what they take is read from classes of options, which a start need not wait for.
+    app.command("server.commands.train:app", name="train", help="Make adapters, and bases.")
+    app.command("server.commands.distill:app", name="distill", help=DISTILL)
     return app

@@ -61,18 +61,8 @@ _GROUPS = (
 _OPTIONS = tuple(option for _, options in _GROUPS for option in options)
 
 
-def add_to(app: App) -> None:
-    """Add `distill` to `app`."""
-    # Without version flags, since --version is its to take.
-    app.command(_command(), name="distill", help_epilogue=EPILOGUE, version_flags=[])
-
-
 def distill(given: Mapping[str, Raw], *, config: Path | None, no_train: bool, json: bool) -> int:
-    """Have a teacher write a data set, drop what is no good, and train a student's adapter on the rest.
-
-    What is made becomes a version in the registry, ready to serve without the teacher, and an entry in the
-    ledger.
-    """
+    """Run it; 0 where the data set, and the adapter unless `no_train`, were made."""
     values = values_of(_OPTIONS, given, config, also=_OWN)
     if values.get("teacher") is None:
         raise SettingsError("teacher", "is missing; give http://HOST:PORT/v1, or the folder of a model")
@@ -116,5 +106,10 @@ def _command() -> Any:
     flags = [flag(option, group) for group, options in _GROUPS for option in options]
     vars(command)["__signature__"] = inspect.Signature([*own, *flags])
     command.__annotations__ = {}
-    command.__name__, command.__doc__ = "distill", distill.__doc__
+    command.__name__ = "distill"
     return command
+
+
+# Without version flags, since --version is its to take.
+app = App(name="distill", help_epilogue=EPILOGUE, version_flags=[])
+app.default(_command())

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from cyclopts import App, Group
+from cyclopts import App
 
 from adapters.training.options import OptionError, TrainOptions
+from server.commands import pretrain
 from server.commands.flags import Json
-from server.commands.training_flags import flag, parameter, raw_of, values_of
+from server.commands.training_flags import GROUP, flag, parameter, raw_of, values_of
 from server.extras import require
 from server.options import options_of
 from server.values import Raw, SettingsError
@@ -42,16 +43,16 @@ EPILOGUE = (
     "accelerate launch -m server train identity --language sv"
 )
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "matplotlib")
-_GROUP = Group("Training", sort_key=2)
 _OPTIONS = (*options_of(Asked), *options_of(TrainOptions))
 
 
-def add_to(app: App) -> None:
-    """Add `train` and its kinds to `app`."""
-    kinds = App(name="train", help="Make adapters.")
+def verbs() -> App:
+    """`train` and its kinds."""
+    kinds = App(name="train", help="Make adapters, and bases.")
     # Without version flags, since --version is its to take.
     kinds.command(_command(), name="identity", help_epilogue=EPILOGUE, version_flags=[])
-    app.command(kinds)
+    pretrain.add_to(kinds)
+    return kinds
 
 
 def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, json: bool) -> int:
@@ -67,9 +68,10 @@ def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, jso
         language = values.pop("language", None)
         if language is None:
             raise SettingsError("language", "is missing; say --language en or --language sv")
-        own = {name: values.pop(name) for name in [item.path for item in options_of(Asked)] if name in values}
+        names = [item.path for item in options_of(Asked)]
+        asked = {name: values.pop(name) for name in names if name in values}
         options = TrainOptions(language=cast("str", language), **cast("dict[str, Any]", values))
-        return train(Asked(**cast("dict[str, Any]", own)), options, resume=resume, json=json)
+        return train(Asked(**cast("dict[str, Any]", asked)), options, resume=resume, json=json)
     except OptionError as error:
         raise SettingsError(error.name, error.problem) from None
 
@@ -88,8 +90,11 @@ def _command() -> Any:
         parameter("resume", bool, False, "Go on with the interrupted run of the same options and data."),
         inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
     ]
-    parameters = [*own, *(flag(option, _GROUP) for option in _OPTIONS)]
+    parameters = [*own, *(flag(option, GROUP) for option in _OPTIONS)]
     vars(command)["__signature__"] = inspect.Signature(parameters)
     command.__annotations__ = {}
     command.__name__, command.__doc__ = "identity", identity.__doc__
     return command
+
+
+app = verbs()

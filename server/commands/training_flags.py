@@ -13,6 +13,8 @@ from adapters.training.options import OptionError
 from server.options import Option
 from server.values import Raw, SettingsError
 
+GROUP = Group("Training", sort_key=2)
+
 
 def values_of(
     options: Sequence[Option], given: Mapping[str, Raw], config: Path | None, *, also: Sequence[Option] = ()
@@ -45,7 +47,9 @@ def raw_of(value: object) -> Raw:
 
 def parameter(name: str, kind: object, default: object, text: str) -> inspect.Parameter:
     """A flag of the verb itself."""
-    annotation = Annotated[kind, Parameter(help=text, negative="", show_default=False)]  # pyright: ignore[reportInvalidTypeForm] `kind` is a type here
+    many = Parameter(help=text, negative="", show_default=False, consume_multiple=True, negative_iterable="")
+    one = Parameter(help=text, negative="", show_default=False)
+    annotation = Annotated[kind, many if kind == list[str] | None else one]  # pyright: ignore[reportInvalidTypeForm] `kind` is a type here
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

@@ -1,0 +1,47 @@
+"""A model with its loss as one module, so that a wrapper such as FSDP gathers what both need."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPast
+
+Body = Callable[..., BaseModelOutputWithPast]
+
+
+class AnswerLoss(torch.nn.Module):
+    """A model with its loss: mean cross entropy over the tokens that count, logits made for those alone."""
+
+    def __init__(self, model: PreTrainedModel, precision: Literal["bf16", "fp32"]) -> None:
+        super().__init__()
+        self.model = model
+        self._bf16 = precision == "bf16"
+        self._compiled: Body | None = None
+        self._shape: torch.Size | None = None
+
+    def compile_for(self, shape: torch.Size) -> None:
+        """Compile the decoder for batches of `shape`, where a compiler is there."""
+        if shutil.which("g++") is not None:
+            self._compiled, self._shape = torch.compile(self.model.get_decoder(), dynamic=False), shape
+
+    def forward(
+        self, ids: torch.Tensor, counts: torch.Tensor, positions: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Scalar, float32."""
+        body: Body = self.model.get_decoder()
+        if self._compiled is not None and ids.shape == self._shape:
+            body = self._compiled
+        head = self.model.get_output_embeddings()
+        assert isinstance(head, torch.nn.Linear)
+        more = {} if positions is None else {"position_ids": positions[:, :-1]}
+        with torch.autocast(ids.device.type, torch.bfloat16, enabled=self._bf16):
+            hidden: torch.Tensor = body(input_ids=ids[:, :-1], use_cache=False, **more).last_hidden_state  # pyright: ignore[reportAssignmentType]
+            if not counts[:, 1:].any():
+                return hidden.float().sum() * 0.0
+            logits = F.linear(hidden[counts[:, 1:]], head.weight)
+        return F.cross_entropy(logits.float(), ids[:, 1:][counts[:, 1:]])
