@@ -117,3 +117,31 @@ def test_deciding_takes_little_of_a_step() -> None:
             scheduler.append(sequence, 1)
         seconds.append(perf_counter() - began)
     assert median(seconds) < 0.001
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    prompts=st.lists(st.integers(1, 120), min_size=1, max_size=12),
+    lend_at=st.sets(st.integers(0, 30), min_size=1),
+    count=st.integers(1, 3),
+    caching=st.booleans(),
+)
+def test_rows_that_are_lent_are_scribbled_over_without_harm(
+    prompts: list[int], lend_at: set[int], count: int, caching: bool
+) -> None:
+    bounds = limits(max_num_seqs=4, rows=8 if caching else 4, kv_tokens=512, prefix_caching=caching)
+    simulation = Simulation(bounds)
+    for number, length in enumerate(prompts):
+        simulation.add(distinct(number % 3, length), 20)
+    for index in range(31):
+        if simulation.live:
+            simulation.step()
+        if index in lend_at:
+            lent = simulation.scheduler.lend(count)
+            assert lent == sorted(set(lent))
+            assert len(lent) == count
+            for row in lent:
+                simulation.rows[row] = [-1] * bounds.context
+    simulation.run()
+    assert outputs_are_right(simulation)
+    assert simulation.scheduler.lend(100) == list(range(bounds.rows)), "no more than there are"

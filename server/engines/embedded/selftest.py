@@ -1,0 +1,139 @@
+"""Whether a device computes what the CPU does: the same short run on both, logits against logits.
+
+Pure over two `Runner`s. `exercise` is that run: a prompt in two chunks, another row with another voice beside
+it, a few decodes of both together, with tokens that do not depend on what is computed. Where the CPU's logits
+come from is `golden`'s business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.engines.base import EngineError
+from server.engines.embedded.graph import Dtype
+from server.engines.embedded.quantize import Quantize
+from server.engines.embedded.runner import DecodeRow, Runner
+from server.request import Voice
+
+Precision = Literal["fp32", "fp16", "int8", "int4"]
+
+THRESHOLDS: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.15, "int4": 0.15}
+"""Greatest difference of a logit that is let pass. Both sides have the same weights, rounded alike, so it is
+the arithmetic alone: about a hundred times what float32 shows, three times what the others do."""
+PROMPT = 14
+"""Tokens of the prompt, where the context holds them."""
+BESIDE = 5
+"""Tokens of the row beside."""
+DECODES = 3
+EXERCISE = 1
+"""Raised with every change of what `exercise` runs: logits that are kept are of no use then."""
+
+
+class DeviceRefusedError(EngineError):
+    """A device computes something else than the CPU, or does not compute where it says it does."""
+
+
+@dataclass(frozen=True, slots=True)
+class SelfTest:
+    """What came of one comparison."""
+
+    subject: str
+    """`the base`, or an adapter's digest."""
+    device: str
+    precision: Precision
+    difference: float
+    """Greatest absolute difference of a logit; infinite where one is not a number."""
+    agreed: int
+    """Positions whose likeliest token is the same on both."""
+    positions: int
+
+    @property
+    def threshold(self) -> float:
+        """What the difference may be at most."""
+        return THRESHOLDS[self.precision]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the device may be used."""
+        return self.difference <= self.threshold
+
+    def __str__(self) -> str:
+        if not math.isfinite(self.difference):
+            return f"{self.device} computes {self.subject} with logits that are no numbers"
+        return (
+            f"{self.device} computes {self.subject} {'within' if self.passed else 'off by'} "
+            f"{self.difference:.2g} of the CPU's logits, where {self.threshold:g} is the most in "
+            f"{self.precision}; {self.agreed} of {self.positions} likeliest tokens agree"
+        )
+
+
+def precision_of(dtype: Dtype, quantize: Quantize) -> Precision:
+    """What a graph's threshold goes by: its weights where they are quantised, else what it computes in."""
+    if quantize == "none":
+        return dtype
+    return cast("Precision", "int4" if quantize == "int4" else "int8")
+
+
+def exercise(runner: Runner, rows: Sequence[int], context: int, voice: Voice) -> NDArray[np.float32]:
+    """Run the exercise in one or two `rows`, ascending and free, and release them; logits [positions, vocab].
+
+    The second row, with the base alone, is left out where only one is given.
+    """
+    prompt = _tokens(runner.vocabulary, max(1, min(PROMPT, context - DECODES)))
+    decodes = min(DECODES, context - len(prompt))
+    first, beside = rows[0], rows[1] if len(rows) > 1 else None
+    found: list[NDArray[np.float32]] = []
+    cut = 2 * len(prompt) // 3
+    try:
+        if cut:
+            found.append(runner.prefill(first, 0, prompt[:cut], voice, sorted({cut // 2, cut - 1})).copy())
+        rest = prompt[cut:]
+        found.append(runner.prefill(first, cut, rest, voice, [len(rest) - 1]).copy())
+        short = prompt[:BESIDE]
+        if beside is not None:
+            found.append(runner.prefill(beside, 0, short, (), [len(short) - 1]).copy())
+        for step in range(decodes):
+            token = prompt[step % len(prompt)]
+            batch = [DecodeRow(first, token, len(prompt) + step, voice)]
+            if beside is not None and len(short) + step < context:
+                batch.append(DecodeRow(beside, token, len(short) + step, ()))
+            found.append(runner.decode(batch).copy())
+    finally:
+        for row in rows[:2]:
+            runner.release(row)
+    return np.concatenate(found)
+
+
+def compare(
+    subject: str, device: str, precision: Precision, found: NDArray[np.float32], golden: NDArray[np.float32]
+) -> SelfTest:
+    """Judge a device's logits [positions, vocabulary] by the CPU's. Raises `ValueError` for other shapes."""
+    if found.shape != golden.shape:
+        raise ValueError(f"logits {found.shape} cannot be compared with {golden.shape}")
+    if not np.isfinite(golden).all():
+        raise ValueError(f"the CPU computes {subject} with logits that are no numbers")
+    difference = float(np.abs(found - golden).max()) if np.isfinite(found).all() else math.inf
+    agreed = int((found.argmax(axis=1) == golden.argmax(axis=1)).sum())
+    return SelfTest(subject, device, precision, difference, agreed, len(found))
+
+
+def check_providers(wanted: str, found: Sequence[str], device: str) -> None:
+    """Raise `DeviceRefusedError` unless a session runs on `wanted`, by what `get_providers` says of it.
+
+    ONNX Runtime goes on with the CPU alone, in silence, where a provider does not come up.
+    """
+    if not found or found[0] != wanted:
+        raise DeviceRefusedError(
+            f"{device} did not come up: the session runs on {', '.join(found) or 'nothing'}, not on {wanted}"
+        )
+
+
+def _tokens(vocabulary: int, count: int) -> list[int]:
+    """Tokens from all over the vocabulary, the same ones every time (a multiplicative walk)."""
+    return [(index * 2654435761 + 97) % vocabulary for index in range(1, count + 1)]
