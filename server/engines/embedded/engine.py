@@ -40,8 +40,8 @@ if TYPE_CHECKING:  # it loads llguidance, which most servers never need
 class EmbeddedEngine:
     """One base on one device, with adapters mixed in every batch.
 
-    `open_runner` loads the graph; it runs in a worker thread at `start`. With `check`, each adapter is judged by
-    the CPU's logits before any request may name it.
+    `open_runner` loads the graph; it runs in a worker thread at `start`. With `check`, each adapter is judged
+    by the CPU's logits before any request may name it.
     """
 
     def __init__(
