@@ -38,7 +38,6 @@ from server.middleware import ApiKeys, Errors, HeaderLimits, Receipts
 from server.settings import Settings
 from server.tokens import Tokenizer
 from server.turns import Turns
-from server.version import oneseek_version
 from server.watch import Follow, Watch
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -135,8 +134,7 @@ def _lifespan(
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         await engine.start()
         try:
-            info = engine.info
-            metrics.build_info.labels(oneseek_version(), info.name, info.base_digest).set(1)
+            metrics.runs(engine.info)
             metrics.registry.register(EngineCollector(engine, generation.base_name, registry.adapters))
             if engine.info.name == "vllm":
                 metrics.registry.register(VllmCollector())

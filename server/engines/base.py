@@ -46,6 +46,30 @@ class UnsupportedRequestError(EngineError):
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceFallback:
+    """Why the CPU computes where `auto` would have had another device."""
+
+    device: str
+    reason: Literal["absent", "memory", "refused"]
+    """`absent`: it did not come up; `memory`: it has too little; `refused`: it computes something else."""
+    message: str
+    """For people; safe to show."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """What an engine computes on."""
+
+    name: str
+    """`cpu`, `directml` or `webgpu`."""
+    provider: str
+    """What ONNX Runtime calls it, as the open session says."""
+    precision: str
+    """`fp32`, `fp16`, `int8` or `int4`: of the base's weights."""
+    fallback: DeviceFallback | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What never changes while an engine runs."""
 
@@ -61,6 +85,8 @@ class EngineInfo:
     """Adapters that can be resident at once."""
     task: Task = "generate"
     """What the base is served for; the other task is refused with `UnsupportedRequestError`."""
+    device: DeviceInfo | None = None
+    """Of the embedded engine alone; vLLM says its own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ PLAIN = {"win32": "onnxruntime-windowsml"}
 
 
 class FlavourError(EngineError):
-    """None, several or the wrong one of ONNX Runtime's flavours; the message has the commands that mend it."""
+    """None, several or the wrong one of ONNX Runtime's flavours; the message has the commands for it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -112,7 +112,7 @@ def _wanted(device: Device | None, flavours: tuple[Flavour, ...], platform: str)
         return plain
     if device is not None:
         return PROVIDERS[device].distribution
-    special = {provider.distribution for provider in PROVIDERS.values()} - {plain}
+    special = {provider.distribution for provider in PROVIDERS.values()} - {PACKAGE, plain}
     return next((flavour.name for flavour in flavours if flavour.name in special), plain)
 
 

@@ -66,7 +66,8 @@ def test_any_single_flavour_passes(flavour: Flavour, device: Device | None) -> N
             None,
             "linux",
             (PLAIN, WEBGPU),
-            "pip uninstall -y onnxruntime onnxruntime-webgpu  and then  pip install onnxruntime-webgpu==1.27.0",
+            "pip uninstall -y onnxruntime onnxruntime-webgpu  and then  "
+            "pip install onnxruntime-webgpu==1.27.0",
         ),
         (
             "cpu",
@@ -100,7 +101,7 @@ def test_two_are_refused_with_the_commands_that_mend_it(
 
 
 def test_none_at_all_says_what_to_install() -> None:
-    with pytest.raises(FlavourError, match="is not installed here; run: pip install onnxruntime$"):
+    with pytest.raises(FlavourError, match=r"is not installed here; run: pip install onnxruntime$"):
         check_flavours(None, (), "linux")
     with pytest.raises(FlavourError, match=r"run: pip install onnxruntime-windowsml==1\.30"):
         check_flavours(None, (), "win32")
