@@ -110,7 +110,7 @@ def _build(
         build(plan, model_dir, folder, progress)
         sizes = [(folder / name).stat().st_size for name in (GRAPH_FILE, DATA_FILE)]
         manifest = asdict(wanted) | {"graph_size": sizes[0], "data_size": sizes[1]}
-        with (folder / MANIFEST_FILE).open("w", encoding="utf-8") as file:
+        with (folder / MANIFEST_FILE).open("w", encoding="utf-8", newline="\n") as file:
             json.dump(manifest, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
