@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 from server.app import create_app, uvicorn_config
 from server.catalogue import Catalogue, open_catalogue, provenance
 from server.defaults import read_defaults
-from server.engines.base import Engine, EngineError
+from server.engines.base import Engine, EngineError, EngineInfo
 from server.engines.choice import choose_engine
 from server.listening import AnnouncingServer, bind
 from server.metrics import Metrics
@@ -157,6 +157,10 @@ def _open_embedded(
     if settings.engine.options:
         named = ", ".join(settings.engine.options)
         raise SettingsError("engine.options", f"{named}: for vLLM alone, and this is the embedded engine")
+    from server.engines.embedded.flavours import check_flavours, installed
+
+    # Before anything loads ONNX Runtime: of two that share a folder, what loads is neither.
+    check_flavours(None if settings.device == "auto" else settings.device, installed())
     from server.engines.embedded.launch import (
         DEFAULT_BATCHED_TOKENS,
         DEFAULT_NUM_SEQS,
@@ -179,17 +183,27 @@ def _open_embedded(
         max_queue=settings.max_queue,
         prefix_caching=settings.prefix_caching,
     )
-    digest = catalogue.registry.base_digest
+    registry = catalogue.registry
     engine = embedded_engine(
         catalogue.base.path,
-        digest,
+        registry.base_digest,
         tokenizer,
         options,
         observer=metrics,
         progress=say.progress(f"building the graph ({settings.quantize})"),
+        adapters=[registry.active(alias) for alias in registry.aliases()],
     )
-    say(f"embedded on {settings.device}, weights {settings.quantize}, context {engine.info.context}")
+    _say_device(engine.info, settings, say)
     return engine
+
+
+def _say_device(info: EngineInfo, settings: Settings, say: Narrator) -> None:
+    device = info.device
+    assert device is not None
+    if device.fallback is not None:
+        say(f"warning: the CPU is used, not {device.fallback.device}: {device.fallback.message}")
+    where = "the CPU" if device.name == "cpu" else f"{device.name}, whose logits are the CPU's"
+    say(f"embedded on {where}; weights {settings.quantize}, context {info.context}")
 
 
 class Narrator:

@@ -11,6 +11,9 @@ from server.request import Delta, EmbeddingRequest, GenerationRequest
 
 Tier = Literal["device", "host", "disk"]
 Task = Literal["generate", "embed"]
+FallbackReason = Literal["absent", "failed", "memory", "logits"]
+"""Why a device is not used: it does not come up, it or its driver failed, memory is short for it, or its
+logits are not the CPU's."""
 
 
 class EngineError(RuntimeError):
@@ -50,8 +53,7 @@ class DeviceFallback:
     """Why the CPU computes where `auto` would have had another device."""
 
     device: str
-    reason: Literal["absent", "memory", "refused"]
-    """`absent`: it did not come up; `memory`: it has too little; `refused`: it computes something else."""
+    reason: FallbackReason
     message: str
     """For people; safe to show."""
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from adapters.manifest import Adapter
 from adapters.weights import ModelShape, read_adapter
 from server.engines.base import (
+    DeviceInfo,
     EngineDeadError,
     EngineError,
     EngineInfo,
@@ -57,6 +58,7 @@ class EmbeddedEngine:
         max_adapters: int = 64,
         observer: StepObserver | None = None,
         check: DeviceCheck | None = None,
+        device: DeviceInfo | None = None,
     ) -> None:
         self._open_runner = open_runner
         self._check = check
@@ -71,6 +73,7 @@ class EmbeddedEngine:
             vocabulary=vocabulary,
             blends=True,
             max_adapters=max_adapters,
+            device=device,
         )
         self._residents = Residents(max_adapters, self._bring_in, self._drop)
         most = limits.max_num_seqs + max_queue

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -29,7 +28,7 @@ from server.engines.embedded.selftest import (
     DECODES,
     EXERCISE,
     PROMPT,
-    DeviceRefusedError,
+    DeviceError,
     SelfTest,
     compare,
     exercise,
@@ -42,6 +41,8 @@ BASE = ""
 FOLDER = "golden"
 KEPT = 64
 """Files that are kept; about 1.3 MiB each where the vocabulary has 32,000 tokens."""
+NAMED = 24
+"""Characters of a digest that name a file: Windows has 260 for a whole path."""
 ROOM = 256 << 20
 """Bytes that a session on the CPU takes beside its largest matrix."""
 
@@ -62,7 +63,7 @@ class DeviceCheck:
     def prepare(self, wanted: Mapping[str, AdapterWeights | None]) -> None:
         """Have the CPU's logits of each digest at hand; None as the weights of `BASE`.
 
-        Raises `DeviceRefusedError` where memory is short for computing them, `ValueError` where an adapter
+        Raises `DeviceError` where memory is short for computing them, `ValueError` where an adapter
         does not fit the graph.
         """
         missing: dict[str, AdapterWeights | None] = {}
@@ -78,7 +79,7 @@ class DeviceCheck:
     def examine(self, runner: Runner, rows: Sequence[int], digest: str) -> SelfTest:
         """Run the exercise on the device, in as many `rows` as it was prepared for.
 
-        Raises `DeviceRefusedError` where the device fails or computes something else than the CPU.
+        Raises `DeviceError` where the device fails or computes something else than the CPU.
         """
         golden = self._golden.pop(digest)
         subject = "the adapter" if digest else "the base"
@@ -87,20 +88,23 @@ class DeviceCheck:
             found = exercise(runner, rows[: self._rows], self._context, voice)
         except Exception as error:  # whatever a driver raises; the log has all of it
             logger.exception("the self-test of %s failed", self._device)
-            raise DeviceRefusedError(f"{self._device} fails at {subject}: {type(error).__name__}") from error
+            raise DeviceError(
+                "failed", f"{self._device} fails at {subject}: {type(error).__name__}"
+            ) from error
         precision = precision_of(self._graph.dtype, self._graph.quantize)
         result = compare(subject, self._device, precision, found, golden)
         if not result.passed:
-            raise DeviceRefusedError(str(result))
+            raise DeviceError("logits", str(result))
         logger.info("self-test %s: %s", digest[:19] or "base", result)
         return result
 
     def _compute(self, missing: Mapping[str, AdapterWeights | None]) -> None:
         needed, free = truth_bytes(self._graph.config), psutil.virtual_memory().available
         if needed > free:
-            raise DeviceRefusedError(
+            raise DeviceError(
+                "memory",
                 f"judging {self._device} by the CPU takes {needed >> 20} MiB of memory for a moment and "
-                f"{free >> 20} MiB are free"
+                f"{free >> 20} MiB are free",
             )
         truth = TruthRunner(self._graph, self._rows, self._context, self._threads)
         try:
@@ -117,9 +121,9 @@ class DeviceCheck:
 
     def _file(self, digest: str) -> Path:
         """Named by all that the logits depend on, beside what the graph's own folder says."""
-        subject = re.sub(r"[^A-Za-z0-9]+", "-", digest) or "base"
+        subject = digest.removeprefix("sha256:")[:NAMED] or "base"
         shape = f"{EXERCISE}-{self._rows}x{self._context}"
-        return self._graph.folder / FOLDER / f"{subject}-{shape}-ort{ort.__version__}.npy"
+        return self._graph.folder / FOLDER / f"{subject}-{shape}-{ort.__version__}.npy"
 
     def _read(self, digest: str) -> NDArray[np.float32] | None:
         """What is kept; None where that is nothing, or no logits of this graph."""

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime as ort
 import psutil
 
-from adapters.weights import ModelShape
+from adapters.manifest import Adapter
+from adapters.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.base import EngineError, StepObserver
-from server.engines.embedded.cache import BuiltGraph, prepare
+from server.engines.embedded.cache import prepare
 from server.engines.embedded.config import ModelConfig, read_config
 from server.engines.embedded.device_plan import device_limits
 from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.graph import Dtype
 from server.engines.embedded.limits import PAGE, Limits
-from server.engines.embedded.opening import DeviceChoice, candidates, dtype_on, open_first, open_runner
+from server.engines.embedded.opening import DeviceChoice, Place, candidates, dtype_on, open_best
 from server.engines.embedded.providers import PROVIDERS, Provider
-from server.engines.embedded.runner import Runner
 from server.tokens import Tokenizer
 
 DEFAULT_NUM_SEQS = 32
@@ -63,25 +64,28 @@ def embedded_engine(
     *,
     observer: StepObserver | None = None,
     progress: Callable[[int, int], None] | None = None,
+    adapters: Sequence[Adapter] = (),
 ) -> EmbeddedEngine:
     """An engine for the checkpoint in `base`, its graph built, not yet started.
 
     `progress` is told (bytes done, bytes in all) while the graph is built; it is not called where the graph
-    is already there. Raises `EngineError` for a checkpoint this engine cannot run or options that do not
-    fit it.
+    is already there. A device other than the CPU is opened, and judged by the CPU's logits of the base and,
+    where the choice is `auto`, of `adapters`. Raises `EngineError` for a checkpoint this engine cannot run,
+    options that do not fit it, or a device that is asked for by name and cannot be used.
     """
-    providers = candidates(options.device, ort.get_available_providers())
-    first = providers[0]
+    shape = ModelShape.read(base)
 
-    def built(provider: Provider) -> BuiltGraph:
+    def placed(provider: Provider) -> Place:
         dtype = dtype_on(provider, options.dtype, options.device)
+        limits = plan(config, options, provider)
         variant, graphs = provider.variant, options.graphs
-        return prepare(base, graphs, base_digest, options.quantize, variant, dtype, progress)
+        graph = prepare(base, graphs, base_digest, options.quantize, variant, dtype, progress)
+        return Place(provider, graph, limits)
 
     try:
         config = read_config(base)
-        limits = plan(config, options, first)
-        graph = built(first)
+        providers = candidates(options.device, ort.get_available_providers())
+        opened = open_best(providers, placed, options.threads, lambda: _readable(adapters, shape))
     except ValueError as error:
         raise EngineError(str(error)) from error
     except OSError as error:
@@ -91,22 +95,28 @@ def embedded_engine(
             f"the graph cannot be kept in {options.graphs}: {(error.strerror or str(error)).lower()}; "
             "give a folder that can be written with --home"
         ) from error
-
-    def open_on(provider: Provider) -> Runner:
-        chosen = graph if provider is first else built(provider)
-        return open_runner(chosen, provider, limits, options.threads)
-
     return EmbeddedEngine(
-        open_runner=lambda: open_first(providers, open_on),
-        shape=ModelShape.read(base),
-        limits=limits,
+        open_runner=opened.open_runner,
+        shape=shape,
+        limits=opened.place.limits,
         tokenizer=tokenizer,
         base_digest=base_digest,
         vocabulary=config.vocabulary,
         max_queue=options.max_queue,
         max_adapters=options.max_adapters,
         observer=observer,
+        check=opened.check,
+        device=opened.info,
     )
+
+
+def _readable(adapters: Iterable[Adapter], shape: ModelShape) -> dict[str, AdapterWeights]:
+    """Adapters by digest, without those that the engine will refuse when it is to load them."""
+    found: dict[str, AdapterWeights] = {}
+    for adapter in adapters:
+        with suppress(ValueError, OSError):
+            found[adapter.digest] = read_adapter(adapter.path, shape, digest=adapter.digest)
+    return found
 
 
 def plan(config: ModelConfig, options: EmbeddedOptions, provider: Provider = PROVIDERS["cpu"]) -> Limits:

@@ -15,7 +15,7 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engines.base import EngineError
+from server.engines.base import EngineError, FallbackReason
 from server.engines.embedded.graph import Dtype
 from server.engines.embedded.quantize import Quantize
 from server.engines.embedded.runner import DecodeRow, Runner
@@ -35,8 +35,12 @@ EXERCISE = 1
 """Raised with every change of what `exercise` runs: logits that are kept are of no use then."""
 
 
-class DeviceRefusedError(EngineError):
-    """A device computes something else than the CPU, or does not compute where it says it does."""
+class DeviceError(EngineError):
+    """A device cannot be used; `reason` says why in a word."""
+
+    def __init__(self, reason: FallbackReason, message: str) -> None:
+        super().__init__(message)
+        self.reason: FallbackReason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +125,6 @@ def compare(
     difference = float(np.abs(found - golden).max()) if np.isfinite(found).all() else math.inf
     agreed = int((found.argmax(axis=1) == golden.argmax(axis=1)).sum())
     return SelfTest(subject, device, precision, difference, agreed, len(found))
-
-
-def check_providers(wanted: str, found: Sequence[str], device: str) -> None:
-    """Raise `DeviceRefusedError` unless a session runs on `wanted`, by what `get_providers` says of it.
-
-    ONNX Runtime goes on with the CPU alone, in silence, where a provider does not come up.
-    """
-    if not found or found[0] != wanted:
-        raise DeviceRefusedError(
-            f"{device} did not come up: the session runs on {', '.join(found) or 'nothing'}, not on {wanted}"
-        )
 
 
 def _tokens(vocabulary: int, count: int) -> list[int]:

@@ -21,7 +21,7 @@ from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.golden import BASE, FOLDER, KEPT, DeviceCheck, truth_bytes
 from server.engines.embedded.limits import Limits
 from server.engines.embedded.runner import DecodeRow
-from server.engines.embedded.selftest import DeviceRefusedError
+from server.engines.embedded.selftest import DeviceError
 from server.tokens import Tokenizer
 from tests.engines.asking import alone, ask, tokens
 
@@ -143,7 +143,7 @@ def test_short_memory_is_refused_before_it_is_taken(
         return 1 << 60
 
     monkeypatch.setattr(module, "truth_bytes", endless)
-    with pytest.raises(DeviceRefusedError, match=r"judging webgpu by the CPU takes \d+ MiB .* are free"):
+    with pytest.raises(DeviceError, match=r"judging webgpu by the CPU takes \d+ MiB .* are free"):
         check_of(graph).prepare({BASE: None})
 
 
@@ -160,7 +160,7 @@ def test_a_device_that_is_off_is_refused(graph: BuiltGraph, device: Device) -> N
     check = check_of(graph)
     check.prepare({BASE: None})
     device.wrong = frozenset({BASE})
-    with pytest.raises(DeviceRefusedError, match=r"webgpu computes the base off by 0\.5 of the CPU's logits"):
+    with pytest.raises(DeviceError, match=r"webgpu computes the base off by 0\.5 of the CPU's logits"):
         check.examine(device, (0, 1), BASE)
 
 
@@ -170,7 +170,7 @@ def test_a_device_that_fails_is_refused_without_its_own_words(
     check = check_of(graph)
     check.prepare({BASE: None})
     device.fails = True
-    with pytest.raises(DeviceRefusedError) as caught:
+    with pytest.raises(DeviceError) as caught:
         check.examine(device, (0, 1), BASE)
     assert str(caught.value) == "webgpu fails at the base: RuntimeError"
     assert "DXGI_ERROR_DEVICE_REMOVED" in caplog.text
