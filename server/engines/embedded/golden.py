@@ -32,7 +32,6 @@ from server.engines.embedded.selftest import (
     SelfTest,
     compare,
     exercise,
-    precision_of,
 )
 from server.engines.embedded.truth import TruthRunner
 
@@ -91,8 +90,8 @@ class DeviceCheck:
             raise DeviceError(
                 "failed", f"{self._device} fails at {subject}: {type(error).__name__}"
             ) from error
-        precision = precision_of(self._graph.dtype, self._graph.quantize)
-        result = compare(subject, self._device, precision, found, golden)
+        dtype, quantize = self._graph.dtype, self._graph.quantize
+        result = compare(subject, self._device, dtype, quantize, found, golden)
         if not result.passed:
             raise DeviceError("logits", str(result))
         logger.info("self-test %s: %s", digest[:19] or "base", result)

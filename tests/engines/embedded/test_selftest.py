@@ -24,6 +24,7 @@ from server.engines.embedded.selftest import (
     compare,
     exercise,
     precision_of,
+    threshold_of,
 )
 from server.engines.embedded.truth import TruthRunner
 from server.request import Voice
@@ -70,7 +71,7 @@ def test_the_same_arithmetic_passes_in_any_rows(
     base: Path, weights: AdapterWeights, cpu: CpuRunner, voice: Voice
 ) -> None:
     golden = exercise(truth(prim(base), weights), (0, 1), CONTEXT, voice)
-    result = compare("the base", "cpu", "fp32", exercise(cpu, (1, 3), CONTEXT, voice), golden)
+    result = compare("the base", "cpu", "fp32", "none", exercise(cpu, (1, 3), CONTEXT, voice), golden)
     assert result.passed
     assert result.difference < 1e-5
     assert result.agreed == result.positions == 10
@@ -140,8 +141,8 @@ def broken(value: float) -> Fault:
 )
 def test_one_wrong_logit_is_enough(base: Path, weights: AdapterWeights, fault: Fault) -> None:
     golden = exercise(truth(prim(base), weights), (0, 1), CONTEXT, ())
-    assert compare("the base", "webgpu", "fp32", golden, golden).passed
-    result = compare("the base", "webgpu", "fp32", fault(golden), golden)
+    assert compare("the base", "webgpu", "fp32", "none", golden, golden).passed
+    result = compare("the base", "webgpu", "fp32", "none", fault(golden), golden)
     assert not result.passed
     assert "webgpu computes the base" in str(result)
 
@@ -191,7 +192,7 @@ def test_what_devices_get_wrong_shows(
 ) -> None:
     golden = exercise(truth(prim(base), weights), (0, 1), CONTEXT, SV)
     found = exercise(kind(truth(prim(base), weights)), (0, 1), CONTEXT, SV)
-    assert compare("sv", "directml", "int4", found, golden).difference > 10 * THRESHOLDS["fp32"]
+    assert compare("sv", "directml", "fp16", "int4", found, golden).difference > 10 * THRESHOLDS["fp32"]
 
 
 @pytest.mark.parametrize("context", [1, 2, 4, 15, 17])
@@ -213,7 +214,9 @@ def test_the_rows_are_given_back(cpu: CpuRunner) -> None:
 
 def test_other_shapes_are_a_mistake_of_ours() -> None:
     with pytest.raises(ValueError, match=r"\(2, 3\) cannot be compared with \(1, 3\)"):
-        compare("the base", "webgpu", "fp32", np.zeros((2, 3), np.float32), np.zeros((1, 3), np.float32))
+        compare(
+            "the base", "webgpu", "fp32", "none", np.zeros((2, 3), np.float32), np.zeros((1, 3), np.float32)
+        )
 
 
 @pytest.mark.parametrize(
@@ -225,8 +228,17 @@ def test_thresholds_go_by_the_weights(dtype: Dtype, quantize: Quantize, precisio
     assert THRESHOLDS == {"fp32": 1e-3, "fp16": 0.05, "int8": 0.15, "int4": 0.15}
 
 
+def test_half_precision_is_judged_in_proportion_to_the_logits() -> None:
+    small, large = np.full((1, 3), 1.6, np.float32), np.full((1, 3), -21.0, np.float32)
+    assert threshold_of("fp16", "none", small) == 0.05
+    assert threshold_of("fp16", "none", large) == pytest.approx(0.42)
+    assert threshold_of("fp16", "int4", small) == 0.15
+    assert threshold_of("fp32", "none", large) == 1e-3
+    assert threshold_of("fp32", "int4", large) == 0.15
+
+
 def test_the_verdict_is_a_sentence() -> None:
-    bad = SelfTest("the base", "webgpu", "fp16", 0.25, 7, 10)
+    bad = SelfTest("the base", "webgpu", "fp16", 0.05, 0.25, 7, 10)
     assert str(bad) == (
         "webgpu computes the base off by 0.25 of the CPU's logits, where 0.05 is the most in fp16; "
         "7 of 10 likeliest tokens agree"
