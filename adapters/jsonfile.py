@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adapters.errors import FileRefusedError
+from adapters.staging import replaced
 
 _EXACT = 2**53
 
@@ -72,7 +73,7 @@ def write_object(path: Path, value: Mapping[str, Any]) -> None:
             file.write("\n")
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        replaced(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

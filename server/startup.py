@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from socket import socket
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from starlette.applications import Starlette
 
@@ -25,6 +25,9 @@ from server.settings import Settings
 from server.tokens import Tokenizer
 from server.values import SettingsError
 from server.watch import Follow
+
+if TYPE_CHECKING:  # it loads ONNX Runtime
+    from server.engines.embedded.launch import EmbeddedOptions
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits for it."""
@@ -161,15 +164,28 @@ def _open_embedded(
 
     # Before anything loads ONNX Runtime: of two that share a folder, what loads is neither.
     check_flavours(None if settings.device == "auto" else settings.device, installed())
-    from server.engines.embedded.launch import (
-        DEFAULT_BATCHED_TOKENS,
-        DEFAULT_NUM_SEQS,
-        EmbeddedOptions,
-        embedded_engine,
+    from server.engines.embedded.launch import embedded_engine
+
+    registry = catalogue.registry
+    engine = embedded_engine(
+        catalogue.base.path,
+        registry.base_digest,
+        tokenizer,
+        embedded_options(settings),
+        observer=metrics,
+        progress=say.progress(f"building the graph ({settings.quantize})"),
+        adapters=[registry.active(alias) for alias in registry.aliases()],
     )
+    _say_device(engine.info, settings, say)
+    return engine
+
+
+def embedded_options(settings: Settings) -> EmbeddedOptions:
+    """What the settings say to the embedded engine."""
+    from server.engines.embedded.launch import DEFAULT_BATCHED_TOKENS, DEFAULT_NUM_SEQS, EmbeddedOptions
 
     seqs = settings.max_num_seqs or DEFAULT_NUM_SEQS
-    options = EmbeddedOptions(
+    return EmbeddedOptions(
         graphs=settings.home / "graphs",
         device=settings.device,
         dtype=None if settings.dtype == "auto" else settings.dtype,
@@ -183,18 +199,6 @@ def _open_embedded(
         max_queue=settings.max_queue,
         prefix_caching=settings.prefix_caching,
     )
-    registry = catalogue.registry
-    engine = embedded_engine(
-        catalogue.base.path,
-        registry.base_digest,
-        tokenizer,
-        options,
-        observer=metrics,
-        progress=say.progress(f"building the graph ({settings.quantize})"),
-        adapters=[registry.active(alias) for alias in registry.aliases()],
-    )
-    _say_device(engine.info, settings, say)
-    return engine
 
 
 def _say_device(info: EngineInfo, settings: Settings, say: Narrator) -> None:

@@ -20,6 +20,7 @@ import onnxruntime as ort
 import psutil
 from numpy.typing import NDArray
 
+from adapters.staging import replaced
 from adapters.weights import AdapterWeights
 from server.engines.embedded.cache import BuiltGraph
 from server.engines.embedded.config import ModelConfig
@@ -147,7 +148,7 @@ class DeviceCheck:
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     np.save(file, logits, allow_pickle=False)
-                Path(name).replace(target)
+                replaced(Path(name), target)
             except BaseException:
                 Path(name).unlink(missing_ok=True)
                 raise

@@ -26,10 +26,10 @@ Precision = Literal["fp32", "fp16", "int8", "int4"]
 THRESHOLDS: dict[Precision, float] = {"fp32": 1e-3, "fp16": 0.05, "int8": 0.15, "int4": 0.15}
 """Greatest difference of a logit that is let pass. Both sides have the same weights, rounded alike, so it is
 the arithmetic alone. In float32 devices differ by 2e-6 to 2e-5."""
-HALF_SHARE = 0.02
-"""Where a device computes in float16: what is let pass as a share of the largest logit, if that is more. The
-CPU does its sums in float32, a device may do them in float16, whose rounding is in proportion: 0.7 % on the
-mini base, whose logits reach 21, and 1.1 % on a random one, whose logits reach 1.6."""
+HALF_SHARE = 0.04
+"""Where weights and sums are float16: what is let pass as a share of the largest logit, if that is more than
+the threshold. The CPU does its sums in float32, a device may not, and that rounding is in proportion. Seen:
+0.7 % on the mini base, 1.1 % and 2.0 % on random ones of 28 and 152 million weights."""
 PROMPT = 14
 """Tokens of the prompt, where the context holds them."""
 BESIDE = 5
@@ -118,7 +118,8 @@ def exercise(runner: Runner, rows: Sequence[int], context: int, voice: Voice) ->
 def threshold_of(dtype: Dtype, quantize: Quantize, golden: NDArray[np.float32]) -> float:
     """What a device may differ by from these logits of the CPU's."""
     least = THRESHOLDS[precision_of(dtype, quantize)]
-    return max(least, HALF_SHARE * float(np.abs(golden).max())) if dtype == "fp16" else least
+    halves = dtype == "fp16" and quantize == "none"
+    return max(least, HALF_SHARE * float(np.abs(golden).max())) if halves else least
 
 
 def compare(

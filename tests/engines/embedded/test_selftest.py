@@ -229,10 +229,10 @@ def test_thresholds_go_by_the_weights(dtype: Dtype, quantize: Quantize, precisio
 
 
 def test_half_precision_is_judged_in_proportion_to_the_logits() -> None:
-    small, large = np.full((1, 3), 1.6, np.float32), np.full((1, 3), -21.0, np.float32)
+    small, large = np.full((1, 3), 0.8, np.float32), np.full((1, 3), -21.0, np.float32)
     assert threshold_of("fp16", "none", small) == 0.05
-    assert threshold_of("fp16", "none", large) == pytest.approx(0.42)
-    assert threshold_of("fp16", "int4", small) == 0.15
+    assert threshold_of("fp16", "none", large) == pytest.approx(0.84)
+    assert threshold_of("fp16", "int4", large) == 0.15
     assert threshold_of("fp32", "none", large) == 1e-3
     assert threshold_of("fp32", "int4", large) == 0.15
 
