@@ -33,6 +33,7 @@ from server.engines.embedded.selftest import (
     SelfTest,
     compare,
     exercise,
+    foretell,
 )
 from server.engines.embedded.truth import TruthRunner
 
@@ -106,13 +107,13 @@ class DeviceCheck:
                 f"judging {self._device} by the CPU takes {needed >> 20} MiB of memory for a moment and "
                 f"{free >> 20} MiB are free",
             )
-        truth = TruthRunner(self._graph, self._rows, self._context, self._threads)
+        truth = TruthRunner(self._graph, 1, self._context, self._threads)
         try:
             for digest, weights in missing.items():
                 if weights is not None:
                     truth.load(digest, weights)
                 voice = ((digest, 1.0),) if weights is not None else ()
-                self._golden[digest] = exercise(truth, range(self._rows), self._context, voice)
+                self._golden[digest] = foretell(truth, self._rows, self._context, voice)
                 self._write(digest, self._golden[digest])
                 if weights is not None:
                     truth.unload(digest)

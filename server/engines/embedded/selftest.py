@@ -90,11 +90,9 @@ def exercise(runner: Runner, rows: Sequence[int], context: int, voice: Voice) ->
 
     The second row, with the base alone, is left out where only one is given.
     """
-    prompt = _tokens(runner.vocabulary, max(1, min(PROMPT, context - DECODES)))
-    decodes = min(DECODES, context - len(prompt))
+    prompt, decodes, cut = _script(runner.vocabulary, context)
     first, beside = rows[0], rows[1] if len(rows) > 1 else None
     found: list[NDArray[np.float32]] = []
-    cut = 2 * len(prompt) // 3
     try:
         if cut:
             found.append(runner.prefill(first, 0, prompt[:cut], voice, sorted({cut // 2, cut - 1})).copy())
@@ -103,8 +101,7 @@ def exercise(runner: Runner, rows: Sequence[int], context: int, voice: Voice) ->
         short = prompt[:BESIDE]
         if beside is not None:
             found.append(runner.prefill(beside, 0, short, (), [len(short) - 1]).copy())
-        for step in range(decodes):
-            token = prompt[step % len(prompt)]
+        for step, token in enumerate(decodes):
             batch = [DecodeRow(first, token, len(prompt) + step, voice)]
             if beside is not None and len(short) + step < context:
                 batch.append(DecodeRow(beside, token, len(short) + step, ()))
@@ -113,6 +110,25 @@ def exercise(runner: Runner, rows: Sequence[int], context: int, voice: Voice) ->
         for row in rows[:2]:
             runner.release(row)
     return np.concatenate(found)
+
+
+def foretell(runner: Runner, rows: int, context: int, voice: Voice) -> NDArray[np.float32]:
+    """What `exercise` answers with, computed in one run for each of its one or two rows."""
+    prompt, decodes, cut = _script(runner.vocabulary, context)
+    at = [*(sorted({cut // 2, cut - 1}) if cut else []), *range(len(prompt) - 1, len(prompt) + len(decodes))]
+    found = runner.prefill(0, 0, [*prompt, *decodes], voice, at).copy()
+    runner.release(0)
+    if rows == 1:
+        return found
+    short = prompt[:BESIDE]
+    more = decodes[: context - len(short)]
+    beside = runner.prefill(0, 0, [*short, *more], (), range(len(short) - 1, len(short) + len(more))).copy()
+    runner.release(0)
+    # In the order of the exercise: both prompts, then the two rows by turns.
+    ordered = [*found[: len(at) - len(decodes)], beside[0]]
+    for step in range(len(decodes)):
+        ordered += [found[step - len(decodes)], *beside[1 + step : 2 + step]]
+    return np.stack(ordered)
 
 
 def threshold_of(dtype: Dtype, quantize: Quantize, golden: NDArray[np.float32]) -> float:
@@ -139,6 +155,13 @@ def compare(
     agreed = int((found.argmax(axis=1) == golden.argmax(axis=1)).sum())
     precision, threshold = precision_of(dtype, quantize), threshold_of(dtype, quantize, golden)
     return SelfTest(subject, device, precision, threshold, difference, agreed, len(found))
+
+
+def _script(vocabulary: int, context: int) -> tuple[list[int], list[int], int]:
+    """The prompt, the tokens decoded after it, and where the prompt is cut in two."""
+    prompt = _tokens(vocabulary, max(1, min(PROMPT, context - DECODES)))
+    decodes = [prompt[step % len(prompt)] for step in range(min(DECODES, context - len(prompt)))]
+    return prompt, decodes, 2 * len(prompt) // 3
 
 
 def _tokens(vocabulary: int, count: int) -> list[int]:

@@ -23,6 +23,7 @@ from server.engines.embedded.selftest import (
     SelfTest,
     compare,
     exercise,
+    foretell,
     precision_of,
     threshold_of,
 )
@@ -203,6 +204,16 @@ def test_short_contexts_and_a_single_row_are_enough(
     logits = exercise(truth(prim(base), weights, context), rows, context, ())
     assert logits.shape[1] == VOCABULARY
     assert len(logits) >= 1
+
+
+@pytest.mark.parametrize("context", [1, 2, 4, 5, 6, 9, 15, 17, 32])
+@pytest.mark.parametrize("rows", [(0,), (0, 1)])
+def test_whole_rows_foretell_what_comes_out_step_by_step(
+    base: Path, weights: AdapterWeights, context: int, rows: tuple[int, ...]
+) -> None:
+    runner = truth(prim(base), weights, context)
+    expected = foretell(runner, len(rows), context, SV)
+    np.testing.assert_allclose(exercise(runner, rows, context, SV), expected, atol=1e-5)
 
 
 def test_the_rows_are_given_back(cpu: CpuRunner) -> None:
