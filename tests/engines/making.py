@@ -80,7 +80,7 @@ def on_device(
         kv_tokens=limits.kv_tokens,
     )
     return EmbeddedEngine(
-        open_runner=lambda: DeviceRunner(graph, provider, bounds.rows, context, 64, 2),
+        open_runner=lambda: DeviceRunner(graph, provider, bounds.rows, context, 64),
         shape=ModelShape.read(base),
         limits=bounds,
         tokenizer=Tokenizer.load(base),

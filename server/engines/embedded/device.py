@@ -35,15 +35,13 @@ class DeviceRunner:
         rows: int,
         context: int,
         chunk: int = 512,
-        threads: int | None = None,
         *,
         pack_bytes: int = PACK_BYTES,
     ) -> None:
         """Open the graph on the provider with `rows` rows of up to `context` positions.
 
-        A prompt is computed in runs of at most `chunk` tokens. `threads` is for the part that the host
-        computes. `pack_bytes` bounds the copies of adapters that lie side by side for batches. Raises
-        `RuntimeError` where the provider is not there.
+        A prompt is computed in runs of at most `chunk` tokens. `pack_bytes` bounds the copies of adapters
+        that lie side by side for batches. Raises `RuntimeError` where the provider is not there.
         """
         if graph.variant != "prim":
             raise ValueError(f"graph variant {graph.variant!r} is not for a device; prepare it as 'prim'")
@@ -54,9 +52,9 @@ class DeviceRunner:
         self._config, self._provider = config, provider
         self._chunks = chunks(min(chunk, context))
         model, weights = detach_weights(graph)
-        self._memory = DeviceMemory(provider, config, graph.dtype, threads)
+        self._memory = DeviceMemory(provider, config, graph.dtype)
         self._weights = {name: self._memory.upload(array) for name, array in weights.items()}
-        self._sessions = Sessions(model, graph, provider, threads)
+        self._sessions = Sessions(model, graph, provider)
         self._adapters = DeviceAdapters(config, self._memory, pack_bytes)
         self._rows = DeviceRows(self._memory, self._contents.lengths, context)
 

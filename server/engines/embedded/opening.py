@@ -63,7 +63,7 @@ def open_runner(graph: BuiltGraph, provider: Provider, limits: Limits, threads: 
     try:
         if provider.variant == "gqa":
             return CpuRunner(graph, limits.rows, limits.context, threads)
-        return _open_device(graph, provider, limits, threads)
+        return _open_device(graph, provider, limits)
     except (MemoryError, OSError) as error:
         raise EngineError(
             f"the engine cannot open the graph with {limits.rows} rows of {limits.context} tokens: {error}; "
@@ -71,10 +71,10 @@ def open_runner(graph: BuiltGraph, provider: Provider, limits: Limits, threads: 
         ) from error
 
 
-def _open_device(graph: BuiltGraph, provider: Provider, limits: Limits, threads: int | None) -> DeviceRunner:
+def _open_device(graph: BuiltGraph, provider: Provider, limits: Limits) -> DeviceRunner:
     try:
         chunk = limits.max_num_batched_tokens
-        return DeviceRunner(graph, provider, limits.rows, limits.context, chunk, threads)
+        return DeviceRunner(graph, provider, limits.rows, limits.context, chunk)
     except (
         Exception
     ) as error:  # ONNX Runtime's own have no common base but this, and pass on what drivers say

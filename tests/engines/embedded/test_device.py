@@ -31,7 +31,7 @@ class Pair:
         graphs = base.parent / "graphs"
         self.cpu = CpuRunner(prepare(base, graphs, "base"), ROWS, CONTEXT, threads=1)
         prim = prepare(base, graphs, "base", variant="prim")
-        self.device = DeviceRunner(prim, PROVIDERS["cpu"], ROWS, CONTEXT, 80, threads=1)
+        self.device = DeviceRunner(prim, PROVIDERS["cpu"], ROWS, CONTEXT, 80)
         self.adapters, self.tolerance = adapters, tolerance
         self.lengths = [0] * ROWS
         for name in ("en", "sv"):
