@@ -13,6 +13,7 @@ from server.engines.embedded.buckets import chunk_for, chunks
 from server.engines.embedded.cache import BuiltGraph
 from server.engines.embedded.contents import Contents
 from server.engines.embedded.device_adapters import DeviceAdapters, Uploaded
+from server.engines.embedded.device_binding import DeviceBound
 from server.engines.embedded.device_inputs import Batch, host_inputs
 from server.engines.embedded.device_memory import Block, DeviceMemory
 from server.engines.embedded.device_rows import DeviceRows
@@ -34,15 +35,13 @@ class DeviceRunner:
         rows: int,
         context: int,
         chunk: int = 512,
-        threads: int | None = None,
         *,
         pack_bytes: int = PACK_BYTES,
     ) -> None:
         """Open the graph on the provider with `rows` rows of up to `context` positions.
 
-        A prompt is computed in runs of at most `chunk` tokens. `threads` is for the part that the host
-        computes. `pack_bytes` bounds the copies of adapters that lie side by side for batches. Raises
-        `RuntimeError` where the provider is not there.
+        A prompt is computed in runs of at most `chunk` tokens. `pack_bytes` bounds the copies of adapters
+        that lie side by side for batches. Raises `RuntimeError` where the provider is not there.
         """
         if graph.variant != "prim":
             raise ValueError(f"graph variant {graph.variant!r} is not for a device; prepare it as 'prim'")
@@ -53,9 +52,9 @@ class DeviceRunner:
         self._config, self._provider = config, provider
         self._chunks = chunks(min(chunk, context))
         model, weights = detach_weights(graph)
-        self._memory = DeviceMemory(provider, config, graph.dtype, threads)
+        self._memory = DeviceMemory(provider, config, graph.dtype)
         self._weights = {name: self._memory.upload(array) for name, array in weights.items()}
-        self._sessions = Sessions(model, graph, provider, threads)
+        self._sessions = Sessions(model, graph, provider)
         self._adapters = DeviceAdapters(config, self._memory, pack_bytes)
         self._rows = DeviceRows(self._memory, self._contents.lengths, context)
 
@@ -102,19 +101,21 @@ class DeviceRunner:
         self._contents.check_decode(rows)
         adapters = self._adapters.use([entry.voice for entry in rows])
         tokens = max(entry.position for entry in rows) + 1
-        seats = self._rows.seat([entry.row for entry in rows], tokens)
-        pair = self._rows.pair
-        assert pair is not None
-        count, positions = pair[0].rows, pair[0].positions
+        seated = self._rows.seat([entry.row for entry in rows], tokens)
+        count, positions = seated.block.rows, seated.block.positions
+        seats = [seated.rows.index(entry.row) for entry in rows]
         batch = Batch.idle_rows(count, 1, positions)
         voices: list[Voice] = [()] * count
         for seat, entry in zip(seats, rows, strict=True):
             batch.place(seat, [entry.token], entry.position)
             voices[seat] = entry.voice
-        shape = Shape(count, 1, positions, count, adapters.rank)
-        indices = np.arange(count, dtype=np.int64)
-        logits = self._run(shape, batch, voices, indices, adapters, pair)
-        self._rows.swap()
+        session = self._sessions.get(Shape(count, 1, positions, count, adapters.rank))
+        bound = seated.bound.get(seated.block)
+        if bound is None or bound.session is not session:
+            bound = self._bind(session, seated.block, seated.spare)
+            seated.bound[seated.block] = bound
+        logits = self._run(bound, batch, positions, voices, np.arange(count, dtype=np.int64), adapters)
+        seated.swap()
         for entry in rows:
             self._contents.lengths[entry.row] = entry.position + 1
         return logits[seats]
@@ -159,44 +160,33 @@ class DeviceRunner:
     ) -> NDArray[np.float32]:
         """Compute a part of a prompt; logits of its positions `indices`."""
         length = chunk_for(self._chunks, len(tokens))
-        pair = self._rows.parked(row, start + len(tokens))
-        positions = pair[0].positions
-        batch = Batch.idle_rows(1, length, positions)
+        block, target = self._rows.parked(row, start + len(tokens))
+        batch = Batch.idle_rows(1, length, block.positions)
         batch.place(0, tokens, start)
         outputs = length if len(indices) > 1 else 1
         padded = np.zeros(outputs, dtype=np.int64)
         padded[: len(indices)] = indices
-        shape = Shape(1, length, positions, outputs, adapters.rank)
-        logits = self._run(shape, batch, [voice], padded, adapters, pair)
+        session = self._sessions.get(Shape(1, length, block.positions, outputs, adapters.rank))
+        bound = self._bind(session, block, target)
+        logits = self._run(bound, batch, block.positions, [voice], padded, adapters)
         self._rows.fill(row)
         return logits[: len(indices)]
 
+    def _bind(self, session: ort.InferenceSession, block: Block, target: Block) -> DeviceBound:
+        return DeviceBound(session, self._weights, self._memory.names, block, target)
+
     def _run(
         self,
-        shape: Shape,
+        bound: DeviceBound,
         batch: Batch,
+        positions: int,
         voices: Sequence[Voice],
         indices: NDArray[np.int64],
         adapters: Uploaded,
-        pair: tuple[Block, Block],
     ) -> NDArray[np.float32]:
-        """Read one block, fill the other; logits [shape.outputs, vocabulary]."""
-        session = self._sessions.get(shape)
-        binding = session.io_binding()
-        host = host_inputs(self._config, self._memory.dtype, batch, shape.positions)
+        """Read one block, fill the other; logits [len(indices), vocabulary]."""
+        host = host_inputs(self._config, self._memory.dtype, batch, positions)
         host |= adapters.masks(voices) | {"indices": indices}
-        for name, array in host.items():
-            binding.bind_cpu_input(name, array)
-        for values in (self._weights, adapters.values):
-            for name, value in values.items():
-                binding.bind_ortvalue_input(name, value)
-        self._bind_memory(binding, pair)
-        logits = np.empty((shape.outputs, self.vocabulary), dtype=np.float32)
-        binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
-        session.run_with_iobinding(binding)
+        logits = np.empty((len(indices), self.vocabulary), dtype=np.float32)
+        bound.run(host, adapters, logits)
         return logits
-
-    def _bind_memory(self, binding: ort.IOBinding, pair: tuple[Block, Block]) -> None:
-        for name, before, after in zip(self._memory.names, pair[0].values, pair[1].values, strict=True):
-            binding.bind_ortvalue_input(f"past_{name}", before)
-            binding.bind_ortvalue_output(f"present_{name}", after)

@@ -32,10 +32,8 @@ class Block:
 class DeviceMemory:
     """Makes and moves blocks."""
 
-    def __init__(
-        self, provider: Provider, config: ModelConfig, dtype: Dtype, threads: int | None = None
-    ) -> None:
-        self._provider, self._config, self._threads = provider, config, threads
+    def __init__(self, provider: Provider, config: ModelConfig, dtype: Dtype) -> None:
+        self._provider, self._config = provider, config
         self.dtype = np.dtype(NUMPY[dtype])
         self.names = [f"{part}.{layer}" for layer in range(config.layers) for part in "kv"]
         """What the graph calls the values of a block, in their order, after `past_` and `present_`."""
@@ -106,5 +104,5 @@ class DeviceMemory:
 
     def _session(self, key: Hashable, model: Callable[[], bytes]) -> ort.InferenceSession:
         if key not in self._sessions:
-            self._sessions[key] = open_session(model(), self._provider, {}, self._threads)
+            self._sessions[key] = open_session(model(), self._provider, {})
         return self._sessions[key]

@@ -83,7 +83,7 @@ def open_best(
     threads: int | None,
     adapters: Callable[[], Mapping[str, AdapterWeights]],
 ) -> Opened:
-    """The first of `providers` that works, for the base and, where others are left to go on to, for `adapters`.
+    """The first of `providers` that works for the base and, where others are left to go on to, `adapters`.
 
     `placed` builds a device's graph and is asked only of devices that come up. Raises what it does, and
     `EngineError`, for the last of the providers.
@@ -129,7 +129,7 @@ def _open(
     judged = adapters()
     # The CPU's part first: the device's memory is not taken yet.
     check.prepare({BASE: None, **judged})
-    runner = open_device(place, threads)
+    runner = open_device(place)
     try:
         _judge(runner, check, judged)
     except BaseException:
@@ -166,12 +166,12 @@ def open_cpu(place: Place, threads: int | None) -> CpuRunner:
         ) from error
 
 
-def open_device(place: Place, threads: int | None) -> DeviceRunner:
+def open_device(place: Place) -> DeviceRunner:
     """A device's runner. Raises `DeviceError` where it cannot be opened."""
     limits, name = place.limits, place.provider.name
     try:
         chunk = limits.max_num_batched_tokens
-        return DeviceRunner(place.graph, place.provider, limits.rows, limits.context, chunk, threads)
+        return DeviceRunner(place.graph, place.provider, limits.rows, limits.context, chunk)
     except MemoryError as error:
         raise DeviceError("memory", f"device {name} has too little memory: {_brief(error)}") from error
     except Exception as error:  # as in `bring_up`

@@ -47,17 +47,14 @@ def rank_columns(rank: int) -> dict[str, int]:
     return {group: rank * len(modules) for group, modules in GROUPS.items()}
 
 
-def open_session(
-    model: bytes, provider: Provider, sizes: Mapping[str, int], threads: int | None = None
-) -> ort.InferenceSession:
+def open_session(model: bytes, provider: Provider, sizes: Mapping[str, int]) -> ort.InferenceSession:
     """A session on the provider, its named dimensions given; `RuntimeError` where it runs elsewhere."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.enable_mem_pattern = False
     options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # or each session has a pool of its own
     for name, size in sizes.items():
         options.add_free_dimension_override_by_name(name, size)
     host = PROVIDERS["cpu"].ort
@@ -94,10 +91,8 @@ def detach_weights(graph: BuiltGraph) -> tuple[bytes, dict[str, NDArray[np.gener
 class Sessions:
     """The sessions of one graph, made when they are first asked for."""
 
-    def __init__(
-        self, model: bytes, graph: BuiltGraph, provider: Provider, threads: int | None = None
-    ) -> None:
-        self._model, self._provider, self._threads = model, provider, threads
+    def __init__(self, model: bytes, graph: BuiltGraph, provider: Provider) -> None:
+        self._model, self._provider = model, provider
         self._heads = graph.config.heads // graph.config.kv_heads
         self._open: OrderedDict[Shape, ort.InferenceSession] = OrderedDict()
 
@@ -109,7 +104,7 @@ class Sessions:
         sizes = {"B": shape.rows, "S": shape.length, "T": shape.positions, "M": shape.outputs}
         sizes["GS"] = self._heads * shape.length
         sizes |= {f"R_{group}": columns for group, columns in rank_columns(shape.rank).items()}
-        session = open_session(self._model, self._provider, sizes, self._threads)
+        session = open_session(self._model, self._provider, sizes)
         self._open[shape] = session
         if len(self._open) > MAX_SESSIONS:
             self._open.popitem(last=False)

@@ -71,7 +71,7 @@ def runner(
     runner = (
         CpuRunner(graph, 16, CONTEXT, threads=1)
         if request.param == "cpu"
-        else DeviceRunner(prim, PROVIDERS["cpu"], 16, CONTEXT, chunk=24, threads=1)
+        else DeviceRunner(prim, PROVIDERS["cpu"], 16, CONTEXT, chunk=24)
     )
     for name, adapter in weights.items():
         runner.load(name, adapter)
@@ -84,9 +84,7 @@ def some_tokens(seed: int, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("voice", VOICES, ids=lambda voice: "+".join(name for name, _ in voice) or "base")
-def test_every_position_agrees_with_the_reference(
-    runner: Runner, reference: Reference, voice: Voice
-) -> None:
+def test_every_position_agrees_with_the_reference(runner: Runner, reference: Reference, voice: Voice) -> None:
     tokens = some_tokens(1, 40)
     expected = reference.logits(tokens, voice)
     found = runner.prefill(3, 0, tokens, voice, range(40))
