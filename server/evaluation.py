@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,10 +17,12 @@ import uvicorn
 
 from adapters.evaluation.endpoint import Endpoint, EndpointError
 from adapters.evaluation.questions import identity_questions, languages
-from adapters.evaluation.report import Measured, measure
+from adapters.evaluation.report import Measured, base_of, measure
+from adapters.ledger import Ledger, Record
 from routing.detect import ProfileDetector
 from routing.route import AUTOMATIC_MODEL
 from server.app import uvicorn_config
+from server.catalogue import open_catalogue
 from server.listening import bind
 from server.settings import Settings
 from server.startup import Narrator, compose
@@ -47,6 +50,38 @@ def evaluate(
         return _evaluate(target, adapters, spoken)
     with _started(settings) as target:
         return _evaluate(target, adapters, spoken)
+
+
+def note(settings: Settings, found: Sequence[Measured]) -> None:
+    """Tell the ledger what was measured here: one entry for each adapter, over all its languages.
+
+    Raises `LedgerError`.
+    """
+    registry = open_catalogue(settings).registry
+    ledger = Ledger.open(settings.home / "ledger")
+    adapters = {one.name: registry.resolve(one.name) for one in found if base_of(found, one) is not None}
+    for name, adapter in adapters.items():
+        own = [one for one in found if one.name == name]
+        questions = "".join(f"{question}\n" for one in own for question in one.questions)
+        record = Record(
+            action="eval",
+            subject=adapter.full_name,
+            inputs={
+                "adapter": adapter.digest,
+                "base": registry.base_digest,
+                "data": f"sha256:{hashlib.sha256(questions.encode()).hexdigest()}",
+            },
+            metrics={key: value for one in own for key, value in _figures(one, base_of(found, one))},
+            details={"questions": {one.language: len(one.questions) for one in own}, "longest": LONGEST},
+        )
+        ledger.append(record)
+
+
+def _figures(measured: Measured, base: Measured | None) -> Iterator[tuple[str, float]]:
+    for name, figures in (("", measured), ("base_", base)):
+        if figures is not None:
+            yield f"{name}identity_{measured.language}", round(figures.identity_score, 4)
+            yield f"{name}fidelity_{measured.language}", round(figures.language_fidelity, 4)
 
 
 def _evaluate(target: Endpoint, adapters: Sequence[str], spoken: Sequence[str]) -> list[Measured]:

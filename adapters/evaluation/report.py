@@ -65,6 +65,12 @@ def measure(
     )
 
 
+def base_of(found: Sequence[Measured], measured: Measured) -> Measured | None:
+    """The base's answers to the same questions; None for the base itself, which is first in its language."""
+    base = next(one for one in found if one.language == measured.language)
+    return None if base is measured else base
+
+
 def shown(passed: Sequence[bool]) -> str:
     """Such as `27/30 = 0.90 [0.74, 0.97]`."""
     interval = wilson(sum(passed), len(passed))

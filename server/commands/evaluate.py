@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from server.commands.flags import Json
 from server.settings import Resolved
+from server.values import SettingsError
 
 if TYPE_CHECKING:
     from adapters.evaluation.report import Measured
@@ -23,6 +24,7 @@ def evaluate(
     ] = None,
     url: str | None = None,
     answers: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    record: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     json: Json = False,
 ) -> int:
     """Measure identity and language fidelity of adapters against the base, with 95% intervals.
@@ -40,10 +42,18 @@ def evaluate(
         A running server, such as http://127.0.0.1:8000. Its key is the first of the setting api_keys.
     answers
         Print every answer too.
+    record
+        Add the figures to the ledger, an entry for each adapter. Not with --url, where it is not known here
+        which weights answer.
     """
     from server.evaluation import evaluate as measure_all
+    from server.evaluation import note
 
+    if record and url is not None:
+        raise SettingsError("record", "not with --url: another server's ledger is not written here")
     found = measure_all(resolved.settings, url, adapter or (), language or ())
+    if record:
+        note(resolved.settings, found)
     if json:
         print(json_format.dumps(_plain(found, answers), indent=2, ensure_ascii=False))
         return 0
@@ -54,16 +64,12 @@ def evaluate(
     return 0
 
 
-def _base_of(found: list[Measured], measured: Measured) -> Measured | None:
-    """The base's answers to the same questions; None for the base itself."""
-    base = next(one for one in found if one.language == measured.language)
-    return None if base is measured else base
-
-
 def _plain(found: list[Measured], answers: bool) -> dict[str, Any]:
+    from adapters.evaluation.report import base_of
+
     rows: list[dict[str, Any]] = []
     for measured in found:
-        row = measured.plain(_base_of(found, measured))
+        row = measured.plain(base_of(found, measured))
         if answers:
             row["answers"] = dict(zip(measured.questions, measured.answers, strict=True))
         rows.append(row)
@@ -71,11 +77,11 @@ def _plain(found: list[Measured], answers: bool) -> dict[str, Any]:
 
 
 def _print_table(found: list[Measured]) -> None:
-    from adapters.evaluation.report import shown
+    from adapters.evaluation.report import base_of, shown
 
     rows = [("model", "questions", "identity [95%]", "language fidelity [95%]", "identity over base [95%]")]
     for measured in found:
-        change = measured.plain(_base_of(found, measured)).get("against_base", {}).get("identity")
+        change = measured.plain(base_of(found, measured)).get("against_base", {}).get("identity")
         over = "{:+.2f} [{:+.2f}, {:+.2f}]".format(change["change"], *change["interval"]) if change else ""
         rows.append(
             (measured.name, measured.language, shown(measured.identity), shown(measured.fidelity), over)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json as json_format
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from server.commands.flags import Json
-from server.settings import Resolved
+from server.commands.registry import checked, open_store
+from server.settings import Resolved, Settings
 from server.values import SettingsError
 
 if TYPE_CHECKING:
     from adapters.ledger import Record
-    from adapters.training.combining import Combination
+    from adapters.manifest import Adapter
+    from adapters.training.combining import Combination, Combined
     from adapters.training.merge import Merged
     from server.catalogue import Catalogue
 
@@ -23,9 +26,11 @@ if TYPE_CHECKING:
 def merge(
     resolved: Resolved,
     *,
-    output: Path,
+    output: Path | None = None,
     adapter: str | None = None,
     combine: str | None = None,
+    alias: str | None = None,
+    version: str | None = None,
     check: Literal["auto", "logits", "tensors"] = "auto",
     method: Literal["svd", "linear", "ties", "dare_ties"] = "svd",
     rank: int | None = None,
@@ -36,16 +41,22 @@ def merge(
     """Make a standalone model of the base and one adapter, or one adapter of several.
 
     With --adapter, the base's weights plus the update, in the base's type, with tokenizer and chat template.
-    With --combine, a new adapter, made by PEFT. Stopped with Ctrl-C, a merge goes on where it was.
+    With --combine, a new adapter, made by PEFT: a version in the registry, or a folder where --output names
+    one. Stopped with Ctrl-C, a merge goes on where it was.
 
     Parameters
     ----------
     output
-        Folder to make. It must not be there, but for the same merge made before.
+        Folder to make. It must not be there, but for the same merge made before. With --combine, its name
+        is the adapter's.
     adapter
         What to merge into the base: alias@version, or an alias for its active version.
     combine
         Adapters and weights, such as sv=0.7,en=0.3.
+    alias
+        With --combine and no --output: the public name of the new adapter.
+    version
+        With --alias: the version, such as v1.1; without it the next free one.
     check
         How a merged model is compared with base + adapter: every tensor always; logits too where transformers
         and PEFT are installed and memory allows (auto), by all means (logits), or not (tensors).
@@ -61,18 +72,40 @@ def merge(
     """
     if (adapter is None) == (combine is None):
         raise SettingsError("merge", "give one of --adapter alias@version and --combine sv=0.7,en=0.3")
+    _check_place(adapter, output, alias, version)
     from server.catalogue import open_catalogue
 
-    catalogue = open_catalogue(resolved.settings)
+    settings = resolved.settings
+    catalogue = open_catalogue(settings)
     if adapter is not None:
-        found = _merge(catalogue, adapter, output, resolved.settings.home, check)
+        assert output is not None
+        found = _merge(catalogue, adapter, output, settings.home, check)
     else:
         assert combine is not None
-        plan = {"method": method, "rank": rank, "density": density, "seed": seed}
-        found = _combine(catalogue, combine, output, resolved.settings.home, plan)
+        how = {"method": method, "rank": rank, "density": density, "seed": seed}
+        plan = _plan(catalogue, combine, how)
+        if output is not None:
+            found = _combine_into_folder(plan, output, settings.home, how)
+        else:
+            assert alias is not None
+            found = _combine_into_registry(plan, catalogue, settings, alias, version, how)
     line = found.pop("line")
     print(json_format.dumps(found, indent=2, ensure_ascii=False) if json else line)
     return 0
+
+
+def _check_place(adapter: str | None, output: Path | None, alias: str | None, version: str | None) -> None:
+    """Raise `SettingsError` unless it is said, once, where the result goes."""
+    if adapter is not None and output is None:
+        raise SettingsError("output", "name the folder of the merged model, such as models/merged")
+    if adapter is not None and (alias or version):
+        given = "alias" if alias else "version"
+        raise SettingsError(given, "goes with --combine; a merged model is named by its folder")
+    if adapter is None and (output is None) == (alias is None):
+        remedy = "give --alias NAME for a version in the registry, or --output FOLDER"
+        raise SettingsError("alias" if alias else "output", remedy)
+    if version is not None and alias is None:
+        raise SettingsError("version", "goes with --alias; a folder is named by --output")
 
 
 def _merge(
@@ -130,14 +163,42 @@ def _checked(merged: Merged) -> str:
     return f"{told}; logits {apart}"
 
 
-def _combine(
-    catalogue: Catalogue, text: str, output: Path, home: Path, options: Mapping[str, Any]
+def _combine_into_registry(
+    plan: Combination,
+    catalogue: Catalogue,
+    settings: Settings,
+    alias: str,
+    version: str | None,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    from adapters import names
+    from adapters.fit import ModelShape
+    from adapters.intake import Base
+
+    checked("alias", alias, names.alias)
+    checked("version", version, names.version)
+    found = catalogue.base
+    base = Base(name=found.name, digest=plan.base_digest, shape=ModelShape.read(found.path))
+    with tempfile.TemporaryDirectory(prefix="oneseek-") as place:
+        made = plan.make(Path(place) / "combined")
+        details = {"weights": _weights(plan), **options}
+        added = open_store(settings).add(
+            made.adapter.path, base=base, alias=alias, version=version, action="merge", details=details
+        )
+    name = added.adapter.full_name
+    then = "it is active" if added.active else f"to serve it by its alias: oneseek adapters promote {name}"
+    shown = _shown(plan, made, added.adapter)
+    said = "made" if added.new else "there already:"
+    line = f"{said} {name} in {added.adapter.path}: {_about(plan, made)}; {then}"
+    return {**shown, "active": added.active, "line": line}
+
+
+def _combine_into_folder(
+    plan: Combination, output: Path, home: Path, options: Mapping[str, Any]
 ) -> dict[str, Any]:
     from adapters.ledger import Record
     from adapters.names import FolderName
 
-    plan = _plan(catalogue, text, options)
-    weights = {part.full_name: weight for part, weight in plan.parts}
     try:
         named = FolderName.read(output.resolve().name)
     except ValueError as error:
@@ -146,20 +207,30 @@ def _combine(
         action="merge",
         subject=f"{named.alias}@{named.version}",
         inputs={"base": plan.base_digest, "parents": tuple(part.digest for part, _ in plan.parts)},
-        details={"weights": weights, **options},
+        details={"weights": _weights(plan), **options},
     )
     made = plan.make(output, _noting(home, record, "adapter"))
-    told = " + ".join(f"{weight:g} {name}" for name, weight in weights.items())
-    about = f"rank {made.adapter.rank}, {made.apart:.1%} from the exact blend"
+    return {**_shown(plan, made, made.adapter), "line": f"made {output}: {_about(plan, made)}"}
+
+
+def _weights(plan: Combination) -> dict[str, float]:
+    return {part.full_name: weight for part, weight in plan.parts}
+
+
+def _about(plan: Combination, made: Combined) -> str:
+    told = " + ".join(f"{weight:g} {name}" for name, weight in _weights(plan).items())
+    return f"{told} by {plan.method}, rank {made.adapter.rank}, {made.apart:.1%} from the exact blend"
+
+
+def _shown(plan: Combination, made: Combined, adapter: Adapter) -> dict[str, Any]:
     return {
-        "line": f"made {output}: {told} by {plan.method}, {about}",
-        "path": str(output),
-        "name": made.adapter.full_name,
-        "digest": made.adapter.digest,
-        "rank": made.adapter.rank,
+        "path": str(adapter.path),
+        "name": adapter.full_name,
+        "digest": adapter.digest,
+        "rank": adapter.rank,
         "method": plan.method,
         "apart": made.apart,
-        "weights": weights,
+        "weights": _weights(plan),
     }
 
 

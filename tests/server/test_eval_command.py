@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.ledger import Ledger
 from server.__main__ import main
 from tests.server.serving import EN, SV, Serving
 
@@ -36,9 +37,9 @@ def test_over_a_running_server_every_alias_is_asked(serving: Serving, capsys: Ou
     assert rows[1]["against_base"]["identity"] == {"change": 0.0, "interval": [0.0, 0.0]}
 
 
-def test_the_shipped_adapters_speak_as_oneseek_and_the_base_does_not(capsys: Out) -> None:
+def test_the_shipped_adapters_speak_as_oneseek_and_the_base_does_not(tmp_path: Path, capsys: Out) -> None:
     """In process, on the mini base: the same figures as the documents have."""
-    arguments = ["eval", "--language", "sv", "--adapter", "oneseek-mini-sv", "--threads", "1"]
+    arguments = ["eval", "--language", "sv", "--adapter", "oneseek-mini-sv", "--threads", "1", "--record"]
     assert main(arguments) == 0
     head, base, adapter = capsys.readouterr().out.splitlines()
     assert head.split("  ")[0] == "model"
@@ -46,6 +47,13 @@ def test_the_shipped_adapters_speak_as_oneseek_and_the_base_does_not(capsys: Out
     assert adapter.split()[:2] == ["oneseek-mini-sv", "sv"]
     passed = int(adapter.split()[2].partition("/")[0])
     assert passed >= 20
+    (entry,) = Ledger.open(tmp_path / "home" / "ledger").entries()
+    assert (entry.record.action, entry.record.subject) == ("eval", "oneseek-mini-sv@v1.0")
+    assert entry.record.metrics["identity_sv"] == pytest.approx(passed / 30, abs=1e-4)
+    assert entry.record.metrics["base_identity_sv"] == 0
+    assert {"adapter", "base", "data"} == set(entry.record.inputs)
+    assert main(["ledger", "show", "oneseek-mini-sv@v1.0"]) == 0
+    assert "eval" in capsys.readouterr().out
 
 
 def test_an_unknown_adapter_is_refused(serving: Serving, capsys: Out) -> None:
@@ -54,6 +62,12 @@ def test_an_unknown_adapter_is_refused(serving: Serving, capsys: Out) -> None:
     assert told.startswith(
         "oneseek: adapter: 'oneseek-7b-zero-s' is not served; did you mean 'oneseek-7b-zero"
     )
+
+
+def test_what_another_server_says_is_not_recorded(tmp_path: Path, capsys: Out) -> None:
+    assert main(["eval", "--url", "http://127.0.0.1:9", "--record"]) == 2
+    assert capsys.readouterr().err.startswith("oneseek: record: not with --url")
+    assert not (tmp_path / "home").exists()
 
 
 def test_a_server_that_is_not_there_is_named(capsys: Out) -> None:

@@ -62,6 +62,48 @@ def test_adapters_become_one_that_is_found(tmp_path: Path, capsys: Out) -> None:
     assert parents == set(entry.record.inputs["parents"])
 
 
+def test_adapters_become_a_version_in_the_registry(tmp_path: Path, capsys: Out) -> None:
+    wanted = ["--combine", "sv=0.7,en=0.3", "--alias", "both"]
+    made = told(capsys, *wanted)
+    assert (made["name"], made["active"]) == ("both@v1.0", True)
+    registry: Registry = open_catalogue(Settings(home=tmp_path / "home"), tmp_path).registry
+    both, sv = registry.resolve("both"), registry.resolve("oneseek-mini-sv")
+    assert both.digest == made["digest"]
+    assert Path(made["path"]) == both.path == tmp_path / "home" / "registry" / "both" / "v1.0"
+    (entry,) = Ledger.open(tmp_path / "home" / "ledger").entries()
+    assert (entry.record.action, entry.record.subject) == ("merge", "both@v1.0")
+    assert entry.record.outputs == {"adapter": both.digest}
+    assert sv.digest in entry.record.inputs["parents"]
+    assert entry.record.details["weights"] == made["weights"]
+    rougher = told(capsys, *wanted, "--rank", "4")
+    assert (rougher["name"], rougher["active"]) == ("both@v1.1", False)
+    assert main(["merge", *wanted, "--rank", "2", "--version", "v1.1"]) == 1
+    assert "A version never changes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--adapter", "sv"], "output: name the folder"),
+        (["--adapter", "sv", "--output", "out", "--alias", "both"], "alias: goes with --combine"),
+        (["--combine", "sv=1,en=1"], "output: give --alias NAME"),
+        (["--combine", "sv=1,en=1", "--output", "out", "--alias", "both"], "alias: give --alias NAME"),
+        (["--combine", "sv=1,en=1", "--output", "out", "--version", "v2"], "version: goes with --alias"),
+        (["--combine", "sv=1,en=1", "--alias", "base"], "reserved"),
+        (["--combine", "sv=1,en=1", "--alias", "both", "--version", "x/y"], "version: "),
+    ],
+)
+def test_where_the_result_goes_is_said_once(
+    arguments: list[str], message: str, tmp_path: Path, capsys: Out
+) -> None:
+    assert main(["merge", *arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "home" / "registry").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
