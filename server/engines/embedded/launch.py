@@ -73,7 +73,6 @@ def embedded_engine(
     where the choice is `auto`, of `adapters`. Raises `EngineError` for a checkpoint this engine cannot run,
     options that do not fit it, or a device that is asked for by name and cannot be used.
     """
-    shape = ModelShape.read(base)
 
     def placed(provider: Provider) -> Place:
         dtype = dtype_on(provider, options.dtype, options.device)
@@ -85,7 +84,7 @@ def embedded_engine(
     try:
         config = read_config(base)
         providers = candidates(options.device, ort.get_available_providers())
-        opened = open_best(providers, placed, options.threads, lambda: _readable(adapters, shape))
+        opened = open_best(providers, placed, options.threads, lambda: _readable(adapters, base))
     except ValueError as error:
         raise EngineError(str(error)) from error
     except OSError as error:
@@ -97,7 +96,7 @@ def embedded_engine(
         ) from error
     return EmbeddedEngine(
         open_runner=opened.open_runner,
-        shape=shape,
+        shape=ModelShape.read(base),
         limits=opened.place.limits,
         tokenizer=tokenizer,
         base_digest=base_digest,
@@ -110,8 +109,9 @@ def embedded_engine(
     )
 
 
-def _readable(adapters: Iterable[Adapter], shape: ModelShape) -> dict[str, AdapterWeights]:
+def _readable(adapters: Iterable[Adapter], base: Path) -> dict[str, AdapterWeights]:
     """Adapters by digest, without those that the engine will refuse when it is to load them."""
+    shape = ModelShape.read(base)
     found: dict[str, AdapterWeights] = {}
     for adapter in adapters:
         with suppress(ValueError, OSError):

@@ -57,6 +57,7 @@ class TruthRunner:
         feeds: dict[str, NDArray[np.generic]] = {
             "input_ids": np.array(tokens, dtype=np.int64)[None],
             "positions": positions,
+            "order": np.arange(len(tokens), dtype=np.int64)[None],
             "indices": np.array(outputs, dtype=np.int64),
             "mask": self._mask(positions[0]),
             "scatter": self._scatter(positions[0]),
@@ -65,7 +66,9 @@ class TruthRunner:
             **{f"past_{name}": value for name, value in past.items()},
         }
         names = ["logits", *(f"present_{name}" for name in past)]
-        logits, *present = self._session.run(names, feeds)
+        asked = {value.name for value in self._session.get_inputs()}
+        found = self._session.run(names, {name: feeds[name] for name in asked})
+        logits, *present = found
         self._rows[row] = dict(zip(past, map(np.asarray, present), strict=True))
         return np.asarray(logits)
 
