@@ -92,7 +92,7 @@ def test_a_device_that_does_not_come_up_costs_no_graph(placed: Placed) -> None:
 
     with pytest.warns(UserWarning, match="NoSuchExecutionProvider"):
         found = opened(watched, GONE, CPU)
-    assert reason(found).startswith("absent: device webgpu does not come up: the session runs on CPU")
+    assert reason(found).startswith("absent: device webgpu does not come up: ")
     assert asked == ["cpu"]
 
 
