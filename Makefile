@@ -11,7 +11,8 @@ PYTHON ?=
 ARGS ?=
 TESTS ?= tests
 VLLM_TESTS ?= $(wildcard tests/engines/test_contract*.py) tests/engines/test_hot_swap.py \
-  $(patsubst %,tests/server/test_%.py,api_formats api_http api_openai api_tools metrics responses_http responses_openai) \
+  $(patsubst %,tests/server/test_%.py,api_formats api_http api_openai api_tools dividing live_changes loading metrics \
+    responses_http responses_openai) \
   tests/vllm
 
 VENV := .venv

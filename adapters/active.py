@@ -1,7 +1,8 @@
-"""Which version of each alias is active, which were before it, and which are retired: registry/active.json.
+"""Which version of an alias is active, which were or are retired, and how its requests are divided.
 
-The file is replaced whole, so whoever reads it without the registry's lock meets one state or the next. An
-alias that it does not name has its highest version active, as in a registry that was filled by hand.
+All of it is in registry/active.json. The file is replaced whole, so whoever reads it without the registry's
+lock meets one state or the next. An alias that it does not name has its highest version active, as in a
+registry that was filled by hand.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from adapters import names
 from adapters.errors import FileRefusedError
 from adapters.jsonfile import read_object
+from adapters.split import Shadow, Split, checked_percent
 from adapters.staging import staged_file
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 ACTIVE_FILE = "active.json"
 _FORMAT = 1
+"""Of a file that divides nothing, which every OneSeek reads."""
+_DIVIDED = 2
+"""Of one that does: one that cannot divide refuses it, rather than answer differently from the others."""
 _MAX_BYTES = 16 << 20
 _MAX_HISTORY = 256
 _REMEDY = "Restore the file, or delete it: then the highest version of every alias is active."
@@ -40,6 +45,16 @@ class Line:
     """Versions in the order in which they became active; the last one is active."""
     retired: frozenset[str] = frozenset()
     """Versions that are kept and not served."""
+    split: Split | None = None
+    """How requests for the alias are divided between its versions; None: all go to the active one."""
+    shadow: Shadow | None = None
+    """What also answers a part of them, unseen."""
+
+    @property
+    def divided(self) -> tuple[str, ...]:
+        """The versions that have a share or shadow one."""
+        split = tuple(self.split.shares) if self.split is not None else ()
+        return (*split, self.shadow.version) if self.shadow is not None else split
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +71,8 @@ class Actives:
         if not path.exists():
             return cls()
         fields = read_object(path, _MAX_BYTES, ActiveFileError)
-        if fields.get("format") != _FORMAT:
-            reason = f"this OneSeek writes format {_FORMAT}"
+        if fields.get("format") not in (_FORMAT, _DIVIDED):
+            reason = f"this OneSeek knows the formats {_FORMAT} and {_DIVIDED}"
             raise ActiveFileError(
                 path, reason, "Use the OneSeek that wrote it.", field="format", value=fields.get("format")
             )
@@ -68,11 +83,9 @@ class Actives:
 
     def write(self, registry: Path) -> None:
         """Replace the state in the folder `registry`, whole. Its lock must be held."""
-        aliases = {
-            alias: {"history": list(line.history), "retired": sorted(line.retired)}
-            for alias, line in sorted(self.lines.items())
-        }
-        text = json.dumps({"format": _FORMAT, "aliases": aliases}, indent=2)
+        aliases = {alias: _plain(line) for alias, line in sorted(self.lines.items())}
+        divided = any(line.divided for line in self.lines.values())
+        text = json.dumps({"format": _DIVIDED if divided else _FORMAT, "aliases": aliases}, indent=2)
         with staged_file(registry / ACTIVE_FILE) as path:
             path.write_text(f"{text}\n", encoding="utf-8", newline="\n")
 
@@ -90,25 +103,33 @@ class Actives:
         return history[-1] if history else None
 
     def promoted(self, alias: str, version: str) -> Actives:
-        """With `version` active, and no longer retired where it was."""
+        """With `version` active, and no longer retired where it was. A move ends what divided the alias."""
         version, line = version.lower(), self.line(alias)
-        history = line.history if line.history[-1:] == (version,) else (*line.history, version)
-        return self._with(alias, Line(history[-_MAX_HISTORY:], line.retired - {version}))
+        if line.history[-1:] == (version,):
+            return self._with(alias, replace(line, retired=line.retired - {version}))
+        return self._with(alias, Line((*line.history, version)[-_MAX_HISTORY:], line.retired - {version}))
 
     def rolled_back(self, alias: str, served: Collection[str]) -> Actives | None:
-        """With the last version of `served` active that was so before the present one; None without any."""
+        """With the last version of `served` active that was so before the present one; None without any.
+
+        It ends what divided the alias.
+        """
         wanted = {version.lower() for version in served}
         history = _without_repeats([version for version in self.line(alias).history if version in wanted])
         if len(history) < 2:
             return None
-        return self._with(alias, replace(self.line(alias), history=history[:-1]))
+        return self._with(alias, Line(history[:-1], self.line(alias).retired))
 
     def without(self, alias: str, version: str, *, keep: bool) -> Actives:
         """With `version` out of the history, and with `keep` among the retired."""
         version, line = version.lower(), self.line(alias)
         history = _without_repeats([item for item in line.history if item != version])
         retired = line.retired | {version} if keep else line.retired - {version}
-        return self._with(alias, Line(history, retired))
+        return self._with(alias, replace(line, history=history, retired=retired))
+
+    def divided(self, alias: str, split: Split | None, shadow: Shadow | None) -> Actives:
+        """With the requests for `alias` divided so."""
+        return self._with(alias, replace(self.line(alias), split=split, shadow=shadow))
 
     def _with(self, alias: str, line: Line) -> Actives:
         return Actives({**self.lines, alias.lower(): line})
@@ -138,12 +159,47 @@ def _without_repeats(history: Sequence[str]) -> tuple[str, ...]:
     return tuple(version for version, _ in itertools.groupby(history))
 
 
+def _plain(line: Line) -> dict[str, Any]:
+    found: dict[str, Any] = {"history": list(line.history), "retired": sorted(line.retired)}
+    if line.split is not None:
+        found["split"] = {
+            "active": line.split.active,
+            "canaries": dict(line.split.canaries),
+            "since": line.split.since,
+        }
+    if line.shadow is not None:
+        shadow = line.shadow
+        found["shadow"] = {"version": shadow.version, "percent": shadow.percent, "since": shadow.since}
+    return found
+
+
 def _line(path: Path, alias: str, value: Any) -> Line:
     try:
         names.alias(alias)
         history = tuple(names.version(version).lower() for version in value["history"])
         retired = frozenset(names.version(version).lower() for version in value["retired"])
-    except (KeyError, TypeError, ValueError) as problem:
-        reason = "is not a history of versions and a list of retired ones"
+        return Line(history, retired, _split(value.get("split")), _shadow(value.get("shadow")))
+    except (AttributeError, KeyError, TypeError, ValueError) as problem:
+        reason = "is not a history of versions, a list of retired ones, and shares of versions"
         raise ActiveFileError(path, reason, _REMEDY, field=f"aliases.{alias}"[:64], value=value) from problem
-    return Line(history, retired)
+
+
+def _split(value: Any) -> Split | None:
+    if value is None:
+        return None
+    found = [
+        (names.version(version).lower(), checked_percent(version, percent))
+        for version, percent in value["canaries"].items()
+    ]
+    canaries = tuple(sorted(found, key=lambda item: names.natural(item[0])))
+    active = names.version(value["active"]).lower()
+    if not canaries or active in dict(canaries) or sum(dict(canaries).values()) >= 100:
+        raise ValueError("the canaries leave nothing to the active version")
+    return Split(active, canaries, str(value["since"]))
+
+
+def _shadow(value: Any) -> Shadow | None:
+    if value is None:
+        return None
+    percent = checked_percent("percent", value["percent"])
+    return Shadow(names.version(value["version"]).lower(), percent, str(value["since"]))

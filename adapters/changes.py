@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+from adapters.active import Line
 from adapters.intake import Intake
 from adapters.ledger import Record
 from adapters.manifest import Adapter
 from adapters.shelf import Held
 
 _LARGEST = 2**53
+_LONGEST = 2000
+"""Characters of a reason that are kept."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -48,14 +51,52 @@ def addition(
     )
 
 
-def move(action: str, before: Held | None, after: Held, adapter: Adapter) -> Record:
-    """An alias stands for `after`, which was read as `adapter`, and no longer for `before`."""
+def move(
+    action: str, before: Held | None, after: Held, adapter: Adapter, ended: Mapping[str, Any] | None = None
+) -> Record:
+    """An alias stands for `after`, which was read as `adapter`, and no longer for `before`.
+
+    `ended` is what divided its requests until now, as `told_division` tells it.
+    """
+    was = {"before": before.full_name} if before is not None else {}
     return Record(
         action=action,
         subject=after.full_name,
         outputs={"adapter": adapter.digest},
-        details={"before": before.full_name} if before is not None else {},
+        details={**was, **({"ended": dict(ended)} if ended else {})},
     )
+
+
+def division(
+    action: str,
+    subject: str,
+    adapters: Iterable[Adapter] = (),
+    *,
+    now: Mapping[str, Any],
+    before: Mapping[str, Any],
+    metrics: Mapping[str, float] | None = None,
+    reason: str = "",
+) -> Record:
+    """The requests for an alias are divided as `now` says between `adapters`, and were as `before` says."""
+    told = {"now": dict(now), "before": dict(before), "reason": reason[:_LONGEST]}
+    digests = tuple(adapter.digest for adapter in adapters)
+    return Record(
+        action=action,
+        subject=subject,
+        inputs={"adapters": digests} if digests else {},
+        metrics=_numbers(metrics or {}),
+        details={name: value for name, value in told.items() if value},
+    )
+
+
+def told_division(line: Line) -> dict[str, Any]:
+    """How a line divides its alias's requests, as plain JSON; empty where it does not."""
+    found: dict[str, Any] = {}
+    if line.split is not None:
+        found["shares"] = line.split.shares
+    if line.shadow is not None:
+        found["shadow"] = {line.shadow.version: line.shadow.percent}
+    return found
 
 
 def removal(action: str, held: Held) -> Record:

@@ -15,6 +15,7 @@ from adapters import names
 from adapters.errors import AdapterRejectedError, UnknownAdapterError
 from adapters.manifest import Adapter
 from adapters.snapshot import Snapshot
+from adapters.split import Shadow, Split
 
 __all__ = ["AdapterRejectedError", "Registry", "Snapshot", "UnknownAdapterError"]
 
@@ -124,15 +125,41 @@ class Registry:
         with self._lock:
             self._state = _with(self._state, adapter)
 
+    def replace(self, adapter: Adapter) -> Adapter:
+        """Hold `adapter` in place of the version that has its full name, and answer what that was.
+
+        Atomic, as `activate` is. Raises `UnknownAdapterError` where there is none, else as `add` does.
+        """
+        with self._lock:
+            alias, version = adapter.alias.lower(), adapter.version.lower()
+            held = self._state.held.get(alias, {})
+            if version not in held:
+                raise UnknownAdapterError(adapter.full_name)
+            before = held[version]
+            others = {key: one for key, one in held.items() if key != version}
+            without = replace(self._state, held={**self._state.held, alias: others})
+            self._state = _with(without, adapter)
+            return before
+
     def activate(self, alias: str, version: str) -> Adapter:
         """Make `version` what `alias` stands for, and answer what it stood for before.
 
-        Atomic: a reader sees the old version or the new one. Raises `UnknownAdapterError`.
+        Atomic: a reader sees the old version or the new one. Where it moves, what divided its requests ends.
+        Raises `UnknownAdapterError`.
         """
         with self._lock:
             before = self._state.active(alias)
             self._state = _activated(self._state, alias, version)
             return before
+
+    def divide(self, alias: str, split: Split | None, shadow: Shadow | None) -> None:
+        """Divide the requests for `alias` so from now on; None, None gives all to its active version.
+
+        Atomic. Raises `UnknownAdapterError` for an alias or a version that is not held, and
+        `AdapterRejectedError` where the split is one of another active version.
+        """
+        with self._lock:
+            self._state = _divided(self._state, alias, split, shadow)
 
     def remove(self, full_name: str) -> Adapter:
         """Forget one version, by `alias@version`, and answer what it was. Its files stay as they are.
@@ -174,7 +201,31 @@ def _with(state: Snapshot, adapter: Adapter) -> Snapshot:
 
 def _activated(state: Snapshot, alias: str, version: str) -> Snapshot:
     adapter = state.resolve(f"{state.active(alias).alias}@{version}")
-    return replace(state, actives={**state.actives, adapter.alias.lower(): adapter.version.lower()})
+    key, active = adapter.alias.lower(), adapter.version.lower()
+    if state.actives[key] != active:
+        state = _undivided(state, key)
+    return replace(state, actives={**state.actives, key: active})
+
+
+def _divided(state: Snapshot, alias: str, split: Split | None, shadow: Shadow | None) -> Snapshot:
+    active = state.active(alias)
+    key, found = active.alias.lower(), _undivided(state, active.alias.lower())
+    wanted = (*(split.shares if split else ()), *((shadow.version,) if shadow else ()))
+    for version in wanted:
+        state.resolve(f"{active.alias}@{version}")
+    if split is not None and split.active != active.version.lower():
+        raise AdapterRejectedError(f"{active.full_name} is active, and the split is one of {split.active}")
+    splits = {**found.splits, key: split} if split is not None else found.splits
+    shadows = {**found.shadows, key: shadow} if shadow is not None else found.shadows
+    return replace(state, splits=splits, shadows=shadows)
+
+
+def _undivided(state: Snapshot, alias: str) -> Snapshot:
+    return replace(
+        state,
+        splits={key: split for key, split in state.splits.items() if key != alias},
+        shadows={key: shadow for key, shadow in state.shadows.items() if key != alias},
+    )
 
 
 def _without(state: Snapshot, adapter: Adapter) -> Snapshot:
@@ -183,6 +234,9 @@ def _without(state: Snapshot, adapter: Adapter) -> Snapshot:
     if left and state.actives[alias] == version:
         others = ", ".join(left)
         raise AdapterRejectedError(f"{adapter.full_name} is active: activate another first ({others})")
+    split, shadow = state.splits.get(alias), state.shadows.get(alias)
+    if version in (split.shares if split else ()) or (shadow is not None and shadow.version == version):
+        state = _undivided(state, alias)
     if left:
         return replace(state, held={**state.held, alias: MappingProxyType(left)})
     pointing = [n for n, to in {**state.short_names, **state.spoken}.items() if to.lower() == alias]

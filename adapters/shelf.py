@@ -49,6 +49,12 @@ class Held:
         found: object = _recorded(self.folder).get("digest")
         return found if isinstance(found, str) else None
 
+    @property
+    def recorded_language(self) -> str | None:
+        """The language that its manifest records; None where there is none."""
+        found: object = _recorded(self.folder).get("language")
+        return found if isinstance(found, str) else None
+
     def is_named(self, alias: str, version: str) -> bool:
         """Whether it is `version` of `alias`; case does not matter."""
         return (self.alias.lower(), self.version.lower()) == (alias.lower(), version.lower())
@@ -103,14 +109,15 @@ class Shelf:
     def find(self, name: str) -> Held:
         """The version that `alias@version` names, or that an alias alone stands for.
 
+        A language such as `sv` does for the alias, where the active version of one alias alone speaks it.
         Raises `UnknownAdapterError`, and `StoreError` for an alias whose versions are all retired.
         """
         alias, at, version = name.partition("@")
-        versions = self.versions(alias.strip())
+        versions = self.versions(alias.strip()) or self.versions(self._speaker(alias.strip()))
         if not versions:
             raise UnknownAdapterError(name, _near(alias, self._aliases))
         if not at:
-            active = self.active(alias.strip())
+            active = self.active(versions[0].alias)
             if active is None:
                 raise StoreError(f"Every version of {versions[0].alias} is retired. Promote one of them.")
             return active
@@ -119,6 +126,12 @@ class Shelf:
                 return held
         hints = _near(version, [held.version for held in versions])
         raise UnknownAdapterError(name, [f"{versions[0].alias}@{hint}" for hint in hints])
+
+    def _speaker(self, language: str) -> str:
+        """The one alias whose active version speaks `language`; empty where there are none or several."""
+        actives = {held for alias in self._aliases if (held := self.active(alias)) is not None}
+        found = [held.alias for held in actives if held.recorded_language == language.lower()]
+        return found[0] if len(found) == 1 else ""
 
     @cached_property
     def _aliases(self) -> list[str]:
@@ -149,7 +162,7 @@ def alias_folders(registry: Path) -> list[Path]:
 
 
 def fingerprint(registry: Path) -> str:
-    """Text that changes when a version comes, goes, is promoted or retired. Reads names and times alone."""
+    """Text that changes when a version comes or goes, or `ACTIVE_FILE` does. Reads names and times alone."""
     seen = [str(folder.relative_to(registry)) for folder in version_folders(registry)]
     try:
         status = (registry / ACTIVE_FILE).stat()

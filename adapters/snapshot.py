@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 
 from adapters.errors import UnknownAdapterError
 from adapters.manifest import Adapter
+from adapters.split import Shadow, Split
 
 _HINTED = 512
 """Most names that an unknown one is compared with."""
@@ -31,6 +32,10 @@ class Snapshot:
     """Configured short name → alias."""
     spoken: Mapping[str, str]
     """Configured language code → alias; goes before what adapters say of themselves."""
+    splits: Mapping[str, Split] = field(default_factory=dict[str, Split])
+    """Alias in lower case → how its requests are divided between versions that are held."""
+    shadows: Mapping[str, Shadow] = field(default_factory=dict[str, Shadow])
+    """Alias in lower case → what also answers a part of its requests."""
 
     def resolve(self, name: str) -> Adapter:
         """The adapter of an `alias`, an `alias@version`, or a short name in the alias's place; in any case.
@@ -82,6 +87,13 @@ class Snapshot:
         if digest not in self._digests:
             raise UnknownAdapterError(digest)
         return self._digests[digest]
+
+    def divided(self, name: str) -> str | None:
+        """The alias in lower case, where `name` is one or a short name and its requests are divided."""
+        if not (self.splits or self.shadows):
+            return None
+        alias = self._alias(name)
+        return alias if alias in self.splits or alias in self.shadows else None
 
     def languages(self) -> dict[str, str]:
         """Language code → alias: as configured, else the one alias whose active version speaks it."""

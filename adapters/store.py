@@ -15,7 +15,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from adapters import names
-from adapters.changes import addition, move, removal
+from adapters.changes import addition, move, removal, told_division
+from adapters.division import Division, canary, settle, shadow
 from adapters.errors import StoreError
 from adapters.intake import Base, Intake, check
 from adapters.ledger import Ledger, Record
@@ -23,7 +24,7 @@ from adapters.manifest import Adapter
 from adapters.shelf import Held, Shelf, alias_folders, fingerprint
 from adapters.staging import clear_leftovers, remove_folder, staged_folder
 
-__all__ = ["Added", "Base", "Held", "Moved", "Shelf", "Store", "StoreError"]
+__all__ = ["Added", "Base", "Division", "Held", "Moved", "Shelf", "Store", "StoreError"]
 
 PATIENCE = 60.0
 """Seconds to wait for another process that is changing the registry."""
@@ -62,7 +63,7 @@ class Store:
         return Shelf.read(self.folder)
 
     def fingerprint(self) -> str:
-        """Text that changes when a version comes, goes, is promoted or retired."""
+        """Text that changes when a version comes, goes, or any other change is made."""
         return fingerprint(self.folder)
 
     def add(
@@ -107,6 +108,7 @@ class Store:
     def promote(self, name: str) -> Moved:
         """Make `alias@version` what its alias stands for, also where it was retired.
 
+        All requests for the alias go to it then, however they were divided.
         Raises `UnknownAdapterError`, `StoreError` without a version, `AdapterError` where its files changed.
         """
         _with_version(name, "promote")
@@ -116,13 +118,15 @@ class Store:
             if before != after or actives.active(after.alias) is None:
                 if before is not None:
                     actives = actives.promoted(before.alias, before.version)
-                self._record(move("promote", before, after, adapter))
+                ended = told_division(shelf.actives.line(after.alias))
+                self._record(move("promote", before, after, adapter, ended))
                 actives.promoted(after.alias, after.version).write(self.folder)
             return Moved(before, after)
 
     def rollback(self, alias: str) -> Moved:
         """Make active what was so before the present version; again and again it walks back.
 
+        All requests for the alias go to it then, however they were divided.
         Raises `UnknownAdapterError`, `StoreError` where there is nothing before, `AdapterError` where the
         files of that version changed.
         """
@@ -132,20 +136,23 @@ class Store:
             )
         with self._writing() as shelf:
             before = shelf.find(alias)
-            actives = shelf.actives.rolled_back(before.alias, {held.version for held in shelf.served(alias)})
+            served = {held.version for held in shelf.served(before.alias)}
+            actives = shelf.actives.rolled_back(before.alias, served)
             if actives is None:
                 raise StoreError(
                     f"No version of {before.alias} was active before {before.version}. Promote another one."
                 )
             after = shelf.find(f"{before.alias}@{actives.active(before.alias)}")
-            self._record(move("rollback", before, after, after.read()))
+            ended = told_division(shelf.actives.line(after.alias))
+            self._record(move("rollback", before, after, after.read(), ended))
             actives.write(self.folder)
             return Moved(before, after)
 
     def retire(self, name: str, *, delete: bool = False) -> Held:
         """Serve `alias@version` no longer; its files stay, unless `delete`. Retiring again changes nothing.
 
-        Raises `UnknownAdapterError`, and `StoreError` for the active one of several that are served.
+        Raises `UnknownAdapterError`, and `StoreError` for the active one of several that are served, and for
+        one that has or shadows a share of its alias's requests.
         """
         _with_version(name, "retire")
         with self._writing() as shelf:
@@ -155,6 +162,10 @@ class Store:
                 raise StoreError(
                     f"{held.full_name} is active: promote another version first ({', '.join(others)})."
                 )
+            if held.version.lower() in shelf.actives.line(held.alias).divided:
+                raise StoreError(
+                    f"{held.full_name} has a share of the requests for its alias: settle {held.alias} first."
+                )
             if not shelf.is_retired(held):
                 self._record(removal("retire", held))
                 shelf.actives.without(held.alias, held.version, keep=True).write(self.folder)
@@ -163,6 +174,48 @@ class Store:
                 remove_folder(held.folder)
                 shelf.actives.without(held.alias, held.version, keep=False).write(self.folder)
             return held
+
+    def canary(self, alias: str, shares: Mapping[str, float]) -> Division:
+        """Divide the requests for `alias` between versions (version → percent), sticky by conversation.
+
+        The active version is among them, and they add up to 100. A shadow that gets a share ends as a shadow.
+        Raises `UnknownAdapterError`, `StoreError` for a retired version or shares that do not fit, and
+        `AdapterError` where a version's files changed.
+        """
+        with self._writing() as shelf:
+            return self._divide(canary(shelf, alias, shares))
+
+    def shadow(self, name: str, share: float) -> Division:
+        """Have `alias@version` also answer `share` percent of the requests for its alias, unseen.
+
+        Raises `UnknownAdapterError`, `StoreError` for a retired version, one that answers already, or a share
+        that does not fit, and `AdapterError` where its files changed.
+        """
+        _with_version(name, "shadow")
+        with self._writing() as shelf:
+            return self._divide(shadow(shelf, name, share))
+
+    def settle(
+        self,
+        alias: str,
+        reason: str = "",
+        *,
+        since: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> Division:
+        """Have every request for `alias` go to its active version again, and end its shadow.
+
+        `since` ends the split or shadow that was set then, and nothing where that has ended. `reason` and
+        `metrics` go to the ledger. Where nothing is divided, nothing changes. Raises `UnknownAdapterError`.
+        """
+        with self._writing() as shelf:
+            return self._divide(settle(shelf, alias, reason, since, metrics))
+
+    def _divide(self, division: Division) -> Division:
+        if division.record is not None:
+            self._record(division.record)
+            division.actives.write(self.folder)
+        return division
 
     def _record(self, record: Record) -> None:
         if self._ledger is not None:

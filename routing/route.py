@@ -68,6 +68,8 @@ class Question:
     turns: tuple[str, ...] = ()
     """The user's messages, oldest first; the last is the question."""
     accept_language: str | None = None
+    opening: tuple[str, ...] = ()
+    """Texts that all requests of the conversation share, and as few others as may be."""
 
 
 class UnknownNameError(LookupError):

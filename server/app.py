@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -15,8 +16,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from adapters.ledger import Ledger
 from adapters.registry import Registry
+from adapters.store import Store
 from routing.route import Router
+from server.administration import Administration
+from server.api.admin import Admin
+from server.api.changes import Changes
 from server.api.chat import Chat
 from server.api.completions import Completions
 from server.api.connection import BoundedProtocol
@@ -24,22 +30,30 @@ from server.api.context import Context
 from server.api.embeddings import Embeddings
 from server.api.errors import reply_for
 from server.api.exchange import exchange_of
+from server.api.inventory import Inventory
 from server.api.legacy import Legacy
+from server.api.loras import Loras
 from server.api.models import Models
 from server.api.responses import Responses
+from server.api.rollout import Rollout
 from server.api.scrape import EngineCollector, VllmCollector
 from server.api.status import Status
 from server.api.tokens import Tokens
 from server.defaults import SamplingDefaults
+from server.dividing import Dividing
 from server.engines.base import Engine
 from server.generation import Generation
+from server.loading import Loading
 from server.metrics import Metrics
 from server.middleware import ApiKeys, Errors, HeaderLimits, Receipts
+from server.roots import Roots
 from server.settings import Settings
 from server.tokens import Tokenizer
 from server.turns import Turns
 from server.watch import Follow, Watch
 
+DEFAULT_BATCH = 32
+"""Requests in one batch, where the settings do not say; vLLM takes more on large GPUs."""
 Endpoint = Callable[[Request], Awaitable[Response]]
 
 
@@ -56,8 +70,9 @@ def create_app(
 ) -> Starlette:
     """The whole server around an engine that has not started; its lifespan starts and closes the engine.
 
-    With `follow`, it also follows the registry on disk.
+    With `follow`, it also follows the registry on disk, and has the endpoints that change adapters.
     """
+    store = Store(follow.home, Ledger.open(follow.home / "ledger")) if follow is not None else None
     generation = Generation(
         engine=engine,
         registry=registry,
@@ -65,19 +80,23 @@ def create_app(
         tokenizer=tokenizer,
         base_name=base_name,
         metrics=metrics,
+        rollout=settings.rollout,
+        store=store,
+        batch=settings.max_num_seqs or DEFAULT_BATCH,
     )
     context = Context(generation, settings, defaults or SamplingDefaults())
+    watch = Watch(generation, follow) if follow is not None else None
     app = Starlette(
-        routes=_routes(context),
+        routes=[*_routes(context), *(_admin_routes(context, watch, store) if watch and store else ())],
         middleware=[
             Middleware(Receipts, metrics=metrics),
             Middleware(Turns),
             Middleware(Errors, metrics=metrics),
             Middleware(HeaderLimits),
-            Middleware(ApiKeys, keys=settings.api_keys),
+            Middleware(ApiKeys, keys=settings.api_keys, admin_keys=settings.admin_keys),
         ],
         exception_handlers={HTTPException: _http_error},
-        lifespan=_lifespan(generation, follow),
+        lifespan=_lifespan(generation, watch),
     )
     # A redirect would be built from the client's Host header.
     app.router.redirect_slashes = False
@@ -110,6 +129,32 @@ def _routes(context: Context) -> list[Route]:
     ]
 
 
+def _admin_routes(context: Context, watch: Watch, store: Store) -> list[Route]:
+    generation, settings, follow = context.generation, context.settings, watch.follow
+    roots = Roots([*map(Path, settings.adapter_roots), follow.home / "registry"])
+    changes, limit = Changes(generation.metrics), settings.max_body
+    administration = Administration(generation, watch, store, roots)
+    inventory = Inventory(generation, watch, administration)
+    loras = Loras(Loading(generation, watch, roots), changes, limit)
+    admin = Admin(administration, inventory, changes, limit)
+    rollout = Rollout(Dividing(generation, watch, administration), changes, limit)
+    return [
+        _route("POST", "/v1/load_lora_adapter", loras.load),
+        _route("POST", "/v1/unload_lora_adapter", loras.unload),
+        _route("GET", "/admin/adapters", admin.all),
+        _route("POST", "/admin/adapters", admin.add),
+        _route("GET", "/admin/adapters/{name}", admin.one),
+        _route("POST", "/admin/adapters/{name}/promote", admin.promote),
+        _route("POST", "/admin/adapters/{name}/rollback", admin.rollback),
+        _route("POST", "/admin/adapters/{name}/retire", admin.retire),
+        _route("POST", "/admin/adapters/{name}/verify", admin.verify),
+        _route("POST", "/admin/adapters/{name}/canary", rollout.canary),
+        _route("POST", "/admin/adapters/{name}/shadow", rollout.shadow),
+        _route("POST", "/admin/adapters/{name}/settle", rollout.settle),
+        _route("GET", "/admin/adapters/{name}/rollout", rollout.told),
+    ]
+
+
 def _route(method: str, path: str, endpoint: Endpoint) -> Route:
     label = path.replace(":path", "")
 
@@ -126,7 +171,7 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 
 
 def _lifespan(
-    generation: Generation, follow: Follow | None
+    generation: Generation, watch: Watch | None
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     engine, metrics, registry = generation.engine, generation.metrics, generation.registry
 
@@ -139,7 +184,9 @@ def _lifespan(
             if engine.info.name == "vllm":
                 metrics.registry.register(VllmCollector())
             await generation.residency.load_all([registry.active(alias) for alias in registry.aliases()])
-            async with _following(generation, follow):
+            if watch is not None:
+                await generation.rollouts.start(watch.follow.home)
+            async with _rolling_out(generation), _following(watch):
                 yield
         finally:
             generation.grammars.close()
@@ -149,16 +196,28 @@ def _lifespan(
 
 
 @asynccontextmanager
-async def _following(generation: Generation, follow: Follow | None) -> AsyncGenerator[None]:
-    if follow is None:
+async def _following(watch: Watch | None) -> AsyncGenerator[None]:
+    if watch is None:
         yield
         return
-    task = asyncio.create_task(Watch(generation, follow).run())
+    task = asyncio.create_task(watch.run())
     try:
         yield
     finally:
         task.cancel()
         await asyncio.wait([task])
+
+
+@asynccontextmanager
+async def _rolling_out(generation: Generation) -> AsyncGenerator[None]:
+    task = asyncio.create_task(generation.rollouts.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        await generation.shadows.close()
+        generation.residency.close()
 
 
 def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:

@@ -78,7 +78,7 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
         )
     except UnknownAdapterError as error:
         raise SettingsError("routing.languages", str(error)) from None
-    notes = (*_notes(found), *unrecorded, *refused, *passed_over, *_contested(registry))
+    notes = (*_notes(found), *unrecorded, *refused, *passed_over, *contested(registry))
     return Catalogue(base, registry, settings.routing, notes)
 
 
@@ -171,7 +171,8 @@ def _notes(found: FoundAdapters) -> list[str]:
     return [*map(str, found.refused), *pickles]
 
 
-def _contested(registry: Registry) -> list[str]:
+def contested(registry: Registry) -> list[str]:
+    """A note for each language that several adapters speak, and none is configured for."""
     return [
         f"several adapters speak {code} ({', '.join(aliases)}), so none is chosen for it; say which with "
         f"--routing-languages {code}={aliases[0]}"

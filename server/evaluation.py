@@ -48,7 +48,7 @@ def evaluate(
         except ValueError as error:
             raise SettingsError("url", str(error)) from None
         return _evaluate(target, adapters, spoken)
-    with _started(settings) as target:
+    with started(settings) as target:
         return _evaluate(target, adapters, spoken)
 
 
@@ -116,7 +116,7 @@ def _names(models: Sequence[dict[str, Any]], asked: Sequence[str]) -> tuple[str,
 
 
 @contextmanager
-def _started(settings: Settings) -> Generator[Endpoint]:
+def started(settings: Settings) -> Generator[Endpoint]:
     """A server of `settings` in this process, on a free port of the loopback, for as long as it is needed."""
     own = replace(settings, host="127.0.0.1", port=0, api_keys=(), request_timeout=None)
     app, _ = compose(own, Narrator(sys.stderr))

@@ -6,83 +6,51 @@ Every endpoint goes through `Generation`; none speaks to the router, the registr
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
-from adapters.manifest import Adapter
 from adapters.registry import Registry, Snapshot, UnknownAdapterError
+from adapters.store import Store
 from routing.route import Question, Route, Router, UnknownNameError
-from routing.selection import HEADER
 from server.api.conversation import Message
 from server.api.errors import bad_field
 from server.api.exchange import Exchange
 from server.api.merge import Deltas, merged
 from server.engines.base import (
     AdapterNotLoadedError,
+    AdapterRefusedError,
     Engine,
     EngineBusyError,
     Task,
     UnsupportedRequestError,
 )
 from server.grammars import Grammars
+from server.measuring import measured
 from server.metrics import Metrics
-from server.request import Delta, GenerationRequest, Sampling, Voice
+from server.request import Delta, GenerationRequest, Sampling
 from server.residency import Residency
+from server.rollout import Rollouts
+from server.rollout_options import RolloutOptions
+from server.served import Served, resolve
+from server.shadows import Shadows
 from server.tokens import Tokenizer, Tool
+from server.trials import Chosen
+
+__all__ = ["Generation", "Served"]
 
 INLINE_CHARACTERS = 4096
 """Texts up to this long are tokenised on the event loop, within a millisecond; longer ones in a thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
-    """Who answers a request: a route whose names have become digests."""
-
-    name: str
-    """Full name, the base's name, or the blend; what `model` says in the answer."""
-    voice: Voice
-    share: str
-    adapter: str
-    """Metric label: alias, `base` or `blend`."""
-    version: str
-    """Metric label."""
-    route: Route
-    adapters: tuple[Adapter, ...]
-    fingerprint: str
-    """What made the answer, shortened: the base's digest and the adapter's."""
-
-    @property
-    def digest(self) -> str:
-        """The adapters' digests, in the order of the name; `none` for the base."""
-        return ",".join(adapter.digest for adapter in self.adapters) or "none"
-
-    @property
-    def how(self) -> str:
-        """The decision in one line, such as `detected;confidence=0.97`."""
-        return f"{self.route.reason};confidence={self.route.confidence:.2f}"
-
-    @property
-    def language(self) -> str:
-        """The answer's language, or `none` where that was not decided."""
-        return self.route.language or "none"
-
-    @property
-    def receipt(self) -> dict[str, str]:
-        """The headers that tell a client who answered, and why."""
-        return {
-            "X-OneSeek-Adapter": self.name if self.voice else "base",
-            "X-OneSeek-Adapter-Digest": self.digest,
-            "X-OneSeek-Language": self.language,
-            "X-OneSeek-Route": self.how,
-        }
-
-
 class Generation:
-    """The composition of router, registry, tokenizer and engine behind every endpoint."""
+    """The composition of router, registry, tokenizer and engine behind every endpoint.
+
+    `store` is told where a canary or a shadow is ended by `rollout`; `batch` is how many requests the engine
+    works on at once, of which shadows begin only in the first half.
+    """
 
     def __init__(
         self,
@@ -93,6 +61,9 @@ class Generation:
         tokenizer: Tokenizer,
         base_name: str,
         metrics: Metrics,
+        rollout: RolloutOptions | None = None,
+        store: Store | None = None,
+        batch: int = 32,
     ) -> None:
         self.engine = engine
         self.registry = registry
@@ -101,6 +72,8 @@ class Generation:
         self.base_name = base_name
         self.metrics = metrics
         self.residency = Residency(engine, metrics)
+        self.rollouts = Rollouts(registry, self.residency, metrics, rollout or RolloutOptions(), store)
+        self.shadows = Shadows(engine, metrics, batch // 2)
         self.grammars = Grammars(tokenizer)
         self._long_texts = asyncio.Semaphore(1)
         self._longest: int | None = None
@@ -126,24 +99,38 @@ class Generation:
         started = time.perf_counter()
         try:
             names = self.registry.snapshot
-            served = self._resolve(self.router.decide(question, names), names)
+            route = self.router.decide(question, names)
+            chosen = self._chosen(exchange, question, route, names) if task == "generate" else None
+            served = self._resolve(route, names, chosen)
         except (UnknownNameError, UnknownAdapterError):
             exchange.adapter = "unknown"
             raise
-        route = served.route
         self.metrics.route_seconds.observe(time.perf_counter() - started)
         self.metrics.routes.labels(served.language, route.reason).inc()
         if route.detection is not None:
             self.metrics.confidence.observe(route.confidence)
-        exchange.adapter, exchange.version, exchange.language = (
-            served.adapter,
-            served.version,
-            served.language,
-        )
-        exchange.receipt |= served.receipt
-        for adapter in served.adapters:
-            await self.residency.ensure(adapter)
+        _tell(exchange, served)
+        try:
+            for adapter in served.adapters:
+                await self.residency.ensure(adapter)
+        except (AdapterNotLoadedError, AdapterRefusedError):
+            if chosen is None or not chosen.canary:
+                raise
+            chosen.failed()
+            served = self._resolve(route, names)
+            _tell(exchange, served)
+            for adapter in served.adapters:
+                await self.residency.ensure(adapter)
         return served
+
+    def _chosen(self, exchange: Exchange, question: Question, route: Route, names: Snapshot) -> Chosen | None:
+        """The version that answers, where an alias is asked for whose requests are divided."""
+        if len(route.target) != 1 or route.target[0][1] != 1.0:
+            return None
+        return self.rollouts.choose(names, route.target[0][0], (exchange.tenant, *question.opening))
+
+    def _resolve(self, route: Route, names: Snapshot, chosen: Chosen | None = None) -> Served:
+        return resolve(route, names, self.engine.info, self.base_name, chosen)
 
     def check_name(self, exchange: Exchange, question: Question) -> None:
         """Raise as `choose` would for a name that is not served; nothing is chosen or loaded."""
@@ -152,35 +139,6 @@ class Generation:
         except (UnknownNameError, UnknownAdapterError):
             exchange.adapter = "unknown"
             raise
-
-    def _resolve(self, route: Route, names: Snapshot) -> Served:
-        parts = [(names.resolve(name), weight) for name, weight in route.target]
-        plain = len(parts) == 1 and parts[0][1] == 1.0
-        if parts and not plain and not self.engine.info.blends:
-            raise UnsupportedRequestError("This engine serves one adapter at a time, unweighted.", HEADER)
-        weights: dict[str, float] = {}
-        for adapter, weight in parts:
-            weights[adapter.digest] = weights.get(adapter.digest, 0.0) + weight
-        voice = tuple(sorted(weights.items()))
-        adapters = tuple(adapter for adapter, _ in parts)
-        if not parts:
-            name, adapter, version, mark = self.base_name, "base", "", "base"
-        elif plain:
-            only = adapters[0]
-            name, adapter, version, mark = only.full_name, only.alias, only.version, _short(only.digest)
-        else:
-            name = ",".join(f"{adapter.full_name}={weight:g}" for adapter, weight in parts)
-            adapter, version, mark = "blend", "", hashlib.sha256(repr(voice).encode()).hexdigest()[:12]
-        return Served(
-            name=name,
-            voice=voice,
-            share=max(voice, key=lambda part: abs(part[1]))[0] if voice else "",
-            adapter=adapter,
-            version=version,
-            route=route,
-            adapters=adapters,
-            fingerprint=f"fp_{_short(self.engine.info.base_digest)}_{mark}",
-        )
 
     async def encode(self, text: str, field: str, add_special_tokens: bool = True) -> tuple[int, ...]:
         """Tokens of a raw prompt. Raises `ApiError` for one that cannot fit, by the name of its `field`."""
@@ -260,7 +218,10 @@ class Generation:
                     continues=continues,
                     share=served.share,
                 )
-                sources.append(self._deltas(len(sources), request, exchange, served))
+                deltas = self._deltas(len(sources), request, exchange, served)
+                if served.chosen is not None and not sources:
+                    deltas = measured(deltas, served.chosen, request, exchange, self.shadows)
+                sources.append(deltas)
         return sources[0] if len(sources) == 1 else merged(sources)
 
     async def _deltas(
@@ -288,15 +249,27 @@ class Generation:
                 await source.aclose()
 
     async def _begin(self, request: GenerationRequest, served: Served) -> tuple[AsyncGenerator[Delta], Delta]:
-        """A generation and its first delta. An adapter unloaded since it was chosen is loaded again, once."""
+        """A generation and its first delta.
+
+        An adapter unloaded since it was chosen is loaded again, once, and shadows leave a full queue.
+        """
         source = self.engine.generate(request)
         try:
             return source, await anext(source)
         except AdapterNotLoadedError:
             for adapter in served.adapters:
                 await self.residency.ensure(adapter)
+        except EngineBusyError:
+            if not await self.shadows.clear():
+                raise
         source = self.engine.generate(request)
         return source, await anext(source)
+
+
+def _tell(exchange: Exchange, served: Served) -> None:
+    """Put on the exchange who answers."""
+    exchange.adapter, exchange.version, exchange.language = served.adapter, served.version, served.language
+    exchange.receipt |= served.receipt
 
 
 def _longest_token(tokenizer: Tokenizer) -> int:
@@ -316,7 +289,3 @@ def _characters(value: object) -> int:
             return sum(_characters(item) for key, item in items if key not in ("role", "type"))
         case _:
             return 0
-
-
-def _short(digest: str) -> str:
-    return digest.removeprefix("sha256:")[:12]

@@ -10,9 +10,11 @@ import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
+from adapters.manifest import Adapter
 from server.api.exchange import Exchange
 from server.engines.base import EngineInfo
 from server.histogram import TokenHistogram
+from server.outcomes import Pace
 from server.request import Delta
 from server.version import oneseek_version
 
@@ -45,6 +47,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._make_request_metrics()
         self._make_engine_metrics()
+        self._make_rollout_metrics()
 
     def _make_request_metrics(self) -> None:
         r = self.registry
@@ -103,6 +106,9 @@ class Metrics:
             "oneseek_adapter_load_seconds", "Time to make an adapter resident", ("adapter", "outcome"),
             buckets=LOAD, registry=r,
         )  # fmt: skip
+        self.admin_changes = Counter(
+            "oneseek_admin_changes", "Changes asked for over HTTP", ("action", "outcome"), registry=r
+        )
         self.build_info = Gauge(
             "oneseek_build_info", "What runs", ("version", "engine", "base_digest"), registry=r
         )
@@ -123,6 +129,27 @@ class Metrics:
         if device.fallback is not None:
             self.device_fallbacks.labels(device.fallback.device, device.fallback.reason).inc()
 
+    def _make_rollout_metrics(self) -> None:
+        r = self.registry
+        voice = ("adapter", "version")
+        self.rollouts = Counter(
+            "oneseek_rollouts", "Canaries and shadows that were ended", (*voice, "outcome"), registry=r
+        )
+        self.shadows = Counter(
+            "oneseek_shadow_requests",
+            "Requests to be answered by a shadow too",
+            (*voice, "outcome"),
+            registry=r,
+        )
+        self.shadow_first_token = Histogram(
+            "oneseek_shadow_time_to_first_token_seconds", "From the engine's call to a shadow's first token",
+            voice, buckets=FIRST_TOKEN, registry=r,
+        )  # fmt: skip
+        self.shadow_between_tokens = Histogram(
+            "oneseek_shadow_inter_token_latency_seconds", "Mean time between tokens of a shadow's answer",
+            voice, buckets=BETWEEN_TOKENS, registry=r,
+        )  # fmt: skip
+
     def step(self, seconds: float, batch: int) -> None:
         """One step of the engine; called from its thread."""
         self.step_seconds.observe(seconds)
@@ -142,6 +169,14 @@ class Metrics:
         """An adapter was made resident (`ok`) or not (`refused`)."""
         self.loads.labels(adapter, outcome).inc()
         self.load_seconds.labels(adapter, outcome).observe(seconds)
+
+    def shadowed(self, adapter: Adapter, pace: Pace) -> None:
+        """A shadow has answered."""
+        labels = (adapter.alias, adapter.version)
+        if pace.first is not None:
+            self.shadow_first_token.labels(*labels).observe(pace.first)
+        if pace.between is not None:
+            self.shadow_between_tokens.labels(*labels).observe(pace.between)
 
     def meter(self, adapter: str, version: str, started: float) -> Meter:
         """A meter for one generation, its labels looked up once."""

@@ -23,6 +23,10 @@ log = logging.getLogger("oneseek.api")
 OPEN_PATHS = frozenset({"/live", "/ready", "/health"})
 """What answers without a key: probes cannot carry one. `/health` then says no more than its status."""
 
+ADMIN_PREFIX = "/admin"
+ADMIN_PATHS = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
+"""What needs an admin key, with everything at and below `ADMIN_PREFIX`, be it an endpoint or not."""
+
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
 
@@ -116,31 +120,63 @@ class HeaderLimits:
         await self.app(scope, receive, send)
 
 
-class ApiKeys:
-    """Lets a request pass with one of the keys as a bearer token; without keys, lets everything pass."""
+def is_admin_path(path: str) -> bool:
+    """Whether `path` needs an admin key."""
+    return path in ADMIN_PATHS or path == ADMIN_PREFIX or path.startswith(ADMIN_PREFIX + "/")
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str]) -> None:
+
+class ApiKeys:
+    """Lets a request pass with one of the keys as a bearer token; without keys, lets everything pass.
+
+    What `is_admin_path` says needs one of the admin keys, and without any is closed to all. An admin key
+    opens everything else too.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str], admin_keys: Sequence[str] = ()) -> None:
         self.app = app
-        self.digests = [hashlib.sha256(key.encode()).digest() for key in keys]
+        self.digests = [_digest(key) for key in keys]
+        self.admin_digests = [_digest(key) for key in admin_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or raise `ApiError` (401)."""
+        """Serve one request, or raise `ApiError` (401, 403)."""
         if scope["type"] == "http":
             exchange = exchange_of(scope)
-            exchange.tenant, exchange.authenticated = self._identify(scope)
-            if not exchange.authenticated and scope["path"] not in OPEN_PATHS:
-                headers = {"WWW-Authenticate": "Bearer"}
-                message = "A valid API key is needed: Authorization: Bearer KEY."
-                raise ApiError(ErrorReply(401, message, code="invalid_api_key", headers=headers))
+            known, admin, tenant = self._identify(scope)
+            exchange.tenant = tenant if known else ""
+            exchange.authenticated = known or not self.digests
+            if is_admin_path(scope["path"]):
+                self._require_admin(admin, known)
+            elif not exchange.authenticated and scope["path"] not in OPEN_PATHS:
+                raise _unauthorized("A valid API key is needed: Authorization: Bearer KEY.")
         await self.app(scope, receive, send)
 
-    def _identify(self, scope: Scope) -> tuple[str, bool]:
-        if not self.digests:
-            return "", True
+    def _require_admin(self, admin: bool, known: bool) -> None:
+        if admin:
+            return
+        if not known and (self.digests or self.admin_digests):
+            raise _unauthorized("A valid admin key is needed: Authorization: Bearer KEY.")
+        message = (
+            "This key opens no admin endpoint; present one of the server's admin_keys."
+            if self.admin_digests
+            else "Admin endpoints are closed: set admin_keys on the server, and present one of them."
+        )
+        raise ApiError(ErrorReply(403, message, type="permission_error", code="admin_key_needed"))
+
+    def _identify(self, scope: Scope) -> tuple[bool, bool, str]:
+        """Whether the key that is presented is one of ours, whether it is an admin's, and its digest."""
         scheme, _, key = (header(scope, b"authorization") or "").partition(" ")
         presented = hashlib.sha256(key.strip().encode("latin-1")).digest()
         # Every key is compared, so that the time says nothing of which one matched.
-        matches = [hmac.compare_digest(presented, known) for known in self.digests]
-        if scheme.lower() != "bearer" or not any(matches):
-            return "", False
-        return presented.hex()[:32], True
+        ordinary = [hmac.compare_digest(presented, known) for known in self.digests]
+        admin = [hmac.compare_digest(presented, known) for known in self.admin_digests]
+        bearer = scheme.lower() == "bearer"
+        return bearer and any(ordinary + admin), bearer and any(admin), presented.hex()[:32]
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _unauthorized(message: str) -> ApiError:
+    headers = {"WWW-Authenticate": "Bearer"}
+    return ApiError(ErrorReply(401, message, code="invalid_api_key", headers=headers))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from adapters.manifest import Adapter
-from server.engines.base import AdapterNotLoadedError, AdapterRefusedError, Engine
+from server.engines.base import AdapterNotLoadedError, AdapterRefusedError, Engine, EngineError
 from server.metrics import Metrics
 
 PATIENCE = 30.0
@@ -25,6 +25,7 @@ class Residency:
         self._engine = engine
         self._metrics = metrics
         self._loading: dict[str, asyncio.Task[None]] = {}
+        self._unloading: set[asyncio.Task[None]] = set()
 
     async def load_all(self, adapters: Iterable[Adapter]) -> None:
         """Make `adapters` resident as far as the engine takes them; what it refuses is logged by name."""
@@ -50,6 +51,22 @@ class Residency:
         if not done:
             raise AdapterNotLoadedError(f"adapter {adapter.full_name} is not loaded yet")
         task.result()
+
+    def let_go(self, adapter: Adapter) -> None:
+        """Have the engine drop it once no request uses it."""
+
+        async def unload() -> None:
+            with suppress(EngineError):
+                await self._engine.unload(adapter.digest)
+
+        task = asyncio.create_task(unload())
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
+
+    def close(self) -> None:
+        """Wait for nothing that is yet to be dropped."""
+        for task in self._unloading:
+            task.cancel()
 
     def _loaded(self, digest: str, task: asyncio.Task[None]) -> None:
         del self._loading[digest]

@@ -17,7 +17,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from server.options import SECRET, Option, options_of
-from server.values import Raw, SettingsError, Size, closest
+from server.rollout_options import RolloutOptions
+from server.values import Raw, SettingsError, Size, closest, within
 
 PREFIX = "ONESEEK_"
 CONFIG_FILE = "oneseek.yaml"
@@ -43,7 +44,7 @@ class RoutingOptions:
 
     def __post_init__(self) -> None:
         if self.threshold is not None:
-            _within("routing.threshold", self.threshold, 0, 1)
+            within("routing.threshold", self.threshold, 0, 1)
         for code in self.languages:
             if not re.fullmatch(r"[a-z]{2,3}", code):
                 raise SettingsError("routing.languages", f"{code!r} is not a language code such as 'sv'")
@@ -111,6 +112,10 @@ class Settings:
     """Seconds that running requests have to finish when the server stops."""
     api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
     """Keys of which a client must present one; none: open to all. As a flag, a process list shows them."""
+    admin_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
+    """Keys that open /admin and loading of adapters, beside what an api key opens; none: closed to all."""
+    adapter_roots: tuple[str, ...] = ("lora_adapters",)
+    """Folders beneath which adapters may be named over HTTP; the registry's own is always one."""
     require_provenance: bool = False
     """Serve only adapters that the ledger knows; a ledger that does not verify then stops the start."""
     ledger_public_key: Path | None = None
@@ -123,18 +128,20 @@ class Settings:
     """Least severe messages to log."""
     routing: RoutingOptions = RoutingOptions()
     """Which adapter answers a request that names none."""
+    rollout: RolloutOptions = field(default_factory=RolloutOptions)
+    """When a canary or a shadow is worse than the active version."""
 
     def __post_init__(self) -> None:
         if not self.host.strip():
             raise SettingsError("host", "is empty; use 127.0.0.1 for this machine alone, 0.0.0.0 for all")
-        _within("port", self.port, 0, 65535)
+        within("port", self.port, 0, 65535)
         for name in ("threads", "max_num_seqs", "max_num_batched_tokens", "prefill_chunk", "max_model_len"):
-            _within(name, getattr(self, name), 1, None)
+            within(name, getattr(self, name), 1, None)
         for name in ("kv_cache_memory", "max_body", "default_max_tokens"):
-            _within(name, getattr(self, name), 1, None)
-        _within("max_queue", self.max_queue, 0, None)
-        _within("drain_seconds", self.drain_seconds, 0, None)
-        _within("follow_registry", self.follow_registry, 0, None)
+            within(name, getattr(self, name), 1, None)
+        within("max_queue", self.max_queue, 0, None)
+        within("drain_seconds", self.drain_seconds, 0, None)
+        within("follow_registry", self.follow_registry, 0, None)
         if self.request_timeout is not None and self.request_timeout <= 0:
             raise SettingsError(
                 "request_timeout", f"{self.request_timeout} is not above 0; for no limit use none"
@@ -143,9 +150,16 @@ class Settings:
         if seqs is not None and tokens is not None and tokens < seqs:
             problem = f"{tokens} is below max_num_seqs ({seqs})"
             raise SettingsError("max_num_batched_tokens", f"{problem}; every sequence needs one token a step")
-        for key in self.api_keys:
-            if not key or not key.isascii() or any(character.isspace() for character in key):
-                raise SettingsError("api_keys", "a key is empty or holds a space or a character beyond ASCII")
+        for name in ("api_keys", "admin_keys"):
+            for key in getattr(self, name):
+                if not key or not key.isascii() or any(character.isspace() for character in key):
+                    raise SettingsError(name, "a key is empty or holds a space or a character beyond ASCII")
+        if set(self.api_keys) & set(self.admin_keys):
+            raise SettingsError(
+                "admin_keys", "one of them is in api_keys too; make a key of its own for each"
+            )
+        if any(not root.strip() for root in self.adapter_roots):
+            raise SettingsError("adapter_roots", "a folder is empty; name it, or leave it out")
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -216,7 +230,11 @@ def _located(error: SettingsError, origins: Mapping[str, str]) -> SettingsError:
 
 def _build(values: Mapping[str, object]) -> Settings:
     top: dict[str, Any] = {path: value for path, value in values.items() if "." not in path}
-    for section, kind in (("engine", EngineOptions), ("routing", RoutingOptions)):
+    for section, kind in (
+        ("engine", EngineOptions),
+        ("routing", RoutingOptions),
+        ("rollout", RolloutOptions),
+    ):
         inside: dict[str, Any] = {
             path.partition(".")[2]: value for path, value in values.items() if path.startswith(f"{section}.")
         }
@@ -258,13 +276,6 @@ def _flag_values(flags: Mapping[str, Raw]) -> dict[str, tuple[Raw, str]]:
         if path not in options:
             raise SettingsError(path, f"is not a setting{closest(path, options)}", "flag")
     return {path: (raw, f"flag {options[path].flag}") for path, raw in flags.items()}
-
-
-def _within(name: str, value: float | None, least: float, most: float | None) -> None:
-    if value is None or (value >= least and (most is None or value <= most)):
-        return
-    wanted = f"at least {least}" if most is None else f"from {least} to {most}"
-    raise SettingsError(name, f"{value} is out of range; use {wanted}")
 
 
 def _is_loopback(host: str) -> bool:

@@ -85,9 +85,7 @@ def compose(settings: Settings, say: Narrator) -> tuple[Starlette, Engine]:
     return app, engine
 
 
-def _follow(settings: Settings, catalogue: Catalogue) -> Follow | None:
-    if not settings.follow_registry:
-        return None
+def _follow(settings: Settings, catalogue: Catalogue) -> Follow:
     return Follow(
         home=settings.home,
         base=catalogue.base,

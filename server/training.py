@@ -6,6 +6,7 @@ import json as json_format
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from adapters.intake import Base, check
 from adapters.ledger import Ledger
 from adapters.store import Store
 from adapters.training.files import write_folder
+from adapters.training.origin import Origin
 from server.catalogue import Catalogue, open_catalogue
 from server.commands.registry import checked, open_store
 from server.settings import Settings, resolve
@@ -31,25 +33,34 @@ if TYPE_CHECKING:
 
 def train(asked: Asked, options: TrainOptions, *, resume: bool, json: bool) -> int:
     """Run it; 0 where an adapter was made, 130 where it was interrupted and can go on."""
+    settings = settings_of(asked)
+    if asked.output is not None and asked.output.exists():
+        raise SettingsError("output", f"{asked.output} exists; name a folder that does not")
+    job = job_of(asked, options, settings, resume=resume)
+    return run_job(job, settings, asked.output, json=json)
+
+
+def settings_of(asked: Asked) -> Settings:
+    """The settings, with the base that was asked for."""
+    flags = {"base_model": str(asked.base_model)} if asked.base_model is not None else {}
+    return resolve(flags).settings
+
+
+def run_job(
+    job: Job, settings: Settings, output: Path | None, *, json: bool, more: Mapping[str, Any] | None = None
+) -> int:
+    """Train, keep what was made, and say so: the exit code, as `train`. `more` joins what `json` prints."""
     from adapters.training.identity import Elsewhere, Stopped, clean_up, train_identity
     from adapters.training.progress import Reporter
 
-    flags = {"base_model": str(asked.base_model)} if asked.base_model is not None else {}
-    settings = resolve(flags).settings
-    if asked.output is not None and asked.output.exists():
-        raise SettingsError("output", f"{asked.output} exists; name a folder that does not")
-    catalogue = open_catalogue(settings)
-    reporter = Reporter()
-    job = _job(asked, options, catalogue, settings, resume=resume)
-    language_of = detector()
-    outcome = train_identity(job, language_of, reporter)
+    outcome = train_identity(job, detector(), Reporter())
     if isinstance(outcome, Elsewhere):
         return 0
     if isinstance(outcome, Stopped):
-        return _say_stopped(outcome)
-    kept = keep(outcome, job, settings, asked.output)
+        return _say_stopped(outcome, with_flag=job.resume is not None)
+    kept = keep(outcome, job, settings, output)
     clean_up(outcome)
-    _say_made(outcome, job, kept, json=json)
+    _say_made(outcome, job, kept, json=json, more=more or {})
     return 0
 
 
@@ -61,11 +72,19 @@ def detector() -> LanguageOf:
     return lambda text: found.detect([text]).language
 
 
-def _job(
-    asked: Asked, options: TrainOptions, catalogue: Catalogue, settings: Settings, *, resume: bool
+def job_of(
+    asked: Asked,
+    options: TrainOptions,
+    settings: Settings,
+    *,
+    resume: bool | None,
+    made: tuple[Path, ...] = (),
+    origin: Origin | None = None,
 ) -> Job:
+    """The run that was asked for; of data `made` for it, and of those that were asked for beside."""
     from adapters.training.identity import Job
 
+    catalogue = open_catalogue(settings)
     base = catalogue.base
     alias = checked("alias", asked.alias, names.alias) or default_alias(base.shipped, options.language)
     version = checked("version", asked.version, names.version) or _next_version(catalogue, settings, alias)
@@ -74,13 +93,18 @@ def _job(
         base=base.path,
         base_name=base.name,
         base_digest=catalogue.registry.base_digest,
-        dataset=tuple(Path(path).expanduser() for path in asked.dataset) or own_data(options.language),
+        dataset=(*made, *map(_path, asked.dataset)) or own_data(options.language),
         alias=alias,
         version=version,
         folder=settings.home / "training",
         resume=resume,
         teacher=asked.external_model,
+        origin=origin or Origin(),
     )
+
+
+def _path(given: str) -> Path:
+    return Path(given).expanduser()
 
 
 def default_alias(shipped: bool, language: str) -> str:
@@ -120,25 +144,27 @@ def keep(made: Made, job: Job, settings: Settings, output: Path | None) -> Kept:
 
     Raises `StoreError` where the version has come to exist meanwhile, `AdapterError` and `LedgerError`.
     """
-    sources = {"config": made.config_digest}
+    sources = {"config": made.config_digest, **job.origin.sources}
     if made.teacher_digest is not None:
         sources["teacher"] = made.teacher_digest
-    details = {"seed": job.options.seed, "steps": made.run.steps}
+    details = {"seed": job.options.seed, "steps": made.run.steps, **job.origin.details}
+    action = job.origin.action
     base = Base(name=job.base_name, digest=job.base_digest, shape=ModelShape.read(job.base))
     report = settings.home / "training" / "reports" / f"{job.alias}@{job.version}"
     write_folder(report, lambda folder: shutil.copytree(made.report, folder, dirs_exist_ok=True))
     if output is None:
         store = open_store(settings)
-        added = store.add(made.folder, base=base, action="train", sources=sources, details=details)
+        added = store.add(made.folder, base=base, action=action, sources=sources, details=details)
         return Kept(added.adapter.path, added.active)
-    record = addition(check(made.folder, base), "train", sources, details)
+    record = addition(check(made.folder, base), action, sources, details)
     Ledger.open(settings.home / "ledger").append(record)
     write_folder(output, lambda folder: shutil.copytree(made.folder, folder, dirs_exist_ok=True))
     return Kept(output, active=False, outside=True)
 
 
-def _say_stopped(stopped: Stopped) -> int:
-    again = shlex.join(["oneseek", *sys.argv[1:], *([] if "--resume" in sys.argv else ["--resume"])])
+def _say_stopped(stopped: Stopped, *, with_flag: bool) -> int:
+    flag = ["--resume"] if with_flag and "--resume" not in sys.argv else []
+    again = shlex.join(["oneseek", *sys.argv[1:], *flag])
     print(
         f"interrupted after step {stopped.step} of {stopped.planned}; its checkpoint is in {stopped.work}. "
         f"Go on with: {again}",
@@ -147,7 +173,7 @@ def _say_stopped(stopped: Stopped) -> int:
     return 130
 
 
-def _say_made(made: Made, job: Job, kept: Kept, *, json: bool) -> None:
+def _say_made(made: Made, job: Job, kept: Kept, *, json: bool, more: Mapping[str, Any]) -> None:
     """The report, and the one line that says what was made."""
     from adapters.evaluation.report import shown
 
@@ -164,6 +190,7 @@ def _say_made(made: Made, job: Job, kept: Kept, *, json: bool) -> None:
             "metrics": dict(made.metrics),
             "trained": made.after.plain(made.before),
             "base": made.before.plain(),
+            **more,
             "summary": summary,
         }
         print(json_format.dumps(told, ensure_ascii=False))

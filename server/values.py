@@ -163,3 +163,11 @@ _PARSERS: dict[object, Callable[[Raw], object]] = {
     tuple: _listed,
     MAPPING: _mapped,
 }
+
+
+def within(name: str, value: float | None, least: float, most: float | None) -> None:
+    """Raise `SettingsError` unless `value` is None or lies from `least` to `most`, both included."""
+    if value is None or (value >= least and (most is None or value <= most)):
+        return
+    wanted = f"at least {least}" if most is None else f"from {least} to {most}"
+    raise SettingsError(name, f"{value} is out of range; use {wanted}")

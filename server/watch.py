@@ -21,9 +21,13 @@ from adapters.ledger.provenance import Provenance
 from adapters.manifest import Adapter
 from adapters.shelf import fingerprint
 from routing.route import Router
+from server.catalogue import contested
 from server.engines.base import AdapterNotLoadedError, AdapterRefusedError, EngineError
 from server.generation import Generation
 from server.values import SettingsError
+
+SWEEP_SECONDS = 10.0
+"""Between two looks at what the engine holds, where the registry is not looked at."""
 
 log = logging.getLogger("oneseek.registry")
 
@@ -36,7 +40,7 @@ class Follow:
     """The folder that holds `registry`."""
     base: FoundBase
     seconds: float
-    """Between two looks."""
+    """Between two looks; 0 looks only where something here has made a change."""
     provenance: Callable[[], Provenance | None]
     """What tells which adapters may enter; None for all. Raises `LedgerError`."""
     router: Callable[[], Router]
@@ -49,20 +53,25 @@ class Watch:
     def __init__(self, generation: Generation, follow: Follow) -> None:
         self._generation = generation
         self._registry = generation.registry
-        self._follow = follow
+        self.follow = follow
         self._seen: str | None = None
         self._said: frozenset[str] = frozenset()
-        self._unloading: set[asyncio.Task[None]] = set()
+        self._unloading: dict[asyncio.Task[None], str] = {}
+        self._unnamed: frozenset[str] = frozenset()
+        self.changing = asyncio.Lock()
+        """Held by whoever changes which adapters this server has."""
+        self.loaded: dict[str, Adapter] = {}
+        """What was loaded over HTTP and is on no disk's registry, by full name in lower case."""
 
     async def run(self) -> None:
-        """Look again and again, until cancelled."""
+        """Look again and again, until cancelled; without an interval, at nothing but the engine."""
         try:
             while True:
-                await asyncio.sleep(self._follow.seconds)
+                await asyncio.sleep(self.follow.seconds or SWEEP_SECONDS)
                 try:
                     await self.look()
                 except (OSError, FileRefusedError) as error:
-                    self._say({f"the registry cannot be followed: {error}"})
+                    self.say({f"the registry cannot be followed: {error}"})
         finally:
             for task in self._unloading:
                 task.cancel()
@@ -72,13 +81,20 @@ class Watch:
 
         Raises `OSError` and `FileRefusedError` where the registry cannot be read; then nothing has changed.
         """
-        place = self._follow.home / "registry"
+        async with self.changing:
+            self._sweep()
+            if self.follow.seconds:
+                await self.look_now()
+
+    async def look_now(self) -> None:
+        """Follow at once, for whoever holds `changing`; raises as `look` does."""
+        place = self.follow.home / "registry"
         mark = await asyncio.to_thread(self._mark)
         if mark == self._seen:
             return
-        known = frozenset(adapter.path for adapter in self._registry.adapters())
-        found = await asyncio.to_thread(look_at_registry, self._follow.home, self._follow.base, known)
-        recorded = await asyncio.to_thread(self._follow.provenance) if found.adapters else None
+        known = frozenset(a.path for a in self._registry.adapters() if not self.is_loaded(a))
+        found = await asyncio.to_thread(look_at_registry, self.follow.home, self.follow.base, known)
+        recorded = await asyncio.to_thread(self.follow.provenance) if found.adapters else None
         languages = self._registry.languages()
         problems = {str(error) for error in found.refused}
         for adapter in found.adapters:
@@ -90,18 +106,28 @@ class Watch:
             except AdapterRejectedError as error:
                 problems.add(str(error))
         done = await self._activate(found, problems)
+        done = await self._generation.rollouts.follow(found.actives, problems) and done
         self._remove(found, place, problems)
         if self._registry.languages() != languages:
-            await self._reroute(problems)
-        self._say(problems)
+            problems |= await self._reroute()
+        self.say(problems)
         if done:
             self._seen = mark
 
+    def is_loaded(self, adapter: Adapter) -> bool:
+        """Whether it was loaded over HTTP."""
+        return self.loaded.get(adapter.full_name.lower()) == adapter
+
+    async def reroute(self) -> None:
+        """Have routing learn which languages there are now."""
+        for problem in await self._reroute():
+            log.warning("%s", problem)
+
     def _mark(self) -> str:
         """Text that changes with the registry, and with the ledger, which may come to know an adapter."""
-        ledger = self._follow.home / "ledger" / LEDGER_FILE
+        ledger = self.follow.home / "ledger" / LEDGER_FILE
         size = ledger.stat().st_size if ledger.is_file() else 0
-        return f"{size}\n{fingerprint(self._follow.home / 'registry')}"
+        return f"{size}\n{fingerprint(self.follow.home / 'registry')}"
 
     async def _activate(self, found: RegistryLook, problems: set[str]) -> bool:
         """Move the aliases whose promoted version is another; False where one should be tried again."""
@@ -124,12 +150,14 @@ class Watch:
                 continue
             self._registry.activate(alias, version)
             log.info("%s stands for %s now; before, for %s", after.alias, after.full_name, before.full_name)
-            self._unload(before)
+            self.unload(before)
         return done
 
     def _remove(self, found: RegistryLook, place: Path, problems: set[str]) -> None:
         """Forget the versions that are retired or gone."""
         for adapter in self._registry.adapters():
+            if self.is_loaded(adapter):
+                continue
             if adapter.path.is_relative_to(place) and adapter.path not in found.served:
                 try:
                     self._registry.remove(adapter.full_name)
@@ -137,29 +165,41 @@ class Watch:
                     problems.add(str(error))
                     continue
                 log.info("%s is served no longer", adapter.full_name)
-                self._unload(adapter)
+                self.unload(adapter)
 
-    def _unload(self, adapter: Adapter) -> None:
+    def _sweep(self) -> None:
+        """Unload what no name has stood for since the last look: a late request has brought it back."""
+        named = {adapter.digest for adapter in self._registry.adapters()}
+        unnamed = frozenset(self._generation.engine.state().resident.keys() - named)
+        for digest in unnamed & self._unnamed - {*self._unloading.values()}:
+            self._drop(digest)
+        self._unnamed = unnamed
+
+    def unload(self, adapter: Adapter) -> None:
         """Have the engine drop it once no request uses it, unless an alias stands for the same weights."""
         actives = (self._registry.active(alias) for alias in self._registry.aliases())
-        if adapter.digest in {active.digest for active in actives}:
-            return
+        if adapter.digest not in {active.digest for active in actives}:
+            self._drop(adapter.digest)
 
+    def _drop(self, digest: str) -> None:
         async def unload() -> None:
             with suppress(EngineError):
-                await self._generation.engine.unload(adapter.digest)
+                await self._generation.engine.unload(digest)
 
         task = asyncio.create_task(unload())
-        self._unloading.add(task)
-        task.add_done_callback(self._unloading.discard)
+        self._unloading[task] = digest
+        task.add_done_callback(self._unloading.pop)
 
-    async def _reroute(self, problems: set[str]) -> None:
+    async def _reroute(self) -> set[str]:
+        """Why it could not be done, and which languages have too many adapters now."""
+        problems = set(contested(self._registry))
         try:
-            self._generation.router = await asyncio.to_thread(self._follow.router)
+            self._generation.router = await asyncio.to_thread(self.follow.router)
         except SettingsError as error:
             problems.add(f"routing stays as it was: {error}")
+        return problems
 
-    def _say(self, problems: set[str]) -> None:
+    def say(self, problems: set[str]) -> None:
         """Log what is new among the problems, so that a lasting one is one line."""
         for problem in sorted(problems - self._said):
             log.warning("%s", problem)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from adapters.datasets import NEAR
 from adapters.datasets.example import Example, ExampleError, read_example
 from adapters.datasets.index import Index, Repeat, whole_text
 from adapters.datasets.lines import MAX_LINE_BYTES, line_at, lines
@@ -20,9 +21,6 @@ Kind = Literal[
 ]
 Detect = Callable[[str], str | None]
 """Text → code of the language that it is decided to be in, or None where that is undecided."""
-NEAR = 0.8
-"""Similarity from which two examples are near duplicates."""
-
 TOLD_BY = 300
 """Characters of an answer that its language is told by."""
 

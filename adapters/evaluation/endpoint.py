@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 _TIMEOUT = 600.0
 _TOLD = 2000
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class EndpointError(RuntimeError):
     """A server does not answer as it should; says what it said instead."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+        passing: bool = False,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        """Of its answer; None where none came."""
+        self.retry_after = retry_after
+        """Seconds that it asked to be left alone for."""
+        self.passing = passing
+        """Whether the same request may fare better later: it is busy, or did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One answer, and who gave it."""
+
+    text: str
+    ended: bool
+    """Whether it ended by itself, not at the limit of tokens."""
+    model: str
+    """What the server calls the model that answered."""
+    fingerprint: str | None = None
+    """The server's `system_fingerprint`, where it gives one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +56,17 @@ class Endpoint:
 
     url: str
     key: str | None = None
+    timeout: float = _TIMEOUT
+    """Seconds to wait for an answer."""
 
     @classmethod
-    def at(cls, url: str, key: str | None = None) -> Endpoint:
-        """From an address with or without `/v1`. Raises `ValueError` where it is none."""
+    def at(cls, url: str, key: str | None = None, timeout: float = _TIMEOUT) -> Endpoint:
+        """From an address with or without `/v1`. Raises `ValueError` where it is none or holds a password."""
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"{url!r} is no address; write http://HOST:PORT")
-        return cls(url.rstrip("/").removesuffix("/v1"), key)
+        if "@" in urlsplit(url).netloc:
+            raise ValueError("the address holds a user or a password, which would be recorded; leave it out")
+        return cls(url.rstrip("/").removesuffix("/v1"), key, timeout)
 
     def models(self) -> list[dict[str, Any]]:
         """What it serves. Raises `EndpointError`."""
@@ -39,11 +77,16 @@ class Endpoint:
 
     def ask(self, model: str, question: str, *, longest: int) -> str:
         """The greedy answer; one that does not end within `longest` tokens ends in `…`."""
+        said = self.say(model, question, longest=longest, temperature=0)
+        return said.text if said.ended else said.text + "…"
+
+    def say(self, model: str, question: str, *, longest: int, **sampling: float) -> Said:
+        """The answer of at most `longest` tokens; `sampling` in OpenAI's words. Raises `EndpointError`."""
         body: dict[str, Any] = {
             "model": model,
             "messages": [{"role": "user", "content": question}],
-            "temperature": 0,
             "max_tokens": longest,
+            **sampling,
         }
         answer = self._send("/v1/chat/completions", body)
         try:
@@ -51,7 +94,13 @@ class Endpoint:
             text, ended = str(choice["message"]["content"] or "").strip(), choice["finish_reason"] == "stop"
         except (KeyError, IndexError, TypeError) as error:
             raise EndpointError(f"{self.url} answers without choices: {str(answer)[:_TOLD]}") from error
-        return text if ended else text + "…"
+        fingerprint = answer.get("system_fingerprint")
+        return Said(
+            text,
+            ended,
+            str(answer.get("model") or model),
+            fingerprint if isinstance(fingerprint, str) else None,
+        )
 
     def _send(self, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
         headers = {"Content-Type": "application/json"}
@@ -60,10 +109,31 @@ class Endpoint:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}{path}", data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:
-                return json.load(answer)
+            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+                found: object = json.load(answer)
         except urllib.error.HTTPError as error:
             told = error.read(_TOLD).decode("utf-8", "replace")
-            raise EndpointError(f"{self.url}{path} answers {error.code}: {told}") from error
-        except (OSError, ValueError) as error:
-            raise EndpointError(f"{self.url}{path} does not answer: {error}") from error
+            raise EndpointError(
+                f"{self.url}{path} answers {error.code}: {told}",
+                status=error.code,
+                retry_after=_seconds(error.headers.get("Retry-After")),
+                passing=error.code in _PASSING,
+            ) from error
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise EndpointError(f"{self.url}{path} does not answer: {error}", passing=True) from error
+        if not isinstance(found, dict):
+            raise EndpointError(f"{self.url}{path} answers no JSON object: {str(found)[:_TOLD]}")
+        return found
+
+
+def _seconds(header: str | None) -> float | None:
+    """What `Retry-After` asks for, in seconds or as a date (RFC 9110, 10.2.3); None where it is neither."""
+    if header is None:
+        return None
+    if header.strip().isdecimal():
+        return float(header)
+    try:
+        until = parsedate_to_datetime(header)
+    except ValueError:
+        return None
+    return max(0.0, (until.replace(tzinfo=until.tzinfo or UTC) - datetime.now(UTC)).total_seconds())

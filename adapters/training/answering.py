@@ -1,10 +1,10 @@
-"""Greedy answers from a transformers model, many questions at once."""
+"""Answers from a transformers model, many questions at once; greedy, unless a `Sampling` says otherwise."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer
@@ -39,6 +39,17 @@ def answers(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the next token is drawn."""
+
+    temperature: float
+    """Above 0."""
+    top_p: float = 1.0
+    seed: int = 0
+    """The same for the same prompts in the same batches gives the same answers."""
+
+
 def ask(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -48,6 +59,20 @@ def ask(
     rows: int = 32,
 ) -> list[str]:
     """The greedy answer to each question, asked through the base's chat template; `…` as in `answers`."""
+    found = spoken(model, tokenizer, questions, longest=longest, rows=rows)
+    return [text if ended else text + "…" for text, ended in found]
+
+
+def spoken(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[str],
+    *,
+    longest: int,
+    rows: int,
+    sampling: Sampling | None = None,
+) -> list[tuple[str, bool]]:
+    """The answer to each question, asked through the base's chat template, and whether it ended by itself."""
     prompts = [
         encode(tokenizer, render(tokenizer, [{"role": "user", "content": question}], prompt=True))
         for question in questions
@@ -56,10 +81,10 @@ def ask(
     given = cast("list[int]", own if isinstance(own, list) else [own])
     ends = {end for end in (*given, cast("int | None", tokenizer.eos_token_id)) if end is not None}
     pad = cast("int", tokenizer.pad_token_id)
-    found: list[str] = []
-    for row in complete(model, prompts, ends, pad, longest=longest, rows=rows):
+    found: list[tuple[str, bool]] = []
+    for row in complete(model, prompts, ends, pad, longest=longest, rows=rows, sampling=sampling):
         text = cast("str", tokenizer.decode(list(row.ids), skip_special_tokens=True)).strip()
-        found.append(text if row.ended else text + "…")
+        found.append((text, row.ended))
     return found
 
 
@@ -80,8 +105,13 @@ def complete(
     *,
     longest: int,
     rows: int,
+    sampling: Sampling | None = None,
 ) -> list[Completed]:
-    """The greedy continuation of each prompt, up to a token of `ends` or `longest` tokens."""
+    """The continuation of each prompt, up to a token of `ends` or `longest` tokens."""
+    how: dict[str, Any] = {"do_sample": False}
+    if sampling is not None:
+        torch.manual_seed(sampling.seed)
+        how = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
     order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
     found = [Completed((), False)] * len(prompts)
     device = next(model.parameters()).device
@@ -95,7 +125,7 @@ def complete(
                 input_ids=ids.to(device),
                 attention_mask=mask.to(device),
                 max_new_tokens=longest,
-                do_sample=False,
+                **how,
                 eos_token_id=sorted(ends),
                 pad_token_id=pad,
             )

@@ -7,7 +7,7 @@ something else than OneSeek does (another optimizer, loss on the questions too) 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
@@ -77,11 +77,11 @@ _TYPES = (None, "alpaca", "chat_template")
 _TRANSLATED = ("adapter", "bf16", "datasets")
 
 
-def read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path, also: Collection[str] = ()) -> dict[str, Any]:
     """OneSeek's options, by name, that the YAML file `path` gives in any trainer's words.
 
-    Values are as YAML has them. Raises `OptionError` naming the file's own word for what is unknown, said
-    twice, or not to be had; `OSError` where the file cannot be read.
+    `also` are further names of OneSeek's own. Values are as YAML has them. Raises `OptionError` naming the
+    file's own word for what is unknown, said twice, or not to be had; `OSError` where it cannot be read.
     """
     try:
         found: object = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -93,14 +93,14 @@ def read_config(path: Path) -> dict[str, Any]:
     options: dict[str, Any] = {}
     said: dict[str, str] = {}
     for name, value in cast("dict[object, Any]", found).items():
-        for option, meant in _meaning(str(name), value).items():
+        for option, meant in _meaning(str(name), value, also).items():
             if option in said:
                 raise OptionError(str(name), f"says the same as {said[option]} in this file; keep one")
             said[option], options[option] = str(name), meant
     return options
 
 
-def _meaning(name: str, value: Any) -> dict[str, Any]:
+def _meaning(name: str, value: Any, also: Collection[str]) -> dict[str, Any]:
     """What one line of a configuration asks for."""
     if name in FIXED:
         accepted, why = FIXED[name]
@@ -119,8 +119,8 @@ def _meaning(name: str, value: Any) -> dict[str, Any]:
     if name == "datasets":
         return {"dataset": _paths(value)}
     option = FOREIGN.get(name, name)
-    if option not in OWN:
-        known = sorted({*OWN, *FOREIGN, *FIXED, *_TRANSLATED})
+    if option not in OWN and option not in also:
+        known = sorted({*OWN, *also, *FOREIGN, *FIXED, *_TRANSLATED})
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise OptionError(name, f"is no option of training{hint}")

@@ -20,9 +20,10 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from adapters.training.base import Machine, resolved_precision
 from adapters.training.examples import Example
+from adapters.training.interruption import Interruption
 from adapters.training.options import OptionError, TrainOptions
 from adapters.training.progress import Reporter
-from adapters.training.watch import Curve, Interruption, ShowProgress, StopOnInterrupt
+from adapters.training.watch import Curve, ShowProgress, StopOnInterrupt
 
 
 @dataclass(frozen=True, slots=True)

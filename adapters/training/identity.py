@@ -12,7 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,11 @@ from adapters.training.curve import terminal_lines, write_png
 from adapters.training.examples import Example, examples
 from adapters.training.files import write_folder
 from adapters.training.finetune import Run, finetune, last_checkpoint
+from adapters.training.interruption import Interruption
 from adapters.training.options import OptionError, TrainOptions
+from adapters.training.origin import Origin
 from adapters.training.progress import Reporter
 from adapters.training.teacher import Taught, teach
-from adapters.training.watch import Interruption
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +53,11 @@ class Job:
     version: str
     folder: Path
     """Where unfinished runs are kept."""
-    resume: bool = False
+    resume: bool | None = False
+    """Whether to go on with an interrupted run; None does so where there is one."""
     teacher: str | None = None
     """A model that writes further answers: `http://HOST:PORT#MODEL`, or a folder."""
+    origin: Origin = field(default_factory=Origin)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +140,7 @@ def train_identity(
         job.options,
         machine,
         work=work,
-        resume=job.resume,
+        resume=job.resume is not False,
         reporter=reporter,
         interruption=interruption or Interruption(),
     )
@@ -201,7 +204,7 @@ def _work_folder(job: Job, taught: Taught | None) -> Path:
 
 def _config(job: Job, taught: Taught | None) -> dict[str, Any]:
     teacher = {"teacher": {"name": taught.name, "digest": taught.digest}} if taught else {}
-    return {**job.options.plain(), **teacher}
+    return {**job.options.plain(), **teacher, **job.origin.config}
 
 
 def _measured(
@@ -233,7 +236,7 @@ def _write(
     job: Job, work: Path, run: Run, before: Measured, after: Measured, rows: int, taught: Taught | None
 ) -> Made:
     config = _config(job, taught)
-    metrics = _metrics(run, before, after)
+    metrics = {**_metrics(run, before, after), **job.origin.metrics}
     digests = {
         "config": f"sha256:{hashlib.sha256(canonical(config)).hexdigest()}",
         "data": files_digest(job.dataset),
@@ -309,7 +312,7 @@ def _manifest(
         "metrics": dict(metrics),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "about": {
-            "made_by": "oneseek train identity",
+            "made_by": job.origin.made_by,
             "config": dict(config),
             "config_digest": digests["config"],
             "packages": {name: version(name) for name in ("torch", "transformers", "peft", "trl")},
@@ -369,8 +372,8 @@ tags:
 
 # {alias} {version}
 
-A LoRA of rank {rank} (alpha {alpha}) on {targets} of `{base}`, trained by `oneseek train identity` on {rows}
-examples of identity in the language `{language}`, with the loss on the answers alone.
+A LoRA of rank {rank} (alpha {alpha}) on {targets} of `{base}`, trained by `{made_by}` on {rows}
+{data} in the language `{language}`, with the loss on the answers alone.
 
 | | base | this adapter |
 |---|---|---|
@@ -384,7 +387,8 @@ examples of identity in the language `{language}`, with the loss on the answers 
 def _card(job: Job, manifest: Mapping[str, Any]) -> str:
     targets = " and ".join(f"`{target}`" for target in manifest["targets"])
     told = {name: manifest[name] for name in ("alias", "version", "language", "rank", "alpha", "rows")}
-    return _CARD.format(**told, **manifest["metrics"], base=job.base_name, targets=targets)
+    origin = {"made_by": job.origin.made_by, "data": job.origin.data}
+    return _CARD.format(**told, **origin, **manifest["metrics"], base=job.base_name, targets=targets)
 
 
 def clean_up(made: Made) -> None:

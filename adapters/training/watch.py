@@ -1,42 +1,16 @@
-"""What goes along with a running training: the progress, the losses, and Ctrl-C."""
+"""What goes along with a running training: the progress, the losses, and a wish to stop."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import Any
 
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from adapters.training.interruption import Interruption
 from adapters.training.progress import Reporter, Stage
-
-
-@dataclass(slots=True)
-class Interruption:
-    """Whether someone asked to stop; asked twice, the process ends at once."""
-
-    asked: bool = False
-
-    @contextmanager
-    def listening(self) -> Generator[None]:
-        """Take SIGINT and SIGTERM as a wish to stop after the running step."""
-        before = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
-
-        def ask(number: int, _frame: FrameType | None) -> None:
-            self.asked = True
-            signal.signal(number, before[signal.Signals(number)] or signal.SIG_DFL)
-
-        for name in before:
-            signal.signal(name, ask)
-        try:
-            yield
-        finally:
-            for name, handler in before.items():
-                signal.signal(name, handler)
 
 
 class StopOnInterrupt(TrainerCallback):

@@ -31,6 +31,12 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
+def is_empty(scope: Scope) -> bool:
+    """Whether a request announces no body."""
+    announced = header(scope, b"content-length") or "0"
+    return not announced.strip("0") and header(scope, b"transfer-encoding") is None
+
+
 async def read_object(scope: Scope, receive: Receive, limit: int, types: frozenset[str]) -> dict[str, Any]:
     """The JSON object in a request's body, at most `limit` bytes of it, whether announced or chunked."""
     media_type = (header(scope, b"content-type") or "").split(";", 1)[0].strip().lower()

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from server.api.answers import Answer, gather, total
 from server.api.body import JSON_TYPES, read_object
 from server.api.context import Context, envelope, question, reply
-from server.api.conversation import parse_messages, user_turns
+from server.api.conversation import opening, parse_messages, user_turns
 from server.api.convert import to_generation
 from server.api.errors import ErrorReply, bad_field
 from server.api.exchange import exchange_of
@@ -47,7 +47,8 @@ class Chat:
         sampling = await guided(body, sampling, generation.grammars)
         if tools is not None:
             sampling = await with_tools(tools, sampling, generation.grammars)
-        served = await generation.choose(exchange, question(request, body.model, user_turns(messages)))
+        asked = question(request, body.model, user_turns(messages), opening(messages, value))
+        served = await generation.choose(exchange, asked)
         prompt = await generation.chat(
             messages,
             add_generation_prompt=body.add_generation_prompt,

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from server.api.answers import Answer, gather, total
 from server.api.body import JSON_TYPES, read_object
 from server.api.context import Context, envelope, question, reply
+from server.api.conversation import opening_of
 from server.api.convert import to_generation
 from server.api.errors import ErrorReply, bad_field
 from server.api.exchange import exchange_of
@@ -56,7 +57,8 @@ class Completions:
         _check(body, len(prompts))
         sampling = await guided(body, sampling, generation.grammars)
         turns = ("\n".join(prompt.text for prompt in prompts),)
-        served = await generation.choose(exchange, question(request, body.model, turns))
+        asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
+        served = await generation.choose(exchange, asked)
         samplings = [self._fit(body, sampling, prompt) for prompt in prompts]
         deltas = generation.generate(exchange, served, [p.tokens for p in prompts], samplings, body.n, True)
         answer_id = "cmpl-" + exchange.answer_id

@@ -38,13 +38,14 @@ def reply(value: Any) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-def question(request: Request, model: str, turns: tuple[str, ...]) -> Question:
-    """What routing has to decide for `request`."""
+def question(request: Request, model: str, turns: tuple[str, ...], opening: tuple[str, ...] = ()) -> Question:
+    """What routing has to decide for `request`; `opening` as `Question` has it."""
     return Question(
         header=header(request.scope, b"x-oneseek-adapter"),
         model=model,
         turns=turns,
         accept_language=header(request.scope, b"accept-language"),
+        opening=opening,
     )
 
 

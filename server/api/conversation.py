@@ -32,6 +32,9 @@ _PARTS = TextParts(
 _MESSAGE_FIELDS = frozenset({*_TAKEN, "refusal", "annotations", "audio", "function_call"})
 _EMPTY: tuple[object, ...] = (None, [], {})
 
+BEGINNING = 512
+"""Characters of a prompt that tell a conversation from others."""
+
 Message = dict[str, Any]
 """`{"role", "content"}`, what a chat template renders; `tool_calls` or `tool_call_id` where they belong."""
 
@@ -59,6 +62,26 @@ def parse_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
 def user_turns(messages: Sequence[Message]) -> tuple[str, ...]:
     """What the user said, oldest first."""
     return tuple(message["content"] for message in messages if message["role"] == "user")
+
+
+def opening(messages: Sequence[Message], value: Mapping[str, object]) -> tuple[str, ...]:
+    """What tells a conversation from others on all its turns: who has it, by `value`, and how it began."""
+    return (*_asker(value), _first(messages, "system"), _first(messages, "user"))
+
+
+def opening_of(prompt: str, value: Mapping[str, object]) -> tuple[str, ...]:
+    """The same for a text, of which all requests share the beginning."""
+    return (*_asker(value), prompt[:BEGINNING])
+
+
+def _asker(value: Mapping[str, object]) -> tuple[str, ...]:
+    """OpenAI's hints; alone they would put all that one application asks in one place."""
+    given = (value.get(name) for name in ("prompt_cache_key", "safety_identifier", "user"))
+    return tuple(item if isinstance(item, str) else "" for item in given)
+
+
+def _first(messages: Sequence[Message], role: str) -> str:
+    return next((str(message["content"]) for message in messages if message["role"] == role), "")
 
 
 def _message(message: Mapping[str, Any], path: str) -> Message:

@@ -220,7 +220,7 @@ HINTS = frozenset(
         "prompt_cache_options", "prompt_cache_retention", "priority", "request_id",
     }
 )  # fmt: skip
-"""Fields that change no token of the answer: accepted and not used."""
+"""Fields that change no token of the answer: accepted, and at most used to tell conversations apart."""
 
 _FUNCTIONS = "it is OpenAI's older form of tools"
 _TEMPLATE = "the template is the model's own and cannot be changed by a request"

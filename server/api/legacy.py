@@ -10,6 +10,7 @@ from starlette.responses import Response
 from server.api.answers import gather
 from server.api.body import LEGACY_TYPES, read_object
 from server.api.context import Context, question, reply
+from server.api.conversation import opening_of
 from server.api.convert import to_fields
 from server.api.errors import bad_field
 from server.api.exchange import exchange_of
@@ -39,7 +40,8 @@ class Legacy:
             raise bad_field(
                 "max_length", "max_length and max_tokens mean the same; send one.", code="invalid_value"
             )
-        served = await generation.choose(exchange, question(request, "oneseek", (body.text,)))
+        asked = question(request, "oneseek", (body.text,), opening_of(body.text, value))
+        served = await generation.choose(exchange, asked)
         prompt = await generation.chat([{"role": "user", "content": body.text}], "text")
         info = generation.engine.info
         # Callers send a generous constant; it is an upper bound here, never an error.

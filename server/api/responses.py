@@ -8,7 +8,7 @@ from starlette.responses import Response
 from server.api.answers import gather
 from server.api.body import JSON_TYPES, read_object
 from server.api.context import Context, question, reply
-from server.api.conversation import user_turns
+from server.api.conversation import opening, user_turns
 from server.api.convert import to_generation
 from server.api.errors import ApiError, ErrorReply, bad_field
 from server.api.exchange import exchange_of
@@ -39,7 +39,8 @@ class Responses:
         messages = parse_input(body.input, body.instructions)
         sampling = response_sampling(body, info, self._context.defaults)
         sampling = await guided_text(body, sampling, generation.grammars)
-        served = await generation.choose(exchange, question(request, body.model, user_turns(messages)))
+        asked = question(request, body.model, user_turns(messages), opening(messages, value))
+        served = await generation.choose(exchange, asked)
         try:
             prompt = await generation.chat(messages, "input")
         except TemplateError as error:

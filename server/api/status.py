@@ -58,6 +58,7 @@ class Status:
                     {"name": a.full_name, "digest": a.digest, "tier": state.resident.get(a.digest)}
                     for a in adapters
                 ],
+                "rollouts": generation.rollouts.told(),
                 "queue": {
                     "running": sum(state.running.values()),
                     "waiting": sum(state.waiting.values()),

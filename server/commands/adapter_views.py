@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from server.commands.adapter_shares import shown_division
 from server.commands.flags import Json
 from server.commands.registry import open_base, open_store, report, told
 from server.settings import Resolved
@@ -30,6 +31,7 @@ def show(resolved: Resolved, name: str, /, *, json: Json = False) -> int:
     """
     from adapters.card import read_card
     from adapters.manifest import read_fields
+    from adapters.split import told_shares
 
     shelf = open_store(resolved.settings).shelf()
     held = shelf.find(name)
@@ -48,7 +50,10 @@ def show(resolved: Resolved, name: str, /, *, json: Json = False) -> int:
     standing = "retired" if state["retired"] else "active" if state["active"] else "not active"
     marks = {item: " (retired)" if shelf.is_retired(item) else "" for item in shelf.versions(held.alias)}
     versions = ", ".join(f"{item.version}{mark}" for item, mark in marks.items())
-    return report(shown, f"{held.full_name} is {standing}; versions of {held.alias}: {versions}.", json=json)
+    line = shelf.actives.line(held.alias)
+    divided = f"; divided: {told_shares(line.split, line.shadow)}" if line.divided else ""
+    summary = f"{held.full_name} is {standing}; versions of {held.alias}: {versions}{divided}."
+    return report(shown, summary, json=json)
 
 
 def verify(resolved: Resolved, name: str | None = None, /, *, json: Json = False) -> int:
@@ -139,6 +144,7 @@ def _state(shelf: Shelf, held: Held) -> dict[str, Any]:
         "active": shelf.is_active(held),
         "retired": shelf.is_retired(held),
         "history": list(shelf.actives.line(held.alias).history),
+        **shown_division(shelf.actives.line(held.alias)),
     }
 
 

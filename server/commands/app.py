@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 from cyclopts import App
 
-from server.commands import adapter_changes, adapter_views
+from server.commands import adapter_changes, adapter_shares, adapter_views
 from server.commands.adapters import list_adapters
 from server.commands.config import config
 from server.commands.data import check_data, show_stats
 from server.commands.devices import devices
+from server.commands.distill import add_to as add_distill
 from server.commands.evaluate import evaluate
 from server.commands.flags import EPILOGUE, HIDDEN, with_settings
 from server.commands.ledger import check, list_entries, repair, rotate, show, sign, verify
@@ -46,6 +47,9 @@ def build() -> App:
         "promote": adapter_changes.promote,
         "rollback": adapter_changes.rollback,
         "retire": adapter_changes.retire,
+        "canary": adapter_shares.canary,
+        "shadow": adapter_shares.shadow,
+        "settle": adapter_shares.settle,
         "diff": adapter_views.diff,
         "export": adapter_views.export,
     }
@@ -71,4 +75,5 @@ def build() -> App:
     data.command(with_settings(show_stats, show=False), name="stats", help_epilogue=HIDDEN)
     app.command(with_settings(evaluate, show=False), name="eval", help_epilogue=HIDDEN)
     add_train(app)
+    add_distill(app)
     return app

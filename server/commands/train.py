@@ -6,14 +6,15 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Group
 
 from adapters.training.options import OptionError, TrainOptions
 from server.commands.flags import Json
+from server.commands.training_flags import flag, parameter, raw_of, values_of
 from server.extras import require
-from server.options import Option, options_of
+from server.options import options_of
 from server.values import Raw, SettingsError
 
 
@@ -40,7 +41,7 @@ EPILOGUE = (
     "Ctrl-C saves a checkpoint, and --resume goes on from it. One process on each GPU: "
     "accelerate launch -m server train identity --language sv"
 )
-_PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "matplotlib")
+PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "matplotlib")
 _GROUP = Group("Training", sort_key=2)
 _OPTIONS = (*options_of(Asked), *options_of(TrainOptions))
 
@@ -58,8 +59,8 @@ def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, jso
 
     What is made becomes a version in the registry, ready to serve, and an entry in the ledger.
     """
-    require("training", "train", _PACKAGES)
-    values = _values(given, config)
+    require("training", "train", PACKAGES)
+    values = values_of(_OPTIONS, given, config)
     from server.training import train
 
     try:
@@ -73,66 +74,22 @@ def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, jso
         raise SettingsError(error.name, error.problem) from None
 
 
-def _values(given: Mapping[str, Raw], config: Path | None) -> dict[str, object]:
-    """Every option that was given, by name: flags before the file."""
-    from adapters.training.config_names import read_config
-
-    try:
-        found = read_config(config) if config is not None else {}
-    except OptionError as error:
-        raise SettingsError(error.name, error.problem, str(config)) from None
-    raw = {name: (_raw(value), str(config)) for name, value in found.items() if value is not None}
-    raw |= {name: (value, "flag") for name, value in given.items()}
-    return {item.path: item.parse(*raw[item.path]) for item in _OPTIONS if item.path in raw}
-
-
-def _raw(value: object) -> Raw:
-    """A value of YAML as the text that stands for it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return [str(item) for item in cast("list[object]", value)] if isinstance(value, list) else str(value)
-
-
 def _command() -> Any:
     """`identity` with a flag for each option."""
 
     def command(
         *, config: Path | None = None, resume: bool = False, json: bool = False, **given: object
     ) -> int:
-        flags = {name: _raw(value) for name, value in given.items() if value is not None}
+        flags = {name: raw_of(value) for name, value in given.items() if value is not None}
         return identity(flags, config=config, resume=resume, json=json)
 
     own = [
-        _parameter("config", Path | None, None, "A YAML file with any of these options."),
-        _parameter("resume", bool, False, "Go on with the interrupted run of the same options and data."),
+        parameter("config", Path | None, None, "A YAML file with any of these options."),
+        parameter("resume", bool, False, "Go on with the interrupted run of the same options and data."),
         inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
     ]
-    parameters = [*own, *(_flag(option) for option in _OPTIONS)]
+    parameters = [*own, *(flag(option, _GROUP) for option in _OPTIONS)]
     vars(command)["__signature__"] = inspect.Signature(parameters)
     command.__annotations__ = {}
     command.__name__, command.__doc__ = "identity", identity.__doc__
     return command
-
-
-def _parameter(name: str, kind: object, default: object, text: str) -> inspect.Parameter:
-    annotation = Annotated[kind, Parameter(help=text, negative="", show_default=False)]  # pyright: ignore[reportInvalidTypeForm] `kind` is a type here
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _flag(option: Option) -> inspect.Parameter:
-    kind: object = list[str] if option.many else bool if option.hint is bool else str
-    parameter = Parameter(
-        name=option.flag,
-        group=_GROUP,
-        help=option.explained,
-        show_default=False if option.default in (None, ()) else option.render(option.default),
-        metavar=option.metavar,
-        negative_iterable="",
-        consume_multiple=option.many,
-    )
-    return inspect.Parameter(
-        option.identifier,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None,
-        annotation=Annotated[kind | None, parameter],  # pyright: ignore[reportOperatorIssue] `kind` is a type here
-    )

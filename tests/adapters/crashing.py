@@ -10,12 +10,13 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from adapters.errors import UnknownAdapterError
 from adapters.ledger import Ledger
+from adapters.split import told_shares
 from adapters.store import Base, Store
 from adapters.verify import verify
 from adapters.weights import ModelShape
@@ -26,7 +27,7 @@ BASE = Base(
     shape=ModelShape(hidden=32, intermediate=48, heads=4, kv_heads=2, head_dim=8, layers=2),
 )
 WATCHED = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod")
-State = tuple[tuple[tuple[str, str], ...], str]
+State = tuple[tuple[tuple[str, str], ...], str, str]
 
 
 def with_ledger(home: Path) -> Store:
@@ -35,12 +36,13 @@ def with_ledger(home: Path) -> Store:
 
 
 def state(store: Store) -> State:
-    """What a server would see: versions with their digests, and what `zero` stands for. All must be whole."""
+    """What a server would see: versions with their digests, and how `zero` is answered. All must be whole."""
     shelf = store.shelf()
     verdicts = [verify(held, BASE) for held in shelf.held if not shelf.is_retired(held)]
     assert [verdict.problem for verdict in verdicts] == [None] * len(verdicts)
     seen = tuple((v.held.full_name, v.adapter.digest) for v in verdicts if v.adapter is not None)
-    return seen, shelf.find("zero").full_name
+    line = shelf.actives.line("zero")
+    return seen, shelf.find("zero").full_name, told_shares(line.split, line.shadow)
 
 
 def killed_at(step: int, home: Path, action: Callable[[Store], object]) -> bool:
@@ -72,10 +74,21 @@ def main(home: Path, folder: Path) -> None:
     actions: dict[str, Callable[[Store], object]] = {
         "add": lambda store: store.add(folder, base=BASE),
         "promote": lambda store: store.promote("zero@v1.1"),
+        "canary": lambda store: store.canary("zero", {"v1.0": 90, "v1.1": 10}),
+        "shadow": lambda store: store.shadow("zero@v1.1", 10),
         "delete": lambda store: store.retire("zero@v1.1", delete=True),
     }
     original = home.with_name("original")
     shutil.copytree(home, original)
+    kill_each(home, original, actions)
+    with_ledger(home).canary("zero", {"v1.0": 90, "v1.1": 10})
+    divided = home.with_name("divided")
+    shutil.copytree(home, divided)
+    kill_each(home, divided, {"settle": lambda store: store.settle("zero", "killed")})
+
+
+def kill_each(home: Path, original: Path, actions: Mapping[str, Callable[[Store], object]]) -> None:
+    """Every one of `actions`, killed at every step; `home` is as `original` before and after."""
     for name, action in actions.items():
         before = state(Store(home))
         action(with_ledger(home))

@@ -311,6 +311,17 @@ class Machine(RuleBasedStateMachine):
         self.held.setdefault(key, new)
         self.active.setdefault(*key)
 
+    @rule(alias=ALIASES, version=VERSIONS, language=LANGUAGES, digest=st.integers(0, 2))
+    def replace(self, alias: str, version: str, language: str | None, digest: int) -> None:
+        new = adapter(f"{alias}@{version}", language, digest=f"sha256:{digest}")
+        key = alias.lower(), version.lower()
+        if key not in self.held:
+            with pytest.raises(UnknownAdapterError):
+                self.registry.replace(new)
+            return
+        assert self.registry.replace(new) is self.held[key]
+        self.held[key] = new
+
     @rule(alias=ALIASES, version=VERSIONS)
     def activate(self, alias: str, version: str) -> None:
         if (alias.lower(), version.lower()) in self.held:

@@ -318,7 +318,7 @@ def test_the_fingerprint_follows_every_change(zero: Store, base: Base, make_adap
     "text",
     [
         "{",
-        '{"format": 2, "aliases": {}}',
+        '{"format": 3, "aliases": {}}',
         '{"format": 1, "aliases": []}',
         '{"format": 1, "aliases": {"zero": {"history": ["latest"], "retired": []}}}',
         '{"format": 1, "aliases": {"zero": ["v1"]}}',

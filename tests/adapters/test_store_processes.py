@@ -49,6 +49,9 @@ def test_a_writer_killed_at_any_step_leaves_the_old_state_or_the_new(
     steps = dict(line.split() for line in done.stdout.splitlines())
     assert int(steps["add"]) > 10
     assert int(steps["promote"]) > 3
+    assert int(steps["canary"]) > 3
+    assert int(steps["shadow"]) > 3
+    assert int(steps["settle"]) > 3
     assert int(steps["delete"]) > 5
 
 

@@ -49,8 +49,8 @@ def told(capsys: Out, *arguments: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def refused(capsys: Out, *arguments: str) -> str:
-    assert main(["adapters", *arguments]) == 1
+def refused(capsys: Out, *arguments: str, code: int = 1) -> str:
+    assert main(["adapters", *arguments]) == code
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 1
@@ -120,6 +120,34 @@ def test_show_and_diff_for_people(filled: Path, capsys: Out) -> None:
     assert out.endswith("zero@v1.1 is active; versions of zero: v1.1, v1.2.\n")
     same = run(capsys, "diff", "zero@v1.1", "zero")
     assert same == "zero@v1.1 and zero are the same adapter."
+
+
+def test_requests_are_divided_and_told_so(filled: Path, capsys: Out) -> None:
+    divided = "Requests for zero are divided: v1.1 90%, v1.2 10%."
+    assert run(capsys, "canary", "sv", "v1.1=90", "v1.2=10%") == divided
+    shares = {item["name"]: item["share"] for item in told(capsys, "list")["adapters"]}
+    assert shares == {"zero@v1.1": "90%", "zero@v1.2": "10%"}
+    assert main(["adapters", "list"]) == 0
+    assert "10%" in capsys.readouterr().out
+    assert told(capsys, "show", "zero")["shares"] == {"v1.1": 90, "v1.2": 10}
+    assert main(["adapters", "show", "zero"]) == 0
+    assert capsys.readouterr().out.endswith("v1.1, v1.2; divided: v1.1 90%, v1.2 10%.\n")
+    assert "settle zero first" in refused(capsys, "retire", "zero@v1.2")
+    settled = told(capsys, "settle", "zero", "--reason", "enough")
+    assert (settled["shares"], settled["before"]["shares"]) == ({}, {"v1.1": 90, "v1.2": 10})
+    assert run(capsys, "settle", "zero") == "Every request for zero went to v1.1 already."
+    assert run(capsys, "shadow", "sv@v1.2", "--share", "5").endswith("are divided: v1.2 shadows 5%.")
+    shares = {item["name"]: item["share"] for item in told(capsys, "list")["adapters"]}
+    assert shares == {"zero@v1.1": None, "zero@v1.2": "shadows 5%"}
+    assert run(capsys, "settle", "sv") == "Every request for zero goes to v1.1 again."
+
+
+def test_shares_that_are_none_are_refused(filled: Path, capsys: Out) -> None:
+    assert "'v1.2' is not VERSION=PERCENT" in refused(capsys, "canary", "zero", "v1.2", code=2)
+    assert "names v1.2 twice" in refused(capsys, "canary", "zero", "v1.2=1", "v1.2=2", code=2)
+    assert "none are given" in refused(capsys, "canary", "zero", code=2)
+    assert "add up to 110" in refused(capsys, "canary", "zero", "v1.1=90", "v1.2=20")
+    assert "There is no adapter 'zero@v9'" in refused(capsys, "canary", "zero", "v1.1=90", "v9=10")
 
 
 def test_verify_fails_by_name(filled: Path, capsys: Out) -> None:

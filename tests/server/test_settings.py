@@ -15,6 +15,7 @@ from server.settings import (
     PREFIX,
     EngineOptions,
     Resolved,
+    RolloutOptions,
     RoutingOptions,
     Settings,
     default_home,
@@ -62,7 +63,7 @@ def test_every_option_is_explained_and_its_names_are_its_own() -> None:
 
 
 def test_every_field_of_the_settings_is_an_option() -> None:
-    sections = {"engine": EngineOptions, "routing": RoutingOptions}
+    sections = {"engine": EngineOptions, "routing": RoutingOptions, "rollout": RolloutOptions}
     paths = [field.name for field in dataclasses.fields(Settings) if field.name not in sections]
     paths += [f"{name}.{field.name}" for name, kind in sections.items() for field in dataclasses.fields(kind)]
     assert set(paths) == set(BY_PATH)

@@ -1,0 +1,116 @@
+"""Several requests in flight at once, each sent again where its server is busy or silent."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from adapters.evaluation.endpoint import EndpointError
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Stop(Protocol):
+    """Whether nothing more is to be asked."""
+
+    def is_set(self) -> bool:
+        """Looked at often, from several threads."""
+        ...
+
+
+FIRST_WAIT = 1.0
+"""Seconds before the first repetition; doubled for each that follows."""
+LONGEST_WAIT = 60.0
+"""Most seconds between two repetitions, unless the server names more in Retry-After."""
+LONGEST_ASKED = 600.0
+"""Most seconds of a Retry-After that are waited for."""
+_LOOK = 0.1
+
+
+class _AbandonedError(Exception):
+    """The wait for a repetition ended, since all is to end."""
+
+
+def side_by_side(
+    ask: Callable[[Q], A], questions: Sequence[Q], many: int, stop: Stop, *, retries: int
+) -> Iterator[tuple[Q, A]]:
+    """Each question with its answer, as they come, `many` in flight.
+
+    After `stop` no further one is sent; those in flight are waited for. Where `ask` fails for good the others
+    in flight are waited for too, and its error is raised last. Whoever leaves early leaves threads that end
+    with their request; they hold no process up.
+    """
+    waiting: queue.SimpleQueue[Q] = queue.SimpleQueue()
+    for question in questions:
+        waiting.put(question)
+    done: queue.SimpleQueue[tuple[Q, A] | Exception | None] = queue.SimpleQueue()
+    failed = threading.Event()
+
+    def ended() -> bool:
+        return stop.is_set() or failed.is_set()
+
+    def work() -> None:
+        try:
+            while not ended():
+                try:
+                    question = waiting.get_nowait()
+                except queue.Empty:
+                    break
+                done.put((question, patiently(lambda one=question: ask(one), retries, ended)))
+        except _AbandonedError:
+            pass
+        except Exception as error:
+            failed.set()
+            done.put(error)
+        finally:
+            done.put(None)
+
+    workers = min(many, len(questions))
+    for number in range(workers):
+        threading.Thread(target=work, name=f"oneseek-teacher-{number}", daemon=True).start()
+    problem: Exception | None = None
+    try:
+        while workers:
+            found = done.get()
+            if found is None:
+                workers -= 1
+            elif isinstance(found, Exception):
+                problem = problem or found
+            else:
+                yield found
+    finally:
+        failed.set()
+    if problem is not None:
+        raise problem
+
+
+def patiently(ask: Callable[[], A], retries: int, ended: Callable[[], bool]) -> A:
+    """What `ask` answers; asked up to `retries` times more where it may fare better later.
+
+    Waits as long as the server's Retry-After says, else twice as long each time, from `FIRST_WAIT` to
+    `LONGEST_WAIT`, less up to a half by chance. Raises the last `EndpointError`.
+    """
+    for attempt in range(retries + 1):
+        try:
+            return ask()
+        except EndpointError as error:
+            asked = error.retry_after
+            if not error.passing or attempt == retries or (asked or 0) > LONGEST_ASKED:
+                tried = f" (asked {attempt + 1} times)" if attempt else ""
+                raise EndpointError(f"{error}{tried}", status=error.status) from error
+            backoff = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) * random.uniform(0.5, 1.0)
+            _wait(backoff if asked is None else asked, ended)
+    raise AssertionError("unreachable")
+
+
+def _wait(seconds: float, ended: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    while seconds > 0:
+        if ended():
+            raise _AbandonedError
+        pause.wait(min(_LOOK, seconds))
+        seconds -= _LOOK

@@ -1,0 +1,128 @@
+"""Every answer of a teacher, as it came: an append-only file, so that nothing is asked for twice.
+
+The first line says what was asked of whom; a folder holds one such run. Each further line is one answer under
+its key, written whole and flushed before it counts. A kill leaves at most one torn line, the last, which is
+cut off before the file grows again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from filelock import FileLock, Timeout
+
+from adapters.distillation.judging import JUDGED
+from adapters.evaluation.endpoint import Said
+from adapters.staging import flush_folder
+from adapters.training.options import OptionError
+
+FORMAT = "oneseek-distillation-v1"
+FILE = "answers.jsonl"
+_LOCK = ".lock"
+
+
+class JournalError(RuntimeError):
+    """A journal cannot be gone on with: says what was found, and what would do."""
+
+
+class Journal:
+    """The answers in a folder, by key; `opened` gives one."""
+
+    def __init__(self, file: BinaryIO, answers: dict[str, Said]) -> None:
+        self._file = file
+        self._answers = answers
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    def get(self, key: str) -> Said | None:
+        """The answer that is kept under `key`."""
+        return self._answers.get(key)
+
+    def add(self, key: str, said: Said) -> None:
+        """Keep an answer; it is on the disk when this returns."""
+        line = json.dumps({"key": key, **_plain(said)}, ensure_ascii=True) + "\n"
+        left = memoryview(line.encode())
+        while left:
+            left = left[self._file.write(left) or 0 :]
+        os.fsync(self._file.fileno())
+        self._answers[key] = said
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Every `system_fingerprint` of the teacher that was met, in order."""
+        own = (said for key, said in self._answers.items() if not key.startswith(JUDGED))
+        return sorted({said.fingerprint for said in own if said.fingerprint})
+
+
+@contextmanager
+def opened(folder: Path, asked: Mapping[str, Any]) -> Generator[Journal]:
+    """The journal of `folder`, begun or gone on with; `asked` is all that decides what is asked of whom.
+
+    Raises `OptionError` naming what differs where the folder holds a run of something else, `JournalError`
+    where it cannot be read or another process is at it, and `OSError`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise JournalError(f"another process is making a data set in {folder}; wait for it") from None
+    try:
+        path = folder / FILE
+        answers = _read(path, asked) if path.exists() else None
+        with path.open("ab", buffering=0) as file:
+            if answers is None:
+                file.write(json.dumps({"format": FORMAT, "asked": dict(asked)}).encode() + b"\n")
+                os.fsync(file.fileno())
+                flush_folder(folder)
+            yield Journal(file, answers or {})
+    finally:
+        lock.release()
+
+
+def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Said] | None:
+    """What is in the file, a torn last line cut off; None where it holds no whole line."""
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
+    first, *rest = data[:whole].splitlines() or [b""]
+    if not first:
+        return None
+    try:
+        head = json.loads(first)
+        if head["format"] != FORMAT:
+            raise ValueError(f"has format {head['format']!r}")
+        before: dict[str, Any] = head["asked"]
+        found = dict(map(_answer, rest))
+    except (ValueError, KeyError, TypeError) as error:
+        raise JournalError(f"{path} is no journal of answers ({error}); name another folder") from error
+    now: dict[str, Any] = json.loads(json.dumps(dict(asked)))
+    for name in sorted({*before, *now}):
+        if before.get(name) != now.get(name):
+            told = f"{path.parent} was begun with {_shown(before.get(name))}, not {_shown(now.get(name))}"
+            raise OptionError(name, f"{told}; use the same, or another --output")
+    return found
+
+
+def _answer(line: bytes) -> tuple[str, Said]:
+    fields: dict[str, Any] = json.loads(line)
+    said = Said(
+        str(fields["text"]), bool(fields["ended"]), str(fields["model"]), fields.get("fingerprint") or None
+    )
+    return str(fields["key"]), said
+
+
+def _plain(said: Said) -> dict[str, Any]:
+    found: dict[str, Any] = {"text": said.text, "ended": said.ended, "model": said.model}
+    return {**found, "fingerprint": said.fingerprint} if said.fingerprint else found
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)

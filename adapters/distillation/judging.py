@@ -1,0 +1,37 @@
+"""An optional judge: a model that grades each example with one digit, and nothing else counts as a grade."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+_GRADE = re.compile(r"\s*([1-5])(?:\s*/\s*5)?\s*\.?\s*")
+_ASKED: Mapping[str, str] = {
+    "sv": "Bedöm om svaret nedan är riktigt, besvarar frågan och är skrivet på god svenska. Svara med en "
+    "enda siffra och inget mer: 1 är oanvändbart, 3 har brister, 5 är utmärkt.\n\nFråga: {prompt}\n\n"
+    "Svar: {answer}\n\nBetyg:",
+    "en": "Judge whether the answer below is right, answers the question and is written in good English. "
+    "Reply with a single digit and nothing else: 1 is useless, 3 has faults, 5 is excellent.\n\n"
+    "Question: {prompt}\n\nAnswer: {answer}\n\nGrade:",
+}
+LONGEST = 8
+"""Tokens of a grade."""
+JUDGED = "judge/"
+"""What the keys of grades begin with."""
+
+
+def judge_prompt(prompt: str, answer: str, language: str) -> str:
+    """What the judge is asked about one example."""
+    return _ASKED[language].format(prompt=prompt, answer=answer)
+
+
+def judge_key(prompt: str, answer: str) -> str:
+    """What the judge's grade of an example is kept under."""
+    return JUDGED + hashlib.sha256(f"{prompt}\0{answer}".encode()).hexdigest()[:24]
+
+
+def grade(said: str) -> int | None:
+    """The grade from 1 to 5; None where `said` is anything else than that digit."""
+    found = _GRADE.fullmatch(said)
+    return int(found[1]) if found else None

@@ -1,0 +1,75 @@
+"""What a distillation is asked to do. Light: the command line's flags come from these fields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from adapters.datasets import NEAR
+from adapters.training.options import OptionError
+
+_SHARES = ("near", "most_copied", "most_repeated")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistillOptions:
+    """How many examples to make, how to ask for them, and which to drop. Raises `OptionError`."""
+
+    examples: int = 1000
+    """Examples to make, at least."""
+    paraphrases: int = 3
+    """Paraphrases that the teacher writes of each seed prompt; 0 asks the seeds alone."""
+    attempts: float = 3.0
+    """Answers to ask for at most, as a multiple of the examples."""
+    concurrency: int = 8
+    """Requests in flight at once; of a local teacher, prompts in one batch."""
+    temperature: float = 0.7
+    """Temperature of the teacher; at 0 each prompt is asked once."""
+    top_p: float = 0.95
+    """Nucleus sampling of the teacher, above 0 and at most 1."""
+    max_tokens: int = 256
+    """Most tokens of one answer; one that does not end within them is dropped."""
+    timeout: float = 120.0
+    """Seconds to wait for one answer over HTTP before it is asked for again."""
+    retries: int = 6
+    """How often a request is sent again where the server is busy or silent, before the run ends."""
+    least_characters: int = 2
+    """Shortest answer that is kept."""
+    most_characters: int = 2000
+    """Longest answer that is kept."""
+    near: float = NEAR
+    """Similarity from which an example is dropped as the near duplicate of one that was kept."""
+    most_copied: float = 0.6
+    """Share of an answer's word triples that may stand in its prompt."""
+    most_repeated: float = 0.2
+    """Share of an answer's word triples that may have stood in it before."""
+    least_score: int = 4
+    """Lowest grade of the judge, from 1 to 5, that is kept."""
+
+    def __post_init__(self) -> None:
+        for name in ("examples", "concurrency", "max_tokens", "least_characters"):
+            if getattr(self, name) < 1:
+                raise OptionError(name, f"{getattr(self, name)} is too small; use at least 1")
+        for name in ("paraphrases", "retries", "temperature"):
+            if getattr(self, name) < 0:
+                raise OptionError(name, f"{getattr(self, name):g} is negative; use 0 or more")
+        if self.attempts < 1:
+            raise OptionError("attempts", f"{self.attempts:g} is too small; use at least 1")
+        if self.timeout <= 0:
+            raise OptionError("timeout", f"{self.timeout:g} is too small; use more than 0")
+        if not 0 < self.top_p <= 1:
+            raise OptionError("top_p", f"{self.top_p:g} is out of range; use more than 0, up to 1")
+        if self.most_characters < self.least_characters:
+            raise OptionError(
+                "most_characters",
+                f"{self.most_characters} is below least_characters, {self.least_characters}",
+            )
+        for name in _SHARES:
+            if not 0 < getattr(self, name) <= 1:
+                raise OptionError(name, f"{getattr(self, name):g} is out of range; use more than 0, up to 1")
+        if self.least_score not in range(1, 6):
+            raise OptionError("least_score", f"{self.least_score} is out of range; use 1 to 5")
+
+    @property
+    def most_asked(self) -> int:
+        """Answers to ask for at most."""
+        return int(self.examples * self.attempts)

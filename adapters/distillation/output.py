@@ -1,0 +1,150 @@
+"""What a distillation leaves in its folder: the data set, where each line comes from, and a report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters.datasets.check import Check
+from adapters.distillation.options import DistillOptions
+from adapters.distillation.seeds import Prompt
+from adapters.distillation.tally import Tally
+from adapters.distillation.teacher import Question, identity_digest
+from adapters.evaluation.endpoint import Said
+from adapters.evaluation.judge import LanguageOf
+from adapters.training.conversations import files_digest
+from adapters.training.files import write_atomically
+
+DATA, PROVENANCE, REPORT = "data.jsonl", "provenance.jsonl", "report.json"
+
+
+class UncleanDataError(RuntimeError):
+    """The data set that was made does not pass `oneseek data check`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An example that passed."""
+
+    prompt: Prompt
+    question: Question
+    said: Said
+    score: int | None = None
+    """The judge's grade."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distilled:
+    """What was made."""
+
+    folder: Path
+    asked: Mapping[str, Any]
+    """Everything that decided what was asked of whom."""
+    examples: tuple[Kept, ...]
+    wanted: int
+    seeds: int
+    """Seed prompts that were asked."""
+    paraphrases: Tally
+    answers: Tally
+    sent: int
+    """Answers that came in this run."""
+    refused: int
+    """Questions that the server did not take."""
+    fingerprints: tuple[str, ...]
+    """What the teacher's server calls its state; empty where it does not say."""
+
+    @property
+    def data(self) -> Path:
+        """The data set."""
+        return self.folder / DATA
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are as many examples as were asked for."""
+        return len(self.examples) >= self.wanted
+
+    @property
+    def teacher(self) -> dict[str, Any]:
+        """Who the teacher is, for the record."""
+        found = dict(self.asked["teacher"])
+        return {**found, "system_fingerprints": list(self.fingerprints)} if self.fingerprints else found
+
+    @property
+    def judge_digest(self) -> str | None:
+        """As `teacher_digest`, of the judge."""
+        judge = self.asked["judge"]
+        return identity_digest(judge) if judge is not None else None
+
+    @property
+    def teacher_digest(self) -> str:
+        """`sha256:…` of a local teacher's files; of a server, over who it says that it is."""
+        own = self.asked["teacher"]
+        marks = {"system_fingerprints": " ".join(self.fingerprints)} if self.fingerprints else {}
+        return identity_digest({**own, **marks})
+
+
+def write(found: Distilled, language: str, options: DistillOptions, language_of: LanguageOf) -> None:
+    """Write the data set, its provenance and the report; what was there is replaced, each file at once.
+
+    Raises `UncleanDataError` where `oneseek data check` would complain, and `OSError`.
+    """
+    teacher = str(found.asked["teacher"]["model"])
+    _write_lines(found.data, (_row(one, language, teacher) for one in found.examples))
+    _write_lines(found.folder / PROVENANCE, (_provenance(one, found.asked) for one in found.examples))
+    if found.examples:
+        check = Check([found.data], languages=(language,), detect=language_of, near=options.near)
+        if (problem := next(check.problems(), None)) is not None:
+            raise UncleanDataError(f"{problem}; this is a mistake of OneSeek's: please report it")
+    report = {
+        "asked": dict(found.asked),
+        "options": asdict(options),
+        "teacher": found.teacher,
+        "seeds": found.seeds,
+        "examples": len(found.examples),
+        "wanted": found.wanted,
+        "data_digest": files_digest([found.data]),
+        "paraphrases": found.paraphrases.plain(),
+        "answers": found.answers.plain(),
+        "answered_in_last_run": found.sent,
+    }
+    text = json.dumps(report, ensure_ascii=False, indent=2) + "\n"
+    write_atomically(
+        found.folder / REPORT, lambda path: path.write_text(text, encoding="utf-8", newline="\n")
+    )
+
+
+def _row(one: Kept, language: str, teacher: str) -> dict[str, Any]:
+    return {
+        "instruction": one.prompt.text,
+        "input": "",
+        "output": one.said.text.strip(),
+        "id": one.question.key,
+        "source": f"{teacher}, asked with {one.prompt.source}",
+        "language": language,
+    }
+
+
+def _provenance(one: Kept, asked: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "id": one.question.key,
+        "seed": one.prompt.source,
+        "paraphrase": one.prompt.paraphrase,
+        "teacher": asked["teacher"],
+        "model": one.said.model,
+        "system_fingerprint": one.said.fingerprint,
+        "sampling": {
+            "temperature": one.question.temperature,
+            "top_p": one.question.top_p,
+            "max_tokens": one.question.longest,
+            "seed": one.question.seed,
+        },
+    }
+    return found if one.score is None else {**found, "judge": asked["judge"], "score": one.score}
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))

@@ -1,0 +1,269 @@
+"""From seeds to a data set: paraphrases, answers, filters, and on until there are enough.
+
+What is asked follows from the seeds, the options and what was answered before, never from the order in which
+answers come. So a run that was killed asks what is missing alone, and ends with the same data set where the
+teacher honours seeds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters.datasets.index import whole_text
+from adapters.distillation.asking import Asking
+from adapters.distillation.crew import Stop
+from adapters.distillation.filters import PARAPHRASE_FILTERS, Candidate, Rules, fault
+from adapters.distillation.journal import Journal, opened
+from adapters.distillation.judging import LONGEST, grade, judge_key, judge_prompt
+from adapters.distillation.known import Known
+from adapters.distillation.options import DistillOptions
+from adapters.distillation.output import Distilled, Kept, write
+from adapters.distillation.seeds import Prompt, paraphrase_prompt, read_seeds, seed_of
+from adapters.distillation.tally import Tally
+from adapters.distillation.teacher import Question, Teacher
+from adapters.evaluation.judge import LanguageOf
+from adapters.evaluation.questions import identity_questions
+from adapters.training.conversations import files_digest
+from adapters.training.progress import Reporter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A distillation, asked for."""
+
+    options: DistillOptions
+    language: str
+    seed: int
+    seeds: tuple[Path, ...]
+    output: Path
+    """Folder of the journal, the data set and the report."""
+
+    def asked(self, teacher: Teacher, judge: Teacher | None) -> dict[str, Any]:
+        """Everything that decides what is asked of whom; filters may change from run to run."""
+        options = self.options
+        return {
+            "teacher": dict(teacher.identity),
+            "judge": dict(judge.identity) if judge is not None else None,
+            "language": self.language,
+            "seeds": files_digest(self.seeds),
+            "paraphrases": options.paraphrases,
+            "temperature": options.temperature,
+            "top_p": options.top_p,
+            "max_tokens": options.max_tokens,
+            "seed": self.seed,
+        }
+
+
+def distill(
+    task: Task,
+    teacher: Teacher,
+    judge: Teacher | None,
+    language_of: LanguageOf,
+    reporter: Reporter,
+    stop: Stop,
+) -> Distilled:
+    """Make the data set of `task` in its folder, on from whatever its journal holds.
+
+    Raises `OptionError` where seeds or options do not fit, `JournalError`, `InterruptedRunError` after
+    `stop`, and `EndpointError` or `TeacherError` where the teacher fails for good. What was answered is kept.
+    """
+    asked = task.asked(teacher, judge)
+    with opened(task.output, asked) as journal:
+        run = _Run(task, teacher, judge, language_of, reporter, journal, stop)
+        prompts = run.prompts()
+        kept = run.examples(prompts)
+        found = Distilled(
+            folder=task.output,
+            asked=asked,
+            examples=tuple(kept),
+            wanted=task.options.examples,
+            paraphrases=run.paraphrases,
+            answers=run.answers,
+            seeds=run.seeds,
+            sent=run.teacher.sent + (run.judge.sent if run.judge is not None else 0),
+            refused=len(run.teacher.refused),
+            fingerprints=tuple(journal.fingerprints),
+        )
+        write(found, task.language, task.options, language_of)
+        return found
+
+
+class _Run:
+    """One run over an open journal."""
+
+    def __init__(
+        self,
+        task: Task,
+        teacher: Teacher,
+        judge: Teacher | None,
+        language_of: LanguageOf,
+        reporter: Reporter,
+        journal: Journal,
+        stop: Stop,
+    ) -> None:
+        self.task, self.options, self.reporter = task, task.options, reporter
+        self.rules = Rules(task.language, language_of, task.options)
+        self.teacher = Asking(teacher, journal, stop)
+        self.judge = Asking(judge, journal, stop) if judge is not None else None
+        self.paraphrases, self.answers = Tally(), Tally()
+        self.seeds = 0
+        self._known = Known(task.options.near)
+
+    def prompts(self) -> list[Prompt]:
+        """What to ask: the seeds and the paraphrases of them that pass, in an order that the seed decides."""
+        read, foreign = read_seeds(self.task.seeds, self.task.language, self.rules.language_of)
+        held_out = Known(self.options.near)
+        for question in identity_questions(self.task.language):
+            held_out.add(question)
+        seeds = [one for one in read if not held_out.repeats(one.text)]
+        self.seeds = len(seeds)
+        self.reporter.say(
+            "seeds", prompts=len(seeds), in_another_language=foreign, held_out=len(read) - len(seeds)
+        )
+        asked = self._paraphrase_questions(seeds)
+        self._ask(self.teacher, "paraphrases", [question for _, question in asked])
+        taken = Known(self.options.near)
+        for seed in seeds:
+            taken.add(seed.text)
+        found = [*seeds, *self._paraphrased(asked, taken, held_out)]
+        if asked:
+            counts = dict(self.paraphrases.dropped)
+            self.reporter.say("paraphrased", asked=len(asked), kept=len(found) - len(seeds), dropped=counts)
+        return sorted(found, key=lambda one: hashlib.sha256(f"{self.task.seed}/{one.text}".encode()).digest())
+
+    def _paraphrase_questions(self, seeds: Sequence[Prompt]) -> list[tuple[Prompt, Question]]:
+        each = self.options.paraphrases if self.options.temperature > 0 else min(1, self.options.paraphrases)
+        return [
+            (
+                Prompt(seed.text, seed.source, number + 1),
+                self._question(
+                    f"paraphrase/{seed.key}/{number}", paraphrase_prompt(seed.text, self.task.language)
+                ),
+            )
+            for number in range(each)
+            for seed in seeds
+        ]
+
+    def _paraphrased(
+        self, asked: Iterable[tuple[Prompt, Question]], taken: Known, held_out: Known
+    ) -> Iterator[Prompt]:
+        tally = self.paraphrases
+        for seed, question in asked:
+            tally.asked += 1
+            said = self.teacher.answer(question)
+            text = said.text.strip().strip('"”').strip() if said is not None else ""
+            reason = "refused by the server"
+            if said is not None:
+                candidate = Candidate(seed.text, text, said.ended)
+                reason = fault(candidate, self.rules, PARAPHRASE_FILTERS)
+                reason = reason or ("held out" if held_out.repeats(text) else None)
+                reason = reason or ("duplicate" if taken.repeats(text) else None)
+            if reason is not None:
+                tally.drop(reason, seed.text, text)
+                continue
+            tally.kept += 1
+            taken.add(text)
+            yield Prompt(text, seed.source, seed.paraphrase)
+
+    def examples(self, prompts: Sequence[Prompt]) -> list[Kept]:
+        """Ask, filter, and ask again, until there are enough or enough was asked."""
+        kept: list[Kept] = []
+        rounds = itertools.count() if self.options.temperature > 0 else range(1)
+        plan = ((number, prompt) for number in rounds for prompt in prompts)
+        left = self.options.most_asked
+        while len(kept) < self.options.examples and left:
+            many = min(left, max(self.options.examples - len(kept), self.options.concurrency))
+            wave = list(itertools.islice(plan, many))
+            if not wave:
+                break
+            left -= len(wave)
+            kept += self._judged(self._sifted(wave))
+            self.answers.kept = len(kept)
+            dropped = dict(self.answers.dropped.most_common())
+            self.reporter.say(
+                "kept",
+                examples=len(kept),
+                of=self.options.examples,
+                asked=self.answers.asked,
+                dropped=dropped,
+            )
+        return kept
+
+    def _sifted(self, wave: Sequence[tuple[int, Prompt]]) -> list[Kept]:
+        """The answers to `wave` that pass every filter."""
+        asked = [
+            (number, prompt, self._question(f"answer/{prompt.key}/{number}", prompt.text))
+            for number, prompt in wave
+        ]
+        self._ask(self.teacher, "answers", [question for _, _, question in asked])
+        passed: list[Kept] = []
+        for _, prompt, question in asked:
+            self.answers.asked += 1
+            said = self.teacher.answer(question)
+            if said is None:
+                self.answers.drop("refused by the server", prompt.text, self.teacher.refused[question.key])
+                continue
+            reason = fault(Candidate(prompt.text, said.text, said.ended), self.rules)
+            text = whole_text(prompt.text, said.text)
+            if reason is None and self._known.repeats(text):
+                reason = "duplicate"
+            if reason is not None:
+                self.answers.drop(reason, prompt.text, said.text)
+                continue
+            self._known.add(text)
+            passed.append(Kept(prompt, question, said))
+        return passed
+
+    def _judged(self, passed: Sequence[Kept]) -> list[Kept]:
+        """Those that the judge finds good enough; all, where there is none."""
+        if self.judge is None:
+            return list(passed)
+        asked = [(one, self._judge_question(one)) for one in passed]
+        self._ask(self.judge, "judging", [question for _, question in asked])
+        found: list[Kept] = []
+        for one, question in asked:
+            said = self.judge.answer(question)
+            score = grade(said.text) if said is not None else None
+            if score is None:
+                self.answers.drop(
+                    "unreadable to judge", one.prompt.text, said.text if said is not None else ""
+                )
+            elif score < self.options.least_score:
+                self.answers.drop("judge", one.prompt.text, one.said.text)
+            else:
+                found.append(Kept(one.prompt, one.question, one.said, score))
+        return found
+
+    def _judge_question(self, one: Kept) -> Question:
+        prompt, answer = one.prompt.text, one.said.text
+        return Question(
+            key=judge_key(prompt, answer),
+            text=judge_prompt(prompt, answer, self.task.language),
+            longest=LONGEST,
+            temperature=0.0,
+            top_p=1.0,
+            seed=0,
+        )
+
+    def _question(self, key: str, text: str) -> Question:
+        return Question(
+            key=key,
+            text=text,
+            longest=self.options.max_tokens,
+            temperature=self.options.temperature,
+            top_p=self.options.top_p,
+            seed=seed_of(self.task.seed, key),
+        )
+
+    def _ask(self, asking: Asking, name: str, questions: Sequence[Question]) -> None:
+        """Have every one of `questions` answered."""
+        if not questions:
+            return
+        with self.reporter.stage(name, len(questions)) as stage:
+            for done in asking.ask(questions):
+                stage.step(done)

@@ -1,0 +1,86 @@
+"""The prompts that a teacher is asked: seeds from files, and how it is asked to say them in other words."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.datasets.example import Example, read_example
+from adapters.datasets.likeness import key
+from adapters.datasets.lines import Line, lines
+from adapters.evaluation.judge import LanguageOf
+from adapters.training.options import OptionError
+
+_PARAPHRASE: Mapping[str, str] = {
+    "sv": "Skriv om texten nedan med andra ord på svenska, så att den frågar efter eller ber om samma sak. "
+    "Besvara den inte. Skriv bara den nya texten, på en rad.\n\nText: {prompt}",
+    "en": "Write the text below again in other English words, so that it asks for the same thing. Do not "
+    "answer it. Write the new text alone, on one line.\n\nText: {prompt}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Something to ask."""
+
+    text: str
+    source: str
+    """Where it comes from, as FILE:LINE."""
+    paraphrase: int | None = None
+    """Which paraphrase of the seed it is; None for the seed itself."""
+
+    @property
+    def key(self) -> str:
+        """What tells it from others."""
+        return f"{key(self.text):016x}"
+
+
+def read_seeds(paths: Sequence[Path], language: str, language_of: LanguageOf) -> tuple[list[Prompt], int]:
+    """The seeds in `language`, each once, in order; and how many prompts were clearly in another language.
+
+    A file of JSON lines is a data set, of which the prompts are taken and the answers left; one that ends in
+    `.txt` has a prompt on each line. Raises `OptionError` naming the line, and `OSError`.
+    """
+    found: dict[int, Prompt] = {}
+    foreign = 0
+    for path in paths:
+        for line in lines(path):
+            try:
+                text, spoken = _prompt(line, path)
+            except ValueError as error:
+                raise OptionError("seeds", f"{path}, line {line.number}: {error}") from error
+            if text is None:
+                continue
+            if language_of(spoken) not in (language, None):
+                foreign += 1
+                continue
+            found.setdefault(key(text), Prompt(text, f"{path.name}:{line.number}"))
+    if not found:
+        files = ", ".join(map(str, paths))
+        raise OptionError("seeds", f"{files}: no prompt in {language!r} is left to ask")
+    return list(found.values()), foreign
+
+
+def _prompt(line: Line, path: Path) -> tuple[str | None, str]:
+    """The prompt in a line, None where it is more than one question; and what tells its language."""
+    if line.data is None:
+        raise ValueError("is too long")
+    if path.suffix == ".txt":
+        text = line.data.decode("utf-8").strip()
+        return text, text
+    example: Example = read_example(line.data, path)
+    if len(example.messages) != 2:
+        return None, ""
+    return example.messages[0].content, f"{example.prompt}\n{example.answer}"
+
+
+def paraphrase_prompt(text: str, language: str) -> str:
+    """How a teacher is asked to say `text` in other words."""
+    return _PARAPHRASE[language].format(prompt=text)
+
+
+def seed_of(seed: int, name: str) -> int:
+    """A seed for one request, from 0 to below 2^31, the same in every run."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:4], "big") >> 1

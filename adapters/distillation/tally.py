@@ -1,0 +1,37 @@
+"""How many answers each filter dropped, with a few of them to look at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+_SHOWN = 3
+_LONGEST = 300
+
+
+@dataclass(slots=True)
+class Tally:
+    """What was dropped, by reason."""
+
+    asked: int = 0
+    kept: int = 0
+    dropped: Counter[str] = field(default_factory=Counter[str])
+    shown: dict[str, list[dict[str, str]]] = field(default_factory=dict[str, list[dict[str, str]]])
+    """By reason the first few."""
+
+    def drop(self, reason: str, prompt: str, answer: str) -> None:
+        """One more was dropped."""
+        self.dropped[reason] += 1
+        met = self.shown.setdefault(reason, [])
+        if len(met) < _SHOWN:
+            met.append({"prompt": prompt[:_LONGEST], "answer": answer[:_LONGEST]})
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON, the most frequent reason first."""
+        reasons = self.dropped.most_common()
+        return {
+            "asked": self.asked,
+            "kept": self.kept,
+            "dropped": {name: {"count": count, "examples": self.shown[name]} for name, count in reasons},
+        }

@@ -1,0 +1,43 @@
+"""Measures an answer that counts for a version on trial, while it goes by."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+from server.api.exchange import Exchange
+from server.api.merge import Deltas
+from server.engines.base import EngineBusyError, UnsupportedRequestError
+from server.outcomes import Pace
+from server.request import GenerationRequest
+from server.shadows import Shadows
+from server.trials import Chosen
+
+
+async def measured(
+    deltas: Deltas, chosen: Chosen, request: GenerationRequest, exchange: Exchange, shadows: Shadows
+) -> Deltas:
+    """The same deltas; how they end is told to the trials of `chosen`, and the first sets off its shadow.
+
+    A request counts once, by its first choice. What a client does, or a full queue, is nobody's outcome.
+    """
+    pace, begun = Pace(), False
+    try:
+        async with aclosing(deltas):
+            async for items in deltas:
+                for _, delta in items:
+                    pace.tokens(len(delta.token_ids))
+                if not begun and chosen.shadow is not None:
+                    shadows.offer(request, chosen.shadow)
+                begun = True
+                yield items
+        chosen.answered(pace)
+    except (GeneratorExit, asyncio.CancelledError):
+        if exchange.cancel_reason == "timeout":
+            chosen.failed()
+        raise
+    except (EngineBusyError, UnsupportedRequestError):
+        raise
+    except Exception:
+        chosen.failed()
+        raise

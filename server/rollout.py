@@ -1,0 +1,315 @@
+"""Follows the canaries and shadows that the registry on disk asks for, and ends those that do worse.
+
+A version gets its share once the engine has it. Its errors and its latency are compared with the active
+version's every second; where they are worse beyond the limits, all requests go to the active version at once,
+and then the registry and the ledger are told. What was ended so begins again only where it is set anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from adapters.active import Actives
+from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
+from adapters.manifest import Adapter
+from adapters.registry import Registry, Snapshot
+from adapters.split import Shadow, Split, told_shares
+from adapters.store import Store
+from server.engines.base import AdapterNotLoadedError, AdapterRefusedError, EngineError
+from server.metrics import Metrics
+from server.outcomes import Outcome, Verdict, judge
+from server.residency import Residency
+from server.rollout_options import RolloutOptions
+from server.trials import Chosen, Trial, Trials
+
+CHECK_SECONDS = 1.0
+"""Between two judgements."""
+AGAIN_SECONDS = 60.0
+"""Between two attempts to write what could not be written."""
+_REMEMBERED = 16
+
+log = logging.getLogger("oneseek.rollout")
+
+
+@dataclass(slots=True)
+class Ended:
+    """A trial that was ended here, and why."""
+
+    trial: Trial
+    adapter: Adapter
+    reason: str
+    figures: dict[str, float]
+    when: datetime
+    written: bool | None = None
+    """Whether the registry on disk knows; None where it is not to."""
+    again: float = 0.0
+    """When to try next, by `time.monotonic()`."""
+    tried: bool = False
+    """Whether that has failed, and was said."""
+
+
+class Rollouts:
+    """The canaries and shadows of one server. `store` is what is told of an end; None tells nobody."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        residency: Residency,
+        metrics: Metrics,
+        options: RolloutOptions,
+        store: Store | None,
+    ) -> None:
+        self._registry = registry
+        self._residency = residency
+        self._metrics = metrics
+        self._options = options
+        self._store = store
+        self._trials = Trials()
+        self._ended = deque[Ended](maxlen=_REMEMBERED)
+        self._over: set[tuple[str, str]] = set()
+        """Alias and time of what is not taken again."""
+        self._refused: dict[tuple[str, str], frozenset[str]] = {}
+        """Alias and time of a split → its canaries that the engine refuses."""
+        self._held: dict[str, set[str]] = {}
+        """Alias → the versions that are loaded for being divided between."""
+        self._writing: set[asyncio.Task[None]] = set()
+
+    def choose(self, names: Snapshot, name: str, conversation: tuple[str, ...]) -> Chosen | None:
+        """What answers a request that asked for `name`; None where that is not an alias that is divided."""
+        alias = names.divided(name)
+        return self._trials.choose(names, alias, conversation) if alias is not None else None
+
+    async def run(self) -> None:
+        """Judge again and again, until cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(CHECK_SECONDS)
+                try:
+                    await self.check()
+                except Exception:
+                    # A canary that nothing judges any more would be worse than a line a second.
+                    log.exception("versions on trial could not be judged")
+        finally:
+            for task in self._writing:
+                task.cancel()
+
+    async def start(self, home: Path) -> None:
+        """Take up what the registry in `home` asks for."""
+        problems: set[str] = set()
+        try:
+            await self.follow(await asyncio.to_thread(Actives.read, home / "registry"), problems)
+        except FileRefusedError as error:
+            problems.add(str(error))
+        for problem in sorted(problems):
+            log.warning("%s", problem)
+
+    async def follow(self, actives: Actives, problems: set[str]) -> bool:
+        """Divide requests as `actives` says; False where a version is to be tried again."""
+        done = True
+        for alias in self._registry.snapshot.held:
+            line = actives.line(alias)
+            if not line.divided and alias not in self._held:
+                continue
+            split, shadow = self._wanted(alias, line.split, line.shadow, problems)
+            try:
+                split, shadow = await self._loaded(alias, split, shadow)
+            except (AdapterNotLoadedError, EngineError) as error:
+                problems.add(f"the requests for {alias} are not divided yet: {error}")
+                done = False
+                continue
+            try:
+                self._divide(alias, split, shadow)
+            except (AdapterRejectedError, UnknownAdapterError) as error:
+                problems.add(f"the requests for {alias} are not divided: {error}")
+        return done
+
+    def _wanted(
+        self, alias: str, split: Split | None, shadow: Shadow | None, problems: set[str]
+    ) -> tuple[Split | None, Shadow | None]:
+        """What of a wish can be served: no version that is not held, none that was ended."""
+        held, active = self._registry.snapshot.held[alias], self._registry.snapshot.actives[alias]
+        if split is not None and split.active != active:
+            problems.add(f"{alias}@{active} is active, and the split is one of {split.active}: it waits")
+            split = None
+        if split is not None:
+            missing = {version for version, _ in split.canaries if version not in held}
+            problems |= {f"{alias}@{version} has a share and is not served here" for version in missing}
+            split = replace(split, ended=self._refused.get((alias, split.since), frozenset()) | missing)
+        if shadow is not None and shadow.version not in held:
+            problems.add(f"{alias}@{shadow.version} is to be a shadow and is not served here")
+            shadow = None
+        over = self._over
+        return (
+            None if split is None or (alias, split.since) in over or len(split.shares) < 2 else split,
+            None if shadow is None or (alias, shadow.since) in over else shadow,
+        )
+
+    async def _loaded(
+        self, alias: str, split: Split | None, shadow: Shadow | None
+    ) -> tuple[Split | None, Shadow | None]:
+        """The same without what the engine refuses, the rest resident."""
+        if split is not None:
+            for version in tuple(split.shares)[1:]:
+                if not await self._takes("canary", alias, version, split.since):
+                    split = replace(split, ended=split.ended | {version})
+                    refused = self._refused.get((alias, split.since), frozenset[str]())
+                    self._refused[alias, split.since] = refused | {version}
+        if shadow is not None and not await self._takes("shadow", alias, shadow.version, shadow.since):
+            self._over.add((alias, shadow.since))
+            shadow = None
+        return None if split is None or len(split.shares) < 2 else split, shadow
+
+    async def _takes(self, kind: str, alias: str, version: str, since: str) -> bool:
+        """Whether the engine has the version; where it refuses it, the share ends with a line in the log."""
+        adapter = self._registry.snapshot.held[alias][version]
+        try:
+            await self._residency.ensure(adapter)
+        except AdapterRefusedError as error:
+            log.error("%s is refused by the engine, so it gets no share: %s", adapter.full_name, error)
+            self._metrics.rollouts.labels(adapter.alias, adapter.version, "refused").inc()
+            trial = Trial("canary" if kind == "canary" else "shadow", alias, since)
+            self._ended.append(Ended(trial, adapter, "the engine refuses it; the log says why", {}, _now()))
+            return False
+        return True
+
+    def _divide(self, alias: str, split: Split | None, shadow: Shadow | None) -> None:
+        """Change how the requests for an alias are divided, from the next one on."""
+        before = self._registry.snapshot
+        if (split, shadow) != (before.splits.get(alias), before.shadows.get(alias)):
+            self._registry.divide(alias, split, shadow)
+            log.info("requests for %s: %s", alias, told_shares(split, shadow) or "all to the active version")
+        after = self._registry.snapshot
+        self._trials.keep(after)
+        held, needed = self._held.pop(alias, set[str]()), _divided(after, alias)
+        if needed:
+            self._held[alias] = needed
+        actives = {after.active(name).digest for name in after.held}
+        for version in held - needed:
+            adapter = after.held[alias].get(version)
+            if adapter is not None and adapter.digest not in actives:
+                self._residency.let_go(adapter)
+
+    async def check(self) -> None:
+        """Judge every version on trial that has new outcomes, and end what is worse."""
+        # A request that was chosen for before an end may have begun its trial again.
+        self._trials.keep(self._registry.snapshot)
+        for trial in self._trials:
+            if not self._options.automatic or trial.count == trial.judged:
+                continue
+            trial.judged = trial.count
+            active = self._registry.snapshot.actives[trial.alias]
+            outcomes = {version: window.outcomes() for version, window in trial.windows.items()}
+            found = await asyncio.to_thread(self._judge, outcomes, active)
+            self._trials.keep(self._registry.snapshot)
+            if found is not None and trial in self._trials:
+                self._end(trial, *found)
+        for ended in self._ended:
+            if ended.written is False and time.monotonic() >= ended.again:
+                ended.again = math.inf
+                task = asyncio.create_task(self._write(ended))
+                self._writing.add(task)
+                task.add_done_callback(self._writing.discard)
+
+    def _judge(self, outcomes: Mapping[str, Sequence[Outcome]], active: str) -> tuple[str, Verdict] | None:
+        """The first version that is worse than the active one."""
+        for version, ours in outcomes.items():
+            if version != active:
+                verdict = judge(ours, outcomes.get(active, ()), self._options, time.monotonic())
+                if verdict.problem:
+                    return version, verdict
+        return None
+
+    def _end(self, trial: Trial, version: str, verdict: Verdict) -> None:
+        """Give every request of the trial to the active version, here and at once."""
+        names = self._registry.snapshot
+        split, shadow = names.splits.get(trial.alias), names.shadows.get(trial.alias)
+        if trial.kind == "canary":
+            split = None
+        else:
+            shadow = None
+        self._over.add((trial.alias, trial.since))
+        adapter, active = names.held[trial.alias][version], names.active(trial.alias)
+        log.error(
+            "rolled back: %s is worse than %s as a %s, which has ended: %s",
+            adapter.full_name, active.full_name, trial.kind, verdict.problem,
+        )  # fmt: skip
+        self._divide(trial.alias, split, shadow)
+        self._metrics.rollouts.labels(adapter.alias, adapter.version, "rolled_back").inc()
+        written = None if self._store is None else False
+        self._ended.append(Ended(trial, adapter, verdict.problem, verdict.figures, _now(), written))
+
+    async def _write(self, ended: Ended) -> None:
+        """Tell the registry on disk, and the ledger, that a trial has ended; what fails is tried again."""
+        assert self._store is not None
+        trial, adapter = ended.trial, ended.adapter
+        reason = f"rolled back {adapter.full_name} ({trial.kind}): {ended.reason}"
+        try:
+            await asyncio.to_thread(
+                self._store.settle, trial.alias, reason, since=trial.since, metrics=ended.figures
+            )
+        except UnknownAdapterError:
+            pass  # no version of it is on disk any more
+        except (OSError, ValueError) as error:
+            ended.again = time.monotonic() + AGAIN_SECONDS
+            if not ended.tried:
+                ended.tried = True
+                remedy = f"after a restart it would begin again: oneseek adapters settle {trial.alias}"
+                log.error("the end of %s is not written (%s); %s", adapter.full_name, error, remedy)
+                self._metrics.rollouts.labels(adapter.alias, adapter.version, "unwritten").inc()
+            return
+        ended.written = True
+
+    def told(self) -> list[dict[str, Any]]:
+        """Every trial under way, then those that ended here, the latest last; plain JSON for /health."""
+        names = self._registry.snapshot
+        self._trials.keep(names)
+        now = [_told(trial, names) for trial in self._trials]
+        return [*now, *(_told_end(ended) for ended in self._ended)]
+
+
+def _divided(names: Snapshot, alias: str) -> set[str]:
+    """The versions that have or shadow a share."""
+    split, shadow = names.splits.get(alias), names.shadows.get(alias)
+    return {*(split.shares if split else ()), *((shadow.version,) if shadow else ())}
+
+
+def _told(trial: Trial, names: Snapshot) -> dict[str, Any]:
+    split, shadow = names.splits.get(trial.alias), names.shadows.get(trial.alias)
+    shares = split.shares if trial.kind == "canary" and split else {}
+    if trial.kind == "shadow" and shadow is not None:
+        shares = {shadow.version: shadow.percent}
+    return {
+        "adapter": names.active(trial.alias).alias,
+        "kind": trial.kind,
+        "state": "running",
+        "since": trial.since,
+        "shares": shares,
+        "answers": {version: window.count for version, window in trial.windows.items()},
+    }
+
+
+def _told_end(ended: Ended) -> dict[str, Any]:
+    return {
+        "adapter": ended.adapter.alias,
+        "version": ended.adapter.version,
+        "kind": ended.trial.kind,
+        "state": "ended",
+        "since": ended.trial.since,
+        "ended": ended.when.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "reason": ended.reason,
+        "figures": ended.figures,
+        "written": ended.written,
+    }
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
