@@ -13,7 +13,7 @@ from server.engines.embedded.config import ModelConfig
 from server.engines.embedded.graph import NUMPY, Dtype
 from server.engines.embedded.limits import Limits
 
-DEFAULT_BYTES = 2 << 30
+DEFAULT_BYTES = 5 << 29
 """KV memory where no budget is given."""
 BESIDE = 2
 """Rows' worth of memory beside those that are held."""
