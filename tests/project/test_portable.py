@@ -10,8 +10,14 @@ import pytest
 from tests.project.portable import Module, walk
 
 ROOT = Path(__file__).resolve().parents[2]
-ELSEWHERE = ("server.engines.vllm", "server.engines.vllm_options", "adapters.training", "adapters.mini.build")
-"""What Linux alone serves, and what trains: neither is on Windows' way from a request to its answer."""
+ELSEWHERE = (
+    "server.engines.vllm",
+    "server.engines.vllm_options",
+    "adapters.training",
+    "adapters.distillation",
+    "adapters.mini.build",
+)
+"""What Linux alone serves, and what trains or distils: neither is on Windows' way from a request to its answer."""
 
 
 @cache
