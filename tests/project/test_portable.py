@@ -17,7 +17,7 @@ ELSEWHERE = (
     "adapters.distillation",
     "adapters.mini.build",
 )
-"""What Linux alone serves, and what trains or distils: neither is on Windows' way from a request to its answer."""
+"""What Linux alone serves, and what trains or distils: not on Windows' way from a request to its answer."""
 
 
 @cache
