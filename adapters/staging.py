@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
 _SUFFIX = ".tmp"
+_PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Seconds between attempts at what Windows may refuse for a moment: 1.6 in all."""
 
 
 @contextmanager
@@ -30,7 +34,7 @@ def staged_folder(target: Path) -> Generator[Path]:
         flush_tree(temporary)
         if target.exists():
             raise FileExistsError(f"{target} exists")
-        temporary.rename(target)
+        renamed(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -45,7 +49,7 @@ def staged_file(target: Path) -> Generator[Path]:
     try:
         yield temporary
         flush(temporary)
-        temporary.replace(target)
+        replaced(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -55,9 +59,30 @@ def staged_file(target: Path) -> Generator[Path]:
 def remove_folder(folder: Path) -> None:
     """Delete `folder` so that at no moment a part of it stands under its name."""
     temporary = _temporary(folder)
-    folder.rename(temporary)
+    renamed(folder, temporary)
     flush_folder(folder.parent)
     shutil.rmtree(temporary)
+
+
+def replaced(source: Path, target: Path) -> None:
+    """Put `source` in the place of `target`. On Windows it waits for those who have either open."""
+    _patiently(lambda: source.replace(target))
+
+
+def renamed(source: Path, target: Path) -> None:
+    """Rename a folder. On Windows it waits for those who have a file in it open, such as a virus scanner."""
+    _patiently(lambda: source.rename(target))
+
+
+def _patiently(change: Callable[[], object]) -> None:
+    """Windows refuses to move what somebody has open, and a reader is done in a moment; others never do."""
+    for pause in _PAUSES if sys.platform == "win32" else ():
+        try:
+            change()
+            return
+        except PermissionError:
+            time.sleep(pause)
+    change()
 
 
 def clear_leftovers(place: Path) -> None:

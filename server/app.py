@@ -50,7 +50,6 @@ from server.roots import Roots
 from server.settings import Settings
 from server.tokens import Tokenizer
 from server.turns import Turns
-from server.version import oneseek_version
 from server.watch import Follow, Watch
 
 DEFAULT_BATCH = 32
@@ -180,8 +179,7 @@ def _lifespan(
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         await engine.start()
         try:
-            info = engine.info
-            metrics.build_info.labels(oneseek_version(), info.name, info.base_digest).set(1)
+            metrics.runs(engine.info)
             metrics.registry.register(EngineCollector(engine, generation.base_name, registry.adapters))
             if engine.info.name == "vllm":
                 metrics.registry.register(VllmCollector())

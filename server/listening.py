@@ -57,6 +57,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
 def _bind(opened: socket.socket, address: tuple[object, ...]) -> None:
     if os.name == "posix":  # elsewhere it would let two servers share a port
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    elif hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # and without this, another program could take it over
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
     if opened.family == socket.AF_INET6:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     opened.bind(address)

@@ -12,9 +12,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from adapters.manifest import Adapter
 from server.api.exchange import Exchange
+from server.engines.base import EngineInfo
 from server.histogram import TokenHistogram
 from server.outcomes import Pace
 from server.request import Delta
+from server.version import oneseek_version
 
 SECONDS = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
 """Whole requests; vLLM's buckets, as those below, so that existing queries carry over."""
@@ -110,6 +112,22 @@ class Metrics:
         self.build_info = Gauge(
             "oneseek_build_info", "What runs", ("version", "engine", "base_digest"), registry=r
         )
+        self.device_info = Gauge(
+            "oneseek_device_info", "What it runs on", ("device", "provider", "precision"), registry=r
+        )
+        self.device_fallbacks = Counter(
+            "oneseek_device_fallbacks", "Devices given up for the CPU", ("device", "reason"), registry=r
+        )
+
+    def runs(self, info: EngineInfo) -> None:
+        """Say what an engine is and what it computes on, once it has started."""
+        self.build_info.labels(oneseek_version(), info.name, info.base_digest).set(1)
+        device = info.device
+        if device is None:
+            return
+        self.device_info.labels(device.name, device.provider, device.precision).set(1)
+        if device.fallback is not None:
+            self.device_fallbacks.labels(device.fallback.device, device.fallback.reason).inc()
 
     def _make_rollout_metrics(self) -> None:
         r = self.registry

@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 from socket import socket
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from starlette.applications import Starlette
 
 from server.app import create_app, uvicorn_config
 from server.catalogue import Catalogue, open_catalogue, provenance
 from server.defaults import read_defaults
-from server.engines.base import Engine, EngineError
+from server.engines.base import Engine, EngineError, EngineInfo
 from server.engines.choice import choose_engine
 from server.listening import AnnouncingServer, bind
 from server.metrics import Metrics
@@ -25,6 +25,9 @@ from server.settings import Settings
 from server.tokens import Tokenizer
 from server.values import SettingsError
 from server.watch import Follow
+
+if TYPE_CHECKING:  # it loads ONNX Runtime
+    from server.engines.embedded.launch import EmbeddedOptions
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits for it."""
@@ -138,6 +141,7 @@ def _refuse_embedded_settings(settings: Settings) -> None:
     remedies = {
         "quantize": "vLLM's own is quantization, under engine",
         "device": "vLLM finds its devices; CUDA_VISIBLE_DEVICES narrows them",
+        "dtype": "vLLM's own is dtype, under engine",
         "threads": "vLLM's own are environment variables, such as OMP_NUM_THREADS",
         "prefill_chunk": "vLLM's own is long_prefill_token_threshold, under engine",
     }
@@ -154,18 +158,35 @@ def _open_embedded(
     if settings.engine.options:
         named = ", ".join(settings.engine.options)
         raise SettingsError("engine.options", f"{named}: for vLLM alone, and this is the embedded engine")
-    if settings.device != "cpu":
-        raise SettingsError("device", f"{settings.device!r} is not available here; use cpu")
-    from server.engines.embedded.launch import (
-        DEFAULT_BATCHED_TOKENS,
-        DEFAULT_NUM_SEQS,
-        EmbeddedOptions,
-        embedded_engine,
+    from server.engines.embedded.flavours import check_flavours, installed
+
+    # Before anything loads ONNX Runtime: of two that share a folder, what loads is neither.
+    check_flavours(None if settings.device == "auto" else settings.device, installed())
+    from server.engines.embedded.launch import embedded_engine
+
+    registry = catalogue.registry
+    engine = embedded_engine(
+        catalogue.base.path,
+        registry.base_digest,
+        tokenizer,
+        embedded_options(settings),
+        observer=metrics,
+        progress=say.progress(f"building the graph ({settings.quantize})"),
+        adapters=[registry.active(alias) for alias in registry.aliases()],
     )
+    _say_device(engine.info, settings, say)
+    return engine
+
+
+def embedded_options(settings: Settings) -> EmbeddedOptions:
+    """What the settings say to the embedded engine."""
+    from server.engines.embedded.launch import DEFAULT_BATCHED_TOKENS, DEFAULT_NUM_SEQS, EmbeddedOptions
 
     seqs = settings.max_num_seqs or DEFAULT_NUM_SEQS
-    options = EmbeddedOptions(
+    return EmbeddedOptions(
         graphs=settings.home / "graphs",
+        device=settings.device,
+        dtype=None if settings.dtype == "auto" else settings.dtype,
         quantize=settings.quantize,
         threads=settings.threads,
         max_num_seqs=seqs,
@@ -176,17 +197,15 @@ def _open_embedded(
         max_queue=settings.max_queue,
         prefix_caching=settings.prefix_caching,
     )
-    digest = catalogue.registry.base_digest
-    engine = embedded_engine(
-        catalogue.base.path,
-        digest,
-        tokenizer,
-        options,
-        observer=metrics,
-        progress=say.progress(f"building the graph ({settings.quantize})"),
-    )
-    say(f"embedded on the CPU, weights {settings.quantize}, context {engine.info.context}")
-    return engine
+
+
+def _say_device(info: EngineInfo, settings: Settings, say: Narrator) -> None:
+    device = info.device
+    assert device is not None
+    if device.fallback is not None:
+        say(f"warning: the CPU is used, not {device.fallback.device}: {device.fallback.message}")
+    where = "the CPU" if device.name == "cpu" else f"{device.name}, whose logits are the CPU's"
+    say(f"embedded on {where}; weights {settings.quantize}, context {info.context}")
 
 
 class Narrator:

@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from adapters.staging import flush_folder
+from adapters.staging import flush_folder, replaced
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -18,7 +18,7 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        replaced(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     flush_folder(path.parent)

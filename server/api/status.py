@@ -14,7 +14,7 @@ from starlette.responses import Response
 from server.api.context import Context, reply
 from server.api.errors import NOT_READY_RETRY
 from server.api.exchange import exchange_of
-from server.engines.base import EngineState
+from server.engines.base import DeviceInfo, EngineState
 from server.version import oneseek_version
 
 STALLED_SECONDS = 30.0
@@ -52,6 +52,7 @@ class Status:
             body |= {
                 "version": oneseek_version(),
                 "engine": generation.engine.info.name,
+                **_device(generation.engine.info.device),
                 "base": {"name": generation.base_name, "digest": generation.engine.info.base_digest},
                 "adapters": [
                     {"name": a.full_name, "digest": a.digest, "tier": state.resident.get(a.digest)}
@@ -81,6 +82,17 @@ class Status:
         # Hundreds of series take some milliseconds, for which no stream should wait.
         body = await asyncio.to_thread(encode, registry)
         return Response(body, headers={"content-type": content_type})
+
+
+def _device(device: DeviceInfo | None) -> dict[str, Any]:
+    """What computes, and where it is the CPU for want of another device, why."""
+    if device is None:
+        return {}
+    fallback = device.fallback
+    return {
+        "device": {"name": device.name, "provider": device.provider, "precision": device.precision},
+        "device_fallback": fallback and {"device": fallback.device, "reason": fallback.message},
+    }
 
 
 def _verdict(good: bool, body: dict[str, Any]) -> Response:

@@ -10,6 +10,7 @@ from server.commands import adapter_changes, adapter_shares, adapter_views
 from server.commands.adapters import list_adapters
 from server.commands.config import config
 from server.commands.data import check_data, show_stats
+from server.commands.devices import devices
 from server.commands.evaluate import evaluate
 from server.commands.flags import EPILOGUE, HIDDEN, with_settings
 from server.commands.ledger import check, list_entries, repair, rotate, show, sign, verify
@@ -69,6 +70,7 @@ def build() -> App:
     ledger.command(with_settings(sign, show=False), name="sign", help_epilogue=HIDDEN)
     ledger.command(with_settings(check, show=False), name="check", help_epilogue=HIDDEN)
     app.command(with_settings(models, show=False), name="models", help_epilogue=HIDDEN)
+    app.command(with_settings(devices, show=False), name="devices", help_epilogue=HIDDEN)
     app.command(with_settings(config, show=True), name="config", help_epilogue=EPILOGUE)
     app.command(with_settings(merge, show=False), name="merge", help_epilogue=HIDDEN)
     data = App(name="data", help="What adapters are trained on.")

@@ -11,6 +11,9 @@ from server.request import Delta, EmbeddingRequest, GenerationRequest
 
 Tier = Literal["device", "host", "disk"]
 Task = Literal["generate", "embed"]
+FallbackReason = Literal["absent", "failed", "memory", "logits"]
+"""Why a device is not used: it does not come up, it or its driver failed, memory is short for it, or its
+logits are not the CPU's."""
 
 
 class EngineError(RuntimeError):
@@ -46,6 +49,29 @@ class UnsupportedRequestError(EngineError):
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceFallback:
+    """Why the CPU computes where `auto` would have had another device."""
+
+    device: str
+    reason: FallbackReason
+    message: str
+    """For people; safe to show."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """What an engine computes on."""
+
+    name: str
+    """`cpu`, `directml` or `webgpu`."""
+    provider: str
+    """What ONNX Runtime calls it, as the open session says."""
+    precision: str
+    """`fp32`, `fp16`, `int8` or `int4`: of the base's weights."""
+    fallback: DeviceFallback | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What never changes while an engine runs."""
 
@@ -61,6 +87,8 @@ class EngineInfo:
     """Adapters that can be resident at once."""
     task: Task = "generate"
     """What the base is served for; the other task is refused with `UnsupportedRequestError`."""
+    device: DeviceInfo | None = None
+    """Of the embedded engine alone; vLLM says its own."""
 
 
 @dataclass(frozen=True, slots=True)

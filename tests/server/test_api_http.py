@@ -331,6 +331,9 @@ def test_probes(client: httpx.Client, serving: Serving) -> None:
     assert client.get("/ready").json() == {"status": "ready"}
     health = client.get("/health").json()
     assert health["status"] == "ok"
+    if health["engine"] == "embedded":
+        assert health["device"] == {"name": "cpu", "provider": "CPUExecutionProvider", "precision": "fp32"}
+        assert health["device_fallback"] is None
     assert health["base"] == {"name": BASE, "digest": BASE_DIGEST}
     assert {entry["name"] for entry in health["adapters"]} == {f"{EN}@v1.1", f"{SV}@v1.0", f"{SV}@v1.1"}
     assert set(health["queue"]) == {"running", "waiting", "limit"}

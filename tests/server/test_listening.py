@@ -205,7 +205,7 @@ def test_a_graph_that_cannot_be_opened_is_one_line(
     def full(*_: object) -> None:
         raise MemoryError("no room")
 
-    monkeypatch.setattr("server.engines.embedded.launch.CpuRunner", full)
+    monkeypatch.setattr("server.engines.embedded.opening.CpuRunner", full)
     arguments = ["--port", "0", "--home", str(tmp_path), "--base-model", str(tiny_base)]
     assert main(["serve", *arguments]) == 1
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
+from adapters.staging import renamed
 from server.engines.embedded.builder import DATA_FILE, GRAPH_FILE, Progress, build
 from server.engines.embedded.config import ModelConfig, read_config
 from server.engines.embedded.graph import Dtype, Variant, plan_graph
@@ -110,7 +111,7 @@ def _build(
         build(plan, model_dir, folder, progress)
         sizes = [(folder / name).stat().st_size for name in (GRAPH_FILE, DATA_FILE)]
         manifest = asdict(wanted) | {"graph_size": sizes[0], "data_size": sizes[1]}
-        with (folder / MANIFEST_FILE).open("w", encoding="utf-8") as file:
+        with (folder / MANIFEST_FILE).open("w", encoding="utf-8", newline="\n") as file:
             json.dump(manifest, file, indent=2)
             file.flush()
             os.fsync(file.fileno())
@@ -124,7 +125,7 @@ def _publish(folder: Path, target: Path, wanted: _Manifest) -> None:
     """Rename into place, unless another process has put a whole one there meanwhile."""
     for _ in range(10):
         try:
-            folder.rename(target)
+            renamed(folder, target)
         except OSError:
             if _whole(target, wanted):
                 return
@@ -132,7 +133,7 @@ def _publish(folder: Path, target: Path, wanted: _Manifest) -> None:
                 raise
             torn = Path(tempfile.mkdtemp(prefix=".torn-", dir=target.parent))
             try:
-                target.rename(torn / "graph")
+                renamed(target, torn / "graph")
             except FileNotFoundError:
                 pass
             finally:

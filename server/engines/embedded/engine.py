@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from adapters.manifest import Adapter
 from adapters.weights import ModelShape, read_adapter
 from server.engines.base import (
+    DeviceInfo,
     EngineDeadError,
     EngineError,
     EngineInfo,
@@ -20,6 +21,7 @@ from server.engines.base import (
     StepObserver,
     UnsupportedRequestError,
 )
+from server.engines.embedded.golden import DeviceCheck
 from server.engines.embedded.limits import Limits
 from server.engines.embedded.loop import Delivery, StepLoop
 from server.engines.embedded.runner import Runner
@@ -39,7 +41,8 @@ if TYPE_CHECKING:  # it loads llguidance, which most servers never need
 class EmbeddedEngine:
     """One base on one device, with adapters mixed in every batch.
 
-    `open_runner` loads the graph; it runs in a worker thread at `start`.
+    `open_runner` loads the graph; it runs in a worker thread at `start`. With `check`, each adapter is judged
+    by the CPU's logits before any request may name it.
     """
 
     def __init__(
@@ -54,8 +57,11 @@ class EmbeddedEngine:
         max_queue: int,
         max_adapters: int = 64,
         observer: StepObserver | None = None,
+        check: DeviceCheck | None = None,
+        device: DeviceInfo | None = None,
     ) -> None:
         self._open_runner = open_runner
+        self._check = check
         self._shape = shape
         self._limits = limits
         self._tokenizer = tokenizer
@@ -67,6 +73,7 @@ class EmbeddedEngine:
             vocabulary=vocabulary,
             blends=True,
             max_adapters=max_adapters,
+            device=device,
         )
         self._residents = Residents(max_adapters, self._bring_in, self._drop)
         most = limits.max_num_seqs + max_queue
@@ -194,7 +201,12 @@ class EmbeddedEngine:
     async def _bring_in(self, adapter: Adapter) -> None:
         digest = adapter.digest
         weights = await asyncio.to_thread(read_adapter, adapter.path, self._shape, digest=digest)
+        check = self._check
+        if check is not None:
+            await asyncio.to_thread(check.prepare, {digest: weights})
         await asyncio.wrap_future(self._call(lambda runner, _: runner.load(digest, weights)))
+        if check is not None:
+            await asyncio.wrap_future(self._call(lambda r, s: _examine(check, r, s, digest)))
         await self._probe(digest)
 
     def _drop(self, digest: str) -> asyncio.Future[None]:
@@ -220,3 +232,7 @@ class EmbeddedEngine:
                 await stream.next()
         finally:
             self._close(stream)
+
+
+def _examine(check: DeviceCheck, runner: Runner, scheduler: Scheduler, digest: str) -> None:
+    check.examine(runner, scheduler.lend(2), digest)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnxruntime as ort
 import psutil
 
-from adapters.weights import ModelShape
+from adapters.manifest import Adapter
+from adapters.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.base import EngineError, StepObserver
-from server.engines.embedded.cache import BuiltGraph, prepare
+from server.engines.embedded.cache import prepare
 from server.engines.embedded.config import ModelConfig, read_config
-from server.engines.embedded.cpu import CpuRunner
+from server.engines.embedded.device_plan import device_limits
 from server.engines.embedded.engine import EmbeddedEngine
+from server.engines.embedded.graph import Dtype
 from server.engines.embedded.limits import PAGE, Limits
+from server.engines.embedded.opening import DeviceChoice, Place, candidates, dtype_on, open_best
+from server.engines.embedded.providers import PROVIDERS, Provider
 from server.tokens import Tokenizer
 
 DEFAULT_NUM_SEQS = 32
@@ -31,6 +37,9 @@ class EmbeddedOptions:
 
     graphs: Path
     """Folder of built graphs."""
+    device: DeviceChoice = "cpu"
+    dtype: Dtype | None = None
+    """What a device computes in; None takes the device's own first choice."""
     quantize: str = "none"
     threads: int | None = None
     max_num_seqs: int = DEFAULT_NUM_SEQS
@@ -55,17 +64,27 @@ def embedded_engine(
     *,
     observer: StepObserver | None = None,
     progress: Callable[[int, int], None] | None = None,
+    adapters: Sequence[Adapter] = (),
 ) -> EmbeddedEngine:
     """An engine for the checkpoint in `base`, its graph built, not yet started.
 
     `progress` is told (bytes done, bytes in all) while the graph is built; it is not called where the graph
-    is already there. Raises `EngineError` for a checkpoint this engine cannot run or options that do not
-    fit it.
+    is already there. A device other than the CPU is opened, and judged by the CPU's logits of the base and,
+    where the choice is `auto`, of `adapters`. Raises `EngineError` for a checkpoint this engine cannot run,
+    options that do not fit it, or a device that is asked for by name and cannot be used.
     """
+
+    def placed(provider: Provider) -> Place:
+        dtype = dtype_on(provider, options.dtype, options.device)
+        limits = plan(config, options, provider)
+        variant, graphs = provider.variant, options.graphs
+        graph = prepare(base, graphs, base_digest, options.quantize, variant, dtype, progress)
+        return Place(provider, graph, limits)
+
     try:
         config = read_config(base)
-        limits = plan(config, options)
-        graph = prepare(base, options.graphs, base_digest, options.quantize, progress=progress)
+        providers = candidates(options.device, ort.get_available_providers())
+        opened = open_best(providers, placed, options.threads, lambda: _readable(adapters, base))
     except ValueError as error:
         raise EngineError(str(error)) from error
     except OSError as error:
@@ -76,34 +95,48 @@ def embedded_engine(
             "give a folder that can be written with --home"
         ) from error
     return EmbeddedEngine(
-        open_runner=lambda: _open(graph, limits, options.threads),
+        open_runner=opened.open_runner,
         shape=ModelShape.read(base),
-        limits=limits,
+        limits=opened.place.limits,
         tokenizer=tokenizer,
         base_digest=base_digest,
         vocabulary=config.vocabulary,
         max_queue=options.max_queue,
         max_adapters=options.max_adapters,
         observer=observer,
+        check=opened.check,
+        device=opened.info,
     )
 
 
-def _open(graph: BuiltGraph, limits: Limits, threads: int | None) -> CpuRunner:
-    try:
-        return CpuRunner(graph, limits.rows, limits.context, threads)
-    except (MemoryError, OSError) as error:
-        raise EngineError(
-            f"the engine cannot open the graph with {limits.rows} rows of {limits.context} tokens: {error}; "
-            "lower max_num_seqs or max_model_len, or turn prefix_caching off"
-        ) from error
+def _readable(adapters: Iterable[Adapter], base: Path) -> dict[str, AdapterWeights]:
+    """Adapters by digest, without those that the engine will refuse when it is to load them."""
+    shape = ModelShape.read(base)
+    found: dict[str, AdapterWeights] = {}
+    for adapter in adapters:
+        with suppress(ValueError, OSError):
+            found[adapter.digest] = read_adapter(adapter.path, shape, digest=adapter.digest)
+    return found
 
 
-def plan(config: ModelConfig, options: EmbeddedOptions) -> Limits:
+def plan(config: ModelConfig, options: EmbeddedOptions, provider: Provider = PROVIDERS["cpu"]) -> Limits:
     """Rows, context and KV budget. Raises `ValueError` where the budget holds no request."""
     context = config.context if options.max_model_len is None else options.max_model_len
     if context > config.context:
         raise ValueError(
             f"max_model_len {context} is more than the {config.context} tokens this base was made for"
+        )
+    if provider.variant == "prim":
+        return device_limits(
+            config,
+            dtype_on(provider, options.dtype, options.device),
+            context=context,
+            max_num_seqs=options.max_num_seqs,
+            max_num_batched_tokens=options.max_num_batched_tokens,
+            prefill_chunk=options.prefill_chunk or options.max_num_batched_tokens,
+            prefix_caching=options.prefix_caching,
+            kv_bytes=options.kv_bytes,
+            kv_tokens=options.kv_tokens,
         )
     token_bytes = config.layers * 2 * config.kv_width * 4
     rows = 3 * options.max_num_seqs if options.prefix_caching else options.max_num_seqs

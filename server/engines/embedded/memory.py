@@ -23,10 +23,9 @@ class KvMemory:
 
     def __init__(self, layers: int, rows: int, kv_heads: int, positions: int, head_dim: int) -> None:
         shape = (layers, 2, rows, kv_heads, positions, head_dim)
-        self._map: mmap.mmap | None = None
         size = int(np.prod(shape, dtype=np.int64)) * 4
-        if hasattr(mmap, "MAP_ANONYMOUS"):
-            self._map = _reserve(size)
+        self._map = _reserve(size)
+        if self._map is not None:
             self.array: NDArray[np.float32] = np.frombuffer(self._map, dtype=np.float32).reshape(shape)
         else:
             self.array = np.zeros(shape, dtype=np.float32)
@@ -55,8 +54,13 @@ class KvMemory:
                 self._map.madvise(mmap.MADV_DONTNEED, first, last - first)
 
 
-def _reserve(size: int) -> mmap.mmap:
-    """Address space with no promise of memory behind it: a budget above what is free now is no error."""
+def _reserve(size: int) -> mmap.mmap | None:
+    """Address space with no promise of memory behind it: a budget above what is free now is no error.
+
+    None where the system has no such mapping.
+    """
+    if not hasattr(mmap, "MAP_ANONYMOUS"):
+        return None
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
     if sys.platform == "linux":
         flags |= MAP_NORESERVE

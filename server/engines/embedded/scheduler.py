@@ -136,6 +136,19 @@ class Scheduler:
         if not any(t.sequence.request.share == digest for t in self._running):
             self._waiting.forget(digest)
 
+    def lend(self, count: int) -> list[int]:
+        """Up to `count` rows for use before the next `schedule`, ascending; what they held is forgotten.
+
+        Where too few are free, the newest running sequences are put back.
+        """
+        count = min(count, self.limits.rows)
+        while len(free := list(self._rows.usable())) < count:
+            self._preempt(self._running[-1])
+        lent = sorted(free, key=lambda row: row.used)[:count]
+        for row in lent:
+            self._rows.release(row)
+        return sorted(row.index for row in lent)
+
     @property
     def idle(self) -> bool:
         """Whether nothing runs or waits."""

@@ -8,7 +8,7 @@ from time import perf_counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engines.embedded.step import Step
+from server.engines.embedded.step import State, Step
 from tests.engines.embedded.simulation import Simulation, limits, outputs_are_right
 
 
@@ -117,3 +117,33 @@ def test_deciding_takes_little_of_a_step() -> None:
             scheduler.append(sequence, 1)
         seconds.append(perf_counter() - began)
     assert median(seconds) < 0.001
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    prompts=st.lists(st.integers(1, 120), min_size=1, max_size=12),
+    lend_at=st.sets(st.integers(0, 30), min_size=1),
+    count=st.integers(1, 3),
+    caching=st.booleans(),
+)
+def test_rows_that_are_lent_are_emptied_without_harm(
+    prompts: list[int], lend_at: set[int], count: int, caching: bool
+) -> None:
+    bounds = limits(max_num_seqs=4, rows=8 if caching else 4, kv_tokens=512, prefix_caching=caching)
+    simulation = Simulation(bounds)
+    for number, length in enumerate(prompts):
+        simulation.add(distinct(number % 3, length), 20)
+    for index in range(31):
+        if simulation.live:
+            simulation.step()
+        if index in lend_at:
+            running = [s for s in simulation.live.values() if s.state is State.RUNNING]
+            lent = simulation.scheduler.lend(count)
+            simulation.preempted.update(s.request.request_id for s in running if s.state is State.WAITING)
+            assert lent == sorted(set(lent))
+            assert len(lent) == count
+            for row in lent:
+                simulation.rows[row] = []
+    simulation.run()
+    assert outputs_are_right(simulation)
+    assert simulation.scheduler.lend(100) == list(range(bounds.rows)), "no more than there are"

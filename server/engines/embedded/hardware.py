@@ -1,0 +1,70 @@
+"""The graphics cards of this machine, as far as its system tells without a driver's own tools.
+
+On Linux from /sys, on Windows from what drivers write into the registry. What neither tells is None, never a
+guess. It says what is there, not what an execution provider will make of it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+VENDORS = {"0x1002": "AMD", "0x10de": "NVIDIA", "0x8086": "Intel", "0x106b": "Apple", "0x5143": "Qualcomm"}
+CARDS = Path("/sys/class/drm")
+DISPLAY_CLASS = r"SYSTEM\CurrentControlSet\Control\Class\{4d36e968-e325-11ce-bfc1-08002be10318}"
+"""https://learn.microsoft.com/windows-hardware/drivers/install/system-defined-device-setup-classes-available-to-vendors"""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """A graphics card."""
+
+    name: str
+    memory: int | None
+    """Bytes of its own; None where the system does not tell, or it shares the machine's."""
+
+
+def cards() -> tuple[Card, ...]:
+    """All that the system tells of; none on systems that are neither Linux nor Windows."""
+    if sys.platform == "win32":
+        return tuple(_of_registry())
+    return tuple(_of_sys(CARDS))
+
+
+def _of_sys(folder: Path) -> Iterator[Card]:
+    """From /sys/class/drm: one folder for each card, and more for its outputs."""
+    for device in sorted(folder.glob("card[0-9]*/device")):
+        if "-" in device.parent.name:
+            continue
+        vendor, model = _line(device / "vendor"), _line(device / "device")
+        if vendor:
+            memory = _line(device / "mem_info_vram_total")
+            yield Card(f"{VENDORS.get(vendor, vendor)} {model}", int(memory) if memory.isdecimal() else None)
+
+
+def _line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def _of_registry() -> Iterator[Card]:
+    if sys.platform != "win32":
+        return
+    import winreg
+
+    with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, DISPLAY_CLASS) as adapters:
+        for index in range(winreg.QueryInfoKey(adapters)[0]):
+            try:
+                with winreg.OpenKey(adapters, winreg.EnumKey(adapters, index)) as adapter:
+                    name, _ = winreg.QueryValueEx(adapter, "DriverDesc")
+                    try:
+                        memory, _ = winreg.QueryValueEx(adapter, "HardwareInformation.qwMemorySize")
+                    except OSError:
+                        memory = None
+                    yield Card(str(name), memory if isinstance(memory, int) and memory else None)
+            except OSError:  # keys that only the system may read, such as Properties
+                continue
