@@ -193,7 +193,7 @@ class _Decoder:
         half = self.dtype == "fp16"
         wide = graph.op("Cast", [x], to=ONNX_TYPES["float32"]) if half else x
         square = graph.op("Mul", [wide, wide])
-        mean = graph.op("ReduceMean", [square, graph.integers(-1)], keepdims=1)
+        mean = graph.op("ReduceMean", [square], axes=[-1], keepdims=1)
         epsilon = graph.constant(np.array(self.config.norm_epsilon, np.float32))
         normed = graph.op("Div", [wide, graph.op("Sqrt", [graph.op("Add", [mean, epsilon])])])
         narrow = graph.op("Cast", [normed], to=ONNX_TYPES["float16"]) if half else normed
