@@ -39,7 +39,7 @@ test: lint
 unexport ONESEEK_TEST_CACHE
 
 test-vllm: $(VENV)/.made
-	@python=$$($(BIN)/python tests/vllm/environment.py --cache '$(ONESEEK_TEST_CACHE)') || exit; \
+	@python=$$($(BIN)/python -m tests.vllm.environment --cache '$(ONESEEK_TEST_CACHE)') || exit; \
 	echo "oneseek: running the tests on vLLM, with $$python"; \
 	VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1 HF_HUB_OFFLINE=1 PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 \
 	  "$$python" -m pytest -q --engine vllm --durations=5 $(VLLM_TESTS)
