@@ -1,4 +1,4 @@
-"""Environments that tests have outside any checkout: made once, named by what went into them, kept while used.
+"""Environments of tests, outside any checkout: made once, named by what went into them, kept while used.
 
 Only the standard library, so that any Python of 3.11 or later can run it.
 """

@@ -2,8 +2,8 @@
 
     python -m tests.device.environment      print what starts its Python, after making it if need be
 
-ONNX Runtime has one flavour in an environment, and `onnxruntime-webgpu` is another than the one that serves on
-the CPU, so it has a place of its own, outside any checkout; Mesa's software Vulkan lies beside it (`mesa`).
+ONNX Runtime has one flavour in an environment, and `onnxruntime-webgpu` is not the one that serves on the
+CPU, so it has a place of its own, outside any checkout; Mesa's software Vulkan lies in it too (`mesa`).
 What is installed follows from pyproject.toml, less torch and what goes with it.
 
 Only the standard library, so that any Python of 3.11 or later can run it. Linux on x86-64 only.

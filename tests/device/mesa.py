@@ -25,8 +25,8 @@ LEFT_OUT = frozenset({"libc6", "libgcc-s1", "libstdc++6"})
 MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 OWN_DRIVER = (
-    "install a Mesa of version 25 or later with its Vulkan drivers (lavapipe) and the Vulkan loader, and name "
-    "the manifest: VK_DRIVER_FILES=/usr/share/vulkan/icd.d/lvp_icd.json make test-device"
+    "install Mesa 25 or later with its Vulkan drivers (lavapipe) and the Vulkan loader, and name the "
+    "manifest: VK_DRIVER_FILES=/usr/share/vulkan/icd.d/lvp_icd.json make test-device"
 )
 CONFIGURATION = """\
 Dir::State "{folder}/state";

@@ -1,4 +1,4 @@
-"""Whether ONNX Runtime's WebGPU provider computes here: exits with what is wrong, or prints what was found."""
+"""Whether ONNX Runtime's WebGPU provider computes here; exits with what is wrong where it does not."""
 
 from __future__ import annotations
 
