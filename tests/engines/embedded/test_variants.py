@@ -64,9 +64,10 @@ def by_prim(
     tokens: NDArray[np.int64],
     loras: dict[str, AdapterWeights],
     dtype: Any = "fp32",
+    **options: Any,
 ) -> Logits:
     graph = prepare(base, scratch, "base", quantize, variant="prim", dtype=dtype)
-    runner = PrimRunner(graph, ROWS, LENGTH + STEPS, loras)
+    runner = PrimRunner(graph, ROWS, LENGTH + STEPS, loras, **options)
     found = [runner.run(tokens[:, :LENGTH], [0] * ROWS, VOICES, range(ROWS * LENGTH))]
     steps = range(LENGTH, LENGTH + STEPS)
     found += [runner.run(tokens[:, at : at + 1], [at] * ROWS, VOICES, range(ROWS)) for at in steps]
@@ -152,3 +153,14 @@ def test_both_variants_agree_on_the_base_that_ships(
     assert expected.std() > 1
     found = by_prim(BASE, tmp_path, quantize, mini_tokens, mini_loras, dtype)
     assert distance(found, expected) < largest
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_memory_that_is_written_in_place_holds_the_same(
+    tmp_path: Path, mini_tokens: NDArray[np.int64], mini_loras: dict[str, AdapterWeights], dtype: str
+) -> None:
+    apart, in_place = (
+        by_prim(BASE, tmp_path, "none", mini_tokens, mini_loras, dtype, aliased=aliased)
+        for aliased in (False, True)
+    )
+    np.testing.assert_array_equal(apart, in_place)
