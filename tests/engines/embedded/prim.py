@@ -85,7 +85,12 @@ class PrimRunner:
         session.run_with_iobinding(binding)
         *present, logits = binding.get_outputs()
         self._past = dict(zip(self._past, present, strict=True))
-        return logits.numpy()
+        return np.array(logits.numpy())
+
+    def close(self) -> None:
+        """Let go of the memory, then of the sessions that own it."""
+        self._past.clear()
+        self._sessions.clear()
 
     def _session(self, length: int, count: int) -> ort.InferenceSession:
         """A session of fixed shapes, as a device provider gets it."""
