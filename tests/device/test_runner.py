@@ -79,9 +79,7 @@ def opened(
 ) -> Iterator[Both]:
     dtype, quantize = request.param
     graph = prepare(BASE, tmp_path_factory.mktemp("graphs"), "mini", quantize, variant="prim", dtype=dtype)
-    runners = [
-        DeviceRunner(graph, PROVIDERS[name], ROWS, CONTEXT, CHUNK, threads=2) for name in ("webgpu", "cpu")
-    ]
+    runners = [DeviceRunner(graph, PROVIDERS[name], ROWS, CONTEXT, CHUNK) for name in ("webgpu", "cpu")]
     both = Both(runners[0], runners[1], dtype, quantize)
     yield both
     for runner in runners:

@@ -71,7 +71,8 @@ def answer(client: httpx.Client, adapter: str, question: str) -> tuple[str, str]
 def answers(client: httpx.Client) -> list[tuple[str, str]]:
     """To every question, all asked at once."""
     with ThreadPoolExecutor(len(ASKED)) as pool:
-        return list(pool.map(lambda asked: answer(client, asked[0], asked[1]), ASKED))
+        asked = [pool.submit(answer, client, adapter, question) for adapter, question, _ in ASKED]
+        return [future.result() for future in asked]
 
 
 def test_a_server_on_the_device_says_what_one_on_the_cpu_says(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ Fill = Callable[[Checkpoint, Sequence[Array]], None]
 """Writes the arrays of one `Weight`, given in its order and shapes, from the checkpoint."""
 
 OPSET = 17
-"""DirectML's newest ScatterND is that of opset 16; opset 18 has another, which the CPU would run in silence."""
+"""DirectML's newest ScatterND is that of opset 16; that of 18 would run on the CPU, in silence."""
 IR_VERSION = 10
 MICROSOFT = "com.microsoft"
 ONNX_TYPES: dict[str, int] = {

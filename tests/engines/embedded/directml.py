@@ -151,6 +151,8 @@ def _rule_faults(node: NodeProto, values: Mapping[str, Tensor]) -> Iterator[str]
                 yield f"{node.op_type} of rank {len(values[name].shape)}"
     if node.op_type == "MatMulNBits":
         given = {attribute.name: attribute.i for attribute in node.attribute}
+        if node.input[0] in values and len(values[node.input[0]].shape) != 2:
+            yield "MatMulNBits of a batch: DirectML would unpack its weight for each row"
         if len(node.input) != 4:
             yield f"MatMulNBits with {len(node.input)} inputs: DirectML's wants zero points, and no more"
         if given["bits"] not in (4, 8):

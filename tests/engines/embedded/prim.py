@@ -59,6 +59,7 @@ class PrimRunner:
         feeds: dict[str, NDArray[np.generic]] = {
             "input_ids": tokens,
             "positions": positions,
+            "order": np.arange(positions.size).reshape(positions.shape),
             "indices": np.array(indices, dtype=np.int64),
             "mask": self._mask(positions),
             "scatter": self._scatter(positions),

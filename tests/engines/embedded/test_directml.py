@@ -90,6 +90,12 @@ def test_the_quantised_product_keeps_directmls_rules() -> None:
     found = faults(fixed(finished(plan_graph(odd, "prim", "fp32", "int4")), sizes(4, 1)))
     assert len(found) == odd.layers
     assert all("MatMulNBits of 80 features: not a multiple of 32" in fault for fault in found)
+    model = fixed(finished(plan_graph(CONFIG, "prim", "fp32", "int4")), sizes(4, 1))
+    node = next(node for node in model.graph.node if node.op_type == "MatMulNBits")
+    # The reshape before it made its rows one batch.
+    node.input[0] = next(other.input[0] for other in model.graph.node if node.input[0] in other.output)
+    (fault,) = faults(model)
+    assert fault == f"{node.name}: MatMulNBits of a batch: DirectML would unpack its weight for each row"
 
 
 def test_the_table_speaks_of_operators_that_are_there() -> None:
