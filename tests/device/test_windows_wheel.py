@@ -19,7 +19,7 @@ from server.engines.embedded.plan import MICROSOFT
 from server.engines.embedded.providers import PROVIDERS
 from server.engines.embedded.quantize import Quantize
 from tests.engines.embedded.test_graph_static import CONFIG
-from tests.environments import default_cache, distribution
+from tests.environments import distribution
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -50,8 +50,8 @@ def pin() -> str:
 
 
 def downloaded(python: str) -> Path:
-    """The wheel for a Python on Windows, kept from run to run."""
-    folder = Path(default_cache()) / "wheels" / pin() / python
+    """The wheel for a Python on Windows, kept beside this environment from run to run."""
+    folder = Path(sys.prefix).parent / "wheels" / pin() / python
     if not list(folder.glob("*.whl")):
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
