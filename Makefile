@@ -2,10 +2,11 @@
 #   make serve ARGS="--port 8011"    start the server (first run: install the light serving set)
 #   make test                        install what the tests need and run them all
 #   make test-vllm                   the tests on the real vLLM, on the CPU (Linux; first run: 3.5 GiB)
+#   make test-device                 the tests on a device, in software (Debian on x86-64; first run: 0.5 GiB)
 # On Windows: deploy\windows\serve.ps1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-vllm lint clean
+.PHONY: help serve test test-vllm test-device lint clean
 
 PYTHON ?=
 ARGS ?=
@@ -14,6 +15,10 @@ VLLM_TESTS ?= $(wildcard tests/engines/test_contract*.py) tests/engines/test_hot
   $(patsubst %,tests/server/test_%.py,api_formats api_http api_openai api_tools dividing live_changes loading metrics \
     responses_http responses_openai) \
   tests/vllm
+
+DEVICE_TESTS ?= tests/device tests/engines/test_contract.py
+# They give what waits a time that a device in software, at a tenth of a second a step, may exceed.
+TIMED := unload_that or load_that_is_cancelled or stalls or nobody_reads or come_back or used_again
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +30,8 @@ help:
 	  'make serve   start the server on http://127.0.0.1:8000; ARGS="--port 8011" passes options on' \
 	  'make test    lint, check types and imports, run every test; TESTS=tests/server runs a part' \
 	  'make test-vllm  the engine contract and tests/vllm on the real vLLM, on the CPU, in a cached environment' \
-	  'make lint    the checks without the tests' \
+	  'make test-device  tests/device and the engine contract over WebGPU on a software device, in a cached environment' \
+  'make lint    the checks without the tests' \
 	  'make clean   remove the environment and every cache in this folder'
 
 serve: $(VENV)/.serve
@@ -40,10 +46,16 @@ test: lint
 unexport ONESEEK_TEST_CACHE
 
 test-vllm: $(VENV)/.made
-	@python=$$($(BIN)/python tests/vllm/environment.py --cache '$(ONESEEK_TEST_CACHE)') || exit; \
+	@python=$$($(BIN)/python -m tests.vllm.environment --cache '$(ONESEEK_TEST_CACHE)') || exit; \
 	echo "oneseek: running the tests on vLLM, with $$python"; \
 	VLLM_NO_USAGE_STATS=1 VLLM_CPU_KVCACHE_SPACE=1 HF_HUB_OFFLINE=1 PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 \
 	  "$$python" -m pytest -q --engine vllm --durations=5 $(VLLM_TESTS)
+
+test-device: $(VENV)/.made
+	@python=$$($(BIN)/python -m tests.device.environment --cache '$(ONESEEK_TEST_CACHE)') || exit; \
+	echo "oneseek: running the tests on a device, with $$python"; \
+	PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 \
+	  "$$python" -m pytest -q --engine webgpu --durations=5 -m 'not slow' -k 'not ($(TIMED))' $(DEVICE_TESTS)
 
 lint: $(VENV)/.test
 	$(SAY) 'checking style, types and imports'

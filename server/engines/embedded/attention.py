@@ -64,6 +64,7 @@ class PlainAttention:
     def __init__(self, graph: GraphPlan, config: ModelConfig, dtype: str) -> None:
         self._graph, self._config, self._dtype = graph, config, dtype
         positions = graph.input("positions", "int64", ["B", "S"])
+        graph.input("order", "int64", ["B", "S"])
         graph.input("mask", dtype, ["B", 1, "GS", "T"])
         graph.input("scatter", "int64", ["B", config.kv_heads, "S", 3])
         cos, sin = config.rope.tables(config.head_dim, config.context)

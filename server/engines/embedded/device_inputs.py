@@ -51,6 +51,7 @@ def host_inputs(
     return {
         "input_ids": batch.tokens,
         "positions": batch.positions,
+        "order": np.arange(batch.tokens.size, dtype=np.int64).reshape(batch.tokens.shape),
         "mask": _mask(config, dtype, batch, memory),
         "scatter": _scatter(config, batch.targets),
     }

@@ -44,7 +44,8 @@ class DeviceMemory:
         if self._provider.memory == "cpu":
             return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
         dtype, rank = array.dtype.name, array.ndim
-        session = self._session(("upload", dtype, rank), lambda: moves.upload(dtype, rank))
+        # Not strict: WebGPU has no uint8 of its own, and the host may do nothing as well before the copy.
+        session = self._session(("upload", dtype, rank), lambda: moves.upload(dtype, rank), strict=False)
         return self._make_one(session, np.ascontiguousarray(array))
 
     def zeros(self, rows: int, positions: int) -> Block:
@@ -102,7 +103,9 @@ class DeviceMemory:
     def _shape(self, rows: int, positions: int) -> moves.Shape:
         return rows, self._config.kv_heads, positions, self._config.head_dim
 
-    def _session(self, key: Hashable, model: Callable[[], bytes]) -> ort.InferenceSession:
+    def _session(
+        self, key: Hashable, model: Callable[[], bytes], *, strict: bool = True
+    ) -> ort.InferenceSession:
         if key not in self._sessions:
-            self._sessions[key] = open_session(model(), self._provider, {})
+            self._sessions[key] = open_session(model(), self._provider, {}, strict=strict)
         return self._sessions[key]

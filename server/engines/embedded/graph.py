@@ -11,6 +11,7 @@ Inputs, with B rows, S positions a row, T positions of KV memory, M positions th
 
     input_ids           int64  [B, S]
     positions           int64  [B, S]          prim
+    order               int64  [B, S]          prim: 0, 1, 2, … along S, then B; see `_rows_apart`
     indices             int64  [M]             into B x S flattened: where the head runs
     seqlens_k           int32  [B]             gqa: each row's positions after this run, less one
     total_length        int32  []              gqa: the largest of them, plus one
@@ -140,13 +141,25 @@ class _Decoder:
         outs = [config.shapes[module][0] for module in GROUPS[group]]
         features = config.shapes[GROUPS[group][0]][1]
         sources = [f"model.layers.{layer}.{folder}.{module}.weight" for module in GROUPS[group]]
-        y = self._product(f"{group}.{layer}", x, sources, outs, features)
+        flat = graph.reshape(x, -1, features) if self.variant == "prim" else x
+        y = self._product(f"{group}.{layer}", flat, sources, outs, features)
+        if self.variant == "prim":
+            y = self._rows_apart(y)
         a = graph.input(f"lora_a.{group}.{layer}", self.float, [features, f"R_{group}"])
         b = graph.input(f"lora_b.{group}.{layer}", self.float, [f"R_{group}", sum(outs)])
         bottleneck = graph.op("Mul", [graph.op("MatMul", [x, a]), f"lora_mask.{group}"])
         if self.variant == "gqa":
             return graph.op("Gemm", [bottleneck, b, y])
         return graph.op("Add", [y, graph.op("MatMul", [bottleneck, b])])
+
+    def _rows_apart(self, flat: str) -> str:
+        """[B x S, features] as [B, S, features].
+
+        DirectML gives a product of rank 3 a weight for each row of the batch, and where it is quantised that
+        many unpacked copies of it; so each product is of rank 2, over all positions. No constant shape leads
+        back from there, whatever B and S.
+        """
+        return self.graph.op("Gather", [flat, "order"], axis=0)
 
     def _product(self, name: str, x: str, sources: Sequence[str], outs: Sequence[int], features: int) -> str:
         graph = self.graph
@@ -193,7 +206,7 @@ class _Decoder:
         half = self.dtype == "fp16"
         wide = graph.op("Cast", [x], to=ONNX_TYPES["float32"]) if half else x
         square = graph.op("Mul", [wide, wide])
-        mean = graph.op("ReduceMean", [square, graph.integers(-1)], keepdims=1)
+        mean = graph.op("ReduceMean", [square], axes=[-1], keepdims=1)
         epsilon = graph.constant(np.array(self.config.norm_epsilon, np.float32))
         normed = graph.op("Div", [wide, graph.op("Sqrt", [graph.op("Add", [mean, epsilon])])])
         narrow = graph.op("Cast", [normed], to=ONNX_TYPES["float16"]) if half else normed

@@ -48,7 +48,7 @@ class IntegerProducts:
         """(uint8 codes around 128, greatest magnitude of each token [tokens, 1])."""
         if x not in self._coded:
             plan = self._plan
-            greatest = plan.op("ReduceMax", [plan.op("Abs", [x]), plan.integers(-1)], keepdims=1)
+            greatest = plan.op("ReduceMax", [plan.op("Abs", [x])], axes=[-1], keepdims=1)
             magnitudes = plan.op("Max", [greatest, plan.constant(np.array(SMALLEST, np.float32))])
             codes = plan.op("QuantizeLinear", [plan.op("Div", [x, magnitudes]), *self._step()])
             self._coded[x] = codes, magnitudes

@@ -17,7 +17,8 @@ Attribute = int | float | list[int]
 Fill = Callable[[Checkpoint, Sequence[Array]], None]
 """Writes the arrays of one `Weight`, given in its order and shapes, from the checkpoint."""
 
-OPSET = 18
+OPSET = 17
+"""DirectML's newest ScatterND is that of opset 16; that of 18 would run on the CPU, in silence."""
 IR_VERSION = 10
 MICROSOFT = "com.microsoft"
 ONNX_TYPES: dict[str, int] = {

@@ -47,8 +47,10 @@ def rank_columns(rank: int) -> dict[str, int]:
     return {group: rank * len(modules) for group, modules in GROUPS.items()}
 
 
-def open_session(model: bytes, provider: Provider, sizes: Mapping[str, int]) -> ort.InferenceSession:
-    """A session on the provider alone, its named dimensions given.
+def open_session(
+    model: bytes, provider: Provider, sizes: Mapping[str, int], *, strict: bool = True
+) -> ort.InferenceSession:
+    """A session on the provider, its named dimensions given; `strict`, every node of it.
 
     Raises `RuntimeError` where it runs elsewhere, and what ONNX Runtime raises where a node cannot run there.
     """
@@ -60,7 +62,7 @@ def open_session(model: bytes, provider: Provider, sizes: Mapping[str, int]) -> 
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # or each session has a pool of its own
     for name, size in sizes.items():
         options.add_free_dimension_override_by_name(name, size)
-    if provider.ort != PROVIDERS["cpu"].ort:  # a node that the device lacks is an error, not the host's work
+    if strict and provider.ort != PROVIDERS["cpu"].ort:
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     session = ort.InferenceSession(model, options, providers=[provider.ort])
     if session.get_providers()[0] != provider.ort:

@@ -1,4 +1,4 @@
-"""Runs the `prim` variant on the CPU as a device provider would: fixed shapes, ping-pong KV memory."""
+"""Runs the `prim` variant as device providers do: fixed shapes, keys and values that stay on the device."""
 
 from __future__ import annotations
 
@@ -16,22 +16,35 @@ from server.request import Voice
 
 
 class PrimRunner:
-    """One batch of `rows` rows of `positions` positions, computed in steps of any one length."""
+    """One batch of `rows` rows of `positions` positions, computed in steps of any one length.
+
+    KV memory is read from one place and written to another, which change places after the run; `aliased`,
+    both are one. With `only_provider` every node has to run on the provider, or no session is made.
+    """
 
     def __init__(
-        self, graph: BuiltGraph, rows: int, positions: int, adapters: dict[str, AdapterWeights]
+        self,
+        graph: BuiltGraph,
+        rows: int,
+        positions: int,
+        adapters: dict[str, AdapterWeights],
+        *,
+        provider: str = "CPUExecutionProvider",
+        memory: str = "cpu",
+        aliased: bool = False,
+        only_provider: bool = False,
     ) -> None:
+        self._provider, self._memory = provider, memory
+        self._aliased, self._only_provider = aliased, only_provider
         self._config, self._rows, self._positions = graph.config, rows, positions
         self._float = np.dtype("float16" if graph.dtype == "fp16" else "float32")
         self._graph = graph
         self._pack = Pack(graph.config, adapters, self._float.name)
         self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
         shape = (rows, graph.config.kv_heads, positions, graph.config.head_dim)
-        self._past: dict[str, NDArray[np.generic]] = {
-            f"{part}.{layer}": np.zeros(shape, self._float)
-            for layer in range(graph.config.layers)
-            for part in "kv"
-        }
+        self._start = np.zeros(shape, self._float)
+        names = [f"{part}.{layer}" for layer in range(graph.config.layers) for part in "kv"]
+        self._past: dict[str, ort.OrtValue | None] = dict.fromkeys(names)
 
     def run(
         self,
@@ -46,20 +59,39 @@ class PrimRunner:
         feeds: dict[str, NDArray[np.generic]] = {
             "input_ids": tokens,
             "positions": positions,
+            "order": np.arange(positions.size).reshape(positions.shape),
             "indices": np.array(indices, dtype=np.int64),
             "mask": self._mask(positions),
             "scatter": self._scatter(positions),
             **self._pack.arrays,
-            **{f"past_{name}": value for name, value in self._past.items()},
         }
         masks = self._pack.masks(voices)
         for group, width in self._pack.widths.items():
             mask = masks.get(group, np.zeros((self._rows, width), self._float))
             feeds[f"lora_mask.{group}"] = mask.reshape(self._rows, 1, width)
-        names = ["logits", *(f"present_{name}" for name in self._past)]
-        logits, *present = self._session(length, len(indices)).run(names, feeds)
-        self._past = dict(zip(self._past, map(np.asarray, present), strict=True))
-        return np.asarray(logits)
+        session = self._session(length, len(indices))
+        binding = session.io_binding()
+        for name, array in feeds.items():
+            binding.bind_cpu_input(name, np.ascontiguousarray(array))
+        for name, past in self._past.items():
+            if past is None:
+                binding.bind_cpu_input(f"past_{name}", self._start)
+            else:
+                binding.bind_ortvalue_input(f"past_{name}", past)
+            if past is not None and self._aliased:
+                binding.bind_ortvalue_output(f"present_{name}", past)
+            else:
+                binding.bind_output(f"present_{name}", self._memory)
+        binding.bind_output("logits", "cpu")
+        session.run_with_iobinding(binding)
+        *present, logits = binding.get_outputs()
+        self._past = dict(zip(self._past, present, strict=True))
+        return np.array(logits.numpy())
+
+    def close(self) -> None:
+        """Let go of the memory, then of the sessions that own it."""
+        self._past.clear()
+        self._sessions.clear()
 
     def _session(self, length: int, count: int) -> ort.InferenceSession:
         """A session of fixed shapes, as a device provider gets it."""
@@ -73,7 +105,12 @@ class PrimRunner:
             for name, size in sizes.items():
                 options.add_free_dimension_override_by_name(name, size)
             path = str(self._graph.path)
-            session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            if self._only_provider:
+                options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            options.enable_mem_pattern = False
+            options.log_severity_level = 3
+            session = ort.InferenceSession(path, options, providers=[self._provider])
+            assert session.get_providers()[0] == self._provider
             self._sessions[length, count] = session
         return self._sessions[length, count]
 

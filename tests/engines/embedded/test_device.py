@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from server.engines.embedded.cpu import CpuRunner
 from server.engines.embedded.device import DeviceRunner
 from server.engines.embedded.providers import PROVIDERS
 from server.engines.embedded.runner import DecodeRow
+from server.engines.embedded.sessions import detach_weights
 from server.request import Voice
 from tests.engines.embedded.models import ADAPTERS, VOCABULARY, write_adapter, write_model
 
@@ -133,3 +135,33 @@ def test_whatever_is_asked_both_compute_the_same(pair: Pair, data: st.DataObject
                 name = data.draw(st.sampled_from(["en", "sv"]))
                 pair.unload(name)
                 pair.load(name)
+
+
+def test_rows_that_leave_a_batch_take_all_they_hold_along(pair: Pair) -> None:
+    pair.clear()
+    rng = np.random.default_rng(0)
+    for row, length in enumerate((200, 9, 40, 130, 20)):
+        pair.prefill(row, 0, rng.integers(0, VOCABULARY, length).tolist(), VOICES[row % 4], [length - 1])
+    for chosen in (range(5), [1], [1, 2], [0, 3], range(5), [0]):
+        entries = [DecodeRow(row, 7, pair.lengths[row], VOICES[row % 4]) for row in chosen]
+        pair.decode(entries)
+
+
+def test_a_session_holds_no_weights_of_its_own(base: Path) -> None:
+    graph = prepare(base, base.parent / "graphs", "base", variant="prim")
+    model, weights = detach_weights(graph)
+    held = onnx.load_from_string(model).graph.initializer
+    assert sum(len(tensor.raw_data) for tensor in held) < 1024
+    shape = ModelShape.read(base)
+    assert weights["model.embed_tokens.weight"].shape == (VOCABULARY, shape.hidden)
+
+
+def test_an_unavailable_provider_is_an_error_and_not_the_cpu_in_silence(base: Path) -> None:
+    graph = prepare(base, base.parent / "graphs", "base", variant="prim")
+    with pytest.warns(UserWarning, match="not in available"), pytest.raises(RuntimeError, match="not on Dml"):
+        DeviceRunner(graph, PROVIDERS["directml"], ROWS, CONTEXT)
+
+
+def test_a_graph_for_the_cpu_is_refused(base: Path) -> None:
+    with pytest.raises(ValueError, match="prepare it as 'prim'"):
+        DeviceRunner(prepare(base, base.parent / "graphs", "base"), PROVIDERS["cpu"], ROWS, CONTEXT)
