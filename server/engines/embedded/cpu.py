@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from adapters.weights import AdapterWeights
 from server.engines.embedded.binding import Bound
 from server.engines.embedded.cache import BuiltGraph
+from server.engines.embedded.contents import Contents
 from server.engines.embedded.lora import AdapterStore
 from server.engines.embedded.memory import KvMemory
 from server.engines.embedded.runner import DecodeRow
@@ -51,31 +52,28 @@ class CpuRunner:
             raise ValueError(
                 f"graph variant {graph.variant!r} is not for the CPU runner; prepare it as 'gqa'"
             )
-        if rows < 1:
-            raise ValueError(f"rows {rows} has to be at least 1")
-        if not 1 <= context <= graph.config.context:
-            raise ValueError(f"context {context} has to be within 1 and the model's {graph.config.context}")
-        self._config, self._rows, self._context = graph.config, rows, context
+        config = graph.config
+        self._contents = Contents(rows, context, config.vocabulary, config.context)
+        self._config = config
         if spin_us < 0:
             raise ValueError(f"spin_us {spin_us} has to be 0 or more")
         self._session = _open(graph, threads, spin_us)
-        config = graph.config
         positions = -(-context // POSITION_STEP) * POSITION_STEP
         self._memory = KvMemory(config.layers, rows, config.kv_heads, positions, config.head_dim)
         self._store = AdapterStore(config, pack_bytes)
-        self._lengths = [0] * rows
+        self._lengths = self._contents.lengths
         self._bounds: OrderedDict[tuple[int, int, int], Bound] = OrderedDict()
         self._logits = np.empty((0, config.vocabulary), dtype=np.float32)
 
     @property
     def rows(self) -> int:
         """Rows of the KV memory."""
-        return self._rows
+        return len(self._lengths)
 
     @property
     def context(self) -> int:
         """Positions of a row."""
-        return self._context
+        return self._contents.context
 
     @property
     def vocabulary(self) -> int:
@@ -89,20 +87,11 @@ class CpuRunner:
 
         What the row held from `start` on is forgotten. The array is valid until the next call.
         """
-        self._check_row(row)
-        end = start + len(tokens)
-        if not tokens or not 0 <= start <= self._lengths[row] or end > self._context:
-            raise ValueError(
-                f"positions {start} to {end} of row {row}: it holds {self._lengths[row]} of {self._context}"
-            )
         indices = np.array(outputs, dtype=np.int64)
-        if len(indices) and not (
-            indices[0] >= 0 and indices[-1] < len(tokens) and (np.diff(indices) > 0).all()
-        ):
-            raise ValueError(f"outputs {list(outputs)} are not ascending indices into {len(tokens)} tokens")
+        self._contents.check_prefill(row, start, tokens, indices)
+        end = start + len(tokens)
         bound = self._bound(row, 1, len(tokens))
         bound.ids[0] = tokens
-        self._check_tokens(bound.ids)
         bound.seqlens[0] = end - 1
         bound.voices([voice], self._store)
         logits = self._buffer(len(indices))
@@ -116,7 +105,7 @@ class CpuRunner:
 
         Other rows keep their contents. The array is valid until the next call.
         """
-        self._check_decode(rows)
+        self._contents.check_decode(rows)
         logits = self._buffer(len(rows))
         done = 0
         for span in spans(rows):
@@ -126,17 +115,14 @@ class CpuRunner:
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Copy keys and values of positions [0, length)."""
-        self._check_row(source)
-        self._check_row(target)
-        if not 0 <= length <= self._lengths[source]:
-            raise ValueError(f"length {length}: row {source} holds {self._lengths[source]} positions")
+        self._contents.check_copy(source, target, length)
         if source != target:
             self._memory.copy(source, target, length)
         self._lengths[target] = length
 
     def release(self, row: int) -> None:
         """The row's contents are no longer needed; give its memory back where the system can."""
-        self._check_row(row)
+        self._contents.check_row(row)
         self._memory.release(row, self._lengths[row])
         self._lengths[row] = 0
 
@@ -167,7 +153,6 @@ class CpuRunner:
         indices = np.array(numbers, dtype=np.int64) - first
         bound.ids[indices, 0] = [entry.token for entry in rows]
         bound.seqlens[indices] = [entry.position for entry in rows]
-        self._check_tokens(bound.ids)
         for entry in rows:
             voices[entry.row - first] = entry.voice
         bound.voices(voices, self._store)
@@ -209,28 +194,6 @@ class CpuRunner:
         if count > len(self._logits):
             self._logits = np.empty((count, self._config.vocabulary), dtype=np.float32)
         return self._logits[:count]
-
-    def _check_row(self, row: int) -> None:
-        if not 0 <= row < self._rows:
-            raise ValueError(f"row {row} has to be within 0 and {self._rows - 1}")
-
-    def _check_tokens(self, ids: NDArray[np.int64]) -> None:
-        if ids.min() < 0 or ids.max() >= self._config.vocabulary:
-            raise ValueError(f"a token is outside the vocabulary of {self._config.vocabulary}")
-
-    def _check_decode(self, rows: Sequence[DecodeRow]) -> None:
-        if not rows:
-            raise ValueError("rows is empty")
-        before = -1
-        for entry in rows:
-            if not before < entry.row < self._rows:
-                raise ValueError(f"row {entry.row} after {before}: rows have to ascend, below {self._rows}")
-            if not 0 <= entry.position <= self._lengths[entry.row] or entry.position >= self._context:
-                held = self._lengths[entry.row]
-                raise ValueError(
-                    f"position {entry.position} of row {entry.row}: it holds {held} of {self._context}"
-                )
-            before = entry.row
 
 
 def spans(rows: Sequence[DecodeRow]) -> Iterator[Sequence[DecodeRow]]:
