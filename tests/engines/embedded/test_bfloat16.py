@@ -24,7 +24,7 @@ from tests.engines.embedded.models import ADAPTERS, VOCABULARY, write_adapter, w
 CAPABLE = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 CONTEXT = 96
 APART = 0.08
-"""Of the logits' spread: bfloat16 has 8 bits of precision; adapters move these logits by about their own spread."""
+"""Of the logits' spread: bfloat16 has 8 bits of precision; adapters move these logits by as much."""
 VOICES: list[Voice] = [(), (("en", 1.0),), (("en", 0.3), ("sv", 0.7)), (("mlp", 1.0),)]
 
 pytestmark = pytest.mark.skipif(not CAPABLE, reason="this CPU multiplies no bfloat16")
