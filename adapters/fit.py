@@ -10,7 +10,8 @@ from typing import Any
 from adapters.errors import AdapterError, BaseModelError, shown
 from adapters.jsonfile import read_object
 from adapters.lora_config import CONFIG_FILE, LoraConfig
-from adapters.tensorfile import TARGET_MODULES, Key, Tensor, TensorFile, halves, module_name
+from adapters.tensorfile import TARGET_MODULES, Key, TensorFile, halves, module_name
+from adapters.tensorheader import Tensor
 
 MAX_RANK = 256
 _MAX_BASE_CONFIG_BYTES = 4 << 20

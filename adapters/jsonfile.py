@@ -8,13 +8,12 @@ integer, any other float as the shortest decimal that reads back as itself, in P
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from adapters.errors import FileRefusedError
+from adapters.staging import staged_file
 
 _EXACT = 2**53
 
@@ -63,19 +62,9 @@ def write_object(path: Path, value: Mapping[str, Any]) -> None:
 
     Raises `OSError` where the folder cannot be written; then the old file is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            json.dump(value, file, indent=2, sort_keys=True, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with staged_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        json.dump(value, file, indent=2, sort_keys=True, allow_nan=False)
+        file.write("\n")
 
 
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -1,23 +1,23 @@
 """The safetensors file of a PEFT LoRA: its header, bounded and checked, and the bytes of a tensor at a time.
 
 The safetensors library checks the layout; what the bytes mean as numbers is for `adapters.weights` to say.
-Format: https://github.com/huggingface/safetensors (8 bytes of header length, a JSON header, the data).
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
 from adapters.errors import AdapterError, shown
 from adapters.jsonfile import parse_object
+from adapters.tensorheader import Tensor, tensors
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_HEADER_BYTES = 8 << 20
@@ -41,19 +41,6 @@ _TRACES = (
     (".bias", "biases are not served", "Train it with bias='none' and lora_bias=False."),
     ("modules_to_save", "it replaces whole modules of the base", "Train it without modules_to_save."),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One entry of the header."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    """Its first byte, counted from the start of the file."""
-    size: int
-    """Bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +144,4 @@ def _header(path: Path, file: BinaryIO, size: int) -> tuple[Tensor, ...]:
     except SafetensorError as problem:
         reason = f"is damaged ({shown(str(problem))})"
         raise AdapterError(path, reason, "Save or download it again.") from problem
-    header.pop("__metadata__", None)
-    return tuple(_entry(name, 8 + length, fields) for name, fields in header.items())
-
-
-def _entry(name: str, data: int, fields: Mapping[str, Any]) -> Tensor:
-    start, end = fields["data_offsets"]
-    return Tensor(name, fields["dtype"], tuple(fields["shape"]), data + start, end - start)
+    return tuple(tensors(header, length))

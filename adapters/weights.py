@@ -16,7 +16,8 @@ from adapters.digest import adapter_digest
 from adapters.errors import AdapterError
 from adapters.fit import MAX_RANK, ModelShape, fitting
 from adapters.lora_config import LoraConfig
-from adapters.tensorfile import TARGET_MODULES, WEIGHTS_FILE, Tensor, TensorFile, module_name
+from adapters.tensorfile import TARGET_MODULES, WEIGHTS_FILE, TensorFile, module_name
+from adapters.tensorheader import Tensor
 
 __all__ = ["TARGET_MODULES", "AdapterWeights", "LowRank", "ModelShape", "module_name", "read_adapter"]
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from adapters.errors import BaseModelError, shown
 from adapters.jsonfile import parse_object
+from adapters.tensorheader import Tensor, tensors
 from adapters.weights import LowRank
 
 Updates = Mapping[str, LowRank]
@@ -35,26 +36,13 @@ _FLOATS: Mapping[str, np.dtype[Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """One tensor of a shard."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    """Its first byte, counted from the start of the file."""
-    size: int
-    """Bytes."""
-
-
-@dataclass(frozen=True, slots=True)
 class Shard:
     """A safetensors file whose layout was checked."""
 
     path: Path
     header: bytes
     """Everything before the first tensor."""
-    entries: tuple[Entry, ...]
+    entries: tuple[Tensor, ...]
     """In the order of their bytes, which leaves no gaps."""
 
     @classmethod
@@ -71,9 +59,7 @@ class Shard:
         except SafetensorError as problem:
             raise BaseModelError(path, f"is damaged ({shown(str(problem))})", remedy) from problem
         fields = parse_object(header[8:], path, BaseModelError)
-        fields.pop("__metadata__", None)
-        entries = [_entry(name, 8 + length, about) for name, about in fields.items()]
-        return cls(path, header, tuple(sorted(entries, key=lambda entry: entry.start)))
+        return cls(path, header, tuple(sorted(tensors(fields, length), key=lambda entry: entry.start)))
 
     @property
     def size(self) -> int:
@@ -93,7 +79,7 @@ class Verdict:
     """Largest distance of a number from base + update, in units of the bound on what rounding may do."""
 
 
-def check_targets(shards: Mapping[str, Entry], updates: Updates, path: Path) -> None:
+def check_targets(shards: Mapping[str, Tensor], updates: Updates, path: Path) -> None:
     """Raise `BaseModelError` where a base with these tensors cannot take `updates`."""
     for name, update in updates.items():
         entry = shards.get(name)
@@ -161,7 +147,7 @@ def check_merged(source: Shard, target: Path, updates: Updates, progress: Progre
     return Verdict(merged, len(source.entries) - merged, worst)
 
 
-def _furthest(before: BinaryIO, after: BinaryIO, entry: Entry, update: LowRank, progress: Progress) -> float:
+def _furthest(before: BinaryIO, after: BinaryIO, entry: Tensor, update: LowRank, progress: Progress) -> float:
     """Largest distance from base + update, as a share of the bound."""
     precision = ml_dtypes.finfo(_FLOATS[entry.dtype])
     least = float(precision.smallest_subnormal)
@@ -188,13 +174,13 @@ def _differs(target: Path, what: str) -> BaseModelError:
     return BaseModelError(target, reason, "Merge again, on another disk if that does not help.")
 
 
-def _chunks(file: BinaryIO, entry: Entry) -> Iterator[bytes]:
+def _chunks(file: BinaryIO, entry: Tensor) -> Iterator[bytes]:
     file.seek(entry.start)
     for start in range(0, entry.size, _BLOCK):
         yield _exactly(file, min(_BLOCK, entry.size - start))
 
 
-def _blocks(file: BinaryIO, entry: Entry) -> Iterator[tuple[slice, NDArray[Any]]]:
+def _blocks(file: BinaryIO, entry: Tensor) -> Iterator[tuple[slice, NDArray[Any]]]:
     """Rows of a matrix, some at a time, with their slice."""
     dtype, (rows, columns) = _FLOATS[entry.dtype], entry.shape
     step = max(1, _BLOCK // (columns * 8))
@@ -210,8 +196,3 @@ def _exactly(file: BinaryIO, size: int) -> bytes:
     if len(data) != size:
         raise BaseModelError(Path(file.name), "changed while it was read", "Merge again.")
     return data
-
-
-def _entry(name: str, data: int, fields: Mapping[str, Any]) -> Entry:
-    start, end = fields["data_offsets"]
-    return Entry(name, fields["dtype"], tuple(fields["shape"]), data + start, end - start)

@@ -246,6 +246,7 @@ def test_a_kill_while_the_cache_is_written_leaves_it_valid(
     spot: str, make_base: Callable[..., Path], tmp_path: Path
 ) -> None:
     base, cache = make_base(tmp_path / "base"), tmp_path / "cache"
+    cache.mkdir()
     command = [sys.executable, "-c", KILLED, str(base), str(cache), spot]
     done = subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": str(Path.cwd())})
     assert done.returncode == -signal.SIGKILL
