@@ -79,8 +79,10 @@ class Settings:
     """Adapters beside the discovered ones: PATH or NAME=PATH, each a folder in PEFT layout."""
     engine: EngineOptions = EngineOptions()
     """What runs the base."""
-    device: str = "cpu"
-    """What the embedded engine computes on."""
+    device: Literal["auto", "cpu", "directml", "webgpu"] = "cpu"
+    """What the embedded engine computes on; auto takes the best that is there and works, else the CPU."""
+    dtype: Literal["auto", "fp16", "fp32"] = "auto"
+    """What the embedded engine computes in; auto: fp16 on a device, fp32 on the CPU, which has no other."""
     quantize: Literal["none", "int8", "int4"] = "none"
     """Precision of the base's weights in the embedded engine; none keeps float32."""
     threads: int | None = None

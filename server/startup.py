@@ -140,6 +140,7 @@ def _refuse_embedded_settings(settings: Settings) -> None:
     remedies = {
         "quantize": "vLLM's own is quantization, under engine",
         "device": "vLLM finds its devices; CUDA_VISIBLE_DEVICES narrows them",
+        "dtype": "vLLM's own is dtype, under engine",
         "threads": "vLLM's own are environment variables, such as OMP_NUM_THREADS",
         "prefill_chunk": "vLLM's own is long_prefill_token_threshold, under engine",
     }
@@ -156,8 +157,6 @@ def _open_embedded(
     if settings.engine.options:
         named = ", ".join(settings.engine.options)
         raise SettingsError("engine.options", f"{named}: for vLLM alone, and this is the embedded engine")
-    if settings.device != "cpu":
-        raise SettingsError("device", f"{settings.device!r} is not available here; use cpu")
     from server.engines.embedded.launch import (
         DEFAULT_BATCHED_TOKENS,
         DEFAULT_NUM_SEQS,
@@ -168,6 +167,8 @@ def _open_embedded(
     seqs = settings.max_num_seqs or DEFAULT_NUM_SEQS
     options = EmbeddedOptions(
         graphs=settings.home / "graphs",
+        device=settings.device,
+        dtype=None if settings.dtype == "auto" else settings.dtype,
         quantize=settings.quantize,
         threads=settings.threads,
         max_num_seqs=seqs,
@@ -187,7 +188,7 @@ def _open_embedded(
         observer=metrics,
         progress=say.progress(f"building the graph ({settings.quantize})"),
     )
-    say(f"embedded on the CPU, weights {settings.quantize}, context {engine.info.context}")
+    say(f"embedded on {settings.device}, weights {settings.quantize}, context {engine.info.context}")
     return engine
 
 

@@ -28,9 +28,10 @@ TEXT = [
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--engine",
-        choices=("embedded", "vllm"),
+        choices=("embedded", "device", "webgpu", "vllm"),
         default="embedded",
-        help="the engine under test in tests/engines; vllm runs tests/vllm too (make test-vllm)",
+        help="the engine under test in tests/engines: device is the embedded one by its code for devices, on "
+        "the CPU, webgpu that code on a device, and vllm runs tests/vllm too (make test-vllm)",
     )
 
 

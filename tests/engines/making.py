@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from adapters.manifest import Adapter
+from adapters.weights import ModelShape
 from server.engines.base import Engine, StepObserver
+from server.engines.embedded.cache import prepare
+from server.engines.embedded.device import DeviceRunner
+from server.engines.embedded.device_plan import device_limits
+from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
+from server.engines.embedded.providers import PROVIDERS, Provider
 from server.engines.vllm_options import VllmOptions
 from server.tokens import Tokenizer
 
@@ -50,6 +57,41 @@ def embedded(
     return embedded_engine(base, BASE_DIGEST, Tokenizer.load(base), options, observer=observer)
 
 
+def on_device(
+    provider: Provider,
+    base: Path,
+    scratch: Path,
+    known: Sequence[Adapter],
+    limits: EngineLimits,
+    observer: StepObserver | None = None,
+) -> Engine:
+    """The embedded engine with the runner for devices; given the CPU, that stands in for a device."""
+    graph = prepare(base, scratch / "graphs", BASE_DIGEST, variant="prim")
+    context = graph.config.context
+    bounds = device_limits(
+        graph.config,
+        graph.dtype,
+        context=context,
+        max_num_seqs=limits.max_num_seqs,
+        max_num_batched_tokens=max(64, limits.max_num_seqs),
+        prefill_chunk=64,
+        prefix_caching=True,
+        kv_bytes=None,
+        kv_tokens=limits.kv_tokens,
+    )
+    return EmbeddedEngine(
+        open_runner=lambda: DeviceRunner(graph, provider, bounds.rows, context, 64, 2),
+        shape=ModelShape.read(base),
+        limits=bounds,
+        tokenizer=Tokenizer.load(base),
+        base_digest=BASE_DIGEST,
+        vocabulary=graph.config.vocabulary,
+        max_queue=limits.max_queue,
+        max_adapters=limits.max_adapters,
+        observer=observer,
+    )
+
+
 def vllm(
     base: Path,
     scratch: Path,
@@ -80,6 +122,8 @@ def vllm(
 
 ENGINES: dict[str, Callable[..., Engine]] = {
     "embedded": embedded,
+    "device": partial(on_device, PROVIDERS["cpu"]),
+    "webgpu": partial(on_device, PROVIDERS["webgpu"]),
     "vllm": vllm,
 }
 """Name as in `--engine` → how it is made, not yet started: base, a folder to write to, adapters, limits."""

@@ -6,15 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnxruntime as ort
 import psutil
 
 from adapters.weights import ModelShape
 from server.engines.base import EngineError, StepObserver
 from server.engines.embedded.cache import BuiltGraph, prepare
 from server.engines.embedded.config import ModelConfig, read_config
-from server.engines.embedded.cpu import CpuRunner
+from server.engines.embedded.device_plan import device_limits
 from server.engines.embedded.engine import EmbeddedEngine
+from server.engines.embedded.graph import Dtype
 from server.engines.embedded.limits import PAGE, Limits
+from server.engines.embedded.opening import DeviceChoice, candidates, dtype_on, open_first, open_runner
+from server.engines.embedded.providers import PROVIDERS, Provider
+from server.engines.embedded.runner import Runner
 from server.tokens import Tokenizer
 
 DEFAULT_NUM_SEQS = 32
@@ -31,6 +36,9 @@ class EmbeddedOptions:
 
     graphs: Path
     """Folder of built graphs."""
+    device: DeviceChoice = "cpu"
+    dtype: Dtype | None = None
+    """What a device computes in; None takes the device's own first choice."""
     quantize: str = "none"
     threads: int | None = None
     max_num_seqs: int = DEFAULT_NUM_SEQS
@@ -62,10 +70,18 @@ def embedded_engine(
     is already there. Raises `EngineError` for a checkpoint this engine cannot run or options that do not
     fit it.
     """
+    providers = candidates(options.device, ort.get_available_providers())
+    first = providers[0]
+
+    def built(provider: Provider) -> BuiltGraph:
+        dtype = dtype_on(provider, options.dtype, options.device)
+        variant, graphs = provider.variant, options.graphs
+        return prepare(base, graphs, base_digest, options.quantize, variant, dtype, progress)
+
     try:
         config = read_config(base)
-        limits = plan(config, options)
-        graph = prepare(base, options.graphs, base_digest, options.quantize, progress=progress)
+        limits = plan(config, options, first)
+        graph = built(first)
     except ValueError as error:
         raise EngineError(str(error)) from error
     except OSError as error:
@@ -75,8 +91,13 @@ def embedded_engine(
             f"the graph cannot be kept in {options.graphs}: {(error.strerror or str(error)).lower()}; "
             "give a folder that can be written with --home"
         ) from error
+
+    def open_on(provider: Provider) -> Runner:
+        chosen = graph if provider is first else built(provider)
+        return open_runner(chosen, provider, limits, options.threads)
+
     return EmbeddedEngine(
-        open_runner=lambda: _open(graph, limits, options.threads),
+        open_runner=lambda: open_first(providers, open_on),
         shape=ModelShape.read(base),
         limits=limits,
         tokenizer=tokenizer,
@@ -88,22 +109,24 @@ def embedded_engine(
     )
 
 
-def _open(graph: BuiltGraph, limits: Limits, threads: int | None) -> CpuRunner:
-    try:
-        return CpuRunner(graph, limits.rows, limits.context, threads)
-    except (MemoryError, OSError) as error:
-        raise EngineError(
-            f"the engine cannot open the graph with {limits.rows} rows of {limits.context} tokens: {error}; "
-            "lower max_num_seqs or max_model_len, or turn prefix_caching off"
-        ) from error
-
-
-def plan(config: ModelConfig, options: EmbeddedOptions) -> Limits:
+def plan(config: ModelConfig, options: EmbeddedOptions, provider: Provider = PROVIDERS["cpu"]) -> Limits:
     """Rows, context and KV budget. Raises `ValueError` where the budget holds no request."""
     context = config.context if options.max_model_len is None else options.max_model_len
     if context > config.context:
         raise ValueError(
             f"max_model_len {context} is more than the {config.context} tokens this base was made for"
+        )
+    if provider.variant == "prim":
+        return device_limits(
+            config,
+            dtype_on(provider, options.dtype, options.device),
+            context=context,
+            max_num_seqs=options.max_num_seqs,
+            max_num_batched_tokens=options.max_num_batched_tokens,
+            prefill_chunk=options.prefill_chunk or options.max_num_batched_tokens,
+            prefix_caching=options.prefix_caching,
+            kv_bytes=options.kv_bytes,
+            kv_tokens=options.kv_tokens,
         )
     token_bytes = config.layers * 2 * config.kv_width * 4
     rows = 3 * options.max_num_seqs if options.prefix_caching else options.max_num_seqs

@@ -37,7 +37,7 @@ class Pack:
         self.arrays: dict[str, Floats] = {}
         """Graph input → array."""
         self._spans: dict[tuple[str, str], slice] = {}
-        self._dtype = dtype
+        self.dtype = dtype
         for group in GROUPS:
             self._lay_out(group, config.layers, adapters)
             for layer in range(config.layers):
@@ -69,7 +69,7 @@ class Pack:
         for voice in voices:
             self._voices.setdefault(voice, len(self._voices))
         for group, width in self.widths.items():
-            table = np.zeros((len(self._voices), width), dtype=self._dtype)
+            table = np.zeros((len(self._voices), width), dtype=self.dtype)
             for voice, row in self._voices.items():
                 for digest, weight in voice:
                     table[row, self._spans[digest, group]] += weight
@@ -93,8 +93,8 @@ class Pack:
         modules = GROUPS[group]
         outs = [config.shapes[module][0] for module in modules]
         features, width = config.shapes[modules[0]][1], self.widths[group]
-        a = np.zeros((features, width), dtype=self._dtype)
-        b = np.zeros((width, sum(outs)), dtype=self._dtype)
+        a = np.zeros((features, width), dtype=self.dtype)
+        b = np.zeros((width, sum(outs)), dtype=self.dtype)
         for digest, weights in adapters.items():
             column, out = self._spans[digest, group].start, 0
             for module, size in zip(modules, outs, strict=True):

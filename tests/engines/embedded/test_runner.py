@@ -1,4 +1,4 @@
-"""The CPU's runner against transformers + PEFT in float32, and what it does with rows."""
+"""Every runner against transformers + PEFT in float32, and what it does with rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import pytest
 from adapters.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.cache import BuiltGraph, prepare
 from server.engines.embedded.cpu import CpuRunner
-from server.engines.embedded.runner import DecodeRow
+from server.engines.embedded.device import DeviceRunner
+from server.engines.embedded.providers import PROVIDERS
+from server.engines.embedded.runner import DecodeRow, Runner
 from server.request import Voice
 from tests.engines.embedded.models import ADAPTERS, VOCABULARY, Reference, write_adapter, write_model
 
@@ -57,9 +59,20 @@ def graph(base: Path) -> BuiltGraph:
     return prepare(base, base.parent / "graphs", "sha256:base")
 
 
-@pytest.fixture
-def runner(graph: BuiltGraph, weights: dict[str, AdapterWeights]) -> Iterator[CpuRunner]:
-    runner = CpuRunner(graph, 16, CONTEXT, threads=1)
+@pytest.fixture(scope="module")
+def prim(base: Path) -> BuiltGraph:
+    return prepare(base, base.parent / "graphs", "sha256:base", variant="prim")
+
+
+@pytest.fixture(params=["cpu", "device"])
+def runner(
+    request: pytest.FixtureRequest, graph: BuiltGraph, prim: BuiltGraph, weights: dict[str, AdapterWeights]
+) -> Iterator[Runner]:
+    runner = (
+        CpuRunner(graph, 16, CONTEXT, threads=1)
+        if request.param == "cpu"
+        else DeviceRunner(prim, PROVIDERS["cpu"], 16, CONTEXT, chunk=24, threads=1)
+    )
     for name, adapter in weights.items():
         runner.load(name, adapter)
     yield runner
@@ -72,7 +85,7 @@ def some_tokens(seed: int, count: int) -> list[int]:
 
 @pytest.mark.parametrize("voice", VOICES, ids=lambda voice: "+".join(name for name, _ in voice) or "base")
 def test_every_position_agrees_with_the_reference(
-    runner: CpuRunner, reference: Reference, voice: Voice
+    runner: Runner, reference: Reference, voice: Voice
 ) -> None:
     tokens = some_tokens(1, 40)
     expected = reference.logits(tokens, voice)
@@ -88,7 +101,7 @@ def test_adapters_change_logits_by_far_more_than_the_tolerance(reference: Refere
 
 
 def test_a_mixed_batch_of_chunked_prompts_agrees_with_the_reference(
-    runner: CpuRunner, reference: Reference
+    runner: Runner, reference: Reference
 ) -> None:
     rows = {0: 5, 1: 33, 2: 1, 4: 17, 5: 48, 9: 20, 15: 9}
     voices = {row: VOICES[i % len(VOICES)] for i, row in enumerate(rows)}
@@ -106,7 +119,7 @@ def test_a_mixed_batch_of_chunked_prompts_agrees_with_the_reference(
             sequences[row].append(int(expected.argmax()))
 
 
-def test_a_row_decodes_alike_alone_and_among_others(runner: CpuRunner) -> None:
+def test_a_row_decodes_alike_alone_and_among_others(runner: Runner) -> None:
     tokens = some_tokens(2, 30)
     runner.prefill(2, 0, tokens, (("sv", 1.0),), [])
     alone = runner.decode([DecodeRow(2, 7, 30, (("sv", 1.0),))]).copy()
@@ -118,7 +131,7 @@ def test_a_row_decodes_alike_alone_and_among_others(runner: CpuRunner) -> None:
 
 
 def test_loading_and_dropping_an_adapter_leaves_other_rows_alone(
-    runner: CpuRunner, weights: dict[str, AdapterWeights], reference: Reference
+    runner: Runner, weights: dict[str, AdapterWeights], reference: Reference
 ) -> None:
     voices: list[Voice] = [(("en", 1.0),), (("sv", 1.0),)]
     sequences = [some_tokens(row, 12) for row in (0, 1)]
@@ -136,7 +149,7 @@ def test_loading_and_dropping_an_adapter_leaves_other_rows_alone(
     np.testing.assert_allclose(found[0], reference.logits(sequences[1], (("mlp", 1.0),))[-1], atol=TOLERANCE)
 
 
-def test_idle_rows_between_decoded_ones_keep_their_contents(runner: CpuRunner, reference: Reference) -> None:
+def test_idle_rows_between_decoded_ones_keep_their_contents(runner: Runner, reference: Reference) -> None:
     tokens = some_tokens(3, 25)
     for row in range(5):
         runner.prefill(row, 0, tokens[:-1], (), [])
@@ -147,7 +160,7 @@ def test_idle_rows_between_decoded_ones_keep_their_contents(runner: CpuRunner, r
         np.testing.assert_allclose(found[0], reference.logits(tokens)[-1], atol=TOLERANCE)
 
 
-def test_a_copied_prefix_continues_as_its_source(runner: CpuRunner, reference: Reference) -> None:
+def test_a_copied_prefix_continues_as_its_source(runner: Runner, reference: Reference) -> None:
     tokens, other = some_tokens(4, 30), some_tokens(5, 30)
     runner.prefill(1, 0, tokens, (), [])
     runner.prefill(6, 0, other, (), [])
@@ -159,7 +172,7 @@ def test_a_copied_prefix_continues_as_its_source(runner: CpuRunner, reference: R
     np.testing.assert_allclose(found[0], reference.logits([*tokens, 3])[-1], atol=TOLERANCE)
 
 
-def test_a_released_row_is_empty_and_can_be_used_again(runner: CpuRunner, reference: Reference) -> None:
+def test_a_released_row_is_empty_and_can_be_used_again(runner: Runner, reference: Reference) -> None:
     tokens = some_tokens(6, 20)
     runner.prefill(0, 0, some_tokens(7, 60), (), [])
     runner.release(0)
@@ -169,7 +182,7 @@ def test_a_released_row_is_empty_and_can_be_used_again(runner: CpuRunner, refere
     np.testing.assert_allclose(found[0], reference.logits(tokens)[-1], atol=TOLERANCE)
 
 
-def test_a_whole_context_can_be_filled(runner: CpuRunner, reference: Reference) -> None:
+def test_a_whole_context_can_be_filled(runner: Runner, reference: Reference) -> None:
     tokens = some_tokens(8, CONTEXT)
     runner.prefill(15, 0, tokens[:-1], (), [])
     found = runner.decode([DecodeRow(15, tokens[-1], CONTEXT - 1, ())])
@@ -193,7 +206,7 @@ def test_a_whole_context_can_be_filled(runner: CpuRunner, reference: Reference) 
     ],
 )
 def test_prefill_refuses_what_lies_outside(
-    runner: CpuRunner, row: int, start: int, tokens: list[int], outputs: list[int]
+    runner: Runner, row: int, start: int, tokens: list[int], outputs: list[int]
 ) -> None:
     with pytest.raises(ValueError, match=r"row|positions|token|outputs"):
         runner.prefill(row, start, tokens, (), outputs)
@@ -211,12 +224,12 @@ def test_prefill_refuses_what_lies_outside(
         [DecodeRow(0, VOCABULARY, 0, ())],
     ],
 )
-def test_decode_refuses_what_lies_outside(runner: CpuRunner, rows: list[DecodeRow]) -> None:
+def test_decode_refuses_what_lies_outside(runner: Runner, rows: list[DecodeRow]) -> None:
     with pytest.raises(ValueError, match=r"row|position|token"):
         runner.decode(rows)
 
 
-def test_copy_and_release_refuse_what_lies_outside(runner: CpuRunner) -> None:
+def test_copy_and_release_refuse_what_lies_outside(runner: Runner) -> None:
     runner.prefill(0, 0, [1, 2, 3], (), [])
     for source, target, length in ((0, 16, 1), (16, 0, 1), (0, 1, 4), (0, 1, -1)):
         with pytest.raises(ValueError, match=r"row|length"):

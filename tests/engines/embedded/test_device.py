@@ -1,0 +1,135 @@
+"""The runner for devices beside the CPU's: the same logits whatever is asked of both, in whatever order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from adapters.weights import AdapterWeights, ModelShape, read_adapter
+from server.engines.embedded.cache import prepare
+from server.engines.embedded.cpu import CpuRunner
+from server.engines.embedded.device import DeviceRunner
+from server.engines.embedded.providers import PROVIDERS
+from server.engines.embedded.runner import DecodeRow
+from server.request import Voice
+from tests.engines.embedded.models import ADAPTERS, VOCABULARY, write_adapter, write_model
+
+ROWS, CONTEXT = 5, 300
+TOLERANCE = 4e-6
+VOICES: list[Voice] = [(), (("en", 1.0),), (("sv", 1.0),), (("en", 0.3), ("sv", 0.7))]
+
+
+class Pair:
+    """Both runners, told the same; every logit is compared."""
+
+    def __init__(self, base: Path, adapters: dict[str, AdapterWeights], tolerance: float = TOLERANCE) -> None:
+        graphs = base.parent / "graphs"
+        self.cpu = CpuRunner(prepare(base, graphs, "base"), ROWS, CONTEXT, threads=1)
+        prim = prepare(base, graphs, "base", variant="prim")
+        self.device = DeviceRunner(prim, PROVIDERS["cpu"], ROWS, CONTEXT, 80, threads=1)
+        self.adapters, self.tolerance = adapters, tolerance
+        self.lengths = [0] * ROWS
+        for name in ("en", "sv"):
+            self.load(name)
+
+    def load(self, name: str) -> None:
+        self.cpu.load(name, self.adapters[name])
+        self.device.load(name, self.adapters[name])
+
+    def unload(self, name: str) -> None:
+        self.cpu.unload(name)
+        self.device.unload(name)
+
+    def prefill(self, row: int, start: int, tokens: list[int], voice: Voice, outputs: list[int]) -> None:
+        found = self.device.prefill(row, start, tokens, voice, outputs)
+        expected = self.cpu.prefill(row, start, tokens, voice, outputs)
+        np.testing.assert_allclose(found, expected, atol=self.tolerance, rtol=0)
+        self.lengths[row] = start + len(tokens)
+
+    def decode(self, rows: list[DecodeRow]) -> None:
+        found, expected = self.device.decode(rows), self.cpu.decode(rows)
+        np.testing.assert_allclose(found, expected, atol=self.tolerance, rtol=0)
+        for entry in rows:
+            self.lengths[entry.row] = entry.position + 1
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        self.cpu.copy(source, target, length)
+        self.device.copy(source, target, length)
+        self.lengths[target] = length
+
+    def release(self, row: int) -> None:
+        self.cpu.release(row)
+        self.device.release(row)
+        self.lengths[row] = 0
+
+    def clear(self) -> None:
+        for row in range(ROWS):
+            self.release(row)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("device") / "base"
+    return write_model(folder, max_position_embeddings=CONTEXT, initializer_range=0.1, sliding_window=200)
+
+
+@pytest.fixture(scope="module")
+def adapters(base: Path) -> dict[str, AdapterWeights]:
+    shape = ModelShape.read(base)
+    folders = {
+        name: write_adapter(base.parent / name, base, *ADAPTERS[name], seed)
+        for seed, name in enumerate(("en", "sv"))
+    }
+    return {name: read_adapter(folder, shape) for name, folder in folders.items()}
+
+
+@pytest.fixture(scope="module")
+def pair(base: Path, adapters: dict[str, AdapterWeights]) -> Iterator[Pair]:
+    pair = Pair(base, adapters)
+    yield pair
+    pair.cpu.close()
+    pair.device.close()
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_whatever_is_asked_both_compute_the_same(pair: Pair, data: st.DataObject) -> None:
+    pair.clear()
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    voices = [data.draw(st.sampled_from(VOICES)) for _ in range(ROWS)]
+    for _ in range(data.draw(st.integers(3, 14))):
+        row = data.draw(st.integers(0, ROWS - 1))
+        match data.draw(
+            st.sampled_from(["prefill", "prefill", "decode", "decode", "copy", "release", "swap"])
+        ):
+            case "prefill":
+                start = data.draw(st.integers(0, pair.lengths[row]))
+                count = data.draw(st.integers(1, min(130, CONTEXT - start)))
+                outputs = sorted(data.draw(st.sets(st.integers(0, count - 1), max_size=3)))
+                pair.prefill(row, start, rng.integers(0, VOCABULARY, count).tolist(), voices[row], outputs)
+            case "decode":
+                room = [row for row in range(ROWS) if pair.lengths[row] < CONTEXT]
+                chosen = sorted(data.draw(st.sets(st.sampled_from(room), min_size=1))) if room else []
+                for _ in range(data.draw(st.integers(1, 3))):
+                    entries = [
+                        DecodeRow(row, int(rng.integers(VOCABULARY)), pair.lengths[row], voices[row])
+                        for row in chosen
+                        if pair.lengths[row] < CONTEXT
+                    ]
+                    if entries:
+                        pair.decode(entries)
+            case "copy":
+                pair.copy(
+                    row, data.draw(st.integers(0, ROWS - 1)), data.draw(st.integers(0, pair.lengths[row]))
+                )
+            case "release":
+                pair.release(row)
+            case _:
+                name = data.draw(st.sampled_from(["en", "sv"]))
+                pair.unload(name)
+                pair.load(name)
