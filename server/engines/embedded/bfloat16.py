@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from server.engines.base import EngineError
 from server.engines.embedded.cache import BuiltGraph
-from server.engines.embedded.config import ModelConfig
+from server.engines.embedded.device_inputs import Batch, host_inputs
 from server.engines.embedded.graph import GROUPS
 from server.engines.embedded.lora import AdapterStore, Pack
 from server.engines.embedded.memory import KvMemory
@@ -30,7 +30,6 @@ LEAST_TOKENS = 16
 """Shorter chunks are not worth the copies of keys and values; the CPU runner computes them itself."""
 STEP = 256
 """Positions that a run sees are rounded up to so many: attention costs what it sees."""
-UNSEEN = np.float32(-1e30)
 INSTALL = "pip install 'oneseek[openvino]'"
 
 
@@ -77,12 +76,13 @@ class BfloatPrefill:
 
         end = start + len(tokens)
         seen = min(memory.array.shape[4], -(-end // STEP) * STEP)
+        batch = Batch.idle_rows(1, len(tokens), seen)
+        batch.place(0, tokens, start)
         feed: dict[str, Any] = dict(self._attach(store, voice))
         feed |= {
             name: openvino.Tensor(np.ascontiguousarray(array))
             for name, array in {
-                **positions(self._config, start, len(tokens), seen),
-                "input_ids": np.array([tokens], dtype=np.int64),
+                **host_inputs(self._config, "float32", batch, seen),
                 # One at least: a product over no positions at all is an edge that nothing else needs.
                 "indices": indices if len(indices) else np.zeros(1, np.int64),
             }.items()
@@ -117,24 +117,6 @@ class BfloatPrefill:
             f"lora_mask.{group}": openvino.Tensor(np.ascontiguousarray(mask))
             for group, mask in wanted.items()
         }
-
-
-def positions(config: ModelConfig, start: int, count: int, seen: int) -> dict[str, NDArray[np.generic]]:
-    """`positions`, `mask` and `scatter` of one row that computes `count` tokens from `start` on."""
-    own, keys = np.arange(start, start + count), np.arange(seen)
-    visible = keys <= own[:, None]
-    if config.sliding_window is not None:
-        visible &= keys > own[:, None] - config.sliding_window
-    mask = np.where(visible, np.float32(0), UNSEEN)
-    heads = config.heads // config.kv_heads
-    scatter = np.zeros((1, config.kv_heads, count, 3), dtype=np.int64)
-    scatter[..., 1] = np.arange(config.kv_heads)[:, None]
-    scatter[..., 2] = own
-    return {
-        "positions": own[None].astype(np.int64),
-        "mask": np.tile(mask, (heads, 1))[None, None],
-        "scatter": scatter,
-    }
 
 
 def _compile(path: Path, threads: int | None) -> openvino.CompiledModel:
