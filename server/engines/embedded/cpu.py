@@ -11,6 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from adapters.weights import AdapterWeights
+from server.engines.embedded.bfloat16 import LEAST_TOKENS, BfloatPrefill
 from server.engines.embedded.binding import Bound
 from server.engines.embedded.cache import BuiltGraph
 from server.engines.embedded.contents import Contents
@@ -40,13 +41,14 @@ class CpuRunner:
         *,
         spin_us: int = 50,
         pack_bytes: int = 1 << 30,
+        prompts: BfloatPrefill | None = None,
     ) -> None:
         """Open the graph with `rows` rows of `context` positions each.
 
         `threads` None leaves the number to the machine's cores. A thread that runs out of work within a step
         waits actively for `spin_us` microseconds before it sleeps: long enough to reach the next operator,
         short enough to leave the cores to others. `pack_bytes` bounds the copies of adapters that lie side
-        by side for batches.
+        by side for batches. `prompts` computes prefill chunks that are long enough for it.
         """
         if graph.variant != "gqa":
             raise ValueError(
@@ -58,6 +60,7 @@ class CpuRunner:
         if spin_us < 0:
             raise ValueError(f"spin_us {spin_us} has to be 0 or more")
         self._session = _open(graph, threads, spin_us)
+        self._prompts = prompts
         positions = -(-context // POSITION_STEP) * POSITION_STEP
         self._memory = KvMemory(config.layers, rows, config.kv_heads, positions, config.head_dim)
         self._store = AdapterStore(config, pack_bytes)
@@ -89,15 +92,17 @@ class CpuRunner:
         """
         indices = np.array(outputs, dtype=np.int64)
         self._contents.check_prefill(row, start, tokens, indices)
-        end = start + len(tokens)
-        bound = self._bound(row, 1, len(tokens))
-        bound.ids[0] = tokens
-        bound.seqlens[0] = end - 1
-        bound.voices([voice], self._store)
         logits = self._buffer(len(indices))
         self._lengths[row] = start
-        bound.run(indices, logits)
-        self._lengths[row] = end
+        if self._prompts is not None and len(tokens) >= LEAST_TOKENS:
+            self._prompts.run(self._memory, self._store, row, start, tokens, voice, indices, logits)
+        else:
+            bound = self._bound(row, 1, len(tokens))
+            bound.ids[0] = tokens
+            bound.seqlens[0] = start + len(tokens) - 1
+            bound.voices([voice], self._store)
+            bound.run(indices, logits)
+        self._lengths[row] = start + len(tokens)
         return logits
 
     def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
@@ -133,6 +138,8 @@ class CpuRunner:
     def unload(self, digest: str) -> None:
         """Remove an adapter that no row uses."""
         self._store.unload(digest)
+        if self._prompts is not None:
+            self._prompts.forget()
         for key in [
             key for key, bound in self._bounds.items() if bound.pack and digest in bound.pack.digests
         ]:
@@ -141,6 +148,7 @@ class CpuRunner:
     def close(self) -> None:
         """Release the session and its memory; nothing may be called afterwards."""
         self._bounds.clear()
+        self._prompts = None
         del self._session, self._memory, self._store
 
     def _decode_span(self, rows: Sequence[DecodeRow], logits: NDArray[np.float32]) -> None:
