@@ -84,6 +84,8 @@ class Settings:
     """What the embedded engine computes on; auto takes the best that is there and works, else the CPU."""
     dtype: Literal["auto", "fp16", "fp32"] = "auto"
     """What the embedded engine computes in; auto: fp16 on a device, fp32 on the CPU, which has no other."""
+    prefill_dtype: Literal["fp32", "bf16"] = "fp32"
+    """What the CPU computes prompts in; bf16 is faster where it has AMX, and takes oneseek[openvino]."""
     quantize: Literal["none", "int8", "int4"] = "none"
     """Precision of the base's weights in the embedded engine; none keeps float32."""
     threads: int | None = None

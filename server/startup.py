@@ -142,6 +142,7 @@ def _refuse_embedded_settings(settings: Settings) -> None:
         "quantize": "vLLM's own is quantization, under engine",
         "device": "vLLM finds its devices; CUDA_VISIBLE_DEVICES narrows them",
         "dtype": "vLLM's own is dtype, under engine",
+        "prefill_dtype": "vLLM's own is dtype, under engine",
         "threads": "vLLM's own are environment variables, such as OMP_NUM_THREADS",
         "prefill_chunk": "vLLM's own is long_prefill_token_threshold, under engine",
     }
@@ -187,6 +188,7 @@ def embedded_options(settings: Settings) -> EmbeddedOptions:
         graphs=settings.home / "graphs",
         device=settings.device,
         dtype=None if settings.dtype == "auto" else settings.dtype,
+        prefill_dtype=settings.prefill_dtype,
         quantize=settings.quantize,
         threads=settings.threads,
         max_num_seqs=seqs,
@@ -205,7 +207,8 @@ def _say_device(info: EngineInfo, settings: Settings, say: Narrator) -> None:
     if device.fallback is not None:
         say(f"warning: the CPU is used, not {device.fallback.device}: {device.fallback.message}")
     where = "the CPU" if device.name == "cpu" else f"{device.name}, whose logits are the CPU's"
-    say(f"embedded on {where}; weights {settings.quantize}, context {info.context}")
+    prompts = ", prompts in bf16" if settings.prefill_dtype == "bf16" else ""
+    say(f"embedded on {where}; weights {settings.quantize}{prompts}, context {info.context}")
 
 
 class Narrator:

@@ -33,9 +33,15 @@ STEP = 256
 INSTALL = "pip install 'oneseek[openvino]'"
 
 
-def available() -> bool:
-    """Whether OpenVINO is installed."""
-    return importlib.util.find_spec("openvino") is not None
+def require_bfloat16() -> None:
+    """Raise `EngineError` where OpenVINO is not installed, or this CPU multiplies no such numbers."""
+    if importlib.util.find_spec("openvino") is None:
+        raise EngineError(f"prefill_dtype bf16 computes through OpenVINO: {INSTALL}")
+    if "BF16" not in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise EngineError(
+            "prefill_dtype bf16: this CPU multiplies no such numbers (it has neither AMX nor AVX-512 BF16); "
+            "use fp32, or quantize int8 where prompts should be faster"
+        )
 
 
 class BfloatPrefill:
@@ -120,19 +126,17 @@ class BfloatPrefill:
 
 
 def _compile(path: Path, threads: int | None) -> openvino.CompiledModel:
-    if not available():
-        raise EngineError(f"prefill_precision bfloat16 computes through OpenVINO: {INSTALL}")
-    # Its import would load a package that reports use; it has a stub for where that is missing.
-    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
-    import openvino
-
-    core = openvino.Core()
-    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise EngineError(
-            "prefill_precision bfloat16: this CPU multiplies no such numbers (it has neither AMX nor "
-            "AVX-512 BF16); use float32, or quantize int8 where prompts should be faster"
-        )
+    require_bfloat16()
+    core = _core()
     options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "bf16"}
     if threads:
         options["INFERENCE_NUM_THREADS"] = threads
     return core.compile_model(core.read_model(path), "CPU", options)
+
+
+def _core() -> openvino.Core:
+    # Its import would load a package that reports use; it has a stub for where that is missing.
+    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
+    import openvino
+
+    return openvino.Core()

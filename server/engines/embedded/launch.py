@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import onnxruntime as ort
 import psutil
@@ -13,6 +14,7 @@ import psutil
 from adapters.manifest import Adapter
 from adapters.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.base import EngineError, StepObserver
+from server.engines.embedded.bfloat16 import require_bfloat16
 from server.engines.embedded.cache import prepare
 from server.engines.embedded.config import ModelConfig, read_config
 from server.engines.embedded.device_plan import device_limits
@@ -40,6 +42,8 @@ class EmbeddedOptions:
     device: DeviceChoice = "cpu"
     dtype: Dtype | None = None
     """What a device computes in; None takes the device's own first choice."""
+    prefill_dtype: Literal["fp32", "bf16"] = "fp32"
+    """What the CPU computes prompts in; bf16 through OpenVINO."""
     quantize: str = "none"
     threads: int | None = None
     max_num_seqs: int = DEFAULT_NUM_SEQS
@@ -79,9 +83,17 @@ def embedded_engine(
         limits = plan(config, options, provider)
         variant, graphs = provider.variant, options.graphs
         graph = prepare(base, graphs, base_digest, options.quantize, variant, dtype, progress)
-        return Place(provider, graph, limits)
+        if options.prefill_dtype == "fp32":
+            return Place(provider, graph, limits)
+        require_bfloat16()
+        prompts = prepare(base, graphs, base_digest, "none", "prim", "fp32", progress)
+        return Place(provider, graph, limits, prompts)
 
     try:
+        if options.prefill_dtype == "bf16" and options.device != "cpu":
+            raise ValueError(
+                f"prefill_dtype bf16 is the CPU's, and device is {options.device}; leave one of them out"
+            )
         config = read_config(base)
         providers = candidates(options.device, ort.get_available_providers())
         opened = open_best(providers, placed, options.threads, lambda: _readable(adapters, base))

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from adapters.weights import AdapterWeights
 from server.engines.base import DeviceFallback, DeviceInfo, EngineError
+from server.engines.embedded.bfloat16 import BfloatPrefill
 from server.engines.embedded.cache import BuiltGraph
 from server.engines.embedded.cpu import CpuRunner
 from server.engines.embedded.device import DeviceRunner
@@ -39,6 +40,8 @@ class Place:
     provider: Provider
     graph: BuiltGraph
     limits: Limits
+    prompts: BuiltGraph | None = None
+    """Of the CPU: the graph by which prompts are computed in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +161,8 @@ def open_cpu(place: Place, threads: int | None) -> CpuRunner:
     """The CPU's runner. Raises `EngineError` where it cannot be opened."""
     limits = place.limits
     try:
-        return CpuRunner(place.graph, limits.rows, limits.context, threads)
+        prompts = None if place.prompts is None else BfloatPrefill(place.prompts, threads)
+        return CpuRunner(place.graph, limits.rows, limits.context, threads, prompts=prompts)
     except (MemoryError, OSError) as error:
         raise EngineError(
             f"the engine cannot open the graph with {limits.rows} rows of {limits.context} tokens: {error}; "

@@ -12,13 +12,18 @@ import openvino
 import pytest
 from numpy.typing import NDArray
 
+from adapters.mini.shipped import BASE
 from adapters.weights import ModelShape, read_adapter
 from server.engines.base import EngineError
 from server.engines.embedded.bfloat16 import LEAST_TOKENS, BfloatPrefill
 from server.engines.embedded.cache import prepare
 from server.engines.embedded.cpu import CpuRunner
+from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
 from server.engines.embedded.runner import DecodeRow
+from server.evaluation import started
 from server.request import Voice
+from server.settings import Settings
+from server.tokens import Tokenizer
 from tests.engines.embedded.models import ADAPTERS, VOCABULARY, write_adapter, write_model
 
 CAPABLE = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -135,6 +140,26 @@ def test_nothing_that_reports_use_is_loaded(tmp_path: Path) -> None:
 def test_without_openvino_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = write_model(tmp_path / "base")
     graph = prepare(base, tmp_path / "graphs", "base", variant="prim")
-    monkeypatch.setattr("server.engines.embedded.bfloat16.available", lambda: False)
+
+    def none(_name: str) -> None:
+        return None
+
+    monkeypatch.setattr("importlib.util.find_spec", none)
     with pytest.raises(EngineError, match=r"pip install 'oneseek\[openvino\]'"):
         BfloatPrefill(graph, 1)
+
+
+def test_the_mini_base_answers_so_behind_the_server(tmp_path: Path) -> None:
+    """A server's whole way: graphs are built, prompts go through OpenVINO, the adapter answers."""
+    settings = Settings(home=tmp_path / "home", prefill_dtype="bf16", threads=1)
+    with started(settings) as server:
+        said = server.ask("oneseek-mini-sv", "Vem är du? Berätta vad du heter och vad du är.", longest=64)
+    assert "OneSeek" in said
+    graphs = {path.name.rpartition("-")[0] for path in (tmp_path / "home" / "graphs").glob("*/*")}
+    assert graphs == {"gqa-fp32-none", "prim-fp32-none"}
+
+
+def test_it_is_for_the_cpu_alone(tmp_path: Path) -> None:
+    options = EmbeddedOptions(graphs=tmp_path, prefill_dtype="bf16", device="webgpu")
+    with pytest.raises(EngineError, match="prefill_dtype bf16 is the CPU's, and device is webgpu"):
+        embedded_engine(BASE, "sha256:base", Tokenizer.load(BASE), options)
