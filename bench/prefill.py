@@ -1,0 +1,115 @@
+"""How fast the embedded engine computes prompts in each of its precisions, over HTTP, in one run.
+
+    python -m bench.prefill [--preset 152m] [--prompts 128,512] [--rounds 7] [--threads 2]
+
+One request at a time, answers of one token, adapters in turn. Every server is up for the whole run and they
+take turns; the figures are medians over the rounds, and ratios are of turns side by side. Beside them stands
+how far the log probabilities of each prompt's next token are from float32's. The last line is one JSON
+object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import urllib.request
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench.embedded import NAMES, jobs, measure
+from bench.servers import Server, free_port, oneseek, serving
+
+CONTENDERS: dict[str, tuple[str, ...]] = {
+    "fp32": (),
+    "bf16": ("--prefill-dtype", "bf16"),
+    "int8": ("--quantize", "int8"),
+    "int4": ("--quantize", "int4"),
+}
+AT_ONCE = 6
+"""Prompts of one turn: each adapter twice."""
+
+
+def next_token(server: Server, body: dict[str, Any]) -> dict[str, float]:
+    """The five likeliest next tokens of a prompt, with their log probabilities."""
+    asked = json.dumps({**body, "logprobs": 5}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{server.url}/v1/completions", asked, headers)
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        return json.load(answer)["choices"][0]["logprobs"]["top_logprobs"][0]
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Make the model, start the servers, take turns, and report."""
+    work: Path = arguments.work
+    model = work / arguments.preset
+    adapters = {name: work / f"{arguments.preset}-{name}" for name in ("en", "sv")}
+    if not model.exists():
+        made = [sys.executable, "-m", "bench.random_model", str(model), "--preset", arguments.preset]
+        subprocess.run([*made, "--adapters", "en:8,sv:8"], check=True)
+    vocabulary = json.loads((model / "config.json").read_text())["vocab_size"]
+    lengths = [int(length) for length in arguments.prompts.split(",")]
+    options = ["--threads", str(arguments.threads), "--max-num-seqs", "4", "--no-prefix-caching"]
+    options += ["--max-num-batched-tokens", str(max(lengths)), "--home", str(work / "home")]
+    seeds = itertools.count()
+    times: dict[tuple[str, int], list[float]] = {}
+    apart = dict.fromkeys(CONTENDERS, 0.0)
+    with ExitStack() as stack:
+        servers: dict[str, Server] = {}
+        for name, more in CONTENDERS.items():
+            port = free_port()
+            command = oneseek(model, adapters, port, *options, *more)
+            servers[name] = stack.enter_context(serving(command, port, work / f"prefill-{name}.log"))
+        for turn, length in itertools.product(range(arguments.rounds + 1), lengths):
+            load = jobs(vocabulary, AT_ONCE, length, 1, NAMES, next(seeds))
+            for name, server in servers.items():
+                outcome = measure(server, load, 1)
+                if turn:  # the first turn warms up
+                    times.setdefault((name, length), []).append(outcome.seconds)
+            for job in load[: len(NAMES)]:
+                wanted = next_token(servers["fp32"], job.body)
+                for name, server in servers.items():
+                    found = next_token(server, job.body)
+                    both = wanted.keys() & found.keys()
+                    apart[name] = max([apart[name], *(abs(wanted[key] - found[key]) for key in both)])
+    return {
+        "bench": "prefill",
+        "preset": arguments.preset,
+        "threads": arguments.threads,
+        "rounds": arguments.rounds,
+        "python": platform.python_version(),
+        "tokens_per_second": {
+            f"{name} {length}": round(AT_ONCE * length / statistics.median(found))
+            for (name, length), found in times.items()
+        },
+        "times_fp32": {
+            f"{name} {length}": round(
+                statistics.median(a / b for a, b in zip(times["fp32", length], found, strict=True)), 2
+            )
+            for (name, length), found in times.items()
+            if name != "fp32"
+        },
+        "largest_log_probability_difference": {name: round(value, 4) for name, value in apart.items()},
+    }
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", default="152m")
+    parser.add_argument("--prompts", default="128,512", help="prompt lengths in tokens, comma-separated")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
+    print(json.dumps(run(parser.parse_args())))
+
+
+if __name__ == "__main__":
+    main()
