@@ -42,7 +42,8 @@ def quantize_rows(rows: NDArray[np.float32], bits: int) -> tuple[NDArray[np.uint
     """Pack [out, in] into (weights as `packed_shape`, scales [out, blocks])."""
     out, features = rows.shape
     count = block_count(features)
-    padded = np.pad(rows, ((0, 0), (0, count * BLOCK - features)))
+    missing = count * BLOCK - features
+    padded = np.pad(rows, ((0, 0), (0, missing))) if missing else rows
     blocks = padded.reshape(out, count, BLOCK)
     return _eight(blocks) if bits == 8 else _four(blocks)
 
@@ -68,17 +69,32 @@ def dequantize_rows(
 
 
 def _eight(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    scales = np.abs(blocks).max(axis=-1) / np.float32(127.0)
-    codes = np.rint(blocks / _divisor(scales)) + np.float32(128.0)
-    return np.clip(codes, 0, 255).astype(np.uint8), scales
+    scales = _fold(np.maximum, np.abs(blocks)) / np.float32(127.0)
+    codes = blocks / _divisor(scales)
+    np.rint(codes, out=codes)
+    codes += np.float32(128.0)
+    return np.clip(codes, 0, 255, out=codes).astype(np.uint8), scales
 
 
 def _four(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """The value of greatest magnitude becomes -8 exactly, so that all sixteen codes are of use."""
-    low, high = blocks.min(axis=-1), blocks.max(axis=-1)
+    low, high = _fold(np.minimum, blocks), _fold(np.maximum, blocks)
     scales = np.where(high > -low, high, low) / np.float32(-8.0)
-    codes = np.clip(np.rint(blocks / _divisor(scales)) + np.float32(8.0), 0, 15).astype(np.uint8)
-    return (codes[..., 0::2] | (codes[..., 1::2] << 4)).astype(np.uint8), scales
+    codes = blocks / _divisor(scales)
+    np.rint(codes, out=codes)
+    codes += np.float32(8.0)
+    np.clip(codes, 0, 15, out=codes)
+    pairs = codes.astype(np.uint8).view("<u2")
+    return (pairs | (pairs >> 4)).astype(np.uint8), scales
+
+
+def _fold(reduce: np.ufunc, blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`reduce` over the last axis by halves: several times as fast as numpy's own on so short an axis."""
+    size = blocks.shape[-1]
+    while size > 1:
+        size //= 2
+        blocks = reduce(blocks[..., :size], blocks[..., size:])
+    return blocks[..., 0]
 
 
 def _divisor(scales: NDArray[np.float32]) -> NDArray[np.float32]:
