@@ -23,7 +23,7 @@ from server.engines.embedded.graph import Dtype, Variant, plan_graph
 from server.engines.embedded.integer import exact_products
 from server.engines.embedded.quantize import BITS, Quantize
 
-BUILDER_VERSION = 3
+BUILDER_VERSION = 4
 """Raised with every change to the graph or to the layout of its weights."""
 MANIFEST_FILE = "graph.json"
 STALE_SECONDS = 24 * 3600.0

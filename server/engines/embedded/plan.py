@@ -169,13 +169,15 @@ class GraphPlan:
         outs: Sequence[int],
         features: int,
         bits: int,
+        block: int,
     ) -> None:
         """Checkpoint matrices [out, in] below each other: packed weights, scales, zero points if asked."""
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
             def quantize(source: str, offset: int, start: int, stop: int) -> None:
                 span = slice(offset + start, offset + stop)
-                targets[0][span], targets[1][span] = quantize_rows(checkpoint.rows(source, start, stop), bits)
+                rows = checkpoint.rows(source, start, stop)
+                targets[0][span], targets[1][span] = quantize_rows(rows, bits, block)
 
             offsets = accumulate(outs, initial=0)
             in_parallel(

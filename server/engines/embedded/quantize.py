@@ -16,21 +16,24 @@ activations are 8 bits too, scaled by token (see `integer`)."""
 BITS: dict[Quantize, int] = {"int8": 8, "int4": 4}
 BLOCK = 32
 """Weights that share a scale, along the input features."""
+WIDE_BLOCK = 128
+"""The same in big bases, whose decoding is limited by the bytes that a token reads: in ONNX Runtime's CPU
+kernel a scale costs eight of them, so 4-bit weights take 6 bits in blocks of 32 and 4.5 in these."""
 
 
-def block_count(features: int) -> int:
+def block_count(features: int, block: int = BLOCK) -> int:
     """Blocks along `features` inputs; the last may be padded."""
-    return -(-features // BLOCK)
+    return -(-features // block)
 
 
-def packed_shape(out: int, features: int, bits: int) -> tuple[int, int, int]:
+def packed_shape(out: int, features: int, bits: int, block: int = BLOCK) -> tuple[int, int, int]:
     """Shape of the packed weight [out, blocks, bytes in a block]."""
-    return out, block_count(features), BLOCK * bits // 8
+    return out, block_count(features, block), block * bits // 8
 
 
-def zero_points_shape(out: int, features: int, bits: int) -> tuple[int, int]:
+def zero_points_shape(out: int, features: int, bits: int, block: int = BLOCK) -> tuple[int, int]:
     """Shape of the packed zero points [out, bytes in a row]."""
-    return out, -(-block_count(features) * bits // 8)
+    return out, -(-block_count(features, block) * bits // 8)
 
 
 def zero_point(bits: int) -> int:
@@ -38,13 +41,15 @@ def zero_point(bits: int) -> int:
     return 0x80 if bits == 8 else 0x88
 
 
-def quantize_rows(rows: NDArray[np.float32], bits: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def quantize_rows(
+    rows: NDArray[np.float32], bits: int, block: int = BLOCK
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Pack [out, in] into (weights as `packed_shape`, scales [out, blocks])."""
     out, features = rows.shape
-    count = block_count(features)
-    missing = count * BLOCK - features
+    count = block_count(features, block)
+    missing = count * block - features
     padded = np.pad(rows, ((0, 0), (0, missing))) if missing else rows
-    blocks = padded.reshape(out, count, BLOCK)
+    blocks = padded.reshape(out, count, block)
     return _eight(blocks) if bits == 8 else _four(blocks)
 
 
@@ -60,10 +65,8 @@ def dequantize_rows(
     """What `MatMulNBits` multiplies with: [out, in] from `quantize_rows`' two arrays."""
     codes = packed.astype(np.int16) - 128
     if bits == 4:
-        codes = (
-            np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:2], BLOCK).astype(np.int16)
-            - 8
-        )
+        pairs = np.stack([packed & 15, packed >> 4], axis=-1)
+        codes = pairs.reshape(*packed.shape[:2], -1).astype(np.int16) - 8
     values = codes.astype(np.float32) * scales[..., None]
     return values.reshape(packed.shape[0], -1)[:, :features]
 
