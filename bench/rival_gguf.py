@@ -11,14 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes  # noqa: F401  # numpy learns bfloat16 from it
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, quants
 from numpy.typing import NDArray
 from safetensors import safe_open
+
+gguf: Any = import_module("gguf")  # of the rival's environment, not of ours
+import_module("ml_dtypes")  # NumPy learns bfloat16 from it
 
 BLOCK, BLOCK_BYTES = 32, 18
 """Weights of a Q4_0 block, and its bytes: a half-precision scale and 32 times 4 bits."""
@@ -45,7 +47,7 @@ def write_gguf(model: Path, out: Path) -> None:
     """Write `model` to `out`, by way of a temporary name."""
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     partial = out.with_name(out.name + ".partial")
-    writer = GGUFWriter(partial, "llama")
+    writer = gguf.GGUFWriter(partial, "llama")
     _describe(writer, config)
     tensors = list(_tensors(model, config))
     for name, shape, _ in tensors:
@@ -53,7 +55,7 @@ def write_gguf(model: Path, out: Path) -> None:
             writer.add_tensor_info(name, shape, np.dtype(np.float32), shape[0] * 4)
         else:
             packed = (shape[0], shape[1] // BLOCK * BLOCK_BYTES)
-            kind = GGMLQuantizationType.Q4_0
+            kind = gguf.GGMLQuantizationType.Q4_0
             writer.add_tensor_info(name, packed, np.dtype(np.uint8), packed[0] * packed[1], kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -64,7 +66,7 @@ def write_gguf(model: Path, out: Path) -> None:
     partial.replace(out)
 
 
-def _describe(writer: GGUFWriter, config: dict[str, Any]) -> None:
+def _describe(writer: Any, config: dict[str, Any]) -> None:
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])
     writer.add_block_count(config["num_hidden_layers"])
@@ -117,7 +119,7 @@ def _quantized(name: str, shape: tuple[int, ...], tensor: Any, config: dict[str,
         block = np.asarray(tensor[start : min(rows, start + size)], dtype=np.float32)
         if part in heads:
             block = _interleaved(block, config["head_dim"])
-        packed[start : start + len(block)] = quants.quantize(block, GGMLQuantizationType.Q4_0)
+        packed[start : start + len(block)] = gguf.quants.quantize(block, gguf.GGMLQuantizationType.Q4_0)
     return packed
 
 

@@ -5,6 +5,7 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -72,7 +73,7 @@ def dequantize_rows(
 
 
 def _eight(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    scales = _fold(np.maximum, np.abs(blocks)) / np.float32(127.0)
+    scales: NDArray[np.float32] = _fold(np.maximum, np.abs(blocks)) / np.float32(127.0)
     codes = blocks / _divisor(scales)
     np.rint(codes, out=codes)
     codes += np.float32(128.0)
@@ -82,7 +83,7 @@ def _eight(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.f
 def _four(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """The value of greatest magnitude becomes -8 exactly, so that all sixteen codes are of use."""
     low, high = _fold(np.minimum, blocks), _fold(np.maximum, blocks)
-    scales = np.where(high > -low, high, low) / np.float32(-8.0)
+    scales: NDArray[np.float32] = np.where(high > -low, high, low) / np.float32(-8.0)
     codes = blocks / _divisor(scales)
     np.rint(codes, out=codes)
     codes += np.float32(8.0)
@@ -91,7 +92,7 @@ def _four(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.fl
     return (pairs | (pairs >> 4)).astype(np.uint8), scales
 
 
-def _fold(reduce: np.ufunc, blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+def _fold(reduce: Callable[..., NDArray[np.float32]], blocks: NDArray[np.float32]) -> NDArray[np.float32]:
     """`reduce` over the last axis by halves: several times as fast as numpy's own on so short an axis."""
     size = blocks.shape[-1]
     while size > 1:
