@@ -2,11 +2,11 @@
 
     python -m bench.bigbase --preset 7b --threads 2 --llama-python ENV/bin/python
 
-ENV holds `llama-cpp-python` (built from source for this machine), `gguf`, `safetensors` and `ml_dtypes`. Under
-`--work` the checkpoint is made in bfloat16 with two adapters of rank 8 on q and v, and its GGUF file; both are
-kept. The first start of the server builds the graph, the second finds it. Then the two take turns: a prompt,
-and tokens one by one after it; ours is measured from outside, over HTTP, theirs inside its process. Figures
-are medians over the rounds, ratios medians of the rounds' ratios. The last line is one JSON object.
+ENV holds `llama-cpp-python` (built from source for this machine), `gguf`, `safetensors` and `ml_dtypes`.
+Under `--work` the checkpoint is made in bfloat16 with two adapters of rank 8 on q and v, and its GGUF file;
+all are kept. The first start of the server builds the graph, the second finds it. Then the two take turns: a
+prompt, and tokens one by one after it; ours is measured from outside, over HTTP, theirs inside its process.
+Figures are medians over the rounds, ratios medians of the rounds' ratios. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if python and not gguf.exists():
         _run([str(python), "-m", "bench.rival_gguf", str(model), str(gguf)])
     starts: dict[str, Any] = {}
-    if not list(work.glob(f"home/graphs/*/*-{arguments.quantize}-*")):
+    if not list(_home(arguments).glob(f"graphs/*/*-{arguments.quantize}-*")):
         with _server(arguments, model, adapters, starts, "first"):
             pass
     with _server(arguments, model, adapters, starts, "cached") as server:
@@ -116,6 +116,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return _report(arguments, rounds, starts, memory, about)
 
 
+def _home(arguments: argparse.Namespace) -> Path:
+    return arguments.work / f"home-{arguments.preset}"
+
+
 def _run(command: Sequence[str]) -> None:
     extra = ["--dtype", "bfloat16", "--adapters", "en:8,sv:8", "--targets", "q_proj,v_proj"]
     subprocess.run([*command, *(extra if "bench.random_model" in command else [])], check=True)
@@ -128,7 +132,7 @@ def _server(
     """OneSeek; what its start took goes into `starts`."""
     work: Path = arguments.work
     options = ["--quantize", arguments.quantize, "--threads", str(arguments.threads), "--max-num-seqs", "4"]
-    options += ["--max-model-len", str(arguments.context), "--home", str(work / "home")]
+    options += ["--max-model-len", str(arguments.context), "--home", str(_home(arguments))]
     options += ["--max-num-batched-tokens", str(arguments.prompt)]
     port = free_port()
     command = oneseek(model, adapters, port, *options)

@@ -73,7 +73,7 @@ def dequantize_rows(
 
 
 def _eight(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    scales: NDArray[np.float32] = _fold(np.maximum, np.abs(blocks)) / np.float32(127.0)
+    scales = np.asarray(_fold(np.maximum, np.abs(blocks)) / np.float32(127.0), dtype=np.float32)
     codes = blocks / _divisor(scales)
     np.rint(codes, out=codes)
     codes += np.float32(128.0)
@@ -83,7 +83,7 @@ def _eight(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.f
 def _four(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """The value of greatest magnitude becomes -8 exactly, so that all sixteen codes are of use."""
     low, high = _fold(np.minimum, blocks), _fold(np.maximum, blocks)
-    scales: NDArray[np.float32] = np.where(high > -low, high, low) / np.float32(-8.0)
+    scales = np.asarray(np.where(high > -low, high, low) / np.float32(-8.0), dtype=np.float32)
     codes = blocks / _divisor(scales)
     np.rint(codes, out=codes)
     codes += np.float32(8.0)
