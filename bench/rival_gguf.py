@@ -2,7 +2,7 @@
 
     ENV/bin/python -m bench.rival_gguf models/random models/random.gguf
 
-ENV needs `gguf`, `safetensors` and `ml_dtypes`. One block of one tensor is in memory at a time. The file has
+ENV needs `gguf`, `safetensors` and `ml_dtypes`. One packed tensor is in memory at a time. The file has
 no vocabulary: llama.cpp is given token ids.
 """
 
