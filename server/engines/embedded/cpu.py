@@ -222,7 +222,6 @@ def _open(graph: BuiltGraph, threads: int | None, spin_us: int) -> ort.Inference
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin_us else "0")
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin_us))
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.add_session_config_entry("session.prepack.enable_parallel", "1")
     session = ort.InferenceSession(graph.path, options, providers=[PROVIDER])
     if session.get_providers() != [PROVIDER]:
         raise RuntimeError(f"the session runs on {session.get_providers()}, not on {PROVIDER} alone")
