@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,7 @@ def _report(
         "bench": "bigbase",
         "shape": {name: getattr(arguments, name) for name in shape},
         "host": describe(None, Path(sys.executable), None),
+        "onnxruntime": version("onnxruntime"),
         "llama.cpp": about,
         "starts": starts,
         "memory": memory,
