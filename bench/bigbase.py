@@ -175,9 +175,15 @@ def _ours(
     outcome = uvloop.run(closed_loop(server.url, [job], 1))
     if outcome.faults:
         raise RuntimeError(f"{server.url}: {outcome.faults[0]}")
-    first = outcome.first[0]
-    gap = statistics.median(outcome.gaps)
-    return {"prefill": arguments.prompt / first, "decode": 1 / gap, "ttft_ms": first * 1e3}
+    trace, first = outcome.traces[0], outcome.first[0]
+    steps = [gap / events for gap, events in zip(trace.gaps, trace.events[1:], strict=True)]
+    if not steps:
+        raise RuntimeError(f"{arguments.tokens} tokens came all at once; ask for more with --tokens")
+    return {
+        "prefill": arguments.prompt / first,
+        "decode": 1 / statistics.median(steps),
+        "ttft_ms": first * 1e3,
+    }
 
 
 def _memory(process: int) -> dict[str, int]:

@@ -21,7 +21,7 @@ def test_it_builds_starts_and_measures(tmp_path: Path) -> None:
         threads=1,
         rounds=1,
         prompt=16,
-        tokens=8,
+        tokens=100,
         context=128,
     )
     report = run(asked)
