@@ -174,6 +174,7 @@ def _open_embedded(
         observer=metrics,
         progress=say.progress(f"building the graph ({settings.quantize})"),
         adapters=[registry.active(alias) for alias in registry.aliases()],
+        say=say,
     )
     _say_device(engine.info, settings, say)
     return engine

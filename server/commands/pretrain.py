@@ -116,9 +116,7 @@ def _command(kind: Kind, described: Any) -> Any:
 
     several = "Text to learn: .txt, .jsonl (.gz, .zst) or .parquet, or folders of them; PATH=WEIGHT mixes."
     parameters = [
-        parameter(
-            "config", Path | None, None, "A YAML file with options, corpora and a model."
-        ),
+        parameter("config", Path | None, None, "A YAML file with options, corpora and a model."),
         parameter("data", list[str] | None, None, several),
         parameter("output", Path | None, None, "A new folder for the base."),
         parameter("resume", bool, False, "Go on with the interrupted run of the same options and data."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,7 +31,7 @@ Progress = Callable[[int, int], None]
 def build(plan: GraphPlan, model_dir: Path, target: Path, progress: Progress | None = None) -> None:
     """Write `model.onnx` and `model.onnx.data` into the folder `target`, and flush them to the disk.
 
-    Peak memory is one weight; what is mapped of the two files can be dropped by the system at any time.
+    Peak memory is one weight and what is mapped of the checkpoint for it, which is no more.
     Raises `CheckpointError` where the checkpoint lacks a weight, before anything is written.
     """
     with Checkpoint(model_dir) as checkpoint:
@@ -68,8 +69,11 @@ def _write_weights(
                 for spec, offset in tensors
             ]
             weight.fill(checkpoint, maps)
-            for array in maps:
-                array.flush()
+            if sys.platform == "win32":  # elsewhere the file's own flush below covers what was mapped
+                for array in maps:
+                    array.flush()
+            del maps
+            checkpoint.close()
             written += sum(spec.size for spec, _ in tensors)
             if progress is not None:
                 progress(written, plan.size)

@@ -23,7 +23,7 @@ from server.engines.embedded.graph import Dtype, Variant, plan_graph
 from server.engines.embedded.integer import exact_products
 from server.engines.embedded.quantize import BITS, Quantize
 
-BUILDER_VERSION = 3
+BUILDER_VERSION = 4
 """Raised with every change to the graph or to the layout of its weights."""
 MANIFEST_FILE = "graph.json"
 STALE_SECONDS = 24 * 3600.0
@@ -73,11 +73,9 @@ def prepare(
     `progress` is called with (bytes written, bytes in all) while it is built, and never when it is found.
     Raises `UnsupportedModelError`, `CheckpointError` or `OSError`.
     """
-    if quantize != "none" and quantize not in BITS:
-        raise ValueError(f"quantize {quantize!r} is unknown; one of: none, {', '.join(BITS)}")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]*", base_digest):
         raise ValueError(f"base_digest {base_digest!r} cannot name a folder")
-    method = quantize if quantize == "none" else _method(quantize, variant)
+    method = method_of(quantize, variant)
     config = read_config(model_dir)
     parent = graphs_dir / base_digest.replace(":", "-")
     target = parent / f"{variant}-{dtype}-{method}-{BUILDER_VERSION}"
@@ -89,8 +87,12 @@ def prepare(
     return BuiltGraph(target, config, variant, dtype, method)
 
 
-def _method(quantize: Quantize, variant: Variant) -> Quantize:
-    """What `quantize` means on this machine."""
+def method_of(quantize: str, variant: Variant) -> Quantize:
+    """What `quantize` means on this machine. Raises `ValueError` where it is none of ours."""
+    if quantize == "none":
+        return "none"
+    if quantize not in BITS:
+        raise ValueError(f"quantize {quantize!r} is unknown; one of: none, {', '.join(BITS)}")
     return "w8a8" if quantize == "int8" and variant == "gqa" and exact_products() else quantize
 
 

@@ -38,7 +38,7 @@ class Checkpoint:
         self.close()
 
     def close(self) -> None:
-        """Unmap the files."""
+        """Unmap the files; what is read next maps them again."""
         self._files.clear()
 
     def __contains__(self, name: object) -> bool:
@@ -57,13 +57,20 @@ class Checkpoint:
         """A whole tensor."""
         return np.asarray(self._slice(name)[:], dtype=np.float32)
 
-    def blocks(self, name: str, align: int = 1) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """(first row, rows) of a matrix, in blocks of about 64 MiB and a multiple of `align` rows."""
-        tensor = self._slice(name)
-        rows, columns = tensor.get_shape()
-        size = max(align, BLOCK_BYTES // (columns * 4) // align * align)
-        for start in range(0, rows, size):
-            yield start, np.asarray(tensor[start : min(rows, start + size)], dtype=np.float32)
+    def blocks(self, name: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """(first row, rows) of a matrix, in blocks of about 64 MiB."""
+        for start, stop in self.spans(name, BLOCK_BYTES):
+            yield start, self.rows(name, start, stop)
+
+    def spans(self, name: str, size: int) -> list[tuple[int, int]]:
+        """(first row, row after the last) of parts of a matrix that take about `size` bytes as float32."""
+        rows, columns = self._slice(name).get_shape()
+        step = max(1, size // (columns * 4))
+        return [(start, min(rows, start + step)) for start in range(0, rows, step)]
+
+    def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows [start, stop) of a matrix. Several threads may read at once."""
+        return np.asarray(self._slice(name)[start:stop], dtype=np.float32)
 
     def _slice(self, name: str) -> Any:
         try:

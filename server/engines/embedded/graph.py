@@ -42,6 +42,7 @@ from server.engines.embedded.plan import MICROSOFT, ONNX_TYPES, Attribute, Graph
 from server.engines.embedded.quantize import (
     BITS,
     BLOCK,
+    WIDE_BLOCK,
     Quantize,
     block_count,
     packed_shape,
@@ -59,6 +60,15 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "down": ("down_proj",),
 }
 """Modules that are computed by one product. Gate and up are two: splitting them costs more than it saves."""
+
+
+BIG_HIDDEN = 2048
+"""From this width on a base bears wide blocks: the more inputs a product sums, the more its errors cancel."""
+
+
+def block_size(config: ModelConfig, variant: Variant, bits: int) -> int:
+    """Weights that share a scale."""
+    return WIDE_BLOCK if variant == "gqa" and bits == 4 and config.hidden >= BIG_HIDDEN else BLOCK
 
 
 def plan_graph(config: ModelConfig, variant: Variant, dtype: Dtype, quantize: Quantize) -> GraphPlan:
@@ -168,17 +178,18 @@ class _Decoder:
         if self.quantize == "w8a8" and name != "head":
             return self.integer.product(name, x, sources, outs, features)
         bits, out = BITS["int8" if self.quantize == "w8a8" else self.quantize], sum(outs)
+        block = block_size(self.config, self.variant, bits)
         specs = [
-            TensorSpec(f"{name}.packed", np.dtype(np.uint8), packed_shape(out, features, bits)),
-            TensorSpec(f"{name}.scales", np.dtype(self.float), (out, block_count(features))),
+            TensorSpec(f"{name}.packed", np.dtype(np.uint8), packed_shape(out, features, bits, block)),
+            TensorSpec(f"{name}.scales", np.dtype(self.float), (out, block_count(features, block))),
         ]
-        attributes: dict[str, Attribute] = {"K": features, "N": out, "bits": bits, "block_size": BLOCK}
+        attributes: dict[str, Attribute] = {"K": features, "N": out, "bits": bits, "block_size": block}
         if self.variant == "prim":
-            shape = zero_points_shape(out, features, bits)
+            shape = zero_points_shape(out, features, bits, block)
             specs.append(TensorSpec(f"{name}.zero_points", np.dtype(np.uint8), shape))
         else:
             attributes["accuracy_level"] = 4
-        graph.quantized(specs, sources, outs, features, bits)
+        graph.quantized(specs, sources, outs, features, bits, block)
         return graph.op(
             "MatMulNBits", [x, *(spec.name for spec in specs)], (), domain=MICROSOFT, **attributes
         )

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Literal
 
 import onnxruntime as ort
-import psutil
 
 from adapters.manifest import Adapter
 from adapters.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.base import EngineError, StepObserver
+from server.engines.embedded.available import available_memory
 from server.engines.embedded.bfloat16 import require_bfloat16
 from server.engines.embedded.cache import prepare
 from server.engines.embedded.config import ModelConfig, read_config
 from server.engines.embedded.device_plan import device_limits
 from server.engines.embedded.engine import EmbeddedEngine
+from server.engines.embedded.fitting import fit
 from server.engines.embedded.graph import Dtype
 from server.engines.embedded.limits import PAGE, Limits
 from server.engines.embedded.opening import DeviceChoice, Place, candidates, dtype_on, open_best
@@ -69,18 +70,22 @@ def embedded_engine(
     observer: StepObserver | None = None,
     progress: Callable[[int, int], None] | None = None,
     adapters: Sequence[Adapter] = (),
+    say: Callable[[str], None] | None = None,
 ) -> EmbeddedEngine:
     """An engine for the checkpoint in `base`, its graph built, not yet started.
 
     `progress` is told (bytes done, bytes in all) while the graph is built; it is not called where the graph
-    is already there. A device other than the CPU is opened, and judged by the CPU's logits of the base and,
-    where the choice is `auto`, of `adapters`. Raises `EngineError` for a checkpoint this engine cannot run,
-    options that do not fit it, or a device that is asked for by name and cannot be used.
+    is already there; `say` is told the CPU's memory plan before that. A device other than the CPU is opened,
+    and judged by the CPU's logits of the base and, where the choice is `auto`, of `adapters`. Raises
+    `EngineError` for a checkpoint this engine cannot run, options that do not fit it or more than the memory
+    holds, or a device that is asked for by name and cannot be used.
     """
 
     def placed(provider: Provider) -> Place:
         dtype = dtype_on(provider, options.dtype, options.device)
         limits = plan(config, options, provider)
+        if provider.variant == "gqa":
+            limits = _fitted(config, options, adapters, say)
         variant, graphs = provider.variant, options.graphs
         graph = prepare(base, graphs, base_digest, options.quantize, variant, dtype, progress)
         if options.prefill_dtype == "fp32":
@@ -131,6 +136,20 @@ def _readable(adapters: Iterable[Adapter], base: Path) -> dict[str, AdapterWeigh
     return found
 
 
+def _fitted(
+    config: ModelConfig,
+    options: EmbeddedOptions,
+    adapters: Sequence[Adapter],
+    say: Callable[[str], None] | None,
+) -> Limits:
+    """The limits that fit the memory there is, told part by part. Raises `ValueError` where none do."""
+    limits, memory = fit(config, options, adapters, lambda changed: plan(config, changed), available_memory())
+    if say is not None:
+        for line in memory.lines():
+            say(line)
+    return limits
+
+
 def plan(config: ModelConfig, options: EmbeddedOptions, provider: Provider = PROVIDERS["cpu"]) -> Limits:
     """Rows, context and KV budget. Raises `ValueError` where the budget holds no request."""
     context = config.context if options.max_model_len is None else options.max_model_len
@@ -156,7 +175,7 @@ def plan(config: ModelConfig, options: EmbeddedOptions, provider: Provider = PRO
     if kv_tokens is None:
         budget = options.kv_bytes
         if budget is None:
-            budget = min(KV_MOST, int(psutil.virtual_memory().available * KV_SHARE))
+            budget = min(KV_MOST, int(available_memory() * KV_SHARE))
         kv_tokens = budget // token_bytes
     kv_tokens = min(kv_tokens, rows * context) // PAGE * PAGE
     if kv_tokens < PAGE:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from server.engines.embedded.checkpoint import Checkpoint
+from server.engines.embedded.parallel import in_parallel
 from server.engines.embedded.quantize import quantize_channels, quantize_rows, zero_point
 
 Array = NDArray[np.generic]
@@ -20,6 +22,8 @@ Fill = Callable[[Checkpoint, Sequence[Array]], None]
 OPSET = 17
 """DirectML's newest ScatterND is that of opset 16; that of 18 would run on the CPU, in silence."""
 IR_VERSION = 10
+PART_BYTES = 1 << 20
+"""What a thread quantises at a time: its intermediate arrays stay in the core's own cache."""
 MICROSOFT = "com.microsoft"
 ONNX_TYPES: dict[str, int] = {
     "float32": TensorProto.FLOAT,
@@ -165,17 +169,25 @@ class GraphPlan:
         outs: Sequence[int],
         features: int,
         bits: int,
+        block: int,
     ) -> None:
         """Checkpoint matrices [out, in] below each other: packed weights, scales, zero points if asked."""
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
-            offset = 0
-            for source, out in zip(sources, outs, strict=True):
-                for start, rows in checkpoint.blocks(source):
-                    packed, scales = quantize_rows(rows, bits)
-                    span = slice(offset + start, offset + start + len(rows))
-                    targets[0][span], targets[1][span] = packed, scales
-                offset += out
+            def quantize(source: str, offset: int, start: int, stop: int) -> None:
+                span = slice(offset + start, offset + stop)
+                rows = checkpoint.rows(source, start, stop)
+                targets[0][span], targets[1][span] = quantize_rows(rows, bits, block)
+
+            offsets = accumulate(outs, initial=0)
+            in_parallel(
+                quantize,
+                (
+                    (source, offset, *span)
+                    for source, offset in zip(sources, offsets, strict=False)
+                    for span in checkpoint.spans(source, PART_BYTES)
+                ),
+            )
             if len(targets) == 3:
                 targets[2][...] = zero_point(bits)
 

@@ -5,6 +5,7 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md#com.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -16,21 +17,24 @@ activations are 8 bits too, scaled by token (see `integer`)."""
 BITS: dict[Quantize, int] = {"int8": 8, "int4": 4}
 BLOCK = 32
 """Weights that share a scale, along the input features."""
+WIDE_BLOCK = 128
+"""The same in big bases, whose decoding is limited by the bytes that a token reads: in ONNX Runtime's CPU
+kernel a scale costs eight of them, so 4-bit weights take 6 bits in blocks of 32 and 4.5 in these."""
 
 
-def block_count(features: int) -> int:
+def block_count(features: int, block: int = BLOCK) -> int:
     """Blocks along `features` inputs; the last may be padded."""
-    return -(-features // BLOCK)
+    return -(-features // block)
 
 
-def packed_shape(out: int, features: int, bits: int) -> tuple[int, int, int]:
+def packed_shape(out: int, features: int, bits: int, block: int = BLOCK) -> tuple[int, int, int]:
     """Shape of the packed weight [out, blocks, bytes in a block]."""
-    return out, block_count(features), BLOCK * bits // 8
+    return out, block_count(features, block), block * bits // 8
 
 
-def zero_points_shape(out: int, features: int, bits: int) -> tuple[int, int]:
+def zero_points_shape(out: int, features: int, bits: int, block: int = BLOCK) -> tuple[int, int]:
     """Shape of the packed zero points [out, bytes in a row]."""
-    return out, -(-block_count(features) * bits // 8)
+    return out, -(-block_count(features, block) * bits // 8)
 
 
 def zero_point(bits: int) -> int:
@@ -38,12 +42,15 @@ def zero_point(bits: int) -> int:
     return 0x80 if bits == 8 else 0x88
 
 
-def quantize_rows(rows: NDArray[np.float32], bits: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def quantize_rows(
+    rows: NDArray[np.float32], bits: int, block: int = BLOCK
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Pack [out, in] into (weights as `packed_shape`, scales [out, blocks])."""
     out, features = rows.shape
-    count = block_count(features)
-    padded = np.pad(rows, ((0, 0), (0, count * BLOCK - features)))
-    blocks = padded.reshape(out, count, BLOCK)
+    count = block_count(features, block)
+    missing = count * block - features
+    padded = np.pad(rows, ((0, 0), (0, missing))) if missing else rows
+    blocks = padded.reshape(out, count, block)
     return _eight(blocks) if bits == 8 else _four(blocks)
 
 
@@ -59,26 +66,39 @@ def dequantize_rows(
     """What `MatMulNBits` multiplies with: [out, in] from `quantize_rows`' two arrays."""
     codes = packed.astype(np.int16) - 128
     if bits == 4:
-        codes = (
-            np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:2], BLOCK).astype(np.int16)
-            - 8
-        )
+        pairs = np.stack([packed & 15, packed >> 4], axis=-1)
+        codes = pairs.reshape(*packed.shape[:2], -1).astype(np.int16) - 8
     values = codes.astype(np.float32) * scales[..., None]
     return values.reshape(packed.shape[0], -1)[:, :features]
 
 
 def _eight(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    scales = np.abs(blocks).max(axis=-1) / np.float32(127.0)
-    codes = np.rint(blocks / _divisor(scales)) + np.float32(128.0)
-    return np.clip(codes, 0, 255).astype(np.uint8), scales
+    scales = np.asarray(_fold(np.maximum, np.abs(blocks)) / np.float32(127.0), dtype=np.float32)
+    codes = blocks / _divisor(scales)
+    np.rint(codes, out=codes)
+    codes += np.float32(128.0)
+    return np.clip(codes, 0, 255, out=codes).astype(np.uint8), scales
 
 
 def _four(blocks: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """The value of greatest magnitude becomes -8 exactly, so that all sixteen codes are of use."""
-    low, high = blocks.min(axis=-1), blocks.max(axis=-1)
-    scales = np.where(high > -low, high, low) / np.float32(-8.0)
-    codes = np.clip(np.rint(blocks / _divisor(scales)) + np.float32(8.0), 0, 15).astype(np.uint8)
-    return (codes[..., 0::2] | (codes[..., 1::2] << 4)).astype(np.uint8), scales
+    low, high = _fold(np.minimum, blocks), _fold(np.maximum, blocks)
+    scales = np.asarray(np.where(high > -low, high, low) / np.float32(-8.0), dtype=np.float32)
+    codes = blocks / _divisor(scales)
+    np.rint(codes, out=codes)
+    codes += np.float32(8.0)
+    np.clip(codes, 0, 15, out=codes)
+    pairs = codes.astype(np.uint8).view("<u2")
+    return (pairs | (pairs >> 4)).astype(np.uint8), scales
+
+
+def _fold(reduce: Callable[..., NDArray[np.float32]], blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`reduce` over the last axis by halves: several times as fast as numpy's own on so short an axis."""
+    size = blocks.shape[-1]
+    while size > 1:
+        size //= 2
+        blocks = reduce(blocks[..., :size], blocks[..., size:])
+    return blocks[..., 0]
 
 
 def _divisor(scales: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from server.engines.embedded.quantize import (
     BLOCK,
+    WIDE_BLOCK,
     dequantize_rows,
     packed_shape,
     quantize_rows,
@@ -48,16 +49,18 @@ def test_zeros_stay_zeros(bits: int) -> None:
 
 @pytest.mark.parametrize("explicit", [False, True])
 @pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("features", [64, 72])
-def test_the_layout_is_the_operators(bits: int, features: int, explicit: bool) -> None:
+@pytest.mark.parametrize(
+    ("features", "block"), [(64, BLOCK), (72, BLOCK), (256, WIDE_BLOCK), (200, WIDE_BLOCK)]
+)
+def test_the_layout_is_the_operators(bits: int, features: int, block: int, explicit: bool) -> None:
     rng = np.random.default_rng(0)
     weight = rng.standard_normal((6, features), dtype=np.float32)
     x = rng.standard_normal((3, features), dtype=np.float32)
-    packed, scales = quantize_rows(weight, bits)
+    packed, scales = quantize_rows(weight, bits, block)
     tensors = {"packed": packed, "scales": scales}
     if explicit:
-        tensors["zeros"] = np.full(zero_points_shape(6, features, bits), zero_point(bits), np.uint8)
-    inputs, sizes = ["x", *tensors], {"K": features, "N": 6, "bits": bits, "block_size": BLOCK}
+        tensors["zeros"] = np.full(zero_points_shape(6, features, bits, block), zero_point(bits), np.uint8)
+    inputs, sizes = ["x", *tensors], {"K": features, "N": 6, "bits": bits, "block_size": block}
     node = helper.make_node("MatMulNBits", inputs, ["y"], domain="com.microsoft")
     node.attribute.extend(helper.make_attribute(name, size) for name, size in sizes.items())
     values = [
