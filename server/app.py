@@ -20,7 +20,10 @@ from adapters.ledger import Ledger
 from adapters.registry import Registry
 from adapters.store import Store
 from routing.route import Router
-from server.administration import Administration
+from server.admin.administration import Administration
+from server.admin.dividing import Dividing
+from server.admin.loading import Loading
+from server.admin.roots import Roots
 from server.api.admin import Admin
 from server.api.changes import Changes
 from server.api.chat import Chat
@@ -40,13 +43,10 @@ from server.api.scrape import EngineCollector, VllmCollector
 from server.api.status import Status
 from server.api.tokens import Tokens
 from server.defaults import SamplingDefaults
-from server.dividing import Dividing
 from server.engines.base import Engine
 from server.generation import Generation
-from server.loading import Loading
 from server.metrics import Metrics
 from server.middleware import ApiKeys, Errors, HeaderLimits, Receipts
-from server.roots import Roots
 from server.settings import Settings
 from server.tokens import Tokenizer
 from server.turns import Turns

@@ -27,17 +27,17 @@ from server.engines.base import (
     Task,
     UnsupportedRequestError,
 )
-from server.grammars import Grammars
-from server.measuring import measured
+from server.grammar.service import Grammars
 from server.metrics import Metrics
 from server.request import Delta, GenerationRequest, Sampling
 from server.residency import Residency
-from server.rollout import Rollouts
-from server.rollout_options import RolloutOptions
+from server.rollout.measuring import measured
+from server.rollout.options import RolloutOptions
+from server.rollout.rollouts import Rollouts
+from server.rollout.shadows import Shadows
+from server.rollout.trials import Chosen
 from server.served import Served, resolve
-from server.shadows import Shadows
 from server.tokens import Tokenizer, Tool
-from server.trials import Chosen
 
 __all__ = ["Generation", "Served"]
 

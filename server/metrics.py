@@ -14,8 +14,8 @@ from adapters.manifest import Adapter
 from server.api.exchange import Exchange
 from server.engines.base import EngineInfo
 from server.histogram import TokenHistogram
-from server.outcomes import Pace
 from server.request import Delta
+from server.rollout.outcomes import Pace
 from server.version import oneseek_version
 
 SECONDS = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)

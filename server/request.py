@@ -60,7 +60,7 @@ class Sampling:
     prompt_logprobs: int | None = None
     """The same for each prompt token after the first."""
     grammar: str = ""
-    """What every token must keep to, in llguidance's Lark syntax (`server.grammar` makes it); empty: free."""
+    """What every token must keep to, in llguidance's Lark syntax (see `server.grammar`); empty: free."""
     marks: Mapping[int, str] = field(default_factory=lambda: _NO_MARKS)
     """Token id → the one character that stands for it in the text, control tokens included.
 

@@ -11,7 +11,7 @@ from routing.route import Route
 from routing.selection import HEADER
 from server.engines.base import EngineInfo, UnsupportedRequestError
 from server.request import Voice
-from server.trials import Chosen
+from server.rollout.trials import Chosen
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from server.options import SECRET, Option, options_of
-from server.rollout_options import RolloutOptions
+from server.rollout.options import RolloutOptions
 from server.values import Raw, SettingsError, Size, closest, within
 
 PREFIX = "ONESEEK_"

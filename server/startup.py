@@ -159,7 +159,7 @@ def _open_embedded(
     if settings.engine.options:
         named = ", ".join(settings.engine.options)
         raise SettingsError("engine.options", f"{named}: for vLLM alone, and this is the embedded engine")
-    from server.engines.embedded.flavours import check_flavours, installed
+    from server.engines.embedded.device.flavours import check_flavours, installed
 
     # Before anything loads ONNX Runtime: of two that share a folder, what loads is neither.
     check_flavours(None if settings.device == "auto" else settings.device, installed())

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.verify import Verdict
-from server.administration import Administration, Change, checked_names
+from server.admin.administration import Administration, Change, checked_names
 from server.api.admin_fields import AddFields, NoFields
 from server.api.body import JSON_TYPES, is_empty, read_object
 from server.api.changes import MAX_ADMIN_BODY, Changes

@@ -9,8 +9,8 @@ import msgspec
 from msgspec import Meta
 
 from adapters.split import MOST_VERSIONS
+from server.admin.roots import MAX_PATH
 from server.api.fields import FieldKind, Refusal, known
-from server.roots import MAX_PATH
 
 AdapterName = Annotated[str, Meta(min_length=1, max_length=256)]
 FolderPath = Annotated[str, Meta(min_length=1, max_length=MAX_PATH)]

@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import msgspec
 
-from server import grammar
 from server.api.errors import bad_field
 from server.api.fields import GenerationFields, JsonObjectFormat, JsonSchemaFormat
 from server.api.response_fields import ResponseFields, ResponseSchemaFormat
-from server.grammar import GrammarRefusedError
-from server.grammars import Grammars
+from server.grammar import text as grammar
+from server.grammar.schema import check_schema
+from server.grammar.service import Grammars
+from server.grammar.text import GrammarRefusedError
 from server.request import Sampling
-from server.schema import check_schema
 
 _GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 _STRUCTURED = ("json", "regex", "choice", "grammar", "json_object")

@@ -12,7 +12,7 @@ from adapters.errors import AdapterError, FileRefusedError, UnknownAdapterError,
 from adapters.ledger import Entry, Ledger, Lineage
 from adapters.manifest import Adapter, read_fields
 from adapters.shelf import Held, Shelf
-from server.administration import Administration, not_found
+from server.admin.administration import Administration, not_found
 from server.generation import Generation
 from server.watch import Watch
 

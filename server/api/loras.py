@@ -8,12 +8,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from server.admin.loading import Loading
 from server.api.admin_fields import LORA_HINTS, LORA_REFUSED, LoadFields, UnloadFields
 from server.api.body import JSON_TYPES, read_object
 from server.api.changes import MAX_ADMIN_BODY, Changes
 from server.api.convert import to_generation
 from server.api.errors import ErrorReply, reply_for
-from server.loading import Loading
 
 _MISFITS = frozenset(
     {

@@ -8,12 +8,12 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from server.admin.dividing import Divided, Dividing, shown
 from server.api.admin_fields import CanaryFields, SettleFields, ShadowFields
 from server.api.body import JSON_TYPES, is_empty, read_object
 from server.api.changes import MAX_ADMIN_BODY, Changes
 from server.api.context import reply
 from server.api.convert import to_fields
-from server.dividing import Divided, Dividing, shown
 
 
 class Rollout:

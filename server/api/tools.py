@@ -12,10 +12,10 @@ from server.api.errors import ApiError, bad_field
 from server.api.fields import ChatFields, ChosenTool, TextFormat, ToolFields
 from server.api.tool_messages import check_depth
 from server.calls import ARGS, MARKS, TOOL_CALLS
-from server.grammar import GrammarRefusedError, either, named_calls, tool_calls
-from server.grammars import Grammars
+from server.grammar.schema import check_schema
+from server.grammar.service import Grammars
+from server.grammar.text import GrammarRefusedError, either, named_calls, tool_calls
 from server.request import Sampling
-from server.schema import check_schema
 from server.tokens import Tokenizer, Tool
 
 MAX_SCHEMA = 64 * 1024

@@ -12,7 +12,7 @@ from server.commands.flags import Json
 from server.settings import Resolved
 
 if TYPE_CHECKING:
-    from server.engines.embedded.survey import Fit, Surveyed
+    from server.engines.embedded.device.survey import Fit, Surveyed
 
 
 def devices(resolved: Resolved, *, json: Json = False) -> int:
@@ -20,12 +20,12 @@ def devices(resolved: Resolved, *, json: Json = False) -> int:
     import psutil
 
     from adapters.discovery import find_base
-    from server.engines.embedded.flavours import check_flavours, installed
+    from server.engines.embedded.device.flavours import check_flavours, installed
 
     settings = resolved.settings
     flavours = installed()
     check_flavours(None if settings.device == "auto" else settings.device, flavours)
-    from server.engines.embedded.survey import survey
+    from server.engines.embedded.device.survey import survey
     from server.startup import embedded_options
 
     base = find_base(Path.cwd(), settings.base_model)

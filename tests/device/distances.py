@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from adapters.mini.shipped import ADAPTERS, BASE
 from adapters.weights import ModelShape, read_adapter
 from server.engines.embedded.cache import BuiltGraph, prepare
-from server.engines.embedded.device import DeviceRunner
+from server.engines.embedded.device.providers import PROVIDERS, Device
+from server.engines.embedded.device.runner import DeviceRunner
 from server.engines.embedded.graph import Dtype
-from server.engines.embedded.providers import PROVIDERS, Device
 from server.engines.embedded.quantize import Quantize
 from server.engines.embedded.runner import DecodeRow
 from server.request import Voice

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from adapters.weights import AdapterWeights, ModelShape, read_adapter
-from server.engines.embedded import moves
 from server.engines.embedded.cache import prepare
 from server.engines.embedded.config import read_config
-from server.engines.embedded.device_memory import DeviceMemory
+from server.engines.embedded.device import moves
+from server.engines.embedded.device.memory import DeviceMemory
+from server.engines.embedded.device.providers import PROVIDERS
+from server.engines.embedded.device.sessions import detach_weights, rank_columns
 from server.engines.embedded.graph import Dtype
-from server.engines.embedded.providers import PROVIDERS
 from server.engines.embedded.quantize import Quantize
-from server.engines.embedded.sessions import detach_weights, rank_columns
 from server.request import Voice
 from tests.device.probe import PROVIDER, flavours
 from tests.device.thresholds import threshold

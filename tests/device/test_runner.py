@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from adapters.mini.shipped import ADAPTERS, BASE
 from adapters.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.cache import prepare
-from server.engines.embedded.device import DeviceRunner
+from server.engines.embedded.device.providers import PROVIDERS
+from server.engines.embedded.device.runner import DeviceRunner
 from server.engines.embedded.graph import Dtype
-from server.engines.embedded.providers import PROVIDERS
 from server.engines.embedded.quantize import Quantize
 from server.engines.embedded.runner import DecodeRow
 from server.request import Voice

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from server.engines.embedded.device.providers import PROVIDERS
 from server.engines.embedded.graph import Dtype, plan_graph
 from server.engines.embedded.plan import MICROSOFT
-from server.engines.embedded.providers import PROVIDERS
 from server.engines.embedded.quantize import Quantize
 from tests.engines.embedded.test_graph_static import CONFIG
 from tests.environments import distribution

@@ -11,11 +11,11 @@ from adapters.manifest import Adapter
 from adapters.weights import ModelShape
 from server.engines.base import Engine, StepObserver
 from server.engines.embedded.cache import prepare
-from server.engines.embedded.device import DeviceRunner
-from server.engines.embedded.device_plan import device_limits
+from server.engines.embedded.device.plan import device_limits
+from server.engines.embedded.device.providers import PROVIDERS, Provider
+from server.engines.embedded.device.runner import DeviceRunner
 from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
-from server.engines.embedded.providers import PROVIDERS, Provider
 from server.engines.vllm_options import VllmOptions
 from server.tokens import Tokenizer
 

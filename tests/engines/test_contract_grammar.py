@@ -15,8 +15,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from adapters.manifest import Adapter
-from server import grammar
 from server.engines.base import Engine, UnsupportedRequestError
+from server.grammar import text as grammar
 from server.request import Delta, GenerationRequest, Sampling, Voice
 from server.tokens import Tokenizer
 

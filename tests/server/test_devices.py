@@ -9,9 +9,9 @@ import pytest
 
 from server.__main__ import main
 from server.engines.base import DeviceFallback, DeviceInfo, EngineInfo
-from server.engines.embedded import flavours, survey
-from server.engines.embedded.flavours import Flavour
-from server.engines.embedded.hardware import Card
+from server.engines.embedded.device import flavours, survey
+from server.engines.embedded.device.flavours import Flavour
+from server.engines.embedded.device.hardware import Card
 from server.metrics import Metrics
 
 Out = pytest.CaptureFixture[str]

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, grammar_from
 
-from server import grammar
-from server.grammar import GrammarRefusedError
-from server.llg import compile_grammar, complaint
-from server.schema import MAX_COUNT, MAX_DEPTH, check_schema
+from server.grammar import text as grammar
+from server.grammar.llg import compile_grammar, complaint
+from server.grammar.schema import MAX_COUNT, MAX_DEPTH, check_schema
+from server.grammar.text import GrammarRefusedError
 from tests.server.small_tokenizers import mistral_like
 
 TOKENIZER = mistral_like()

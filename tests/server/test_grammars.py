@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from server import grammar, grammars
 from server.engines.base import EngineBusyError
-from server.grammar import GrammarRefusedError
-from server.grammars import Grammars
+from server.grammar import service as grammars
+from server.grammar import text as grammar
+from server.grammar.service import Grammars
+from server.grammar.text import GrammarRefusedError
 from server.tokens import Tokenizer
 from tests.server.small_tokenizers import llama3_like, mistral_like
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.evaluation.interval import difference, median, wilson
-from server.outcomes import MOST, Outcome, Pace, Window, judge
+from server.rollout.outcomes import MOST, Outcome, Pace, Window, judge
 from server.settings import RolloutOptions, SettingsError
 
 OPTIONS = RolloutOptions()

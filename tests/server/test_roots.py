@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.roots import MAX_PATH, PathMissingError, PathRefusedError, Roots
+from server.admin.roots import MAX_PATH, PathMissingError, PathRefusedError, Roots
 
 LINKS = ("out", "up", "within", "chain", "loop", "broken", "across")
 PIECES = (*LINKS, "a", "b", "..", ".", "", "~", "C:", "secret", "root")

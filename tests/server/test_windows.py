@@ -12,7 +12,7 @@ import pytest
 from adapters import names, staging
 from adapters.discovery import find_adapters, find_base
 from server.engines.embedded.cache import BUILDER_VERSION
-from server.engines.embedded.golden import DeviceCheck
+from server.engines.embedded.device.golden import DeviceCheck
 from server.settings import default_home, resolve
 
 HOME = PureWindowsPath("C:/Users/a.user.with-a-name/AppData/Local/oneseek")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from server.engines.base import EngineError
 from server.engines.embedded.cache import BuiltGraph
-from server.engines.embedded.device_inputs import Batch, host_inputs
+from server.engines.embedded.device.inputs import Batch, host_inputs
 from server.engines.embedded.graph import GROUPS
 from server.engines.embedded.lora import AdapterStore, Pack
 from server.engines.embedded.memory import KvMemory

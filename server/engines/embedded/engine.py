@@ -21,7 +21,7 @@ from server.engines.base import (
     StepObserver,
     UnsupportedRequestError,
 )
-from server.engines.embedded.golden import DeviceCheck
+from server.engines.embedded.device.golden import DeviceCheck
 from server.engines.embedded.limits import Limits
 from server.engines.embedded.loop import Delivery, StepLoop
 from server.engines.embedded.runner import Runner

@@ -14,8 +14,8 @@ from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
 from server.engines.base import UnsupportedRequestError
-from server.grammar import GrammarRefusedError
-from server.llg import compile_grammar, complaint, open_tokenizer
+from server.grammar.llg import compile_grammar, complaint, open_tokenizer
+from server.grammar.text import GrammarRefusedError
 from server.tokens import Tokenizer
 
 FIELD = "response_format"
@@ -42,7 +42,7 @@ class Guides:
         """A guide at the grammar's beginning. Compiles in a worker thread what is not known yet.
 
         Raises `UnsupportedRequestError` where that fails. No bound but llguidance's own holds here: whoever
-        takes grammars from clients tries them first, as `server.grammars` does.
+        takes grammars from clients tries them first, as `server.grammar.service` does.
         """
         async with self._one:
             matcher = self._compiled.get(grammar)

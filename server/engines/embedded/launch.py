@@ -17,13 +17,13 @@ from server.engines.embedded.available import available_memory
 from server.engines.embedded.bfloat16 import require_bfloat16
 from server.engines.embedded.cache import prepare
 from server.engines.embedded.config import ModelConfig, read_config
-from server.engines.embedded.device_plan import device_limits
+from server.engines.embedded.device.plan import device_limits
+from server.engines.embedded.device.providers import PROVIDERS, Provider
 from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.fitting import fit
 from server.engines.embedded.graph import Dtype
 from server.engines.embedded.limits import PAGE, Limits
 from server.engines.embedded.opening import DeviceChoice, Place, candidates, dtype_on, open_best
-from server.engines.embedded.providers import PROVIDERS, Provider
 from server.tokens import Tokenizer
 
 DEFAULT_NUM_SEQS = 32

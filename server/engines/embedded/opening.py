@@ -18,16 +18,16 @@ from server.engines.base import DeviceFallback, DeviceInfo, EngineError
 from server.engines.embedded.bfloat16 import BfloatPrefill
 from server.engines.embedded.cache import BuiltGraph
 from server.engines.embedded.cpu import CpuRunner
-from server.engines.embedded.device import DeviceRunner
-from server.engines.embedded.flavours import check_provider, installed
-from server.engines.embedded.golden import BASE, DeviceCheck
+from server.engines.embedded.device.flavours import check_provider, installed
+from server.engines.embedded.device.golden import BASE, DeviceCheck
+from server.engines.embedded.device.providers import PROVIDERS, Device, Provider
+from server.engines.embedded.device.runner import DeviceRunner
+from server.engines.embedded.device.selftest import DeviceError, precision_of
+from server.engines.embedded.device.sessions import open_session
 from server.engines.embedded.graph import Dtype
 from server.engines.embedded.limits import Limits
 from server.engines.embedded.plan import IR_VERSION, OPSET
-from server.engines.embedded.providers import PROVIDERS, Device, Provider
 from server.engines.embedded.runner import Runner
-from server.engines.embedded.selftest import DeviceError, precision_of
-from server.engines.embedded.sessions import open_session
 
 logger = logging.getLogger(__name__)
 DeviceChoice = Device | Literal["auto"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engines.embedded.buckets import (
+from server.engines.embedded.device.buckets import (
     SMALLEST_CHUNK,
     SMALLEST_MEMORY,
     SMALLEST_RANK,

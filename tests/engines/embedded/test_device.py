@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from adapters.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.cache import prepare
 from server.engines.embedded.cpu import CpuRunner
-from server.engines.embedded.device import DeviceRunner
-from server.engines.embedded.providers import PROVIDERS
+from server.engines.embedded.device.providers import PROVIDERS
+from server.engines.embedded.device.runner import DeviceRunner
+from server.engines.embedded.device.sessions import detach_weights
 from server.engines.embedded.runner import DecodeRow
-from server.engines.embedded.sessions import detach_weights
 from server.request import Voice
 from tests.engines.embedded.models import ADAPTERS, VOCABULARY, write_adapter, write_model
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engines.embedded.device_plan import device_bytes, device_limits, row_bytes
+from server.engines.embedded.device.plan import device_bytes, device_limits, row_bytes
 from server.engines.embedded.limits import Limits
 from tests.engines.embedded.test_graph_static import CONFIG
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.engines.embedded.flavours import (
+from server.engines.embedded.device.flavours import (
     PINNED,
     Flavour,
     FlavourError,
@@ -18,7 +18,7 @@ from server.engines.embedded.flavours import (
     install,
     installed,
 )
-from server.engines.embedded.providers import PROVIDERS, Device
+from server.engines.embedded.device.providers import PROVIDERS, Device
 
 ROOT = Path(__file__).resolve().parents[3]
 PLAIN = Flavour("onnxruntime", "1.32.0")
@@ -141,7 +141,7 @@ def test_every_device_has_a_flavour_that_can_be_named() -> None:
 
 def test_looking_loads_no_part_of_onnx_runtime() -> None:
     code = (
-        "import sys; from server.engines.embedded.flavours import installed; print(installed());"
+        "import sys; from server.engines.embedded.device.flavours import installed; print(installed());"
         "sys.exit(any(name.split('.')[0] == 'onnxruntime' for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from adapters.manifest import Adapter, read_manifest
 from adapters.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.base import AdapterRefusedError
-from server.engines.embedded import golden as module
 from server.engines.embedded.cache import BuiltGraph, prepare
 from server.engines.embedded.config import ModelConfig, read_config
 from server.engines.embedded.cpu import CpuRunner
+from server.engines.embedded.device import golden as module
+from server.engines.embedded.device.golden import BASE, FOLDER, KEPT, DeviceCheck, truth_bytes
+from server.engines.embedded.device.selftest import DeviceError
 from server.engines.embedded.engine import EmbeddedEngine
-from server.engines.embedded.golden import BASE, FOLDER, KEPT, DeviceCheck, truth_bytes
 from server.engines.embedded.limits import Limits
 from server.engines.embedded.runner import DecodeRow
-from server.engines.embedded.selftest import DeviceError
 from server.tokens import Tokenizer
 from tests.engines.asking import alone, ask, tokens
 

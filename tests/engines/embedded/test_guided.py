@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server import grammar
 from server.engines.base import EngineError, UnsupportedRequestError
 from server.engines.embedded import guided
 from server.engines.embedded.guided import Guide, Guides
 from server.engines.embedded.sampler import BadRowsError, Sampler, SamplerState
+from server.grammar import text as grammar
 from server.request import Sampling
 from server.tokens import Tokenizer
 from tests.server.small_tokenizers import llama3_like, mistral_like

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from server.engines.embedded import hardware
-from server.engines.embedded.hardware import Card, cards
+from server.engines.embedded.device import hardware
+from server.engines.embedded.device.hardware import Card, cards
 
 
 def put(folder: Path, **files: str) -> None:

@@ -14,12 +14,12 @@ from server.engines.base import EngineError
 from server.engines.embedded.builder import DATA_FILE
 from server.engines.embedded.cache import prepare
 from server.engines.embedded.cpu import CpuRunner
-from server.engines.embedded.device import DeviceRunner
+from server.engines.embedded.device.providers import PROVIDERS, Provider
+from server.engines.embedded.device.runner import DeviceRunner
+from server.engines.embedded.device.selftest import DeviceError
 from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.limits import Limits
 from server.engines.embedded.opening import Opened, Place, bring_up, candidates, open_best
-from server.engines.embedded.providers import PROVIDERS, Provider
-from server.engines.embedded.selftest import DeviceError
 from server.tokens import Tokenizer
 from tests.engines.asking import alone, ask, tokens
 

@@ -11,8 +11,8 @@ import pytest
 from adapters.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.cache import BuiltGraph, prepare
 from server.engines.embedded.cpu import CpuRunner
-from server.engines.embedded.device import DeviceRunner
-from server.engines.embedded.providers import PROVIDERS
+from server.engines.embedded.device.providers import PROVIDERS
+from server.engines.embedded.device.runner import DeviceRunner
 from server.engines.embedded.runner import DecodeRow, Runner
 from server.request import Voice
 from tests.engines.embedded.models import ADAPTERS, VOCABULARY, Reference, write_adapter, write_model

@@ -14,10 +14,7 @@ from numpy.typing import NDArray
 from adapters.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.cache import BuiltGraph, prepare
 from server.engines.embedded.cpu import CpuRunner
-from server.engines.embedded.graph import Dtype
-from server.engines.embedded.quantize import Quantize
-from server.engines.embedded.runner import DecodeRow
-from server.engines.embedded.selftest import (
+from server.engines.embedded.device.selftest import (
     THRESHOLDS,
     Precision,
     SelfTest,
@@ -27,7 +24,10 @@ from server.engines.embedded.selftest import (
     precision_of,
     threshold_of,
 )
-from server.engines.embedded.truth import TruthRunner
+from server.engines.embedded.device.truth import TruthRunner
+from server.engines.embedded.graph import Dtype
+from server.engines.embedded.quantize import Quantize
+from server.engines.embedded.runner import DecodeRow
 from server.request import Voice
 from tests.engines.embedded.models import EVERY, VOCABULARY, Reference, write_adapter, write_model
 

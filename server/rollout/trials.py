@@ -9,7 +9,7 @@ from typing import Literal
 from adapters.manifest import Adapter
 from adapters.snapshot import Snapshot
 from adapters.split import Split, identity
-from server.outcomes import Pace, Window
+from server.rollout.outcomes import Pace, Window
 
 Kind = Literal["canary", "shadow"]
 

@@ -10,12 +10,12 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from adapters.weights import AdapterWeights
-from server.engines.embedded.buckets import SMALLEST_RANK, rank_for
 from server.engines.embedded.config import ModelConfig
-from server.engines.embedded.device_memory import DeviceMemory
+from server.engines.embedded.device.buckets import SMALLEST_RANK, rank_for
+from server.engines.embedded.device.memory import DeviceMemory
+from server.engines.embedded.device.sessions import rank_columns
 from server.engines.embedded.graph import GROUPS
 from server.engines.embedded.lora import AdapterStore, Floats, Pack
-from server.engines.embedded.sessions import rank_columns
 from server.request import Voice
 
 

@@ -10,7 +10,7 @@ from adapters.active import Line
 from adapters.shelf import Held, Shelf
 from adapters.split import Shadow, Split, checked_shares
 from adapters.store import Division
-from server.administration import Administration
+from server.admin.administration import Administration
 from server.api.errors import bad_field
 from server.generation import Generation
 from server.watch import Watch

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from server.engines.embedded.buckets import memories, memory_for, seats_for
-from server.engines.embedded.device_binding import DeviceBound
-from server.engines.embedded.device_memory import Block, DeviceMemory
+from server.engines.embedded.device.binding import DeviceBound
+from server.engines.embedded.device.buckets import memories, memory_for, seats_for
+from server.engines.embedded.device.memory import Block, DeviceMemory
 
 SHRINK = 4
 """The seated block is made anew once it is so many times as large as it has to be, in rows or positions."""

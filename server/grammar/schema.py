@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from server.grammar import GrammarRefusedError
+from server.grammar.text import GrammarRefusedError
 
 MAX_DEPTH = 64
 """Objects and arrays within each other; llguidance reads up to 128 with its own around them."""

@@ -1,6 +1,6 @@
 """Grammars: what an answer must keep to, written in llguidance's Lark syntax, which both engines take.
 
-Pure functions from a wish to a text; none checks it (`server.grammars` does) or knows a request's fields.
+Pure functions from a wish to a text; none checks it (`service` does) or knows a request's fields.
 Syntax: llguidance's docs/syntax.md and docs/json_schema.md.
 """
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 
-from server.grammar import GrammarRefusedError
-from server.llg import compile_grammar, complaint, open_tokenizer
+from server.grammar.llg import compile_grammar, complaint, open_tokenizer
+from server.grammar.text import GrammarRefusedError
 from server.tokens import Tokenizer
 
 MEMORY = 128 << 20

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from server.engines.base import EngineBusyError, EngineError
-from server.grammar import GrammarRefusedError
+from server.grammar.text import GrammarRefusedError
 from server.tokens import Tokenizer
 
 MAX_BYTES = 128 << 10
@@ -99,7 +99,7 @@ class Grammars:
         if self._pipe is not None and self._child is not None and self._child.is_alive():
             return self._pipe
         self._kill()
-        from server.grammar_probe import serve
+        from server.grammar.probe import serve
 
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()

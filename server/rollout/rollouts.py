@@ -26,10 +26,10 @@ from adapters.split import Shadow, Split, told_shares
 from adapters.store import Store
 from server.engines.base import AdapterNotLoadedError, AdapterRefusedError, EngineError
 from server.metrics import Metrics
-from server.outcomes import Outcome, Verdict, judge
 from server.residency import Residency
-from server.rollout_options import RolloutOptions
-from server.trials import Chosen, Trial, Trials
+from server.rollout.options import RolloutOptions
+from server.rollout.outcomes import Outcome, Verdict, judge
+from server.rollout.trials import Chosen, Trial, Trials
 
 CHECK_SECONDS = 1.0
 """Between two judgements."""

@@ -24,8 +24,7 @@ from adapters.staging import replaced
 from adapters.weights import AdapterWeights
 from server.engines.embedded.cache import BuiltGraph
 from server.engines.embedded.config import ModelConfig
-from server.engines.embedded.runner import Runner
-from server.engines.embedded.selftest import (
+from server.engines.embedded.device.selftest import (
     DECODES,
     EXERCISE,
     PROMPT,
@@ -35,7 +34,8 @@ from server.engines.embedded.selftest import (
     exercise,
     foretell,
 )
-from server.engines.embedded.truth import TruthRunner
+from server.engines.embedded.device.truth import TruthRunner
+from server.engines.embedded.runner import Runner
 
 BASE = ""
 """Stands for the base alone, where an adapter's digest could be."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from adapters.evaluation.interval import Interval, difference
 from adapters.evaluation.interval import median as median_interval
-from server.rollout_options import RolloutOptions
+from server.rollout.options import RolloutOptions
 
 MOST = 4096
 """Answers that a window remembers."""

@@ -8,10 +8,10 @@ from contextlib import aclosing
 from server.api.exchange import Exchange
 from server.api.merge import Deltas
 from server.engines.base import EngineBusyError, UnsupportedRequestError
-from server.outcomes import Pace
 from server.request import GenerationRequest
-from server.shadows import Shadows
-from server.trials import Chosen
+from server.rollout.outcomes import Pace
+from server.rollout.shadows import Shadows
+from server.rollout.trials import Chosen
 
 
 async def measured(

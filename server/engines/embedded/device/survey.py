@@ -10,16 +10,16 @@ import onnxruntime as ort
 import psutil
 
 from server.engines.embedded.config import read_config
-from server.engines.embedded.device_plan import device_bytes, row_bytes
-from server.engines.embedded.flavours import Flavour, FlavourError, can_install, check_provider
+from server.engines.embedded.device.flavours import Flavour, FlavourError, can_install, check_provider
+from server.engines.embedded.device.hardware import Card, cards
+from server.engines.embedded.device.plan import device_bytes, row_bytes
+from server.engines.embedded.device.providers import PROVIDERS, Provider
+from server.engines.embedded.device.selftest import DeviceError
 from server.engines.embedded.graph import Dtype, plan_graph
-from server.engines.embedded.hardware import Card, cards
 from server.engines.embedded.launch import EmbeddedOptions, plan
 from server.engines.embedded.limits import Limits
 from server.engines.embedded.opening import bring_up, dtype_on
-from server.engines.embedded.providers import PROVIDERS, Provider
 from server.engines.embedded.quantize import Quantize
-from server.engines.embedded.selftest import DeviceError
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,11 +19,11 @@ from adapters.manifest import Adapter
 from adapters.shelf import Held, Shelf
 from adapters.store import Moved, Store
 from adapters.verify import Verdict, verify
+from server.admin.loading import engine_refused, opened, refused, require_known, serving_base, unusable
+from server.admin.roots import Roots
 from server.api.errors import ApiError, ErrorReply, bad_field
 from server.engines.base import AdapterNotLoadedError, AdapterRefusedError
 from server.generation import Generation
-from server.loading import engine_refused, opened, refused, require_known, serving_base, unusable
-from server.roots import Roots
 from server.watch import Watch
 
 Made = TypeVar("Made")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
-from server.grammar import GrammarRefusedError
+from server.grammar.text import GrammarRefusedError
 from server.tokens import Tokenizer
 
 LIMITS = LLParserLimits(

@@ -17,10 +17,10 @@ from adapters.fit import ModelShape
 from adapters.intake import Base, check
 from adapters.manifest import Adapter
 from adapters.registry import Registry
+from server.admin.roots import PathMissingError, PathRefusedError, Roots
 from server.api.errors import ApiError, ErrorReply, bad_field
 from server.engines.base import AdapterNotLoadedError, AdapterRefusedError
 from server.generation import Generation
-from server.roots import PathMissingError, PathRefusedError, Roots
 from server.watch import Follow, Watch
 
 log = logging.getLogger("oneseek.admin")

@@ -13,11 +13,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from server.engines.embedded import moves
 from server.engines.embedded.config import ModelConfig
+from server.engines.embedded.device import moves
+from server.engines.embedded.device.providers import Provider
+from server.engines.embedded.device.sessions import open_session
 from server.engines.embedded.graph import NUMPY, Dtype
-from server.engines.embedded.providers import Provider
-from server.engines.embedded.sessions import open_session
 
 
 @dataclass(frozen=True, slots=True, eq=False)

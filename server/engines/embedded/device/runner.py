@@ -9,17 +9,17 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from adapters.weights import AdapterWeights
-from server.engines.embedded.buckets import chunk_for, chunks
 from server.engines.embedded.cache import BuiltGraph
 from server.engines.embedded.contents import Contents
-from server.engines.embedded.device_adapters import DeviceAdapters, Uploaded
-from server.engines.embedded.device_binding import DeviceBound
-from server.engines.embedded.device_inputs import Batch, host_inputs
-from server.engines.embedded.device_memory import Block, DeviceMemory
-from server.engines.embedded.device_rows import DeviceRows
-from server.engines.embedded.providers import Provider
+from server.engines.embedded.device.adapters import DeviceAdapters, Uploaded
+from server.engines.embedded.device.binding import DeviceBound
+from server.engines.embedded.device.buckets import chunk_for, chunks
+from server.engines.embedded.device.inputs import Batch, host_inputs
+from server.engines.embedded.device.memory import Block, DeviceMemory
+from server.engines.embedded.device.providers import Provider
+from server.engines.embedded.device.rows import DeviceRows
+from server.engines.embedded.device.sessions import Sessions, Shape, detach_weights
 from server.engines.embedded.runner import DecodeRow
-from server.engines.embedded.sessions import Sessions, Shape, detach_weights
 from server.request import Voice
 
 PACK_BYTES = 1 << 30

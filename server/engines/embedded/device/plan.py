@@ -8,8 +8,8 @@ computed, and one is on its way between two blocks.
 
 from __future__ import annotations
 
-from server.engines.embedded.buckets import memories
 from server.engines.embedded.config import ModelConfig
+from server.engines.embedded.device.buckets import memories
 from server.engines.embedded.graph import NUMPY, Dtype
 from server.engines.embedded.limits import Limits
 

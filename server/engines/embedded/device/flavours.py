@@ -15,7 +15,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 from server.engines.base import EngineError
-from server.engines.embedded.providers import PROVIDERS, Device, Provider
+from server.engines.embedded.device.providers import PROVIDERS, Device, Provider
 
 PACKAGE = "onnxruntime"
 PINNED = {

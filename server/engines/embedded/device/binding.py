@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from server.engines.embedded.device_adapters import Uploaded
-from server.engines.embedded.device_memory import Block
+from server.engines.embedded.device.adapters import Uploaded
+from server.engines.embedded.device.memory import Block
 
 
 class DeviceBound:

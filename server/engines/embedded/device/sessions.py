@@ -19,8 +19,8 @@ from onnx import helper
 
 from server.engines.embedded.builder import DATA_FILE
 from server.engines.embedded.cache import BuiltGraph
+from server.engines.embedded.device.providers import PROVIDERS, Provider
 from server.engines.embedded.graph import GROUPS
-from server.engines.embedded.providers import PROVIDERS, Provider
 
 MAX_SESSIONS = 48
 """Shapes that are kept ready."""

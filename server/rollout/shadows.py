@@ -14,9 +14,9 @@ from dataclasses import replace
 
 from server.engines.base import Engine, EngineBusyError, EngineError, UnsupportedRequestError
 from server.metrics import Metrics
-from server.outcomes import Pace
 from server.request import GenerationRequest
-from server.trials import Shadowing
+from server.rollout.outcomes import Pace
+from server.rollout.trials import Shadowing
 
 log = logging.getLogger("oneseek.rollout")
 

@@ -1,0 +1,1 @@
+"""Changes to a running server's adapters, for those who hold an admin key."""

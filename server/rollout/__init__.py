@@ -1,0 +1,1 @@
+"""Canaries and shadows: who gets which version, how it does, and when it ends."""
