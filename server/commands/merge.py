@@ -177,19 +177,23 @@ def _combine_into_registry(
 
     checked("alias", alias, names.alias)
     checked("version", version, names.version)
+    store = open_store(settings)
+    if version is not None and any(held.is_named(alias, version) for held in store.shelf().versions(alias)):
+        raise SettingsError(
+            "version", f"{alias}@{version} exists, and a version never changes; leave it out for the next one"
+        )
     found = catalogue.base
     base = Base(name=found.name, digest=plan.base_digest, shape=ModelShape.read(found.path))
     with tempfile.TemporaryDirectory(prefix="oneseek-") as place:
         made = plan.make(Path(place) / "combined")
         details = {"weights": _weights(plan), **options}
-        added = open_store(settings).add(
+        added = store.add(
             made.adapter.path, base=base, alias=alias, version=version, action="merge", details=details
         )
     name = added.adapter.full_name
     then = "it is active" if added.active else f"to serve it by its alias: oneseek adapters promote {name}"
     shown = _shown(plan, made, added.adapter)
-    said = "made" if added.new else "there already:"
-    line = f"{said} {name} in {added.adapter.path}: {_about(plan, made)}; {then}"
+    line = f"made {name} in {added.adapter.path}: {_about(plan, made)}; {then}"
     return {**shown, "active": added.active, "line": line}
 
 

@@ -202,7 +202,7 @@ def test_a_graph_that_cannot_be_opened_is_one_line(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise MemoryError("no room")
 
     monkeypatch.setattr("server.engines.embedded.opening.CpuRunner", full)

@@ -77,8 +77,8 @@ def test_adapters_become_a_version_in_the_registry(tmp_path: Path, capsys: Out) 
     assert entry.record.details["weights"] == made["weights"]
     rougher = told(capsys, *wanted, "--rank", "4")
     assert (rougher["name"], rougher["active"]) == ("both@v1.1", False)
-    assert main(["merge", *wanted, "--rank", "2", "--version", "v1.1"]) == 1
-    assert "A version never changes" in capsys.readouterr().err
+    assert main(["merge", *wanted, "--version", "V1.1"]) == 2
+    assert "version: both@V1.1 exists, and a version never changes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

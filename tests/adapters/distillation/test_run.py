@@ -99,7 +99,7 @@ def test_seeds_become_paraphrases_answers_and_a_clean_data_set(seeds: Path, tmp_
     with far_end(wise) as met:
         made = run(met, seeds, out, examples=50, told=told)
         assert made.enough
-        assert met.most_at_once == 4
+        assert 1 < met.most_at_once <= 4
     assert made.paraphrases.asked == 30
     assert 20 <= made.paraphrases.kept <= 30
     data = rows(out / "data.jsonl")
