@@ -25,6 +25,7 @@ import numpy as np
 import uvloop
 
 from bench.load import Job, Outcome, closed_loop
+from bench.random_model import at_hand
 from bench.servers import Server, free_port, oneseek, serving, vllm
 
 NAMES = ("base", "en", "sv")
@@ -95,12 +96,7 @@ def main() -> None:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Make the model, start the servers, take turns, and report."""
     work: Path = arguments.work
-    model = work / arguments.preset
-    adapters = {name: work / f"{arguments.preset}-{name}" for name in ("en", "sv")}
-    if not model.exists():
-        made = [sys.executable, "-m", "bench.random_model", str(model), "--preset", arguments.preset]
-        subprocess.run([*made, "--adapters", "en:8,sv:8"], check=True)
-    vocabulary = json.loads((model / "config.json").read_text())["vocab_size"]
+    model, adapters, vocabulary = at_hand(work, arguments.preset)
     with ExitStack() as stack:
         targets = _start(arguments, stack, model, adapters)
         results = _take_turns(arguments, targets, vocabulary)

@@ -15,14 +15,13 @@ import itertools
 import json
 import platform
 import statistics
-import subprocess
-import sys
 import urllib.request
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from bench.embedded import NAMES, jobs, measure
+from bench.random_model import at_hand
 from bench.servers import Server, free_port, oneseek, serving
 
 CONTENDERS: dict[str, tuple[str, ...]] = {
@@ -47,12 +46,7 @@ def next_token(server: Server, body: dict[str, Any]) -> dict[str, float]:
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Make the model, start the servers, take turns, and report."""
     work: Path = arguments.work
-    model = work / arguments.preset
-    adapters = {name: work / f"{arguments.preset}-{name}" for name in ("en", "sv")}
-    if not model.exists():
-        made = [sys.executable, "-m", "bench.random_model", str(model), "--preset", arguments.preset]
-        subprocess.run([*made, "--adapters", "en:8,sv:8"], check=True)
-    vocabulary = json.loads((model / "config.json").read_text())["vocab_size"]
+    model, adapters, vocabulary = at_hand(work, arguments.preset)
     lengths = [int(length) for length in arguments.prompts.split(",")]
     options = ["--threads", str(arguments.threads), "--max-num-seqs", "4", "--no-prefix-caching"]
     options += ["--max-num-batched-tokens", str(max(lengths)), "--home", str(work / "home")]

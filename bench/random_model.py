@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -75,6 +77,16 @@ PRESETS = {
     "1b": Shape(2048, 18, 16, 4, 128, 7168, 32768, 32768),
     "7b": Shape(4096, 32, 32, 8, 128, 14336, 32768, 32768),
 }
+
+
+def at_hand(work: Path, preset: str) -> tuple[Path, dict[str, Path], int]:
+    """The model of `preset` under `work`, two adapters by name, and the vocabulary; made where not there."""
+    model = work / preset
+    adapters = {name: work / f"{preset}-{name}" for name in ("en", "sv")}
+    if not model.exists():
+        made = [sys.executable, "-m", "bench.random_model", str(model), "--preset", preset]
+        subprocess.run([*made, "--adapters", "en:8,sv:8"], check=True)
+    return model, adapters, json.loads((model / "config.json").read_text())["vocab_size"]
 
 
 def write_model(

@@ -25,7 +25,7 @@ from adapters.training.checkpoints import last_checkpoint
 from adapters.training.corpus import Corpus
 from adapters.training.corpus_made import Known, curve_of, measured, write_manifest, write_report
 from adapters.training.curve import terminal_lines
-from adapters.training.files import write_folder
+from adapters.training.files import TOKENIZER_FILES, write_folder
 from adapters.training.mixture import CorpusFeed, held_out_batch
 from adapters.training.options import OptionError
 from adapters.training.pretrain import BaseJob, Fresh, train_base
@@ -37,18 +37,6 @@ from adapters.training.stream import Encode
 from adapters.training.trainer import Fitted, Setup
 from adapters.training.watch import Interruption
 
-COPIED = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
-"""What goes along with a tokenizer."""
 _TOKENIZER_FIELDS = frozenset({"vocabulary", "sample", "folder"})
 _SAMPLE = 64 << 20
 """Bytes of text from which a tokenizer learns."""
@@ -165,7 +153,7 @@ class _Run:
             stage=job.kind,
             start=start,
             tokenizer=folder,
-            files=COPIED,
+            files=TOKENIZER_FILES,
             schedule=self.schedule,
             optimizer=options.optimizer,
             setup=Setup(

@@ -24,6 +24,7 @@ from adapters.fit import ModelShape
 from adapters.jsonfile import read_object, write_object
 from adapters.manifest import Adapter
 from adapters.staging import flush, flush_folder
+from adapters.training.files import TOKENIZER_FILES
 from adapters.training.shards import Shard, Updates, check_merged, check_targets, write_merged
 from adapters.version import oneseek_version
 from adapters.weights import module_name, read_adapter
@@ -33,19 +34,7 @@ MERGE_FILE = "oneseek_merge.json"
 
 _NOTE_FILE = ".merging.json"
 _INDEX_FILE = "model.safetensors.index.json"
-_COPIED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-)
+_COPIED = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 _LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "COPYING*")
 _SPARE = 64 << 20
 """Bytes of disk left free."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,8 @@ from cyclopts import App, Group
 
 from adapters.distillation.options import DistillOptions
 from adapters.training.options import OptionError, TrainOptions
-from server.commands.flags import Json
 from server.commands.train import PACKAGES, Asked
-from server.commands.training_flags import flag, parameter, raw_of, values_of
+from server.commands.training_flags import flag, parameter, values_of, verb
 from server.extras import require
 from server.options import options_of
 from server.values import Raw, SettingsError
@@ -89,27 +87,17 @@ def distill(given: Mapping[str, Raw], *, config: Path | None, no_train: bool, js
         raise SettingsError(error.name, error.problem) from None
 
 
-def _command() -> Any:
-    """`distill` with a flag for each option."""
-
-    def command(
-        *, config: Path | None = None, no_train: bool = False, json: bool = False, **given: object
-    ) -> int:
-        flags = {name: raw_of(value) for name, value in given.items() if value is not None}
-        return distill(flags, config=config, no_train=no_train, json=json)
-
-    own = [
-        parameter("config", Path | None, None, "A YAML file with any of these options."),
-        parameter("no_train", bool, False, "Make the data set, and leave the student untrained."),
-        inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
-    ]
-    flags = [flag(option, group) for group, options in _GROUPS for option in options]
-    vars(command)["__signature__"] = inspect.Signature([*own, *flags])
-    command.__annotations__ = {}
-    command.__name__ = "distill"
-    return command
-
-
+_OWN_FLAGS = (
+    parameter("config", Path | None, None, "A YAML file with any of these options."),
+    parameter("no_train", bool, False, "Make the data set, and leave the student untrained."),
+)
 # Without version flags, since --version is its to take.
 app = App(name="distill", help_epilogue=EPILOGUE, version_flags=[])
-app.default(_command())
+app.default(
+    verb(
+        "distill",
+        distill,
+        _OWN_FLAGS,
+        [flag(option, group) for group, options in _GROUPS for option in options],
+    )
+)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,7 @@ from cyclopts import App
 
 from adapters.training.options import OptionError, TrainOptions
 from server.commands import pretrain
-from server.commands.flags import Json
-from server.commands.training_flags import GROUP, flag, parameter, raw_of, values_of
+from server.commands.training_flags import GROUP, flag, parameter, values_of, verb
 from server.extras import require
 from server.options import options_of
 from server.values import Raw, SettingsError
@@ -46,15 +44,6 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "m
 _OPTIONS = (*options_of(Asked), *options_of(TrainOptions))
 
 
-def verbs() -> App:
-    """`train` and its kinds."""
-    kinds = App(name="train", help="Make adapters, and bases.")
-    # Without version flags, since --version is its to take.
-    kinds.command(_command(), name="identity", help_epilogue=EPILOGUE, version_flags=[])
-    pretrain.add_to(kinds)
-    return kinds
-
-
 def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, json: bool) -> int:
     """Train an adapter that answers as OneSeek, in one language, on a frozen base.
 
@@ -76,25 +65,16 @@ def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, jso
         raise SettingsError(error.name, error.problem) from None
 
 
-def _command() -> Any:
-    """`identity` with a flag for each option."""
-
-    def command(
-        *, config: Path | None = None, resume: bool = False, json: bool = False, **given: object
-    ) -> int:
-        flags = {name: raw_of(value) for name, value in given.items() if value is not None}
-        return identity(flags, config=config, resume=resume, json=json)
-
-    own = [
-        parameter("config", Path | None, None, "A YAML file with any of these options."),
-        parameter("resume", bool, False, "Go on with the interrupted run of the same options and data."),
-        inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
-    ]
-    parameters = [*own, *(flag(option, GROUP) for option in _OPTIONS)]
-    vars(command)["__signature__"] = inspect.Signature(parameters)
-    command.__annotations__ = {}
-    command.__name__, command.__doc__ = "identity", identity.__doc__
-    return command
-
-
-app = verbs()
+_OWN = (
+    parameter("config", Path | None, None, "A YAML file with any of these options."),
+    parameter("resume", bool, False, "Go on with the interrupted run of the same options and data."),
+)
+app = App(name="train", help="Make adapters, and bases.")
+# Without version flags, since --version is its to take.
+app.command(
+    verb("identity", identity, _OWN, [flag(option, GROUP) for option in _OPTIONS]),
+    name="identity",
+    help_epilogue=EPILOGUE,
+    version_flags=[],
+)
+pretrain.add_to(app)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, cast
 
 from cyclopts import Group, Parameter
 
 from adapters.training.options import OptionError
+from server.commands.flags import Json
 from server.options import Option
 from server.values import Raw, SettingsError
 
@@ -43,6 +44,22 @@ def raw_of(value: object) -> Raw:
     if isinstance(value, bool):
         return str(value).lower()
     return [str(item) for item in cast("list[object]", value)] if isinstance(value, list) else str(value)
+
+
+def verb(
+    name: str, run: Callable[..., int], own: Sequence[inspect.Parameter], flags: Sequence[inspect.Parameter]
+) -> Callable[..., int]:
+    """A verb that takes `own`, `--json` and `flags`, and hands the flags that were given to `run` as text."""
+    own = (*own, inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json))
+
+    def made(**given: object) -> int:
+        fixed = {parameter.name: given.pop(parameter.name, parameter.default) for parameter in own}
+        return run({name: raw_of(value) for name, value in given.items() if value is not None}, **fixed)
+
+    vars(made)["__signature__"] = inspect.Signature([*own, *flags])
+    made.__annotations__ = {}
+    made.__name__, made.__doc__ = name, run.__doc__
+    return made
 
 
 def parameter(name: str, kind: object, default: object, text: str) -> inspect.Parameter:
