@@ -5,7 +5,9 @@ Exit codes: 0 for success, 1 for a failure, 2 for a mistake in the command or th
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -34,11 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(error, 2)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # As of `oneseek … | head`: the reader has what it wanted. What is left goes nowhere, and quietly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except Exception as error:
         code = _exit_code(error)
         if code is None:
             raise
-        return _complain(error, code)
+        return _complain(_told(error), code)
 
 
 def _exit_code(error: Exception) -> int | None:
@@ -50,6 +56,29 @@ def _exit_code(error: Exception) -> int | None:
         return 2
     ours = type(error).__module__.partition(".")[0] in NAMES
     return 1 if ours or isinstance(error, OSError) else None
+
+
+_REMEDIES = {
+    errno.ENOENT: "Check the path.",
+    errno.ENOTDIR: "A part of the path is a file: name a folder.",
+    errno.EISDIR: "Name a file in it.",
+    errno.EACCES: "Give this user the right to it, or name another place.",
+    errno.EPERM: "Give this user the right to it, or name another place.",
+    errno.EROFS: "Name a place that can be written.",
+    errno.ENOSPC: "Free some space, or name another place.",
+}
+
+
+def _told(error: Exception) -> str:
+    """What an error says, and what helps where it does not say that itself."""
+    from adapters.errors import UnknownAdapterError
+
+    if isinstance(error, UnknownAdapterError) and not error.hints:
+        return f"{error} See: oneseek adapters list"
+    if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
+        return str(error)
+    why = f"{error.filename}: {error.strerror[:1].lower()}{error.strerror[1:]}."
+    return f"{why} {_REMEDIES.get(error.errno or 0, '')}".rstrip()
 
 
 def _complain(error: Exception | str, code: int) -> int:

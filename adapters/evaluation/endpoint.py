@@ -120,7 +120,9 @@ class Endpoint:
                 passing=error.code in _PASSING,
             ) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise EndpointError(f"{self.url}{path} does not answer: {error}", passing=True) from error
+            reason = getattr(error, "reason", error)
+            why = reason.strerror if isinstance(reason, OSError) and reason.strerror else reason
+            raise EndpointError(f"{self.url}{path} does not answer: {why}", passing=True) from error
         if not isinstance(found, dict):
             raise EndpointError(f"{self.url}{path} answers no JSON object: {str(found)[:_TOLD]}")
         return found

@@ -146,3 +146,26 @@ def test_output_is_utf_8_whatever_the_console(tmp_path: Path) -> None:
 def test_without_a_verb_it_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert "Usage: oneseek COMMAND" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "server", "config"]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        found = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(write)
+    assert found.stderr == b""
+    assert found.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["data", "check", "nowhere.jsonl"], ["train", "identity", "--config", "nowhere.jsonl"]]
+)
+def test_a_file_that_is_not_there_is_told_without_an_errno(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    found = capsys.readouterr().err
+    assert found == "oneseek: nowhere.jsonl: no such file or directory. Check the path.\n"
