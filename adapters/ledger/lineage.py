@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from adapters.errors import UnknownInLedgerError, shown
@@ -68,8 +68,10 @@ def trace(entries: Sequence[Entry], wanted: str) -> Lineage:
         return Lineage(
             role="", digest=None, subject=named[0].record.subject, makers=(), history=tuple(named), sources=()
         )
-    outputs = made[-1].record.outputs
-    return _Tracer(entries).node("", outputs.get("adapter") or next(iter(outputs.values())), len(entries) + 1)
+    record = made[-1].record
+    digest = record.outputs.get("adapter") or next(iter(record.outputs.values()))
+    # Other names may have been given to the same weights since.
+    return replace(_Tracer(entries).node("", digest, len(entries) + 1), subject=record.subject)
 
 
 def _whole(entries: Sequence[Entry], wanted: str) -> str:

@@ -183,15 +183,17 @@ def _tree(lineage: Lineage, into: Tree | None = None) -> Tree:
         label += "  (from outside)"
     tree = Tree(label) if into is None else into.add(label)
     for entry in lineage.makers:
-        tree.add(_line(entry))
+        tree.add(_line(entry, lineage.subject))
     for source in lineage.sources:
         _tree(source, tree)
     for entry in lineage.history:
-        tree.add(_line(entry))
+        tree.add(_line(entry, lineage.subject))
     return tree
 
 
-def _line(entry: Entry) -> str:
+def _line(entry: Entry, subject: str | None) -> str:
+    """One entry; with its subject where that is not what the tree is about."""
     metrics = "".join(f"  {name} {value:.4g}" for name, value in entry.record.metrics.items())
     code = entry.code.get("commit", "")[:12] or entry.code.get("oneseek", "")
-    return f"#{entry.sequence} {entry.record.action}  {entry.time}  by {code}{metrics}"
+    about = f" {entry.record.subject}" if entry.record.subject != subject else ""
+    return f"#{entry.sequence} {entry.record.action}{about}  {entry.time}  by {code}{metrics}"

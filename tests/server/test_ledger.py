@@ -122,6 +122,16 @@ def test_show_is_a_tree_back_to_the_data(ledger: Ledger, capsys: Out) -> None:
     assert capsys.readouterr().err == "oneseek: The ledger has no entry about 'nobody@v1'.\n"
 
 
+def test_show_is_about_the_name_that_was_asked_for(ledger: Ledger, capsys: Out) -> None:
+    adapter = next(iter(ledger.entries())).record.outputs["adapter"]
+    ledger.append(Record(action="add", subject="copy@v2", outputs={"adapter": adapter}))
+    assert main(["ledger", "show", "oneseek-7b-zero-sv@v1.1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("oneseek-7b-zero-sv@v1.1  sha256:")
+    assert lines[1].startswith("├── #1 train  ")
+    assert lines[2].startswith("├── #2 add copy@v2  ")
+
+
 def test_show_says_where_the_ledger_is_not_to_be_trusted(ledger: Ledger, capsys: Out) -> None:
     (ledger.folder / "head.json").unlink()
     assert main(["ledger", "show", "oneseek-7b-zero-sv@v1.1"]) == 1
