@@ -96,6 +96,9 @@ def convert(
 
 
 def _hash(file: Path, limits: Limits) -> str:
+    if file.is_dir():
+        remedy = f"Name the .pth in it; a folder in PEFT layout is added with: oneseek adapters add {file}"
+        raise AdapterError(file, "is a folder", remedy)
     try:
         size = file.stat().st_size
         if size > limits.file_bytes:

@@ -15,8 +15,8 @@ from adapters import names
 from adapters.digest import MAX_ADAPTER_BYTES, adapter_digest
 from adapters.errors import AdapterError
 from adapters.jsonfile import read_object
-from adapters.lora_config import LoraConfig
-from adapters.tensorfile import TensorFile, halves, module_name
+from adapters.lora_config import CONFIG_FILE, LoraConfig
+from adapters.tensorfile import TensorFile, halves, module_name, refuse_pickle
 
 MANIFEST_FILE = "oneseek.json"
 READ_FIELDS = ("alias", "version", "language", "digest", "base_digest")
@@ -77,6 +77,8 @@ def read_manifest(
     the files are no plain LoRA in PEFT layout, a recorded name is not one, or a recorded digest is not that
     of the files; `ValueError` where a name that is passed is not one.
     """
+    if not (folder / CONFIG_FILE).exists():
+        refuse_pickle(folder)
     config = LoraConfig.read(folder)
     with TensorFile.open(folder, MAX_ADAPTER_BYTES) as file:
         modules = sorted(halves(file))

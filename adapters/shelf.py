@@ -113,9 +113,11 @@ class Shelf:
         Raises `UnknownAdapterError`, and `StoreError` for an alias whose versions are all retired.
         """
         alias, at, version = name.partition("@")
-        versions = self.versions(alias.strip()) or self.versions(self._speaker(alias.strip()))
+        speakers = self._speakers(alias.strip())
+        spoken = speakers[0] if len(speakers) == 1 else ""
+        versions = self.versions(alias.strip()) or self.versions(spoken)
         if not versions:
-            raise UnknownAdapterError(name, _near(alias, self._aliases))
+            raise UnknownAdapterError(name, speakers[:3] or _near(alias, self._aliases))
         if not at:
             active = self.active(versions[0].alias)
             if active is None:
@@ -127,11 +129,11 @@ class Shelf:
         hints = _near(version, [held.version for held in versions])
         raise UnknownAdapterError(name, [f"{versions[0].alias}@{hint}" for hint in hints])
 
-    def _speaker(self, language: str) -> str:
-        """The one alias whose active version speaks `language`; empty where there are none or several."""
-        actives = {held for alias in self._aliases if (held := self.active(alias)) is not None}
+    def _speakers(self, language: str) -> list[str]:
+        """The aliases whose active version speaks `language`, sorted."""
+        actives = [held for alias in self._aliases if (held := self.active(alias)) is not None]
         found = [held.alias for held in actives if held.recorded_language == language.lower()]
-        return found[0] if len(found) == 1 else ""
+        return list(dict.fromkeys(found))
 
     @cached_property
     def _aliases(self) -> list[str]:

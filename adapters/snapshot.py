@@ -139,6 +139,9 @@ class Snapshot:
         return self.held[alias][self.actives[alias]]
 
     def _close(self, name: str) -> list[str]:
+        speakers = self._speakers.get(name.strip().lower())
+        if speakers:
+            return list(speakers[:3])
         known = list(islice((*self.held, *self._short), _HINTED))
         close = difflib.get_close_matches(name.strip().lower()[:_COMPARED], known, n=3)
         return [self._active(found).alias if found in self.held else found for found in close]

@@ -28,6 +28,7 @@ Key = tuple[int, str]
 """Layer, target module."""
 
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter.pth", "adapter.bin")
+_PICKLED = (".bin", ".pt", ".pth")
 _FACTOR = re.compile(
     r"base_model\.model\.model\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\."
     r"(?:self_attn\.(?P<attention>[qkvo]_proj)|mlp\.(?P<mlp>(?:gate|up|down)_proj))"
@@ -87,11 +88,17 @@ def weights_path(folder: Path) -> Path:
     path = folder / WEIGHTS_FILE
     if path.is_file():
         return path
-    pickle = next((folder / name for name in _PICKLES if (folder / name).is_file()), None)
+    refuse_pickle(folder)
+    raise AdapterError(path, "does not exist", "Save the adapter with PEFT's save_pretrained.")
+
+
+def refuse_pickle(folder: Path) -> None:
+    """Raise `AdapterError` with the command that converts it, where `folder` holds, or is, a pickle."""
+    found = [path for path in (folder, *(folder / name for name in _PICKLES)) if path.is_file()]
+    pickle = next((path for path in found if path.suffix.lower() in _PICKLED), None)
     if pickle is not None:
         reason = "is a pickle, which can run code when it is read, so the server never reads it"
         raise AdapterError(pickle, reason, f"Convert it: oneseek adapters import {pickle}")
-    raise AdapterError(path, "does not exist", "Save the adapter with PEFT's save_pretrained.")
 
 
 def module_name(layer: int, module: str) -> str:

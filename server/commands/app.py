@@ -16,6 +16,7 @@ from server.commands.flags import EPILOGUE, HIDDEN, with_settings
 from server.commands.ledger import check, list_entries, repair, rotate, show, sign, verify
 from server.commands.merge import merge
 from server.commands.models import models
+from server.commands.registry import about_versions
 from server.commands.route import route
 from server.commands.serve import serve
 from server.version import oneseek_version
@@ -59,7 +60,8 @@ def build() -> App:
     }
     for name, verb in verbs.items():
         # Without version flags, since --version is theirs to take.
-        adapters.command(with_settings(verb, show=False), name=name, help_epilogue=HIDDEN, version_flags=[])
+        command = with_settings(about_versions(verb), show=False)
+        adapters.command(command, name=name, help_epilogue=HIDDEN, version_flags=[])
     ledger = App(name="ledger", help="The signed record of what made or changed each adapter.")
     app.command(ledger)
     ledger.command(with_settings(verify, show=False), name="verify", help_epilogue=HIDDEN)

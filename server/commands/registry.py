@@ -4,16 +4,49 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-from server.settings import Settings
+from server.settings import Resolved, Settings
 from server.values import SettingsError
 
 if TYPE_CHECKING:
     from adapters.intake import Base
     from adapters.manifest import Adapter
     from adapters.store import Held, Store
+
+
+P = ParamSpec("P")
+
+
+def about_versions(verb: Callable[Concatenate[Resolved, P], int]) -> Callable[Concatenate[Resolved, P], int]:
+    """`verb`, which says of a name that is served and is no version of the registry how it becomes one."""
+
+    @wraps(verb)
+    def explained(resolved: Resolved, *args: P.args, **given: P.kwargs) -> int:
+        from adapters.errors import StoreError, UnknownAdapterError
+
+        try:
+            return verb(resolved, *args, **given)
+        except UnknownAdapterError as error:
+            served = _served(resolved.settings, error.name)
+            if served is None:
+                raise
+            where = f"{served.full_name} is served from {served.path} and is no version of the registry"
+            raise StoreError(f"{where}. Add it first: oneseek adapters add {served.path}") from None
+
+    return explained
+
+
+def _served(settings: Settings, name: str) -> Adapter | None:
+    """What a server would answer `name` with, where it would."""
+    from server.catalogue import open_catalogue
+
+    try:
+        return open_catalogue(settings).registry.resolve(name)
+    except (ValueError, LookupError, OSError):
+        return None
 
 
 def open_store(settings: Settings) -> Store:

@@ -241,3 +241,50 @@ def test_an_export_makes_the_same_bytes(filled: Path, tmp_path: Path, capsys: Ou
     for path in paths:
         run(capsys, "export", "zero", "--output", str(path))
     assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    "verb", [("show", "sv"), ("promote", "zero-sv@v1.1"), ("canary", "zero-sv", "v1.1=90", "v1.2=10")]
+)
+def test_what_is_served_from_elsewhere_says_how_it_becomes_a_version(
+    home: Path, voices: dict[str, Path], capsys: Out, verb: tuple[str, ...]
+) -> None:
+    folder = home.parent / "root" / "lora_adapters" / "zero-v1.1-SV"
+    shutil.copytree(voices["sv"], folder)
+    found = refused(capsys, *verb)
+    assert found == (
+        f"oneseek: zero-sv@v1.1 is served from {folder} and is no version of the registry. "
+        f"Add it first: oneseek adapters add {folder}\n"
+    )
+    run(capsys, "add", str(folder))
+    run(capsys, "show", "sv")
+
+
+def test_a_language_that_several_speak_names_them(
+    filled: Path, voices: dict[str, Path], capsys: Out, tmp_path: Path
+) -> None:
+    run(capsys, "add", str(voices["en"]), "--alias", "one", "--language", "sv")
+    assert refused(capsys, "show", "sv") == "oneseek: There is no adapter 'sv'. Did you mean one or zero?\n"
+    assert main(["merge", "--adapter", "sv", "--output", str(tmp_path / "merged")]) == 1
+    assert "There is no adapter 'sv'. Did you mean one or zero?" in capsys.readouterr().err
+
+
+def test_pickles_and_folders_are_sent_to_the_other_verb(
+    home: Path, voices: dict[str, Path], capsys: Out, tmp_path: Path
+) -> None:
+    pickle = tmp_path / "old" / "adapter.pth"
+    pickle.parent.mkdir()
+    pickle.write_bytes(b"no pickle at all")
+    for given in (pickle.parent, pickle):
+        assert refused(capsys, "add", str(given)).endswith(f"Convert it: oneseek adapters import {pickle}\n")
+    remedy = f"added with: oneseek adapters add {voices['en']}\n"
+    assert refused(capsys, "import", str(voices["en"])).endswith(remedy)
+
+
+def test_a_home_that_cannot_be_one_is_told_with_its_path(
+    home: Path, voices: dict[str, Path], capsys: Out
+) -> None:
+    home.write_text("a file")
+    found = refused(capsys, "add", str(voices["en"]), "--alias", "zero")
+    assert found.startswith(f"oneseek: {home}")
+    assert found.endswith(("A part of the path is a file: name a folder.\n", "Check the path.\n"))
