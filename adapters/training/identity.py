@@ -198,6 +198,9 @@ def _work_folder(job: Job, taught: Taught | None) -> Path:
         others = [str(path) for path in sorted(job.folder.glob("*-*")) if last_checkpoint(path) is not None]
         hint = f"; unfinished with other options or data: {', '.join(others)}" if others else ""
         raise OptionError("resume", f"no run of these options and data is unfinished in {job.folder}{hint}")
+    if job.resume is False and last_checkpoint(work) is not None:
+        remedy = f"go on with --resume, or begin anew: rm -r {work}"
+        raise OptionError("resume", f"this run was interrupted; {remedy}")
     work.mkdir(parents=True, exist_ok=True)
     return work
 

@@ -171,4 +171,9 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(installation: Pa
     assert told[-1].rstrip().endswith("--resume")
     (work,) = (installation.parent / "home" / "training").iterdir()
     assert list(work.glob("checkpoint-*/trainer_state.json"))
+    again = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+    assert again.returncode == 2
+    refusal = f"oneseek: resume: this run was interrupted; go on with --resume, or begin anew: rm -r {work}"
+    assert again.stderr.splitlines()[-1] == refusal
+    assert list(work.glob("checkpoint-*/trainer_state.json"))
     assert not (installation.parent / "home" / "registry").exists()
