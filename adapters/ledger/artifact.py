@@ -74,6 +74,9 @@ def verify(folder: Path, public_key: Path) -> None:
     from model_signing.hashing import Config as Hashing
     from model_signing.verifying import Config
 
+    if not (folder / SIGNATURE_FILE).is_file():
+        remedy = f"Sign the folder where it was made: oneseek ledger sign {folder}"
+        raise AdapterError(folder / SIGNATURE_FILE, "is not there", remedy)
     hashing = Hashing().set_ignored_paths(paths=[SIGNATURE_FILE], ignore_git_paths=False)
     remedy = "Take the folder again from where it was made, or sign it anew if its files are right."
     try:
