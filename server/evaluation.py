@@ -85,14 +85,17 @@ def _figures(measured: Measured, base: Measured | None) -> Iterator[tuple[str, f
 
 
 def _evaluate(target: Endpoint, adapters: Sequence[str], spoken: Sequence[str]) -> list[Measured]:
-    base, wanted = _names(target.models(), adapters)
+    models = target.models()
+    base, wanted = _names(models, adapters)
+    versions = _versions(models)
     detector = ProfileDetector()
     found: list[Measured] = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for language in spoken or languages():
             questions = identity_questions(language)
             for name in (base, *wanted):
-                said = list(pool.map(partial(target.ask, name, longest=LONGEST), questions))
+                asked = versions.get(name, name)
+                said = list(pool.map(partial(target.ask, asked, longest=LONGEST), questions))
                 found.append(
                     measure(name, language, questions, said, lambda text: detector.detect([text]).language)
                 )
@@ -113,6 +116,13 @@ def _names(models: Sequence[dict[str, Any]], asked: Sequence[str]) -> tuple[str,
                 "adapter", f"{name!r} is not served{closest(name, adapters)}; there are: {there}"
             )
     return bases[0], list(asked) or [name for name in adapters if "@" not in name]
+
+
+def _versions(models: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Alias → its active version, where the server says so: an alias's canary would answer a part."""
+    served = {str(entry["id"]) for entry in models}
+    roots = {str(entry["id"]): str(entry.get("root")) for entry in models if entry.get("parent") is not None}
+    return {name: root for name, root in roots.items() if root in served}
 
 
 @contextmanager

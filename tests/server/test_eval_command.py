@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from adapters.ledger import Ledger
+from adapters.mini.shipped import WEIGHTS
 from server.__main__ import main
 from tests.server.serving import EN, SV, Serving
 
@@ -54,6 +55,19 @@ def test_the_shipped_adapters_speak_as_oneseek_and_the_base_does_not(tmp_path: P
     assert {"adapter", "base", "data"} == set(entry.record.inputs)
     assert main(["ledger", "show", "oneseek-mini-sv@v1.0"]) == 0
     assert "eval" in capsys.readouterr().out
+
+
+def test_a_canary_does_not_answer_for_the_version_that_is_measured(capsys: Out) -> None:
+    alias = "oneseek-mini-sv"
+    assert main(["adapters", "add", str(WEIGHTS / alias)]) == 0
+    other = ["adapters", "add", str(WEIGHTS / "oneseek-mini-en"), "--alias", alias, "--version", "v1.1"]
+    assert main([*other, "--language", "sv"]) == 0
+    assert main(["adapters", "canary", alias, "v1.0=40", "v1.1=60"]) == 0
+    capsys.readouterr()
+    assert main(["eval", "--language", "sv", "--adapter", alias, "--threads", "1", "--json"]) == 0
+    _, measured = json.loads(capsys.readouterr().out)["measured"]
+    assert measured["name"] == alias
+    assert measured["identity"]["passed"] >= 20
 
 
 def test_an_unknown_adapter_is_refused(serving: Serving, capsys: Out) -> None:
