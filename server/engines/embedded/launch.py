@@ -90,7 +90,6 @@ def embedded_engine(
         graph = prepare(base, graphs, base_digest, options.quantize, variant, dtype, progress)
         if options.prefill_dtype == "fp32":
             return Place(provider, graph, limits)
-        require_bfloat16()
         prompts = prepare(base, graphs, base_digest, "none", "prim", "fp32", progress)
         return Place(provider, graph, limits, prompts)
 
@@ -99,6 +98,8 @@ def embedded_engine(
             raise ValueError(
                 f"prefill_dtype bf16 is the CPU's, and device is {options.device}; leave one of them out"
             )
+        if options.prefill_dtype == "bf16":
+            require_bfloat16()
         config = read_config(base)
         providers = candidates(options.device, ort.get_available_providers())
         opened = open_best(providers, placed, options.threads, lambda: _readable(adapters, base))
