@@ -54,7 +54,7 @@ def test_it_installs_the_pinned_flavours(flavour: str, version: str) -> None:
 def test_every_pip_command_is_checked() -> None:
     lines = [line for line in SCRIPT.splitlines() if line.strip()]
     for number, line in enumerate(lines):
-        if "Invoke-Pip " in line and "function" not in line or " -m venv " in line:
+        if ("Invoke-Pip " in line and "function" not in line) or " -m venv " in line:
             assert "$LASTEXITCODE -ne 0" in lines[number + 1], line
 
 
