@@ -11,7 +11,8 @@
 PYTHON ?=
 ARGS ?=
 TESTS ?= tests
-VLLM_TESTS ?= $(wildcard tests/engines/test_contract*.py) tests/engines/test_hot_swap.py \
+CONTRACT := $(wildcard tests/engines/test_contract*.py) tests/engines/test_hot_swap.py
+VLLM_TESTS ?= $(CONTRACT) \
   $(patsubst %,tests/server/test_%.py,api_formats api_http api_openai api_tools dividing live_changes loading metrics \
     responses_http responses_openai) \
   tests/vllm
@@ -31,7 +32,7 @@ help:
 	  'make test    lint, check types and imports, run every test; TESTS=tests/server runs a part' \
 	  'make test-vllm  the engine contract and tests/vllm on the real vLLM, on the CPU, in a cached environment' \
 	  'make test-device  tests/device and the engine contract over WebGPU on a software device, in a cached environment' \
-  'make lint    the checks without the tests' \
+	  'make lint    the checks without the tests' \
 	  'make clean   remove the environment and every cache in this folder'
 
 serve: $(VENV)/.serve
@@ -41,6 +42,10 @@ serve: $(VENV)/.serve
 test: lint
 	$(SAY) 'running the tests'
 	@$(BIN)/python -m pytest -q $(TESTS)
+ifeq ($(TESTS),tests)
+	$(SAY) "running the engines' contract on the code for devices"
+	@$(BIN)/python -m pytest -q --engine device -m 'not slow' $(CONTRACT)
+endif
 
 # The server refuses names under ONESEEK_ that are not settings, in the environment of the tests too.
 unexport ONESEEK_TEST_CACHE

@@ -7,6 +7,7 @@
 # Where scripts are blocked: powershell -ExecutionPolicy Bypass -File deploy\windows\serve.ps1
 
 $ErrorActionPreference = 'Stop'
+$PSNativeCommandUseErrorActionPreference = $false
 $root = Split-Path -Parent (Split-Path -Parent $PSScriptRoot)
 $venv = Join-Path $root '.venv'
 $python = Join-Path $venv 'Scripts\python.exe'
@@ -24,6 +25,13 @@ function Say([string] $text) { Write-Host "oneseek: $text" }
 function Stop-With([string] $text) {
     [Console]::Error.WriteLine("oneseek: $text")
     exit 1
+}
+
+# What a program writes to its standard error is no error of this script's; Windows PowerShell takes it for
+# one where the output is redirected, as in serve.ps1 *> log.txt.
+function Invoke-Pip {
+    $ErrorActionPreference = 'Continue'
+    & $python -m pip --disable-pip-version-check --no-input @args
 }
 
 # The value of --device among the arguments, in either way of writing it; empty where it is not there.
@@ -63,7 +71,7 @@ if (-not (Test-Path $python)) {
 
 if (-not (Test-Path $stamp) -or (Get-Item $project).LastWriteTimeUtc -gt (Get-Item $stamp).LastWriteTimeUtc) {
     Say 'installing the serving set (no torch)'
-    & $python -m pip --disable-pip-version-check --no-input install --quiet --editable $root
+    Invoke-Pip install --quiet --editable $root
     if ($LASTEXITCODE -ne 0) { Stop-With 'could not install the serving set; the lines above say why' }
     New-Item -ItemType File -Force -Path $stamp | Out-Null
     # The install above brings back what the exchange below may have removed.
@@ -75,15 +83,18 @@ $wanted = if ((Get-Device $args) -eq 'webgpu') { 'webgpu' } else { 'directml' }
 $have = if (Test-Path $flavourFile) { (Get-Content $flavourFile -TotalCount 1) } else { '' }
 if ($have -ne $flavours[$wanted]) {
     Say "installing $($flavours[$wanted])"
-    & $python -m pip --disable-pip-version-check --no-input uninstall --quiet --yes @everyFlavour
+    # Until the new one is there, none is: an exchange that breaks off is begun again.
+    Remove-Item -Force -ErrorAction SilentlyContinue $flavourFile
+    Invoke-Pip uninstall --quiet --yes @everyFlavour
     if ($LASTEXITCODE -ne 0) { Stop-With 'could not remove ONNX Runtime; stop what uses it and try again' }
-    & $python -m pip --disable-pip-version-check --no-input install --quiet $flavours[$wanted]
+    Invoke-Pip install --quiet $flavours[$wanted]
     if ($LASTEXITCODE -ne 0) { Stop-With 'could not install ONNX Runtime; the lines above say why' }
     Set-Content -Path $flavourFile -Value $flavours[$wanted] -Encoding Ascii
 }
 
 Say 'starting; press Ctrl-C to stop'
 Push-Location $root
+$ErrorActionPreference = 'Continue'
 try {
     & $python -m server serve @args
     $code = $LASTEXITCODE

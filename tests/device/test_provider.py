@@ -87,7 +87,7 @@ def test_the_device_computes_every_node_as_the_cpu_does(
     expected = logits(base, loras, dtype, quantize)
     found = logits(base, loras, dtype, quantize, **ON_DEVICE)
     assert expected.std() > 0.1
-    assert np.abs(found - expected).max() < threshold(dtype, quantize)
+    assert np.abs(found - expected).max() < threshold(dtype, quantize, expected)
 
 
 @pytest.mark.parametrize(("dtype", "quantize"), GRAPHS)

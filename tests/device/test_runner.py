@@ -19,7 +19,7 @@ from server.engines.embedded.quantize import Quantize
 from server.engines.embedded.runner import DecodeRow
 from server.request import Voice
 from server.tokens import Tokenizer
-from tests.device.thresholds import FP16, threshold
+from tests.device.thresholds import threshold
 
 GRAPHS: list[tuple[Dtype, Quantize]] = [
     ("fp32", "none"),
@@ -56,13 +56,10 @@ class Both:
         return self.device, self.cpu
 
     def check(self, found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-        """A trained base's logits are large, and products add up in float16 on the device: there the usual
-        difference is held to the threshold, of the logits' own spread, and not the largest of thousands."""
-        difference = np.abs(found - expected)
-        if self.dtype == "fp16":
-            assert np.sqrt(np.mean(difference**2)) < FP16 * expected.std()
-        else:
-            assert difference.max() < threshold(self.dtype, self.quantize)
+        assert np.abs(found - expected).max() < self.threshold(expected)
+
+    def threshold(self, expected: NDArray[np.float32]) -> float:
+        return threshold(self.dtype, self.quantize, expected)
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +130,7 @@ def test_a_hot_swap_changes_one_voice_and_no_other(
     voices = [*VOICES[:2], (("sv-next", 1.0),), ()]
     both.prefill(2, prompts[2], voices[2])
     after = both.decode(next_tokens(prompts, range(3), 0, voices))
-    largest = threshold(both.dtype, "int4")
-    assert np.abs(after[2] - before[2]).max() > 2 * largest
+    assert np.abs(after[2] - before[2]).max() > 2 * both.threshold(before)
     both.decode(next_tokens(prompts, range(3), 1, voices))
     for runner in both.runners:
         runner.release(2)

@@ -1,15 +1,18 @@
-"""How far the logits of a device may lie from the CPU's, on the same graph."""
+"""How far the logits of a device may lie from the CPU's, on the same graph: what the self-test lets pass."""
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import NDArray
+
+from server.engines.embedded.device.selftest import threshold_of
 from server.engines.embedded.graph import Dtype
 from server.engines.embedded.quantize import Quantize
 
-FP32, FP16, INT4 = 1e-3, 0.05, 0.15
 
+def threshold(dtype: Dtype, quantize: Quantize, expected: NDArray[np.float32]) -> float:
+    """Largest difference of a logit from what is `expected` of the CPU.
 
-def threshold(dtype: Dtype, quantize: Quantize) -> float:
-    """Largest difference of a logit."""
-    if quantize == "int4":
-        return INT4
-    return FP16 if dtype == "fp16" else FP32
+    Sums in float32 are held to their own threshold over quantised weights too.
+    """
+    return threshold_of(dtype, "none" if dtype == "fp32" else quantize, expected)

@@ -98,8 +98,11 @@ def test_test_checks_everything_and_the_tests_come_last(project: Path) -> None:
     lines = asked(project)
     assert "--group lint --group test" in lines[1]
     for tool in ("ruff check", "ruff format --check", "pyright", "importlinter"):
-        assert any(tool in line for line in lines[2:-1]), tool
-    assert lines[-1] == "-m pytest -q tests"
+        assert any(tool in line for line in lines[2:-2]), tool
+    assert lines[-2] == "-m pytest -q tests"
+    assert lines[-1].startswith("-m pytest -q --engine device -m not slow ")
+    make(project, "test", "TESTS=tests/routing", path=tools_path(project))
+    assert asked(project)[-1] == "-m pytest -q tests/routing"
 
 
 def test_a_failed_install_is_tried_again(project: Path) -> None:

@@ -54,8 +54,18 @@ def test_it_installs_the_pinned_flavours(flavour: str, version: str) -> None:
 def test_every_pip_command_is_checked() -> None:
     lines = [line for line in SCRIPT.splitlines() if line.strip()]
     for number, line in enumerate(lines):
-        if " -m pip " in line or " -m venv " in line:
+        if ("Invoke-Pip " in line and "function" not in line) or " -m venv " in line:
             assert "$LASTEXITCODE -ne 0" in lines[number + 1], line
+
+
+def test_what_programs_write_to_stderr_ends_nothing() -> None:
+    """Version 5.1 makes an error of it where the output is redirected, and `Stop` would end the script."""
+    (pip,) = (at for at, line in enumerate(SCRIPT.splitlines()) if " -m pip " in line)
+    (serve,) = (at for at, line in enumerate(SCRIPT.splitlines()) if " -m server serve " in line)
+    going_on = "$ErrorActionPreference = 'Continue'"
+    assert SCRIPT.splitlines()[pip - 1].strip() == going_on
+    assert going_on in SCRIPT.splitlines()[serve - 3 : serve]
+    assert "$PSNativeCommandUseErrorActionPreference = $false" in SCRIPT
 
 
 def test_every_variable_is_set_before_it_is_read() -> None:

@@ -15,13 +15,14 @@ from adapters.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.base import EngineError, StepObserver
 from server.engines.embedded.available import available_memory
 from server.engines.embedded.bfloat16 import require_bfloat16
-from server.engines.embedded.cache import prepare
+from server.engines.embedded.cache import method_of, prepare
 from server.engines.embedded.config import ModelConfig, read_config
-from server.engines.embedded.device.plan import device_limits
+from server.engines.embedded.device.hardware import largest_memory
+from server.engines.embedded.device.plan import device_budget, device_limits
 from server.engines.embedded.device.providers import PROVIDERS, Provider
 from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.fitting import fit
-from server.engines.embedded.graph import Dtype
+from server.engines.embedded.graph import Dtype, plan_graph
 from server.engines.embedded.limits import PAGE, Limits
 from server.engines.embedded.opening import DeviceChoice, Place, candidates, dtype_on, open_best
 from server.tokens import Tokenizer
@@ -75,7 +76,7 @@ def embedded_engine(
     """An engine for the checkpoint in `base`, its graph built, not yet started.
 
     `progress` is told (bytes done, bytes in all) while the graph is built; it is not called where the graph
-    is already there; `say` is told the CPU's memory plan before that. A device other than the CPU is opened,
+    is already there; `say` is told the memory plan before that. A device other than the CPU is opened,
     and judged by the CPU's logits of the base and, where the choice is `auto`, of `adapters`. Raises
     `EngineError` for a checkpoint this engine cannot run, options that do not fit it or more than the memory
     holds, or a device that is asked for by name and cannot be used.
@@ -86,11 +87,16 @@ def embedded_engine(
         limits = plan(config, options, provider)
         if provider.variant == "gqa":
             limits = _fitted(config, options, adapters, say)
+        else:
+            method = method_of(options.quantize, provider.variant)
+            size = plan_graph(config, provider.variant, dtype, method).size
+            for line in device_budget(config, limits, dtype, size, largest_memory()):
+                if say is not None:
+                    say(line)
         variant, graphs = provider.variant, options.graphs
         graph = prepare(base, graphs, base_digest, options.quantize, variant, dtype, progress)
         if options.prefill_dtype == "fp32":
             return Place(provider, graph, limits)
-        require_bfloat16()
         prompts = prepare(base, graphs, base_digest, "none", "prim", "fp32", progress)
         return Place(provider, graph, limits, prompts)
 
@@ -99,6 +105,8 @@ def embedded_engine(
             raise ValueError(
                 f"prefill_dtype bf16 is the CPU's, and device is {options.device}; leave one of them out"
             )
+        if options.prefill_dtype == "bf16":
+            require_bfloat16()
         config = read_config(base)
         providers = candidates(options.device, ort.get_available_providers())
         opened = open_best(providers, placed, options.threads, lambda: _readable(adapters, base))

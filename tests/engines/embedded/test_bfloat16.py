@@ -163,3 +163,13 @@ def test_it_is_for_the_cpu_alone(tmp_path: Path) -> None:
     options = EmbeddedOptions(graphs=tmp_path, prefill_dtype="bf16", device="webgpu")
     with pytest.raises(EngineError, match="prefill_dtype bf16 is the CPU's, and device is webgpu"):
         embedded_engine(BASE, "sha256:base", Tokenizer.load(BASE), options)
+
+
+def test_what_is_missing_is_told_before_any_graph_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    options = EmbeddedOptions(graphs=tmp_path / "graphs", prefill_dtype="bf16")
+    with pytest.raises(EngineError, match=r"pip install 'oneseek\[openvino\]'"):
+        embedded_engine(BASE, "sha256:base", Tokenizer.load(BASE), options)
+    assert not (tmp_path / "graphs").exists()

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engines.embedded.device.plan import device_bytes, device_limits, row_bytes
+from server.engines.embedded.budget import render
+from server.engines.embedded.device.plan import device_budget, device_bytes, device_limits, row_bytes
 from server.engines.embedded.limits import Limits
 from tests.engines.embedded.test_graph_static import CONFIG
 
@@ -56,3 +57,26 @@ def test_a_budget_that_holds_no_row_is_refused_with_what_would() -> None:
 def test_a_budget_in_tokens_leaves_the_rows_alone() -> None:
     found = limits(1, tokens=96)
     assert (found.max_num_seqs, found.rows, found.kv_tokens) == (32, 64, 96)
+
+
+def test_what_a_device_is_to_hold_is_told_and_what_is_too_much_too() -> None:
+    bounds = device_limits(
+        CONFIG,
+        "fp16",
+        context=CONFIG.context,
+        max_num_seqs=4,
+        max_num_batched_tokens=64,
+        prefill_chunk=64,
+        prefix_caching=True,
+        kv_bytes=1 << 30,
+        kv_tokens=None,
+    )
+    row = row_bytes(CONFIG, CONFIG.context, "fp16")
+    kept, weights = device_bytes(4, bounds.rows, row), 5 << 20
+    head, *parts = device_budget(CONFIG, bounds, "fp16", weights, weights + kept)
+    assert head.startswith(f"memory plan of the device: up to {render(weights + kept)} of ")
+    assert [part.split()[0] for part in parts] == ["weights", "keys"]
+    assert "does not tell" in device_budget(CONFIG, bounds, "fp16", weights, None)[0]
+    small = device_budget(CONFIG, bounds, "fp16", weights, weights + kept - 1)
+    assert small[-1].endswith(f"try kv_cache_memory {(kept - 1) >> 20}MiB")
+    assert "try quantize" in device_budget(CONFIG, bounds, "fp16", weights, weights)[-1]

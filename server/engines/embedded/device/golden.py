@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
-import psutil
 from numpy.typing import NDArray
 
 from adapters.staging import replaced
 from adapters.weights import AdapterWeights
+from server.engines.embedded.available import available_memory
 from server.engines.embedded.cache import BuiltGraph
 from server.engines.embedded.config import ModelConfig
 from server.engines.embedded.device.selftest import (
@@ -100,7 +100,7 @@ class DeviceCheck:
         return result
 
     def _compute(self, missing: Mapping[str, AdapterWeights | None]) -> None:
-        needed, free = truth_bytes(self._graph.config), psutil.virtual_memory().available
+        needed, free = truth_bytes(self._graph.config), available_memory()
         if needed > free:
             raise DeviceError(
                 "memory",

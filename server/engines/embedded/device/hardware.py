@@ -33,6 +33,11 @@ def cards() -> tuple[Card, ...]:
     return tuple(_of_sys(CARDS))
 
 
+def largest_memory() -> int | None:
+    """Bytes of the card that has most of its own; None where no card's are known."""
+    return max((card.memory for card in cards() if card.memory is not None), default=None)
+
+
 def _of_sys(folder: Path) -> Iterator[Card]:
     """From /sys/class/drm: one folder for each card, and more for its outputs."""
     for device in sorted(folder.glob("card[0-9]*/device")):

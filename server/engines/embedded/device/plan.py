@@ -8,6 +8,7 @@ computed, and one is on its way between two blocks.
 
 from __future__ import annotations
 
+from server.engines.embedded.budget import render
 from server.engines.embedded.config import ModelConfig
 from server.engines.embedded.device.buckets import memories
 from server.engines.embedded.graph import NUMPY, Dtype
@@ -69,3 +70,26 @@ def device_limits(
         prefill_chunk=prefill_chunk,
         prefix_caching=prefix_caching,
     )
+
+
+def device_budget(
+    config: ModelConfig, limits: Limits, dtype: Dtype, weights: int, memory: int | None
+) -> list[str]:
+    """For people: what a device is to hold, its largest card having `memory` bytes of its own, if known.
+
+    `weights` is the bytes of the graph's. More than that is told and not refused, since drivers lend cards
+    the machine's memory, and those without any live on it.
+    """
+    row = row_bytes(config, limits.context, dtype)
+    kept = device_bytes(limits.max_num_seqs, limits.rows, row)
+    room = "of its memory, which the system does not tell" if memory is None else f"of {render(memory)}"
+    lines = [
+        f"memory plan of the device: up to {render(weights + kept)} {room}; adapters come on top",
+        f"  weights          {render(weights):>9}",
+        f"  keys and values  {render(kept):>9}  {limits.max_num_seqs} sequences of {limits.context:,} tokens",
+    ]
+    if memory is None or weights + kept <= memory:
+        return lines
+    fits = weights + device_bytes(1, 1, row) <= memory
+    remedy = f"kv_cache_memory {(memory - weights) >> 20}MiB" if fits else "quantize, a lower max_model_len"
+    return [*lines, f"  warning: more than the card has of its own, so slow if at all; try {remedy}"]

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnxruntime as ort
-import psutil
 
+from server.engines.embedded.available import available_memory
 from server.engines.embedded.config import read_config
 from server.engines.embedded.device.flavours import Flavour, FlavourError, can_install, check_provider
 from server.engines.embedded.device.hardware import Card, cards
@@ -105,7 +105,7 @@ def _fit(provider: Provider, base: Path, options: EmbeddedOptions, own: Sequence
     limits = plan(config, options, provider)
     weights = plan_graph(config, provider.variant, dtype, quantize).size
     if provider.variant == "gqa":
-        kv, memory = limits.kv_tokens * config.layers * 2 * config.kv_width * 4, _available()
+        kv, memory = limits.kv_tokens * config.layers * 2 * config.kv_width * 4, available_memory()
     else:
         kv = device_bytes(limits.max_num_seqs, limits.rows, row_bytes(config, limits.context, dtype))
         known = [card.memory for card in own if card.memory is not None]
@@ -128,7 +128,3 @@ def _made(
 
 def _quantize(text: str) -> Quantize:
     return "int8" if text == "int8" else "int4" if text == "int4" else "none"
-
-
-def _available() -> int:
-    return int(psutil.virtual_memory().available)

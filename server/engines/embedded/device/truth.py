@@ -66,9 +66,7 @@ class TruthRunner:
             **{f"past_{name}": value for name, value in past.items()},
         }
         names = ["logits", *(f"present_{name}" for name in past)]
-        asked = {value.name for value in self._session.get_inputs()}
-        found = self._session.run(names, {name: feeds[name] for name in asked})
-        logits, *present = found
+        logits, *present = self._session.run(names, feeds)
         self._rows[row] = dict(zip(past, map(np.asarray, present), strict=True))
         return np.asarray(logits)
 
