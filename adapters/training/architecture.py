@@ -33,14 +33,14 @@ _NEEDED = (
 )
 
 
-def read_architecture(model: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
-    """The config that `model` describes, for `tokenizer`'s vocabulary. Raises `OptionError`."""
+def check_architecture(model: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The family that `model` names, and its fields. Raises `OptionError` where one is unknown or missing."""
     about = dict(model)
     family = about.pop("model_type", "mistral")
     if family not in FAMILIES:
         raise OptionError("model.model_type", f"{family!r} is not one of {', '.join(FAMILIES)}")
-    kind = FAMILIES[family]
-    known = {name for name in kind.__annotations__ if name not in _TAKEN and name not in _LEFT_OUT}
+    fields = FAMILIES[family].__annotations__
+    known = {name for name in fields if name not in _TAKEN and name not in _LEFT_OUT}
     for name in about:
         if name in _TAKEN:
             raise OptionError(f"model.{name}", f"{_TAKEN[name]}; leave it out")
@@ -50,6 +50,12 @@ def read_architecture(model: Mapping[str, Any], tokenizer: PreTrainedTokenizerBa
         if name not in about:
             raise OptionError(f"model.{name}", "is missing")
     _check(about)
+    return family, about
+
+
+def read_architecture(model: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    """The config that `model` describes, for `tokenizer`'s vocabulary. Raises `OptionError`."""
+    family, about = check_architecture(model)
     if family == "mistral":
         about.setdefault("sliding_window", None)
     heads = about["num_attention_heads"]
@@ -59,7 +65,7 @@ def read_architecture(model: Mapping[str, Any], tokenizer: PreTrainedTokenizerBa
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         about[name] = getattr(tokenizer, name)
     try:
-        return kind(**about)
+        return FAMILIES[family](**about)
     except (StrictDataclassError, ValueError, TypeError) as error:
         raise OptionError("model", " ".join(str(error).split())) from error
 

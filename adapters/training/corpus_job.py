@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 from adapters.digest import base_digest, file_digest
 from adapters.jsonfile import canonical
 from adapters.training import tokenizer as tokenizers
-from adapters.training.architecture import read_architecture
+from adapters.training.architecture import check_architecture, read_architecture
 from adapters.training.base import Machine, load_tokenizer, resolved_precision
 from adapters.training.checkpoints import last_checkpoint
 from adapters.training.corpus import Corpus
@@ -274,6 +274,7 @@ class _Run:
         """The folder of the tokenizer, which the first process trains where it has to be trained."""
         if self.job.base is not None:
             return self.job.base
+        check_architecture(self.job.model or {})  # before a tokenizer is trained for it
         about = self.job.tokenizer or {}
         if len(about.keys() & {"vocabulary", "folder"}) != 1 or not about.keys() <= _TOKENIZER_FIELDS:
             raise OptionError("tokenizer", "needs vocabulary (and maybe sample), or folder, and nothing else")

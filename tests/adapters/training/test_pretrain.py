@@ -235,6 +235,13 @@ def test_an_architecture_that_does_not_fit_is_refused_by_field(
         read_architecture({**MODEL, **changes}, load_tokenizer(tiny_base))
 
 
+def test_a_wrong_architecture_is_refused_before_a_tokenizer_is_trained(text: Path, tmp_path: Path) -> None:
+    told = StringIO()
+    with pytest.raises(OptionError, match=r"model\.layers: is no field"):
+        run_job(job(text, tmp_path, model={**MODEL, "layers": 2}), Reporter(told))
+    assert "tokenizer" not in told.getvalue()
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
