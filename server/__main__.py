@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from server.values import SettingsError
 
     try:
-        return int(build()(sys.argv[1:] if arguments is None else arguments) or 0)
+        code = int(build()(sys.argv[1:] if arguments is None else arguments) or 0)
+        sys.stdout.flush()  # what cannot be written is an error here, not one that nobody handles at the exit
+        return code
     except UnusedCliTokensError as error:
         left = " ".join(error.unused_tokens or ())
         return _complain(f"{left!r} is not expected here; a switch takes no value: --NAME or --no-NAME", 2)
