@@ -124,6 +124,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+def plain_shares(split: Split | None, shadow: Shadow | None) -> dict[str, dict[str, float]]:
+    """Shares as JSON: `shares` by version, and `shadow`; each empty where there is none."""
+    return {
+        "shares": split.shares if split is not None else {},
+        "shadow": {shadow.version: shadow.percent} if shadow is not None else {},
+    }
+
+
 def told_shares(split: Split | None, shadow: Shadow | None) -> str:
     """Shares in one line, such as `v1.1 90%, v1.2 10%, v1.3 shadows 5%`; empty where nothing is divided."""
     found = [] if split is None else [f"{version} {share:g}%" for version, share in split.shares.items()]

@@ -26,6 +26,7 @@ from adapters.training.corpus import Corpus
 from adapters.training.corpus_made import Known, curve_of, measured, write_manifest, write_report
 from adapters.training.curve import terminal_lines
 from adapters.training.files import TOKENIZER_FILES, write_folder
+from adapters.training.interruption import Interruption
 from adapters.training.mixture import CorpusFeed, held_out_batch
 from adapters.training.options import OptionError
 from adapters.training.pretrain import BaseJob, Fresh, train_base
@@ -35,7 +36,6 @@ from adapters.training.sample import sample_texts
 from adapters.training.schedule import Phase
 from adapters.training.stream import Encode
 from adapters.training.trainer import Fitted, Setup
-from adapters.training.watch import Interruption
 
 _TOKENIZER_FIELDS = frozenset({"vocabulary", "sample", "folder"})
 _SAMPLE = 64 << 20

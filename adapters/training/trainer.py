@@ -22,11 +22,11 @@ from transformers import PreTrainedModel
 from adapters.training.answer_loss import AnswerLoss
 from adapters.training.checkpoints import Checkpoints
 from adapters.training.feed import Batch, Feed
+from adapters.training.interruption import Interruption
 from adapters.training.optimizers import MakeOptimizers, muon
 from adapters.training.options import OptionError
 from adapters.training.progress import Reporter
 from adapters.training.schedule import Schedule
-from adapters.training.watch import Interruption
 
 _POINTS = 400
 """Most points of a loss curve."""

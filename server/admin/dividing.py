@@ -8,7 +8,7 @@ from typing import Any
 
 from adapters.active import Line
 from adapters.shelf import Held, Shelf
-from adapters.split import Shadow, Split, checked_shares
+from adapters.split import checked_shares, plain_shares
 from adapters.store import Division
 from server.admin.administration import Administration
 from server.api.errors import bad_field
@@ -75,8 +75,8 @@ class Dividing:
         return {
             "alias": active.alias,
             "active": active.version,
-            **shown(names.splits.get(key), names.shadows.get(key)),
-            "wanted": shown(line.split, line.shadow),
+            **plain_shares(names.splits.get(key), names.shadows.get(key)),
+            "wanted": plain_shares(line.split, line.shadow),
             "trials": [
                 trial for trial in self._generation.rollouts.told() if trial["adapter"].lower() == key
             ],
@@ -97,11 +97,3 @@ class Dividing:
             names, key = self._generation.registry.snapshot, done.active.alias.lower()
             here = names.splits.get(key), names.shadows.get(key)
             return Divided(done.active, done.after, here == (done.after.split, done.after.shadow))
-
-
-def shown(split: Split | None, shadow: Shadow | None) -> dict[str, Any]:
-    """How an alias's requests are divided, as JSON."""
-    return {
-        "shares": split.shares if split is not None else {},
-        "shadow": {shadow.version: shadow.percent} if shadow is not None else {},
-    }

@@ -8,7 +8,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.admin.dividing import Divided, Dividing, shown
+from adapters.split import plain_shares
+from server.admin.dividing import Divided, Dividing
 from server.api.admin_fields import CanaryFields, SettleFields, ShadowFields
 from server.api.body import JSON_TYPES, is_empty, read_object
 from server.api.changes import MAX_ADMIN_BODY, Changes
@@ -56,7 +57,7 @@ class Rollout:
         body = {
             "alias": done.active.alias,
             "active": done.active.version,
-            **shown(done.line.split, done.line.shadow),
+            **plain_shares(done.line.split, done.line.shadow),
             "live": done.live,
         }
         return Response(msgspec.json.encode(body), 200 if done.live else 202, media_type="application/json")

@@ -74,11 +74,9 @@ def settle(
 
 def shown_division(line: Line) -> dict[str, Any]:
     """How an alias's requests are divided, as JSON."""
-    split, shadowed = line.split, line.shadow
-    return {
-        "shares": split.shares if split is not None else {},
-        "shadow": {shadowed.version: shadowed.percent} if shadowed is not None else {},
-    }
+    from adapters.split import plain_shares
+
+    return plain_shares(line.split, line.shadow)
 
 
 def _meant(settings: Settings, name: str) -> str:
