@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from adapters.manifest import Adapter
+from adapters.lora.manifest import Adapter
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 
 Tier = Literal["device", "host", "disk"]

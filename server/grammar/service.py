@@ -12,7 +12,7 @@ from multiprocessing.context import SpawnProcess
 
 from server.engines.base import EngineBusyError, EngineError
 from server.grammar.text import GrammarRefusedError
-from server.tokens import Tokenizer
+from server.text.tokenizer import Tokenizer
 
 MAX_BYTES = 128 << 10
 """Largest grammar, its schema included."""

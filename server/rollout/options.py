@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.values import within
+from server.config.values import within
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

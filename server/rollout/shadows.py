@@ -13,7 +13,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from server.engines.base import Engine, EngineBusyError, EngineError, UnsupportedRequestError
-from server.metrics import Metrics
+from server.metrics.metrics import Metrics
 from server.request import GenerationRequest
 from server.rollout.outcomes import Pace
 from server.rollout.trials import Shadowing

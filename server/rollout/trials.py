@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from adapters.manifest import Adapter
-from adapters.snapshot import Snapshot
-from adapters.split import Split, identity
+from adapters.lora.manifest import Adapter
+from adapters.registry.snapshot import Snapshot
+from adapters.registry.traffic import Split, identity
 from server.rollout.outcomes import Pace, Window
 
 Kind = Literal["canary", "shadow"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from server.__main__ import main
-from server.settings import OPTIONS, PREFIX, resolve
+from server.config.settings import OPTIONS, PREFIX, resolve
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

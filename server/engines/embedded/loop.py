@@ -25,12 +25,18 @@ from server.engines.base import (
     StepObserver,
     UnsupportedRequestError,
 )
-from server.engines.embedded.runner import DecodeRow, Runner
-from server.engines.embedded.sampler import BadLogitsError, BadRowsError, Choice, Sampler, SamplerState
-from server.engines.embedded.scheduler import Scheduler
-from server.engines.embedded.step import Chunk, Step
-from server.engines.embedded.step import Sequence as Running
-from server.engines.stream import Event
+from server.engines.embedded.runners.protocol import DecodeRow, Runner
+from server.engines.embedded.sampling.sampler import (
+    BadLogitsError,
+    BadRowsError,
+    Choice,
+    Sampler,
+    SamplerState,
+)
+from server.engines.embedded.scheduling.scheduler import Scheduler
+from server.engines.embedded.scheduling.step import Chunk, Step
+from server.engines.embedded.scheduling.step import Sequence as Running
+from server.engines.shared.stream import Event
 from server.request import FinishReason, TokenLogprob
 
 logger = logging.getLogger(__name__)
