@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 
 from starlette.types import Scope, Send
 
-from server.api.wire.body import header
-
 _KEY = "oneseek.exchange"
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
@@ -61,3 +59,11 @@ def exchange_of(scope: Scope) -> Exchange:
     exchange = scope[_KEY]
     assert isinstance(exchange, Exchange)
     return exchange
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first value of a header by its lower-case name; None where it is absent."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return value.decode("latin-1")
+    return None

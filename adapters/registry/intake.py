@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters import names
+from adapters.bases import FoundBase
 from adapters.errors import AdapterError
 from adapters.lora.card import write_card
 from adapters.lora.config import CONFIG_FILE
@@ -19,7 +20,6 @@ from adapters.lora.manifest import MANIFEST_FILE, Adapter, read_fields, read_man
 from adapters.lora.shape_check import MAX_RANK, ModelShape
 from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.lora.weights import read_adapter
-from adapters.registry.finder import FoundBase
 
 _CARRIED = ("about", "created", "dataset", "dataset_digest", "metrics", "origin", "parents", "rows")
 """Fields of a source's `oneseek.json` that its version keeps."""

@@ -33,12 +33,12 @@ from server.api.endpoints.responses import Responses
 from server.api.endpoints.rollout import Rollout
 from server.api.endpoints.status import Status
 from server.api.endpoints.tokenize import Tokens
+from server.api.rendering.error_replies import reply_for
 from server.asgi.connection import BoundedProtocol
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
 from server.asgi.turns import Turns
 from server.config.settings import Settings
 from server.engines.base import Engine
-from server.errors import reply_for
 from server.exchange import exchange_of
 from server.live.follower import Follow, Watch
 from server.live.inventory import Inventory

@@ -18,8 +18,9 @@ from server.asgi.app import create_app, uvicorn_config
 from server.asgi.listening import AnnouncingServer, bind
 from server.config.settings import Settings
 from server.config.values import SettingsError
-from server.engines.base import Engine, EngineError, EngineInfo
+from server.engines.base import Engine, EngineInfo
 from server.engines.choice import choose_engine
+from server.errors import EngineError
 from server.live.catalogue import Catalogue, open_catalogue, provenance
 from server.live.follower import Follow
 from server.metrics.metrics import Metrics
@@ -27,7 +28,7 @@ from server.serving.sampling_defaults import read_defaults
 from server.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # it loads ONNX Runtime
-    from server.engines.embedded.launch.launch import EmbeddedOptions
+    from server.engines.embedded.launch.options import EmbeddedOptions
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits for it."""
@@ -182,7 +183,7 @@ def _open_embedded(
 
 def embedded_options(settings: Settings) -> EmbeddedOptions:
     """What the settings say to the embedded engine."""
-    from server.engines.embedded.launch.launch import (
+    from server.engines.embedded.launch.options import (
         DEFAULT_BATCHED_TOKENS,
         DEFAULT_NUM_SEQS,
         EmbeddedOptions,

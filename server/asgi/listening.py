@@ -14,7 +14,8 @@ from types import FrameType
 
 import uvicorn
 
-from server.engines.base import Engine, EngineError
+from server.engines.base import Engine
+from server.errors import EngineError
 
 LAST_WORDS = 5
 """Seconds that streams have to say that they end, after the time to finish has run out."""

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.api.wire.body import header
-from server.errors import ApiError, ErrorReply, reply_for
-from server.exchange import exchange_of, open_exchange
+from server.api.rendering.error_replies import reply_for
+from server.errors import ApiError, ErrorReply
+from server.exchange import exchange_of, header, open_exchange
 from server.metrics.metrics import Metrics
 
 log = logging.getLogger("oneseek.api")

@@ -171,3 +171,13 @@ def within(name: str, value: float | None, least: float, most: float | None) -> 
         return
     wanted = f"at least {least}" if most is None else f"from {least} to {most}"
     raise SettingsError(name, f"{value} is out of range; use {wanted}")
+
+
+def checked(flag: str, value: str | None, check: Callable[[str], str]) -> str | None:
+    """`value` as `check` answers it; a `SettingsError` that names the flag where it is refused."""
+    if value is None:
+        return None
+    try:
+        return check(value)
+    except ValueError as error:
+        raise SettingsError(flag, str(error)) from None

@@ -16,38 +16,6 @@ FallbackReason = Literal["absent", "failed", "memory", "logits"]
 logits are not the CPU's."""
 
 
-class EngineError(RuntimeError):
-    """The engine failed at this request, or as a whole; its message is safe to show."""
-
-
-class EngineBusyError(EngineError):
-    """The queue is full. `retry_after` is an estimate in seconds."""
-
-    def __init__(self, message: str, retry_after: float) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-class EngineDeadError(EngineError):
-    """The engine stopped and will not come back in this process."""
-
-
-class AdapterRefusedError(EngineError):
-    """An adapter cannot be loaded: the message says why, and nothing changed."""
-
-
-class AdapterNotLoadedError(EngineError):
-    """A request names an adapter that is not resident, or is being unloaded; `load` would bring it back."""
-
-
-class UnsupportedRequestError(EngineError):
-    """The request asks for something that this engine does not do. `param` is the request's field."""
-
-    def __init__(self, message: str, param: str) -> None:
-        super().__init__(message)
-        self.param = param
-
-
 @dataclass(frozen=True, slots=True)
 class DeviceFallback:
     """Why the CPU computes where `auto` would have had another device."""

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from server.engines.base import EngineBusyError, EngineError
+from server.errors import EngineBusyError, EngineError
 from server.grammar.text import GrammarRefusedError
 from server.text.tokenizer import Tokenizer
 

@@ -25,20 +25,19 @@ from adapters.training.finetune.data_origin import Origin
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.options import OptionError, TrainOptions
 from adapters.training.loop.progress import Reporter
-from server.cli.adapters.registry import checked
 from server.config.settings import Settings
+from server.config.values import checked
 from server.jobs.training import detector, job_of, own_data, run_job, settings_of
 from server.live.catalogue import open_catalogue
 
 if TYPE_CHECKING:
-    from server.cli.training.distill import Source
-    from server.cli.training.train import Asked
+    from server.jobs.requests import DistillSource, TrainRequest
 
 
 def distill(
-    source: Source,
+    source: DistillSource,
     options: DistillOptions,
-    student: Asked,
+    student: TrainRequest,
     training: TrainOptions,
     *,
     no_train: bool,
@@ -66,7 +65,7 @@ def distill(
     return run_job(job, settings, None, json=json, more={"distilled": _told(made)})
 
 
-def _teacher(source: Source, role: Literal["teacher", "judge"], options: DistillOptions) -> Teacher:
+def _teacher(source: DistillSource, role: Literal["teacher", "judge"], options: DistillOptions) -> Teacher:
     """Who plays `role`: a server's model, or one in a folder."""
     asked: str = getattr(source, role)
     if "://" not in asked:
@@ -86,7 +85,7 @@ def _teacher(source: Source, role: Literal["teacher", "judge"], options: Distill
     )
 
 
-def _key(source: Source, role: str) -> str | None:
+def _key(source: DistillSource, role: str) -> str | None:
     """The key of a server, which is in the environment alone: a process list shows no flag with it."""
     variable: str | None = getattr(source, f"{role}_key_env")
     if variable is None:
@@ -99,7 +98,7 @@ def _key(source: Source, role: str) -> str | None:
 
 
 def _task(
-    source: Source,
+    source: DistillSource,
     options: DistillOptions,
     training: TrainOptions,
     teacher: Teacher,

@@ -18,10 +18,10 @@ from server.config.values import SettingsError
 if TYPE_CHECKING:
     from adapters.training.pretrain.corpus_job import CorpusJob, CorpusMade, CorpusStopped, Known
     from adapters.training.pretrain.pretrain_options import PretrainOptions
-    from server.cli.training.pretrain import Asked
+    from server.jobs.requests import PretrainRequest
 
 
-def pretrain(asked: Asked, options: PretrainOptions) -> int:
+def pretrain(asked: PretrainRequest, options: PretrainOptions) -> int:
     """Run it; 0 where a base was made, 130 where it was interrupted and can go on."""
     from adapters.training.loop.progress import Reporter
     from adapters.training.pretrain.corpus_job import CorpusStopped, run_job
@@ -40,7 +40,7 @@ def pretrain(asked: Asked, options: PretrainOptions) -> int:
     return 0
 
 
-def _job(asked: Asked, options: PretrainOptions, settings: Settings) -> CorpusJob:
+def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -> CorpusJob:
     from adapters.training.pretrain.corpus_job import CorpusJob
 
     if asked.output.exists():
@@ -93,7 +93,7 @@ def _say_stopped(stopped: CorpusStopped) -> int:
     return 130
 
 
-def _say_made(made: CorpusMade, asked: Asked, report: Path) -> None:
+def _say_made(made: CorpusMade, asked: PretrainRequest, report: Path) -> None:
     """The curve, and the one line that says what was made."""
     metrics = made.metrics
     held = f" ({metrics['held_out_loss']:.3f} held out)" if "held_out_loss" in metrics else ""

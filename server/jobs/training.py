@@ -19,19 +19,18 @@ from adapters.registry.ledger_records import addition
 from adapters.registry.store import Store
 from adapters.training.finetune.data_origin import Origin
 from adapters.training.loop.files import write_folder
-from server.cli.adapters.registry import checked, open_store
 from server.config.settings import Settings, resolve
-from server.config.values import SettingsError
-from server.live.catalogue import Catalogue, open_catalogue
+from server.config.values import SettingsError, checked
+from server.live.catalogue import Catalogue, open_catalogue, open_store
 
 if TYPE_CHECKING:
     from adapters.evaluation.judge import LanguageOf
     from adapters.training.finetune.identity import Job, Made, Stopped
     from adapters.training.loop.options import TrainOptions
-    from server.cli.training.train import Asked
+    from server.jobs.requests import TrainRequest
 
 
-def train(asked: Asked, options: TrainOptions, *, resume: bool, json: bool) -> int:
+def train(asked: TrainRequest, options: TrainOptions, *, resume: bool, json: bool) -> int:
     """Run it; 0 where an adapter was made, 130 where it was interrupted and can go on."""
     settings = settings_of(asked)
     if asked.output is not None and asked.output.exists():
@@ -40,7 +39,7 @@ def train(asked: Asked, options: TrainOptions, *, resume: bool, json: bool) -> i
     return run_job(job, settings, asked.output, json=json)
 
 
-def settings_of(asked: Asked) -> Settings:
+def settings_of(asked: TrainRequest) -> Settings:
     """The settings, with the base that was asked for."""
     flags = {"base_model": str(asked.base_model)} if asked.base_model is not None else {}
     return resolve(flags).settings
@@ -73,7 +72,7 @@ def detector() -> LanguageOf:
 
 
 def job_of(
-    asked: Asked,
+    asked: TrainRequest,
     options: TrainOptions,
     settings: Settings,
     *,

@@ -11,10 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapters.bases import FoundBase, find_base
 from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
 from adapters.lora.digest import base_digest
 from adapters.lora.manifest import Adapter
-from adapters.registry.finder import FoundAdapters, FoundBase, find_adapters, find_base
+from adapters.registry.finder import FoundAdapters, find_adapters
 from adapters.registry.pointers import Actives, active_versions
 from adapters.registry.served import Registry
 from server.config.settings import RoutingOptions, Settings
@@ -22,6 +23,8 @@ from server.config.values import SettingsError
 
 if TYPE_CHECKING:
     from adapters.ledger.provenance import Provenance
+    from adapters.registry.intake import Base
+    from adapters.registry.store import Store
     from routing.route import Router
     from routing.settings import RoutingSettings
 
@@ -178,3 +181,19 @@ def contested(registry: Registry) -> list[str]:
         f"--routing-languages {code}={aliases[0]}"
         for code, aliases in registry.contested().items()
     ]
+
+
+def open_store(settings: Settings) -> Store:
+    """The registry in the settings' home; the ledger beside it is told of every change."""
+    from adapters.ledger import Ledger
+    from adapters.registry.store import Store
+
+    return Store(settings.home, Ledger.open(settings.home / "ledger"))
+
+
+def open_base(settings: Settings) -> Base:
+    """The base that a server would serve, for adapters to be checked against. Raises `BaseModelError`."""
+    from adapters.bases import find_base
+    from adapters.registry.intake import Base
+
+    return Base.read(find_base(Path.cwd(), settings.base_model), settings.home / "cache")

@@ -13,16 +13,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from adapters.bases import FoundBase
 from adapters.errors import AdapterRejectedError, FileRefusedError
 from adapters.ledger.chain import LEDGER_FILE
 from adapters.ledger.provenance import Provenance
 from adapters.lora.manifest import Adapter
-from adapters.registry.finder import FoundBase, RegistryLook, look_at_registry
+from adapters.registry.finder import RegistryLook, look_at_registry
 from adapters.registry.listing import fingerprint
 from adapters.registry.pointers import active_versions
 from routing.route import Router
 from server.config.values import SettingsError
-from server.engines.base import AdapterNotLoadedError, AdapterRefusedError, EngineError
+from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
 from server.live.catalogue import contested
 from server.serving.generation import Generation
 

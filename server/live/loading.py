@@ -17,8 +17,7 @@ from adapters.lora.manifest import Adapter
 from adapters.lora.shape_check import ModelShape
 from adapters.registry.intake import Base, check
 from adapters.registry.served import Registry
-from server.engines.base import AdapterNotLoadedError, AdapterRefusedError
-from server.errors import ApiError, ErrorReply, bad_field
+from server.errors import AdapterNotLoadedError, AdapterRefusedError, ApiError, ErrorReply, bad_field
 from server.live.follower import Follow, Watch
 from server.live.roots import PathMissingError, PathRefusedError, Roots
 from server.serving.generation import Generation

@@ -19,8 +19,7 @@ from adapters.lora.manifest import Adapter
 from adapters.registry.listing import Held, Shelf
 from adapters.registry.store import Moved, Store
 from adapters.registry.verify import Verdict, verify
-from server.engines.base import AdapterNotLoadedError, AdapterRefusedError
-from server.errors import ApiError, ErrorReply, bad_field
+from server.errors import AdapterNotLoadedError, AdapterRefusedError, ApiError, ErrorReply, bad_field
 from server.live.follower import Watch
 from server.live.loading import engine_refused, opened, refused, require_known, serving_base, unusable
 from server.live.roots import Roots

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from adapters.lora.manifest import Adapter
-from server.engines.base import AdapterNotLoadedError, AdapterRefusedError, Engine, EngineError
+from server.engines.base import Engine
+from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
 from server.metrics.metrics import Metrics
 
 PATIENCE = 30.0

@@ -15,8 +15,8 @@ from server.config.version import oneseek_version
 from server.engines.base import EngineInfo
 from server.exchange import Exchange
 from server.metrics.histogram import TokenHistogram
+from server.metrics.pace import Pace
 from server.request import Delta
-from server.rollout.outcomes import Pace
 
 SECONDS = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
 """Whole requests; vLLM's buckets, as those below, so that existing queries carry over."""

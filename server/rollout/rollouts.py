@@ -24,10 +24,10 @@ from adapters.registry.pointers import Actives
 from adapters.registry.served import Registry, Snapshot
 from adapters.registry.store import Store
 from adapters.registry.traffic import Shadow, Split, told_shares
-from server.engines.base import AdapterNotLoadedError, AdapterRefusedError, EngineError
+from server.config.settings import RolloutOptions
+from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
 from server.live.residency import Residency
 from server.metrics.metrics import Metrics
-from server.rollout.options import RolloutOptions
 from server.rollout.outcomes import Outcome, Verdict, judge
 from server.rollout.trials import Chosen, Trial, Trials
 

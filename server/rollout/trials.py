@@ -9,7 +9,8 @@ from typing import Literal
 from adapters.lora.manifest import Adapter
 from adapters.registry.snapshot import Snapshot
 from adapters.registry.traffic import Split, identity
-from server.rollout.outcomes import Pace, Window
+from server.metrics.pace import Pace
+from server.rollout.outcomes import Window
 
 Kind = Literal["canary", "shadow"]
 

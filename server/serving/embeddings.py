@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 
-from server.engines.base import AdapterNotLoadedError, EngineBusyError, UnsupportedRequestError
+from server.errors import AdapterNotLoadedError, EngineBusyError, UnsupportedRequestError
 from server.exchange import Exchange
 from server.request import EmbeddingRequest
 from server.serving.generation import Generation, Served

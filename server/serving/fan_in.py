@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 
-from server.request import Delta
-
-Deltas = AsyncGenerator[list[tuple[int, Delta]]]
-"""What has come, in order, each delta with the index of its generation."""
+from server.request import Delta, Deltas
 
 
 async def merged(sources: Sequence[Deltas]) -> Deltas:

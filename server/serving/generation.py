@@ -15,28 +15,27 @@ from typing import cast
 from adapters.registry.served import Registry, Snapshot, UnknownAdapterError
 from adapters.registry.store import Store
 from routing.route import Question, Route, Router, UnknownNameError
-from server.api.parsing.messages import Message
-from server.engines.base import (
+from server.config.settings import RolloutOptions
+from server.engines.base import Engine, Task
+from server.errors import (
     AdapterNotLoadedError,
     AdapterRefusedError,
-    Engine,
     EngineBusyError,
-    Task,
     UnsupportedRequestError,
+    bad_field,
 )
-from server.errors import bad_field
 from server.exchange import Exchange
 from server.grammar.service import Grammars
 from server.live.residency import Residency
 from server.metrics.metrics import Metrics
-from server.request import Delta, GenerationRequest, Sampling
+from server.request import Delta, Deltas, GenerationRequest, Sampling
 from server.rollout.measuring import measured
-from server.rollout.options import RolloutOptions
 from server.rollout.rollouts import Rollouts
 from server.rollout.shadows import Shadows
 from server.rollout.trials import Chosen
-from server.serving.fan_in import Deltas, merged
+from server.serving.fan_in import merged
 from server.serving.resolution import Served, resolve
+from server.text.chat_template import Message
 from server.text.tokenizer import Tokenizer, Tool
 
 __all__ = ["Generation", "Served"]

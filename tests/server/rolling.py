@@ -13,14 +13,16 @@ from time import monotonic, sleep
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from adapters.bases import SHIPPED, find_base
 from adapters.ledger import Ledger
 from adapters.lora.manifest import Adapter
-from adapters.registry.finder import SHIPPED, find_base
 from adapters.registry.store import Base, Store
 from server.asgi.app import create_app
 from server.config.settings import RolloutOptions, RoutingOptions, Settings
-from server.engines.base import AdapterRefusedError, Engine, EngineError, EngineInfo, EngineState
-from server.engines.embedded.launch.launch import EmbeddedOptions, embedded_engine
+from server.engines.base import Engine, EngineInfo, EngineState
+from server.engines.embedded.launch.launch import embedded_engine
+from server.engines.embedded.launch.options import EmbeddedOptions
+from server.errors import AdapterRefusedError, EngineError
 from server.live.catalogue import open_catalogue
 from server.live.follower import Follow
 from server.metrics.metrics import Metrics

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from adapters.lora.manifest import Adapter, read_manifest
-from server.engines.base import AdapterNotLoadedError, Engine, UnsupportedRequestError
+from server.engines.base import Engine
 from server.engines.vllm.options import VllmOptions
+from server.errors import AdapterNotLoadedError, UnsupportedRequestError
 from server.request import EmbeddingRequest, GenerationRequest, Sampling, Voice
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.making import BASE_DIGEST, VLLM_BLOCK

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import vllm
 
-from server.engines.base import EngineError
 from server.engines.vllm.core import check_version, vllm_engine
 from server.engines.vllm.options import VllmOptions
+from server.errors import EngineError
 from server.text.tokenizer import Tokenizer
 from tests.vllm import environment, surface
 

@@ -9,7 +9,9 @@ import torch
 from tokenizers import Tokenizer
 
 from adapters.training.loop.feed import Batch
-from adapters.training.pretrain.tokenizer import BEGIN, END, END_INSTRUCTION, INSTRUCTION
+
+BEGIN, END = "<s>", "</s>"
+INSTRUCTION, END_INSTRUCTION = "[INST]", "[/INST]"
 
 Turn = tuple[str, str]
 """A question and its answer."""

@@ -23,8 +23,9 @@ from tokenizers import (
     trainers,
 )
 
-UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
-INSTRUCTION, END_INSTRUCTION = "[INST]", "[/INST]"
+from adapters.training.loop.packing import BEGIN, END, END_INSTRUCTION, INSTRUCTION
+
+UNKNOWN = "<unk>"
 
 CHAT_TEMPLATE = """\
 {%- if messages and messages[0]['role'] == 'system' -%}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from adapters.errors import shown
-from server.errors import reply_for
+from server.api.rendering.error_replies import reply_for
 from server.exchange import exchange_of
 from server.metrics.metrics import Metrics
 

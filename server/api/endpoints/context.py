@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from routing.route import Question
-from server.api.wire.body import header
 from server.config.settings import Settings
+from server.exchange import header
 from server.serving.generation import Generation, Served
 from server.serving.sampling_defaults import SamplingDefaults
 

@@ -11,8 +11,9 @@ from starlette.responses import Response
 from server.api.endpoints.audit import MAX_ADMIN_BODY, Changes
 from server.api.fields.admin import LORA_HINTS, LORA_REFUSED, LoadFields, UnloadFields
 from server.api.fields.decode import to_generation
+from server.api.rendering.error_replies import reply_for
 from server.api.wire.body import JSON_TYPES, read_object
-from server.errors import ErrorReply, reply_for
+from server.errors import ErrorReply
 from server.live.loading import Loading
 
 _MISFITS = frozenset(

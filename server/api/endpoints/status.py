@@ -12,9 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.endpoints.context import Context, reply
+from server.api.rendering.error_replies import NOT_READY_RETRY
 from server.config.version import oneseek_version
 from server.engines.base import DeviceInfo, EngineState
-from server.errors import NOT_READY_RETRY
 from server.exchange import exchange_of
 
 STALLED_SECONDS = 30.0

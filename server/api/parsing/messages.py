@@ -9,6 +9,7 @@ from server.api.fields.decode import unknown_field
 from server.api.parsing.parts import TextParts
 from server.api.parsing.tool_messages import OpenCalls, read_call_id, read_calls
 from server.errors import bad_field
+from server.text.chat_template import Message
 
 ROLES = {
     "system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"
@@ -34,9 +35,6 @@ _EMPTY: tuple[object, ...] = (None, [], {})
 
 BEGINNING = 512
 """Characters of a prompt that tell a conversation from others."""
-
-Message = dict[str, Any]
-"""`{"role", "content"}`, what a chat template renders; `tool_calls` or `tool_call_id` where they belong."""
 
 
 def parse_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
@@ -84,7 +82,7 @@ def _first(messages: Sequence[Message], role: str) -> str:
     return next((str(message["content"]) for message in messages if message["role"] == role), "")
 
 
-def _message(message: Mapping[str, Any], path: str) -> Message:
+def _message(message: Mapping[str, Any], path: str) -> dict[str, Any]:
     for name, value in message.items():
         if name not in _MESSAGE_FIELDS:
             raise unknown_field(name, _MESSAGE_FIELDS, f"{path}.")
@@ -102,11 +100,11 @@ def _message(message: Mapping[str, Any], path: str) -> Message:
     return _with_tools(message, role, path)
 
 
-def _with_tools(message: Mapping[str, Any], role: str, path: str) -> Message:
+def _with_tools(message: Mapping[str, Any], role: str, path: str) -> dict[str, Any]:
     """The message as a template renders it; beside its calls it may have no content."""
     content, calls = message.get("content"), message.get("tool_calls")
     if calls in _EMPTY:
-        item: Message = {"role": ROLES[role], "content": _PARTS.read(content, f"{path}.content")}
+        item: dict[str, Any] = {"role": ROLES[role], "content": _PARTS.read(content, f"{path}.content")}
     else:
         text = "" if content is None else _PARTS.read(content, f"{path}.content")
         item = {"role": role, "content": text, "tool_calls": read_calls(calls, f"{path}.tool_calls")}

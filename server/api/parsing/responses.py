@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from server.api.fields.decode import unknown_field
-from server.api.parsing.messages import Message
 from server.api.parsing.parts import TextParts
 from server.errors import bad_field
+from server.text.chat_template import Message
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _ITEM_FIELDS = frozenset({"type", "id", "role", "content", "status", "phase"})

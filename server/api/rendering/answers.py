@@ -7,8 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.request import Delta, FinishReason, TokenLogprob, Usage
-from server.serving.fan_in import Deltas
+from server.request import Delta, Deltas, FinishReason, TokenLogprob, Usage
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
 from server.errors import ApiError, ErrorReply, bad_field
+from server.exchange import header
 
 JSON_TYPES = frozenset({"application/json"})
 LEGACY_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded", ""})
@@ -21,14 +22,6 @@ READ_SECONDS = 30.0
 
 MAX_MENDED = 256 * 1024
 """Bytes of a body up to which half surrogate pairs are mended, which is slower than plain parsing."""
-
-
-def header(scope: Scope, name: bytes) -> str | None:
-    """The first value of a header by its lower-case name; None where it is absent."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return value.decode("latin-1")
-    return None
 
 
 def is_empty(scope: Scope) -> bool:

@@ -11,11 +11,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from server.api.rendering.error_replies import reply_for
 from server.api.wire.disconnect import while_wanted
-from server.errors import ErrorReply, reply_for
+from server.errors import ErrorReply
 from server.exchange import Exchange, exchange_of
-from server.request import Delta
-from server.serving.fan_in import Deltas
+from server.request import Delta, Deltas
 
 log = logging.getLogger("oneseek.api")
 

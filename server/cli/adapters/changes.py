@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from adapters import names
-from server.cli.adapters.registry import checked, name_of, open_base, open_store, report, told
+from server.cli.adapters.registry import name_of, report, told
 from server.cli.flags import Json
 from server.config.settings import Resolved
-from server.config.values import SettingsError
+from server.config.values import SettingsError, checked
+from server.live.catalogue import open_base, open_store
 
 if TYPE_CHECKING:
     from adapters.registry.store import Added, Moved

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from server.cli.adapters.registry import checked, open_store
 from server.cli.flags import Json
 from server.config.settings import Resolved, Settings
-from server.config.values import SettingsError
+from server.config.values import SettingsError, checked
+from server.live.catalogue import open_store
 
 if TYPE_CHECKING:
     from adapters.ledger import Record

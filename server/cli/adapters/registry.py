@@ -5,16 +5,13 @@ from __future__ import annotations
 import json as json_format
 from collections.abc import Callable, Mapping
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from server.config.settings import Resolved, Settings
-from server.config.values import SettingsError
 
 if TYPE_CHECKING:
     from adapters.lora.manifest import Adapter
-    from adapters.registry.intake import Base
-    from adapters.registry.store import Held, Store
+    from adapters.registry.store import Held
 
 
 P = ParamSpec("P")
@@ -47,32 +44,6 @@ def _served(settings: Settings, name: str) -> Adapter | None:
         return open_catalogue(settings).registry.resolve(name)
     except (ValueError, LookupError, OSError):
         return None
-
-
-def open_store(settings: Settings) -> Store:
-    """The registry in the settings' home; the ledger beside it is told of every change."""
-    from adapters.ledger import Ledger
-    from adapters.registry.store import Store
-
-    return Store(settings.home, Ledger.open(settings.home / "ledger"))
-
-
-def open_base(settings: Settings) -> Base:
-    """The base that a server would serve, for adapters to be checked against. Raises `BaseModelError`."""
-    from adapters.registry.finder import find_base
-    from adapters.registry.intake import Base
-
-    return Base.read(find_base(Path.cwd(), settings.base_model), settings.home / "cache")
-
-
-def checked(flag: str, value: str | None, check: Callable[[str], str]) -> str | None:
-    """`value` as `check` answers it; a `SettingsError` that names the flag where it is refused."""
-    if value is None:
-        return None
-    try:
-        return check(value)
-    except ValueError as error:
-        raise SettingsError(flag, str(error)) from None
 
 
 def report(shown: Mapping[str, Any], summary: str, *, json: bool) -> int:

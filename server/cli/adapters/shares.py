@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from server.cli.adapters.registry import open_store, report
+from server.cli.adapters.registry import report
 from server.cli.flags import Json
 from server.config.settings import Resolved, Settings
 from server.config.values import SettingsError
+from server.live.catalogue import open_store
 
 if TYPE_CHECKING:
     from adapters.registry.pointers import Line

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from server.cli.adapters.registry import open_base, open_store, report, told
+from server.cli.adapters.registry import report, told
 from server.cli.adapters.shares import shown_division
 from server.cli.flags import Json
 from server.config.settings import Resolved
+from server.live.catalogue import open_base, open_store
 
 if TYPE_CHECKING:
     from adapters.lora.compare import Apart

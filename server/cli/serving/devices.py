@@ -19,7 +19,7 @@ def devices(resolved: Resolved, *, json: Json = False) -> int:
     """List what the embedded engine could compute on here, the memory there is, and what each would run."""
     import psutil
 
-    from adapters.registry.finder import find_base
+    from adapters.bases import find_base
     from server.engines.embedded.runners.device.flavours import check_flavours, installed
 
     settings = resolved.settings

@@ -11,7 +11,7 @@ from server.config.settings import Resolved
 
 def models(resolved: Resolved, *, json: Json = False) -> int:
     """List the base models that are at hand, which one would be served, and why."""
-    from adapters.registry.finder import BASES, MINI_BASE, SHIPPED, find_base
+    from adapters.bases import BASES, MINI_BASE, SHIPPED, find_base
 
     root = Path.cwd()
     chosen = find_base(root, resolved.settings.base_model)

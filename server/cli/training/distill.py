@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,35 +11,11 @@ from cyclopts import App, Group
 from adapters.distillation.options import DistillOptions
 from adapters.training.loop.options import OptionError, TrainOptions
 from server.cli.training.flags import flag, parameter, values_of, verb
-from server.cli.training.train import PACKAGES, Asked
+from server.cli.training.train import PACKAGES
 from server.config.extras import require
 from server.config.schema import options_of
 from server.config.values import Raw, SettingsError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Who is asked what, and where that is kept."""
-
-    teacher: str | None = None
-    """http://HOST:PORT/v1 of any server that speaks OpenAI's API, or the folder of a Hugging Face model."""
-    teacher_model: str | None = None
-    """Which of the server's models to ask; none takes the first that it lists."""
-    teacher_key_env: str | None = None
-    """Environment variable that holds the key of the teacher's server."""
-    judge: str | None = None
-    """A model that grades each example, as --teacher; none leaves that out."""
-    judge_model: str | None = None
-    """As --teacher-model."""
-    judge_key_env: str | None = None
-    """As --teacher-key-env."""
-    seeds: tuple[str, ...] = ()
-    """Data sets whose prompts are asked, or .txt files of one prompt a line; none takes OneSeek's own."""
-    output: Path | None = None
-    """Folder of the data set, its journal and its report; none names one by what is asked of whom."""
-    dataset: tuple[str, ...] = ()
-    """Further data sets that the student is trained on, beside what the teacher wrote."""
-
+from server.jobs.requests import DistillSource, TrainRequest
 
 EPILOGUE = (
     "Every answer is kept as it comes: the same command goes on after Ctrl-C or a kill, and asks what is "
@@ -50,11 +25,14 @@ _SHARED = ("base_model", "alias", "version")
 _TEACHER, _FILTERS, _TRAINING = (
     Group(name, sort_key=key) for key, name in enumerate(("Teacher", "Asking and filters", "Training"), 2)
 )
-_OWN = (*options_of(Source), *options_of(DistillOptions))
+_OWN = (*options_of(DistillSource), *options_of(DistillOptions))
 _GROUPS = (
-    (_TEACHER, options_of(Source)),
+    (_TEACHER, options_of(DistillSource)),
     (_FILTERS, options_of(DistillOptions)),
-    (_TRAINING, (*(item for item in options_of(Asked) if item.path in _SHARED), *options_of(TrainOptions))),
+    (
+        _TRAINING,
+        (*(item for item in options_of(TrainRequest) if item.path in _SHARED), *options_of(TrainOptions)),
+    ),
 )
 _OPTIONS = tuple(option for _, options in _GROUPS for option in options)
 
@@ -76,9 +54,9 @@ def distill(given: Mapping[str, Raw], *, config: Path | None, no_train: bool, js
     student = {name: values[name] for name in (*_SHARED, "dataset") if name in values}
     try:
         return run(
-            Source(**taken(Source)),
+            DistillSource(**taken(DistillSource)),
             DistillOptions(**taken(DistillOptions)),
-            Asked(**cast("dict[str, Any]", student)),
+            TrainRequest(**cast("dict[str, Any]", student)),
             TrainOptions(**taken(TrainOptions)),
             no_train=no_train,
             json=json,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from cyclopts import App
 
@@ -17,8 +17,8 @@ from server.cli.training.flags import GROUP, flag, parameter, raw_of
 from server.config.extras import require
 from server.config.schema import options_of
 from server.config.values import Raw, SettingsError
+from server.jobs.requests import PretrainKind, PretrainRequest
 
-Kind = Literal["scratch", "continue"]
 _OPTIONS = options_of(PretrainOptions)
 _PACKAGES = ("torch", "transformers", "accelerate", "pyarrow", "matplotlib")
 _EPILOGUE = (
@@ -28,22 +28,9 @@ _EPILOGUE = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a run is asked for beside its options."""
-
-    kind: Kind
-    plan: Plan
-    data: tuple[DataPart, ...]
-    output: Path
-    base_model: Path | None
-    resume: bool
-    json: bool
-
-
 def add_to(kinds: App) -> None:
     """Add both verbs to `kinds`, which is `oneseek train`."""
-    verbs: tuple[tuple[Kind, Any, str], ...] = (
+    verbs: tuple[tuple[PretrainKind, Any, str], ...] = (
         ("scratch", scratch, ", and model and tokenizer"),
         ("continue", carry_on, ""),
     )
@@ -66,7 +53,7 @@ def carry_on() -> None:
     """
 
 
-def _run(kind: Kind, given: Mapping[str, object]) -> int:
+def _run(kind: PretrainKind, given: Mapping[str, object]) -> int:
     require("training", "train", _PACKAGES)
     flags = dict(given)
     config = cast("Path | None", flags.pop("config", None))
@@ -81,7 +68,7 @@ def _run(kind: Kind, given: Mapping[str, object]) -> int:
         if output is None:
             raise SettingsError("output", "is missing; name a folder that does not exist")
         options = _options(kind, plan, config, flags)
-        asked = Asked(
+        asked = PretrainRequest(
             kind=kind,
             plan=plan,
             data=data or plan.data,
@@ -95,7 +82,9 @@ def _run(kind: Kind, given: Mapping[str, object]) -> int:
         raise SettingsError(error.name, error.problem) from None
 
 
-def _options(kind: Kind, plan: Plan, config: Path | None, flags: Mapping[str, object]) -> PretrainOptions:
+def _options(
+    kind: PretrainKind, plan: Plan, config: Path | None, flags: Mapping[str, object]
+) -> PretrainOptions:
     """Every option: flags before the file, the file before what the verb takes for itself."""
     raw: dict[str, tuple[Raw, str]] = {
         name: (raw_of(value), str(config)) for name, value in plan.training.items() if value is not None
@@ -110,7 +99,7 @@ def _options(kind: Kind, plan: Plan, config: Path | None, flags: Mapping[str, ob
     return PretrainOptions(**values)
 
 
-def _command(kind: Kind, described: Any) -> Any:
+def _command(kind: PretrainKind, described: Any) -> Any:
     def command(**given: object) -> int:
         return _run(kind, given)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,25 +14,7 @@ from server.cli.training.flags import GROUP, flag, parameter, values_of, verb
 from server.config.extras import require
 from server.config.schema import options_of
 from server.config.values import Raw, SettingsError
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What a run is asked for beside its `TrainOptions`."""
-
-    base_model: Path | None = None
-    """Folder of the base in Hugging Face layout; none looks in the usual places."""
-    dataset: tuple[str, ...] = ()
-    """JSON lines, {"instruction", "input", "output"} or {"messages": [...]}; none takes OneSeek's own."""
-    external_model: str | None = None
-    """A teacher that writes further answers: http://HOST:PORT#MODEL of an OpenAI-like server, or a folder."""
-    alias: str | None = None
-    """Public name of the adapter; none takes the one that fits the base and the language."""
-    version: str | None = None
-    """Such as v1.1; none takes the next free one."""
-    output: Path | None = None
-    """A new folder for the adapter, in place of the registry."""
-
+from server.jobs.requests import TrainRequest
 
 EPILOGUE = (
     "The file of --config takes these names, and TRL's and axolotl's for the same; flags go before it. "
@@ -41,7 +22,7 @@ EPILOGUE = (
     "accelerate launch -m server train identity --language sv"
 )
 PACKAGES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "matplotlib")
-_OPTIONS = (*options_of(Asked), *options_of(TrainOptions))
+_OPTIONS = (*options_of(TrainRequest), *options_of(TrainOptions))
 
 
 def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, json: bool) -> int:
@@ -57,10 +38,10 @@ def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, jso
         language = values.pop("language", None)
         if language is None:
             raise SettingsError("language", "is missing; say --language en or --language sv")
-        names = [item.path for item in options_of(Asked)]
+        names = [item.path for item in options_of(TrainRequest)]
         asked = {name: values.pop(name) for name in names if name in values}
         options = TrainOptions(language=cast("str", language), **cast("dict[str, Any]", values))
-        return train(Asked(**cast("dict[str, Any]", asked)), options, resume=resume, json=json)
+        return train(TrainRequest(**cast("dict[str, Any]", asked)), options, resume=resume, json=json)
     except OptionError as error:
         raise SettingsError(error.name, error.problem) from None
 

@@ -12,15 +12,7 @@ from typing import TYPE_CHECKING
 
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import ModelShape, read_adapter
-from server.engines.base import (
-    DeviceInfo,
-    EngineDeadError,
-    EngineError,
-    EngineInfo,
-    EngineState,
-    StepObserver,
-    UnsupportedRequestError,
-)
+from server.engines.base import DeviceInfo, EngineInfo, EngineState, StepObserver
 from server.engines.embedded.loop import Delivery, StepLoop
 from server.engines.embedded.runners.device.reference_logits import DeviceCheck
 from server.engines.embedded.runners.protocol import Runner
@@ -31,6 +23,7 @@ from server.engines.embedded.scheduling.step import Sequence as Running
 from server.engines.shared.admission import Streams, check_fits, probe_of
 from server.engines.shared.residents import Residents
 from server.engines.shared.stream import Stream
+from server.errors import EngineDeadError, EngineError, UnsupportedRequestError
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
 

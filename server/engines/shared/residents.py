@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from adapters.errors import FileRefusedError
 from adapters.lora.manifest import Adapter
-from server.engines.base import AdapterNotLoadedError, AdapterRefusedError, EngineDeadError, EngineError
+from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineDeadError, EngineError
 from server.request import Voice
 
 

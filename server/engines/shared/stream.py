@@ -9,7 +9,7 @@ from typing import Protocol
 
 import msgspec
 
-from server.engines.base import EngineError
+from server.errors import EngineError
 from server.request import Delta, FinishReason, GenerationRequest, Timing, TokenLogprob, Usage
 from server.text.detokenizer import TextStream
 

@@ -41,17 +41,12 @@ from vllm.v1.metrics.stats import IterationStats, LoRARequestStates, RequestStat
 
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import ModelShape
-from server.engines.base import (
-    EngineDeadError,
-    EngineError,
-    EngineInfo,
-    StepObserver,
-    UnsupportedRequestError,
-)
+from server.engines.base import EngineInfo, StepObserver
 from server.engines.shared.stream import Event
 from server.engines.vllm.engine import CoreEngine
 from server.engines.vllm.options import VllmOptions, engine_args
 from server.engines.vllm.protocol import CoreLoad, Listener, Progress
+from server.errors import EngineDeadError, EngineError, UnsupportedRequestError
 from server.request import EmbeddingRequest, Sampling, TokenLogprob
 from server.text.tokenizer import Tokenizer
 

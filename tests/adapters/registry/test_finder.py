@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from adapters.bases import BASES, MINI_BASE, FoundBase, find_base
 from adapters.errors import AdapterError, BaseModelError
-from adapters.registry.finder import BASES, MINI_BASE, FoundAdapters, FoundBase, find_adapters, find_base
+from adapters.registry.finder import FoundAdapters, find_adapters
 
 Make = Callable[..., Path]
 

@@ -15,12 +15,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from adapters.bases import find_base
 from adapters.errors import AdapterError, LedgerError, UnknownAdapterError
 from adapters.ledger import Ledger, Record
 from adapters.lora.digest import adapter_digest
 from adapters.lora.manifest import read_fields, read_manifest
 from adapters.lora.weights import ModelShape
-from adapters.registry.finder import find_adapters, find_base
+from adapters.registry.finder import find_adapters
 from adapters.registry.pointers import ActiveFileError, Actives
 from adapters.registry.store import Base, Store, StoreError
 from adapters.registry.verify import verify

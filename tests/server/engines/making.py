@@ -11,7 +11,8 @@ from adapters.lora.manifest import Adapter
 from adapters.lora.weights import ModelShape
 from server.engines.base import Engine, StepObserver
 from server.engines.embedded.engine import EmbeddedEngine
-from server.engines.embedded.launch.launch import EmbeddedOptions, embedded_engine
+from server.engines.embedded.launch.launch import embedded_engine
+from server.engines.embedded.launch.options import EmbeddedOptions
 from server.engines.embedded.model.cache import prepare
 from server.engines.embedded.runners.device.plan import device_limits
 from server.engines.embedded.runners.device.providers import PROVIDERS, Provider

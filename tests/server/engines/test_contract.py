@@ -21,10 +21,10 @@ from safetensors.numpy import load_file, save_file
 
 from adapters.lora.digest import adapter_digest
 from adapters.lora.manifest import Adapter, read_manifest
-from server.engines.base import (
+from server.engines.base import Engine
+from server.errors import (
     AdapterNotLoadedError,
     AdapterRefusedError,
-    Engine,
     EngineBusyError,
     EngineDeadError,
     EngineError,

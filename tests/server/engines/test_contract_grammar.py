@@ -15,7 +15,8 @@ import pytest
 from pydantic import BaseModel, Field
 
 from adapters.lora.manifest import Adapter
-from server.engines.base import Engine, UnsupportedRequestError
+from server.engines.base import Engine
+from server.errors import UnsupportedRequestError
 from server.grammar import text as grammar
 from server.request import Delta, GenerationRequest, Sampling, Voice
 from server.text.tokenizer import Tokenizer

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from server.engines.base import EngineBusyError
+from server.errors import EngineBusyError
 from server.grammar import service as grammars
 from server.grammar import text as grammar
 from server.grammar.service import Grammars

@@ -16,7 +16,8 @@ import pytest
 
 from server.asgi.app import create_app
 from server.config.settings import Settings
-from server.engines.embedded.launch.launch import EmbeddedOptions, embedded_engine
+from server.engines.embedded.launch.launch import embedded_engine
+from server.engines.embedded.launch.options import EmbeddedOptions
 from server.live.catalogue import open_catalogue, provenance
 from server.live.follower import Follow
 from server.metrics.metrics import Metrics

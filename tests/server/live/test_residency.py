@@ -14,9 +14,10 @@ from adapters.registry.served import Registry
 from routing.detect import ProfileDetector
 from routing.route import Question, Router
 from routing.settings import LanguageRow, RoutingSettings
-from server.engines.base import AdapterNotLoadedError, AdapterRefusedError
-from server.engines.embedded.launch.launch import EmbeddedOptions, embedded_engine
-from server.errors import reply_for
+from server.api.rendering.error_replies import reply_for
+from server.engines.embedded.launch.launch import embedded_engine
+from server.engines.embedded.launch.options import EmbeddedOptions
+from server.errors import AdapterNotLoadedError, AdapterRefusedError
 from server.exchange import Exchange
 from server.metrics.metrics import Metrics
 from server.request import Delta, GenerationRequest, Sampling

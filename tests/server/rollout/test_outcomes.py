@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from adapters.evaluation.interval import difference, median, wilson
 from server.config.settings import RolloutOptions, SettingsError
-from server.rollout.outcomes import MOST, Outcome, Pace, Window, judge
+from server.metrics.pace import Pace
+from server.rollout.outcomes import MOST, Outcome, Window, judge
 
 OPTIONS = RolloutOptions()
 

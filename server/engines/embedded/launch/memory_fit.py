@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from adapters.lora.manifest import Adapter
-from server.engines.embedded.launch.memory_plan import MIB, Budget, budget, render, token_bytes
+from server.engines.embedded.launch.memory_plan import Budget, budget, token_bytes
 from server.engines.embedded.model.cache import method_of
 from server.engines.embedded.model.config import ModelConfig
+from server.engines.embedded.runners.available import MIB, render
 from server.engines.embedded.scheduling.limits import PAGE, Limits
 
 if TYPE_CHECKING:
-    from server.engines.embedded.launch.launch import EmbeddedOptions
+    from server.engines.embedded.launch.options import EmbeddedOptions
 
 SMALLER = {"none": ("int8", "int4"), "int8": ("int4",)}
 """Each way to hold weights → those that take less, the most exact first."""

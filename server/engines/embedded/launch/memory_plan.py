@@ -15,9 +15,9 @@ from adapters.lora.manifest import Adapter
 from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.decoder import GROUPS, block_size
 from server.engines.embedded.model.quantize import BITS, BLOCK, Quantize
+from server.engines.embedded.runners.available import MIB, render
 from server.engines.embedded.scheduling.limits import Limits
 
-MIB, GIB = 1 << 20, 1 << 30
 PROGRAM = 256 * MIB
 """Python, ONNX Runtime, the tokenizer and the server."""
 BLOCK_OVERHEAD = 8
@@ -134,11 +134,6 @@ def activation_bytes(config: ModelConfig, limits: Limits) -> int:
     widest = 4 * config.hidden + attention + 3 * config.intermediate
     logits = 4 * limits.max_num_seqs * config.vocabulary
     return int(ARENA * 4 * limits.max_num_batched_tokens * widest) + 2 * logits
-
-
-def render(size: int) -> str:
-    """Such as `4.1 GiB` or `310 MiB`."""
-    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{-(-size // MIB)} MiB"
 
 
 def _packed(bits: int, block: int) -> float:

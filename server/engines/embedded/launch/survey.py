@@ -9,7 +9,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from server.engines.embedded.launch.device_choice import bring_up, dtype_on
-from server.engines.embedded.launch.launch import EmbeddedOptions, plan
+from server.engines.embedded.launch.options import EmbeddedOptions, plan
 from server.engines.embedded.model.config import read_config
 from server.engines.embedded.model.decoder import Dtype, plan_graph
 from server.engines.embedded.model.quantize import Quantize

@@ -47,3 +47,11 @@ def _room(group: Path, files: tuple[str, str]) -> int | None:
         return int(limit) - int(used) + cached
     except (OSError, ValueError):
         return None
+
+
+MIB, GIB = 1 << 20, 1 << 30
+
+
+def render(size: int) -> str:
+    """Such as `4.1 GiB` or `310 MiB`."""
+    return f"{size / GIB:.1f} GiB" if size >= GIB else f"{-(-size // MIB)} MiB"

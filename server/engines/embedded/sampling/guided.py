@@ -13,7 +13,7 @@ import numpy as np
 from llguidance import LLMatcher, LLTokenizer
 from numpy.typing import NDArray
 
-from server.engines.base import UnsupportedRequestError
+from server.errors import UnsupportedRequestError
 from server.grammar.llg import compile_grammar, complaint, open_tokenizer
 from server.grammar.text import GrammarRefusedError
 from server.text.tokenizer import Tokenizer

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engines.base import EngineError, UnsupportedRequestError
 from server.engines.embedded.sampling.logprobs import score_tokens
 from server.engines.embedded.sampling.penalties import Penalties, SeenTokens, wants_penalties
 from server.engines.embedded.sampling.truncation import Truncation, draw, truncate
 from server.engines.embedded.sampling.uniform import uniforms
+from server.errors import EngineError, UnsupportedRequestError
 from server.request import Sampling, TokenLogprob
 
 if TYPE_CHECKING:  # it loads llguidance, which most servers never need

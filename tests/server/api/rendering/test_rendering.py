@@ -17,16 +17,19 @@ from adapters.registry.served import UnknownAdapterError
 from routing.route import UnknownNameError
 from routing.selection import SelectionError
 from server.api.rendering.answers import Answer, total
+from server.api.rendering.error_replies import reply_for
 from server.api.rendering.logprobs import chat_logprobs, completion_logprobs, prompt_logprobs
 from server.api.wire.frames import Frames
-from server.engines.base import (
+from server.errors import (
     AdapterRefusedError,
+    ApiError,
     EngineBusyError,
     EngineDeadError,
     EngineError,
+    ErrorReply,
     UnsupportedRequestError,
+    bad_field,
 )
-from server.errors import ApiError, ErrorReply, bad_field, reply_for
 from server.request import Delta, TokenLogprob, Usage
 from server.text.tokenizer import TemplateError, Tokenizer
 

@@ -11,10 +11,10 @@ from starlette.types import Message
 
 from server.api.rendering.answers import gather
 from server.api.wire.disconnect import while_wanted
-from server.engines.base import EngineError
+from server.errors import EngineError
 from server.exchange import Exchange
-from server.request import Delta
-from server.serving.fan_in import Deltas, merged
+from server.request import Delta, Deltas
+from server.serving.fan_in import merged
 
 pytestmark = pytest.mark.anyio
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from adapters.bases import find_base
 from adapters.ledger import Ledger
 from adapters.lora.digest import base_digest
-from adapters.registry.finder import find_base
 from adapters.registry.served import Registry
 from server.__main__ import main
 from server.config.settings import Settings

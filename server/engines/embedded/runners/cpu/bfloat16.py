@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engines.base import EngineError
 from server.engines.embedded.model.cache import BuiltGraph
 from server.engines.embedded.model.decoder import GROUPS
 from server.engines.embedded.model.inputs import Batch, host_inputs
 from server.engines.embedded.runners.cpu.memory import KvMemory
 from server.engines.embedded.runners.lora import AdapterStore, Pack
+from server.errors import EngineError
 from server.request import Voice
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
-from server.engines.base import EngineError
 from server.engines.embedded.runners.device.providers import PROVIDERS, Device, Provider
+from server.errors import EngineError
 
 PACKAGE = "onnxruntime"
 PINNED = {

@@ -10,7 +10,6 @@ import pytest
 
 from adapters.lora.manifest import read_manifest
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
-from server.engines.base import EngineError
 from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.launch.device_choice import Opened, Place, bring_up, candidates, open_best
 from server.engines.embedded.model.builder import DATA_FILE
@@ -20,6 +19,7 @@ from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
 from server.engines.embedded.runners.device.runner import DeviceRunner
 from server.engines.embedded.runners.device.selftest import DeviceError
 from server.engines.embedded.scheduling.limits import Limits
+from server.errors import EngineError
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.asking import alone, ask, tokens
 

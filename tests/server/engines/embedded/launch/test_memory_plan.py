@@ -13,15 +13,17 @@ import pytest
 
 from adapters.lora.manifest import Adapter
 from bench.random_model import PRESETS, Shape, write_model
-from server.engines.base import EngineError
 from server.engines.embedded.launch import launch
-from server.engines.embedded.launch.launch import EmbeddedOptions, embedded_engine, plan
+from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.memory_fit import fit
-from server.engines.embedded.launch.memory_plan import GIB, MIB, adapter_bytes, budget, weight_bytes
+from server.engines.embedded.launch.memory_plan import adapter_bytes, budget, weight_bytes
+from server.engines.embedded.launch.options import EmbeddedOptions, plan
 from server.engines.embedded.model.cache import method_of, prepare
 from server.engines.embedded.model.config import ModelConfig, parse_config, read_config
 from server.engines.embedded.model.decoder import plan_graph
+from server.engines.embedded.runners.available import GIB, MIB
 from server.engines.embedded.scheduling.limits import Limits
+from server.errors import EngineError
 from server.text.tokenizer import Tokenizer
 
 SHAPE = Shape(768, 4, 12, 4, 64, 2048, 8192, 1024)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.engines.base import EngineError, UnsupportedRequestError
 from server.engines.embedded.sampling import guided
 from server.engines.embedded.sampling.guided import Guide, Guides
 from server.engines.embedded.sampling.sampler import BadRowsError, Sampler, SamplerState
+from server.errors import EngineError, UnsupportedRequestError
 from server.grammar import text as grammar
 from server.request import Sampling
 from server.text.tokenizer import Tokenizer

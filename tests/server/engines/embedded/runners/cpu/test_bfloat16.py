@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from adapters.lora.weights import ModelShape, read_adapter
 from adapters.mini.shipped import BASE
 from server.config.settings import Settings
-from server.engines.base import EngineError
-from server.engines.embedded.launch.launch import EmbeddedOptions, embedded_engine
+from server.engines.embedded.launch.launch import embedded_engine
+from server.engines.embedded.launch.options import EmbeddedOptions
 from server.engines.embedded.model.cache import prepare
 from server.engines.embedded.runners.cpu.bfloat16 import LEAST_TOKENS, BfloatPrefill
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.protocol import DecodeRow
+from server.errors import EngineError
 from server.jobs.evaluation import started
 from server.request import Voice
 from server.text.tokenizer import Tokenizer

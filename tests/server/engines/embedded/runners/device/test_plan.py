@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engines.embedded.launch.memory_plan import render
+from server.engines.embedded.runners.available import render
 from server.engines.embedded.runners.device.plan import device_budget, device_bytes, device_limits, row_bytes
 from server.engines.embedded.scheduling.limits import Limits
 from tests.server.engines.embedded.model.test_decoder_static import CONFIG

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from adapters.lora.manifest import Adapter, read_manifest
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
-from server.engines.base import AdapterRefusedError
 from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.model.cache import BuiltGraph, prepare
 from server.engines.embedded.model.config import ModelConfig, read_config
@@ -28,6 +27,7 @@ from server.engines.embedded.runners.device.reference_logits import (
 from server.engines.embedded.runners.device.selftest import DeviceError
 from server.engines.embedded.runners.protocol import DecodeRow
 from server.engines.embedded.scheduling.limits import Limits
+from server.errors import AdapterRefusedError
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.asking import alone, ask, tokens
 
