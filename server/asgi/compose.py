@@ -18,11 +18,12 @@ from server.asgi.app import create_app, uvicorn_config
 from server.asgi.listening import AnnouncingServer, bind
 from server.config.settings import Settings
 from server.config.values import SettingsError
-from server.engines.base import Engine, EngineInfo
+from server.engines.base import Engine
 from server.engines.choice import choose_engine
 from server.errors import EngineError
 from server.live.catalogue import Catalogue, open_catalogue, provenance
 from server.live.follower import Follow
+from server.metrics.engine_state import EngineInfo
 from server.metrics.metrics import Metrics
 from server.serving.sampling_defaults import read_defaults
 from server.text.tokenizer import Tokenizer

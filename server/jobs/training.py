@@ -25,7 +25,7 @@ from server.live.catalogue import Catalogue, open_catalogue, open_store
 
 if TYPE_CHECKING:
     from adapters.evaluation.judge import LanguageOf
-    from adapters.training.finetune.identity import Job, Made, Stopped
+    from adapters.training.finetune.job import Job, Made, Stopped
     from adapters.training.loop.options import TrainOptions
     from server.jobs.requests import TrainRequest
 
@@ -49,7 +49,8 @@ def run_job(
     job: Job, settings: Settings, output: Path | None, *, json: bool, more: Mapping[str, Any] | None = None
 ) -> int:
     """Train, keep what was made, and say so: the exit code, as `train`. `more` joins what `json` prints."""
-    from adapters.training.finetune.identity import Elsewhere, Stopped, clean_up, train_identity
+    from adapters.training.finetune.identity import clean_up, train_identity
+    from adapters.training.finetune.job import Elsewhere, Stopped
     from adapters.training.loop.progress import Reporter
 
     outcome = train_identity(job, detector(), Reporter())
@@ -81,7 +82,7 @@ def job_of(
     origin: Origin | None = None,
 ) -> Job:
     """The run that was asked for; of data `made` for it, and of those that were asked for beside."""
-    from adapters.training.finetune.identity import Job
+    from adapters.training.finetune.job import Job
 
     catalogue = open_catalogue(settings)
     base = catalogue.base

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import get_args
+from typing import Protocol, get_args
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from adapters.lora.manifest import Adapter
-from server.engines.base import Engine, EngineState, Tier
+from server.metrics.engine_state import EngineInfo, EngineState, Tier
 
 FOR_GATEWAYS = frozenset(
     {
@@ -23,6 +23,19 @@ FOR_GATEWAYS = frozenset(
     }
 )
 """What both engines offer; vLLM's own of these names know adapters by their digests."""
+
+
+class ReportingEngine(Protocol):
+    """The part of an engine that metrics read."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """What never changes."""
+        ...
+
+    def state(self) -> EngineState:
+        """A snapshot, from any thread."""
+        ...
 
 
 class VllmCollector(Collector):
@@ -45,7 +58,7 @@ class EngineCollector(Collector):
     `adapters` gives every adapter that may appear; a digest that none of them has shows as `unknown`.
     """
 
-    def __init__(self, engine: Engine, base: str, adapters: Callable[[], Iterable[Adapter]]) -> None:
+    def __init__(self, engine: ReportingEngine, base: str, adapters: Callable[[], Iterable[Adapter]]) -> None:
         self._engine = engine
         self._base = base
         self._adapters = adapters

@@ -12,8 +12,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from adapters.lora.manifest import Adapter
 from server.config.version import oneseek_version
-from server.engines.base import EngineInfo
 from server.exchange import Exchange
+from server.metrics.engine_state import EngineInfo
 from server.metrics.histogram import TokenHistogram
 from server.metrics.pace import Pace
 from server.request import Delta

@@ -16,7 +16,7 @@ from adapters.registry.served import Registry, Snapshot, UnknownAdapterError
 from adapters.registry.store import Store
 from routing.route import Question, Route, Router, UnknownNameError
 from server.config.settings import RolloutOptions
-from server.engines.base import Engine, Task
+from server.engines.base import Engine
 from server.errors import (
     AdapterNotLoadedError,
     AdapterRefusedError,
@@ -27,6 +27,7 @@ from server.errors import (
 from server.exchange import Exchange
 from server.grammar.service import Grammars
 from server.live.residency import Residency
+from server.metrics.engine_state import Task
 from server.metrics.metrics import Metrics
 from server.request import Delta, Deltas, GenerationRequest, Sampling
 from server.rollout.measuring import measured

@@ -9,8 +9,8 @@ from adapters.lora.manifest import Adapter
 from adapters.registry.snapshot import Snapshot
 from routing.route import Route
 from routing.selection import HEADER
-from server.engines.base import EngineInfo
 from server.errors import UnsupportedRequestError
+from server.metrics.engine_state import EngineInfo
 from server.request import Voice
 from server.rollout.trials import Chosen
 

@@ -19,12 +19,13 @@ from adapters.lora.manifest import Adapter
 from adapters.registry.store import Base, Store
 from server.asgi.app import create_app
 from server.config.settings import RolloutOptions, RoutingOptions, Settings
-from server.engines.base import Engine, EngineInfo, EngineState
+from server.engines.base import Engine
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
 from server.errors import AdapterRefusedError, EngineError
 from server.live.catalogue import open_catalogue
 from server.live.follower import Follow
+from server.metrics.engine_state import EngineInfo, EngineState
 from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer

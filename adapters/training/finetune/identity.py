@@ -12,7 +12,6 @@ import math
 import shutil
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -41,76 +40,15 @@ from adapters.training.finetune.conversations import (
     read_conversations,
     split,
 )
-from adapters.training.finetune.curve import terminal_lines, write_png
-from adapters.training.finetune.data_origin import Origin
+from adapters.training.finetune.curve import write_png
 from adapters.training.finetune.examples import Example, examples
 from adapters.training.finetune.finetune import Run, finetune, last_checkpoint
+from adapters.training.finetune.job import Elsewhere, Job, Made, Stopped
 from adapters.training.finetune.teacher import Taught, teach
 from adapters.training.loop.files import write_folder
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.options import OptionError, TrainOptions
 from adapters.training.loop.progress import Reporter
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """A run, asked for."""
-
-    options: TrainOptions
-    base: Path
-    base_name: str
-    base_digest: str
-    dataset: tuple[Path, ...]
-    alias: str
-    version: str
-    folder: Path
-    """Where unfinished runs are kept."""
-    resume: bool | None = False
-    """Whether to go on with an interrupted run; None does so where there is one."""
-    teacher: str | None = None
-    """A model that writes further answers: `http://HOST:PORT#MODEL`, or a folder."""
-    origin: Origin = field(default_factory=Origin)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """What a run made."""
-
-    folder: Path
-    """In PEFT layout, with oneseek.json and a card; in the run's work folder."""
-    report: Path
-    """loss.png and report.json; in the run's work folder."""
-    work: Path
-    """To be removed once the rest is taken."""
-    run: Run
-    before: Measured
-    """The base."""
-    after: Measured
-    """The adapter."""
-    metrics: Mapping[str, float]
-    config_digest: str
-    dataset_digest: str
-    teacher_digest: str | None
-    """Of the file with what a teacher wrote."""
-
-    @property
-    def curve_lines(self) -> list[str]:
-        """The loss curve for a terminal."""
-        return terminal_lines(self.run.curve)
-
-
-@dataclass(frozen=True, slots=True)
-class Stopped:
-    """A run that was interrupted; its checkpoint is kept."""
-
-    step: int
-    planned: int
-    work: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """This process helped; another one writes what was made."""
 
 
 def train_identity(

@@ -14,8 +14,8 @@ from starlette.responses import Response
 from server.api.endpoints.context import Context, reply
 from server.api.rendering.error_replies import NOT_READY_RETRY
 from server.config.version import oneseek_version
-from server.engines.base import DeviceInfo, EngineState
 from server.exchange import exchange_of
+from server.metrics.engine_state import DeviceInfo, EngineState
 
 STALLED_SECONDS = 30.0
 """An engine that has been at one step for this long is not ready."""

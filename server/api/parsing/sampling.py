@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from server.api.fields.generation import ChatFields, CompletionFields, GenerationFields, SamplingFields
 from server.api.fields.responses import LOGPROBS_INCLUDED, ResponseFields
-from server.engines.base import EngineInfo
 from server.errors import bad_field
+from server.metrics.engine_state import EngineInfo
 from server.request import Sampling
 from server.serving.sampling_defaults import SamplingDefaults
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import ModelShape, read_adapter
-from server.engines.base import DeviceInfo, EngineInfo, EngineState, StepObserver
+from server.engines.base import StepObserver
 from server.engines.embedded.loop import Delivery, StepLoop
 from server.engines.embedded.runners.device.reference_logits import DeviceCheck
 from server.engines.embedded.runners.protocol import Runner
@@ -24,6 +24,7 @@ from server.engines.shared.admission import Streams, check_fits, probe_of
 from server.engines.shared.residents import Residents
 from server.engines.shared.stream import Stream
 from server.errors import EngineDeadError, EngineError, UnsupportedRequestError
+from server.metrics.engine_state import DeviceInfo, EngineInfo, EngineState
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
 

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engines.base import EngineState, StepObserver
+from server.engines.base import StepObserver
 from server.engines.embedded.runners.protocol import DecodeRow, Runner
 from server.engines.embedded.sampling.sampler import (
     BadLogitsError,
@@ -32,6 +32,7 @@ from server.engines.embedded.scheduling.step import Chunk, Step
 from server.engines.embedded.scheduling.step import Sequence as Running
 from server.engines.shared.stream import Event
 from server.errors import EngineDeadError, EngineError, UnsupportedRequestError
+from server.metrics.engine_state import EngineState
 from server.request import FinishReason, TokenLogprob
 
 logger = logging.getLogger(__name__)

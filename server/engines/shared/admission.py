@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from server.engines.base import EngineInfo
 from server.engines.shared.residents import Residents
 from server.engines.shared.stream import Stream, Work
 from server.errors import EngineBusyError, EngineError, UnsupportedRequestError
+from server.metrics.engine_state import EngineInfo
 from server.request import GenerationRequest, Sampling
 from server.text.detokenizer import TextStream
 from server.text.tokenizer import Tokenizer

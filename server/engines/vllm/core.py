@@ -41,12 +41,14 @@ from vllm.v1.metrics.stats import IterationStats, LoRARequestStates, RequestStat
 
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import ModelShape
-from server.engines.base import EngineInfo, StepObserver
+from server.engines.base import StepObserver
 from server.engines.shared.stream import Event
 from server.engines.vllm.engine import CoreEngine
+from server.engines.vllm.logprobs import read_logprobs
 from server.engines.vllm.options import VllmOptions, engine_args
 from server.engines.vllm.protocol import CoreLoad, Listener, Progress
 from server.errors import EngineDeadError, EngineError, UnsupportedRequestError
+from server.metrics.engine_state import EngineInfo
 from server.request import EmbeddingRequest, Sampling, TokenLogprob
 from server.text.tokenizer import Tokenizer
 
@@ -338,7 +340,7 @@ def _events(work: Progress, output: EngineCoreOutput) -> list[Event]:
     sampling, finish, tokens = work.request.sampling, output.finish_reason, output.new_token_ids
     if output.new_prompt_logprobs_tensors is not None and sampling.prompt_logprobs is not None:
         ids, scores, *_ = output.new_prompt_logprobs_tensors
-        work.prompt_logprobs += _scored(ids.tolist(), scores.tolist(), sampling.prompt_logprobs)
+        work.prompt_logprobs += read_logprobs(ids.tolist(), scores.tolist(), sampling.prompt_logprobs)
     prompt = None
     if work.prompt_logprobs and tokens:
         prompt, work.prompt_logprobs = tuple(work.prompt_logprobs), []
@@ -350,7 +352,7 @@ def _events(work: Progress, output: EngineCoreOutput) -> list[Event]:
     scored: Sequence[TokenLogprob | None] = (None,) * len(tokens)
     if output.new_logprobs is not None and sampling.logprobs is not None:
         ids, scores, *_ = output.new_logprobs
-        scored = _scored(ids.tolist(), scores.tolist(), sampling.logprobs)
+        scored = read_logprobs(ids.tolist(), scores.tolist(), sampling.logprobs)
     last = tokens[-1]
     events = [Event(token, score) for token, score in zip(tokens[:-1], scored[:-1], strict=True)]
     stop = last if reason == "stop" and last in sampling.stop_token_ids else None
@@ -386,14 +388,6 @@ def _sampling(sampling: Sampling, eos_ids: frozenset[int]) -> SamplingParams:
         output_kind=RequestOutputKind.DELTA,
         skip_clone=True,
     )
-
-
-def _scored(ids: list[list[int]], scores: list[list[float]], most: int) -> list[TokenLogprob]:
-    """Rows of (the token itself, then the likeliest ones) as log probabilities with `most` alternatives."""
-    return [
-        TokenLogprob(row[0], values[0], tuple(zip(row[1 : most + 1], values[1 : most + 1], strict=True)))
-        for row, values in zip(ids, scores, strict=True)
-    ]
 
 
 def _in_brief(error: BaseException) -> str:

@@ -16,12 +16,13 @@ from typing import Any
 from adapters.lora.flatten import write_plain
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import ModelShape, read_adapter
-from server.engines.base import EngineInfo, EngineState, StepObserver
+from server.engines.base import StepObserver
 from server.engines.shared.admission import Streams, check_fits, probe_of
 from server.engines.shared.residents import Residents
 from server.engines.shared.stream import Event, Stream
 from server.engines.vllm.protocol import Core, Progress
 from server.errors import EngineBusyError, EngineDeadError, EngineError, UnsupportedRequestError
+from server.metrics.engine_state import EngineInfo, EngineState
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
 

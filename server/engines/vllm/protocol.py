@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from server.engines.base import EngineInfo
 from server.engines.shared.stream import Event
 from server.errors import EngineError
+from server.metrics.engine_state import EngineInfo
 from server.request import EmbeddingRequest, GenerationRequest, TokenLogprob
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from server.api.fields.generation import ChatFields
 from server.api.parsing.sampling import chat_sampling
-from server.engines.base import EngineInfo
+from server.metrics.engine_state import EngineInfo
 from server.serving.sampling_defaults import SamplingDefaults, read_defaults
 
 INFO = EngineInfo("embedded", "sha256:0", 64, 100, True, 4)

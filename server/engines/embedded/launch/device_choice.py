@@ -14,7 +14,6 @@ from typing import Literal
 from onnx import TensorProto, helper
 
 from adapters.lora.weights import AdapterWeights
-from server.engines.base import DeviceFallback, DeviceInfo
 from server.engines.embedded.model.cache import BuiltGraph
 from server.engines.embedded.model.decoder import Dtype
 from server.engines.embedded.model.plan import IR_VERSION, OPSET
@@ -29,6 +28,7 @@ from server.engines.embedded.runners.device.sessions import open_session
 from server.engines.embedded.runners.protocol import Runner
 from server.engines.embedded.scheduling.limits import Limits
 from server.errors import EngineError
+from server.metrics.engine_state import DeviceFallback, DeviceInfo
 
 logger = logging.getLogger(__name__)
 DeviceChoice = Device | Literal["auto"]

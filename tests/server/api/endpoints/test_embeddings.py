@@ -35,8 +35,8 @@ from server.api.fields.embeddings import (
 from server.api.fields.generation import known
 from server.asgi.app import create_app
 from server.config.settings import Settings
-from server.engines.base import EngineInfo, EngineState, Tier
 from server.errors import AdapterNotLoadedError, EngineError, UnsupportedRequestError
+from server.metrics.engine_state import EngineInfo, EngineState, Tier
 from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer

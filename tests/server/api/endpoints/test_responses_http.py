@@ -26,8 +26,8 @@ from routing.settings import LanguageRow, RoutingSettings
 from server.api.fields.responses import response_table
 from server.asgi.app import create_app
 from server.config.settings import Settings
-from server.engines.base import EngineInfo, EngineState
 from server.errors import EngineDeadError, UnsupportedRequestError
+from server.metrics.engine_state import EngineInfo, EngineState
 from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer

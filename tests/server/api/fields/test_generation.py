@@ -25,8 +25,8 @@ from server.api.fields.generation import (
 )
 from server.api.parsing.messages import parse_messages, user_turns
 from server.api.parsing.sampling import answer_length, chat_sampling, check_ids, completion_sampling
-from server.engines.base import EngineInfo
 from server.errors import ApiError, ErrorReply
+from server.metrics.engine_state import EngineInfo
 from tests.server.documented import documented
 
 INFO = EngineInfo(

@@ -22,8 +22,8 @@ from server.api.fields.responses import (
 )
 from server.api.parsing.responses import parse_input
 from server.api.parsing.sampling import response_sampling
-from server.engines.base import EngineInfo
 from server.errors import ApiError, ErrorReply
+from server.metrics.engine_state import EngineInfo
 from server.serving.sampling_defaults import SamplingDefaults
 from tests.server.documented import documented
 

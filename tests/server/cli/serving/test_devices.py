@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from server.__main__ import main
-from server.engines.base import DeviceFallback, DeviceInfo, EngineInfo
 from server.engines.embedded.launch import survey
 from server.engines.embedded.runners.device import flavours
 from server.engines.embedded.runners.device.flavours import Flavour
 from server.engines.embedded.runners.device.hardware import Card
+from server.metrics.engine_state import DeviceFallback, DeviceInfo, EngineInfo
 from server.metrics.metrics import Metrics
 
 Out = pytest.CaptureFixture[str]

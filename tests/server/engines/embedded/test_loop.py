@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from adapters.lora.weights import AdapterWeights
 from server.api.endpoints.status import STALLED_SECONDS, is_ready
-from server.engines.base import EngineState, StepObserver
+from server.engines.base import StepObserver
 from server.engines.embedded import loop as loop_module
 from server.engines.embedded.loop import Delivery, StepLoop
 from server.engines.embedded.runners.protocol import DecodeRow
@@ -23,6 +23,7 @@ from server.engines.embedded.scheduling.scheduler import Scheduler
 from server.engines.embedded.scheduling.step import Sequence as Running
 from server.engines.shared.stream import Event
 from server.errors import EngineDeadError, EngineError
+from server.metrics.engine_state import EngineState
 from server.request import GenerationRequest, Sampling, Voice
 
 VOCABULARY = 16

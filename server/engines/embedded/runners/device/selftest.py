@@ -15,11 +15,11 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engines.base import FallbackReason
 from server.engines.embedded.model.decoder import Dtype
 from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.runners.protocol import DecodeRow, Runner
 from server.errors import EngineError
+from server.metrics.engine_state import FallbackReason
 from server.request import Voice
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
