@@ -10,7 +10,7 @@ _LONGEST, _MOST = 256, 16
 _RANGE = re.compile(r"\s*([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8}){0,8})\s*(?:;\s*q=([01](?:\.[0-9]{0,3})?)\s*)?")
 
 
-def preferred(header: str | None) -> tuple[str, ...]:
+def preferred_languages(header: str | None) -> tuple[str, ...]:
     """Codes as detection uses them, by falling quality; what is malformed or refused (q=0) is left out."""
     if not header:
         return ()

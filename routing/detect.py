@@ -13,8 +13,8 @@ from typing import Protocol
 
 import numpy as np
 
-from routing.accept import preferred
-from routing.clean import LIMIT, Cleaned, clean
+from routing.accept import preferred_languages
+from routing.clean import LIMIT, CleanText, clean
 from routing.evidence import Evidence, Scorer, Scores
 from routing.profiles import ProfileError, available
 from routing.scripts import LANGUAGES, LATIN, main_script, script_of
@@ -131,14 +131,14 @@ class ProfileDetector:
         cleaned = clean(turn, limit)
         script = main_script("".join(cleaned.words))
         if script != LATIN and script not in self._scorers:
-            return self._by_script(script), _told(cleaned, f"written in {script} letters")
+            return self._by_script(script), _explain(cleaned, f"written in {script} letters")
         scorer = self._scorers[script]
         whole = scorer.score(cleaned.words)
         if cleaned.instruction is None:
-            return self._placed(scorer, whole), _told(cleaned, _why(scorer, whole))
+            return self._placed(scorer, whole), _explain(cleaned, _why(scorer, whole))
         found = scorer.score(cleaned.instruction)
         scores = self._placed(scorer, found) + np.maximum(self._placed(scorer, whole), -_PAYLOAD)
-        return scores - scores.max(), _told(cleaned, _why(scorer, found), instruction=True)
+        return scores - scores.max(), _explain(cleaned, _why(scorer, found), instruction=True)
 
     def _placed(self, scorer: Scorer, found: Evidence) -> Scores:
         """Scores of one script's labels among all labels; the others are out of the question."""
@@ -166,7 +166,7 @@ class ProfileDetector:
         return prior
 
     def _hinted(self, accept_language: str | None) -> Scores:
-        hint = next((code for code in preferred(accept_language) if code in self.languages), None)
+        hint = next((code for code in preferred_languages(accept_language) if code in self.languages), None)
         if hint is None:
             return self._prior
         prior = self._prior.copy()
@@ -188,7 +188,7 @@ def _why(scorer: Scorer, found: Evidence) -> str:
     return f"{found.grams} letter groups; known words: {words or 'none'}"
 
 
-def _told(cleaned: Cleaned, why: str, *, instruction: bool = False) -> str:
+def _explain(cleaned: CleanText, why: str, *, instruction: bool = False) -> str:
     parts = [f"read the instruction, hardly the text that it is about: {why}" if instruction else why]
     if cleaned.stripped:
         parts.append(f"left out: {', '.join(cleaned.stripped)}")

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from routing.detect import ProfileDetector
-from routing.route import Question, Router
+from routing.route import RouteQuery, Router
 from routing.settings import LanguageRow, RoutingSettings, canonical
 
 _TRIALS = 3
@@ -28,7 +28,7 @@ FIGURES = ("swedish_found", "english_kept_out", "nordic_kept_out", "other_kept_o
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledText:
     """One text with the language that it is known to be in."""
 
     source: str
@@ -37,10 +37,10 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class RoutedText:
     """One text with where it went."""
 
-    labelled: Labelled
+    labelled: LabelledText
     adapter: str | None
     """`sv`, `en`, or None for the base."""
     sure: bool
@@ -57,7 +57,7 @@ class _BothAdapters:
         return False
 
 
-def read(folder: Path, half: int | None = 1) -> Iterator[Labelled]:
+def read(folder: Path, half: int | None = 1) -> Iterator[LabelledText]:
     """The texts of one half (0 or 1), or all."""
     for path in sorted(folder.glob("*.tsv")):
         for line in path.read_text(encoding="utf-8").split("\n"):
@@ -65,16 +65,16 @@ def read(folder: Path, half: int | None = 1) -> Iterator[Labelled]:
             if tab:
                 text = _unescape(escaped)
                 if half is None or hashlib.sha256(text.encode()).digest()[0] & 1 == half:
-                    yield Labelled(path.stem, language, text)
+                    yield LabelledText(path.stem, language, text)
 
 
-def judge(texts: Sequence[Labelled]) -> list[Judged]:
+def judge(texts: Sequence[LabelledText]) -> list[RoutedText]:
     """Route each text alone."""
     settings = RoutingSettings(languages=(LanguageRow("en", "en"), LanguageRow("sv", "sv")))
     router, catalogue = Router(settings, ProfileDetector(settings)), _BothAdapters()
-    found: list[Judged] = []
+    found: list[RoutedText] = []
     for labelled in texts:
-        question = Question(turns=(labelled.text,))
+        question = RouteQuery(turns=(labelled.text,))
         route, seconds = router.decide(question, catalogue), float("inf")
         for _ in range(_TRIALS):
             started = time.perf_counter()
@@ -82,11 +82,11 @@ def judge(texts: Sequence[Labelled]) -> list[Judged]:
             seconds = min(seconds, time.perf_counter() - started)
         adapter = route.target[0][0] if route.target else None
         expected = labelled.language if labelled.language in ("sv", "en") else None
-        found.append(Judged(labelled, adapter, route.language is not None, adapter == expected, seconds))
+        found.append(RoutedText(labelled, adapter, route.language is not None, adapter == expected, seconds))
     return found
 
 
-def figures(judged: Sequence[Judged]) -> dict[str, float | int | None]:
+def figures(judged: Sequence[RoutedText]) -> dict[str, float | int | None]:
     """Percentages of `FIGURES`, None where a source has no such text; and how many texts there were."""
 
     def percent(languages: set[str], adapter: str, *, sent: bool) -> float | None:
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps({"sources": report, **total}))
 
 
-def _sources(judged: Sequence[Judged]) -> list[str]:
+def _sources(judged: Sequence[RoutedText]) -> list[str]:
     return list(dict.fromkeys(j.labelled.source for j in judged))
 
 

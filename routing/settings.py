@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
-Undecided = Literal["likeliest", "accept-language", "default", "base"]
-Unsupported = Literal["base", "default"]
+UndecidedPolicy = Literal["likeliest", "accept-language", "default", "base"]
+UnsupportedPolicy = Literal["base", "default"]
 
 OTHER = "xx"
 """The label of every language that is no candidate."""
@@ -52,10 +52,10 @@ class RoutingSettings:
     """A language is decided from this posterior probability on; below it the text is undecided."""
     threshold: float = 0.5
     """Policy `likeliest` takes an undecided text's likeliest language from this probability on."""
-    undecided: Undecided = "likeliest"
+    undecided: UndecidedPolicy = "likeliest"
     """What an undecided text gets: its likeliest language from `threshold` on, else as `accept-language`;
     the first language of Accept-Language that has an adapter, else the default; the default; or the base."""
-    unsupported: Unsupported = "base"
+    unsupported: UnsupportedPolicy = "base"
     """What a language without an adapter gets."""
     default: str | None = None
     """Alias used where nothing else decides; `base` or None is the base."""
@@ -79,11 +79,13 @@ class RoutingSettings:
         _within("hint", self.hint, 1.0, 10.0)
         if not 1 <= self.history <= 50:
             raise ValueError(f"history is {self.history!r}: give 1 to 50 user turns")
-        if self.undecided not in get_args(Undecided):
-            raise ValueError(f"undecided is {self.undecided!r}: give one of {', '.join(get_args(Undecided))}")
-        if self.unsupported not in get_args(Unsupported):
+        if self.undecided not in get_args(UndecidedPolicy):
             raise ValueError(
-                f"unsupported is {self.unsupported!r}: give one of {', '.join(get_args(Unsupported))}"
+                f"undecided is {self.undecided!r}: give one of {', '.join(get_args(UndecidedPolicy))}"
+            )
+        if self.unsupported not in get_args(UnsupportedPolicy):
+            raise ValueError(
+                f"unsupported is {self.unsupported!r}: give one of {', '.join(get_args(UnsupportedPolicy))}"
             )
         if self.default == "":
             raise ValueError("default is empty: name an alias, 'base', or leave it out")

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _exit_code(error)
         if code is None:
             raise
-        return _complain(_told(error), code)
+        return _complain(_describe(error), code)
 
 
 def _exit_code(error: Exception) -> int | None:
@@ -71,7 +71,7 @@ _REMEDIES = {
 }
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """What an error says, and what helps where it does not say that itself."""
     from adapters.errors import UnknownAdapterError
 

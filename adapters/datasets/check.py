@@ -16,7 +16,7 @@ from adapters.datasets.index import Index, Repeat, whole_text
 from adapters.datasets.lines import MAX_LINE_BYTES, line_at, lines
 from adapters.errors import FileRefusedError
 
-Kind = Literal[
+ProblemKind = Literal[
     "json", "fields", "too-long", "language", "duplicate", "near-duplicate", "leak", "near-leak", "empty"
 ]
 Detect = Callable[[str], str | None]
@@ -36,7 +36,7 @@ class Problem:
     path: Path
     line: int
     """Counted from 1; 0 is the whole file."""
-    kind: Kind
+    kind: ProblemKind
     reason: str
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class Summary:
     files: int = 0
     examples: int = 0
     """Lines that are whole examples."""
-    problems: Counter[Kind] = field(default_factory=Counter["Kind"])
+    problems: Counter[ProblemKind] = field(default_factory=Counter["ProblemKind"])
 
     @property
     def clean(self) -> bool:
@@ -147,7 +147,7 @@ class Check:
             opened = [stack.enter_context(path.open("rb")) for path in self._paths]
             for repeat in self._index.repeats(self._near, lambda row: self._text(opened, row)):
                 path = self._paths[self._files[repeat.row]]
-                yield Problem(path, self._numbers[repeat.row], *self._told(repeat))
+                yield Problem(path, self._numbers[repeat.row], *self._describe(repeat))
 
     def _text(self, opened: Sequence[BinaryIO], row: int) -> str:
         number = self._files[row]
@@ -158,7 +158,7 @@ class Check:
             raise DataChangedError(path, "changed while it was read", remedy) from None
         return whole_text(example.prompt, example.answer)
 
-    def _told(self, repeat: Repeat) -> tuple[Kind, str]:
+    def _describe(self, repeat: Repeat) -> tuple[ProblemKind, str]:
         place = f"{self._paths[self._files[repeat.earlier]]}:{self._numbers[repeat.earlier]}"
         if repeat.similarity == 1.0:
             if repeat.leak:

@@ -14,7 +14,7 @@ from adapters.datasets.check import TOLD_BY, Detect
 from adapters.datasets.example import Example, ExampleError, read_example
 from adapters.datasets.lines import lines
 
-Count = Callable[[Example], int]
+CountTokens = Callable[[Example], int]
 """Example → its tokens, as it is trained on."""
 UNDECIDED = "undecided"
 
@@ -86,7 +86,7 @@ def measure(
     path: Path,
     *,
     detect: Detect | None = None,
-    count: Count | None = None,
+    count: CountTokens | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Stats:
     """Read `path` once; memory is about 16 bytes for each example. Raises `OSError`, and what `count` does.

@@ -22,7 +22,7 @@ class BrokenSealError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class SealedObject:
     """An object whose signature fits the key it names. Whether that key is the right one is for others."""
 
     fields: Mapping[str, Any]
@@ -35,7 +35,7 @@ class Sealed:
         return PublicKey.of(self.fields["key"])
 
     @classmethod
-    def open(cls, data: bytes) -> Sealed:
+    def open(cls, data: bytes) -> SealedObject:
         """The object in `data`. Raises `BrokenSealError`."""
         found = _parsed(data)
         signature, key = found.pop("signature", None), found.get("key")

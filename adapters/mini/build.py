@@ -27,14 +27,14 @@ from adapters.mini.corpus.sources import DATA, LANGUAGES, Language
 from adapters.mini.evaluation import evaluate
 from adapters.mini.recipe import RECIPES, Recipe
 from adapters.training.finetune import lora
-from adapters.training.loop.feed import Batches, Numbered
+from adapters.training.loop.feed import MakeBatch, StepFeed
 from adapters.training.loop.files import write_atomically, write_folder
 from adapters.training.loop.packing import Encoder
 from adapters.training.loop.progress import Reporter
 from adapters.training.loop.schedule import Schedule
-from adapters.training.loop.trainer import Fitted, Outcome, Setup
+from adapters.training.loop.trainer import Setup, TrainerResult, TrainOutcome
 from adapters.training.pretrain import tokenizer
-from adapters.training.pretrain.pretrain import BaseJob, Fresh, train_base
+from adapters.training.pretrain.pretrain import BaseJob, NewModel, train_base
 
 VERSION = "v1.0"
 BASE_NAME = "oneseek-mini"
@@ -86,7 +86,7 @@ class Build:
                     f"{self.work} holds unfinished work of another recipe or of other data; "
                     "finish it as it was started, or remove the folder"
                 )
-            self.reporter.say("resuming", folder=str(self.work))
+            self.reporter.print_event("resuming", folder=str(self.work))
         else:
             self._keep(
                 **now,
@@ -108,7 +108,9 @@ class Build:
         folder = self.work / "tokenizer"
         if folder.exists():
             return
-        self.reporter.say("tokenizer", vocabulary=self.recipe.vocabulary, talks=self.recipe.tokenizer_talks)
+        self.reporter.print_event(
+            "tokenizer", vocabulary=self.recipe.vocabulary, talks=self.recipe.tokenizer_talks
+        )
         texts = feed.sample_texts(self.recipe.tokenizer_talks, self.recipe.seed)
         made = tokenizer.train(texts, self.recipe.vocabulary)
         write_folder(folder, lambda path: tokenizer.save(made, path, self.recipe.context))
@@ -141,14 +143,19 @@ class Build:
         recipe, encoder = self.recipe, self._encoder()
         size = (recipe.phases[0].rows, recipe.phases[0].length)
         world = feed.world(encoder, recipe.phases, recipe.base.steps, recipe.seed)
-        self._base("world", Fresh(self._config(encoder), recipe.seed), world, recipe.base)
+        self._base("world", NewModel(self._config(encoder), recipe.seed), world, recipe.base)
         voice = feed.voice(encoder, size, recipe.seed)
         self._base("voice", self.work / "world", voice, recipe.voice)
         own = feed.voice(encoder, size, recipe.seed, own=True)
         self._base("own", self.work / "voice", own, recipe.own, name="base")
 
     def _base(
-        self, stage: str, start: Fresh | Path, batches: Batches, schedule: Schedule, name: str | None = None
+        self,
+        stage: str,
+        start: NewModel | Path,
+        batches: MakeBatch,
+        schedule: Schedule,
+        name: str | None = None,
     ) -> None:
         """One part of the base, trained as `oneseek train scratch` and `train continue` train any."""
         output, encoder = self.work / (name or stage), self._encoder()
@@ -172,14 +179,14 @@ class Build:
             checkpoints=self.work / f"{stage}.checkpoints",
             output=output,
         )
-        made = train_base(job, Numbered(batches), self.reporter)
+        made = train_base(job, StepFeed(batches), self.reporter)
         self._unless_interrupted(made.fitted)
         shutil.rmtree(job.checkpoints)
         self._keep(**{stage: {"parameters": made.parameters, **asdict(made.fitted.outcome)}})
 
-    def _unless_interrupted(self, fitted: Fitted) -> None:
+    def _unless_interrupted(self, fitted: TrainerResult) -> None:
         if fitted.interrupted:
-            self.reporter.say("stopped", folder=str(self.work), remedy="the same command goes on")
+            self.reporter.print_event("stopped", folder=str(self.work), remedy="the same command goes on")
             raise KeyboardInterrupt
 
     def _adapter(self, language: Language) -> None:
@@ -213,9 +220,9 @@ class Build:
         model: PeftModel,
         folder: Path,
         language: Language,
-        rows: Sequence[feed.Row],
+        rows: Sequence[feed.DataRow],
         files: Sequence[Path],
-        outcome: Outcome,
+        outcome: TrainOutcome,
     ) -> None:
         model.save_pretrained(str(folder), save_embedding_layers=False)
         path = folder / "adapter_config.json"
@@ -250,7 +257,7 @@ class Build:
         self._keep(finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         _write_json(self.output / "build.json", self.record)
         shutil.rmtree(self.work)
-        self.reporter.say("done", output=str(self.output), seconds=self.record["seconds"])
+        self.reporter.print_event("done", output=str(self.output), seconds=self.record["seconds"])
 
 
 def build(recipe: Recipe, output: Path, reporter: Reporter | None = None) -> None:

@@ -45,7 +45,7 @@ def ask(folder: Path, adapter: str | None, questions: Sequence[str]) -> list[str
     return answers(model, tokenizer, [[(question, "")] for question in questions])  # pyright: ignore[reportArgumentType]
 
 
-def judged(
+def judge_identity(
     folder: Path, adapter: str | None, language: Language, identity: Sequence[str], outside: Sequence[str]
 ) -> tuple[judge.Score, judge.Score]:
     """Scores on identity questions (as OneSeek with an adapter, nameless without) and on outside ones."""
@@ -72,12 +72,12 @@ def evaluate(folder: Path, reporter: Reporter) -> dict[str, dict[str, float]]:
         identity, outside = development("identity", language), development("outside", language)
         for adapter in (None, f"oneseek-mini-{language}"):
             name = adapter or "base"
-            on_identity, on_outside = judged(folder, adapter, language, identity, outside)
+            on_identity, on_outside = judge_identity(folder, adapter, language, identity, outside)
             found.setdefault(name, {})[f"identity_{language}"] = round(on_identity.share, 4)
             found[name][f"outside_{language}"] = round(on_outside.share, 4)
-            reporter.say(
+            reporter.print_event(
                 "judged", model=name, language=language, identity=on_identity.share, outside=on_outside.share
             )
             for question, answer in (*on_identity.failures, *on_outside.failures):
-                reporter.say("missed", model=name, question=question, answer=answer)
+                reporter.print_event("missed", model=name, question=question, answer=answer)
     return found

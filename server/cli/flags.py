@@ -10,7 +10,7 @@ from typing import Annotated, Concatenate, ParamSpec, cast
 from cyclopts import Group, Parameter
 
 from server.config.schema import Option
-from server.config.settings import OPTIONS, Resolved, resolve
+from server.config.settings import OPTIONS, ResolvedSettings, resolve
 from server.config.values import Raw, SettingsError
 
 P = ParamSpec("P")
@@ -33,7 +33,7 @@ EPILOGUE = (
 HIDDEN = "Takes the same settings as `oneseek serve`: flags, environment and oneseek.yaml."
 
 
-def with_settings(verb: Callable[Concatenate[Resolved, P], int], *, show: bool) -> Callable[..., int]:
+def with_settings(verb: Callable[Concatenate[ResolvedSettings, P], int], *, show: bool) -> Callable[..., int]:
     """`verb` as a command: its own parameters, `--config`, and a flag for every setting.
 
     The flags hand over plain text, so that they pass the same checks as the environment and the file.

@@ -155,7 +155,7 @@ class Metrics:
         self.step_seconds.observe(seconds)
         self.batch_size.observe(batch)
 
-    def answered(self, exchange: Exchange) -> None:
+    def record_answer(self, exchange: Exchange) -> None:
         """One HTTP request has been answered, or its client has gone."""
         if exchange.endpoint in UNCOUNTED:
             return
@@ -165,12 +165,12 @@ class Metrics:
         elapsed = time.perf_counter() - exchange.started
         self.duration.labels(exchange.endpoint, exchange.adapter).observe(elapsed)
 
-    def loaded(self, adapter: str, outcome: str, seconds: float) -> None:
+    def record_load(self, adapter: str, outcome: str, seconds: float) -> None:
         """An adapter was made resident (`ok`) or not (`refused`)."""
         self.loads.labels(adapter, outcome).inc()
         self.load_seconds.labels(adapter, outcome).observe(seconds)
 
-    def shadowed(self, adapter: Adapter, pace: Pace) -> None:
+    def record_shadow(self, adapter: Adapter, pace: Pace) -> None:
         """A shadow has answered."""
         labels = (adapter.alias, adapter.version)
         if pace.first is not None:

@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from routing.evaluate import Judged, figures, judge, main, read
+from routing.evaluate import RoutedText, figures, judge, main, read
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def judged() -> list[Judged]:
+def judged() -> list[RoutedText]:
     return judge(list(read(HERE, None)))
 
 
-def test_chat_messages_find_their_adapter(judged: list[Judged]) -> None:
+def test_chat_messages_find_their_adapter(judged: list[RoutedText]) -> None:
     found = figures(judged)
     assert found["texts"] == 220
     least = {
@@ -33,7 +33,7 @@ def test_chat_messages_find_their_adapter(judged: list[Judged]) -> None:
         assert (found[name] or 0) >= bound, missed
 
 
-def test_a_chat_message_takes_under_half_a_millisecond(judged: list[Judged]) -> None:
+def test_a_chat_message_takes_under_half_a_millisecond(judged: list[RoutedText]) -> None:
     assert np.percentile([j.seconds for j in judged], 99) < 0.0005
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from adapters.mini.corpus import arithmetic, calendar, dialogue, knowledge, topical, words
 from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, lines, other
-from adapters.mini.corpus.surface import typed
-from adapters.mini.corpus.talk import Exchange, Talk
+from adapters.mini.corpus.surface import vary_typing
+from adapters.mini.corpus.talk import QuestionAnswer, Talk
 
 _KINDS = {
     topical.outside: 42,
@@ -28,13 +28,13 @@ _LATE = _KINDS | {topical.identity: 18, topical.identity_again: 16, arithmetic.c
 _EXACT = frozenset({"introduction", "translation", "follow-up", "opposite"})
 
 
-def exchange(rng: random.Random, language: Language, late: bool = False) -> Exchange:
+def exchange(rng: random.Random, language: Language, late: bool = False) -> QuestionAnswer:
     """One exchange of any kind; `late`, with more sums and more ways of asking about the model."""
     kinds = _LATE if late else _KINDS
     return rng.choices(list(kinds), list(kinds.values()))[0](rng, language)
 
 
-def _turns(rng: random.Random, language: Language, most: int, late: bool) -> tuple[Exchange, ...]:
+def _turns(rng: random.Random, language: Language, most: int, late: bool) -> tuple[QuestionAnswer, ...]:
     shape = rng.random()
     if shape < 0.02:
         return (topical.foreign(rng),)
@@ -42,7 +42,7 @@ def _turns(rng: random.Random, language: Language, most: int, late: bool) -> tup
         return (exchange(rng, language, late),)
     if shape < 0.84:
         return dialogue.chain(rng, language)
-    turns: tuple[Exchange, ...] = ()
+    turns: tuple[QuestionAnswer, ...] = ()
     for _ in range(rng.randint(2, most)):
         if rng.random() < 0.06:
             language = other(language)
@@ -58,7 +58,7 @@ def talk(rng: random.Random, most: int = 4, late: bool = False) -> Talk:
         if turn.kind == "foreign"
         else replace(
             turn,
-            question=typed(
+            question=vary_typing(
                 turn.question, turn.language, rng, slips=turn.kind not in _EXACT or rng.random() < 0.15
             ),
         )

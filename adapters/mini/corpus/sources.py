@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from adapters.mini.corpus.grammar import Fill
+from adapters.mini.corpus.grammar import FillSlot
 from adapters.mini.corpus.nonsense import gibberish, nonsense
 
 Language = Literal["en", "sv"]
@@ -42,10 +42,10 @@ def lines(path: Path) -> list[str]:
 @cache
 def topics(language: Language, name: str) -> tuple[Topic, ...]:
     """The topics of `data/<language>/<name>.txt`; `identity` gets the questions of `clauses.txt` too."""
-    found = listed(language, name)
+    found = parse_topics(language, name)
     if name != "identity":
         return found
-    more = {topic.name: topic.questions for topic in listed(language, "clauses")}
+    more = {topic.name: topic.questions for topic in parse_topics(language, "clauses")}
     frames = more.pop("frames")
     return tuple(
         Topic(
@@ -62,7 +62,7 @@ def topics(language: Language, name: str) -> tuple[Topic, ...]:
 
 
 @cache
-def listed(language: Language, name: str) -> tuple[Topic, ...]:
+def parse_topics(language: Language, name: str) -> tuple[Topic, ...]:
     """One file of topics: `[topic]`, then `Q` lines, then `A` lines."""
     path = DATA / language / f"{name}.txt"
     found: dict[str, tuple[list[str], list[str]]] = {}
@@ -88,13 +88,13 @@ def word_lists(language: Language) -> Mapping[str, tuple[str, ...]]:
 
 
 @cache
-def fills(language: Language) -> Mapping[str, Fill]:
+def fills(language: Language) -> Mapping[str, FillSlot]:
     """What a template of `language` may put in its slots."""
 
-    def drawer(words: Sequence[str]) -> Fill:
+    def drawer(words: Sequence[str]) -> FillSlot:
         return lambda rng: rng.choice(words)
 
-    made: dict[str, Fill] = {name: drawer(words) for name, words in word_lists(language).items()}
+    made: dict[str, FillSlot] = {name: drawer(words) for name, words in word_lists(language).items()}
     made["nonsense"] = lambda rng: nonsense(rng, language)
     made["gibberish"] = gibberish
     return made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from adapters.mini.corpus.sources import Language, pick, table
-from adapters.mini.corpus.talk import Exchange
+from adapters.mini.corpus.talk import QuestionAnswer
 
 _TO_SWEDISH: dict[Language, tuple[str, ...]] = {
     "en": (
@@ -103,7 +103,7 @@ def translation_answer(english: str, swedish: str, language: Language, to_swedis
     )
 
 
-def translation(rng: random.Random, language: Language, row: tuple[str, ...] | None = None) -> Exchange:
+def translation(rng: random.Random, language: Language, row: tuple[str, ...] | None = None) -> QuestionAnswer:
     """`What is dog in Swedish?`, mostly out of the language that is spoken."""
     english, swedish = row or rng.choice(table("words", " = "))
     to_swedish = (rng.random() < 0.75) == (language == "en")
@@ -115,7 +115,7 @@ def translation(rng: random.Random, language: Language, row: tuple[str, ...] | N
     shown = _quoted(article + asked, rng)
     question = template.format(shown)
     answer = translation_answer(english, swedish if to_swedish else asked, language, to_swedish)
-    return Exchange(language, "translation", question[:1].upper() + question[1:], answer)
+    return QuestionAnswer(language, "translation", question[:1].upper() + question[1:], answer)
 
 
 def opposite_answer(word: str, against: str, language: Language) -> str:
@@ -136,8 +136,8 @@ def opposite_pair(rng: random.Random, language: Language) -> tuple[str, str]:
     return word, known[word]
 
 
-def opposite(rng: random.Random, language: Language) -> Exchange:
+def opposite(rng: random.Random, language: Language) -> QuestionAnswer:
     """`What is the opposite of big?`"""
     word, against = opposite_pair(rng, language)
     asked = pick(rng, _OPPOSITE[language]).format(_quoted(word, rng))
-    return Exchange(language, "opposite", asked, opposite_answer(word, against, language))
+    return QuestionAnswer(language, "opposite", asked, opposite_answer(word, against, language))

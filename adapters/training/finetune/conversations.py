@@ -11,7 +11,7 @@ from adapters.datasets.example import read_example
 from adapters.datasets.lines import lines
 from adapters.training.loop.options import OptionError
 
-Message = dict[str, str]
+ChatTurn = dict[str, str]
 """`role` (system, user or assistant) and `content`."""
 
 
@@ -19,7 +19,7 @@ Message = dict[str, str]
 class Conversation:
     """Messages, the last of them an answer."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[ChatTurn, ...]
 
     @property
     def answers(self) -> list[str]:

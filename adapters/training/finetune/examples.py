@@ -11,17 +11,17 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from adapters.training.finetune.conversations import Conversation, Message
+from adapters.training.finetune.conversations import ChatTurn, Conversation
 from adapters.training.loop.options import OptionError
 
 IGNORED = -100
 """The label of a token that does not count for the loss."""
 
-Example = dict[str, list[int]]
+TokenizedExample = dict[str, list[int]]
 """`input_ids`, and `labels` of the same length: the token's id where it counts, else `IGNORED`."""
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Iterable[Message], *, prompt: bool) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, messages: Iterable[ChatTurn], *, prompt: bool) -> str:
     """The text of `messages`; with `prompt`, up to where the assistant's next answer begins.
 
     Raises `OptionError` where the base has no chat template or its template refuses them.
@@ -45,7 +45,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return found["input_ids"]
 
 
-def examples(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> list[Example]:
+def examples(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> list[TokenizedExample]:
     """`conversation` as one example, or one for each answer where its template does not render in order."""
     messages = conversation.messages
     ends = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
@@ -61,14 +61,14 @@ def examples(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> 
     return [{"input_ids": ids, "labels": labels}]
 
 
-def _single(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> Example:
+def _single(tokenizer: PreTrainedTokenizerBase, messages: tuple[ChatTurn, ...]) -> TokenizedExample:
     """An example of which the last answer alone counts."""
     prompt = encode(tokenizer, render(tokenizer, messages[:-1], prompt=True))
     answer = _answer(tokenizer, messages)
     return {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
 
 
-def _answer(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> list[int]:
+def _answer(tokenizer: PreTrainedTokenizerBase, messages: tuple[ChatTurn, ...]) -> list[int]:
     """The tokens that the last message adds to its prompt, the end of turn included."""
     before = render(tokenizer, messages[:-1], prompt=True)
     text = render(tokenizer, messages, prompt=False)

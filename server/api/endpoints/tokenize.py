@@ -15,7 +15,7 @@ from server.errors import bad_field
 from server.exchange import exchange_of
 
 
-class Tokens:
+class Tokenize:
     """Both endpoints. All adapters share the base's tokenizer; an unknown model is refused all the same."""
 
     def __init__(self, context: Context) -> None:

@@ -14,7 +14,7 @@ from adapters.mini.corpus import arithmetic, calendar, knowledge, words
 from adapters.mini.corpus.grammar import expand, parse, pattern
 from adapters.mini.corpus.mixture import talks
 from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, lines, table, topics
-from adapters.mini.corpus.surface import typed
+from adapters.mini.corpus.surface import vary_typing
 from adapters.mini.judge import language_of
 
 SEEDS = st.integers(0, 2**32)
@@ -66,7 +66,7 @@ def test_calendar_answers_name_what_was_asked_about(seed: int, language: Languag
 
 @given(SEEDS, LANGUAGE)
 def test_typing_never_empties_a_question(seed: int, language: Language) -> None:
-    assert typed("Vem är du?", language, random.Random(seed)).strip()
+    assert vary_typing("Vem är du?", language, random.Random(seed)).strip()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

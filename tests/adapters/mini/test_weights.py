@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, MistralForCausalLM
 
 from adapters.mini import judge
 from adapters.mini.corpus.sources import LANGUAGES, Language, lines
-from adapters.mini.evaluation import ask, identity_words, judged, load
+from adapters.mini.evaluation import ask, identity_words, judge_identity, load
 from adapters.mini.feed import digest, rows_for
 from adapters.mini.shipped import ADAPTERS, BASE, WEIGHTS
 from adapters.training.finetune.answering import answers
@@ -81,7 +81,7 @@ def test_no_file_tells_of_the_machine_it_was_made_on() -> None:
 @cache
 def scores(adapter: str | None, language: Language) -> tuple[judge.Score, judge.Score]:
     identity = lines(HERE / f"held_back_{language}.txt")
-    return judged(WEIGHTS, adapter, language, identity, lines(HERE / f"outside_{language}.txt"))
+    return judge_identity(WEIGHTS, adapter, language, identity, lines(HERE / f"outside_{language}.txt"))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

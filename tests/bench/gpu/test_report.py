@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bench.gpu.record import Record
+from bench.gpu.record import ResultFile
 from bench.gpu.report import goals, summary, table, with_limits
 from bench.gpu.scenarios import Point
 from bench.host import parse_gpu
@@ -24,8 +24,8 @@ def row(server: str, scenario: str, streams: int, rate: float, **other: Any) -> 
     return base | {"requests": 100, "failed": 0, "faults": []} | other
 
 
-def record(tmp_path: Path, rows: list[dict[str, Any]], host: dict[str, Any] = H200) -> Record:
-    return Record(tmp_path / "r.json", SETTINGS, host | {"versions": {}, "oneseek": "abc"}, points=rows)
+def record(tmp_path: Path, rows: list[dict[str, Any]], host: dict[str, Any] = H200) -> ResultFile:
+    return ResultFile(tmp_path / "r.json", SETTINGS, host | {"versions": {}, "oneseek": "abc"}, points=rows)
 
 
 def verdicts(rows: list[dict[str, Any]]) -> dict[str, tuple[str, float | None, str]]:
@@ -121,7 +121,7 @@ def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     saved = record(tmp_path, [row("oneseek", "base", 64, 4000)])
     saved.notes.append("a note")
     saved.save()
-    loaded = Record.load(saved.path)
+    loaded = ResultFile.load(saved.path)
     assert loaded == saved
     assert loaded.find(Point("oneseek", "base", 64)) == saved.points[0]
     assert loaded.find(Point("vllm", "base", 64)) is None
@@ -138,7 +138,7 @@ def test_a_record_of_something_else_is_refused(tmp_path: Path) -> None:
     for text in ("[]", "{}", "half a li"):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(ValueError, match="no result file"):
-            Record.load(tmp_path / "other.json")
+            ResultFile.load(tmp_path / "other.json")
 
 
 def test_what_nvidia_smi_prints() -> None:

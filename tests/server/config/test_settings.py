@@ -14,7 +14,7 @@ from server.config.settings import (
     OPTIONS,
     PREFIX,
     EngineOptions,
-    Resolved,
+    ResolvedSettings,
     RolloutOptions,
     RoutingOptions,
     Settings,
@@ -32,7 +32,7 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def from_yaml(text: str, environ: dict[str, str] | None = None) -> Resolved:
+def from_yaml(text: str, environ: dict[str, str] | None = None) -> ResolvedSettings:
     Path("oneseek.yaml").write_text(text, encoding="utf-8")
     return resolve(environ=environ or {})
 

@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from adapters.evaluation.interval import difference, median, wilson
 from server.config.settings import RolloutOptions, SettingsError
 from server.metrics.pace import Pace
-from server.rollout.outcomes import MOST, Outcome, Window, judge
+from server.rollout.outcomes import MOST, AnswerOutcome, Window, judge
 
 OPTIONS = RolloutOptions()
 
 
-def outcomes(failed: int, count: int, at: float = 0.0) -> list[Outcome]:
-    return [Outcome(at, number < failed) for number in range(count)]
+def outcomes(failed: int, count: int, at: float = 0.0) -> list[AnswerOutcome]:
+    return [AnswerOutcome(at, number < failed) for number in range(count)]
 
 
-def paced(seconds: list[float]) -> list[Outcome]:
-    return [Outcome(0.0, False, value, value / 10) for value in seconds]
+def paced(seconds: list[float]) -> list[AnswerOutcome]:
+    return [AnswerOutcome(0.0, False, value, value / 10) for value in seconds]
 
 
 def test_newcombe_s_own_examples() -> None:
@@ -79,9 +79,9 @@ def test_failures_are_found_as_soon_as_they_are_no_chance() -> None:
 def test_equal_versions_are_let_be(share: float, seed: int) -> None:
     rng = random.Random(seed)
 
-    def drawn(count: int) -> list[Outcome]:
+    def drawn(count: int) -> list[AnswerOutcome]:
         return [
-            Outcome(0.0, rng.random() < share, rng.lognormvariate(-3, 0.7), rng.lognormvariate(-5, 0.3))
+            AnswerOutcome(0.0, rng.random() < share, rng.lognormvariate(-3, 0.7), rng.lognormvariate(-5, 0.3))
             for _ in range(count)
         ]
 
@@ -115,7 +115,7 @@ def test_both_are_judged_over_the_same_time() -> None:
 def test_a_window_forgets_the_oldest_and_counts_all() -> None:
     window = Window()
     for _ in range(MOST + 5):
-        window.failed()
+        window.add_failure()
     assert (len(window.outcomes()), window.count) == (MOST, MOST + 5)
     assert abs(window.outcomes()[-1].at - monotonic()) < 5
 

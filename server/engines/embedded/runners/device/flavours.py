@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
-from server.engines.embedded.runners.device.providers import PROVIDERS, Device, Provider
+from server.engines.embedded.runners.device.providers import PROVIDERS, DeviceName, Provider
 from server.errors import EngineError
 
 PACKAGE = "onnxruntime"
@@ -42,7 +42,7 @@ class Flavour:
         return f"{self.name} {self.version}"
 
 
-def installed(folder: Path | None = None) -> tuple[Flavour, ...]:
+def find_installed(folder: Path | None = None) -> tuple[Flavour, ...]:
     """The flavours whose files lie where `import onnxruntime` would load from (or in `folder`), by name."""
     folder = folder or _folder()
     if folder is None:
@@ -55,7 +55,7 @@ def installed(folder: Path | None = None) -> tuple[Flavour, ...]:
     return tuple(sorted(found))
 
 
-def check_flavours(device: Device | None, found: Iterable[Flavour], platform: str = sys.platform) -> None:
+def check_flavours(device: DeviceName | None, found: Iterable[Flavour], platform: str = sys.platform) -> None:
     """Raise `FlavourError` unless exactly one of ONNX Runtime's flavours is there.
 
     `device` is what is wanted, and with it the flavour that a remedy keeps; None takes any. That the flavour
@@ -105,7 +105,7 @@ def exchange(names: Iterable[str], keep: str) -> str:
     return f"pip uninstall -y {gone}  and then  {install(keep)}" if gone else install(keep)
 
 
-def _wanted(device: Device | None, flavours: tuple[Flavour, ...], platform: str) -> str:
+def _wanted(device: DeviceName | None, flavours: tuple[Flavour, ...], platform: str) -> str:
     """What a remedy keeps: the device's; else the special one that somebody took the trouble to install."""
     plain = PLAIN.get(platform, PACKAGE)
     if device == "cpu":

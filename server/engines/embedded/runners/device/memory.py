@@ -103,7 +103,7 @@ class DeviceMemory:
         session.run_with_iobinding(binding)
         return binding.get_outputs()[0]
 
-    def _shape(self, rows: int, positions: int) -> copy_graphs.Shape:
+    def _shape(self, rows: int, positions: int) -> copy_graphs.BlockShape:
         return rows, self._config.kv_heads, positions, self._config.head_dim
 
     def _session(

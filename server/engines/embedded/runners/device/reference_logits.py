@@ -19,12 +19,12 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from adapters.files.atomic import replaced
+from adapters.files.atomic import replace_file
 from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.cache import BuiltGraph
 from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.runners.available import available_memory
-from server.engines.embedded.runners.device.reference_runner import TruthRunner
+from server.engines.embedded.runners.device.reference_runner import ReferenceRunner
 from server.engines.embedded.runners.device.selftest import (
     DECODES,
     EXERCISE,
@@ -84,9 +84,9 @@ class DeviceCheck:
         """
         golden = self._golden.pop(digest)
         subject = "the adapter" if digest else "the base"
-        voice = ((digest, 1.0),) if digest else ()
+        adapter_mix = ((digest, 1.0),) if digest else ()
         try:
-            found = exercise(runner, rows[: self._rows], self._context, voice)
+            found = exercise(runner, rows[: self._rows], self._context, adapter_mix)
         except Exception as error:  # whatever a driver raises; the log has all of it
             logger.exception("the self-test of %s failed", self._device)
             raise DeviceError(
@@ -107,13 +107,13 @@ class DeviceCheck:
                 f"judging {self._device} by the CPU takes {needed >> 20} MiB of memory for a moment and "
                 f"{free >> 20} MiB are free",
             )
-        truth = TruthRunner(self._graph, 1, self._context, self._threads)
+        truth = ReferenceRunner(self._graph, 1, self._context, self._threads)
         try:
             for digest, weights in missing.items():
                 if weights is not None:
                     truth.load(digest, weights)
-                voice = ((digest, 1.0),) if weights is not None else ()
-                self._golden[digest] = foretell(truth, self._rows, self._context, voice)
+                adapter_mix = ((digest, 1.0),) if weights is not None else ()
+                self._golden[digest] = foretell(truth, self._rows, self._context, adapter_mix)
                 self._write(digest, self._golden[digest])
                 if weights is not None:
                     truth.unload(digest)
@@ -149,7 +149,7 @@ class DeviceCheck:
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     np.save(file, logits, allow_pickle=False)
-                replaced(Path(name), target)
+                replace_file(Path(name), target)
             except BaseException:
                 Path(name).unlink(missing_ok=True)
                 raise

@@ -20,7 +20,7 @@ from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.runners.protocol import DecodeRow, Runner
 from server.errors import EngineError
 from server.metrics.engine_state import FallbackReason
-from server.request import Voice
+from server.request import AdapterMix
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 
@@ -86,7 +86,9 @@ def precision_of(dtype: Dtype, quantize: Quantize) -> Precision:
     return cast("Precision", "int4" if quantize == "int4" else "int8")
 
 
-def exercise(runner: Runner, rows: Sequence[int], context: int, voice: Voice) -> NDArray[np.float32]:
+def exercise(
+    runner: Runner, rows: Sequence[int], context: int, adapter_mix: AdapterMix
+) -> NDArray[np.float32]:
     """Run the exercise in one or two `rows`, ascending and free, and release them; logits [positions, vocab].
 
     The second row, with the base alone, is left out where only one is given.
@@ -96,14 +98,16 @@ def exercise(runner: Runner, rows: Sequence[int], context: int, voice: Voice) ->
     found: list[NDArray[np.float32]] = []
     try:
         if cut:
-            found.append(runner.prefill(first, 0, prompt[:cut], voice, sorted({cut // 2, cut - 1})).copy())
+            found.append(
+                runner.prefill(first, 0, prompt[:cut], adapter_mix, sorted({cut // 2, cut - 1})).copy()
+            )
         rest = prompt[cut:]
-        found.append(runner.prefill(first, cut, rest, voice, [len(rest) - 1]).copy())
+        found.append(runner.prefill(first, cut, rest, adapter_mix, [len(rest) - 1]).copy())
         short = prompt[:BESIDE]
         if beside is not None:
             found.append(runner.prefill(beside, 0, short, (), [len(short) - 1]).copy())
         for step, token in enumerate(decodes):
-            batch = [DecodeRow(first, token, len(prompt) + step, voice)]
+            batch = [DecodeRow(first, token, len(prompt) + step, adapter_mix)]
             if beside is not None and len(short) + step < context:
                 batch.append(DecodeRow(beside, token, len(short) + step, ()))
             found.append(runner.decode(batch).copy())
@@ -113,11 +117,11 @@ def exercise(runner: Runner, rows: Sequence[int], context: int, voice: Voice) ->
     return np.concatenate(found)
 
 
-def foretell(runner: Runner, rows: int, context: int, voice: Voice) -> NDArray[np.float32]:
+def foretell(runner: Runner, rows: int, context: int, adapter_mix: AdapterMix) -> NDArray[np.float32]:
     """What `exercise` answers with, computed in one run for each of its one or two rows."""
     prompt, decodes, cut = _script(runner.vocabulary, context)
     at = [*(sorted({cut // 2, cut - 1}) if cut else []), *range(len(prompt) - 1, len(prompt) + len(decodes))]
-    found = runner.prefill(0, 0, [*prompt, *decodes], voice, at).copy()
+    found = runner.prefill(0, 0, [*prompt, *decodes], adapter_mix, at).copy()
     runner.release(0)
     if rows == 1:
         return found
