@@ -38,7 +38,9 @@ from bench.scenarios import (
     BY_NAME,
     RANKS,
     SLOTS,
+    STEADY,
     TARGETS,
+    VERSIONS,
     Length,
     Point,
     expected_seconds,
@@ -58,8 +60,10 @@ def make_model(work: Path, preset: str, dtype: str) -> tuple[Path, dict[str, Pat
     shape = PRESETS[preset]
     base = work / f"{preset}-{dtype}"
     adapters = {name: work / f"{preset}-{name}-r{rank}" for name, rank in zip(ADAPTERS, RANKS, strict=True)}
+    versions = [work / name for name in VERSIONS]
+    paths, ranks = (base, *adapters.values(), *versions), (0, *RANKS, *[max(RANKS)] * len(versions))
     began = time.monotonic()
-    for number, (path, rank) in enumerate(zip((base, *adapters.values()), (0, *RANKS), strict=True)):
+    for number, (path, rank) in enumerate(zip(paths, ranks, strict=True)):
         if path.exists():
             continue
         partial = path.with_name(path.name + ".partial")
@@ -77,8 +81,8 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--servers", default=",".join(SERVERS), help="comma-separated")
-    add("--scenarios", default=",".join(BY_NAME), help="comma-separated")
+    add("--servers", default="oneseek,vllm", help=f"comma-separated, of: {', '.join(SERVERS)}")
+    add("--scenarios", default=",".join(STEADY), help=f"comma-separated, of: {', '.join(BY_NAME)}")
     add("--streams", default="1,16,64,256", help="comma-separated")
     add("--budget-seconds", type=float, default=1200, help="rounds are trimmed to fit, and it says so")
     add("--plan", nargs="?", const="", metavar="GPU", help="print what would be run, on this GPU or another")

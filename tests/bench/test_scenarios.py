@@ -14,6 +14,7 @@ from bench.random_model import PRESETS
 from bench.scenarios import (
     BY_NAME,
     SLOTS,
+    STEADY,
     Length,
     Point,
     expected_seconds,
@@ -25,7 +26,7 @@ from bench.scenarios import (
 )
 from bench.steady import LEAST_ROUNDS
 
-ALL = points(["oneseek", "vllm"], list(BY_NAME), [1, 16, 64, 256])
+ALL = points(["oneseek", "vllm"], list(STEADY), [1, 16, 64, 256])
 
 
 def test_each_server_is_started_once_for_base_lora_and_thrash_never_both_at_once() -> None:
