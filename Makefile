@@ -11,13 +11,14 @@
 PYTHON ?=
 ARGS ?=
 TESTS ?= tests
-CONTRACT := $(wildcard tests/engines/test_contract*.py) tests/engines/test_hot_swap.py
+CONTRACT := $(wildcard tests/server/engines/test_contract*.py) tests/server/engines/test_hot_swap.py
 VLLM_TESTS ?= $(CONTRACT) \
-  $(patsubst %,tests/server/test_%.py,api_formats api_http api_openai api_tools dividing live_changes loading metrics \
-    responses_http responses_openai) \
+  $(patsubst %,tests/server/%.py,api/endpoints/test_formats api/endpoints/test_http api/endpoints/test_openai \
+    api/endpoints/test_tools api/endpoints/test_responses_http api/endpoints/test_responses_openai \
+    live/test_rollout_changes live/test_live_changes live/test_loading metrics/test_metrics) \
   tests/vllm
 
-DEVICE_TESTS ?= tests/device tests/engines/test_contract.py
+DEVICE_TESTS ?= tests/device tests/server/engines/test_contract.py
 # They give what waits a time that a device in software, at a tenth of a second a step, may exceed.
 TIMED := unload_that or load_that_is_cancelled or stalls or nobody_reads or come_back or used_again
 

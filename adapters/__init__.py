@@ -1,1 +1,3 @@
-"""What an adapter is, where it is found, and how it comes to be."""
+"""What an adapter is, where it is found and how it comes to be, without serving; `routing` and `server`
+import it.
+"""

@@ -1,1 +1,3 @@
-"""Load generation, scenarios and reports. Speaks HTTP to a server and knows none of its code."""
+"""Load generation, scenarios and reports, over HTTP and without the server's code; nothing imports it but
+tests.
+"""

@@ -28,7 +28,7 @@ import numpy as np
 import uvloop
 
 from bench.host import describe
-from bench.load import Job, closed_loop
+from bench.load.closed_loop import Job, closed_loop
 from bench.random_model import PRESETS
 from bench.servers import Server, free_port, oneseek, serving
 
@@ -61,7 +61,7 @@ class Rival:
 @contextmanager
 def rival(python: Path, model: Path, threads: int, context: int, batch: int) -> Generator[Rival]:
     """llama.cpp with `model` loaded, until the block ends."""
-    command = [str(python), "-m", "bench.rival_llama", str(model), "--threads", str(threads)]
+    command = [str(python), "-m", "bench.rivals.llama", str(model), "--threads", str(threads)]
     command += ["--context", str(context), "--batch", str(batch)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         _run([sys.executable, "-m", "bench.random_model", str(model), "--preset", arguments.preset])
     gguf = work / f"{arguments.preset}.gguf"
     if python and not gguf.exists():
-        _run([str(python), "-m", "bench.rival_gguf", str(model), str(gguf)])
+        _run([str(python), "-m", "bench.rivals.gguf", str(model), str(gguf)])
     starts: dict[str, Any] = {}
     if not list(_home(arguments).glob(f"graphs/*/*-{arguments.quantize}-*")):
         with _server(arguments, model, adapters, starts, "first"):

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from bench.load import Job, Outcome, closed_loop
+from bench.load.closed_loop import Job, Outcome, closed_loop
 from bench.random_model import at_hand
 from bench.servers import Server, free_port, oneseek, serving, vllm
 
@@ -64,7 +64,7 @@ def measure(server: Server, work: list[Job], streams: int) -> Outcome:
 
 def peft(model: Path, adapters: dict[str, Path]) -> dict[str, float]:
     """transformers + PEFT `adapter_names`, bfloat16, in a process of its own; decode tokens/s by batch."""
-    command = [sys.executable, "-m", "bench.rival_peft", str(model)]
+    command = [sys.executable, "-m", "bench.rivals.peft", str(model)]
     command += [f"{name}={path}" for name, path in adapters.items()]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return json.loads(output.strip().splitlines()[-1])

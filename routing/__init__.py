@@ -1,1 +1,3 @@
-"""Which language a question is written in, and which adapter answers it. Pure: no I/O per request."""
+"""Which language a question is written in and which adapter answers it, without I/O per request; `server`
+imports it.
+"""

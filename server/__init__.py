@@ -1,1 +1,3 @@
-"""The HTTP surface and the engines behind it."""
+"""The server: its HTTP surface, its engines and its command line, but no training code; nothing outside
+imports it.
+"""

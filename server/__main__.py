@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from cyclopts import CycloptsError
     from cyclopts.exceptions import UnusedCliTokensError
 
-    from server.commands.app import build
-    from server.values import SettingsError
+    from server.cli.app import build
+    from server.config.values import SettingsError
 
     try:
         code = int(build()(sys.argv[1:] if arguments is None else arguments) or 0)

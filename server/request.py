@@ -6,7 +6,7 @@ every token is a msgspec struct, built several times faster than a frozen datacl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -151,3 +151,7 @@ class Delta(msgspec.Struct, frozen=True, gc=False):
     """The stop string or stop token id that ended the text, if one did."""
     usage: Usage | None = None
     timing: Timing | None = None
+
+
+Deltas = AsyncGenerator[list[tuple[int, Delta]]]
+"""What has come, in order, each delta with the index of its generation."""

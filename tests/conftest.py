@@ -34,8 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--engine",
         choices=("embedded", "device", "webgpu", "vllm"),
         default="embedded",
-        help="the engine under test in tests/engines: device is the embedded one by its code for devices, on "
-        "the CPU, webgpu that code on a device, and vllm runs tests/vllm too (make test-vllm)",
+        help="the engine under test in tests/server/engines: device is the embedded one by its code for "
+        "devices, on the CPU, webgpu that code on a device, and vllm runs tests/vllm too (make test-vllm)",
     )
 
 

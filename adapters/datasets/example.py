@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from adapters import names
 from adapters.errors import FileRefusedError, shown
-from adapters.jsonfile import parse_object
+from adapters.files.jsonfile import parse_object
 
 Role = Literal["system", "user", "assistant"]
 INSTRUCTION_FIELDS = ("instruction", "input", "output")

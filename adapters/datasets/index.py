@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.datasets.likeness import BANDS, Hashes, bands, key, shingles, similarity
+from adapters.datasets.minhash import BANDS, Hashes, bands, key, shingles, similarity
 
 Rows = NDArray[np.int64]
 

@@ -1,1 +1,3 @@
-"""A teacher's answers become a data set for a small student. Light: torch runs in processes of its own."""
+"""From a teacher's answers to a data set for a small student, without torch outside its child processes;
+`server.jobs` imports it.
+"""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adapters.datasets.check import TOLD_BY
-from adapters.datasets.likeness import normal, shingles
+from adapters.datasets.minhash import normal, shingles
 from adapters.distillation.options import DistillOptions
 from adapters.distillation.refusals import refuses, speaks_as_another
 from adapters.evaluation.judge import LanguageOf, claims_identity, words

@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 
 from adapters.distillation.judging import JUDGED
 from adapters.evaluation.endpoint import Said
-from adapters.staging import flush_folder
-from adapters.training.options import OptionError
+from adapters.files.atomic import flush_folder
+from adapters.training.loop.options import OptionError
 
 FORMAT = "oneseek-distillation-v1"
 FILE = "answers.jsonl"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapters.datasets import NEAR
-from adapters.training.options import OptionError
+from adapters.training.loop.options import OptionError
 
 _SHARES = ("near", "most_copied", "most_repeated")
 

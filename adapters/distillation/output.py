@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from adapters.datasets.check import Check
+from adapters.distillation.filter_counts import Tally
 from adapters.distillation.options import DistillOptions
 from adapters.distillation.seeds import Prompt
-from adapters.distillation.tally import Tally
 from adapters.distillation.teacher import Question, identity_digest
 from adapters.evaluation.endpoint import Said
 from adapters.evaluation.judge import LanguageOf
-from adapters.training.conversations import files_digest
-from adapters.training.files import write_atomically
+from adapters.training.finetune.conversations import files_digest
+from adapters.training.loop.files import write_atomically
 
 DATA, PROVENANCE, REPORT = "data.jsonl", "provenance.jsonl", "report.json"
 

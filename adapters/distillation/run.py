@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import Any
 
 from adapters.datasets.index import whole_text
-from adapters.distillation.asking import Asking
-from adapters.distillation.crew import Stop
+from adapters.distillation.concurrent import Stop
+from adapters.distillation.dedup import Known
+from adapters.distillation.filter_counts import Tally
 from adapters.distillation.filters import PARAPHRASE_FILTERS, Candidate, Rules, fault
 from adapters.distillation.journal import Journal, opened
 from adapters.distillation.judging import LONGEST, grade, judge_key, judge_prompt
-from adapters.distillation.known import Known
 from adapters.distillation.options import DistillOptions
 from adapters.distillation.output import Distilled, Kept, write
+from adapters.distillation.requester import Asking
 from adapters.distillation.seeds import Prompt, paraphrase_prompt, read_seeds, seed_of
-from adapters.distillation.tally import Tally
 from adapters.distillation.teacher import Question, Teacher
 from adapters.evaluation.judge import LanguageOf
 from adapters.evaluation.questions import identity_questions
-from adapters.training.conversations import files_digest
-from adapters.training.progress import Reporter
+from adapters.training.finetune.conversations import files_digest
+from adapters.training.loop.progress import Reporter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.datasets.example import Example, read_example
-from adapters.datasets.likeness import key
 from adapters.datasets.lines import Line, lines
+from adapters.datasets.minhash import key
 from adapters.evaluation.judge import LanguageOf
-from adapters.training.options import OptionError
+from adapters.training.loop.options import OptionError
 
 _PARAPHRASE: Mapping[str, str] = {
     "sv": "Skriv om texten nedan med andra ord på svenska, så att den frågar efter eller ber om samma sak. "

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
-from adapters.digest import base_digest
-from adapters.distillation.crew import Stop, side_by_side
+from adapters.distillation.concurrent import Stop, side_by_side
 from adapters.errors import BaseModelError
 from adapters.evaluation.endpoint import Endpoint, EndpointError, Said
-from adapters.jsonfile import canonical
-from adapters.training.options import OptionError
+from adapters.files.jsonfile import canonical
+from adapters.lora.digest import base_digest
+from adapters.training.loop.options import OptionError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +178,14 @@ class LocalTeacher:
             [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         )
         return subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-m", "adapters.training.speaker", str(self.folder)],
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-m",
+                "adapters.training.finetune.teacher_child",
+                str(self.folder),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

@@ -1,1 +1,1 @@
-"""What adapters are measured by: a judge, the questions, scores and their intervals. Light."""
+"""Measuring adapters (judge, questions, scores, intervals), without torch; everything may import it."""

@@ -1,4 +1,5 @@
-"""The ledger: the append-only, hash-chained and signed record of what made or changed an adapter.
+"""The ledger: the append-only, hash-chained and signed record of what made or changed an adapter, without
+policy; everything may import it.
 
 `docs/ledger.md` fixes the format. Importing this package loads no cryptography; using it does.
 """

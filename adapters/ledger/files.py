@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from adapters.staging import flush_folder, replaced
+from adapters.files.atomic import flush_folder, replaced
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:

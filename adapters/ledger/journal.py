@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from adapters.errors import LedgerError
+from adapters.files.atomic import flush_folder
 from adapters.ledger.chain import LEDGER_FILE, tail_state
 from adapters.ledger.files import write_whole
 from adapters.ledger.head import Head
@@ -19,7 +20,6 @@ from adapters.ledger.keys import PublicKey, SigningKey
 from adapters.ledger.record import MAX_LINE_BYTES, ROTATE, Entry, Record, rotation
 from adapters.ledger.seal import BrokenSealError
 from adapters.ledger.verify import HEAD_FILE, KEY_FILE, NEXT_FILE, PUBLIC_FILE
-from adapters.staging import flush_folder
 
 _LOOK = "Look with: oneseek ledger verify"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from adapters.errors import AdapterRejectedError, LedgerError
 from adapters.ledger.ledger import Ledger
-from adapters.manifest import Adapter
+from adapters.lora.manifest import Adapter
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,3 @@
-"""The small bilingual base that ships with the project, its two adapters, and the recipe for all three."""
+"""The small bilingual base that ships, its two adapters and their recipe; only its weights are used when
+serving.
+"""

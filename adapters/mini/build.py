@@ -20,20 +20,21 @@ from peft import PeftModel
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
 
-from adapters.digest import base_digest
+from adapters.lora.digest import base_digest
 from adapters.mini import feed
 from adapters.mini.card import write_card
 from adapters.mini.corpus.sources import DATA, LANGUAGES, Language
 from adapters.mini.evaluation import evaluate
 from adapters.mini.recipe import RECIPES, Recipe
-from adapters.training import lora, tokenizer
-from adapters.training.feed import Batches, Numbered
-from adapters.training.files import write_atomically, write_folder
-from adapters.training.packing import Encoder
-from adapters.training.pretrain import BaseJob, Fresh, train_base
-from adapters.training.progress import Reporter
-from adapters.training.schedule import Schedule
-from adapters.training.trainer import Fitted, Outcome, Setup
+from adapters.training.finetune import lora
+from adapters.training.loop.feed import Batches, Numbered
+from adapters.training.loop.files import write_atomically, write_folder
+from adapters.training.loop.packing import Encoder
+from adapters.training.loop.progress import Reporter
+from adapters.training.loop.schedule import Schedule
+from adapters.training.loop.trainer import Fitted, Outcome, Setup
+from adapters.training.pretrain import tokenizer
+from adapters.training.pretrain.pretrain import BaseJob, Fresh, train_base
 
 VERSION = "v1.0"
 BASE_NAME = "oneseek-mini"

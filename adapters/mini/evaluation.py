@@ -14,8 +14,8 @@ from transformers import MistralForCausalLM, PreTrainedModel
 from adapters.mini import judge
 from adapters.mini.corpus.sources import LANGUAGES, Language
 from adapters.mini.feed import DATASETS, read_rows
-from adapters.training.answering import answers
-from adapters.training.progress import Reporter
+from adapters.training.finetune.answering import answers
+from adapters.training.loop.progress import Reporter
 
 DEVELOPMENT = Path(__file__).parent / "development"
 

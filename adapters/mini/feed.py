@@ -18,8 +18,8 @@ from adapters.mini.corpus.sources import LANGUAGES, Language, Topic, fills, list
 from adapters.mini.corpus.surface import typed
 from adapters.mini.corpus.talk import Exchange, Talk
 from adapters.mini.recipe import Phase
-from adapters.training.feed import Batch, Batches
-from adapters.training.packing import Document, Encoder, pack
+from adapters.training.loop.feed import Batch, Batches
+from adapters.training.loop.packing import Document, Encoder, pack
 
 DATASETS = Path(__file__).parent.parent / "datasets"
 SYSTEMS: Mapping[Language, tuple[str, ...]] = {

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from adapters.training.lora import Rank
-from adapters.training.schedule import Schedule
+from adapters.training.finetune.lora import Rank
+from adapters.training.loop.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""How bases and adapters are trained. Heavy: torch, transformers, peft; nothing that serves imports it."""
+"""How bases and adapters are trained, with torch, transformers and peft; nothing that serves imports it."""

@@ -1,1 +1,1 @@
-"""The wire: OpenAI's types and endpoints, the legacy endpoints, errors and server-sent events."""
+"""The wire: OpenAI's types and endpoints, without the work they ask for; only `asgi` and above import it."""

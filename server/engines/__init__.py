@@ -1,1 +1,3 @@
-"""What runs a base model with its adapters, behind one protocol (`base.Engine`)."""
+"""Engines that run a base with its adapters behind one protocol, without HTTP or routing; `live` and above
+import them.
+"""

@@ -2,119 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from collections.abc import AsyncGenerator
+from typing import Protocol
 
-from adapters.manifest import Adapter
+from adapters.lora.manifest import Adapter
+from server.metrics.engine_state import EngineInfo, EngineState
 from server.request import Delta, EmbeddingRequest, GenerationRequest
-
-Tier = Literal["device", "host", "disk"]
-Task = Literal["generate", "embed"]
-FallbackReason = Literal["absent", "failed", "memory", "logits"]
-"""Why a device is not used: it does not come up, it or its driver failed, memory is short for it, or its
-logits are not the CPU's."""
-
-
-class EngineError(RuntimeError):
-    """The engine failed at this request, or as a whole; its message is safe to show."""
-
-
-class EngineBusyError(EngineError):
-    """The queue is full. `retry_after` is an estimate in seconds."""
-
-    def __init__(self, message: str, retry_after: float) -> None:
-        super().__init__(message)
-        self.retry_after = retry_after
-
-
-class EngineDeadError(EngineError):
-    """The engine stopped and will not come back in this process."""
-
-
-class AdapterRefusedError(EngineError):
-    """An adapter cannot be loaded: the message says why, and nothing changed."""
-
-
-class AdapterNotLoadedError(EngineError):
-    """A request names an adapter that is not resident, or is being unloaded; `load` would bring it back."""
-
-
-class UnsupportedRequestError(EngineError):
-    """The request asks for something that this engine does not do. `param` is the request's field."""
-
-    def __init__(self, message: str, param: str) -> None:
-        super().__init__(message)
-        self.param = param
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceFallback:
-    """Why the CPU computes where `auto` would have had another device."""
-
-    device: str
-    reason: FallbackReason
-    message: str
-    """For people; safe to show."""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceInfo:
-    """What an engine computes on."""
-
-    name: str
-    """`cpu`, `directml` or `webgpu`."""
-    provider: str
-    """What ONNX Runtime calls it, as the open session says."""
-    precision: str
-    """`fp32`, `fp16`, `int8` or `int4`: of the base's weights."""
-    fallback: DeviceFallback | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class EngineInfo:
-    """What never changes while an engine runs."""
-
-    name: str
-    """`embedded` or `vllm`."""
-    base_digest: str
-    context: int
-    """Most tokens of prompt and answer together."""
-    vocabulary: int
-    blends: bool
-    """Whether a request may weigh several adapters."""
-    max_adapters: int
-    """Adapters that can be resident at once."""
-    task: Task = "generate"
-    """What the base is served for; the other task is refused with `UnsupportedRequestError`."""
-    device: DeviceInfo | None = None
-    """Of the embedded engine alone; vLLM says its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineState:
-    """A snapshot, cheap enough to take for every scrape and health check."""
-
-    alive: bool
-    progress: float
-    """Seconds since the engine last completed a step or was idle; large means it hangs."""
-    running: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Adapter digest (empty: base) → requests being worked on."""
-    waiting: Mapping[str, int] = field(default_factory=dict[str, int])
-    kv_tokens: int = 0
-    """Tokens whose keys and values are held, cached prefixes included."""
-    kv_capacity: int = 0
-    """Tokens that fit the KV budget."""
-    kv_cached: int = 0
-    """Of `kv_tokens`, those held for reuse alone; freed on demand."""
-    prefix_queries: int = 0
-    """Prompt tokens looked up in the prefix cache, since start."""
-    prefix_hits: int = 0
-    """Prompt tokens found there, since start."""
-    preemptions: int = 0
-    """Running requests put back for want of KV memory, since start."""
-    resident: Mapping[str, Tier] = field(default_factory=dict[str, Tier])
-    """Adapter digest → where its weights are."""
 
 
 class StepObserver(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from server.grammar.text import GrammarRefusedError
-from server.tokens import Tokenizer
+from server.text.tokenizer import Tokenizer
 
 LIMITS = LLParserLimits(
     initial_lexer_fuel=300_000,

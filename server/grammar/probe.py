@@ -20,7 +20,7 @@ from llguidance import LLMatcher, LLTokenizer
 
 from server.grammar.llg import compile_grammar, complaint, open_tokenizer
 from server.grammar.text import GrammarRefusedError
-from server.tokens import Tokenizer
+from server.text.tokenizer import Tokenizer
 
 MEMORY = 128 << 20
 """Bytes that a trial may take."""

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
-from server.engines.base import EngineBusyError, EngineError
+from server.errors import EngineBusyError, EngineError
 from server.grammar.text import GrammarRefusedError
-from server.tokens import Tokenizer
+from server.text.tokenizer import Tokenizer
 
 MAX_BYTES = 128 << 10
 """Largest grammar, its schema included."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
-from server.api.exchange import Exchange
-from server.api.merge import Deltas
-from server.engines.base import EngineBusyError, UnsupportedRequestError
-from server.request import GenerationRequest
-from server.rollout.outcomes import Pace
+from server.errors import EngineBusyError, UnsupportedRequestError
+from server.exchange import Exchange
+from server.metrics.pace import Pace
+from server.request import Deltas, GenerationRequest
 from server.rollout.shadows import Shadows
 from server.rollout.trials import Chosen
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from adapters.evaluation.interval import Interval, difference
 from adapters.evaluation.interval import median as median_interval
-from server.rollout.options import RolloutOptions
+from server.config.settings import RolloutOptions
+from server.metrics.pace import Pace
 
 MOST = 4096
 """Answers that a window remembers."""
@@ -31,37 +32,6 @@ class Outcome(NamedTuple):
     """Seconds from the engine's call to the first token; None without one."""
     between: float | None = None
     """Mean seconds from token to token after the first delta; None without several."""
-
-
-class Pace:
-    """Follows one answer from the engine's call to its last token."""
-
-    __slots__ = ("_begun", "_called", "_last", "_later")
-
-    def __init__(self) -> None:
-        self._called = time.perf_counter()
-        self._begun = self._last = 0.0
-        self._later = 0
-
-    def tokens(self, count: int) -> None:
-        """One delta came, of so many tokens."""
-        if not count:
-            return
-        self._last = time.perf_counter()
-        if self._begun:
-            self._later += count
-        else:
-            self._begun = self._last
-
-    @property
-    def first(self) -> float | None:
-        """Seconds from the call to the first token."""
-        return self._begun - self._called if self._begun else None
-
-    @property
-    def between(self) -> float | None:
-        """Mean seconds from token to token after the first delta."""
-        return (self._last - self._begun) / self._later if self._later else None
 
 
 class Window:

@@ -18,16 +18,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from adapters.active import Actives
 from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
-from adapters.manifest import Adapter
-from adapters.registry import Registry, Snapshot
-from adapters.split import Shadow, Split, told_shares
-from adapters.store import Store
-from server.engines.base import AdapterNotLoadedError, AdapterRefusedError, EngineError
-from server.metrics import Metrics
-from server.residency import Residency
-from server.rollout.options import RolloutOptions
+from adapters.lora.manifest import Adapter
+from adapters.registry.pointers import Actives
+from adapters.registry.served import Registry, Snapshot
+from adapters.registry.store import Store
+from adapters.registry.traffic import Shadow, Split, told_shares
+from server.config.settings import RolloutOptions
+from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
+from server.live.residency import Residency
+from server.metrics.metrics import Metrics
 from server.rollout.outcomes import Outcome, Verdict, judge
 from server.rollout.trials import Chosen, Trial, Trials
 

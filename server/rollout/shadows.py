@@ -12,10 +12,11 @@ import uuid
 from contextlib import aclosing
 from dataclasses import replace
 
-from server.engines.base import Engine, EngineBusyError, EngineError, UnsupportedRequestError
-from server.metrics import Metrics
+from server.engines.base import Engine
+from server.errors import EngineBusyError, EngineError, UnsupportedRequestError
+from server.metrics.metrics import Metrics
+from server.metrics.pace import Pace
 from server.request import GenerationRequest
-from server.rollout.outcomes import Pace
 from server.rollout.trials import Shadowing
 
 log = logging.getLogger("oneseek.rollout")

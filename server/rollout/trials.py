@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from adapters.manifest import Adapter
-from adapters.snapshot import Snapshot
-from adapters.split import Split, identity
-from server.rollout.outcomes import Pace, Window
+from adapters.lora.manifest import Adapter
+from adapters.registry.snapshot import Snapshot
+from adapters.registry.traffic import Split, identity
+from server.metrics.pace import Pace
+from server.rollout.outcomes import Window
 
 Kind = Literal["canary", "shadow"]
 

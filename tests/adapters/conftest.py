@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from adapters.weights import ModelShape
+from adapters.lora.weights import ModelShape
 
 CONFIG: Mapping[str, Any] = {
     "hidden_size": 32,

@@ -6,16 +6,16 @@ import sys
 import pytest
 
 LIGHT = [
-    "active",
-    "conversion",
-    "digest",
-    "discovery",
+    "registry.pointers",
+    "pth.conversion",
+    "lora.digest",
+    "registry.finder",
     "ledger",
-    "manifest",
+    "lora.manifest",
     "names",
-    "registry",
-    "shelf",
-    "staging",
+    "registry.served",
+    "registry.listing",
+    "files.atomic",
 ]
 LOADED = "import sys, {module}; print(*(m for m in {heavy} if m in sys.modules))"
 
@@ -34,7 +34,7 @@ def test_finding_and_naming_need_no_tensor_library(module: str) -> None:
     )
 
 
-@pytest.mark.parametrize("module", ["weights", "store", "importing", "compare"])
+@pytest.mark.parametrize("module", ["lora.weights", "registry.store", "pth.importer", "lora.compare"])
 def test_reading_weights_needs_numpy_alone(module: str) -> None:
     assert loaded(f"adapters.{module}", ["torch", "transformers", "peft", "onnx", "onnxruntime"]) == ""
 

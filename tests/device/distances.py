@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from adapters.lora.weights import ModelShape, read_adapter
 from adapters.mini.shipped import ADAPTERS, BASE
-from adapters.weights import ModelShape, read_adapter
-from server.engines.embedded.cache import BuiltGraph, prepare
-from server.engines.embedded.device.providers import PROVIDERS, Device
-from server.engines.embedded.device.runner import DeviceRunner
-from server.engines.embedded.graph import Dtype
-from server.engines.embedded.quantize import Quantize
-from server.engines.embedded.runner import DecodeRow
+from server.engines.embedded.model.cache import BuiltGraph, prepare
+from server.engines.embedded.model.decoder import Dtype
+from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.runners.device.providers import PROVIDERS, Device
+from server.engines.embedded.runners.device.runner import DeviceRunner
+from server.engines.embedded.runners.protocol import DecodeRow
 from server.request import Voice
-from server.tokens import Tokenizer
+from server.text.tokenizer import Tokenizer
 
 GRAPHS: list[tuple[Dtype, Quantize]] = [
     (dtype, quantize) for dtype in ("fp32", "fp16") for quantize in ("none", "int8", "int4")

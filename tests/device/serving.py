@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from server.settings import PREFIX
+from server.config.settings import PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,20 +12,26 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from adapters.weights import AdapterWeights, ModelShape, read_adapter
-from server.engines.embedded.cache import prepare
-from server.engines.embedded.config import read_config
-from server.engines.embedded.device import moves
-from server.engines.embedded.device.memory import DeviceMemory
-from server.engines.embedded.device.providers import PROVIDERS
-from server.engines.embedded.device.sessions import detach_weights, rank_columns
-from server.engines.embedded.graph import Dtype
-from server.engines.embedded.quantize import Quantize
+from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
+from server.engines.embedded.model.cache import prepare
+from server.engines.embedded.model.config import read_config
+from server.engines.embedded.model.decoder import Dtype
+from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.runners.device import copy_graphs
+from server.engines.embedded.runners.device.memory import DeviceMemory
+from server.engines.embedded.runners.device.providers import PROVIDERS
+from server.engines.embedded.runners.device.sessions import detach_weights, rank_columns
 from server.request import Voice
 from tests.device.probe import PROVIDER, flavours
 from tests.device.thresholds import threshold
-from tests.engines.embedded.prim import PrimRunner
-from tests.engines.embedded.randoms import EVERY, VOCABULARY, Randoms, write_random, write_random_adapter
+from tests.server.engines.embedded.prim import PrimRunner
+from tests.server.engines.embedded.randoms import (
+    EVERY,
+    VOCABULARY,
+    Randoms,
+    write_random,
+    write_random_adapter,
+)
 
 GRAPHS: list[tuple[Dtype, Quantize]] = [
     (dtype, quantize) for dtype in ("fp32", "fp16") for quantize in ("none", "int8", "int4")
@@ -105,11 +111,11 @@ def test_the_sessions_that_serve_leave_no_node_to_the_cpu(
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_memory_is_moved_on_the_device_itself(dtype: str) -> None:
     shape = (4, 2, 32, 16)
-    assert alone(moves.zeros(dtype, shape))
-    assert alone(moves.put(dtype, 2, shape))
+    assert alone(copy_graphs.zeros(dtype, shape))
+    assert alone(copy_graphs.put(dtype, 2, shape))
     for positions in (16, 32, 64):
-        assert alone(moves.take(dtype, 2, shape, 3, positions))
-    assert alone(moves.upload(dtype, 2))
+        assert alone(copy_graphs.take(dtype, 2, shape, 3, positions))
+    assert alone(copy_graphs.upload(dtype, 2))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from adapters.mini.shipped import ADAPTERS, BASE
-from adapters.weights import AdapterWeights, ModelShape, read_adapter
-from server.engines.embedded.cache import prepare
-from server.engines.embedded.device.providers import PROVIDERS
-from server.engines.embedded.device.runner import DeviceRunner
-from server.engines.embedded.graph import Dtype
-from server.engines.embedded.quantize import Quantize
-from server.engines.embedded.runner import DecodeRow
+from server.engines.embedded.model.cache import prepare
+from server.engines.embedded.model.decoder import Dtype
+from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.runners.device.providers import PROVIDERS
+from server.engines.embedded.runners.device.runner import DeviceRunner
+from server.engines.embedded.runners.protocol import DecodeRow
 from server.request import Voice
-from server.tokens import Tokenizer
+from server.text.tokenizer import Tokenizer
 from tests.device.thresholds import threshold
 
 GRAPHS: list[tuple[Dtype, Quantize]] = [

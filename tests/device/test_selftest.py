@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from server.engines.embedded.builder import DATA_FILE
+from server.engines.embedded.model.builder import DATA_FILE
 from tests.device.serving import answer, served, start
 
 FALLBACKS = 'oneseek_device_fallbacks_total{device="webgpu",reason="logits"} 1.0'

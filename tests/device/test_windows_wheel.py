@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from server.engines.embedded.device.providers import PROVIDERS
-from server.engines.embedded.graph import Dtype, plan_graph
-from server.engines.embedded.plan import MICROSOFT
-from server.engines.embedded.quantize import Quantize
-from tests.engines.embedded.test_graph_static import CONFIG
+from server.engines.embedded.model.decoder import Dtype, plan_graph
+from server.engines.embedded.model.plan import MICROSOFT
+from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.runners.device.providers import PROVIDERS
 from tests.environments import distribution
+from tests.server.engines.embedded.model.test_decoder_static import CONFIG
 
 PYPROJECT = Path(__file__).resolve().parents[2] / "pyproject.toml"
 PYTHONS = ("3.11", "3.12", "3.13")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engines.embedded.device.selftest import threshold_of
-from server.engines.embedded.graph import Dtype
-from server.engines.embedded.quantize import Quantize
+from server.engines.embedded.model.decoder import Dtype
+from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.runners.device.selftest import threshold_of
 
 
 def threshold(dtype: Dtype, quantize: Quantize, expected: NDArray[np.float32]) -> float:

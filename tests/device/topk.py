@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from server.engines.embedded.device.providers import PROVIDERS, Device
-from server.engines.embedded.device.sessions import open_session
-from server.engines.embedded.plan import IR_VERSION, OPSET
-from server.engines.embedded.sampler import Sampler
+from server.engines.embedded.model.plan import IR_VERSION, OPSET
+from server.engines.embedded.runners.device.providers import PROVIDERS, Device
+from server.engines.embedded.runners.device.sessions import open_session
+from server.engines.embedded.sampling.sampler import Sampler
 from server.request import Sampling
 
 VOCABULARY, TOP = 32_000, 64

@@ -12,7 +12,6 @@ from tests.project.portable import Module, walk
 ROOT = Path(__file__).resolve().parents[2]
 ELSEWHERE = (
     "server.engines.vllm",
-    "server.engines.vllm_options",
     "adapters.training",
     "adapters.distillation",
     "adapters.mini.build",
@@ -33,17 +32,17 @@ def test_nothing_on_the_serving_path_is_posix_alone() -> None:
 @pytest.mark.parametrize(
     "module",
     [
-        "server.startup",
-        "server.listening",
-        "server.watch",
+        "server.asgi.compose",
+        "server.asgi.listening",
+        "server.live.follower",
         "server.grammar.probe",
         "server.engines.embedded.engine",
-        "server.engines.embedded.memory",
-        "server.engines.embedded.device.runner",
-        "server.engines.embedded.device.selftest",
+        "server.engines.embedded.runners.cpu.memory",
+        "server.engines.embedded.runners.device.runner",
+        "server.engines.embedded.runners.device.selftest",
         "routing.detect",
-        "adapters.store",
-        "adapters.staging",
+        "adapters.registry.store",
+        "adapters.files.atomic",
         "adapters.ledger.journal",
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.engines.embedded.device.flavours import PINNED
+from server.engines.embedded.runners.device.flavours import PINNED
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "deploy" / "windows" / "serve.ps1"

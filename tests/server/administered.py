@@ -13,13 +13,13 @@ from typing import Any
 
 import httpx
 
-from server.app import create_app
-from server.catalogue import open_catalogue, provenance
-from server.metrics import Metrics
-from server.settings import Settings
-from server.tokens import Tokenizer
-from server.watch import Follow
-from tests.engines.making import ENGINES, EngineLimits
+from server.asgi.app import create_app
+from server.config.settings import Settings
+from server.live.catalogue import open_catalogue, provenance
+from server.live.follower import Follow
+from server.metrics.metrics import Metrics
+from server.text.tokenizer import Tokenizer
+from tests.server.engines.making import ENGINES, EngineLimits
 from tests.server.serving import Made, Serving, served
 
 KEY, ADMIN = "ordinary-key", "admin-key"

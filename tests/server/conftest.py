@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from adapters.manifest import Adapter, read_manifest
-from server.settings import Settings
+from adapters.lora.manifest import Adapter, read_manifest
+from server.config.settings import Settings
 from tests.server.serving import EN, SV, Serving, make_app, served
 
 

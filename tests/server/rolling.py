@@ -13,19 +13,22 @@ from time import monotonic, sleep
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from adapters.discovery import SHIPPED, find_base
+from adapters.bases import SHIPPED, find_base
 from adapters.ledger import Ledger
-from adapters.manifest import Adapter
-from adapters.store import Base, Store
-from server.app import create_app
-from server.catalogue import open_catalogue
-from server.engines.base import AdapterRefusedError, Engine, EngineError, EngineInfo, EngineState
-from server.engines.embedded.launch import EmbeddedOptions, embedded_engine
-from server.metrics import Metrics
+from adapters.lora.manifest import Adapter
+from adapters.registry.store import Base, Store
+from server.asgi.app import create_app
+from server.config.settings import RolloutOptions, RoutingOptions, Settings
+from server.engines.base import Engine
+from server.engines.embedded.launch.launch import embedded_engine
+from server.engines.embedded.launch.options import EmbeddedOptions
+from server.errors import AdapterRefusedError, EngineError
+from server.live.catalogue import open_catalogue
+from server.live.follower import Follow
+from server.metrics.engine_state import EngineInfo, EngineState
+from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
-from server.settings import RolloutOptions, RoutingOptions, Settings
-from server.tokens import Tokenizer
-from server.watch import Follow
+from server.text.tokenizer import Tokenizer
 from tests.server.serving import Made, Serving, served
 
 ALIAS = "zero-sv"

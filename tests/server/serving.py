@@ -13,17 +13,17 @@ import httpx
 import uvicorn
 from starlette.applications import Starlette
 
-from adapters.manifest import Adapter
-from adapters.registry import Registry
+from adapters.lora.manifest import Adapter
+from adapters.registry.served import Registry
 from routing.detect import ProfileDetector
 from routing.route import Router
 from routing.settings import LanguageRow, RoutingSettings
-from server.app import create_app, uvicorn_config
+from server.asgi.app import create_app, uvicorn_config
+from server.config.settings import Settings
 from server.engines.base import Engine
-from server.metrics import Metrics
-from server.settings import Settings
-from server.tokens import Tokenizer
-from tests.engines.making import BASE_DIGEST, ENGINES, EngineLimits
+from server.metrics.metrics import Metrics
+from server.text.tokenizer import Tokenizer
+from tests.server.engines.making import BASE_DIGEST, ENGINES, EngineLimits
 
 BASE = "tiny"
 EN, SV = "oneseek-7b-zero", "oneseek-7b-zero-sv"
@@ -71,7 +71,7 @@ def make_app(
     kv_tokens: int = 48 * CONTEXT,
     engine: str = "embedded",
 ) -> Made:
-    """The application around a real engine, by its name in `tests.engines.making.ENGINES`."""
+    """The application around a real engine, by its name in `tests.server.engines.making.ENGINES`."""
     tokenizer = Tokenizer.load(base)
     metrics = Metrics(BASE)
     limits = EngineLimits(

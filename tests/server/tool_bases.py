@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
 
-from server.calls import ARGS, CALL_ID, TOOL_CALLS
+from server.text.tool_syntax import ARGS, CALL_ID, TOOL_CALLS
 from tests.conftest import VOCABULARY, write_tokenizer
 
 ARRAY_TOKENS = (

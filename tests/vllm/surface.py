@@ -1,4 +1,4 @@
-"""What `server/engines/vllm.py` touches of vLLM, and whether a vLLM has it, read from its sources.
+"""What `server/engines/vllm/core.py` touches of vLLM, and whether a vLLM has it, read from its sources.
 
     python tests/vllm/surface.py FOLDER...    look at the `vllm` packages in these folders
 
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-ENGINE = Path(__file__).resolve().parents[2] / "server" / "engines" / "vllm.py"
+ENGINE = Path(__file__).resolve().parents[2] / "server" / "engines" / "vllm" / "core.py"
 
 SURFACE: Mapping[str, str] = {
     "config.cache.CacheConfig": "block_size num_gpu_blocks",

@@ -19,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from server.listening import DEAD_SECONDS
+from server.asgi.listening import DEAD_SECONDS
 
 pytestmark = pytest.mark.slow
 

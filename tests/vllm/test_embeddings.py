@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from adapters.manifest import Adapter, read_manifest
-from server.engines.base import AdapterNotLoadedError, Engine, UnsupportedRequestError
-from server.engines.vllm_options import VllmOptions
+from adapters.lora.manifest import Adapter, read_manifest
+from server.engines.base import Engine
+from server.engines.vllm.options import VllmOptions
+from server.errors import AdapterNotLoadedError, UnsupportedRequestError
 from server.request import EmbeddingRequest, GenerationRequest, Sampling, Voice
-from server.tokens import Tokenizer
-from tests.engines.making import BASE_DIGEST, VLLM_BLOCK
+from server.text.tokenizer import Tokenizer
+from tests.server.engines.making import BASE_DIGEST, VLLM_BLOCK
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -32,7 +33,7 @@ def adapter(tiny_adapters: dict[str, Path]) -> Adapter:
 
 @pytest.fixture(scope="module")
 async def engine(tiny_base: Path, adapter: Adapter, anyio_backend: str) -> AsyncIterator[Engine]:
-    from server.engines.vllm import vllm_engine
+    from server.engines.vllm.core import vllm_engine
 
     extra = {"runner": "pooling", "dtype": "float32", "enforce_eager": "true", "block_size": str(VLLM_BLOCK)}
     options = VllmOptions(base=tiny_base, base_name="tiny", max_num_seqs=8, extra=extra)

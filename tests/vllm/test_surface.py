@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import vllm
 
-from server.engines.base import EngineError
-from server.engines.vllm import check_version, vllm_engine
-from server.engines.vllm_options import VllmOptions
-from server.tokens import Tokenizer
+from server.engines.vllm.core import check_version, vllm_engine
+from server.engines.vllm.options import VllmOptions
+from server.errors import EngineError
+from server.text.tokenizer import Tokenizer
 from tests.vllm import environment, surface
 
 

@@ -1,1 +1,3 @@
-"""The small world that the mini base is taught: data files in `data/`, and the modules that deal them out."""
+"""The small world that the mini base is taught (data files in `data/`, and what deals them out), without
+training; `adapters.mini` imports it.
+"""

@@ -1,1 +1,3 @@
-"""The engine for any CPU: one ONNX graph, a Python scheduler, adapters mixed in every batch."""
+"""The engine for CPUs and devices over ONNX Runtime, without torch; only `engines` and composition import
+it.
+"""

@@ -10,32 +10,26 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from adapters.manifest import Adapter
-from adapters.weights import ModelShape, read_adapter
-from server.engines.base import (
-    DeviceInfo,
-    EngineDeadError,
-    EngineError,
-    EngineInfo,
-    EngineState,
-    StepObserver,
-    UnsupportedRequestError,
-)
-from server.engines.embedded.device.golden import DeviceCheck
-from server.engines.embedded.limits import Limits
+from adapters.lora.manifest import Adapter
+from adapters.lora.weights import ModelShape, read_adapter
+from server.engines.base import StepObserver
 from server.engines.embedded.loop import Delivery, StepLoop
-from server.engines.embedded.runner import Runner
-from server.engines.embedded.sampler import Sampler, SamplerState
-from server.engines.embedded.scheduler import Scheduler
-from server.engines.embedded.step import Sequence as Running
-from server.engines.residents import Residents
-from server.engines.stream import Stream
-from server.engines.streams import Streams, check_fits, probe_of
+from server.engines.embedded.runners.device.reference_logits import DeviceCheck
+from server.engines.embedded.runners.protocol import Runner
+from server.engines.embedded.sampling.sampler import Sampler, SamplerState
+from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.scheduling.scheduler import Scheduler
+from server.engines.embedded.scheduling.step import Sequence as Running
+from server.engines.shared.admission import Streams, check_fits, probe_of
+from server.engines.shared.residents import Residents
+from server.engines.shared.stream import Stream
+from server.errors import EngineDeadError, EngineError, UnsupportedRequestError
+from server.metrics.engine_state import DeviceInfo, EngineInfo, EngineState
 from server.request import Delta, EmbeddingRequest, GenerationRequest
-from server.tokens import Tokenizer
+from server.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:  # it loads llguidance, which most servers never need
-    from server.engines.embedded.guided import Guide, Guides
+    from server.engines.embedded.sampling.guided import Guide, Guides
 
 
 class EmbeddedEngine:
@@ -171,7 +165,7 @@ class EmbeddedEngine:
     async def _guide(self, grammar: str) -> Guide | None:
         if not grammar:
             return None
-        from server.engines.embedded.guided import Guides
+        from server.engines.embedded.sampling.guided import Guides
 
         if self._guides is None:
             self._guides = Guides(self._tokenizer, self._info.vocabulary)

@@ -18,19 +18,21 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engines.base import (
-    EngineDeadError,
-    EngineError,
-    EngineState,
-    StepObserver,
-    UnsupportedRequestError,
+from server.engines.base import StepObserver
+from server.engines.embedded.runners.protocol import DecodeRow, Runner
+from server.engines.embedded.sampling.sampler import (
+    BadLogitsError,
+    BadRowsError,
+    Choice,
+    Sampler,
+    SamplerState,
 )
-from server.engines.embedded.runner import DecodeRow, Runner
-from server.engines.embedded.sampler import BadLogitsError, BadRowsError, Choice, Sampler, SamplerState
-from server.engines.embedded.scheduler import Scheduler
-from server.engines.embedded.step import Chunk, Step
-from server.engines.embedded.step import Sequence as Running
-from server.engines.stream import Event
+from server.engines.embedded.scheduling.scheduler import Scheduler
+from server.engines.embedded.scheduling.step import Chunk, Step
+from server.engines.embedded.scheduling.step import Sequence as Running
+from server.engines.shared.stream import Event
+from server.errors import EngineDeadError, EngineError, UnsupportedRequestError
+from server.metrics.engine_state import EngineState
 from server.request import FinishReason, TokenLogprob
 
 logger = logging.getLogger(__name__)

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from adapters.datasets.check import Check
 from adapters.datasets.index import whole_text
-from adapters.datasets.likeness import shingles, similarity
+from adapters.datasets.minhash import shingles, similarity
+from adapters.distillation.dedup import Known
 from adapters.distillation.filters import FILTERS, PARAPHRASE_FILTERS, Candidate, Rules, fault
 from adapters.distillation.judging import grade, judge_key, judge_prompt
-from adapters.distillation.known import Known
 from adapters.distillation.options import DistillOptions
 from adapters.distillation.refusals import refuses, speaks_as_another
-from adapters.training.options import OptionError
+from adapters.training.loop.options import OptionError
 from routing.detect import ProfileDetector
 
 DETECTOR = ProfileDetector()

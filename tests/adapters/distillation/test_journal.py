@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from adapters.distillation.journal import FILE, JournalError, opened
 from adapters.evaluation.endpoint import Said
-from adapters.training.options import OptionError
+from adapters.training.loop.options import OptionError
 
 ASKED: Mapping[str, Any] = {"teacher": {"model": "m"}, "temperature": 0.7, "judge": None}
 SAID = st.builds(

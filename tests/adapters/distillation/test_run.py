@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from adapters.datasets.check import Check
-from adapters.distillation import crew
-from adapters.distillation.asking import InterruptedRunError
+from adapters.distillation import concurrent
 from adapters.distillation.journal import FILE
 from adapters.distillation.options import DistillOptions
 from adapters.distillation.output import Distilled
+from adapters.distillation.requester import InterruptedRunError
 from adapters.distillation.run import Task, distill
 from adapters.distillation.teacher import LocalTeacher, RemoteTeacher, TeacherError
 from adapters.evaluation.endpoint import Endpoint, EndpointError
 from adapters.evaluation.questions import identity_questions
-from adapters.training.options import OptionError
-from adapters.training.progress import Reporter
+from adapters.training.loop.options import OptionError
+from adapters.training.loop.progress import Reporter
 from routing.detect import ProfileDetector
 from tests.adapters.distillation.far_end import FarEnd, Reply, far_end
 
@@ -33,7 +33,7 @@ ASKED = ("Var ligger {}?", "Hur stort är {}?", "Berätta något om {}.")
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crew, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(concurrent, "FIRST_WAIT", 0.01)
 
 
 @pytest.fixture

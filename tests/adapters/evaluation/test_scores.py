@@ -14,7 +14,7 @@ from adapters.evaluation.interval import paired_difference, wilson
 from adapters.evaluation.judge import claims_identity, faults, is_identity_answer
 from adapters.evaluation.questions import identity_questions, languages
 from adapters.evaluation.report import measure, shown
-from adapters.training.conversations import read_conversations
+from adapters.training.finetune.conversations import read_conversations
 from routing.detect import ProfileDetector
 
 DETECTOR = ProfileDetector()

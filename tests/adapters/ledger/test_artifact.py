@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from adapters.digest import adapter_digest
 from adapters.errors import AdapterError, LedgerError
 from adapters.ledger import Ledger, artifact
+from adapters.lora.digest import adapter_digest
 from tests.adapters.ledger.conftest import sha
 
 installed = pytest.mark.skipif(not artifact.available(), reason="needs oneseek[sign]")

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 from adapters.mini import feed
 from adapters.mini.build import Build, build
 from adapters.mini.recipe import RECIPES
-from adapters.training.progress import Reporter
-from adapters.training.schedule import Schedule
+from adapters.training.loop.progress import Reporter
+from adapters.training.loop.schedule import Schedule
 
 # PEFT reads a property that transformers has begun to rename.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -19,10 +19,10 @@ from transformers import MistralConfig, MistralForCausalLM
 from adapters.mini import feed
 from adapters.mini.build import build
 from adapters.mini.recipe import RECIPES
-from adapters.training.feed import Batches
-from adapters.training.packing import Encoder
-from adapters.training.progress import Reporter
-from adapters.training.schedule import Schedule
+from adapters.training.loop.feed import Batches
+from adapters.training.loop.packing import Encoder
+from adapters.training.loop.progress import Reporter
+from adapters.training.loop.schedule import Schedule
 
 SMOKE = RECIPES["smoke"]
 

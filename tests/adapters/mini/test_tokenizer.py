@@ -12,8 +12,8 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
 from adapters.mini.shipped import BASE
-from adapters.training.packing import Encoder, pack
-from adapters.training.tokenizer import CHAT_TEMPLATE
+from adapters.training.loop.packing import Encoder, pack
+from adapters.training.pretrain.tokenizer import CHAT_TEMPLATE
 
 TOKENIZER = Tokenizer.from_file(str(BASE / "tokenizer.json"))
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="▁")).map(
@@ -74,7 +74,7 @@ def test_the_template_gives_the_tokens_that_were_trained_on(system: str) -> None
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60), st.integers(1, 4), st.integers(8, 40))
 def test_packing_keeps_documents_whole(lengths: list[int], rows: int, length: int) -> None:
-    from adapters.training.packing import Document
+    from adapters.training.loop.packing import Document
 
     documents = [Document((n + 10,) * size, (True,) * size) for n, size in enumerate(lengths)]
     batch = pack(documents, rows, length, fill=2)

@@ -18,7 +18,7 @@ from adapters.mini.corpus.sources import LANGUAGES, Language, lines
 from adapters.mini.evaluation import ask, identity_words, judged, load
 from adapters.mini.feed import digest, rows_for
 from adapters.mini.shipped import ADAPTERS, BASE, WEIGHTS
-from adapters.training.answering import answers
+from adapters.training.finetune.answering import answers
 
 # PEFT reads a property that transformers has begun to rename.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

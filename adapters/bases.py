@@ -1,0 +1,102 @@
+"""Which base is served, and where it is found, in the order that existing installations use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters import names
+from adapters.errors import BaseModelError
+from adapters.files.jsonfile import read_object
+from adapters.lora.digest import MAX_BASE_JSON_BYTES, weight_files
+
+SHIPPED = Path(__file__).parent / "mini" / "weights"
+"""The mini base in `base`, and its adapters in folders beside it."""
+BASES = (
+    ("models/oneseek-7b-zero", "oneseek-7b-zero-base"),
+    ("models/oneseek-7b-zero/base_models/mistral-7b", "mistral-7b"),
+    ("models/oneseek-7b-zero/base_models/llama-2-7b", "llama-2-7b"),
+    ("models/mistral-7b-instruct", "mistral-7b-instruct"),
+    ("models/llama-2-7b-chat", "llama-2-7b-chat"),
+)
+"""Folder under the installation's root, and the base's public name; the first that holds weights is taken."""
+MINI_BASE = "oneseek-mini"
+_NAME_IT = "Name another folder with --base-model PATH."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundBase:
+    """A base that passed the first look: config.json, tokenizer.json and safetensors are there."""
+
+    path: Path
+    name: str
+    """Public name, such as `mistral-7b-instruct`."""
+    reason: str
+    """Why this one, for the log."""
+
+    shipped: bool
+    """Whether it is the mini base that comes with OneSeek."""
+
+
+def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPPED) -> FoundBase:
+    """The base to serve: `explicit`, else the first of `BASES` under `root` with weights, else the mini base.
+
+    Raises `BaseModelError` where that one cannot be served, which names what is missing and what helps; a
+    lesser base is never served in silence. Which architectures an engine runs is for the engine to say.
+    """
+    if explicit is not None:
+        mini = explicit.resolve() == (shipped / "base").resolve()
+        name = MINI_BASE if mini else names.from_folder(explicit.resolve().name) or "base"
+        return _checked(explicit, name, "named in the settings", shipped=mini)
+    empty: list[str] = []
+    for place, name in BASES:
+        folder = root / place
+        if not (folder / "config.json").is_file():
+            continue
+        if not is_inside(folder, root):
+            raise BaseModelError(
+                folder, f"is a link that leads out of {root}", f"Name it: --base-model {folder}"
+            )
+        if not any(folder.glob("*.safetensors")) and _pickle(folder) is None:
+            empty.append(place)
+            continue
+        return _checked(folder, name, f"found in {place}{_passed_over(empty)}")
+    reason = f"no other base under {root}{_passed_over(empty)}"
+    return _checked(shipped / "base", MINI_BASE, f"the mini base: {reason}", shipped=True)
+
+
+def is_inside(path: Path, root: Path) -> bool:
+    """Whether `path`, with every link followed, is `root` or below it."""
+    try:
+        return path.resolve(strict=True).is_relative_to(root.resolve(strict=True))
+    except (OSError, RuntimeError):
+        return False
+
+
+def _checked(folder: Path, name: str, reason: str, *, shipped: bool = False) -> FoundBase:
+    if not folder.is_dir():
+        raise BaseModelError(folder, "is not a folder", "Give the folder that holds config.json.")
+    if not (folder / "config.json").is_file():
+        raise BaseModelError(folder / "config.json", "does not exist", _NAME_IT)
+    read_object(folder / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
+    pickle = _pickle(folder)
+    if pickle is not None and not any(folder.glob("*.safetensors")):
+        convert = "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
+        remedy = f"Convert it once, where you trust the file, with transformers: {convert}."
+        raise BaseModelError(
+            pickle, "is a pickle, which can run code when it is read, so it is not read", remedy
+        )
+    weight_files(folder)
+    if not (folder / "tokenizer.json").is_file():
+        remedy = "Save it with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
+        raise BaseModelError(folder / "tokenizer.json", "does not exist", remedy)
+    return FoundBase(path=folder, name=name, reason=reason, shipped=shipped)
+
+
+def _pickle(folder: Path) -> Path | None:
+    return next(iter(sorted(folder.glob("pytorch_model*.bin"))), None)
+
+
+def _passed_over(empty: Sequence[str]) -> str:
+    return f" ({', '.join(empty)} passed over: no weights in it)" if empty else ""

@@ -1,0 +1,97 @@
+"""The model card of a version: README.md with the front matter that PEFT and model hubs read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from adapters.errors import AdapterError
+from adapters.files.jsonfile import read_object
+from adapters.lora.config import CONFIG_FILE, MAX_CONFIG_BYTES
+from adapters.lora.manifest import Adapter
+
+CARD_FILE = "README.md"
+_MAX_CARD_BYTES = 1 << 20
+_PLACEHOLDER = "[More Information Needed]"
+"""What PEFT leaves in a card that nobody wrote."""
+
+
+def write_card(
+    folder: Path, adapter: Adapter, base_name: str, manifest: Mapping[str, Any], source: Path
+) -> None:
+    """Write the card of the version in `folder`: its maker's in `source` where that says something.
+
+    A card that is missing, too large, without PEFT's front matter or only PEFT's template is replaced by one
+    that says what `manifest` knows.
+    """
+    written = source / CARD_FILE
+    if _says_something(written):
+        shutil.copyfile(written, folder / CARD_FILE)
+        return
+    config = read_object(folder / CONFIG_FILE, MAX_CONFIG_BYTES, AdapterError)
+    text = card(adapter, _public(config.get("base_model_name_or_path"), base_name), manifest)
+    (folder / CARD_FILE).write_text(text, encoding="utf-8", newline="\n")
+
+
+def read_card(folder: Path) -> str:
+    """The card in `folder`; empty where there is none that can be read."""
+    path = folder / CARD_FILE
+    if not path.is_file() or path.stat().st_size > _MAX_CARD_BYTES:
+        return ""
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def card(adapter: Adapter, base_model: str, manifest: Mapping[str, Any]) -> str:
+    """The card's text: front matter as PEFT's save_pretrained writes it, then what is known, as a table."""
+    front: dict[str, Any] = {
+        "base_model": base_model,
+        "library_name": "peft",
+        "pipeline_tag": "text-generation",
+    }
+    if adapter.language is not None:
+        front["language"] = [adapter.language]
+    front["tags"] = [f"base_model:adapter:{base_model}", "lora", "oneseek", "transformers"]
+    rows = "".join(
+        f"| {name} | {_cell(manifest[name])} |\n"
+        for name in ("language", "base", "base_digest", "digest", "rank", "alpha", "targets", *_MADE)
+        if name in manifest
+    )
+    return (
+        f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---\n\n"
+        f"# {adapter.alias} {adapter.version}\n\n"
+        f"A LoRA in PEFT layout, for the base `{base_model}`. The same is in `oneseek.json`.\n\n"
+        f"| | |\n|---|---|\n{rows}"
+    )
+
+
+_MADE = ("dataset", "dataset_digest", "rows", "metrics", "parents", "created")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        text = ", ".join(value)
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def _public(recorded: object, otherwise: str) -> str:
+    """The base's name as the adapter records it, unless that is a path on its maker's machine."""
+    if not isinstance(recorded, str) or not recorded or recorded.count("/") > 1:
+        return otherwise
+    return otherwise if recorded[0] in "/.~" or "\\" in recorded or ":" in recorded else recorded
+
+
+def _says_something(path: Path) -> bool:
+    try:
+        if path.stat().st_size > _MAX_CARD_BYTES:
+            return False
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return text.startswith("---\n") and "library_name: peft\n" in text and _PLACEHOLDER not in text

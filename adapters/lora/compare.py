@@ -1,0 +1,93 @@
+"""How far two adapters are apart: what their configs say, and the updates themselves, without forming them.
+
+An update is scaling * B A, as large as the base's weight. Its inner products need only r x r matrices, since
+<B1 A1, B2 A2> = sum((B1' B2) * (A1 A2')), element by element (the cyclic property of the trace).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adapters.errors import AdapterError
+from adapters.files.jsonfile import read_object
+from adapters.lora.config import CONFIG_FILE, MAX_CONFIG_BYTES
+from adapters.lora.manifest import Adapter
+from adapters.lora.weights import AdapterWeights, LowRank, module_name
+
+_UNTOLD = frozenset({"peft_version", "inference_mode", "base_model_name_or_path"})
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """Two updates of one module, or of all modules together."""
+
+    name: str
+    first: float
+    """Frobenius norm of the first adapter's update; 0 where it has none."""
+    second: float
+    cosine: float | None
+    """From -1 to 1; None where one of them is zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Everything in which two adapters differ."""
+
+    config: Mapping[str, tuple[Any, Any]]
+    """Field of adapter_config.json → both values, where they differ; None where a field is absent."""
+    modules: tuple[Apart, ...]
+    whole: Apart
+
+
+def compare(first: Adapter, second: Adapter, weights: tuple[AdapterWeights, AdapterWeights]) -> Comparison:
+    """Compare two adapters of one base, whose `weights` were read. Memory is a few r x r matrices."""
+    ours, theirs = weights[0].modules, weights[1].modules
+    products: list[tuple[float, float, float]] = []
+    keys = sorted({*ours, *theirs})
+    for key in keys:
+        a, b = ours.get(key), theirs.get(key)
+        both = _inner(a, b) if a is not None and b is not None else 0.0
+        squares = [_inner(one, one) if one is not None else 0.0 for one in (a, b)]
+        products.append((squares[0], squares[1], both))
+    sums = [math.fsum(column) for column in zip(*products, strict=True)]
+    return Comparison(
+        config=_differences(_config(first), _config(second)),
+        modules=tuple(_apart(module_name(*key), *row) for key, row in zip(keys, products, strict=True)),
+        whole=_apart("all modules", *sums),
+    )
+
+
+def _inner(one: LowRank, other: LowRank) -> float:
+    """The inner product of two updates of one module."""
+    across = one.b.T.astype(np.float64) @ other.b
+    within = one.a.astype(np.float64) @ other.a.T
+    return float(np.sum(across * within)) * one.scaling * other.scaling
+
+
+def _apart(name: str, first: float, second: float, both: float) -> Apart:
+    norms = math.sqrt(max(first, 0.0)), math.sqrt(max(second, 0.0))
+    product = norms[0] * norms[1]
+    cosine = max(-1.0, min(1.0, both / product)) if product > 0 else None
+    return Apart(name, norms[0], norms[1], cosine)
+
+
+def _config(adapter: Adapter) -> dict[str, Any]:
+    return read_object(adapter.path / CONFIG_FILE, MAX_CONFIG_BYTES, AdapterError)
+
+
+def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    fields = sorted({*first, *second} - _UNTOLD)
+    pairs = {name: (_plain(first.get(name)), _plain(second.get(name))) for name in fields}
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _plain(value: object) -> object:
+    """A list of names without its order, and None for what is off, which PEFT writes in several ways."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return sorted(value)
+    return None if value in (False, {}, []) and not isinstance(value, int | float) else value

@@ -1,0 +1,198 @@
+"""`adapter_config.json` of a PEFT LoRA: which modules it updates, with what rank and scaling."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from adapters.errors import AdapterError
+from adapters.files.jsonfile import read_object
+from adapters.lora.patterns import Pattern
+from adapters.lora.unsupported import refuse_variants
+
+CONFIG_FILE = "adapter_config.json"
+MAX_CONFIG_BYTES = 1 << 20
+_MAX_ENTRIES = 4096
+_NAME = re.compile(r"[\w.]{1,256}", re.ASCII)
+
+Names = tuple[str, ...] | str
+"""Names or dotted ends of modules, sorted; or one pattern over the full name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """What a PEFT LoRA's config says of the result: which modules, what rank, what scaling."""
+
+    path: Path
+    rank: int
+    alpha: float
+    rslora: bool
+    targets: Names
+    """As a pattern, also `all-linear`."""
+    excluded: Names
+    layers: tuple[int, ...] | None
+    """Layers that the targets apply to, ascending; None is all."""
+    ranks: tuple[tuple[str, int], ...]
+    """Pattern → rank, in the file's order; the first that matches wins, as in PEFT."""
+    alphas: tuple[tuple[str, float], ...]
+
+    @classmethod
+    def read(cls, folder: Path) -> LoraConfig:
+        """The config in `folder`; `AdapterError` where it is missing, malformed, or not a plain LoRA."""
+        path = folder / CONFIG_FILE
+        fields = read_object(path, MAX_CONFIG_BYTES, AdapterError)
+        refuse_variants(path, fields)
+        read = _Fields(path, fields)
+        return cls(
+            path=path,
+            rank=read.rank("r", fields.get("r", 8)),
+            alpha=read.alpha("lora_alpha", fields.get("lora_alpha", 8)),
+            rslora=read.flag("use_rslora"),
+            targets=read.targets(),
+            excluded=read.names("exclude_modules"),
+            layers=read.layers(),
+            ranks=tuple((key, read.rank("rank_pattern", value)) for key, value in read.pairs("rank_pattern")),
+            alphas=tuple(
+                (key, read.alpha("alpha_pattern", value)) for key, value in read.pairs("alpha_pattern")
+            ),
+        )
+
+    @property
+    def target_names(self) -> tuple[str, ...]:
+        """The entries of `targets`."""
+        return (self.targets,) if isinstance(self.targets, str) else self.targets
+
+    @property
+    def canonical(self) -> dict[str, Any]:
+        """The fields that change the result, as the adapter's digest covers them. Fixed for ever."""
+        return {
+            "alpha_pattern": self.alphas,
+            "exclude_modules": self.excluded,
+            "layers_to_transform": self.layers,
+            "lora_alpha": self.alpha,
+            "peft_type": "LORA",
+            "r": self.rank,
+            "rank_pattern": self.ranks,
+            "target_modules": self.targets,
+            "use_rslora": self.rslora,
+        }
+
+    def rank_of(self, module: str) -> int:
+        """The rank that `module`, such as `model.layers.0.self_attn.q_proj`, is said to have."""
+        return next((rank for pattern, rank in self._ranks if pattern.matches_end(module)), self.rank)
+
+    def scaling_of(self, module: str) -> float:
+        """alpha / rank, or alpha / sqrt(rank) with rsLoRA (Kalajdzievski, 2023)."""
+        alpha = next((alpha for pattern, alpha in self._alphas if pattern.matches_end(module)), self.alpha)
+        rank = self.rank_of(module)
+        return alpha / math.sqrt(rank) if self.rslora else alpha / rank
+
+    def targets_of(self, module: str, layer: int) -> tuple[str, ...]:
+        """The entries of `targets` that name `module`, which is in `layer`; PEFT's rules."""
+        if _naming(self.excluded, module, self._excluded_pattern):
+            return ()
+        if self.targets == _ALL:
+            return (_ALL,)
+        naming = _naming(self.targets, module, self._target_pattern)
+        if self.layers is None or layer in self.layers or isinstance(self.targets, str):
+            return naming
+        return tuple(name for name in naming if name == module)
+
+    @cached_property
+    def _ranks(self) -> list[tuple[Pattern, int]]:
+        return [(Pattern.read(key, self.path, "rank_pattern"), rank) for key, rank in self.ranks]
+
+    @cached_property
+    def _alphas(self) -> list[tuple[Pattern, float]]:
+        return [(Pattern.read(key, self.path, "alpha_pattern"), alpha) for key, alpha in self.alphas]
+
+    @cached_property
+    def _target_pattern(self) -> Pattern | None:
+        return self._pattern("target_modules", self.targets)
+
+    @cached_property
+    def _excluded_pattern(self) -> Pattern | None:
+        return self._pattern("exclude_modules", self.excluded)
+
+    def _pattern(self, field: str, names: Names) -> Pattern | None:
+        return Pattern.read(names, self.path, field) if isinstance(names, str) else None
+
+
+_ALL = "all-linear"
+
+
+def _naming(names: Names, module: str, pattern: Pattern | None) -> tuple[str, ...]:
+    if pattern is not None:
+        return (pattern.text,) if pattern.matches_whole(module) else ()
+    return tuple(name for name in names if module == name or module.endswith(f".{name}"))
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """Reads values of the right type and bounds, or refuses them by field."""
+
+    path: Path
+    fields: Mapping[str, Any]
+
+    def refuse(self, field: str, value: object, reason: str) -> AdapterError:
+        return AdapterError(
+            self.path, reason, "Correct it, or save the adapter again.", field=field, value=value
+        )
+
+    def rank(self, field: str, value: object) -> int:
+        if type(value) is not int or not 1 <= value <= 1 << 16:
+            raise self.refuse(field, value, "a rank is a whole number, at least 1")
+        return value
+
+    def alpha(self, field: str, value: object) -> float:
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= 1e6:
+            raise self.refuse(field, value, "an alpha is a number, at most a million")
+        return value
+
+    def flag(self, field: str) -> bool:
+        value = self.fields.get(field)
+        if value is not None and not isinstance(value, bool):
+            raise self.refuse(field, value, "is neither true nor false")
+        return bool(value)
+
+    def pairs(self, field: str) -> list[tuple[str, object]]:
+        value = self.fields.get(field) or {}
+        if not isinstance(value, dict) or len(value) > _MAX_ENTRIES:
+            raise self.refuse(field, value, f"is not an object of at most {_MAX_ENTRIES} patterns")
+        for key in value:
+            Pattern.read(key, self.path, field)
+        return list(value.items())
+
+    def names(self, field: str) -> Names:
+        value = self.fields.get(field) or ()
+        if isinstance(value, str):
+            Pattern.read(value, self.path, field)
+            return value
+        listed = isinstance(value, list | tuple) and len(value) <= _MAX_ENTRIES
+        if not listed or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in value):
+            raise self.refuse(field, value, "is not a list of module names")
+        return tuple(sorted(set(value)))
+
+    def targets(self) -> Names:
+        if self.fields.get("target_modules") == _ALL:
+            return _ALL
+        names = self.names("target_modules")
+        if not names:
+            raise self.refuse("target_modules", names, "names no module, such as q_proj and v_proj")
+        return names
+
+    def layers(self) -> tuple[int, ...] | None:
+        value = self.fields.get("layers_to_transform")
+        listed = [value] if isinstance(value, int) else value
+        if listed is None or listed == []:
+            return None
+        if not isinstance(listed, list) or len(listed) > _MAX_ENTRIES:
+            raise self.refuse("layers_to_transform", value, "is not a list of layers")
+        if not all(type(layer) is int and 0 <= layer < _MAX_ENTRIES for layer in listed):
+            raise self.refuse("layers_to_transform", value, "holds something that is no layer's index")
+        return tuple(sorted(set(listed)))

@@ -1,0 +1,182 @@
+"""Digests: the identity of a base or an adapter, everywhere below the HTTP surface. The format never changes.
+
+Each digest is `sha256:` and the 64 hex digits of the SHA-256 of a short ASCII text. An adapter's is
+
+    oneseek-adapter-v1
+    config <hex>
+    weights <hex>
+
+with a line feed after every line. `config` is the SHA-256 of the fields of adapter_config.json that change
+the result (`LoraConfig.canonical`), in the canonical JSON of `adapters.files.jsonfile`; `weights` is that of
+the bytes of adapter_model.safetensors. A base's is
+
+    oneseek-base-v1
+    config <hex>
+    tokenizer <hex>
+    weights <hex>
+
+with one `weights` line for each safetensors file, in the order of `weight_files`. `config` is that of
+config.json in canonical JSON without `_name_or_path` and `transformers_version`, which say who saved it;
+`tokenizer` is that of the bytes of tokenizer.json. `sha256sum` therefore checks every part by hand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from adapters.errors import AdapterError, BaseModelError, FileRefusedError
+from adapters.files.jsonfile import canonical, read_object, write_object
+from adapters.lora.config import LoraConfig
+from adapters.lora.tensorfile import weights_path
+
+MAX_ADAPTER_BYTES = 8 << 30
+MAX_BASE_JSON_BYTES = 64 << 20
+_WHO_SAVED_IT = ("_name_or_path", "transformers_version")
+_COMPLETE = "Download or save the base again, whole."
+
+
+def adapter_digest(folder: Path) -> str:
+    """`sha256:…` of the PEFT LoRA in `folder`.
+
+    Raises `AdapterError` where its config is not a plain LoRA's, or its weights are missing or too large.
+    """
+    config = LoraConfig.read(folder)
+    weights = weights_path(folder)
+    if weights.stat().st_size > MAX_ADAPTER_BYTES:
+        reason = f"is larger than {MAX_ADAPTER_BYTES} bytes"
+        raise AdapterError(weights, reason, "Check that it is an adapter and not a whole model.")
+    config_hex = hashlib.sha256(canonical(config.canonical)).hexdigest()
+    return _digest("oneseek-adapter-v1", ("config", config_hex), ("weights", _hash(weights, AdapterError)))
+
+
+def base_digest(folder: Path, cache_dir: Path | None = None) -> str:
+    """`sha256:…` of the base in `folder`.
+
+    Reads every byte once, several files at a time. With `cache_dir`, a file whose path, size and times are
+    those of an earlier call is not read again; a cache that is torn or not writable costs time, never truth.
+    Raises `BaseModelError` where a file is missing or changes while it is read.
+    """
+    config = read_object(folder / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
+    kept = {key: value for key, value in config.items() if key not in _WHO_SAVED_IT}
+    tokenizer_file = folder / "tokenizer.json"
+    if not tokenizer_file.is_file():
+        remedy = "Save it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder) with transformers."
+        raise BaseModelError(tokenizer_file, "does not exist", remedy)
+    files = (tokenizer_file, *weight_files(folder))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        tokenizer, *weights = pool.map(partial(_cached_hash, cache_dir), files)
+    return _digest(
+        "oneseek-base-v1",
+        ("config", hashlib.sha256(canonical(kept)).hexdigest()),
+        ("tokenizer", tokenizer),
+        *(("weights", weight) for weight in weights),
+    )
+
+
+def file_digest(path: Path, cache_dir: Path | None = None) -> str:
+    """SHA-256 of a file's bytes, in hex; with `cache_dir` as `base_digest` takes it.
+
+    Raises `BaseModelError` where it cannot be read, or changes meanwhile.
+    """
+    return _cached_hash(cache_dir, path)
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The safetensors files of a base, in the order in which its digest covers them.
+
+    As transformers chooses them: model.safetensors; else the files that model.safetensors.index.json names,
+    sorted; else every *.safetensors, sorted. Raises `BaseModelError` where there are none, or one is missing.
+    """
+    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if whole.is_file():
+        return (whole,)
+    if not index.is_file():
+        found = tuple(sorted(folder.glob("*.safetensors")))
+        if not found:
+            raise BaseModelError(folder, "holds no .safetensors file", _COMPLETE)
+        return found
+    named: object = read_object(index, MAX_BASE_JSON_BYTES, BaseModelError).get("weight_map")
+    names: set[object] = set(named.values()) if isinstance(named, dict) else set()
+    if not names:
+        raise BaseModelError(index, "names no file in weight_map", _COMPLETE)
+    files = tuple(folder / _plain_name(index, name) for name in sorted(names, key=str))
+    for file in files:
+        if not file.is_file():
+            raise BaseModelError(file, f"is missing, though {index.name} names it", _COMPLETE)
+    return files
+
+
+def _plain_name(index: Path, name: object) -> str:
+    if (
+        not isinstance(name, str)
+        or Path(name).name != name
+        or "\\" in name
+        or not name.endswith(".safetensors")
+    ):
+        raise BaseModelError(
+            index, "is not the name of a file beside it", _COMPLETE, field="weight_map", value=name
+        )
+    return name
+
+
+def _digest(version: str, *parts: tuple[str, str]) -> str:
+    text = "".join(
+        f"{line}\n" for line in (version, *(f"{name} {hexadecimal}" for name, hexadecimal in parts))
+    )
+    return f"sha256:{hashlib.sha256(text.encode('ascii')).hexdigest()}"
+
+
+def _hash(path: Path, error: type[FileRefusedError]) -> str:
+    """SHA-256 of the file's bytes, in hex; a file that changes meanwhile is refused."""
+    try:
+        with path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+            after = os.fstat(file.fileno())
+    except OSError as problem:
+        reason = f"cannot be read ({problem.strerror})"
+        raise error(path, reason, "Check that it is there and readable.") from problem
+    if _stamp(before) != _stamp(after):
+        raise error(path, "changed while it was read", "Wait until it is written, then try again.")
+    return found
+
+
+def _cached_hash(cache_dir: Path | None, path: Path) -> str:
+    if cache_dir is None:
+        return _hash(path, BaseModelError)
+    try:
+        key = {"path": str(path.resolve(strict=True)), **_stamp(path.stat())}
+    except OSError as problem:
+        raise BaseModelError(path, f"cannot be read ({problem.strerror})", _COMPLETE) from problem
+    entry = cache_dir / f"{hashlib.sha256(str(key['path']).encode()).hexdigest()[:32]}.json"
+    known = _entry(entry, key)
+    if known is not None:
+        return known
+    found = _hash(path, BaseModelError)
+    try:
+        write_object(entry, {**key, "sha256": found})
+    except OSError:
+        return found
+    return found
+
+
+def _entry(path: Path, key: Mapping[str, Any]) -> str | None:
+    """The hash that a cache entry holds for `key`; None where it is absent, torn, or of another state."""
+    try:
+        entry = read_object(path, MAX_BASE_JSON_BYTES, BaseModelError)
+    except BaseModelError:
+        return None
+    found = entry.pop("sha256", None)
+    whole = isinstance(found, str) and len(found) == 64 and set(found) <= set("0123456789abcdef")
+    return found if whole and entry == key else None
+
+
+def _stamp(status: os.stat_result) -> dict[str, int]:
+    """What changes when a file does. ctime tells of a rewrite that kept size and mtime, as rsync's can."""
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns}

@@ -1,0 +1,45 @@
+"""Writes checked weights as the plainest PEFT folder there is, for engines that read adapters themselves.
+
+One rank for all modules, scaling folded into B, float32: readers that know no rank patterns, no rsLoRA and no
+second file format understand it as PEFT does, and what they read is what was checked.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from adapters.files.jsonfile import write_object
+from adapters.lora.config import CONFIG_FILE
+from adapters.lora.tensorfile import WEIGHTS_FILE, module_name
+from adapters.lora.weights import AdapterWeights
+
+
+def write_plain(weights: AdapterWeights, folder: Path) -> None:
+    """Write `weights` to `folder`, which is made; lower ranks are padded with zeros, which adds nothing.
+
+    Modules are listed by their whole names, since an adapter may update some layers only.
+    """
+    rank = max(module.rank for module in weights.modules.values())
+    tensors: dict[str, NDArray[np.float32]] = {}
+    for key, module in weights.modules.items():
+        missing = rank - module.rank
+        name = f"base_model.model.{module_name(*key)}"
+        tensors[f"{name}.lora_A.weight"] = np.pad(module.a, ((0, missing), (0, 0)))
+        scaled = module.b * np.float32(module.scaling)
+        tensors[f"{name}.lora_B.weight"] = np.pad(scaled, ((0, 0), (0, missing)))
+    config: dict[str, Any] = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": rank,
+        "target_modules": [module_name(*key) for key in weights.modules],
+        "bias": "none",
+    }
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / WEIGHTS_FILE)
+    write_object(folder / CONFIG_FILE, config)

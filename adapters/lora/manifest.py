@@ -1,0 +1,156 @@
+"""What is known of one adapter version: names and digests from `oneseek.json` beside the PEFT files.
+
+Reads the header of the weights and hashes their bytes; the numbers are read by `adapters.lora.weights`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters import names
+from adapters.errors import AdapterError
+from adapters.files.jsonfile import read_object
+from adapters.lora.config import CONFIG_FILE, LoraConfig
+from adapters.lora.digest import MAX_ADAPTER_BYTES, adapter_digest
+from adapters.lora.tensorfile import TensorFile, halves, module_name, refuse_pickle
+
+MANIFEST_FILE = "oneseek.json"
+READ_FIELDS = ("alias", "version", "language", "digest", "base_digest")
+"""Fields of `oneseek.json` that OneSeek goes by, each optional."""
+NOTED_FIELDS = (
+    "about",
+    "alpha",
+    "base",
+    "created",
+    "dataset",
+    "dataset_digest",
+    "metrics",
+    "origin",
+    "parents",
+    "rank",
+    "rows",
+    "targets",
+)
+"""Fields that say how the adapter was made, for people and tools; `about` holds anything else."""
+
+_MAX_MANIFEST_BYTES = 1 << 20
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adapter:
+    """One immutable version of a LoRA in PEFT layout, bound to one base."""
+
+    alias: str
+    """Public name, such as `oneseek-7b-zero-sv`."""
+    version: str
+    """Such as `v1.1`."""
+    digest: str
+    """`sha256:` and 64 hex digits over the canonical files; the identity below the HTTP surface."""
+    path: Path
+    """Folder with `adapter_config.json` and `adapter_model.safetensors`."""
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+    """Target modules, sorted, such as `("q_proj", "v_proj")`."""
+    language: str | None = None
+    """ISO 639-1 code that routing maps to this adapter's alias."""
+    base_digest: str | None = None
+    """The base it was made for; None where its maker did not record one."""
+
+    @property
+    def full_name(self) -> str:
+        """`alias@version`."""
+        return f"{self.alias}@{self.version}"
+
+
+def read_manifest(
+    folder: Path, *, alias: str | None = None, version: str | None = None, language: str | None = None
+) -> Adapter:
+    """The adapter in `folder`, its digest computed from its files.
+
+    What is passed goes before `oneseek.json`, and that before the folder's name. Raises `AdapterError` where
+    the files are no plain LoRA in PEFT layout, a recorded name is not one, or a recorded digest is not that
+    of the files; `ValueError` where a name that is passed is not one.
+    """
+    if not (folder / CONFIG_FILE).exists():
+        refuse_pickle(folder)
+    config = LoraConfig.read(folder)
+    with TensorFile.open(folder, MAX_ADAPTER_BYTES) as file:
+        modules = sorted(halves(file))
+    path = folder / MANIFEST_FILE
+    fields = read_fields(folder)
+    digest = adapter_digest(folder)
+    recorded = _read(path, fields, "digest", _digest)
+    if recorded is not None and recorded != digest:
+        reason = f"the files beside it have {digest}: they were changed after it was written"
+        remedy = "Restore the files, or import them as a new version."
+        raise AdapterError(path, reason, remedy, field="digest", value=recorded)
+    named = _names(folder, fields, alias, version, language)
+    return Adapter(
+        alias=named.alias,
+        version=named.version,
+        language=named.language,
+        digest=digest,
+        path=folder,
+        rank=max(config.rank_of(module_name(*module)) for module in modules),
+        alpha=config.alpha,
+        targets=tuple(sorted({module for _, module in modules})),
+        base_digest=_read(path, fields, "base_digest", _digest),
+    )
+
+
+def read_fields(folder: Path) -> dict[str, Any]:
+    """The fields of `oneseek.json` in `folder`, none where it is absent; `AdapterError` for unknown ones."""
+    path = folder / MANIFEST_FILE
+    if not path.exists():
+        return {}
+    fields = read_object(path, _MAX_MANIFEST_BYTES, AdapterError)
+    known = (*READ_FIELDS, *NOTED_FIELDS)
+    for field, value in fields.items():
+        if field not in known:
+            remedy = f"Known are {', '.join(known)}; notes of your own go under about."
+            raise AdapterError(path, "the field is unknown", remedy, field=field[:64], value=value)
+    return fields
+
+
+def _names(
+    folder: Path, fields: Mapping[str, Any], alias: str | None, version: str | None, language: str | None
+) -> names.FolderName:
+    """The names that were passed, else recorded, else told by the folder's name."""
+    path = folder / MANIFEST_FILE
+    alias = names.alias(alias) if alias else _read(path, fields, "alias", names.alias)
+    version = names.version(version) if version else _read(path, fields, "version", names.version)
+    language = names.language(language) if language else _read(path, fields, "language", names.language)
+    if alias and version:
+        return names.FolderName(alias, version, language)
+    try:
+        told = names.FolderName.read(folder.resolve().name)
+    except ValueError as problem:
+        if alias:
+            return names.FolderName(alias, version or "v1", language)
+        remedy = "Name it where you list it, as NAME=PATH, or in oneseek.json."
+        raise AdapterError(folder, f"its name gives no alias ({problem})", remedy) from problem
+    return names.FolderName(alias or told.alias, version or told.version, language or told.language)
+
+
+def _read(path: Path, fields: Mapping[str, Any], field: str, check: Callable[[str], str]) -> str | None:
+    value = fields.get(field)
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise AdapterError(path, "is not text", "Correct the field.", field=field, value=value)
+    try:
+        return check(value)
+    except ValueError as problem:
+        raise AdapterError(path, str(problem), "Correct the field.", field=field, value=value) from problem
+
+
+def _digest(text: str) -> str:
+    if not _DIGEST.fullmatch(text):
+        raise ValueError("a digest is sha256: and 64 hex digits")
+    return text

@@ -1,0 +1,154 @@
+"""The safetensors file of a PEFT LoRA: its header, bounded and checked, and the bytes of a tensor at a time.
+
+The safetensors library checks the layout; `adapters.lora.weights` says what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from safetensors import SafetensorError, safe_open
+
+from adapters.errors import AdapterError, shown
+from adapters.files.jsonfile import parse_object
+from adapters.lora.tensorheader import Tensor, tensors
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+MAX_HEADER_BYTES = 8 << 20
+
+TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+Key = tuple[int, str]
+"""Layer, target module."""
+
+_PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter.pth", "adapter.bin")
+_PICKLED = (".bin", ".pt", ".pth")
+_FACTOR = re.compile(
+    r"base_model\.model\.model\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\."
+    r"(?:self_attn\.(?P<attention>[qkvo]_proj)|mlp\.(?P<mlp>(?:gate|up|down)_proj))"
+    r"\.lora_(?P<half>[AB])(?:\.[A-Za-z0-9_-]{1,64})?\.weight"
+)
+_EMBEDDINGS = "it changes the base's embeddings, which all adapters share"
+_TRACES = (
+    ("lora_magnitude_vector", "DoRA is not served", "Train it with use_dora=False."),
+    ("lora_embedding", _EMBEDDINGS, "Train it without embed_tokens."),
+    ("token_adapter", _EMBEDDINGS, "Train it without added tokens."),
+    (".bias", "biases are not served", "Train it with bias='none' and lora_bias=False."),
+    ("modules_to_save", "it replaces whole modules of the base", "Train it without modules_to_save."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFile:
+    """An open safetensors file whose layout was checked."""
+
+    path: Path
+    tensors: tuple[Tensor, ...]
+    file: BinaryIO
+
+    @classmethod
+    @contextmanager
+    def open(cls, folder: Path, limit: int) -> Generator[TensorFile]:
+        """The weights in `folder`, at most `limit` bytes of them beside the header.
+
+        Raises `AdapterError` where there are none, or only a pickle, or the file is too large or damaged.
+        """
+        path = weights_path(folder)
+        try:
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(0)
+                if size > limit + MAX_HEADER_BYTES:
+                    reason = f"has {size} bytes, and the largest adapter that is served here has {limit}"
+                    raise AdapterError(
+                        path, reason, "Check that it is an adapter, with a rank within the limit."
+                    )
+                yield cls(path, _header(path, file, size), file)
+        except OSError as problem:
+            reason = f"cannot be read ({problem.strerror})"
+            raise AdapterError(path, reason, "Check who may read it.") from problem
+
+    def read(self, tensor: Tensor) -> bytes:
+        """The bytes of one tensor, little-endian, row by row; `AdapterError` where the file was cut."""
+        self.file.seek(tensor.start)
+        data = self.file.read(tensor.size)
+        if len(data) != tensor.size:
+            raise AdapterError(self.path, "changed while it was read", "Load the adapter again.")
+        return data
+
+
+def weights_path(folder: Path) -> Path:
+    """The safetensors file in `folder`; `AdapterError` where there is none, or only a pickle."""
+    path = folder / WEIGHTS_FILE
+    if path.is_file():
+        return path
+    refuse_pickle(folder)
+    raise AdapterError(path, "does not exist", "Save the adapter with PEFT's save_pretrained.")
+
+
+def refuse_pickle(folder: Path) -> None:
+    """Raise `AdapterError` with the command that converts it, where `folder` holds, or is, a pickle."""
+    found = [path for path in (folder, *(folder / name for name in _PICKLES)) if path.is_file()]
+    pickle = next((path for path in found if path.suffix.lower() in _PICKLED), None)
+    if pickle is not None:
+        reason = "is a pickle, which can run code when it is read, so the server never reads it"
+        raise AdapterError(pickle, reason, f"Convert it: oneseek adapters import {pickle}")
+
+
+def module_name(layer: int, module: str) -> str:
+    """The name that transformers gives to a target module, such as `model.layers.0.self_attn.q_proj`."""
+    part = "self_attn" if module in TARGET_MODULES[:4] else "mlp"
+    return f"model.layers.{layer}.{part}.{module}"
+
+
+def halves(file: TensorFile) -> dict[Key, tuple[Tensor, Tensor]]:
+    """The A and the B of every module; `AdapterError` for any other tensor, and for one without its half."""
+    found: dict[tuple[Key, str], Tensor] = {}
+    for tensor in file.tensors:
+        match = _FACTOR.fullmatch(tensor.name)
+        if match is None:
+            raise _unknown(file.path, tensor.name)
+        half = (int(match["layer"]), match["attention"] or match["mlp"]), match["half"]
+        if half in found:
+            reason = f"{tensor.name} and {found[half].name} are the same factor"
+            raise AdapterError(file.path, reason, "Save one adapter in each folder.")
+        found[half] = tensor
+    if not found:
+        raise AdapterError(file.path, "holds no tensor", "Save the adapter again.")
+    for key, letter in found:
+        other = "B" if letter == "A" else "A"
+        if (key, other) not in found:
+            reason = f"layer {key[0]}'s {key[1]} has lora_{letter} and no lora_{other}"
+            raise AdapterError(file.path, reason, "Save the adapter again.")
+    return {key: (found[key, "A"], found[key, "B"]) for key, _ in found}
+
+
+def _unknown(path: Path, name: str) -> AdapterError:
+    for trace, reason, remedy in _TRACES:
+        if trace in name:
+            return AdapterError(path, f"tensor {shown(name)}: {reason}", remedy)
+    return AdapterError(
+        path,
+        f"tensor {shown(name)} is no LoRA factor of a projection in a Mistral- or Llama-family base",
+        "Save the adapter with PEFT's save_pretrained, trained on the seven projections alone.",
+    )
+
+
+def _header(path: Path, file: BinaryIO, size: int) -> tuple[Tensor, ...]:
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+        raise AdapterError(path, "is damaged: its header does not fit", "Save or download it again.")
+    header = parse_object(file.read(length), path, AdapterError)
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except SafetensorError as problem:
+        reason = f"is damaged ({shown(str(problem))})"
+        raise AdapterError(path, reason, "Save or download it again.") from problem
+    return tuple(tensors(header, length))

@@ -1,0 +1,98 @@
+"""An adapter's weights as numpy arrays, checked before anything uses them. No torch, no pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.errors import AdapterError
+from adapters.lora.config import LoraConfig
+from adapters.lora.digest import adapter_digest
+from adapters.lora.shape_check import MAX_RANK, ModelShape, fitting
+from adapters.lora.tensorfile import TARGET_MODULES, WEIGHTS_FILE, TensorFile, module_name
+from adapters.lora.tensorheader import Tensor
+
+__all__ = ["TARGET_MODULES", "AdapterWeights", "LowRank", "ModelShape", "module_name", "read_adapter"]
+
+_DTYPES: Mapping[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """One module's update: `y += scaling * (x @ a.T) @ b.T`."""
+
+    a: NDArray[np.float32]
+    """Shape [rank, in features]."""
+    b: NDArray[np.float32]
+    """Shape [out features, rank]."""
+    scaling: float
+    """alpha / rank, or alpha / sqrt(rank) with rsLoRA."""
+
+    @property
+    def rank(self) -> int:
+        """Width of the bottleneck."""
+        return self.a.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterWeights:
+    """Every update of one adapter, by layer and target module."""
+
+    modules: Mapping[tuple[int, str], LowRank]
+    """(layer, one of `TARGET_MODULES`) → update."""
+
+
+def read_adapter(
+    folder: Path, shape: ModelShape, max_rank: int = MAX_RANK, *, digest: str | None = None
+) -> AdapterWeights:
+    """The weights of the PEFT LoRA in `folder`, as contiguous float32 arrays that fit a base of `shape`.
+
+    Raises `AdapterError`, and leaves nothing behind, where the adapter asks for more than a plain LoRA on the
+    seven projections, has parts missing or left over, does not fit the base, holds NaN or Infinity, or
+    changes nothing, or, with `digest`, where the files no longer have that one. Memory is at most the float32
+    weights plus one tensor.
+    """
+    config = LoraConfig.read(folder)
+    with TensorFile.open(folder, shape.largest_adapter(max_rank)) as file:
+        found = fitting(config, file, shape, max_rank)
+        modules = {
+            key: LowRank(_numbers(file, a), _numbers(file, b), config.scaling_of(module_name(*key)))
+            for key, (a, b) in sorted(found.items())
+        }
+    if not any(_has_effect(module) for module in modules.values()):
+        raise AdapterError(
+            folder / WEIGHTS_FILE,
+            "every update is zero, so the adapter would answer as the base does",
+            "Check that the trained weights were saved, and that lora_alpha is not 0.",
+        )
+    if digest is not None and (found_digest := adapter_digest(folder)) != digest:
+        reason = f"has changed: it was {digest} when it was found and is {found_digest}"
+        raise AdapterError(folder, reason, "Restore the files; a changed adapter is a new version.")
+    return AdapterWeights(MappingProxyType(modules))
+
+
+def _numbers(file: TensorFile, tensor: Tensor) -> NDArray[np.float32]:
+    dtype = _DTYPES.get(tensor.dtype)
+    if dtype is None:
+        reason = f"{tensor.name} is of type {tensor.dtype}"
+        raise AdapterError(file.path, reason, "Save the adapter as float32, float16 or bfloat16.")
+    values = np.frombuffer(file.read(tensor), dtype).astype(np.float32).reshape(tensor.shape)
+    if not np.isfinite(values).all():
+        reason = f"{tensor.name} holds NaN or Infinity"
+        raise AdapterError(file.path, reason, "The training diverged: lower its learning rate.")
+    return values
+
+
+def _has_effect(module: LowRank) -> bool:
+    return module.scaling != 0 and bool((module.a.any(axis=1) & module.b.any(axis=0)).any())

@@ -1,0 +1,155 @@
+"""Makes one adapter of several of the same base: PEFT combines, in a process apart; the result is checked.
+
+What PEFT's methods come to differs widely, so the distance from the exact blend is measured and recorded.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.errors import FileRefusedError
+from adapters.files.atomic import staged_folder
+from adapters.files.jsonfile import write_object
+from adapters.lora.digest import adapter_digest
+from adapters.lora.manifest import MANIFEST_FILE, Adapter, read_manifest
+from adapters.lora.shape_check import MAX_RANK, ModelShape
+from adapters.lora.weights import AdapterWeights, LowRank, read_adapter
+from adapters.training.loop.child import ApartError, run_apart
+
+Method = Literal["svd", "linear", "ties", "dare_ties"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+_FACTORIZED = frozenset({"linear", "ties", "dare_ties"})
+"""Methods that work on the factors themselves, so that all ranks have to be the same."""
+
+
+class CombineError(FileRefusedError):
+    """Adapters cannot be combined."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combined:
+    """An adapter that was made of others."""
+
+    adapter: Adapter
+    apart: float
+    """Distance of its update from the weighted sum of theirs, as a share of that sum (Frobenius norm)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Combination:
+    """Which adapters of one base to combine, and how."""
+
+    base: Path
+    base_digest: str
+    parts: Sequence[tuple[Adapter, float]]
+    method: Method = "svd"
+    rank: int | None = None
+    """For svd: rank of the result. None is the sum of all ranks, which makes the blend exact."""
+    density: float = 0.5
+    """For ties and dare_ties: share of each adapter's numbers that is kept."""
+    seed: int = 0
+    """For dare_ties, which drops numbers at random."""
+
+    def __post_init__(self) -> None:
+        if len(self.parts) < 2:
+            raise ValueError("combine names one adapter: give at least two, such as sv=0.7,en=0.3")
+        if self.method not in METHODS:
+            raise ValueError(f"method is {self.method!r}: give one of {', '.join(METHODS)}")
+        if not 0 < self.density <= 1:
+            raise ValueError(f"density is {self.density:g}: give a share above 0 and at most 1")
+        if self.rank is not None and self.method != "svd":
+            raise ValueError("rank goes with method svd; the others keep the rank that the adapters have")
+        if self.rank is not None and not 1 <= self.rank <= MAX_RANK:
+            raise ValueError(f"rank is {self.rank}: give 1 to {MAX_RANK}")
+        ranks = {adapter.rank for adapter, _ in self.parts}
+        if len(ranks) > 1 and self.method in _FACTORIZED:
+            told = ", ".join(f"{adapter.full_name} has {adapter.rank}" for adapter, _ in self.parts)
+            raise ValueError(f"method {self.method} needs adapters of one rank ({told}): use svd")
+
+    def make(self, output: Path, record: Callable[[str], object] = lambda digest: None) -> Combined:
+        """Write the result to the folder `output`, in PEFT layout with oneseek.json.
+
+        `record` is told its digest before it becomes visible; what it raises stops the change. Raises
+        `CombineError` where `output` exists or PEFT fails, `AdapterError` where a part or the result does not
+        fit the base.
+        """
+        if output.exists():
+            raise CombineError(output, "exists", "Name another place with --output, or remove it first.")
+        shape = ModelShape.read(self.base)
+        parts = [read_adapter(part.path, shape, digest=part.digest) for part, _ in self.parts]
+        with staged_folder(output) as folder:
+            self._run(folder)
+            apart = _apart(read_adapter(folder, shape), parts, [weight for _, weight in self.parts])
+            manifest = self._manifest(folder, apart)
+            write_object(folder / MANIFEST_FILE, manifest)
+            record(manifest["digest"])
+        return Combined(adapter=read_manifest(output), apart=apart)
+
+    def _run(self, folder: Path) -> None:
+        total = min(MAX_RANK, sum(adapter.rank for adapter, _ in self.parts))
+        plan = {
+            "base": str(self.base.resolve()),
+            "adapters": [str(adapter.path.resolve()) for adapter, _ in self.parts],
+            "weights": [weight for _, weight in self.parts],
+            "method": self.method,
+            "output": str(folder.resolve()),
+            "rank": (self.rank or total) if self.method == "svd" else None,
+            "density": self.density,
+            "seed": self.seed,
+        }
+        try:
+            run_apart("adapters.merging.combine_child", given=json.dumps(plan))
+        except ApartError as problem:
+            remedy = "PEFT and torch come with: pip install 'oneseek[train]'."
+            raise CombineError(folder, f"PEFT did not combine the adapters ({problem})", remedy) from None
+
+    def _manifest(self, folder: Path, apart: float) -> dict[str, Any]:
+        made = {
+            "method": self.method,
+            "weights": {adapter.full_name: weight for adapter, weight in self.parts},
+            "apart": float(f"{apart:.4g}"),
+        }
+        if self.method in ("ties", "dare_ties"):
+            made["density"] = self.density
+        if self.method == "dare_ties":
+            made["seed"] = self.seed
+        return {
+            "base_digest": self.base_digest,
+            "digest": adapter_digest(folder),
+            "parents": [adapter.digest for adapter, _ in self.parts],
+            "about": {"combined": made},
+        }
+
+
+def _apart(made: AdapterWeights, parts: Sequence[AdapterWeights], weights: Sequence[float]) -> float:
+    """||made - sum of weighted parts|| / ||sum||, from products of r x r matrices alone."""
+    off, size = 0.0, 0.0
+    keys = {key for held in (made, *parts) for key in held.modules}
+    for key in sorted(keys):
+        wanted = [
+            (weight, part.modules[key])
+            for part, weight in zip(parts, weights, strict=True)
+            if key in part.modules
+        ]
+        found = [(-1.0, made.modules[key])] if key in made.modules else []
+        off += _square([*wanted, *found])
+        size += _square(wanted)
+    return math.sqrt(max(0.0, off) / size) if size else 0.0
+
+
+def _square(terms: Sequence[tuple[float, LowRank]]) -> float:
+    """Squared Frobenius norm of the weighted sum of updates: sum((B'B) * (AA'))."""
+    b: NDArray[np.float64] = np.concatenate(
+        [weight * module.scaling * module.b.astype(np.float64) for weight, module in terms], axis=1
+    )
+    a: NDArray[np.float64] = np.concatenate([module.a.astype(np.float64) for _, module in terms])
+    return float(np.sum((b.T @ b) * (a @ a.T)))

@@ -1,0 +1,91 @@
+"""Combines adapters of one base into one, with PEFT's `add_weighted_adapter`. Needs torch and PEFT.
+
+Run as a process of its own, so that the server's command line needs neither:
+
+    python -m adapters.merging.combine_child < plan.json
+
+where the plan holds the arguments of `combine`. The base's weights are not read: its layers stand there
+without contents, and PEFT works on the adapters' factors alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraModel
+from transformers import AutoConfig, AutoModelForCausalLM
+
+NAME = "combined"
+
+
+def combine(
+    base: str,
+    adapters: Sequence[str],
+    weights: Sequence[float],
+    method: str,
+    output: str,
+    *,
+    rank: int | None,
+    density: float,
+    seed: int,
+) -> None:
+    """Write `weights[0]` times the LoRA in folder `adapters[0]` and so on as one PEFT folder `output`.
+
+    Sources: linear, svd: PEFT's task arithmetic (Ilharco et al., 2023); ties: Yadav et al., 2023; dare: Yu et
+    al., 2024. Raises `ValueError` where the method cannot combine these, such as different ranks.
+    """
+    torch.manual_seed(seed)
+    model = _skeleton(base, adapters)
+    names = [_name(number) for number in range(len(adapters))]
+    tuner = model.base_model
+    assert isinstance(tuner, LoraModel)
+    tuner.add_weighted_adapter(
+        adapters=names,
+        weights=list(weights),
+        adapter_name=NAME,
+        combination_type=method,  # pyright: ignore[reportArgumentType] # checked by the caller
+        svd_rank=rank,
+        svd_full_matrices=False,
+        density=density if method != "linear" and method != "svd" else None,
+    )
+    model.save_pretrained(output, selected_adapters=[NAME])
+    _lift(Path(output))
+
+
+def _skeleton(base: str, adapters: Sequence[str]) -> PeftModel:
+    """The base's layers without contents, with all adapters loaded."""
+    config = AutoConfig.from_pretrained(base, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    # Memory that is never written to is never taken.
+    empty = empty.to_empty(device="cpu")
+    model = PeftModel.from_pretrained(empty, adapters[0], adapter_name=_name(0))
+    for number, adapter in enumerate(adapters[1:], 1):
+        model.load_adapter(adapter, adapter_name=_name(number))
+    return model
+
+
+def _name(number: int) -> str:
+    """Never a bare number: PEFT looks for an adapter's name between the dots of a tensor's."""
+    return f"source{number}"
+
+
+def _lift(folder: Path) -> None:
+    """Move the files from the folder that PEFT makes for a named adapter to `folder` itself."""
+    for file in sorted((folder / NAME).iterdir()):
+        file.replace(folder / file.name)
+    (folder / NAME).rmdir()
+
+
+def main() -> None:
+    """The command line."""
+    combine(**json.load(sys.stdin))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Decides how a merged model's logits are compared with base + adapter, and has it done in a process apart.
+
+Needs no torch itself. Where torch, transformers and PEFT are not installed, or memory is short, it says so;
+every tensor has been compared by then (`adapters.merging.shards`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+
+from adapters.lora.digest import weight_files
+from adapters.merging.merge import MergeError, WrongModelError
+from adapters.merging.shards import Shard
+from adapters.training.loop.child import ApartError, run_apart
+
+Wanted = Literal["auto", "logits", "tensors"]
+NEEDED = ("torch", "transformers", "peft")
+
+_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
+_FACTOR, _SPARE = 1.2, 1 << 30
+_BOUNDS = {"F32": 1e-3, "F16": 1e-2, "BF16": 5e-2}
+"""Weights' type → how far logits may be apart, as a share of their spread."""
+
+
+def compare_logits(base: Path, adapter: Path, merged: Path, wanted: Wanted) -> dict[str, Any]:
+    """What comparing told: figures of `logits_check.compare` and the type it computed in, or `skipped`.
+
+    Raises `WrongModelError` where the logits are further apart than rounding explains, or as far as the base
+    alone is; `MergeError` where comparing failed, or cannot be done although `wanted` is `logits`.
+    """
+    reason = "not asked for" if wanted == "tensors" else None
+    counted = Counter(entry.dtype for path in weight_files(merged) for entry in _floats(path))
+    kept = counted.most_common(1)[0][0]
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if reason is None and missing:
+        reason = f"{missing[0]} is not installed: pip install 'oneseek[train]'"
+    dtype = None if reason else _affordable(merged, kept)
+    if reason is None and dtype is None:
+        reason = "there is not enough free memory for the model"
+    if dtype is None:
+        if wanted == "logits":
+            raise MergeError(
+                merged, f"its logits could not be compared: {reason}", "Or take --check tensors."
+            )
+        return {"skipped": reason}
+    found = _run(base, adapter, merged, dtype)
+    _judge(merged, found, kept)
+    return {**{name: _rounded(value) for name, value in found.items()}, "computed_in": dtype}
+
+
+def _rounded(value: float) -> float:
+    return value if isinstance(value, int) else float(f"{value:.3g}")
+
+
+def _floats(path: Path) -> list[Any]:
+    return [entry for entry in Shard.read(path).entries if entry.dtype in _NAMES]
+
+
+def _affordable(folder: Path, kept: str) -> str | None:
+    """Float32 where the whole model fits the free memory in it, else the type of its weights, else None."""
+    free = psutil.virtual_memory().available
+    size = sum(entry.size for path in weight_files(folder) for entry in _floats(path))
+    for name in ("F32", kept):
+        if size / _WIDTHS[kept] * _WIDTHS[name] * _FACTOR + _SPARE <= free:
+            return _NAMES[name]
+    return None
+
+
+def _run(base: Path, adapter: Path, merged: Path, dtype: str) -> Mapping[str, float]:
+    folders = [str(folder.resolve()) for folder in (base, adapter, merged)]
+    try:
+        return json.loads(run_apart("adapters.merging.logits_child", [*folders, dtype]))
+    except ApartError as problem:
+        reason = f"its logits could not be computed ({problem})"
+        raise MergeError(merged, reason, "Take --check tensors, or see what transformers says.") from None
+
+
+def _judge(merged: Path, found: Mapping[str, float], kept: str) -> None:
+    difference, effect = found["difference"], found["effect"]
+    if not difference <= _BOUNDS[kept]:
+        reason = f"its logits are {difference:.2%} of their spread from base + adapter's"
+        raise WrongModelError(
+            merged, f"{reason}, and {_BOUNDS[kept]:.1%} is the most", "Keep the adapter apart."
+        )
+    if difference >= effect:
+        reason = (
+            f"rounding to {_NAMES[kept]} loses the adapter: it moves logits by {effect:.2%} of their spread"
+        )
+        raise WrongModelError(merged, f"{reason}, rounding by {difference:.2%}", "Keep the adapter apart.")

@@ -1,0 +1,71 @@
+"""Compares a merged model with base + adapter by their logits, through transformers and PEFT.
+
+Run as a process of its own, so that the server's command line needs no torch and gets its memory back:
+
+    python -m adapters.merging.logits_child BASE ADAPTER MERGED float32|bfloat16|float16
+
+The last line is one JSON object. One model is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+PROMPT = "Vem är du? Who are you? 1, 2, 3, 4, 5"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def compare(base: Path, adapter: Path, merged: Path, dtype: torch.dtype) -> dict[str, float | int]:
+    """How far the merged model's logits for `PROMPT` are from those of base + adapter.
+
+    `difference` is their root mean square distance, `effect` that of the base alone, both as a share of the
+    spread (standard deviation) of the logits of base + adapter; `agreement` is the share of positions at
+    which both find the same next token likeliest.
+    """
+    ids = Tokenizer.from_file(str(base / "tokenizer.json")).encode(PROMPT).ids
+    model = _load(base, dtype)
+    alone = _logits(model, ids)
+    both = _logits(PeftModel.from_pretrained(model, str(adapter)), ids)
+    del model
+    found = _logits(_load(merged, dtype), ids)
+    spread = both.std()
+    return {
+        "positions": len(ids),
+        "difference": _rms(found - both, spread),
+        "effect": _rms(alone - both, spread),
+        "agreement": float((found.argmax(-1) == both.argmax(-1)).double().mean()),
+    }
+
+
+def _load(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+    )
+
+
+def _logits(model: torch.nn.Module, ids: Sequence[int]) -> torch.Tensor:
+    """Float64, [positions, vocabulary]."""
+    with torch.inference_mode():
+        return model.eval()(input_ids=torch.tensor([list(ids)])).logits[0].double()
+
+
+def _rms(difference: torch.Tensor, spread: torch.Tensor) -> float:
+    return float(difference.square().mean().sqrt() / spread)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The command line."""
+    base, adapter, merged, dtype = arguments
+    print(json.dumps(compare(Path(base), Path(adapter), Path(merged), DTYPES[dtype])))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

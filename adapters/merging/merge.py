@@ -1,0 +1,287 @@
+"""Makes a standalone model of a base and one adapter, shard by shard, without torch.
+
+What is being made stands in a hidden folder beside its place, with a note of each finished shard; a merge
+that was stopped goes on from there. The folder gets its name only once everything in it has been checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from adapters.errors import BaseModelError, FileRefusedError
+from adapters.files.atomic import flush, flush_folder
+from adapters.files.jsonfile import read_object, write_object
+from adapters.lora.digest import MAX_BASE_JSON_BYTES, base_digest, weight_files
+from adapters.lora.manifest import Adapter
+from adapters.lora.shape_check import ModelShape
+from adapters.lora.weights import module_name, read_adapter
+from adapters.merging.shards import Shard, Updates, check_merged, check_targets, write_merged
+from adapters.training.loop.files import TOKENIZER_FILES
+from adapters.version import oneseek_version
+
+MERGE_FILE = "oneseek_merge.json"
+"""Beside the merged weights: what they were made of, and how they were checked."""
+
+_NOTE_FILE = ".merging.json"
+_INDEX_FILE = "model.safetensors.index.json"
+_COPIED = ("config.json", "generation_config.json", *TOKENIZER_FILES)
+_LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "COPYING*")
+_SPARE = 64 << 20
+"""Bytes of disk left free."""
+
+
+class MergeError(FileRefusedError):
+    """The merged model cannot be made, or is not what base and adapter are."""
+
+
+class WrongModelError(MergeError):
+    """The merged model is not what base and adapter are: nothing of it is kept."""
+
+
+class Stages(Protocol):
+    """How far a merge is; `adapters.training.loop.progress.Reporter` is one."""
+
+    def stage(self, name: str, total: int, done: int = 0) -> AbstractContextManager[Any]:
+        """A stage of `total` steps; what it gives has `step(done)`."""
+        ...
+
+
+CheckModel = Callable[[Path], Mapping[str, Any]]
+"""Compares the model in a folder with base + adapter and tells how; raises `WrongModelError` where it is off,
+`MergeError` where it cannot be compared."""
+
+Record = Callable[[str], object]
+"""Told the digest of what was made, before it becomes visible."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merged:
+    """A standalone model."""
+
+    path: Path
+    digest: str
+    """Its digest as a base."""
+    base_digest: str
+    adapter_digest: str
+    shards: int
+    checks: Mapping[str, Any]
+    new: bool
+    """False where the same merge was there already."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merge:
+    """One merge. `run` does it."""
+
+    base: Path
+    base_name: str
+    adapter: Adapter
+    output: Path
+    cache: Path | None = None
+    """As `base_digest` takes it."""
+
+    def run(self, reporter: Stages, check_model: CheckModel, record: Record = lambda digest: None) -> Merged:
+        """Make `output`, or answer what is there where it is this very merge.
+
+        `record` is told the model's digest before it becomes visible; what it raises stops the merge.
+        Peak memory is the adapter's float32 weights and some 200 MiB. Raises `MergeError` where `output` is
+        taken, there is no room on the disk, another process makes it, or a check fails; `BaseModelError` and
+        `AdapterError` where base or adapter cannot be used. What is finished by then is kept for the next
+        try, but for a model that failed a check.
+        """
+        inputs = {"base": base_digest(self.base, self.cache), "adapter": self.adapter.digest}
+        if self.output.exists():
+            return self._present(inputs)
+        sources = [Shard.read(path) for path in weight_files(self.base)]
+        updates = self._updates(sources)
+        partial = self.output.with_name(f".{self.output.name}.merging")
+        partial.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self._lock(), timeout=0):
+                done = self._resumed(partial, inputs)
+                self._room(partial, sources, done)
+                tensors = self._shards(partial, inputs, sources, updates, done, reporter)
+                return self._finish(partial, inputs, tensors, check_model, record)
+        except Timeout:
+            remedy = "Wait until it is done."
+            raise MergeError(partial, "another process is merging into it", remedy) from None
+
+    def _lock(self) -> Path:
+        """Outside the folder, which Windows could not rename with an open file in it."""
+        place = self.cache or Path(tempfile.gettempdir())
+        place.mkdir(parents=True, exist_ok=True)
+        name = hashlib.sha256(str(self.output.resolve()).encode()).hexdigest()[:32]
+        return place / f"oneseek-merge-{name}.lock"
+
+    def _updates(self, sources: list[Shard]) -> Updates:
+        config = read_object(self.base / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
+        if config.get("quantization_config"):
+            reason = "its weights are quantized, so an update cannot be added to them"
+            raise BaseModelError(self.base / "config.json", reason, "Merge into the unquantized base.")
+        weights = read_adapter(
+            self.adapter.path, ModelShape.read(self.base), digest=self.adapter.digest
+        ).modules
+        updates = {f"{module_name(*key)}.weight": update for key, update in weights.items()}
+        check_targets({entry.name: entry for shard in sources for entry in shard.entries}, updates, self.base)
+        return updates
+
+    def _finish(
+        self,
+        partial: Path,
+        inputs: Mapping[str, str],
+        tensors: Mapping[str, Any],
+        check_model: CheckModel,
+        record: Record,
+    ) -> Merged:
+        self._copy(partial)
+        if base_digest(self.base, self.cache) != inputs["base"]:
+            raise MergeError(self.base, "changed while it was merged", "Merge again.")
+        try:
+            checks = {"tensors": tensors, "logits": dict(check_model(partial))}
+        except WrongModelError:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        manifest = self._manifest(partial, inputs, checks)
+        write_object(partial / MERGE_FILE, manifest)
+        if self.output.exists():
+            raise MergeError(self.output, "came to be meanwhile", "Name another place with --output.")
+        record(manifest["digest"])
+        (partial / _NOTE_FILE).unlink()
+        flush_folder(partial)
+        partial.rename(self.output)
+        flush_folder(self.output.parent)
+        return _merged(self.output, manifest, new=True)
+
+    def _shards(
+        self,
+        partial: Path,
+        inputs: Mapping[str, str],
+        sources: list[Shard],
+        updates: Updates,
+        done: dict[str, dict[str, Any]],
+        reporter: Stages,
+    ) -> dict[str, Any]:
+        """Write and check what is not `done`; what the checks told of all."""
+        size = sum(2 * shard.size for shard in sources if shard.path.name not in done)
+        with reporter.stage("merging (MiB)", size >> 20) as stage:
+            behind = 0
+
+            def progress(count: int) -> None:
+                nonlocal behind
+                before, behind = behind >> 20, behind + count
+                if behind >> 20 > before:
+                    stage.step(behind >> 20)
+
+            for source in sources:
+                name = source.path.name
+                if name in done:
+                    continue
+                temporary = partial / f"{name}.tmp"
+                write_merged(source, temporary, updates, progress)
+                flush(temporary)
+                verdict = check_merged(source, temporary, updates, progress)
+                digest = _sha256(temporary)
+                temporary.replace(partial / name)
+                flush_folder(partial)
+                done[name] = {
+                    "sha256": digest,
+                    "merged": verdict.merged,
+                    "kept": verdict.kept,
+                    "worst": round(verdict.worst, 4),
+                }
+                write_object(partial / _NOTE_FILE, {"inputs": inputs, "shards": done})
+        return {
+            "merged": sum(shard["merged"] for shard in done.values()),
+            "kept": sum(shard["kept"] for shard in done.values()),
+            "worst": max(shard["worst"] for shard in done.values()),
+            "bound": "half a unit in the last place of base + update, and float32's error in the sum",
+        }
+
+    def _resumed(self, partial: Path, inputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """The shards that an earlier try of this merge finished, hashed again; all else is removed."""
+        note = partial / _NOTE_FILE
+        try:
+            found = read_object(note, MAX_BASE_JSON_BYTES, MergeError)
+        except MergeError:
+            found = {}
+        listed: dict[str, dict[str, Any]] = found.get("shards", {}) if found.get("inputs") == inputs else {}
+        kept: dict[str, dict[str, Any]] = {}
+        for path in sorted(partial.iterdir()):
+            if path.name in listed and _sha256(path) == listed[path.name]["sha256"]:
+                kept[path.name] = listed[path.name]
+            elif path != note:
+                path.unlink()
+        return kept
+
+    def _room(self, partial: Path, sources: list[Shard], done: Mapping[str, Any]) -> None:
+        needed = sum(shard.size for shard in sources if shard.path.name not in done) + _SPARE
+        free = shutil.disk_usage(partial).free
+        if free < needed:
+            reason = f"has {free >> 20} MiB free, and {needed >> 20} are needed"
+            raise MergeError(partial.parent, reason, "Make room, or name another place with --output.")
+
+    def _copy(self, partial: Path) -> None:
+        """Config, tokenizer, chat template, licence; never code, never pickles."""
+        legal = [path.name for pattern in _LEGAL for path in self.base.glob(pattern)]
+        for name in (*_COPIED, *legal, _INDEX_FILE):
+            source = self.base / name
+            if source.is_file():
+                shutil.copyfile(source, partial / name)
+                flush(partial / name)
+
+    def _manifest(
+        self, partial: Path, inputs: Mapping[str, str], checks: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        return {
+            "format": 1,
+            "base": {"name": self.base_name, "digest": inputs["base"]},
+            "adapter": {
+                "name": self.adapter.full_name,
+                "digest": inputs["adapter"],
+                "language": self.adapter.language,
+            },
+            "digest": base_digest(partial),
+            "shards": [path.name for path in weight_files(partial)],
+            "checks": checks,
+            "made_by": oneseek_version(),
+            "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+
+    def _present(self, inputs: Mapping[str, str]) -> Merged:
+        manifest = self.output / MERGE_FILE
+        taken = MergeError(self.output, "exists", "Name another place with --output, or remove it first.")
+        if not manifest.is_file():
+            raise taken
+        found = read_object(manifest, MAX_BASE_JSON_BYTES, MergeError)
+        if {name: found.get(name, {}).get("digest") for name in inputs} != inputs:
+            raise taken
+        if base_digest(self.output, self.cache) != found.get("digest"):
+            raise MergeError(self.output, "was changed since it was merged", "Remove it and merge again.")
+        return _merged(self.output, found, new=False)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _merged(path: Path, manifest: Mapping[str, Any], *, new: bool) -> Merged:
+    return Merged(
+        path=path,
+        digest=manifest["digest"],
+        base_digest=manifest["base"]["digest"],
+        adapter_digest=manifest["adapter"]["digest"],
+        shards=len(manifest["shards"]),
+        checks=manifest["checks"],
+        new=new,
+    )

@@ -1,0 +1,198 @@
+"""One safetensors file of a base, rewritten with an adapter's updates added, a block of rows at a time.
+
+The new file has the old one's header, so every tensor keeps its name, type, shape and place; memory is some
+blocks of 16 MiB, whatever the file's size. Format: https://github.com/huggingface/safetensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from adapters.errors import BaseModelError, shown
+from adapters.files.jsonfile import parse_object
+from adapters.lora.tensorheader import Tensor, tensors
+from adapters.lora.weights import LowRank
+
+Updates = Mapping[str, LowRank]
+"""Tensor's name, such as `model.layers.0.self_attn.q_proj.weight` → what is added to it."""
+Progress = Callable[[int], object]
+"""Told of each number of bytes that is done."""
+
+_BLOCK = 16 << 20
+_MAX_HEADER = 64 << 20
+_FLOATS: Mapping[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A safetensors file whose layout was checked."""
+
+    path: Path
+    header: bytes
+    """Everything before the first tensor."""
+    entries: tuple[Tensor, ...]
+    """In the order of their bytes, which leaves no gaps."""
+
+    @classmethod
+    def read(cls, path: Path) -> Shard:
+        """Raises `BaseModelError` where `path` is no whole safetensors file."""
+        remedy = "Download or save the base again, whole."
+        try:
+            with safe_open(path, framework="np"), path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                file.seek(0)
+                header = file.read(8 + min(length, _MAX_HEADER))
+        except OSError as problem:
+            raise BaseModelError(path, f"cannot be read ({problem.strerror})", remedy) from problem
+        except SafetensorError as problem:
+            raise BaseModelError(path, f"is damaged ({shown(str(problem))})", remedy) from problem
+        fields = parse_object(header[8:], path, BaseModelError)
+        return cls(path, header, tuple(sorted(tensors(fields, length), key=lambda entry: entry.start)))
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.header) + sum(entry.size for entry in self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What comparing a merged shard with its source told."""
+
+    merged: int
+    """Tensors that got an update."""
+    kept: int
+    """Tensors that are the source's, byte for byte."""
+    worst: float
+    """Largest distance of a number from base + update, in units of the bound on what rounding may do."""
+
+
+def check_targets(shards: Mapping[str, Tensor], updates: Updates, path: Path) -> None:
+    """Raise `BaseModelError` where a base with these tensors cannot take `updates`."""
+    for name, update in updates.items():
+        entry = shards.get(name)
+        if entry is None:
+            reason = f"holds no tensor {name}, which the adapter updates"
+            raise BaseModelError(path, reason, "Merge into a Mistral- or Llama-family base.")
+        if entry.dtype not in _FLOATS:
+            reason = f"{name} is of type {entry.dtype}, and {', '.join(_FLOATS)} can be merged into"
+            raise BaseModelError(path, reason, "Merge into the base as it was before it was quantized.")
+        wanted = (update.b.shape[0], update.a.shape[1])
+        if entry.shape != wanted:
+            reason = f"{name} has shape {list(entry.shape)}, and the adapter fits {list(wanted)}"
+            raise BaseModelError(path, reason, "Merge into the base that the adapter was made for.")
+
+
+def write_merged(source: Shard, target: Path, updates: Updates, progress: Progress) -> None:
+    """Write `source` to `target` with `updates` added, computed in float32, rounded to each tensor's type.
+
+    Raises `BaseModelError` where a sum does not fit the type, and `OSError`.
+    """
+    with source.path.open("rb") as read, target.open("wb") as write:
+        write.write(source.header)
+        for entry in source.entries:
+            update = updates.get(entry.name)
+            if update is None:
+                for data in _chunks(read, entry):
+                    write.write(data)
+                    progress(len(data))
+                continue
+            for rows, values in _blocks(read, entry):
+                sums = values.astype(np.float32)
+                sums += np.float32(update.scaling) * (update.b[rows] @ update.a)
+                with np.errstate(over="ignore"):
+                    rounded = sums.astype(values.dtype)
+                if not np.isfinite(rounded.astype(np.float32)).all():
+                    reason = f"{entry.name} plus the update is more than {entry.dtype} can hold"
+                    raise BaseModelError(source.path, reason, "Serve the adapter beside the base instead.")
+                write.write(rounded.tobytes())
+                progress(values.nbytes)
+
+
+def check_merged(source: Shard, target: Path, updates: Updates, progress: Progress) -> Verdict:
+    """Read `target` again and compare every byte and every number of it with what it has to be.
+
+    Sums are computed anew in float64. Raises `BaseModelError` where something is further off than rounding
+    to the tensor's type and float32 arithmetic allow.
+    """
+    written = Shard.read(target)
+    if written.header != source.header:
+        raise _differs(target, "the header")
+    merged, worst = 0, 0.0
+    with source.path.open("rb") as before, target.open("rb") as after:
+        for entry in source.entries:
+            update = updates.get(entry.name)
+            if update is not None:
+                merged += 1
+                worst = max(worst, _furthest(before, after, entry, update, progress))
+                if worst > 1:
+                    raise _differs(target, entry.name)
+                continue
+            for old, new in zip(_chunks(before, entry), _chunks(after, entry), strict=True):
+                if old != new:
+                    raise _differs(target, entry.name)
+                progress(len(old))
+    return Verdict(merged, len(source.entries) - merged, worst)
+
+
+def _furthest(before: BinaryIO, after: BinaryIO, entry: Tensor, update: LowRank, progress: Progress) -> float:
+    """Largest distance from base + update, as a share of the bound."""
+    precision = ml_dtypes.finfo(_FLOATS[entry.dtype])
+    least = float(precision.smallest_subnormal)
+    worst = 0.0
+    scaling = np.float64(update.scaling)
+    a = update.a.astype(np.float64)
+    columns = np.linalg.norm(a, axis=0)
+    for (rows, old), (_, new) in zip(_blocks(before, entry), _blocks(after, entry), strict=True):
+        b = update.b[rows].astype(np.float64)
+        base = old.astype(np.float64)
+        exact = base + scaling * (b @ a)
+        # What float32 may lose: 16 units of 2^-24 of all that is added up, bounded by Cauchy and Schwarz.
+        added = np.abs(base) + abs(scaling) * np.linalg.norm(b, axis=1)[:, None] * columns
+        half_a_unit = np.ldexp(float(precision.eps) / 4, np.frexp(exact)[1])
+        bound = half_a_unit + 2.0**-20 * added + least
+        off = np.abs(new.astype(np.float64) - exact) / bound
+        worst = max(worst, float(off.max()) if off.size else 0.0)
+        progress(old.nbytes)
+    return worst
+
+
+def _differs(target: Path, what: str) -> BaseModelError:
+    reason = f"{what} is not what was to be written: the disk or the memory is at fault"
+    return BaseModelError(target, reason, "Merge again, on another disk if that does not help.")
+
+
+def _chunks(file: BinaryIO, entry: Tensor) -> Iterator[bytes]:
+    file.seek(entry.start)
+    for start in range(0, entry.size, _BLOCK):
+        yield _exactly(file, min(_BLOCK, entry.size - start))
+
+
+def _blocks(file: BinaryIO, entry: Tensor) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """Rows of a matrix, some at a time, with their slice."""
+    dtype, (rows, columns) = _FLOATS[entry.dtype], entry.shape
+    step = max(1, _BLOCK // (columns * 8))
+    for start in range(0, rows, step):
+        end = min(rows, start + step)
+        file.seek(entry.start + start * columns * dtype.itemsize)
+        data = _exactly(file, (end - start) * columns * dtype.itemsize)
+        yield slice(start, end), np.frombuffer(data, dtype).reshape(end - start, columns)
+
+
+def _exactly(file: BinaryIO, size: int) -> bytes:
+    data = file.read(size)
+    if len(data) != size:
+        raise BaseModelError(Path(file.name), "changed while it was read", "Merge again.")
+    return data

@@ -1,0 +1,291 @@
+"""Writes the LoRA of one .pth as safetensors: `python -m adapters.pth.unpickle FILE FOLDER LIMITS`.
+
+Started by `adapters.pth.conversion`, in a process of its own that ends after one file. Three things stand
+between a hostile file and this machine: the names that its pickle asks for are read, without running it, and
+must all be on a short list; torch.load then reads it with weights_only, never falling back; and the process
+may use only so much memory, time and disk. Answers one line of JSON on standard output.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickletools
+import re
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapters.errors import shown
+from adapters.lora.tensorfile import TARGET_MODULES, WEIGHTS_FILE, module_name
+from adapters.pth.conversion import WHOLE_MODEL, Limits
+
+if TYPE_CHECKING:
+    import torch
+
+_ALLOWED = re.compile(
+    r"collections OrderedDict|torch\._utils _rebuild_(?:tensor_v2|parameter|parameter_with_state)|torch Size|"
+    r"torch (?:Float|Half|BFloat16|Double|Long|Int|Short|Char|Byte|Bool)Storage|torch device|"
+    r"torch (?:float32|float16|bfloat16|float64)"
+)
+"""Module and name of what a file with tensors, numbers and text asks for."""
+_CALLS = ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX")
+"""Opcodes that name what they ask for in other ways; torch.save does not write them."""
+_FACTOR = re.compile(
+    r"(?:(?:module|base_model|model|language_model|decoder)\.)*layers\.(?P<layer>[0-9]{1,4})\."
+    r"(?:(?:self_attn|attention|attn|mlp|feed_forward)\.)?"
+    r"(?P<module>[qkvo]_proj|(?:gate|up|down)_proj)\.lora_(?P<half>[AB]|down|up)"
+    r"(?:\.(?P<adapter>[A-Za-z0-9_-]{1,64}))??(?:\.weight)?"
+)
+_WHOLE = re.compile(r".*(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj|embed_tokens|lm_head)\.weight")
+_CHANGED = ("lora_magnitude_vector", "lora_embedding", "modules_to_save", "lora_bias", "lora_B.bias")
+_RETRAIN = "Train it as a plain LoRA on the projections alone."
+_SAVE_AGAIN = "Save the adapter alone, with PEFT's save_pretrained, where it was trained."
+_NO_MEMORY = "needs more memory than a conversion may have"
+
+
+class RefusedError(ValueError):
+    """The file is not converted."""
+
+    def __init__(self, reason: str, remedy: str = _SAVE_AGAIN) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Factors:
+    """A and B of one module; shapes [rank, in] and [out, rank]."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+
+
+def check_archive(file: Path, limits: Limits) -> None:
+    """Look at the file without running anything of it. Raises `RefusedError`."""
+    if not zipfile.is_zipfile(file):
+        reason = "is not the zip format that torch.save has written since 1.6; the older ones are not read"
+        raise RefusedError(reason, "Load it where you trust it, and save it again with torch.save.")
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if len(entries) > limits.tensors + 64:
+            raise RefusedError(f"holds {len(entries)} parts, and at most {limits.tensors} tensors are read")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise RefusedError("holds compressed parts, which torch.save does not write")
+        if sum(entry.file_size for entry in entries) > limits.file_bytes:
+            raise RefusedError(f"unfolds to more than {limits.file_bytes} bytes", WHOLE_MODEL)
+        pickles = [entry for entry in entries if entry.filename.lower().endswith(".pkl")]
+        if len(pickles) != 1 or not pickles[0].filename.endswith("/data.pkl"):
+            raise RefusedError("is not what torch.save writes: it has to hold one data.pkl")
+        if pickles[0].file_size > limits.pickle_bytes:
+            raise RefusedError(f"has a pickle of more than {limits.pickle_bytes} bytes")
+        asked = set(asked_for(archive.read(pickles[0])))
+    foreign = sorted(name for name in asked if not _ALLOWED.fullmatch(name))
+    if foreign:
+        what = ", ".join(shown(name.replace(" ", ".")) for name in foreign[:4])
+        remedy = f"Do not open it elsewhere unless you trust who made it. {_SAVE_AGAIN}"
+        raise RefusedError(
+            f"asks for {what} while it is read, which could run code. None of it was run", remedy
+        )
+
+
+def asked_for(data: bytes) -> Iterator[str]:
+    """`module name` of every object that a pickle asks for, from its opcodes alone; none of it is run."""
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name == "GLOBAL":
+                yield str(argument)
+            elif opcode.name in _CALLS:
+                yield f"{opcode.name} {argument or ''}".strip()
+    except ValueError as problem:
+        raise RefusedError(f"has a damaged pickle ({shown(str(problem))})") from problem
+
+
+def confine(file: Path, limits: Limits) -> None:
+    """Bound this process's memory, time and files, where the system can."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    used = 0
+    with contextlib.suppress(OSError):
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    written = limits.tensor_bytes + (64 << 20)
+    wanted = {
+        resource.RLIMIT_CPU: limits.seconds,
+        resource.RLIMIT_FSIZE: written,
+        resource.RLIMIT_CORE: 0,
+    }
+    if used:
+        wanted[resource.RLIMIT_AS] = used + 3 * file.stat().st_size + limits.memory_bytes
+    for kind, value in wanted.items():
+        _, hard = resource.getrlimit(kind)
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (value, value))
+
+
+def tensors_in(document: object) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The one state dict of a document, however it is wrapped, and the plain settings around it."""
+    import torch
+
+    found: list[dict[str, torch.Tensor]] = []
+    settings: dict[str, Any] = {}
+
+    def look(value: Mapping[Any, Any], depth: int) -> None:
+        tensors = {str(key): item for key, item in value.items() if isinstance(item, torch.Tensor)}
+        if tensors:
+            found.append(tensors)
+        for key, item in value.items():
+            if isinstance(item, Mapping) and depth < 4:
+                plain = _plain(item)
+                if plain:
+                    settings[str(key)] = plain
+                look(item, depth + 1)
+
+    if not isinstance(document, Mapping):
+        raise RefusedError(f"holds a {type(document).__name__}, and not tensors by name")
+    settings |= _plain(document)
+    look(document, 0)
+    with_lora = [tensors for tensors in found if any("lora_" in name for name in tensors)]
+    if len(with_lora) > 1:
+        raise RefusedError("holds several sets of LoRA weights", "Save one adapter in each file.")
+    if not with_lora:
+        names = [name for tensors in found for name in tensors]
+        if any(_WHOLE.fullmatch(name) for name in names):
+            raise RefusedError("is a whole model's weights and no adapter", WHOLE_MODEL)
+        held = ", ".join(map(shown, names[:3])) or "nothing"
+        raise RefusedError(f"holds no LoRA weights (but {held})")
+    return with_lora[0], settings
+
+
+def mapped(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, str], Factors], list[str]]:
+    """A and B by layer and module, with warnings about what was left out."""
+    halves: dict[tuple[int, str], dict[str, torch.Tensor]] = {}
+    adapters: set[str] = set()
+    left: list[str] = []
+    for name, tensor in tensors.items():
+        match = _FACTOR.fullmatch(name)
+        if match is None:
+            if "lora_" in name or any(trace in name for trace in _CHANGED):
+                raise RefusedError(f"holds {shown(name)}, which is no part of a plain LoRA", _RETRAIN)
+            left.append(name)
+            continue
+        adapters.add(match["adapter"] or "")
+        half = {"down": "A", "up": "B"}.get(match["half"], match["half"])
+        key = int(match["layer"]), match["module"]
+        if half in halves.setdefault(key, {}):
+            raise RefusedError(
+                f"holds lora_{half} of {module_name(*key)} twice", "Save one adapter in each file."
+            )
+        halves[key][half] = tensor
+    if len(adapters) > 1:
+        which = ", ".join(sorted(name or "unnamed" for name in adapters))
+        raise RefusedError(f"holds several adapters ({which})", "Save one adapter in each file.")
+    warnings = [f"{len(left)} tensors of the base in it are left out ({shown(left[0])}…)"] if left else []
+    return {key: _factors(key, found) for key, found in sorted(halves.items(), key=_order)}, warnings
+
+
+def _order(item: tuple[tuple[int, str], object]) -> tuple[int, int]:
+    return item[0][0], TARGET_MODULES.index(item[0][1])
+
+
+def _factors(key: tuple[int, str], found: Mapping[str, torch.Tensor]) -> Factors:
+    """A and B of one module the right way round, which the shapes tell: the rank is the smaller side."""
+    name = module_name(*key)
+    if len(found) != 2:
+        raise RefusedError(f"holds only one half of {name}")
+    a, b = found["A"], found["B"]
+    if a.dim() != 2 or b.dim() != 2:
+        raise RefusedError(f"{name} has factors of shapes {list(a.shape)} and {list(b.shape)}, not matrices")
+    plain, turned = a.shape[0] == b.shape[1], a.shape[1] == b.shape[0]
+    if turned and (not plain or a.shape[1] < a.shape[0]):
+        return Factors(a.T, b.T)
+    if not plain:
+        raise RefusedError(
+            f"{name} has factors of shapes {list(a.shape)} and {list(b.shape)}: no common rank"
+        )
+    return Factors(a, b)
+
+
+def _plain(fields: Mapping[Any, Any]) -> dict[str, Any]:
+    """The numbers, texts and lists of names among `fields`."""
+    kinds = (str, int, float, bool)
+    found = {str(key): value for key, value in fields.items() if isinstance(value, kinds)}
+    lists = {
+        str(key): list(value)
+        for key, value in fields.items()
+        if isinstance(value, list | tuple | set) and all(isinstance(item, str) for item in value)
+    }
+    return {**found, **lists}
+
+
+def convert(file: Path, folder: Path, limits: Limits) -> dict[str, Any]:
+    """Write the LoRA in `file` to `folder`, and say what it is. Raises `RefusedError`."""
+    check_archive(file, limits)
+    import torch
+    from safetensors.torch import save_file
+
+    release = tuple(int(part) for part in re.findall(r"[0-9]+", torch.__version__)[:2])
+    if release < (2, 10):
+        reason = f"is not read with torch {torch.__version__}, whose weights_only can be deceived"
+        raise RefusedError(reason, "Install torch 2.10 or later: pip install 'oneseek[train]'.")
+    try:
+        document = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except MemoryError:
+        raise
+    except Exception as problem:
+        raise RefusedError(f"cannot be read as weights alone ({shown(str(problem))})") from problem
+    tensors, settings = tensors_in(document)
+    if len(tensors) > limits.tensors:
+        raise RefusedError(f"holds {len(tensors)} tensors, and at most {limits.tensors} are read")
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if size > limits.tensor_bytes:
+        raise RefusedError(f"holds {size} bytes of tensors, and at most {limits.tensor_bytes} are read")
+    factors, warnings = mapped(tensors)
+    written: dict[str, torch.Tensor] = {}
+    for key, pair in factors.items():
+        for half, tensor in (("A", pair.a), ("B", pair.b)):
+            written[f"base_model.model.{module_name(*key)}.lora_{half}.weight"] = _stored(tensor, key)
+    save_file(written, folder / WEIGHTS_FILE)
+    modules = [[layer, module, pair.a.shape[0]] for (layer, module), pair in factors.items()]
+    return {"modules": modules, "settings": settings, "warnings": warnings}
+
+
+def _stored(tensor: torch.Tensor, key: tuple[int, str]) -> torch.Tensor:
+    import torch
+
+    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
+        raise RefusedError(f"{module_name(*key)} has factors of type {tensor.dtype}")
+    kept = tensor.detach().to(torch.float32 if tensor.dtype == torch.float64 else tensor.dtype)
+    return kept.clone(memory_format=torch.contiguous_format)
+
+
+def main(arguments: list[str]) -> int:
+    """Convert one file; refusals are an answer, not a failure."""
+    file, folder, limits = Path(arguments[0]), Path(arguments[1]), Limits(**json.loads(arguments[2]))
+    try:
+        check_archive(file, limits)  # before torch is there: most refusals are decided here
+        import torch
+
+        torch.set_num_threads(1)
+        confine(file, limits)
+        answer = convert(file, folder, limits)
+    except RefusedError as error:
+        answer = {"refused": {"reason": error.reason, "remedy": error.remedy}}
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):  # what torch says in the place of MemoryError
+            raise
+        answer = {"refused": {"reason": _NO_MEMORY, "remedy": _SAVE_AGAIN}}
+    except MemoryError:
+        answer = {"refused": {"reason": _NO_MEMORY, "remedy": _SAVE_AGAIN}}
+    except zipfile.BadZipFile:
+        answer = {"refused": {"reason": "is damaged", "remedy": _SAVE_AGAIN}}
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,180 @@
+"""Where bases and adapters are found, in the order that existing installations use.
+
+Only the places named here and those that the settings name are looked at. A found path must, with every link
+followed, stay inside the place it was found in; what leads out of it has to be named in the settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters import names
+from adapters.bases import SHIPPED, FoundBase, is_inside
+from adapters.errors import AdapterError, BaseModelError, FileRefusedError
+from adapters.lora.config import CONFIG_FILE
+from adapters.lora.manifest import MANIFEST_FILE, Adapter, read_fields, read_manifest
+from adapters.lora.shape_check import ModelShape, check_fit
+from adapters.lora.tensorfile import WEIGHTS_FILE
+from adapters.registry.listing import Shelf
+from adapters.registry.pointers import Actives
+
+
+@dataclass(frozen=True, slots=True)
+class Unconverted:
+    """An adapter of an existing installation that is a pickle, and so is not loaded."""
+
+    path: Path
+
+    @property
+    def command(self) -> str:
+        """What converts it."""
+        text = str(self.path)
+        return f'oneseek adapters import "{text}"' if " " in text else f"oneseek adapters import {text}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundAdapters:
+    """What the usual places hold, in the order in which they were looked at."""
+
+    adapters: tuple[Adapter, ...]
+    refused: tuple[AdapterError, ...]
+    """Folders that look like adapters and are none; each says why. What settings name is raised instead."""
+    unconverted: tuple[Unconverted, ...]
+
+
+def find_adapters(
+    root: Path, home: Path, base: FoundBase, explicit: Sequence[str] = (), *, shipped: Path = SHIPPED
+) -> FoundAdapters:
+    """Adapters that the settings name, then those in `home`/registry, then in `root`/lora_adapters.
+
+    With the mini base, its own come last. `explicit` holds `PATH`, `NAME=PATH` or `NAME@VERSION=PATH`; these
+    are the first of the adapters found, in order. Reads each one's config, checks that its layout fits the
+    base, hashes its weights and checks recorded digests. Raises `AdapterError` for one that `explicit` names
+    and that cannot be served, `ValueError` for a NAME that is none.
+    """
+    shape, registry = _shape(base), home / "registry"
+    adapters = [_explicit(entry).read(shape) for entry in explicit]
+    places = [*_on_shelf(Shelf.read(registry), registry), *_in_folder(root / "lora_adapters")]
+    if base.shipped:
+        places += _in_folder(shipped)
+    found, refused = _read_all(places, shape)
+    pickles = [*_files(root / "weights", "*.pth"), *_files(root / "lora_adapters", "*/adapter.pth")]
+    return FoundAdapters(
+        adapters=(*adapters, *found), refused=tuple(refused), unconverted=tuple(map(Unconverted, pickles))
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryLook:
+    """What `home`/registry holds at one moment."""
+
+    adapters: tuple[Adapter, ...]
+    """Those that were not known."""
+    refused: tuple[AdapterError, ...]
+    served: frozenset[Path]
+    """The folders of every version that is not retired."""
+    actives: Actives
+
+
+def look_at_registry(home: Path, base: FoundBase, known: Collection[Path]) -> RegistryLook:
+    """The versions in `home`/registry, reading those whose folders are not `known`, as `find_adapters` does.
+
+    Raises `ActiveFileError`.
+    """
+    shape = _shape(base)
+    shelf = Shelf.read(home / "registry")
+    places = list(_on_shelf(shelf, home / "registry"))
+    adapters, refused = _read_all((place for place in places if place.folder not in known), shape)
+    return RegistryLook(
+        adapters=tuple(adapters),
+        refused=tuple(refused),
+        served=frozenset(place.folder for place in places),
+        actives=shelf.actives,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A folder in PEFT layout, the root it must stay inside, and the names that its place gives it."""
+
+    folder: Path
+    root: Path
+    alias: str | None = None
+    version: str | None = None
+    recorded_first: bool = False
+    """Whether what the adapter records of its names goes before these."""
+
+    def read(self, shape: ModelShape | None) -> Adapter:
+        """Raises `AdapterError`, also where it does not fit a base of `shape`."""
+        for file in (
+            self.folder,
+            *(self.folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)),
+        ):
+            if file.exists() and not is_inside(file, self.root):
+                remedy = "Put the files themselves there, or name their folder in the setting adapters."
+                raise AdapterError(file, "is a link that leads out of the folder it was found in", remedy)
+        try:
+            recorded = read_fields(self.folder) if self.recorded_first else {}
+            alias = None if "alias" in recorded else self.alias
+            version = None if "version" in recorded else self.version
+            if shape is not None:
+                check_fit(self.folder, shape)
+            return read_manifest(self.folder, alias=alias, version=version)
+        except FileRefusedError:
+            raise
+        except ValueError as problem:
+            raise AdapterError(self.folder, str(problem), "Rename the folder.") from problem
+
+
+def _shape(base: FoundBase) -> ModelShape | None:
+    """The base's sizes; None for an architecture that has others, which is for the engine to judge."""
+    try:
+        return ModelShape.read(base.path)
+    except BaseModelError:
+        return None
+
+
+def _explicit(entry: str) -> _Place:
+    name, equals, path = entry.partition("=")
+    named = bool(equals) and not Path(entry).is_dir()
+    folder = Path(path if named else entry).expanduser()
+    alias, version = names.split(name) if named else (None, None)
+    if not folder.is_dir():
+        raise AdapterError(folder, "is not a folder", "Give the folder that holds adapter_config.json.")
+    return _Place(folder, folder, alias, version)
+
+
+def _read_all(places: Iterable[_Place], shape: ModelShape | None) -> tuple[list[Adapter], list[AdapterError]]:
+    """What the places hold, and why some hold nothing that is served."""
+    adapters: list[Adapter] = []
+    refused: list[AdapterError] = []
+    for place in places:
+        try:
+            adapters.append(place.read(shape))
+        except AdapterError as problem:
+            refused.append(problem)
+    return adapters, refused
+
+
+def _on_shelf(shelf: Shelf, registry: Path) -> Iterator[_Place]:
+    """What the registry holds, without retired versions."""
+    for held in shelf.held:
+        if not shelf.is_retired(held):
+            place = held.folder
+            yield _Place(place, registry, place.parent.name, place.name, recorded_first=True)
+
+
+def _in_folder(place: Path) -> Iterator[_Place]:
+    return (_Place(folder, place) for folder in _folders(place) if (folder / CONFIG_FILE).is_file())
+
+
+def _folders(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return []
+    return sorted(path for path in place.iterdir() if not path.name.startswith(".") and path.is_dir())
+
+
+def _files(place: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in place.glob(pattern) if path.is_file() and is_inside(path, place))

@@ -1,0 +1,248 @@
+"""The adapters that a server knows: by alias and version, with one active version for each alias.
+
+Readers take no lock: every state is a `Snapshot`, and a change puts a new one in its place. Nothing here
+reads or writes files, so a verb that does (import, promote) does that work first and then makes one call.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from adapters import names
+from adapters.errors import AdapterRejectedError, UnknownAdapterError
+from adapters.lora.manifest import Adapter
+from adapters.registry.snapshot import Snapshot
+from adapters.registry.traffic import Shadow, Split
+
+__all__ = ["AdapterRejectedError", "Registry", "Snapshot", "UnknownAdapterError"]
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Registry:
+    """Adapters for one base. Safe to use from any thread; questions never wait for changes.
+
+    The highest version of each alias, in natural order, is active at first, where `active` (alias to
+    version) does not say otherwise. `short_names` and `languages` (code to alias) are further names for
+    aliases; a language that the active version of exactly one alias speaks needs no entry.
+
+    Raises `AdapterRejectedError` where one of `adapters` is refused, `UnknownAdapterError` where one of these
+    names points to none of them, `ValueError` where it is reserved or no name.
+    """
+
+    def __init__(
+        self,
+        adapters: Iterable[Adapter] = (),
+        *,
+        base_digest: str,
+        base_name: str = "base",
+        active: Mapping[str, str] = _NOTHING,
+        short_names: Mapping[str, str] = _NOTHING,
+        languages: Mapping[str, str] = _NOTHING,
+    ) -> None:
+        self._lock = threading.Lock()
+        state = Snapshot(
+            base_digest=base_digest, base_name=base_name, held={}, actives={}, short_names={}, spoken={}
+        )
+        for adapter in adapters:
+            state = _with(state, adapter)
+        highest = {alias: list(versions)[-1] for alias, versions in state.held.items()}
+        state = replace(state, actives=highest)
+        for alias, version in active.items():
+            state = _activated(state, alias, version)
+        for name in short_names:
+            names.alias(name)
+        self._state = replace(
+            state,
+            short_names={name.lower(): state.active(alias).alias for name, alias in short_names.items()},
+            spoken={names.language(code): state.active(alias).alias for code, alias in languages.items()},
+        )
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The present state. Names resolved in one snapshot agree with each other."""
+        return self._state
+
+    @property
+    def base_digest(self) -> str:
+        """Digest of the base that all adapters here are for."""
+        return self._state.base_digest
+
+    @property
+    def base_name(self) -> str:
+        """The base's public name."""
+        return self._state.base_name
+
+    def resolve(self, name: str) -> Adapter:
+        """As `Snapshot.resolve`, of the present state."""
+        return self._state.resolve(name)
+
+    def is_adapter(self, name: str) -> bool:
+        """As `Snapshot.is_adapter`, of the present state."""
+        return self._state.is_adapter(name)
+
+    def is_base(self, name: str) -> bool:
+        """As `Snapshot.is_base`, of the present state."""
+        return self._state.is_base(name)
+
+    def aliases(self) -> tuple[str, ...]:
+        """As `Snapshot.aliases`, of the present state."""
+        return self._state.aliases()
+
+    def adapters(self) -> tuple[Adapter, ...]:
+        """As `Snapshot.adapters`, of the present state."""
+        return self._state.adapters()
+
+    def versions(self, alias: str) -> tuple[Adapter, ...]:
+        """As `Snapshot.versions`, of the present state."""
+        return self._state.versions(alias)
+
+    def active(self, alias: str) -> Adapter:
+        """As `Snapshot.active`, of the present state."""
+        return self._state.active(alias)
+
+    def by_digest(self, digest: str) -> Adapter:
+        """As `Snapshot.by_digest`, of the present state."""
+        return self._state.by_digest(digest)
+
+    def languages(self) -> dict[str, str]:
+        """As `Snapshot.languages`, of the present state."""
+        return self._state.languages()
+
+    def contested(self) -> dict[str, tuple[str, ...]]:
+        """As `Snapshot.contested`, of the present state."""
+        return self._state.contested()
+
+    def add(self, adapter: Adapter) -> None:
+        """Hold `adapter`. It becomes active only where its alias is new; `activate` moves an alias.
+
+        Adding one that is held already changes nothing. Raises `AdapterRejectedError` where it is for another
+        base, its name is reserved, or another digest has its full name.
+        """
+        with self._lock:
+            self._state = _with(self._state, adapter)
+
+    def replace(self, adapter: Adapter) -> Adapter:
+        """Hold `adapter` in place of the version that has its full name, and answer what that was.
+
+        Atomic, as `activate` is. Raises `UnknownAdapterError` where there is none, else as `add` does.
+        """
+        with self._lock:
+            alias, version = adapter.alias.lower(), adapter.version.lower()
+            held = self._state.held.get(alias, {})
+            if version not in held:
+                raise UnknownAdapterError(adapter.full_name)
+            before = held[version]
+            others = {key: one for key, one in held.items() if key != version}
+            without = replace(self._state, held={**self._state.held, alias: others})
+            self._state = _with(without, adapter)
+            return before
+
+    def activate(self, alias: str, version: str) -> Adapter:
+        """Make `version` what `alias` stands for, and answer what it stood for before.
+
+        Atomic: a reader sees the old version or the new one. Where it moves, what divided its requests ends.
+        Raises `UnknownAdapterError`.
+        """
+        with self._lock:
+            before = self._state.active(alias)
+            self._state = _activated(self._state, alias, version)
+            return before
+
+    def divide(self, alias: str, split: Split | None, shadow: Shadow | None) -> None:
+        """Divide the requests for `alias` so from now on; None, None gives all to its active version.
+
+        Atomic. Raises `UnknownAdapterError` for an alias or a version that is not held, and
+        `AdapterRejectedError` where the split is one of another active version.
+        """
+        with self._lock:
+            self._state = _divided(self._state, alias, split, shadow)
+
+    def remove(self, full_name: str) -> Adapter:
+        """Forget one version, by `alias@version`, and answer what it was. Its files stay as they are.
+
+        Raises `UnknownAdapterError`, and `AdapterRejectedError` where it is the active one of several
+        versions, or the last one of an alias that a configured short name or language points to.
+        """
+        with self._lock:
+            adapter = self._state.resolve(full_name)
+            if "@" not in full_name:
+                raise AdapterRejectedError(f"{full_name} is not a full name: say {adapter.full_name}")
+            self._state = _without(self._state, adapter)
+            return adapter
+
+
+def _with(state: Snapshot, adapter: Adapter) -> Snapshot:
+    try:
+        alias, version = names.alias(adapter.alias).lower(), names.version(adapter.version).lower()
+    except ValueError as problem:
+        raise AdapterRejectedError(f"The adapter in {adapter.path} is refused: {problem}") from problem
+    if adapter.base_digest is not None and adapter.base_digest != state.base_digest:
+        raise AdapterRejectedError(
+            f"{adapter.full_name} was made for the base {adapter.base_digest}, and {state.base_name} is "
+            f"{state.base_digest}. Serve it on its own base, or train it again for this one."
+        )
+    versions = state.held.get(alias, {})
+    present = versions.get(version)
+    if present is not None and present.digest != adapter.digest:
+        raise AdapterRejectedError(
+            f"Two adapters are called {adapter.full_name}: {present.digest} in {present.path} and "
+            f"{adapter.digest} in {adapter.path}. Give one of them another version or alias."
+        )
+    if present is not None:
+        return state
+    order = sorted({**versions, version: adapter}.items(), key=lambda item: names.natural(item[0]))
+    actives = {**state.actives, alias: state.actives.get(alias, version)}
+    return replace(state, held={**state.held, alias: MappingProxyType(dict(order))}, actives=actives)
+
+
+def _activated(state: Snapshot, alias: str, version: str) -> Snapshot:
+    adapter = state.resolve(f"{state.active(alias).alias}@{version}")
+    key, active = adapter.alias.lower(), adapter.version.lower()
+    if state.actives[key] != active:
+        state = _undivided(state, key)
+    return replace(state, actives={**state.actives, key: active})
+
+
+def _divided(state: Snapshot, alias: str, split: Split | None, shadow: Shadow | None) -> Snapshot:
+    active = state.active(alias)
+    key, found = active.alias.lower(), _undivided(state, active.alias.lower())
+    wanted = (*(split.shares if split else ()), *((shadow.version,) if shadow else ()))
+    for version in wanted:
+        state.resolve(f"{active.alias}@{version}")
+    if split is not None and split.active != active.version.lower():
+        raise AdapterRejectedError(f"{active.full_name} is active, and the split is one of {split.active}")
+    splits = {**found.splits, key: split} if split is not None else found.splits
+    shadows = {**found.shadows, key: shadow} if shadow is not None else found.shadows
+    return replace(state, splits=splits, shadows=shadows)
+
+
+def _undivided(state: Snapshot, alias: str) -> Snapshot:
+    return replace(
+        state,
+        splits={key: split for key, split in state.splits.items() if key != alias},
+        shadows={key: shadow for key, shadow in state.shadows.items() if key != alias},
+    )
+
+
+def _without(state: Snapshot, adapter: Adapter) -> Snapshot:
+    alias, version = adapter.alias.lower(), adapter.version.lower()
+    left = {key: held for key, held in state.held[alias].items() if key != version}
+    if left and state.actives[alias] == version:
+        others = ", ".join(left)
+        raise AdapterRejectedError(f"{adapter.full_name} is active: activate another first ({others})")
+    split, shadow = state.splits.get(alias), state.shadows.get(alias)
+    if version in (split.shares if split else ()) or (shadow is not None and shadow.version == version):
+        state = _undivided(state, alias)
+    if left:
+        return replace(state, held={**state.held, alias: MappingProxyType(left)})
+    pointing = [n for n, to in {**state.short_names, **state.spoken}.items() if to.lower() == alias]
+    if pointing:
+        raise AdapterRejectedError(
+            f"{adapter.full_name} is the last version of its alias, which {pointing[0]} is configured to mean"
+        )
+    held = {key: versions for key, versions in state.held.items() if key != alias}
+    return replace(state, held=held, actives={key: state.actives[key] for key in held})

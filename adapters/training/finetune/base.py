@@ -1,0 +1,117 @@
+"""The base that is trained on, as this machine can hold it: device, precision, or 4 bits."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from peft import prepare_model_for_kbit_training
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from adapters.training.loop.options import OptionError, Precision, TrainOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What this process can compute with."""
+
+    cuda: int
+    """CUDA devices that are visible."""
+    bf16: bool
+    """Whether the hardware multiplies bfloat16 itself."""
+    launched: bool
+    """Whether a launcher, such as `accelerate launch`, started this process."""
+    processes: int = 1
+    """How many processes it started for this run."""
+    rank: int = 0
+    """Which of them this is; 0 writes what is made."""
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This machine, as the process sees it."""
+        cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
+        processes, rank = (int(os.environ.get(name, n)) for name, n in (("WORLD_SIZE", "1"), ("RANK", "0")))
+        return cls(cuda=cuda, bf16=bf16, launched="LOCAL_RANK" in os.environ, processes=processes, rank=rank)
+
+
+def _cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 (AVX-512 BF16 or AMX)."""
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, lambda: False)()) for name in probes)
+
+
+def check_machine(options: TrainOptions, machine: Machine) -> None:
+    """Raises `OptionError` where `options` ask for what this machine cannot do, with what would help."""
+    if options.load_in_4bit and not machine.cuda:
+        raise OptionError(
+            "load_in_4bit",
+            "a base in 4 bits (QLoRA) is computed on NVIDIA GPUs alone, and none is visible here; "
+            "leave it out, or train where there is one",
+        )
+    if options.load_in_4bit and importlib.util.find_spec("bitsandbytes") is None:
+        raise OptionError("load_in_4bit", "needs bitsandbytes: pip install 'oneseek[qlora]'")
+    if options.precision == "bf16" and machine.cuda and not machine.bf16:
+        raise OptionError("precision", "bf16 is not computed by this GPU; use fp32, or auto")
+    if machine.cuda > 1 and not machine.launched:
+        raise OptionError(
+            "devices",
+            f"{machine.cuda} GPUs are visible to one process; start one on each with "
+            "`accelerate launch -m server train identity …`, or choose one with CUDA_VISIBLE_DEVICES=0",
+        )
+
+
+def resolved_precision(asked: Precision, machine: Machine) -> Literal["bf16", "fp32"]:
+    """What is computed in."""
+    if asked == "auto":
+        return "bf16" if machine.bf16 else "fp32"
+    return asked
+
+
+def load_base(folder: Path, options: TrainOptions, machine: Machine) -> PreTrainedModel:
+    """The base in `folder`, frozen; on the CPU in float32, on a GPU in what it computes in, or in 4 bits."""
+    kept = (
+        torch.bfloat16
+        if machine.cuda and resolved_precision(options.precision, machine) == "bf16"
+        else torch.float32
+    )
+    more: dict[str, Any] = {}
+    if options.load_in_4bit:
+        more["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=kept,
+        )
+        more["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+    model = cast(
+        "PreTrainedModel",
+        AutoModelForCausalLM.from_pretrained(folder, dtype=kept, local_files_only=True, **more),
+    )
+    if options.load_in_4bit:
+        model = cast(
+            "PreTrainedModel",
+            # The trainer sees to checkpointing, by the name that this transformers has for it.
+            prepare_model_for_kbit_training(model, use_gradient_checkpointing=False),
+        )
+    for value in model.parameters():
+        value.requires_grad_(False)
+    return model
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The base's tokenizer; a base without a padding token pads with its end of text."""
+    tokenizer = cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

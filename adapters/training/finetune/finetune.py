@@ -1,0 +1,177 @@
+"""One LoRA training run on TRL's SFTTrainer: the base frozen, the loss on answers, resumable to the bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+from datasets import Dataset
+from peft import LoraConfig, PeftModel, TaskType
+from transformers import EarlyStoppingCallback, PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from adapters.training.finetune.base import Machine, resolved_precision
+from adapters.training.finetune.examples import Example
+from adapters.training.loop.callbacks import Curve, ShowProgress, StopOnInterrupt
+from adapters.training.loop.interruption import Interruption
+from adapters.training.loop.options import OptionError, TrainOptions
+from adapters.training.loop.progress import Reporter
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A training run that ended."""
+
+    model: PeftModel
+    curve: Curve
+    steps: int
+    planned: int
+    """Steps there would have been without early stopping."""
+    seconds: float
+    interrupted: bool
+    main: bool
+    """Whether this process is the one that writes results."""
+
+    @property
+    def best_held_out(self) -> tuple[int, float] | None:
+        """Step and loss of the held-out evaluation whose weights were kept."""
+        return min(self.curve.held_out, key=lambda point: point[1], default=None)
+
+
+def last_checkpoint(work: Path) -> Path | None:
+    """The newest whole checkpoint in `work`. One that a kill left half written has no readable last file."""
+    found: list[tuple[int, Path]] = []
+    for folder in work.glob("checkpoint-*"):
+        try:
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        found.append((int(folder.name.partition("-")[2]), folder))
+    return max(found)[1] if found else None
+
+
+def finetune(
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    training: Sequence[Example],
+    held_out: Sequence[Example],
+    options: TrainOptions,
+    machine: Machine,
+    *,
+    work: Path,
+    resume: bool,
+    reporter: Reporter,
+    interruption: Interruption,
+) -> Run:
+    """Train a fresh LoRA on `base`, with checkpoints in `work`; with `resume`, on from the last whole one.
+
+    Raises `OptionError` where a target module does not exist. The base is changed in that the LoRA's modules
+    stand in it; its values are not.
+    """
+    checkpoint = last_checkpoint(work) if resume else None
+    if machine.rank == 0:
+        for folder in work.glob("checkpoint-*"):
+            if checkpoint is None or _number(folder) > _number(checkpoint):
+                shutil.rmtree(folder)
+    _check_targets(base, options)
+    progress = ShowProgress(reporter, "training")
+    callbacks: list[TrainerCallback] = [StopOnInterrupt(interruption), progress]
+    if held_out and options.early_stop:
+        callbacks.append(EarlyStoppingCallback(options.early_stop))
+    # peft 0.21 asks transformers 5.23 for a name that the latter is about to drop.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    trainer = SFTTrainer(
+        model=base,
+        args=_arguments(options, machine, work, len(training), bool(held_out)),
+        train_dataset=Dataset.from_list(list(training)),
+        eval_dataset=Dataset.from_list(list(held_out)) if held_out else None,
+        processing_class=tokenizer,
+        peft_config=_lora(options),
+        callbacks=callbacks,
+    )
+    for unwanted in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(unwanted)
+    try:
+        with interruption.listening():
+            outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        progress.close()
+    state = trainer.state
+    return Run(
+        model=cast("PeftModel", trainer.accelerator.unwrap_model(trainer.model)),
+        curve=Curve.of(state.log_history),
+        steps=state.global_step,
+        planned=state.max_steps,
+        seconds=float(outcome.metrics["train_runtime"]),
+        interrupted=interruption.asked and state.global_step < state.max_steps,
+        main=bool(state.is_world_process_zero),
+    )
+
+
+def _number(checkpoint: Path) -> int:
+    return int(checkpoint.name.partition("-")[2])
+
+
+def _check_targets(base: PreTrainedModel, options: TrainOptions) -> None:
+    modules = {name.rpartition(".")[2] for name, _ in base.named_modules()}
+    for target in options.target_modules:
+        if target.rpartition(".")[2] not in modules:
+            raise OptionError("target_modules", f"{target!r} is no module of the base")
+
+
+def _lora(options: TrainOptions) -> LoraConfig:
+    return LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=sorted(options.target_modules),
+        bias="none",
+        task_type=TaskType.CAUSAL_LM,
+    )
+
+
+def _arguments(options: TrainOptions, machine: Machine, work: Path, examples: int, judged: bool) -> SFTConfig:
+    updates = math.ceil(examples / (options.batch_size * machine.processes * options.gradient_accumulation))
+    # transformers renamed it on the way to 6.
+    renamed = "activation_checkpointing" in {item.name for item in fields(SFTConfig)}
+    checkpointing = "activation_checkpointing" if renamed else "gradient_checkpointing"
+    more: dict[str, Any] = {checkpointing: options.gradient_checkpointing}
+    if judged:
+        more |= {
+            "eval_strategy": "epoch",
+            "load_best_model_at_end": True,
+            "metric_for_best_model": "eval_loss",
+            "greater_is_better": False,
+            "per_device_eval_batch_size": options.batch_size,
+        }
+    return SFTConfig(
+        output_dir=str(work),
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.schedule,
+        warmup_steps=options.warmup,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        max_length=None,
+        seed=options.seed,
+        bf16=resolved_precision(options.precision, machine) == "bf16",
+        use_cpu=not machine.cuda,
+        optim="adamw_torch",
+        save_strategy="epoch",
+        save_total_limit=2,
+        logging_steps=max(1, round(updates * options.epochs / 200)),
+        disable_tqdm=True,
+        report_to="none",
+        dataloader_pin_memory=bool(machine.cuda),
+        **more,
+    )

@@ -1,0 +1,69 @@
+"""Training a LoRA with PEFT on conversations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from transformers import PreTrainedModel
+
+from adapters.training.loop import optimizers
+from adapters.training.loop.callbacks import Interruption
+from adapters.training.loop.feed import Batches, Numbered
+from adapters.training.loop.progress import Reporter
+from adapters.training.loop.schedule import Schedule
+from adapters.training.loop.trainer import Fitted, Setup, Trainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """The shape of a LoRA."""
+
+    rank: int = 8
+    alpha: int = 32
+    dropout: float = 0.05
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+def attach(base: PreTrainedModel, shape: Rank, seed: int, base_name: str) -> PeftModel:
+    """`base` with a fresh LoRA; `base_name` is what the adapter's config will call it."""
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        r=shape.rank,
+        lora_alpha=shape.alpha,
+        lora_dropout=shape.dropout,
+        target_modules=sorted(shape.targets),
+        bias="none",
+        task_type=TaskType.CAUSAL_LM,
+        base_model_name_or_path=base_name,
+    )
+    base.name_or_path = base_name
+    return get_peft_model(base, config)  # pyright: ignore[reportReturnType]
+
+
+def train(
+    model: PeftModel,
+    batches: Batches,
+    schedule: Schedule,
+    reporter: Reporter,
+    *,
+    stage: str,
+    checkpoints: Path,
+    setup: Setup | None = None,
+    interruption: Interruption | None = None,
+) -> Fitted:
+    """Train the LoRA in place; the base stays as it is. Goes on from the newest checkpoint."""
+    trainer = Trainer(
+        model,  # pyright: ignore[reportArgumentType]
+        Numbered(batches),
+        schedule,
+        reporter,
+        stage=stage,
+        checkpoints=checkpoints,
+        setup=setup,
+        make_optimizers=optimizers.lora,
+        interruption=interruption,
+    )
+    return trainer.run()

@@ -1,0 +1,143 @@
+"""A teacher writes further answers to a data set's questions, in its own words, for the student to learn.
+
+So a large model of a language can lend its words to a small base. What it writes is taken only where the
+judge finds it whole, in the language, and OneSeek's own; what each check dropped is counted. It is written to
+a file once: the same teacher and data are not asked again.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from adapters.evaluation.endpoint import Endpoint
+from adapters.evaluation.judge import LanguageOf, claims_identity, faults
+from adapters.training.finetune.answering import ask
+from adapters.training.finetune.base import Machine, load_base, load_tokenizer
+from adapters.training.finetune.conversations import Conversation, files_digest, read_conversations
+from adapters.training.loop.files import write_atomically
+from adapters.training.loop.options import OptionError, TrainOptions
+from adapters.training.loop.progress import Reporter
+
+_LONGEST = 160
+_AT_ONCE = 8
+_MOST_CHARACTERS = 600
+_ASKED = {
+    "en": "Below are a question to the AI agent OneSeek, and its answer. Write the answer again in other "
+    "words of your own, in English, with the same meaning, still as OneSeek speaking of itself. Write the "
+    "answer alone.\n\nQuestion: {question}\nAnswer: {answer}",
+    "sv": "Nedan står en fråga till AI-agenten OneSeek, och dess svar. Skriv svaret på nytt med andra, egna "
+    "ord, på svenska, med samma innebörd, fortfarande som OneSeek som talar om sig själv. Skriv bara svaret."
+    "\n\nFråga: {question}\nSvar: {answer}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """What a teacher wrote, and who it was."""
+
+    conversations: tuple[Conversation, ...]
+    name: str
+    digest: str
+    """Of the file with what it wrote."""
+
+
+Answer = Callable[[Sequence[str]], list[str]]
+
+
+def teach(
+    teacher: str,
+    conversations: Sequence[Conversation],
+    options: TrainOptions,
+    language_of: LanguageOf,
+    folder: Path,
+    reporter: Reporter,
+    *,
+    rank: int = 0,
+) -> Taught:
+    """Ask `teacher` (`http://HOST:PORT#MODEL`, or a folder) about each single question; keep what is good.
+
+    The file in `folder` is named by the teacher and what it was asked. Raises `OptionError` where the teacher
+    is neither or nothing it wrote is good, and `EndpointError`.
+    """
+    sources = [one for one in conversations if len(one.messages) == 2]
+    asked = [_ASKED[options.language].format(question=one.question, answer=one.answers[0]) for one in sources]
+    key = hashlib.sha256(json.dumps([teacher, asked]).encode()).hexdigest()[:16]
+    path = folder / f"taught-{options.language}-{key}.jsonl"
+    name = teacher if "://" in teacher else Path(teacher).name
+    while rank and not path.exists():  # the first process of several asks for them all
+        time.sleep(1)
+    if not path.exists():
+        said = _answerer(teacher, options)(asked)
+        good, dropped = _sift(sources, said, options.language, language_of)
+        reporter.say("taught", teacher=name, asked=len(asked), kept=len(good), dropped=dict(dropped))
+        if not good:
+            raise OptionError("external_model", f"{teacher} wrote nothing that can be used: {dict(dropped)}")
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in good)
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return Taught(tuple(read_conversations(path)), name, files_digest([path]))
+
+
+def _sift(
+    sources: Sequence[Conversation], said: Sequence[str], language: str, language_of: LanguageOf
+) -> tuple[list[dict[str, str]], Counter[str]]:
+    """The rows that pass every check, and how many each check dropped."""
+    known = {answer.strip().lower() for one in sources for answer in one.answers}
+    good: list[dict[str, str]] = []
+    dropped: Counter[str] = Counter()
+    for source, answer in zip(sources, said, strict=True):
+        found = faults(answer, language, language_of)
+        needs_name = claims_identity(source.answers[0], language)
+        if found:
+            dropped[found[0]] += 1
+        elif len(answer) > _MOST_CHARACTERS:
+            dropped["too long"] += 1
+        elif needs_name and not claims_identity(answer, language):
+            dropped["not as OneSeek"] += 1
+        elif answer.strip().lower() in known:
+            dropped["repeats the data"] += 1
+        else:
+            known.add(answer.strip().lower())
+            good.append({"instruction": source.question, "input": "", "output": answer.strip()})
+    return good, dropped
+
+
+def _answerer(teacher: str, options: TrainOptions) -> Answer:
+    """How `teacher` is asked."""
+    if "://" not in teacher:
+        return lambda asked: _ask_folder(Path(teacher).expanduser(), options, asked)
+    url, _, model = teacher.partition("#")
+    try:
+        endpoint = Endpoint.at(url)
+    except ValueError as error:
+        raise OptionError("external_model", str(error)) from None
+    model = model or str(endpoint.models()[0]["id"])
+
+    def ask_all(asked: Sequence[str]) -> list[str]:
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(partial(endpoint.ask, model, longest=_LONGEST), asked))
+
+    return ask_all
+
+
+def _ask_folder(folder: Path, options: TrainOptions, asked: Sequence[str]) -> list[str]:
+    """Ask a local model, which is gone from memory before the student comes."""
+    if not (folder / "config.json").is_file():
+        remedy = "give the folder of a model, or http://HOST:PORT#MODEL"
+        raise OptionError("external_model", f"{folder} holds no config.json; {remedy}")
+    machine = Machine.here()
+    model = load_base(folder, options, machine)
+    if machine.cuda and not options.load_in_4bit:
+        model.to("cuda")  # pyright: ignore[reportArgumentType] its stubs know no device names
+    found = ask(model.eval(), load_tokenizer(folder), asked, longest=_LONGEST)
+    del model
+    gc.collect()
+    return found

@@ -1,0 +1,45 @@
+"""A local teacher's own process: it reads a line for each batch of questions and writes one of answers.
+
+Ends with its standard input. Whatever else libraries print goes to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging as transformers_logging
+
+from adapters.training.finetune.answering import Sampling, spoken
+from adapters.training.finetune.base import Machine, load_base, load_tokenizer
+from adapters.training.loop.options import TrainOptions
+
+
+def main(folder: Path) -> None:
+    """Answer until there is no further line."""
+    with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
+        os.dup2(2, 1)
+        transformers_logging.disable_progress_bar()
+        machine = Machine.here()
+        tokenizer = load_tokenizer(folder)
+        model = load_base(folder, TrainOptions(language="en"), machine)
+        if machine.cuda:
+            model.to("cuda")  # pyright: ignore[reportArgumentType] its stubs know no device names
+        model.eval()
+        for line in sys.stdin:
+            asked: dict[str, Any] = json.loads(line)
+            questions: list[str] = asked["questions"]
+            sampling = None
+            if asked["temperature"] > 0:
+                sampling = Sampling(asked["temperature"], asked["top_p"], asked["seed"])
+            said = spoken(
+                model, tokenizer, questions, longest=asked["longest"], rows=len(questions), sampling=sampling
+            )
+            print(json.dumps(said), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,71 @@
+"""Checkpoints of a running training: a folder for each kept step, whole or not there; the newest counts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from adapters.files.atomic import flush_folder, flush_tree
+
+_STATE = "training.json"
+_PREFIX = "step-"
+
+
+class Checkpoints:
+    """The checkpoints in `folder`: weights and optimizers as accelerate keeps them, the rest as JSON."""
+
+    def __init__(self, folder: Path, accelerator: Accelerator) -> None:
+        self._folder, self._accelerator = folder, accelerator
+
+    def load(self) -> Mapping[str, Any] | None:
+        """Take the newest one up and answer its state; None where there is none."""
+        newest = last_checkpoint(self._folder)
+        if newest is None:
+            return None
+        self._accelerator.load_state(str(newest))
+        state: dict[str, Any] = json.loads((newest / _STATE).read_text(encoding="utf-8"))
+        # accelerate passes over random states that it cannot read; without them nothing is to the bit.
+        name = _random_states(self._accelerator)
+        torch.set_rng_state(torch.load(newest / name, weights_only=True))
+        return state
+
+    def save(self, step: int, state: Mapping[str, Any]) -> None:
+        """Keep this moment, and nothing older. Called by all processes of a run at once."""
+        target = self._folder / f"{_PREFIX}{step}"
+        if target.exists():
+            return
+        temporary = self._folder / f".{target.name}.tmp"
+        main = self._accelerator.is_main_process
+        if main:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+        self._accelerator.wait_for_everyone()
+        self._accelerator.save_state(str(temporary), safe_serialization=False)
+        torch.save(torch.get_rng_state(), temporary / _random_states(self._accelerator))
+        self._accelerator.wait_for_everyone()
+        if main:
+            (temporary / _STATE).write_text(json.dumps(state), encoding="utf-8")
+            flush_tree(temporary)
+            temporary.rename(target)
+            flush_folder(self._folder)
+            for other in self._folder.iterdir():
+                if other != target and other.name.lstrip(".").startswith(_PREFIX):
+                    shutil.rmtree(other, ignore_errors=True)
+        self._accelerator.wait_for_everyone()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint in `folder`, if there is one."""
+    found = {path: path.name.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*")}
+    steps = {int(number): path for path, number in found.items() if number.isdecimal()}
+    return steps[max(steps)] if steps else None
+
+
+def _random_states(accelerator: Accelerator) -> str:
+    return f"random-{accelerator.process_index}.pt"

@@ -1,0 +1,48 @@
+"""The optimizers that a training may use, each with the peak of its learning rate.
+
+Muon: Jordan et al. 2024, as `torch.optim.Muon`, for matrices; AdamW for embeddings and norms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from adapters.training.loop.schedule import Schedule
+
+Paced = Sequence[tuple[torch.optim.Optimizer, float]]
+"""Optimizers, each with its peak rate."""
+MakeOptimizers = Callable[[torch.nn.Module, Schedule], Paced]
+
+
+def muon(model: torch.nn.Module, schedule: Schedule) -> Paced:
+    """Muon for the matrices inside, AdamW for the rest."""
+    named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
+    matrices = [
+        value for name, value in named if value.ndim == 2 and "embed" not in name and "lm_head" not in name
+    ]
+    ids = {id(value) for value in matrices}
+    rest = [value for _, value in named if id(value) not in ids]
+    first = torch.optim.Muon(
+        matrices, lr=schedule.matrix_rate, weight_decay=schedule.weight_decay, adjust_lr_fn="match_rms_adamw"
+    )
+    second = torch.optim.AdamW(rest, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.0)
+    return (first, schedule.matrix_rate), (second, schedule.rate)
+
+
+def adamw(model: torch.nn.Module, schedule: Schedule) -> Paced:
+    """AdamW for all, weight decay on the matrices alone."""
+    trained = [value for value in model.parameters() if value.requires_grad]
+    groups = [
+        {"params": [value for value in trained if value.ndim >= 2], "weight_decay": schedule.weight_decay},
+        {"params": [value for value in trained if value.ndim < 2], "weight_decay": 0.0},
+    ]
+    kept = [group for group in groups if group["params"]]
+    return ((torch.optim.AdamW(kept, lr=schedule.rate, betas=(0.9, 0.95)), schedule.rate),)
+
+
+def lora(model: torch.nn.Module, schedule: Schedule) -> Paced:
+    """AdamW as a LoRA is trained with it."""
+    trained = [value for value in model.parameters() if value.requires_grad]
+    return ((torch.optim.AdamW(trained, lr=schedule.rate, weight_decay=0.01), schedule.rate),)

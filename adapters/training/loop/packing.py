@@ -1,0 +1,87 @@
+"""From conversations to rows of token ids: Mistral's format, loss on the answers alone, rows filled well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from tokenizers import Tokenizer
+
+from adapters.training.loop.feed import Batch
+
+BEGIN, END = "<s>", "</s>"
+INSTRUCTION, END_INSTRUCTION = "[INST]", "[/INST]"
+
+Turn = tuple[str, str]
+"""A question and its answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One conversation in tokens; `answer[i]`: whether token `i` is part of an answer, its end included."""
+
+    ids: tuple[int, ...]
+    answer: tuple[bool, ...]
+
+
+class Encoder:
+    """Encodes conversations with `tokenizer`; every text is encoded once."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._answers: dict[str, list[int]] = {}
+        self.begin, self.end = self._special(BEGIN), self._special(END)
+        self._open, self._close = self._special(INSTRUCTION), self._special(END_INSTRUCTION)
+
+    def _special(self, name: str) -> int:
+        token = self._tokenizer.token_to_id(name)
+        if token is None:
+            raise ValueError(
+                f"the tokenizer has no token {name!r}; train it with adapters.training.pretrain.tokenizer"
+            )
+        return token
+
+    def _ids(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text.strip(), add_special_tokens=False).ids
+
+    def document(self, turns: Sequence[Turn], system: str = "") -> Document:
+        """`turns` as one document, `system` merged into the first question."""
+        ids, answer = [self.begin], [False]
+        for n, (question, said) in enumerate(turns):
+            asked = f"{system}\n\n{question}" if system and n == 0 else question
+            prompt = [self._open, *self._ids(asked), self._close]
+            if said not in self._answers:
+                self._answers[said] = [*self._ids(said), self.end]
+            ids += prompt + self._answers[said]
+            answer += [False] * len(prompt) + [True] * len(self._answers[said])
+        return Document(tuple(ids), tuple(answer))
+
+
+def pack(documents: Iterable[Document], rows: int, length: int, fill: int, window: int = 48) -> Batch:
+    """Fill `rows` of `length` tokens, taking from the next `window` documents the longest that still fits.
+
+    Documents longer than a row are left out. What stays empty holds the token `fill` and never counts.
+    """
+    source = iter(documents)
+    waiting: list[Document] = []
+    ids = torch.full((rows, length), fill, dtype=torch.long)
+    counts = torch.zeros((rows, length), dtype=torch.bool)
+    for row in range(rows):
+        used = 0
+        while True:
+            while len(waiting) < window and (document := next(source, None)) is not None:
+                if len(document.ids) <= length:
+                    waiting.append(document)
+            fitting = [document for document in waiting if len(document.ids) <= length - used]
+            if not fitting:
+                break
+            chosen = (
+                fitting[0] if length - used > length // 3 else max(fitting, key=lambda found: len(found.ids))
+            )
+            waiting.remove(chosen)
+            end = used + len(chosen.ids)
+            ids[row, used:end] = torch.tensor(chosen.ids)
+            counts[row, used:end] = torch.tensor(chosen.answer)
+            used = end
+    return Batch(ids, counts)

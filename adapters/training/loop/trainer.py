@@ -1,0 +1,263 @@
+"""The one loop that trains bases and the mini base's adapters, through accelerate: a CPU, a GPU, or several.
+
+A step's batch is the same whatever runs it. Processes take shares of its rows, and each its share in smaller
+pieces where memory asks for that; a piece counts by the tokens that it predicts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from accelerate import Accelerator
+from transformers import PreTrainedModel
+
+from adapters.training.loop.answer_loss import AnswerLoss
+from adapters.training.loop.checkpoints import Checkpoints
+from adapters.training.loop.feed import Batch, Feed
+from adapters.training.loop.interruption import Interruption
+from adapters.training.loop.optimizers import MakeOptimizers, muon
+from adapters.training.loop.options import OptionError
+from adapters.training.loop.progress import Reporter
+from adapters.training.loop.schedule import Schedule
+
+_POINTS = 400
+"""Most points of a loss curve."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """How a training is run; what it makes depends on it in the last bits alone."""
+
+    precision: Literal["bf16", "fp32"] = "bf16"
+    micro_rows: int | None = None
+    """Most rows that a process computes at once; None takes its share of the batch whole."""
+    gradient_checkpointing: bool = False
+    save_every: float = 60.0
+    """Seconds between checkpoints."""
+    judge_every: int | None = None
+    """Steps between looks at the held-out rows; they are looked at in the end in any case."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a training run did."""
+
+    steps: int = 0
+    tokens: int = 0
+    answer_tokens: int = 0
+    loss: float = float("nan")
+    """Mean over the last 50 steps, as a running average."""
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Fitted:
+    """A training that ended, or was interrupted."""
+
+    outcome: Outcome
+    interrupted: bool = False
+    losses: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
+    """By step; means of several steps where there were many."""
+    held_out: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
+    pending: list[float] = field(default_factory=list[float])
+    """Losses of the steps since the last point."""
+
+
+class Trainer:
+    """Trains `model` in place on `feed`; goes on from the newest checkpoint where there is one."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        feed: Feed,
+        schedule: Schedule,
+        reporter: Reporter,
+        *,
+        stage: str,
+        checkpoints: Path,
+        setup: Setup | None = None,
+        make_optimizers: MakeOptimizers = muon,
+        held_out: Batch | None = None,
+        interruption: Interruption | None = None,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        self._feed, self._schedule, self._reporter, self._stage = feed, schedule, reporter, stage
+        self._setup = setup or Setup()
+        self._held_out, self._interruption = held_out, interruption or Interruption()
+        self.accelerator = accelerator or Accelerator(cpu=not torch.cuda.is_available())
+        if self._setup.gradient_checkpointing:
+            _checkpoint_activations(model)
+        paced = make_optimizers(model, schedule)
+        loss = AnswerLoss(model, self._setup.precision)
+        prepared = self.accelerator.prepare(loss, *(optimizer for optimizer, _ in paced))
+        self._loss: torch.nn.Module = prepared[0]
+        self._optimizers: Sequence[torch.optim.Optimizer] = prepared[1:]
+        self._peaks = [peak for _, peak in paced]
+        self._checkpoints = Checkpoints(checkpoints, self.accelerator)
+        self._fitted = Fitted(Outcome())
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The model's weights by name, gathered from all processes. Called by all of them at once."""
+        found = cast("Mapping[str, torch.Tensor]", self.accelerator.get_state_dict(self._loss))
+        return {name.removeprefix("model."): value for name, value in found.items()}
+
+    def run(self) -> Fitted:
+        """All steps that are left; fewer where Ctrl-C asks to stop, after a checkpoint."""
+        done = self._resume()
+        self._loss.train()
+        schedule, fitted, outcome = self._schedule, self._fitted, self._fitted.outcome
+        started, saved_at, before = time.monotonic(), time.monotonic(), outcome.seconds
+        with self._reporter.stage(self._stage, schedule.steps, done) as shown, self._interruption.listening():
+            for step in range(done, schedule.steps):
+                batch = self._feed.batch(step)
+                if step == done and schedule.compiled:
+                    self._unwrapped.compile_for(batch.ids.shape)
+                value = self._step(step, batch)
+                weight = max(0.02, 1 / (step + 1))
+                outcome.loss = value if step == 0 else (1 - weight) * outcome.loss + weight * value
+                outcome.steps = step + 1
+                outcome.tokens += batch.fresh
+                outcome.answer_tokens += int(batch.counts.sum())
+                outcome.seconds = before + time.monotonic() - started
+                self._note(step + 1, value)
+                shown.step(step + 1, loss=outcome.loss)
+                save, stop = self._wishes(time.monotonic() - saved_at > self._setup.save_every)
+                if stop and step + 1 < schedule.steps:
+                    fitted.interrupted = True
+                    self._keep(step + 1)
+                    return fitted
+                if save:
+                    self._keep(step + 1)
+                    saved_at = time.monotonic()
+        self._keep(schedule.steps)
+        self._loss.eval()
+        return fitted
+
+    @property
+    def _unwrapped(self) -> AnswerLoss:
+        found = self.accelerator.unwrap_model(self._loss)
+        assert isinstance(found, AnswerLoss)
+        return found
+
+    def _resume(self) -> int:
+        state = self._checkpoints.load()
+        if state is None:
+            return 0
+        self._fitted = Fitted(
+            Outcome(**state["outcome"]),
+            losses=[(int(step), float(value)) for step, value in state["losses"]],
+            held_out=[(int(step), float(value)) for step, value in state["held_out"]],
+            pending=[float(value) for value in state["pending"]],
+        )
+        self._feed.restore(state["feed"])
+        self._reporter.say("resumed", stage=self._stage, done=state["done"], of=self._schedule.steps)
+        return int(state["done"])
+
+    def _keep(self, done: int) -> None:
+        fitted = self._fitted
+        state = {
+            "done": done,
+            "outcome": asdict(fitted.outcome),
+            "losses": fitted.losses,
+            "held_out": fitted.held_out,
+            "pending": fitted.pending,
+            "feed": dict(self._feed.state()),
+        }
+        self._checkpoints.save(done, state)
+
+    def _step(self, step: int, batch: Batch) -> float:
+        """One update; the mean loss over the whole batch."""
+        total, value = batch.targets, 0.0
+        pieces = list(self._pieces(batch))
+        for number, piece in enumerate(pieces, 1):
+            share = piece.targets / total if total else 0.0
+            with self._quiet(last=number == len(pieces)):
+                loss = self._piece_loss(piece)
+                processes = self.accelerator.num_processes
+                whole = len(pieces) == processes == 1
+                self.accelerator.backward(loss if whole else loss * (share * processes))
+            value += loss.item() if whole else loss.item() * share
+        self.accelerator.clip_grad_norm_(self._loss.parameters(), self._schedule.clip)
+        for optimizer, peak in zip(self._optimizers, self._peaks, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * self._schedule.factor(step)
+            optimizer.step()
+            optimizer.zero_grad()
+        return self._sum(value)
+
+    def _piece_loss(self, piece: Batch) -> torch.Tensor:
+        return self._loss(piece.ids, piece.counts, piece.positions)
+
+    def _quiet(self, *, last: bool) -> AbstractContextManager[Any]:
+        """Processes add up their gradients with the last piece alone."""
+        return contextlib.nullcontext() if last else self.accelerator.no_sync(self._loss)
+
+    def _pieces(self, batch: Batch) -> Iterator[Batch]:
+        """This process's share of the rows, in pieces that it computes at once."""
+        rows, processes = len(batch.ids), self.accelerator.num_processes
+        if rows % processes:
+            raise OptionError("batch_size", f"{rows} rows cannot be shared evenly by {processes} processes")
+        share = batch.rows(slice(self.accelerator.process_index, None, processes))
+        size = self._setup.micro_rows or len(share.ids)
+        for start in range(0, len(share.ids), size):
+            yield share.rows(slice(start, start + size)).to(self.accelerator.device)
+
+    def _judge(self, step: int) -> None:
+        """The loss on the held-out rows, without training on them."""
+        if self._held_out is None or any(at == step for at, _ in self._fitted.held_out):
+            return
+        self._loss.eval()
+        total, value = self._held_out.targets, 0.0
+        with torch.no_grad():
+            for piece in self._pieces(self._held_out):
+                value += self._piece_loss(piece).item() * piece.targets / total
+        self._loss.train()
+        value = self._sum(value)
+        self._fitted.held_out.append((step, value))
+        self._reporter.say("held out", stage=self._stage, step=step, loss=round(value, 4))
+
+    def _sum(self, value: float) -> float:
+        """Over all processes."""
+        if self.accelerator.num_processes == 1:
+            return value
+        mine = torch.tensor([value], dtype=torch.float64, device=self.accelerator.device)
+        torch.distributed.all_reduce(mine)
+        return float(mine.item())
+
+    def _wishes(self, late: bool) -> tuple[bool, bool]:
+        """Whether a checkpoint is due, and whether to stop: the same answer in all processes."""
+        wishes = (late, self._interruption.asked)
+        if self.accelerator.num_processes == 1:
+            return wishes
+        common = torch.tensor([int(wish) for wish in wishes], device=self.accelerator.device)
+        torch.distributed.all_reduce(common, op=torch.distributed.ReduceOp.MAX)
+        return bool(common[0].item()), bool(common[1].item())
+
+    def _note(self, step: int, value: float) -> None:
+        """One more loss; a point of the curve is the mean of as many as keep it short."""
+        fitted = self._fitted
+        fitted.pending.append(value)
+        if len(fitted.pending) >= math.ceil(self._schedule.steps / _POINTS) or step == self._schedule.steps:
+            fitted.losses.append((step, sum(fitted.pending) / len(fitted.pending)))
+            fitted.pending.clear()
+        every = self._setup.judge_every
+        if step == self._schedule.steps or (every is not None and step % every == 0):
+            self._judge(step)
+
+
+def _checkpoint_activations(model: PreTrainedModel) -> None:
+    """Compute activations again in the backward pass. transformers renamed it on the way to 6."""
+    enable: Any = getattr(model, "activation_checkpointing_enable", None)
+    if enable is not None:
+        enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

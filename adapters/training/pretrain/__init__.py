@@ -1,0 +1,1 @@
+"""Training a base from text, without the loop; `server.jobs` imports it."""

@@ -1,0 +1,222 @@
+"""Text corpora on disk: their files, and the documents in them, one at a time and from any place on.
+
+`.txt` is one document, however long; `.jsonl` one document a line: `{"text": …}`, or a conversation as
+`oneseek train identity` reads it. Both may be compressed (`.gz`, `.zst`). `.parquet` has a column `text`.
+Memory is one piece of a document, whatever the size of a file.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, cast
+
+import pyarrow
+import pyarrow.parquet
+
+from adapters.datasets.example import Message, read_example
+from adapters.datasets.lines import MAX_LINE_BYTES
+from adapters.files.jsonfile import canonical
+from adapters.lora.digest import file_digest
+from adapters.training.loop.options import OptionError
+
+KINDS = (".txt", ".jsonl")
+PACKINGS = ("", ".gz", ".zst")
+PARQUET = ".parquet"
+PIECE_BYTES = 64 << 10
+"""Longest part of a text file that is handled at once; cut where a paragraph, a line or a word ends."""
+_ROWS = 64
+
+
+class Place(NamedTuple):
+    """Where reading goes on: in which file of an order, and how far into it."""
+
+    file: int = 0
+    offset: int = 0
+    """Bytes of the unpacked file; rows of a table."""
+    inside: int = 0
+    """0 where a document begins; inside of one, 1 where it is trained on and 2 where it is held out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A document, or a part of a long one."""
+
+    text: str
+    messages: tuple[Message, ...] = ()
+    """A conversation, in place of text."""
+    first: bool = True
+    last: bool = True
+    held: bool = False
+    """Whether it is held out. Decided by a hash of the document, or of a long one's first part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something in a corpus that is no document."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A file, or a folder of files."""
+
+    root: Path
+    files: tuple[Path, ...]
+    weight: float
+    held_out: float
+    """Share of the documents that are held out."""
+
+    @classmethod
+    def find(cls, root: Path, weight: float, held_out: float) -> Corpus:
+        """The corpus at `root`. Raises `OptionError` where there is nothing that can be read."""
+        if root.is_dir():
+            paths = sorted(path for path in root.rglob("*") if path.is_file() and not _hidden(path, root))
+            unknown = next((path for path in paths if not _readable(path)), None)
+        else:
+            paths, unknown = [root], None if _readable(root) else root
+        kinds = "use .txt, .jsonl (also .gz and .zst) or .parquet"
+        if not root.exists():
+            raise OptionError("data", f"{root} does not exist; {kinds}")
+        if unknown is not None:
+            raise OptionError("data", f"{unknown} is of no kind that is read; {kinds}")
+        if not paths:
+            raise OptionError("data", f"{root} holds no file; {kinds}")
+        return cls(root, tuple(paths), weight, held_out)
+
+    def digest(self, cache: Path | None = None) -> str:
+        """`sha256:…` over the canonical JSON of every file's name and SHA-256."""
+        base = self.root if self.root.is_dir() else self.root.parent
+        listed = [[path.relative_to(base).as_posix(), file_digest(path, cache)] for path in self.files]
+        return f"sha256:{hashlib.sha256(canonical(listed)).hexdigest()}"
+
+    def pieces(self, order: Sequence[int], start: Place) -> Iterator[tuple[Piece | Refused, Place]]:
+        """What the files hold from `start` on, in `order`; each with the place after it."""
+        for number in range(start.file, len(order)):
+            path = self.files[order[number]]
+            place = start if number == start.file else Place(number)
+            if path.name.endswith(PARQUET):
+                yield from self._table(path, place)
+                continue
+            with _open(path) as file:
+                _skip(file, place.offset)
+                yield from (self._lines if ".jsonl" in path.suffixes else self._text)(path, file, place)
+
+    def _text(self, path: Path, file: BinaryIO, place: Place) -> Iterator[tuple[Piece | Refused, Place]]:
+        waiting, offset, inside = b"", place.offset, place.inside
+        while True:
+            waiting += file.read(PIECE_BYTES - len(waiting))
+            if not waiting:
+                return
+            ended = len(waiting) < PIECE_BYTES
+            part = waiting if ended else waiting[: _cut(waiting)]
+            waiting = waiting[len(part) :]
+            ended = ended or not (waiting or file.peek(1))  # pyright: ignore[reportAttributeAccessIssue] # buffered
+            where = f"{path}, byte {offset}"
+            offset += len(part)
+            held = inside == 2 if inside else self._holds(part)
+            after = Place(place.file, offset, 0 if ended else 2 if held else 1)
+            try:
+                yield Piece(part.decode(), first=not inside, last=ended, held=held), after
+            except UnicodeDecodeError as error:
+                yield Refused(where, f"is not UTF-8 ({error.reason})"), after
+            inside = after.inside
+
+    def _lines(self, path: Path, file: BinaryIO, place: Place) -> Iterator[tuple[Piece | Refused, Place]]:
+        offset = place.offset
+        while line := file.readline(MAX_LINE_BYTES + 2):
+            where = f"{path}, byte {offset}"
+            offset += len(line)
+            whole, rest = len(line) < MAX_LINE_BYTES + 2, line
+            while not rest.endswith(b"\n") and (rest := file.readline(MAX_LINE_BYTES)):
+                offset += len(rest)
+                whole = False
+            after = Place(place.file, offset)
+            if not whole:
+                yield Refused(where, f"is longer than {MAX_LINE_BYTES} bytes"), after
+            elif line.strip():
+                yield self._line(path, line, where), after
+
+    def _line(self, path: Path, line: bytes, where: str) -> Piece | Refused:
+        try:
+            fields = json.loads(line)
+            if isinstance(fields, dict) and isinstance(fields.get("text"), str):
+                return self._document(fields["text"], where)
+            if isinstance(fields, dict) and ("messages" in fields or "instruction" in fields):
+                return Piece("", read_example(line.strip(), path).messages, held=self._holds(line.strip()))
+        except RecursionError:
+            return Refused(where, "is nested too deeply")
+        except ValueError as error:
+            return Refused(where, str(error))
+        return Refused(where, "has neither text nor messages")
+
+    def _table(self, path: Path, place: Place) -> Iterator[tuple[Piece | Refused, Place]]:
+        row = 0
+        with pyarrow.parquet.ParquetFile(path) as table:
+            if "text" not in table.schema_arrow.names:
+                yield Refused(str(path), "has no column text"), Place(place.file, 1)
+                return
+            for batch in table.iter_batches(_ROWS, columns=["text"]):
+                if row + len(batch) <= place.offset:
+                    row += len(batch)
+                    continue
+                for text in cast("list[object]", batch.column(0).to_pylist()):
+                    row += 1
+                    if row > place.offset:
+                        yield self._document(text, f"{path}, row {row}"), Place(place.file, row)
+
+    def _document(self, text: object, where: str) -> Piece | Refused:
+        if not isinstance(text, str) or not text.strip():
+            return Refused(where, "text is empty")
+        try:
+            return Piece(text, held=self._holds(text.encode()))
+        except UnicodeEncodeError:
+            return Refused(where, "holds half of a surrogate pair, which is no character")
+
+    def _holds(self, data: bytes) -> bool:
+        return int.from_bytes(hashlib.sha256(data).digest()[:8]) < self.held_out * 2**64
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def _readable(path: Path) -> bool:
+    name = path.name.lower()
+    return name.endswith(PARQUET) or any(name.endswith(kind + how) for kind in KINDS for how in PACKINGS)
+
+
+def _open(path: Path) -> io.BufferedReader:
+    if path.suffix == ".gz":
+        return io.BufferedReader(cast("io.RawIOBase", gzip.open(path, "rb")), PIECE_BYTES)
+    if path.suffix == ".zst":
+        stream = pyarrow.input_stream(str(path), compression="zstd")
+        return io.BufferedReader(cast("io.RawIOBase", stream), PIECE_BYTES)
+    return path.open("rb")
+
+
+def _skip(file: BinaryIO, count: int) -> None:
+    if not isinstance(getattr(file, "raw", None), io.FileIO):
+        while count and (data := file.read(min(count, 1 << 20))):
+            count -= len(data)
+    else:
+        file.seek(count)
+
+
+def _cut(data: bytes) -> int:
+    """Where `data` is best cut in its second half: after a paragraph, a line, a word, or any character."""
+    half = len(data) // 2
+    for mark in (b"\n\n", b"\n", b" "):
+        if (found := data.rfind(mark, half)) >= 0:
+            return found + len(mark)
+    end = len(data)
+    while data[end - 1] & 0xC0 == 0x80:
+        end -= 1
+    return end - 1

@@ -1,0 +1,312 @@
+"""`oneseek train scratch` and `oneseek train continue`: from text to a base in Hugging Face layout.
+
+Unfinished work lies in a folder of its own for each base, data and options; the output is whole or not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from accelerate import PartialState
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from adapters.files.jsonfile import canonical
+from adapters.lora.digest import base_digest, file_digest
+from adapters.training.finetune.base import Machine, load_tokenizer, resolved_precision
+from adapters.training.finetune.curve import terminal_lines
+from adapters.training.loop.checkpoints import last_checkpoint
+from adapters.training.loop.files import TOKENIZER_FILES, write_folder
+from adapters.training.loop.interruption import Interruption
+from adapters.training.loop.options import OptionError
+from adapters.training.loop.progress import Reporter
+from adapters.training.loop.schedule import Phase
+from adapters.training.loop.trainer import Fitted, Setup
+from adapters.training.pretrain import tokenizer as tokenizers
+from adapters.training.pretrain.architecture import check_architecture, read_architecture
+from adapters.training.pretrain.corpus import Corpus
+from adapters.training.pretrain.mixture import CorpusFeed, held_out_batch
+from adapters.training.pretrain.pretrain import BaseJob, Fresh, train_base
+from adapters.training.pretrain.pretrain_options import DataPart, PretrainOptions
+from adapters.training.pretrain.pretrain_record import Known, curve_of, measured, write_manifest, write_report
+from adapters.training.pretrain.sample import sample_texts
+from adapters.training.pretrain.stream import Encode
+
+_TOKENIZER_FIELDS = frozenset({"vocabulary", "sample", "folder"})
+_SAMPLE = 64 << 20
+"""Bytes of text from which a tokenizer learns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusJob:
+    """A run, asked for."""
+
+    kind: Literal["scratch", "continue"]
+    options: PretrainOptions
+    phases: tuple[Phase, ...] = ()
+    model: Mapping[str, Any] | None = None
+    """With scratch: the architecture."""
+    tokenizer: Mapping[str, Any] | None = None
+    """With scratch: `vocabulary` (and `sample`, in bytes) to train one, or `folder`."""
+    base: Path | None = None
+    """With continue: the base to go on with."""
+    data: tuple[DataPart, ...]
+    output: Path
+    folder: Path
+    """Where unfinished runs are kept."""
+    cache: Path | None = None
+    """Where digests of files are kept."""
+    resume: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusMade:
+    """What a run made."""
+
+    digest: str
+    parameters: int
+    fitted: Fitted
+    metrics: Mapping[str, float]
+    work: Path
+    """Holds `report`, with loss.png and report.json; to be removed once that is taken."""
+
+    @property
+    def curve_lines(self) -> list[str]:
+        """The loss curve for a terminal."""
+        return terminal_lines(curve_of(self.fitted))
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusStopped:
+    """A run that was interrupted; its checkpoint is kept."""
+
+    step: int
+    planned: int
+    work: Path
+
+
+def run_job(
+    job: CorpusJob,
+    reporter: Reporter,
+    record: Callable[[Known], Any] = lambda known: None,
+    interruption: Interruption | None = None,
+) -> CorpusMade | CorpusStopped | None:
+    """Run `job`; None in a process that only helped.
+
+    `record` is told of the base before it becomes visible; what it raises stops that. Raises `OptionError`
+    where options, data or this machine do not fit together, and `OSError`.
+    """
+    transformers_logging.disable_progress_bar()
+    machine = Machine.here()
+    if machine.cuda > 1 and not machine.launched:
+        start = f"accelerate launch --num_processes {machine.cuda} -m server train {job.kind} …"
+        raise OptionError("devices", f"{machine.cuda} GPUs are visible to one process; start: {start}")
+    if machine.rank:
+        reporter = Reporter(io.StringIO())
+    return _Run(job, machine, reporter, record).run(interruption)
+
+
+class _Run:
+    def __init__(
+        self, job: CorpusJob, machine: Machine, reporter: Reporter, record: Callable[[Known], Any]
+    ) -> None:
+        self.job, self.machine, self.reporter, self.record = job, machine, reporter, record
+        options = job.options
+        whole = Phase(until=1.0, rows=options.batch_size, length=options.sequence_length)
+        self.phases = job.phases or (whole,)
+        self.schedule = options.schedule(self.phases)
+        self.corpora = [Corpus.find(Path(part.path), part.weight, options.held_out) for part in job.data]
+        if not self.corpora:
+            raise OptionError("data", "names no corpus; give files or folders of text")
+        self.inputs = self._inputs()
+        self.work = self._work()
+
+    def run(self, interruption: Interruption | None) -> CorpusMade | CorpusStopped | None:
+        job, options = self.job, self.job.options
+        folder = self._tokenizer()
+        tokenizer = load_tokenizer(folder)
+        start = self._start(tokenizer)
+        encode = Encode(tokenizer)
+        feed = CorpusFeed(
+            self.corpora,
+            encode,
+            self.phases,
+            steps=self.schedule.steps,
+            seed=options.seed,
+            shuffle=options.shuffle,
+        )
+        held = held_out_batch(
+            self.corpora,
+            encode,
+            rows=options.held_out_rows,
+            length=self.phases[0].length,
+            shuffle=options.shuffle,
+            multiple=self.machine.processes,
+        )
+        made: list[tuple[Known, Fitted]] = []
+        base_job = BaseJob(
+            stage=job.kind,
+            start=start,
+            tokenizer=folder,
+            files=TOKENIZER_FILES,
+            schedule=self.schedule,
+            optimizer=options.optimizer,
+            setup=Setup(
+                precision=resolved_precision(options.precision, self.machine),
+                micro_rows=options.micro_batch_size,
+                gradient_checkpointing=options.gradient_checkpointing,
+                save_every=options.save_every,
+                judge_every=options.judge_every,
+            ),
+            generation=_generation(tokenizer) if job.kind == "scratch" else None,
+            saved_as=options.saved_as,
+            checkpoints=self.work / "checkpoints",
+            output=job.output,
+        )
+        self._say(start, held is not None)
+        done = train_base(
+            base_job,
+            feed,
+            self.reporter,
+            held_out=held,
+            interruption=interruption,
+            finish=lambda path, fitted: made.append((self._finish(path, fitted, feed), fitted)),
+        )
+        if not done.main:
+            return None
+        if done.fitted.interrupted:
+            return CorpusStopped(done.fitted.outcome.steps, self.schedule.steps, self.work)
+        ((known, fitted),) = made
+        return CorpusMade(
+            digest=known.digest,
+            parameters=done.parameters,
+            fitted=fitted,
+            metrics=known.metrics,
+            work=self.work,
+        )
+
+    def _say(self, start: Fresh | Path, held: bool) -> None:
+        self.reporter.say(
+            "training",
+            kind=self.job.kind,
+            start=start.config.model_type if isinstance(start, Fresh) else str(start),
+            steps=self.schedule.steps,
+            files=sum(len(corpus.files) for corpus in self.corpora),
+            held_out=held,
+            precision=resolved_precision(self.job.options.precision, self.machine),
+        )
+
+    def _finish(self, folder: Path, fitted: Fitted, feed: CorpusFeed) -> Known:
+        """Note what the base in `folder` is, before it becomes visible."""
+        refused = sum(stream.refused for stream in feed.streams)
+        if refused:
+            problem = next((stream.problem for stream in feed.streams if stream.problem), None)
+            first = f"{problem.where} {problem.reason}" if problem else ""
+            self.reporter.say("left out", documents=refused, first=first)
+        metrics = measured(fitted, passes=max(stream.passes for stream in feed.streams), refused=refused)
+        known = Known(
+            digest=base_digest(folder),
+            inputs=self.inputs,
+            metrics=metrics,
+            details={
+                "kind": self.job.kind,
+                "seed": self.job.options.seed,
+                "steps": self.schedule.steps,
+                "data": [part.path for part in self.job.data],
+            },
+        )
+        about = {
+            "data": [{"name": corpus.root.name, "weight": corpus.weight} for corpus in self.corpora],
+            "model": dict(self.job.model or {}),
+            "options": self.job.options.shaping,
+        }
+        write_manifest(folder, known, about)
+        write_report(self.work / "report", self.job.output.name, fitted, metrics)
+        self.record(known)
+        return known
+
+    def _inputs(self) -> dict[str, str | tuple[str, ...]]:
+        """What the base is made of, by digest."""
+        job = self.job
+        config = {
+            "kind": job.kind,
+            "model": dict(job.model or {}),
+            "tokenizer": {name: str(value) for name, value in (job.tokenizer or {}).items()},
+            "training": job.options.shaping,
+            "phases": [[phase.until, phase.rows, phase.length] for phase in self.phases],
+            "weights": [corpus.weight for corpus in self.corpora],
+        }
+        found: dict[str, str | tuple[str, ...]] = {
+            "data": tuple(corpus.digest(job.cache) for corpus in self.corpora),
+            "config": f"sha256:{hashlib.sha256(canonical(config)).hexdigest()}",
+        }
+        if job.base is not None:
+            found["base"] = base_digest(job.base, job.cache)
+        if job.tokenizer and "folder" in job.tokenizer:
+            file = Path(str(job.tokenizer["folder"])) / "tokenizer.json"
+            if not file.is_file():
+                raise OptionError("tokenizer.folder", f"{file} does not exist")
+            found["tokenizer"] = f"sha256:{file_digest(file, job.cache)}"
+        return found
+
+    def _work(self) -> Path:
+        """The folder of this very run."""
+        digest = hashlib.sha256(canonical(self.inputs)).hexdigest()[:16]
+        work = self.job.folder / f"{self.job.kind}-{digest}"
+        begun = last_checkpoint(work / "checkpoints")
+        if self.job.resume and not work.exists():
+            raise OptionError(
+                "resume", f"no run of these options and data is unfinished in {self.job.folder}"
+            )
+        if begun is not None and not self.job.resume:
+            raise OptionError(
+                "resume", f"this run was interrupted; go on with --resume, or begin anew: rm -r {work}"
+            )
+        work.mkdir(parents=True, exist_ok=True)
+        return work
+
+    def _tokenizer(self) -> Path:
+        """The folder of the tokenizer, which the first process trains where it has to be trained."""
+        if self.job.base is not None:
+            return self.job.base
+        check_architecture(self.job.model or {})  # before a tokenizer is trained for it
+        about = self.job.tokenizer or {}
+        if len(about.keys() & {"vocabulary", "folder"}) != 1 or not about.keys() <= _TOKENIZER_FIELDS:
+            raise OptionError("tokenizer", "needs vocabulary (and maybe sample), or folder, and nothing else")
+        if "folder" in about:
+            return Path(str(about["folder"]))
+        vocabulary, sample = about["vocabulary"], about.get("sample", _SAMPLE)
+        if type(vocabulary) is not int or vocabulary < 300:
+            raise OptionError("tokenizer.vocabulary", f"{vocabulary!r} is no whole number of at least 300")
+        if type(sample) is not int or sample < 1:
+            raise OptionError("tokenizer.sample", f"{sample!r} is no whole number of bytes")
+        folder = self.work / "tokenizer"
+        with PartialState(cpu=not self.machine.cuda).main_process_first():
+            if not folder.exists():
+                self.reporter.say("tokenizer", vocabulary=vocabulary)
+                made = tokenizers.train(sample_texts(self.corpora, sample, self.job.options.seed), vocabulary)
+                context = (self.job.model or {}).get("max_position_embeddings", 1024)
+                write_folder(folder, lambda path: tokenizers.save(made, path, context))
+        return folder
+
+    def _start(self, tokenizer: PreTrainedTokenizerBase) -> Fresh | Path:
+        if self.job.base is not None:
+            config = AutoConfig.from_pretrained(self.job.base, local_files_only=True)
+            start: Fresh | Path = self.job.base
+        else:
+            config = read_architecture(self.job.model or {}, tokenizer)
+            start = Fresh(config, self.job.options.seed)
+        longest, context = max(phase.length for phase in self.phases), config.max_position_embeddings
+        if longest > context:
+            raise OptionError("sequence_length", f"{longest} is past max_position_embeddings, {context}")
+        return start
+
+
+def _generation(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    ids = {name: cast("int | None", getattr(tokenizer, name)) for name in ("bos_token_id", "eos_token_id")}
+    return GenerationConfig(**ids, pad_token_id=cast("int | None", tokenizer.pad_token_id))

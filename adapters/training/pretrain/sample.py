@@ -1,0 +1,27 @@
+"""A sample of corpora, for a tokenizer to learn from."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+
+from adapters.training.pretrain.corpus import Corpus, Piece, Place
+
+
+def sample_texts(corpora: Sequence[Corpus], size: int, seed: int) -> Iterator[str]:
+    """Some `size` characters of what is trained on, each corpus giving its weight's share.
+
+    Files come in an order that `seed` decides, and each is read from its beginning.
+    """
+    total = sum(corpus.weight for corpus in corpora)
+    for corpus in corpora:
+        left = size * corpus.weight / total
+        order = list(range(len(corpus.files)))
+        random.Random(seed).shuffle(order)
+        for found, _ in corpus.pieces(order, Place()):
+            if left <= 0:
+                break
+            if isinstance(found, Piece) and not found.held:
+                for text in [found.text] if found.text else [one.content for one in found.messages]:
+                    left -= len(text)
+                    yield text

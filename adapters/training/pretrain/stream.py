@@ -1,0 +1,232 @@
+"""From a corpus to full rows of token ids: mixed in bounded memory, endless, and resumable to the token.
+
+Documents are mixed within blocks of a bounded size, in an order that the seed, the pass and the block's place
+decide. So a place in the stream is a handful of numbers, and going on from there reads one block again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
+
+from adapters.training.finetune.conversations import Conversation
+from adapters.training.finetune.examples import IGNORED, examples
+from adapters.training.loop.options import OptionError
+from adapters.training.pretrain.corpus import Corpus, Piece, Place, Refused
+
+_TOGETHER = 32
+"""Pieces that are encoded at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Token ids, which of them count, and each one's place in its document; all of one length."""
+
+    ids: NDArray[np.int64]
+    counts: NDArray[np.bool_]
+    positions: NDArray[np.int64]
+
+
+class Encode:
+    """Encodes documents with a base's tokenizer: text between its begin and end tokens, and every token of it
+    counts; conversations by its chat template, with the answers alone counting.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._fast = Tokenizer.from_str(cast("Any", tokenizer).backend_tokenizer.to_str())
+        self._begin, self._end = (
+            [] if token is None else [cast("int", token)]
+            for token in (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        )
+
+    @property
+    def fill(self) -> int:
+        """The token that stands where nothing is."""
+        return (self._end or [0])[0]
+
+    def __call__(self, pieces: Sequence[Piece]) -> list[Tokens]:
+        """The tokens of each piece."""
+        texts = [piece.text for piece in pieces if not piece.messages]
+        encoded = iter(self._fast.encode_batch_fast(texts, add_special_tokens=False))
+        return [
+            self._conversation(piece) if piece.messages else self._text(piece, next(encoded).ids)
+            for piece in pieces
+        ]
+
+    def _text(self, piece: Piece, ids: list[int]) -> Tokens:
+        whole = [*(self._begin if piece.first else ()), *ids, *(self._end if piece.last else ())]
+        return _tokens(whole, [False, *[True] * (len(whole) - 1)][: len(whole)])
+
+    def _conversation(self, piece: Piece) -> Tokens:
+        messages = tuple({"role": one.role, "content": one.content} for one in piece.messages)
+        found = [
+            _tokens(one["input_ids"], [label != IGNORED for label in one["labels"]])
+            for one in examples(self._tokenizer, Conversation(messages))
+        ]
+        return Tokens(
+            np.concatenate([one.ids for one in found]),
+            np.concatenate([one.counts for one in found]),
+            np.concatenate([one.positions for one in found]),
+        )
+
+
+def _tokens(ids: Sequence[int], counts: Sequence[bool]) -> Tokens:
+    return Tokens(np.array(ids, np.int64), np.array(counts, np.bool_), np.arange(len(ids), dtype=np.int64))
+
+
+class Stream:
+    """A corpus's documents in tokens, pass after pass."""
+
+    def __init__(
+        self, corpus: Corpus, encode: Encode, *, seed: int, shuffle: int, held: bool = False
+    ) -> None:
+        self._corpus, self._encode, self._seed, self._shuffle, self._held = (
+            corpus,
+            encode,
+            seed,
+            shuffle,
+            held,
+        )
+        self.passes = 0
+        """Whole passes through the corpus that are behind us."""
+        self.refused = 0
+        """Lines and files so far that are no documents."""
+        self.problem: Refused | None = None
+        self._start = self._next = Place()
+        self._refused_before = 0
+        self._index = 0
+        self._block: list[Piece] | None = None
+        self._encoded: dict[int, Tokens] = {}
+        self._found = False
+
+    def state(self) -> dict[str, Any]:
+        """The place of the next document."""
+        return {
+            "passes": self.passes,
+            "block": list(self._start),
+            "index": self._index,
+            "refused": self._refused_before,
+            "found": self._found,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with the document that came next when `state` was taken."""
+        self.passes, self._index, self._found = state["passes"], state["index"], state["found"]
+        self.refused = self._refused_before = state["refused"]
+        self._start, self._block = Place(*state["block"]), None
+
+    def next(self) -> Tokens | None:
+        """The next document; None after the first pass of what is held out.
+
+        Raises `OptionError` where a whole pass finds no document.
+        """
+        while self._block is None or self._index >= len(self._block):
+            if self._block is not None:
+                self._start, self._index = self._next, 0
+                self._refused_before = self.refused
+            if not self._read():
+                if self._held:
+                    return None
+                if not self._found:
+                    raise OptionError("data", f"{self._corpus.root} holds no document{self._why()}")
+                self.passes, self._start, self._index, self._found = self.passes + 1, Place(), 0, False
+                self._block = None
+        if self._index not in self._encoded:
+            end = min(self._index + _TOGETHER, len(self._block))
+            found = self._encode(self._block[self._index : end])
+            self._encoded = dict(zip(range(self._index, end), found, strict=True))
+        self._index += 1
+        return self._encoded[self._index - 1]
+
+    def _read(self) -> bool:
+        """Read the block at the present place; False at the end of a pass."""
+        order = list(range(len(self._corpus.files)))
+        random.Random(f"{self._seed}/{self.passes}").shuffle(order)
+        block: list[Piece] = []
+        size, read = 0, False
+        self.refused, self._next = self._refused_before, self._start
+        for found, after in self._corpus.pieces(order, self._start):
+            read, self._next = True, after
+            if isinstance(found, Refused):
+                self.refused += 1
+                self.problem = self.problem or found
+                continue
+            size += len(found.text) or sum(len(message.content) for message in found.messages)
+            if found.held == self._held:
+                block.append(found)
+                self._found = True
+            if size >= self._shuffle:
+                break
+        after = self._next
+        random.Random(f"{self._seed}/{self.passes}/{after.file}/{after.offset}").shuffle(block)
+        self._block, self._encoded = block, {}
+        return read
+
+    def _why(self) -> str:
+        return f": {self.problem.where} {self.problem.reason}" if self.problem else ""
+
+
+class Rows:
+    """A stream of documents as rows of tokens without a gap, documents going on in the next row."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self._before = stream.state()
+        self._document: Tokens | None = None
+        self._used = 0
+        self._carry: int | None = None
+
+    def state(self) -> dict[str, Any]:
+        """The place of the next row."""
+        return {"stream": self._before, "used": self._used, "carry": self._carry}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with the row that came next when `state` was taken."""
+        self.stream.restore(state["stream"])
+        self._before, self._document = state["stream"], None
+        if state["used"]:
+            self._document = self.stream.next()
+        self._used, self._carry = state["used"], state["carry"]
+
+    def row(self, length: int) -> Tokens | None:
+        """`length` + 1 tokens, the first being the last of the row before; shorter, then None, at the end."""
+        ids, positions = np.zeros(length + 1, np.int64), np.zeros(length + 1, np.int64)
+        counts = np.zeros(length + 1, np.bool_)
+        filled = 0
+        if self._carry is not None:
+            ids[0], filled = self._carry, 1
+        while filled < length + 1:
+            if self._document is None or self._used == len(self._document.ids):
+                self._before = self.stream.state()
+                self._document, self._used = self.stream.next(), 0
+                if self._document is None:
+                    break
+            found = self._document
+            end = min(len(found.ids), self._used + length + 1 - filled)
+            into = slice(filled, filled + end - self._used)
+            ids[into], counts[into] = found.ids[self._used : end], found.counts[self._used : end]
+            positions[into] = _from_here(found.positions[self._used : end], filled)
+            filled, self._used = into.stop, end
+        if self._document is not None and self._used == len(self._document.ids):
+            self._before, self._document, self._used = self.stream.state(), None, 0
+        self._carry = int(ids[filled - 1]) if filled else None
+        if filled <= 1:
+            return None
+        return Tokens(ids[:filled], counts[:filled], positions[:filled])
+
+
+def _from_here(positions: NDArray[np.int64], filled: int) -> NDArray[np.int64]:
+    """Positions in a document, counted from the row's first token where the document began before the row."""
+    if not len(positions) or positions[0] == 0:
+        return positions
+    begins = np.flatnonzero(positions == 0)
+    until = int(begins[0]) if len(begins) else len(positions)
+    return np.concatenate([positions[:until] - positions[0] + filled, positions[until:]])

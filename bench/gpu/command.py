@@ -1,0 +1,181 @@
+"""OneSeek, then vLLM's own server, on a GPU with a random Mistral-7B and eight random adapters.
+
+    python -m bench.gpu [--plan [GPU]] [--budget-seconds 1200] [--out FILE | --resume FILE]
+
+Both servers get the same engine options and the same prompts: token ids at random, none sent twice to a
+server, so that its prefix cache, which stays on as in production, never holds one (`prefix_hits` says so).
+Every answer has its full length. The rates and latencies are of the steady state (bench/load/steady.py).
+Results are written after every point; the last line is one JSON object. docs/gpu.md says how to bring all
+this to a host without a network. Without a GPU it runs vLLM's CPU build, which rehearses it and no more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import yaml
+
+from bench.gpu.budget import Budget
+from bench.gpu.contenders import SERVERS, Contenders
+from bench.gpu.limits import Device, Model, find_device
+from bench.gpu.models import make_model
+from bench.gpu.record import Record
+from bench.gpu.report import summary, table
+from bench.gpu.run import Run, say
+from bench.gpu.scenarios import (
+    BY_NAME,
+    RANKS,
+    SLOTS,
+    STEADY,
+    TARGETS,
+    Length,
+    Point,
+    expected_seconds,
+    points,
+)
+from bench.host import describe, find_gpu
+from bench.random_model import PRESETS
+
+NO_GPU = Device(
+    "a CPU, roughly", "", bandwidth=10, tflops=0.1, memory=0, source="a guess, for the plan alone"
+)
+"""What the plan counts with where nothing is known of the device; no figure is held against it."""
+SHARE = 0.6
+"""Of its limit, what the plan expects of a device."""
+
+
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--servers", default="oneseek,vllm", help=f"comma-separated, of: {', '.join(SERVERS)}")
+    add("--scenarios", default=",".join(STEADY), help=f"comma-separated, of: {', '.join(BY_NAME)}")
+    add("--streams", default="1,16,64,256", help="comma-separated")
+    add("--budget-seconds", type=float, default=1200, help="rounds are trimmed to fit, and it says so")
+    add("--plan", nargs="?", const="", metavar="GPU", help="print what would be run, on this GPU or another")
+    add("--out", type=Path, help="result file (default: gpu-DATE.json in the working directory)")
+    add("--resume", type=Path, metavar="FILE", help="continue a result file")
+    add("--work", type=Path, default=Path("/tmp/oneseek-gpu"), help="models, caches and logs; 15 GB for 7b")
+    add("--python", type=Path, default=Path(sys.executable), help="interpreter that has both servers")
+    add("--engine", choices=("vllm", "embedded"), default="vllm", help="OneSeek's engine")
+    add("--preset", choices=PRESETS, default="7b")
+    add("--dtype", choices=("bfloat16", "float16"), default="bfloat16")
+    add("--prompt", type=int, default=512)
+    add("--tokens", type=int, default=128)
+    add("--gpu-memory-utilization", type=float, default=0.9)
+    add(
+        "--engine-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of vLLM's, for both servers",
+    )
+    add("--commit", help="OneSeek's commit, where the tree has no .git")
+    arguments = parser.parse_args(given)
+    if arguments.out and arguments.resume:
+        parser.error("--out and --resume name the same thing; give one")
+    for name in arguments.servers.split(","):
+        if name not in SERVERS:
+            parser.error(f"--servers {name!r} is unknown; any of: {', '.join(SERVERS)}")
+    return arguments
+
+
+def _settings(arguments: argparse.Namespace, streams: Sequence[int]) -> dict[str, Any]:
+    names = ("preset", "dtype", "prompt", "tokens", "engine", "gpu_memory_utilization")
+    return {name: getattr(arguments, name) for name in names} | {
+        "engine_options": dict(_pair(text) for text in arguments.engine_option),
+        "config": asdict(PRESETS[arguments.preset]),
+        "slots": SLOTS,
+        "ranks": list(RANKS),
+        "targets": list(TARGETS),
+        "max_num_seqs": max(256, *streams),
+        "prefix_caching": "on; no prompt is sent twice",
+    }
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """A name and a value of YAML or JSON, such as `enforce_eager=true`."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise SystemExit(f"bench.gpu: --engine-option {text!r} lacks a value; write NAME=VALUE")
+    return name.replace("-", "_"), yaml.safe_load(value)
+
+
+def _record(arguments: argparse.Namespace, settings: dict[str, Any], host: dict[str, Any]) -> Record:
+    if arguments.resume:
+        record = Record.load(arguments.resume)
+        record.check(settings, host)
+    else:
+        out = arguments.out or Path(f"gpu-{datetime.now(UTC):%Y%m%d-%H%M%S}.json")
+        if out.exists():
+            raise ValueError(f"{out} exists; continue it with --resume {out}, or name another --out")
+        record = Record(out, settings, host)
+    date = datetime.now(UTC).isoformat(timespec="seconds")
+    record.commands.append({"date": date, "command": " ".join(["python -m bench.gpu", *sys.argv[1:]])})
+    return record
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def main(given: Sequence[str] | None = None) -> None:
+    """Parse the command line, plan, measure, report."""
+    arguments = _arguments(given)
+    streams = [int(number) for number in arguments.streams.split(",")]
+    every = points(arguments.servers.split(","), arguments.scenarios.split(","), streams)
+    gpu = find_gpu()
+    planned = arguments.plan or (gpu.name if gpu else "")
+    settings = _settings(arguments, streams)
+    model, length = Model.read(settings["config"]), Length(arguments.prompt, arguments.tokens)
+    device = find_device(planned)
+    guess = {point: expected_seconds(point, 1, length, model, device or NO_GPU, SHARE) for point in every}
+    budget = Budget(arguments.budget_seconds, guess, start_guess=85 if planned else 45)
+    if arguments.plan is not None:
+        _plan(every, budget, device)
+        return
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        record = _record(arguments, settings, describe(gpu, arguments.python, arguments.commit))
+    except ValueError as error:
+        raise SystemExit(f"bench.gpu: {error}") from None
+    record.save()
+    todo = [point for point in every if record.find(point) is None]
+    say(f"{len(every) - len(todo)} of {len(every)} points are in {record.path}")
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    base, adapters = make_model(arguments.work, arguments.preset, arguments.dtype)
+    _plan(todo, budget, device)
+    contenders = Contenders(arguments.work, arguments.python, base, adapters, settings, gpu is not None)
+    Run(record, contenders, budget, gpu, length, model.vocabulary, todo).all()
+    print("\n".join(table(record)))
+    print(json.dumps(summary(record)))
+
+
+def _plan(todo: Sequence[Point], budget: Budget, device: Device | None) -> None:
+    if not todo:
+        return
+    rounds = budget.rounds(todo, fresh=True)
+    counted = "" if device else " (limit unknown: a rough guess until the first points are in)"
+    starts = list(dict.fromkeys(point.start for point in todo))
+    for start in starts:
+        here = [point for point in todo if point.start == start]
+        told = ", ".join(f"{point.scenario} {point.streams}x{rounds[point]}" for point in here)
+        say(f"  {start[0]} ({start[1]}): {told}")
+    total = budget.expected(todo, rounds, fresh=True)
+    say(
+        f"{len(todo)} points, {len(starts)} starts: about {total:.0f} s of a budget of "
+        f"{budget.seconds:.0f}{counted}"
+    )
+    trimmed = sum(1 for point, kept in budget.untrimmed(todo).items() if rounds[point] < kept)
+    if trimmed:
+        say(f"the budget takes rounds from {trimmed} points")

@@ -1,0 +1,73 @@
+"""A result file that is whole after every point, and can be continued."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.gpu.scenarios import Point
+
+VERSION = 1
+SAME_HOST = ("gpu", "versions", "oneseek")
+
+
+@dataclass(slots=True)
+class Record:
+    """What was measured so far, and on what."""
+
+    path: Path
+    settings: dict[str, Any]
+    """What every point of the file has in common; a continued run must have the same."""
+    host: dict[str, Any]
+    commands: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    """Each run's date and command line."""
+    starts: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    points: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    notes: list[str] = field(default_factory=list[str])
+    """What was trimmed or left out, in words."""
+
+    def save(self) -> None:
+        """Write everything to a temporary file and rename it."""
+        names = ("settings", "host", "commands", "starts", "points", "notes")
+        whole = {"bench": "gpu", "version": VERSION} | {name: getattr(self, name) for name in names}
+        partial = self.path.with_name(self.path.name + ".partial")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(whole, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path)
+
+    def find(self, point: Point) -> dict[str, Any] | None:
+        """What was measured at `point`."""
+        key = (point.server, point.scenario, point.streams)
+        return next(
+            (row for row in self.points if (row["server"], row["scenario"], row["streams"]) == key), None
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Record:
+        """Read a file that `save` wrote; raises `ValueError` where it is none."""
+        try:
+            whole = json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} is no result file: {error}") from None
+        if not isinstance(whole, dict) or (whole.get("bench"), whole.get("version")) != ("gpu", VERSION):
+            raise ValueError(f"{path} is no result file of bench.gpu, version {VERSION}")
+        del whole["bench"], whole["version"]
+        return cls(path, **whole)
+
+    def check(self, settings: dict[str, Any], host: dict[str, Any]) -> None:
+        """Raise `ValueError` unless points measured now may stand beside those in the file."""
+        for name, now in settings.items():
+            if self.settings.get(name) != now:
+                then = self.settings.get(name)
+                raise ValueError(
+                    f"{self.path} has {name} {then!r}, not {now!r}; give the same or a new --out"
+                )
+        for name in SAME_HOST:
+            if self.host.get(name) != host.get(name):
+                then, now = self.host.get(name), host.get(name)
+                raise ValueError(f"{self.path} is of {name} {then!r}, this is {now!r}; use a new --out")

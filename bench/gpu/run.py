@@ -1,0 +1,169 @@
+"""Runs the points of a GPU benchmark: starts each server that they need, once, and records what came."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvloop
+
+from bench.gpu.budget import Budget
+from bench.gpu.contenders import ADMIN_KEY, Contenders
+from bench.gpu.record import Record
+from bench.gpu.scenarios import BY_NAME, SWAPPED, VERSIONS, Length, Point, jobs, wanted_rounds, warm_up
+from bench.gpu.swap import Swap, swap_adapter, timed_swap
+from bench.host import Gpu, used_mib, wait_until_free
+from bench.load.closed_loop import Outcome, closed_loop
+from bench.load.steady import Steady, steady
+from bench.servers import Server
+
+OUT_OF_TIME = "out of time"
+LONGEST_ANSWER = 180.0
+"""Seconds after which a request has failed, so that a server that hangs does not take the whole budget."""
+
+
+def say(text: str) -> None:
+    """Progress, for people, on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+@dataclass(slots=True)
+class Run:
+    """One run over the points that are not in the record yet."""
+
+    record: Record
+    contenders: Contenders
+    budget: Budget
+    gpu: Gpu | None
+    length: Length
+    vocabulary: int
+    todo: list[Point]
+    swaps: int = 0
+
+    def all(self) -> None:
+        """Start each server that a point needs, run its points, stop it."""
+        before = self.gpu.used_mib() if self.gpu else 0
+        if before > 1024:
+            self._note(f"{before} MiB of the GPU were in use before the first start: figures may be off")
+        notes = self.record.notes  # what an earlier run left out is to do now
+        notes[:] = [note for note in notes if not note.startswith(OUT_OF_TIME)]
+        while self.todo:
+            if not self.budget.fits(self.todo[0], fresh=True):
+                self._note(f"{OUT_OF_TIME}: left out {len(self.todo)} points, from {self.todo[0]} on")
+                return
+            here = [point for point in self.todo if point.start == self.todo[0].start]
+            try:
+                self._start(here)
+            except RuntimeError as error:
+                self._fault(here, error)
+            self.todo = [point for point in self.todo if point not in here]
+            if self.gpu:
+                wait_until_free(self.gpu, before)
+
+    def _start(self, here: Sequence[Point]) -> None:
+        server, start = here[0].start
+        say(f"starting {server} ({start})")
+        with ExitStack() as stack:
+            began = time.monotonic()
+            running = stack.enter_context(self.contenders.start(server, start))
+            took = time.monotonic() - began
+            self.budget.starts.append(took)
+            self.record.starts.append(
+                {"server": server, "start": start, "seconds": round(took, 1)}
+                | self.contenders.told(server, start)
+            )
+            self.record.save()
+            warm = ""
+            for point in here:
+                if not self.budget.fits(point, fresh=False):
+                    self._note(f"{OUT_OF_TIME}: left out {point}")
+                    continue
+                rounds = self.budget.rounds(self.todo[self.todo.index(point) :], fresh=False)
+                if point.scenario != warm:
+                    if BY_NAME[point.scenario].swaps:
+                        uvloop.run(swap_adapter(running.url, SWAPPED, self._next_version(), ADMIN_KEY))
+                    self._warm(running, max(o.streams for o in here if o.scenario == point.scenario), point)
+                    warm = point.scenario
+                if rounds[point] < wanted_rounds(point.streams):
+                    self._note(f"{point}: {rounds[point]} rounds for want of time")
+                self._point(running, point, rounds[point])
+
+    def _warm(self, server: Server, streams: int, point: Point) -> None:
+        work = warm_up(replace(point, streams=streams), self.length, self.vocabulary)
+        uvloop.run(closed_loop(server.url, work, min(len(work), streams), LONGEST_ANSWER))
+
+    def _point(self, server: Server, point: Point, rounds: int) -> None:
+        work = jobs(point, rounds, self.length, self.vocabulary)
+        hits, busy, began = server.prefix_hits(), time.process_time(), time.monotonic()
+        swaps: list[Swap] = []
+
+        async def swap() -> None:
+            swaps.append(await timed_swap(server.url, SWAPPED, self._next_version(), ADMIN_KEY))
+
+        halfway = swap if BY_NAME[point.scenario].swaps else None
+        outcome = uvloop.run(closed_loop(server.url, work, point.streams, LONGEST_ANSWER, halfway))
+        took = time.monotonic() - began
+        self.budget.saw(point, rounds, took)
+        after = server.prefix_hits()
+        row = asdict(point) | {"rounds": rounds, "seconds": round(took, 2)}
+        row |= figures(outcome, point.streams)
+        for done in swaps:
+            row["swap"] = done.figures(outcome)
+        row["memory_mib"] = used_mib(self.gpu, server.process)
+        row["client_cpu"] = round((time.process_time() - busy) / took, 2)
+        row["prefix_hits"] = None if hits is None or after is None else after - hits
+        self.record.points.append(row)
+        self.record.save()
+        rate = row["tokens_per_second"]
+        say(
+            f"{point}: {rate} tokens/s, {row['failed']} failed, "
+            f"{rounds} rounds in {took:.1f} s; {self.budget.left:.0f} s of the budget left"
+        )
+        if not server.alive:
+            raise RuntimeError(f"ended during {point}: {row['faults']}")
+
+    def _next_version(self) -> Path:
+        """The folder of one of the two versions of `SWAPPED`, in turn."""
+        self.swaps += 1
+        return self.contenders.work / VERSIONS[self.swaps % len(VERSIONS)]
+
+    def _fault(self, here: Sequence[Point], error: RuntimeError) -> None:
+        server, start = here[0].start
+        self.record.starts.append({"server": server, "start": start, "fault": str(error)[-3000:]})
+        self._note(f"{server} ({start}) did not start or did not stay up; see starts in {self.record.path}")
+
+    def _note(self, text: str) -> None:
+        self.record.notes.append(text)
+        self.record.save()
+        say(text)
+
+
+def figures(outcome: Outcome, streams: int) -> dict[str, Any]:
+    """What a run gave; milliseconds. A run without a steady state has its requests and faults alone."""
+    found = steady(outcome.traces, streams)
+    percentiles = ("p50", "p95", "p99")
+    row: dict[str, Any] = {
+        "requests": max(sum(outcome.statuses.values()), len(outcome.traces) + len(outcome.faults)),
+        "failed": len(outcome.faults),
+        "faults": outcome.faults[:3],
+        "tokens_per_second": round(found.tokens_per_second, 1) if found else None,
+        "window_seconds": round(found.seconds, 2) if found else None,
+        "decode_step_ms": _step(found),
+    }
+    for name, values in (("ttft_ms", found.first if found else []), ("itl_ms", found.gaps if found else [])):
+        told = np.percentile(values, (50, 95, 99)) * 1e3 if len(values) else [None] * 3
+        row[name] = {
+            key: None if value is None else round(float(value), 2)
+            for key, value in zip(percentiles, told, strict=True)
+        }
+    return row
+
+
+def _step(found: Steady | None) -> float | None:
+    return round(found.decode_step * 1e3, 3) if found and found.decode_step else None

@@ -1,0 +1,1 @@
+"""A load generator and its steady state, without servers; `bench` imports it."""

@@ -1,0 +1,142 @@
+"""Writes a Mistral checkpoint as GGUF in Q4_0, for llama.cpp: the same weights, every matrix quantised.
+
+    ENV/bin/python -m bench.rivals.gguf models/random models/random.gguf
+
+ENV needs `gguf`, `safetensors` and `ml_dtypes`. One packed tensor is in memory at a time. The file has
+no vocabulary: llama.cpp is given token ids.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import safe_open
+
+gguf: Any = import_module("gguf")  # of the rival's environment, not of ours
+import_module("ml_dtypes")  # NumPy learns bfloat16 from it
+
+BLOCK, BLOCK_BYTES = 32, 18
+"""Weights of a Q4_0 block, and its bytes: a half-precision scale and 32 times 4 bits."""
+ROWS_BYTES = 64 << 20
+PLAIN = {
+    "model.embed_tokens.weight": "token_embd.weight",
+    "model.norm.weight": "output_norm.weight",
+    "lm_head.weight": "output.weight",
+}
+IN_A_LAYER = {
+    "input_layernorm": "attn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "post_attention_layernorm": "ffn_norm",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def write_gguf(model: Path, out: Path) -> None:
+    """Write `model` to `out`, by way of a temporary name."""
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    partial = out.with_name(out.name + ".partial")
+    writer = gguf.GGUFWriter(partial, "llama")
+    _describe(writer, config)
+    tensors = list(_tensors(model, config))
+    for name, shape, _ in tensors:
+        if len(shape) == 1:
+            writer.add_tensor_info(name, shape, np.dtype(np.float32), shape[0] * 4)
+        else:
+            packed = (shape[0], shape[1] // BLOCK * BLOCK_BYTES)
+            kind = gguf.GGMLQuantizationType.Q4_0
+            writer.add_tensor_info(name, packed, np.dtype(np.uint8), packed[0] * packed[1], kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for name, shape, read in tensors:
+        writer.write_tensor_data(_plain(read) if len(shape) == 1 else _quantized(name, shape, read, config))
+    writer.close()
+    partial.replace(out)
+
+
+def _describe(writer: Any, config: dict[str, Any]) -> None:
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_key_length(config["head_dim"])
+    writer.add_value_length(config["head_dim"])
+    writer.add_rope_dimension_count(config["head_dim"])
+    writer.add_rope_freq_base(config["rope_theta"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_tokenizer_model("none")
+
+
+def _tensors(model: Path, config: dict[str, Any]) -> Iterator[tuple[str, tuple[int, ...], Any]]:
+    """llama.cpp's name, shape, and a slice to read, of every tensor."""
+    index = model / "model.safetensors.index.json"
+    files = {"model.safetensors"}
+    if index.is_file():
+        files = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    where = {name: file for file in sorted(files) for name in _names(model / file)}
+    names = dict(PLAIN)
+    for layer in range(config["num_hidden_layers"]):
+        for theirs, ours in IN_A_LAYER.items():
+            names[f"model.layers.{layer}.{theirs}.weight"] = f"blk.{layer}.{ours}.weight"
+    opened = {file: safe_open(model / file, framework="numpy") for file in sorted(files)}
+    for name, ours in names.items():
+        tensor = opened[where[name]].get_slice(name)
+        yield ours, tuple(tensor.get_shape()), tensor
+
+
+def _names(file: Path) -> list[str]:
+    with safe_open(file, framework="numpy") as opened:
+        return list(opened.keys())
+
+
+def _plain(tensor: Any) -> NDArray[np.float32]:
+    return np.asarray(tensor[:], dtype=np.float32)
+
+
+def _quantized(name: str, shape: tuple[int, ...], tensor: Any, config: dict[str, Any]) -> NDArray[np.uint8]:
+    rows, columns = shape
+    packed = np.empty((rows, columns // BLOCK * BLOCK_BYTES), dtype=np.uint8)
+    heads = {"attn_q": "num_attention_heads", "attn_k": "num_key_value_heads"}
+    part = name.split(".")[-2]
+    step = config["head_dim"] if part in heads else 1
+    size = max(step, ROWS_BYTES // (columns * 4) // step * step)
+    for start in range(0, rows, size):
+        block = np.asarray(tensor[start : min(rows, start + size)], dtype=np.float32)
+        if part in heads:
+            block = _interleaved(block, config["head_dim"])
+        packed[start : start + len(block)] = gguf.quants.quantize(block, gguf.GGMLQuantizationType.Q4_0)
+    return packed
+
+
+def _interleaved(rows: NDArray[np.float32], head_dim: int) -> NDArray[np.float32]:
+    """Rows of whole heads in llama.cpp's order: what is rotated together lies side by side."""
+    halves = rows.reshape(-1, 2, head_dim // 2, rows.shape[1])
+    return halves.swapaxes(1, 2).reshape(rows.shape)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("out", type=Path)
+    given = parser.parse_args()
+    write_gguf(given.model, given.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""Changes to a running server's adapters, for those who hold an admin key."""

@@ -1,0 +1,80 @@
+"""`POST /v1/embeddings`, where the base makes any."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.api.endpoints.completions import Prompt, read_prompts
+from server.api.endpoints.context import Context, envelope, question
+from server.api.fields.decode import to_generation
+from server.api.fields.embeddings import EMBEDDING_HINTS, EMBEDDING_REFUSED, MAX_INPUTS, EmbeddingFields
+from server.api.wire.body import JSON_TYPES, read_object
+from server.api.wire.disconnect import while_wanted
+from server.errors import bad_field
+from server.exchange import exchange_of
+from server.serving.embeddings import embed_all
+
+TOGETHER = 64
+"""Texts of one request that are in the engine at once, where `max_num_seqs` does not say."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Embeddings:
+    """The endpoint."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def create(self, request: Request) -> Response:
+        """Texts or token ids → one vector of unit length for each."""
+        generation, settings = self._context.generation, self._context.settings
+        exchange = exchange_of(request.scope)
+        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        body = to_generation(value, EmbeddingFields, refused=EMBEDDING_REFUSED, hints=EMBEDDING_HINTS)
+        generation.check_task("embed")
+        inputs = await read_prompts(body.input, generation, "input", MAX_INPUTS)
+        self._check(inputs)
+        turns = ("\n".join(item.text for item in inputs),)
+        served = await generation.choose(exchange, question(request, body.model, turns), "embed")
+        # One request fills a batch, and leaves others their place in the queue.
+        together = min(settings.max_num_seqs or TOGETHER, settings.max_queue // 4)
+        prompts = [item.tokens for item in inputs]
+        async with while_wanted(exchange, request.receive, settings.request_timeout):
+            vectors = await embed_all(generation, exchange, served, prompts, body.dimensions, together)
+            tokens = sum(len(prompt) for prompt in prompts)
+            head = envelope("embd-" + exchange.answer_id, "list", served)
+            head |= {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+            answer = await _render(head, vectors, body.encoding_format)
+        return Response(answer, media_type="application/json")
+
+    def _check(self, inputs: Sequence[Prompt]) -> None:
+        context = self._context.generation.engine.info.context
+        for index, item in enumerate(inputs):
+            if len(item.tokens) > context:
+                path = f"input[{index}]" if len(inputs) > 1 else "input"
+                message = f"The context is {context} tokens; {path} has {len(item.tokens)}. Send less."
+                raise bad_field(path, message, code="context_length_exceeded")
+
+
+async def _render(head: dict[str, Any], vectors: Sequence[tuple[float, ...]], encoding: str) -> bytes:
+    """The answer's JSON, written one vector at a time, so that no stream waits for a large one."""
+    entries: list[bytes] = []
+    for index, vector in enumerate(vectors):
+        shown = _base64(vector) if encoding == "base64" else vector
+        entries.append(_encode({"object": "embedding", "index": index, "embedding": shown}))
+        await asyncio.sleep(0)
+    return _encode(head)[:-1] + b',"data":[' + b",".join(entries) + b"]}"
+
+
+def _base64(vector: Sequence[float]) -> str:
+    """OpenAI's: 32-bit little-endian floats."""
+    return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode("ascii")

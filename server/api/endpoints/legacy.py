@@ -1,0 +1,79 @@
+"""`POST /inference/*`: what existing backends call. A thin rendering of the one way of a request."""
+
+from __future__ import annotations
+
+import time
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.api.endpoints.context import Context, question, reply
+from server.api.fields.decode import to_fields
+from server.api.fields.generation import LegacyFields
+from server.api.parsing.messages import opening_of
+from server.api.parsing.sampling import answer_length
+from server.api.rendering.answers import gather
+from server.api.wire.body import LEGACY_TYPES, read_object
+from server.api.wire.disconnect import while_wanted
+from server.errors import bad_field
+from server.exchange import exchange_of
+from server.request import Sampling
+
+DEPRECATED = "@1767225600"
+"""1 January 2026 as RFC 9745 writes a date: since when the endpoints named after bases are deprecated."""
+
+
+class Legacy:
+    """The three endpoints, which differ in their names alone."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def oneseek(self, request: Request) -> Response:
+        """A question → an answer, by the adapter of its language unless a header names one."""
+        generation, settings = self._context.generation, self._context.settings
+        defaults = self._context.defaults
+        exchange = exchange_of(request.scope)
+        value = await read_object(request.scope, request.receive, settings.max_body, LEGACY_TYPES)
+        body = to_fields(value, LegacyFields)
+        if body.max_length is not None and body.max_tokens is not None:
+            raise bad_field(
+                "max_length", "max_length and max_tokens mean the same; send one.", code="invalid_value"
+            )
+        asked = question(request, "oneseek", (body.text,), opening_of(body.text, value))
+        served = await generation.choose(exchange, asked)
+        prompt = await generation.chat([{"role": "user", "content": body.text}], "text")
+        info = generation.engine.info
+        # Callers send a generous constant; it is an upper bound here, never an error.
+        bound = body.max_tokens or body.max_length or self._context.default_length
+        sampling = Sampling(
+            max_tokens=answer_length(None, bound, len(prompt), info, ("text", "max_tokens")),
+            temperature=defaults.temperature if body.temperature is None else body.temperature,
+            top_p=defaults.top_p if body.top_p is None else body.top_p,
+            top_k=defaults.top_k,
+            min_p=defaults.min_p,
+            repetition_penalty=defaults.repetition_penalty,
+        )
+        deltas = generation.generate(exchange, served, [prompt], [sampling], 1)
+        async with while_wanted(exchange, request.receive, settings.request_timeout):
+            (answer,) = await gather(deltas, 1)
+        return reply(
+            {
+                "response": answer.text,
+                "model": served.name,
+                "adapter": served.receipt["X-OneSeek-Adapter"],
+                "digest": served.digest,
+                "language": served.language,
+                "route": served.how,
+                "tokens": answer.usage.completion_tokens,
+                "latency_ms": round((time.perf_counter() - exchange.started) * 1000, 1),
+            }
+        )
+
+    async def deprecated(self, request: Request) -> Response:
+        """The same under an old name, saying so in every answer, errors included."""
+        exchange_of(request.scope).receipt |= {
+            "Deprecation": DEPRECATED,
+            "Link": '</inference/oneseek>; rel="successor-version"',
+        }
+        return await self.oneseek(request)

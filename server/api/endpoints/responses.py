@@ -1,0 +1,67 @@
+"""`POST /v1/responses`: text in, text out. Nothing is stored."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.api.endpoints.context import Context, question, reply
+from server.api.fields.decode import to_generation
+from server.api.fields.responses import RESPONSE_HINTS, RESPONSE_REFUSED, ResponseFields
+from server.api.parsing.formats import guided_text
+from server.api.parsing.messages import opening, user_turns
+from server.api.parsing.responses import parse_input
+from server.api.parsing.sampling import answer_length, of_length, response_sampling
+from server.api.rendering.answers import gather
+from server.api.rendering.response_events import ResponseEvents
+from server.api.rendering.response_object import ResponseObject
+from server.api.wire.body import JSON_TYPES, read_object
+from server.api.wire.disconnect import while_wanted
+from server.api.wire.stream import EventStream
+from server.errors import ApiError, ErrorReply, bad_field
+from server.exchange import exchange_of
+from server.text.tokenizer import TemplateError
+
+
+class Responses:
+    """The endpoint."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def create(self, request: Request) -> Response:
+        """One conversation → its next message, whole or streamed."""
+        generation, settings = self._context.generation, self._context.settings
+        info = generation.engine.info
+        exchange = exchange_of(request.scope)
+        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        body = to_generation(value, ResponseFields, refused=RESPONSE_REFUSED, hints=RESPONSE_HINTS)
+        messages = parse_input(body.input, body.instructions)
+        sampling = response_sampling(body, info, self._context.defaults)
+        sampling = await guided_text(body, sampling, generation.grammars)
+        asked = question(request, body.model, user_turns(messages), opening(messages, value))
+        served = await generation.choose(exchange, asked)
+        try:
+            prompt = await generation.chat(messages, "input")
+        except TemplateError as error:
+            raise bad_field("input", str(error), code="bad_conversation") from None
+        length = answer_length(
+            body.max_output_tokens,
+            self._context.default_length,
+            len(prompt),
+            info,
+            ("input", "max_output_tokens"),
+        )
+        sampling = of_length(sampling, length)
+        shape = ResponseObject(exchange.answer_id, served, body, sampling, generation.tokenizer)
+        deltas = generation.generate(exchange, served, [prompt], [sampling], 1)
+        if body.stream:
+            return EventStream(deltas, ResponseEvents(shape), settings.request_timeout)
+        async with while_wanted(exchange, request.receive, settings.request_timeout):
+            (answer,) = await gather(deltas, 1)
+        return reply(shape.ended(answer))
+
+    async def stored(self, _request: Request) -> Response:
+        """No response is found again."""
+        message = "Responses are not stored, so there is none to be found; keep the answers."
+        raise ApiError(ErrorReply(404, message, code="not_found"))

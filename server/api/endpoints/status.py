@@ -1,0 +1,102 @@
+"""What probes, dashboards and people ask about the server itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+from prometheus_client.exposition import choose_encoder
+from starlette.requests import Request
+from starlette.responses import Response
+
+from server.api.endpoints.context import Context, reply
+from server.api.rendering.error_replies import NOT_READY_RETRY
+from server.config.version import oneseek_version
+from server.exchange import exchange_of
+from server.metrics.engine_state import DeviceInfo, EngineState
+
+STALLED_SECONDS = 30.0
+"""An engine that has been at one step for this long is not ready."""
+
+
+def is_ready(state: EngineState) -> bool:
+    """Whether tokens come: the engine lives, and makes progress where it has something to do."""
+    return state.alive and state.progress < STALLED_SECONDS
+
+
+class Status:
+    """The endpoints."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def live(self, _request: Request) -> Response:
+        """The process answers."""
+        return reply({"status": "live"})
+
+    async def ready(self, _request: Request) -> Response:
+        """Requests will be served; 503 where not."""
+        ready = is_ready(self._context.generation.engine.state())
+        return _verdict(ready, {"status": "ready" if ready else "not ready"})
+
+    async def health(self, request: Request) -> Response:
+        """How the server is; without a valid key, where keys are set, no more than whether."""
+        generation = self._context.generation
+        state = generation.engine.state()
+        ready = is_ready(state)
+        body: dict[str, Any] = {"status": "ok" if ready else "unhealthy"}
+        if exchange_of(request.scope).authenticated:
+            adapters = generation.registry.adapters()
+            body |= {
+                "version": oneseek_version(),
+                "engine": generation.engine.info.name,
+                **_device(generation.engine.info.device),
+                "base": {"name": generation.base_name, "digest": generation.engine.info.base_digest},
+                "adapters": [
+                    {"name": a.full_name, "digest": a.digest, "tier": state.resident.get(a.digest)}
+                    for a in adapters
+                ],
+                "rollouts": generation.rollouts.told(),
+                "queue": {
+                    "running": sum(state.running.values()),
+                    "waiting": sum(state.waiting.values()),
+                    "limit": self._context.settings.max_queue,
+                },
+                "uptime": round(time.time() - self._context.started, 1),
+            }
+        return _verdict(ready, body)
+
+    async def version(self, _request: Request) -> Response:
+        """What runs; 503 where the engine does not."""
+        info = self._context.generation.engine.info
+        ready = is_ready(self._context.generation.engine.state())
+        body = {"version": oneseek_version(), "engine": info.name, "base_digest": info.base_digest}
+        return _verdict(ready, body)
+
+    async def metrics(self, request: Request) -> Response:
+        """All metrics, in the Prometheus text format or OpenMetrics as the scraper asks."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        registry = self._context.generation.metrics.registry
+        # Hundreds of series take some milliseconds, for which no stream should wait.
+        body = await asyncio.to_thread(encode, registry)
+        return Response(body, headers={"content-type": content_type})
+
+
+def _device(device: DeviceInfo | None) -> dict[str, Any]:
+    """What computes, and where it is the CPU for want of another device, why."""
+    if device is None:
+        return {}
+    fallback = device.fallback
+    return {
+        "device": {"name": device.name, "provider": device.provider, "precision": device.precision},
+        "device_fallback": fallback and {"device": fallback.device, "reason": fallback.message},
+    }
+
+
+def _verdict(good: bool, body: dict[str, Any]) -> Response:
+    headers = {} if good else {"Retry-After": str(NOT_READY_RETRY)}
+    return Response(
+        msgspec.json.encode(body), 200 if good else 503, headers=headers, media_type="application/json"
+    )

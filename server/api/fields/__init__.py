@@ -1,0 +1,1 @@
+"""Every field of every request and how JSON becomes one, without its meaning; `api` imports it."""

@@ -1,0 +1,86 @@
+"""Every field of the endpoints that change adapters while the server runs. docs/api.md shows the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from adapters.registry.traffic import MOST_VERSIONS
+from server.api.fields.generation import FieldKind, Refusal, known
+from server.live.roots import MAX_PATH
+
+AdapterName = Annotated[str, Meta(min_length=1, max_length=256)]
+FolderPath = Annotated[str, Meta(min_length=1, max_length=MAX_PATH)]
+Percent = Annotated[float, Meta(gt=0, le=100)]
+Code = Annotated[str, Meta(min_length=2, max_length=3)]
+
+
+class LoadFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/load_lora_adapter`."""
+
+    lora_name: AdapterName
+    lora_path: FolderPath
+    load_inplace: bool = False
+
+
+class UnloadFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/unload_lora_adapter`."""
+
+    lora_name: AdapterName
+
+
+class AddFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """`POST /admin/adapters`."""
+
+    path: FolderPath
+    alias: AdapterName | None = None
+    version: AdapterName | None = None
+    language: Code | None = None
+
+
+class CanaryFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """`POST /admin/adapters/{alias}/canary`."""
+
+    shares: Annotated[dict[AdapterName, Percent], Meta(min_length=1, max_length=MOST_VERSIONS)]
+
+
+class ShadowFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """`POST /admin/adapters/{alias}/shadow`."""
+
+    version: AdapterName
+    share: Percent
+
+
+class SettleFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """`POST /admin/adapters/{alias}/settle`."""
+
+    reason: Annotated[str, Meta(max_length=256)] = ""
+
+
+class NoFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What takes no body, or an empty object."""
+
+
+LORA_HINTS = frozenset({"lora_int_id"})
+"""vLLM's own number of an adapter: accepted and not used, as in vLLM."""
+
+LORA_REFUSED: Mapping[str, Refusal] = {
+    "is_3d_lora_weight": Refusal("weights of experts in three dimensions are not served", (False,)),
+}
+
+
+def lora_table() -> dict[str, FieldKind]:
+    """Every field of vLLM's pair with what becomes of it."""
+    honoured: dict[str, FieldKind] = dict.fromkeys(known(LoadFields) | known(UnloadFields), "honoured")
+    hints: dict[str, FieldKind] = dict.fromkeys(LORA_HINTS, "hint")
+    refused: dict[str, FieldKind] = dict.fromkeys(LORA_REFUSED, "refused")
+    return honoured | hints | refused
+
+
+def admin_table() -> dict[str, FieldKind]:
+    """The same of what /admin takes."""
+    taken = (AddFields, CanaryFields, ShadowFields, SettleFields)
+    return {name: "honoured" for body in taken for name in known(body)}

@@ -1,0 +1,122 @@
+"""From a JSON object to one of the structs of `server.api.fields`, or an error that names the field."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from server.api.fields.generation import HINTS, REFUSED, Refusal, known
+from server.errors import ApiError, bad_field
+
+Fields = TypeVar("Fields", bound=msgspec.Struct)
+
+_PATH = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`$")
+_MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
+_STEP = re.compile(r"\.?(?P<key>[^.\[\]]+)|\[(?P<index>\d+)\]")
+
+NO_NAMES: frozenset[str] = frozenset()
+
+
+def to_fields(
+    value: dict[str, Any],
+    kind: type[Fields],
+    *,
+    hints: frozenset[str] = NO_NAMES,
+) -> Fields:
+    """`value` as a `kind`; null means absent. `hints` are accepted and dropped.
+
+    Raises `ApiError` (400) naming an unknown field with its nearest known one, or the one that does not fit.
+    """
+    honoured = known(kind)
+    kept: dict[str, Any] = {}
+    for name, item in value.items():
+        if item is None or name in hints:
+            continue
+        if name not in honoured:
+            raise unknown_field(name, honoured | hints)
+        kept[name] = item
+    try:
+        return msgspec.convert(kept, kind)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error), kept) from None
+
+
+def to_generation(
+    value: dict[str, Any],
+    kind: type[Fields],
+    *,
+    refused: Mapping[str, Refusal] = REFUSED,
+    hints: frozenset[str] = HINTS,
+) -> Fields:
+    """The same where known fields are refused by name, unless their values ask for nothing."""
+    honoured = known(kind)
+    kept = dict(value)
+    for name, item in value.items():
+        refusal = refused.get(name)
+        if refusal is None or name in honoured:
+            continue
+        if item is not None and not _asks_nothing(name, item, value, refusal):
+            raise bad_field(name, f"{name}: {refusal.why}.", code="unsupported_parameter")
+        del kept[name]
+    return to_fields(kept, kind, hints=hints)
+
+
+def _asks_nothing(name: str, item: object, value: Mapping[str, object], refusal: Refusal) -> bool:
+    if name == "best_of" and type(item) is int and item == value.get("n", 1):
+        return True
+    if name in ("tools", "functions") and "none" in (value.get("tool_choice"), value.get("function_call")):
+        return True
+    return any(type(item) is type(allowed) and item == allowed for allowed in refusal.harmless)
+
+
+def unknown_field(name: str, names: frozenset[str], prefix: str = "") -> ApiError:
+    """The error for a field that nobody knows."""
+    shown = name[:100]
+    near = difflib.get_close_matches(shown, sorted(names), n=1, cutoff=0.7)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return bad_field(
+        prefix + shown, f"{prefix}{shown} is not a field of this endpoint.{hint}", code="unknown_parameter"
+    )
+
+
+def _misfit(message: str, value: object) -> ApiError:
+    at = _PATH.search(message)
+    path = at["path"].removesuffix("[...]") if at else ""
+    missing = _MISSING.match(message)
+    if missing:
+        name = f"{path}.{missing['name']}".lstrip(".")
+        return bad_field(name, f"{name} is required.", code="missing_required_parameter")
+    unknown = _UNKNOWN.match(message)
+    if unknown:
+        return unknown_field(unknown["name"], NO_NAMES, f"{path}." if path else "")
+    detail = _PATH.sub("", message).replace("`", "")
+    detail = detail[:1].lower() + detail[1:]
+    return bad_field(path, f"{path} is {shown(_at(value, path))}: {detail}.", code="invalid_value")
+
+
+def _at(value: Any, path: str) -> object:
+    for step in _STEP.finditer(path):
+        key = step["key"] if step["key"] is not None else int(step["index"])
+        try:
+            value = value[key]
+        except (LookupError, TypeError):
+            return value
+    return value
+
+
+def shown(value: object) -> str:
+    """`value` short enough for a message, as JSON."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "too large"
+    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 128:
+        return "too large"
+    if isinstance(value, dict | list):
+        return "an object" if isinstance(value, dict) else f"an array of {len(value)}"
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,54 @@
+"""Every field of `POST /v1/embeddings`: honoured, accepted as a hint, or refused by name.
+
+docs/api.md shows the same table; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from server.api.fields.generation import REFUSED, FieldKind, Name, Refusal, known
+
+MAX_INPUTS = 2048
+"""OpenAI's."""
+MAX_DIMENSIONS = 65_536
+
+
+class EmbeddingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/embeddings`."""
+
+    input: Any
+    model: Name = "oneseek"
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: Annotated[int, Meta(ge=1, le=MAX_DIMENSIONS)] | None = None
+
+
+EMBEDDING_HINTS = frozenset({"user", "priority", "request_id"})
+"""Fields that change nothing in the vectors."""
+
+_TEXT = "this endpoint calls it input, which holds texts or token ids"
+
+EMBEDDING_REFUSED: Mapping[str, Refusal] = {
+    "truncate_prompt_tokens": REFUSED["truncate_prompt_tokens"],
+    "cache_salt": REFUSED["cache_salt"],
+    "mm_processor_kwargs": REFUSED["mm_processor_kwargs"],
+    "messages": Refusal(_TEXT),
+    "prompt": Refusal(_TEXT),
+    "add_special_tokens": Refusal("texts are tokenised as the base was trained", (True,)),
+    "normalize": Refusal("vectors are of unit length", (True,)),
+    "embed_dtype": Refusal("vectors are of 32-bit floats", ("float32",)),
+    "endianness": Refusal("base64 holds little-endian floats", ("little", "native")),
+}
+"""Fields that would change the vectors and cannot be honoured."""
+
+
+def embedding_table() -> dict[str, FieldKind]:
+    """Every field of the endpoint with what becomes of it."""
+    honoured: dict[str, FieldKind] = dict.fromkeys(known(EmbeddingFields), "honoured")
+    hints: dict[str, FieldKind] = dict.fromkeys(EMBEDDING_HINTS, "hint")
+    refused: dict[str, FieldKind] = dict.fromkeys(EMBEDDING_REFUSED, "refused")
+    return honoured | hints | refused

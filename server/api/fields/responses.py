@@ -1,0 +1,145 @@
+"""Every field of `POST /v1/responses`: honoured, accepted as a hint, or refused by name.
+
+docs/api.md shows the same table; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from server.api.fields.generation import (
+    HINTS,
+    MAX_MESSAGES,
+    REFUSED,
+    Count,
+    FieldKind,
+    JsonObjectFormat,
+    Logprobs,
+    Name,
+    NamedSchema,
+    Refusal,
+    SamplingFields,
+    TextFormat,
+    known,
+)
+
+MAX_METADATA = 16
+LOGPROBS_INCLUDED = "message.output_text.logprobs"
+
+MetadataKey = Annotated[str, Meta(max_length=64)]
+MetadataValue = Annotated[str, Meta(max_length=512)]
+Included = Literal[
+    "message.output_text.logprobs",
+    "message.input_image.image_url",
+    "reasoning.encrypted_content",
+    "code_interpreter_call.outputs",
+    "computer_call_output.output.image_url",
+    "file_search_call.results",
+    "web_search_call.action.sources",
+    "web_search_call.results",
+]
+"""What `include` may name: the first can be had; the others belong to items that no answer here has."""
+
+
+class ResponseStreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """OpenAI's `stream_options` of this endpoint."""
+
+    include_obfuscation: bool = False
+
+
+class ResponseSchemaFormat(
+    NamedSchema, tag_field="type", tag="json_schema", kw_only=True, forbid_unknown_fields=True
+):
+    """A `text.format` of JSON that fits a schema: chat's, without a level between."""
+
+
+class ResponseText(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """OpenAI's `text`."""
+
+    format: TextFormat | JsonObjectFormat | ResponseSchemaFormat | None = None
+    verbosity: Literal["medium"] | None = None
+
+
+class ResponseFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
+    """`POST /v1/responses`."""
+
+    input: str | Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    instructions: str | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    text: ResponseText | None = None
+    include: Annotated[list[Included], Meta(max_length=16)] = msgspec.field(default_factory=list[Included])
+    top_logprobs: Logprobs = 0
+    stream_options: ResponseStreamOptions | None = None
+    metadata: Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=MAX_METADATA)] = msgspec.field(
+        default_factory=dict[str, str]
+    )
+    max_tool_calls: Count | None = None
+    parallel_tool_calls: bool = True
+    prompt_cache_key: Name | None = None
+    safety_identifier: Name | None = None
+    user: Name | None = None
+
+    @property
+    def with_logprobs(self) -> bool:
+        """Whether the text's log probabilities are asked for."""
+        return LOGPROBS_INCLUDED in self.include
+
+
+ECHOED = frozenset(
+    {"metadata", "max_tool_calls", "parallel_tool_calls", "prompt_cache_key", "safety_identifier", "user"}
+)
+"""Hints that the answer repeats, as OpenAI's does."""
+
+RESPONSE_HINTS = HINTS - ECHOED
+"""The others."""
+
+_TOOLS = 'tools are not served here; leave it out or send tool_choice "none"'
+_FORMAT = "this endpoint calls it text.format"
+_STORED = "responses are not stored; send the whole conversation as input"
+_PLACE = "the server answers at once, over the connection that asked"
+
+RESPONSE_REFUSED: Mapping[str, Refusal] = {
+    name: REFUSED[name]
+    for name in (
+        "moderation", "chat_template", "chat_template_kwargs", "mm_processor_kwargs", "cache_salt",
+        "kv_transfer_params", "vllm_xargs", "include_reasoning", "skip_special_tokens",
+        "include_stop_str_in_output",
+    )
+} | {
+    "tools": Refusal(_TOOLS, ([],)),
+    "tool_choice": Refusal(_TOOLS, ("none", "auto")),
+    "previous_response_id": Refusal(_STORED),
+    "conversation": Refusal(_STORED),
+    "previous_input_messages": Refusal(_STORED, ([],)),
+    "prompt": Refusal("prompt templates are not stored; send input and instructions"),
+    "background": Refusal(_PLACE, (False,)),
+    "background_options": Refusal(_PLACE, ({},)),
+    "truncation": Refusal("prompts are never cut in silence; shorten the input", ("disabled",)),
+    "context_management": Refusal("conversations are never compacted; shorten the input", ([],)),
+    "reasoning": Refusal(
+        "the model has no reasoning to scale or to show",
+        ({}, {"effort": None}, {"effort": "none"}, {"effort": None, "summary": None}),
+    ),
+    "image": Refusal("only text is served", ({},)),
+    "access_programs": Refusal("they are OpenAI's own", ({},)),
+    "messages": Refusal("this endpoint calls it input"),
+    "max_tokens": Refusal("this endpoint calls it max_output_tokens"),
+    "max_completion_tokens": Refusal("this endpoint calls it max_output_tokens"),
+    "response_format": Refusal(_FORMAT, ({"type": "text"},)),
+    "structured_outputs": Refusal(_FORMAT),
+    "n": Refusal("this endpoint gives one answer", (1,)),
+    "logprobs": Refusal(f"this endpoint takes {LOGPROBS_INCLUDED} in include", (False,)),
+}  # fmt: skip
+"""Fields that would change the answer and cannot be honoured, and those that bear another name here."""
+
+
+def response_table() -> dict[str, FieldKind]:
+    """Every field of the endpoint with what becomes of it."""
+    honoured: dict[str, FieldKind] = dict.fromkeys(known(ResponseFields), "honoured")
+    hints: dict[str, FieldKind] = dict.fromkeys(RESPONSE_HINTS | ECHOED, "hint")
+    refused: dict[str, FieldKind] = dict.fromkeys(RESPONSE_REFUSED, "refused")
+    return honoured | hints | refused

@@ -1,0 +1,110 @@
+"""What form an answer must have: OpenAI's `response_format`, vLLM's `structured_outputs` and `guided_*`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import msgspec
+
+from server.api.fields.generation import GenerationFields, JsonObjectFormat, JsonSchemaFormat
+from server.api.fields.responses import ResponseFields, ResponseSchemaFormat
+from server.errors import bad_field
+from server.grammar import text as grammar
+from server.grammar.schema import check_schema
+from server.grammar.service import Grammars
+from server.grammar.text import GrammarRefusedError
+from server.request import Sampling
+
+_GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
+_STRUCTURED = ("json", "regex", "choice", "grammar", "json_object")
+
+
+async def guided(body: GenerationFields, sampling: Sampling, grammars: Grammars) -> Sampling:
+    """`sampling` with the grammar that the request asks for, which has been tried.
+
+    Raises `ApiError` (400) naming the field that cannot be served, and `EngineBusyError`.
+    """
+    wishes = dict(_wishes(body))
+    if len(wishes) > 1:
+        names = " and ".join(wishes)
+        raise bad_field(next(iter(wishes)), f"{names} exclude each other; send one.", code="invalid_value")
+    return await _kept(wishes, sampling, grammars)
+
+
+async def guided_text(body: ResponseFields, sampling: Sampling, grammars: Grammars) -> Sampling:
+    """The same for the `text.format` of a response."""
+    match body.text and body.text.format:
+        case JsonObjectFormat():
+            wishes: dict[str, tuple[str, Any]] = {"text.format": ("json_object", True)}
+        case ResponseSchemaFormat(schema=schema):
+            wishes = {"text.format.schema": ("json", schema)}
+        case _:
+            return sampling
+    return await _kept(wishes, sampling, grammars)
+
+
+async def _kept(wishes: Mapping[str, tuple[str, Any]], sampling: Sampling, grammars: Grammars) -> Sampling:
+    for name, (kind, wish) in wishes.items():
+        try:
+            text = _grammar(kind, wish)
+            await grammars.check(text)
+        except GrammarRefusedError as error:
+            raise bad_field(name, f"{name} cannot be served: {error}.", code="invalid_value") from None
+        return replace(sampling, grammar=text)
+    return sampling
+
+
+def _wishes(body: GenerationFields) -> list[tuple[str, tuple[str, Any]]]:
+    """The path of each form that is asked for, with its kind and what it says."""
+    wishes: list[tuple[str, tuple[str, Any]]] = []
+    match body.response_format:
+        case JsonObjectFormat():
+            wishes.append(("response_format", ("json_object", True)))
+        case JsonSchemaFormat(json_schema=named):
+            wishes.append(("response_format.json_schema.schema", ("json", named.schema)))
+        case _:
+            pass
+    options = body.structured_outputs
+    if options is not None:
+        chosen = [(name, getattr(options, name)) for name in _STRUCTURED]
+        chosen = [(name, value) for name, value in chosen if value is not None and value is not False]
+        if not chosen:
+            message = f"structured_outputs needs one of {', '.join(_STRUCTURED)}."
+            raise bad_field("structured_outputs", message, code="invalid_value")
+        wishes += [(f"structured_outputs.{name}", (name, value)) for name, value in chosen]
+    for name in _GUIDED:
+        value = getattr(body, name)
+        if value is not None:
+            wishes.append((name, (name.removeprefix("guided_"), value)))
+    return wishes
+
+
+def _grammar(kind: str, wish: Any) -> str:
+    match kind:
+        case "json_object":
+            return grammar.json_object()
+        case "json":
+            schema = _schema(wish)
+            check_schema(schema)
+            return grammar.json_schema(schema)
+        case "regex":
+            return grammar.regex(wish)
+        case "choice":
+            return grammar.choice(wish)
+        case _:
+            return grammar.lark(wish)
+
+
+def _schema(wish: Mapping[str, Any] | str) -> Mapping[str, Any]:
+    """A schema as an object, or as the JSON of one."""
+    if not isinstance(wish, str):
+        return wish
+    try:
+        value = msgspec.json.decode(wish)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise GrammarRefusedError(f"it is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise GrammarRefusedError("it must be a JSON object")
+    return cast("dict[str, Any]", value)

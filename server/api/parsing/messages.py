@@ -1,0 +1,113 @@
+"""OpenAI's messages: roles, content parts, calls of tools, and what of them can be served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from server.api.fields.decode import unknown_field
+from server.api.parsing.parts import TextParts
+from server.api.parsing.tool_messages import OpenCalls, read_call_id, read_calls
+from server.errors import bad_field
+from server.text.chat_template import Message
+
+ROLES = {
+    "system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"
+}  # fmt: skip
+"""A message's role → the role that chat templates know."""
+
+_TAKEN = {
+    "role": tuple(ROLES),
+    "content": tuple(ROLES),
+    "name": tuple(ROLES),
+    "tool_calls": ("assistant",),
+    "tool_call_id": ("tool",),
+}
+"""A message's field → the roles that have it."""
+
+_PARTS = TextParts(
+    kinds=("text",),
+    fields=("type", "text", "cache_control", "prompt_cache_breakpoint", "annotations"),
+    named=frozenset({"type", "text"}),
+)
+_MESSAGE_FIELDS = frozenset({*_TAKEN, "refusal", "annotations", "audio", "function_call"})
+_EMPTY: tuple[object, ...] = (None, [], {})
+
+BEGINNING = 512
+"""Characters of a prompt that tell a conversation from others."""
+
+
+def parse_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    """Messages with plain text contents; every call of a tool is answered by a message right after it.
+
+    Raises `ApiError` with the path of what cannot be served.
+    """
+    calls = OpenCalls()
+    parsed: list[Message] = []
+    for index, message in enumerate(messages):
+        path = f"messages[{index}]"
+        item = _message(message, path)
+        if item["role"] == "tool":
+            item["name"] = calls.answer(item["tool_call_id"], f"{path}.tool_call_id")
+        else:
+            calls.check_answered()
+            calls.open(item.get("tool_calls", ()), f"{path}.tool_calls")
+        parsed.append(item)
+    calls.check_answered()
+    return parsed
+
+
+def user_turns(messages: Sequence[Message]) -> tuple[str, ...]:
+    """What the user said, oldest first."""
+    return tuple(message["content"] for message in messages if message["role"] == "user")
+
+
+def opening(messages: Sequence[Message], value: Mapping[str, object]) -> tuple[str, ...]:
+    """What tells a conversation from others on all its turns: who has it, by `value`, and how it began."""
+    return (*_asker(value), _first(messages, "system"), _first(messages, "user"))
+
+
+def opening_of(prompt: str, value: Mapping[str, object]) -> tuple[str, ...]:
+    """The same for a text, of which all requests share the beginning."""
+    return (*_asker(value), prompt[:BEGINNING])
+
+
+def _asker(value: Mapping[str, object]) -> tuple[str, ...]:
+    """OpenAI's hints; alone they would put all that one application asks in one place."""
+    given = (value.get(name) for name in ("prompt_cache_key", "safety_identifier", "user"))
+    return tuple(item if isinstance(item, str) else "" for item in given)
+
+
+def _first(messages: Sequence[Message], role: str) -> str:
+    return next((str(message["content"]) for message in messages if message["role"] == role), "")
+
+
+def _message(message: Mapping[str, Any], path: str) -> dict[str, Any]:
+    for name, value in message.items():
+        if name not in _MESSAGE_FIELDS:
+            raise unknown_field(name, _MESSAGE_FIELDS, f"{path}.")
+        if name not in _TAKEN and value not in _EMPTY:
+            raise bad_field(f"{path}.{name}", f"{path}.{name} is not served.", code="unsupported_parameter")
+    role = message.get("role")
+    if not isinstance(role, str) or role not in ROLES:
+        known = ", ".join(ROLES)
+        reason = "send tools instead" if role == "function" else f"it must be one of {known}"
+        raise bad_field(f"{path}.role", f"{path}.role: {reason}.", code="invalid_value")
+    for name in ("tool_calls", "tool_call_id"):
+        if message.get(name) not in _EMPTY and role not in _TAKEN[name]:
+            text = f"{path}.{name} belongs to the role {_TAKEN[name][0]}, not to {role}."
+            raise bad_field(f"{path}.{name}", text, code="invalid_value")
+    return _with_tools(message, role, path)
+
+
+def _with_tools(message: Mapping[str, Any], role: str, path: str) -> dict[str, Any]:
+    """The message as a template renders it; beside its calls it may have no content."""
+    content, calls = message.get("content"), message.get("tool_calls")
+    if calls in _EMPTY:
+        item: dict[str, Any] = {"role": ROLES[role], "content": _PARTS.read(content, f"{path}.content")}
+    else:
+        text = "" if content is None else _PARTS.read(content, f"{path}.content")
+        item = {"role": role, "content": text, "tool_calls": read_calls(calls, f"{path}.tool_calls")}
+    if role == "tool":
+        item["tool_call_id"] = read_call_id(message.get("tool_call_id"), f"{path}.tool_call_id")
+    return item

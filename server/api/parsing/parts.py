@@ -1,0 +1,53 @@
+"""The content of a message on the wire: a string, or an array of text parts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import cast
+
+from server.api.fields.decode import unknown_field
+from server.errors import bad_field
+
+
+@dataclass(frozen=True, slots=True)
+class TextParts:
+    """How an endpoint writes parts of text."""
+
+    kinds: Collection[str]
+    """Values of `type` that are text."""
+    fields: Collection[str]
+    """Fields of a part that are taken; all but `text` change nothing."""
+    named: frozenset[str]
+    """Fields that an error about an unknown one compares it with."""
+
+    def read(self, content: object, path: str) -> str:
+        """The text of `content`. Raises `ApiError` with the path of what is no text."""
+        if isinstance(content, str):
+            return content
+        if content is None:
+            raise bad_field(path, f"{path} is required.", code="missing_required_parameter")
+        if not isinstance(content, list):
+            raise bad_field(path, f"{path} must be a string or an array of parts.", code="invalid_type")
+        parts = cast("list[object]", content)
+        return "".join(self._part(part, f"{path}[{index}]") for index, part in enumerate(parts))
+
+    def _part(self, part: object, path: str) -> str:
+        if not isinstance(part, dict):
+            raise bad_field(path, f"{path} must be an object with type and text.", code="invalid_type")
+        fields = cast("dict[str, object]", part)
+        kind = fields.get("type")
+        if kind not in self.kinds:
+            shown = f"{kind[:40]!r} " if isinstance(kind, str) else ""
+            raise bad_field(
+                f"{path}.type",
+                f"{path}.type: {shown}parts are not served, only text.",
+                code="unsupported_value",
+            )
+        text = fields.get("text")
+        if not isinstance(text, str):
+            raise bad_field(f"{path}.text", f"{path}.text must be a string.", code="invalid_type")
+        for name in fields:
+            if name not in self.fields:
+                raise unknown_field(name, self.named, f"{path}.")
+        return text

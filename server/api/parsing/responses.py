@@ -1,0 +1,50 @@
+"""The `input` and `instructions` of a response as messages, and what of them can be served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from server.api.fields.decode import unknown_field
+from server.api.parsing.parts import TextParts
+from server.errors import bad_field
+from server.text.chat_template import Message
+
+_ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
+_ITEM_FIELDS = frozenset({"type", "id", "role", "content", "status", "phase"})
+_PART_FIELDS = frozenset({"type", "text", "annotations", "logprobs", "prompt_cache_breakpoint"})
+_PARTS = TextParts(kinds=("input_text", "output_text", "text"), fields=_PART_FIELDS, named=_PART_FIELDS)
+_BETWEEN = "\n\n"
+
+
+def parse_input(given: str | Sequence[Mapping[str, Any]], instructions: str | None) -> list[Message]:
+    """The conversation, `instructions` at its front: before the text of a system message that begins it.
+
+    Raises `ApiError` with the path of what cannot be served.
+    """
+    if isinstance(given, str):
+        messages: list[Message] = [{"role": "user", "content": given}]
+    else:
+        messages = [_message(item, f"input[{index}]") for index, item in enumerate(given)]
+    if instructions is None:
+        return messages
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": instructions}, *messages]
+    # Chat templates know one system message, and know it at the beginning alone.
+    return [{"role": "system", "content": instructions + _BETWEEN + messages[0]["content"]}, *messages[1:]]
+
+
+def _message(item: Mapping[str, Any], path: str) -> Message:
+    kind = item.get("type")
+    if kind not in (None, "message"):
+        shown = f"{kind[:40]!r} items" if isinstance(kind, str) else "that"
+        reason = "nothing is stored to refer to" if kind == "item_reference" else "only messages are served"
+        raise bad_field(f"{path}.type", f"{path}.type: {shown}: {reason}.", code="unsupported_value")
+    for name in item:
+        if name not in _ITEM_FIELDS:
+            raise unknown_field(name, _ITEM_FIELDS, f"{path}.")
+    role = item.get("role")
+    if not isinstance(role, str) or role not in _ROLES:
+        message = f"{path}.role: it must be one of {', '.join(_ROLES)}."
+        raise bad_field(f"{path}.role", message, code="invalid_value")
+    return {"role": _ROLES[role], "content": _PARTS.read(item.get("content"), f"{path}.content")}

@@ -1,0 +1,147 @@
+"""How a request is sampled, checked against the model's own limits: its vocabulary and its context."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TypeVar
+
+from server.api.fields.generation import ChatFields, CompletionFields, GenerationFields, SamplingFields
+from server.api.fields.responses import LOGPROBS_INCLUDED, ResponseFields
+from server.errors import bad_field
+from server.metrics.engine_state import EngineInfo
+from server.request import Sampling
+from server.serving.sampling_defaults import SamplingDefaults
+
+_SEEDS = 2**64
+PLAIN = SamplingDefaults()
+"""OpenAI's defaults."""
+
+Number = TypeVar("Number", int, float)
+
+
+def chat_sampling(body: ChatFields, info: EngineInfo, defaults: SamplingDefaults = PLAIN) -> Sampling:
+    """Sampling of a chat completion; `max_tokens` is 0 where the request leaves it open."""
+    if body.top_logprobs and not body.logprobs:
+        raise bad_field("top_logprobs", "top_logprobs needs logprobs to be true.", code="invalid_value")
+    _check_streaming(body)
+    logprobs = body.top_logprobs if body.logprobs else None
+    return _sampling(body, info, defaults, logprobs, body.prompt_logprobs, body.max_tokens)
+
+
+def completion_sampling(
+    body: CompletionFields, info: EngineInfo, defaults: SamplingDefaults = PLAIN
+) -> Sampling:
+    """Sampling of a completion; with `echo` the prompt's logprobs are asked for too."""
+    prompt_logprobs = body.prompt_logprobs
+    if prompt_logprobs is None and body.echo:
+        prompt_logprobs = body.logprobs
+    _check_streaming(body)
+    return _sampling(body, info, defaults, body.logprobs, prompt_logprobs, body.max_tokens)
+
+
+def response_sampling(body: ResponseFields, info: EngineInfo, defaults: SamplingDefaults = PLAIN) -> Sampling:
+    """Sampling of a response; `max_tokens` is 0 where the request leaves it open."""
+    if body.stream_options is not None and not body.stream:
+        raise bad_field("stream_options", "stream_options needs stream to be true.", code="invalid_value")
+    if body.top_logprobs and not body.with_logprobs:
+        message = f"top_logprobs needs include to hold {LOGPROBS_INCLUDED!r}."
+        raise bad_field("top_logprobs", message, code="invalid_value")
+    logprobs = body.top_logprobs if body.with_logprobs else None
+    return _sampling(body, info, defaults, logprobs, None, body.max_output_tokens)
+
+
+def _check_streaming(body: GenerationFields) -> None:
+    if body.stream_options is not None and not body.stream:
+        raise bad_field("stream_options", "stream_options needs stream to be true.", code="invalid_value")
+    if body.stream and body.prompt_logprobs is not None:
+        raise bad_field(
+            "prompt_logprobs", "prompt_logprobs cannot be streamed; send stream false.", code="invalid_value"
+        )
+
+
+def _sampling(
+    body: SamplingFields,
+    info: EngineInfo,
+    defaults: SamplingDefaults,
+    logprobs: int | None,
+    prompt_logprobs: int | None,
+    max_tokens: int | None,
+) -> Sampling:
+    for index, token in enumerate(body.stop_token_ids):
+        _in_vocabulary(f"stop_token_ids[{index}]", token, info)
+    return Sampling(
+        max_tokens=max_tokens or 0,
+        temperature=_given(body.temperature, defaults.temperature),
+        top_p=_given(body.top_p, defaults.top_p),
+        top_k=max(0, _given(body.top_k, defaults.top_k)),
+        min_p=_given(body.min_p, defaults.min_p),
+        repetition_penalty=_given(body.repetition_penalty, defaults.repetition_penalty),
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        logit_bias=_biases(body.logit_bias, info),
+        seed=None if body.seed is None else body.seed % _SEEDS,
+        min_tokens=body.min_tokens,
+        ignore_eos=body.ignore_eos,
+        stop=tuple(dict.fromkeys([body.stop] if isinstance(body.stop, str) else body.stop)),
+        stop_token_ids=tuple(dict.fromkeys(body.stop_token_ids)),
+        logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
+    )
+
+
+def _given(value: Number | None, default: Number) -> Number:
+    return default if value is None else value
+
+
+def _biases(biases: Mapping[str, float], info: EngineInfo) -> dict[int, float]:
+    checked: dict[int, float] = {}
+    for key, bias in biases.items():
+        if not (key.isascii() and key.isdigit() and len(key) <= 10):
+            raise bad_field(
+                "logit_bias", f"logit_bias: {key[:40]!r} is not a token id.", code="invalid_value"
+            )
+        checked[_in_vocabulary("logit_bias", int(key), info)] = bias
+    return checked
+
+
+def _in_vocabulary(field: str, token: int, info: EngineInfo) -> int:
+    if token >= info.vocabulary:
+        raise bad_field(
+            field,
+            f"{field}: token {token} is not in the vocabulary of {info.vocabulary} tokens.",
+            code="invalid_value",
+        )
+    return token
+
+
+def check_ids(ids: list[int], field: str, info: EngineInfo) -> tuple[int, ...]:
+    """Token ids of a client, each in the vocabulary."""
+    for index, token in enumerate(ids):
+        _in_vocabulary(f"{field}[{index}]", token, info)
+    return tuple(ids)
+
+
+def of_length(sampling: Sampling, length: int) -> Sampling:
+    """`sampling` of at most `length` tokens. Raises `ApiError` where `min_tokens` asks for more."""
+    if sampling.min_tokens > length:
+        message = f"min_tokens is {sampling.min_tokens}, but at most {length} fit."
+        raise bad_field("min_tokens", message, code="invalid_value")
+    return replace(sampling, max_tokens=length)
+
+
+def answer_length(
+    asked: int | None, default: int | None, prompt: int, info: EngineInfo, fields: tuple[str, str]
+) -> int:
+    """How many tokens may follow `prompt` tokens: what was asked, else `default`, else all that fit.
+
+    `fields` are the request's names for the prompt and for the length. Raises `ApiError` with both numbers
+    where the two do not fit the context.
+    """
+    room = info.context - prompt
+    least = 1 if asked is None else asked
+    if least <= room:
+        return asked if asked is not None else room if default is None else min(default, room)
+    length = f" and {fields[1]} asks for {asked} more" if asked is not None else ""
+    message = f"The context is {info.context} tokens; the prompt has {prompt}{length}. Send or ask for less."
+    raise bad_field(fields[0] if room <= 0 else fields[1], message, code="context_length_exceeded")

@@ -1,0 +1,143 @@
+"""Calls of tools in a conversation, and the messages that answer them."""
+
+from __future__ import annotations
+
+import hashlib
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+
+from server.api.fields.decode import unknown_field
+from server.errors import ApiError, bad_field
+from server.text.tool_syntax import ID, NAME
+
+MAX_CALLS = 128
+MAX_ID = 256
+MAX_DEPTH = 64
+"""Levels of nesting in arguments and in a tool's parameters."""
+
+_DIGITS = string.digits + string.ascii_letters
+_CALL_FIELDS = frozenset({"id", "type", "function", "index"})
+_FUNCTION_FIELDS = frozenset({"name", "arguments"})
+
+
+class OpenCalls:
+    """The calls of the last assistant message that no message has answered yet."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, str] = {}
+        self._path = ""
+
+    def open(self, calls: Sequence[Mapping[str, Any]], path: str) -> None:
+        """The calls of one message. Raises `ApiError` for an id that comes twice."""
+        self._path = path
+        for index, call in enumerate(calls):
+            if call["id"] in self._names:
+                raise _wrong(f"{path}[{index}].id", "another call has the same id")
+            self._names[call["id"]] = call["function"]["name"]
+
+    def answer(self, call_id: str, path: str) -> str:
+        """The name of the tool whose call is answered. Raises `ApiError` where there is no such call."""
+        if call_id not in self._names:
+            raise _wrong(path, "it answers no open call of the assistant message before it")
+        return self._names.pop(call_id)
+
+    def check_answered(self) -> None:
+        """Raise `ApiError` for a call without an answer."""
+        if self._names:
+            reason = f"{len(self._names)} of its calls have no message with role tool right after it"
+            raise _wrong(self._path, reason)
+
+
+def read_calls(value: object, path: str) -> list[dict[str, Any]]:
+    """OpenAI's `tool_calls` in the shape of Hugging Face's templates: arguments as an object."""
+    if not isinstance(value, list):
+        raise _wrong(path, "it must be an array", "invalid_type")
+    calls = cast("list[object]", value)
+    if len(calls) > MAX_CALLS:
+        raise _wrong(path, f"it has {len(calls)} calls, more than {MAX_CALLS}")
+    return [_call(call, f"{path}[{index}]") for index, call in enumerate(calls)]
+
+
+def read_call_id(value: object, path: str) -> str:
+    """An id as templates take it: nine letters and digits; any other is replaced by its own nine.
+
+    The same id has the same nine in every request, so that a conversation's prompt stays the same.
+    """
+    if value is None:
+        raise bad_field(path, f"{path} is required.", code="missing_required_parameter")
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_ID:
+        raise _wrong(path, f"it must be a string of 1 to {MAX_ID} characters", "invalid_type")
+    if ID.fullmatch(value):
+        return value
+    number = int.from_bytes(hashlib.sha256(value.encode()).digest())
+    return "".join(_DIGITS[number // 62**place % 62] for place in range(9))
+
+
+def check_depth(value: object, path: str) -> None:
+    """Raise `ApiError` for a JSON value that is nested more than `MAX_DEPTH` levels deep."""
+    level = _containers([value])
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return
+        inner: list[object] = []
+        for item in level:
+            inner += item.values() if isinstance(item, dict) else item
+        level = _containers(inner)
+    if not level:
+        return
+    raise _wrong(path, f"it is nested more than {MAX_DEPTH} levels deep")
+
+
+def _containers(items: list[object]) -> list[dict[str, object] | list[object]]:
+    return [cast("dict[str, object] | list[object]", item) for item in items if isinstance(item, dict | list)]
+
+
+def _call(value: object, path: str) -> dict[str, Any]:
+    call = _object(value, path, _CALL_FIELDS)
+    if call.get("type", "function") != "function":
+        raise _wrong(f"{path}.type", 'it must be "function"')
+    function = _object(call.get("function"), f"{path}.function", _FUNCTION_FIELDS)
+    name = function.get("name")
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        raise _wrong(f"{path}.function.name", "it must be 1 to 64 letters, digits, - and _")
+    arguments = _arguments(function.get("arguments"), f"{path}.function.arguments")
+    return {
+        "id": read_call_id(call.get("id"), f"{path}.id"),
+        "type": "function",
+        "function": {"name": name, "arguments": arguments},
+    }
+
+
+def _arguments(value: object, path: str) -> object:
+    """The object that the arguments spell; their text where a model wrote none."""
+    if not isinstance(value, str):
+        raise _wrong(path, "it must be a string of JSON", "invalid_type")
+    if not value.strip():
+        return {}
+    try:
+        arguments: object = msgspec.json.decode(value.encode())
+    except RecursionError:
+        raise _wrong(path, f"it is nested more than {MAX_DEPTH} levels deep") from None
+    except (ValueError, msgspec.DecodeError):
+        return value
+    check_depth(arguments, path)
+    return cast(object, arguments) if isinstance(arguments, dict) else value
+
+
+def _object(value: object, path: str, names: frozenset[str]) -> dict[str, Any]:
+    if value is None:
+        raise bad_field(path, f"{path} is required.", code="missing_required_parameter")
+    if not isinstance(value, dict):
+        raise _wrong(path, "it must be an object", "invalid_type")
+    fields = cast("dict[str, Any]", value)
+    for name in fields:
+        if name not in names:
+            raise unknown_field(name, names, f"{path}.")
+    return fields
+
+
+def _wrong(path: str, reason: str, code: str = "invalid_value") -> ApiError:
+    return bad_field(path, f"{path}: {reason}.", code=code)

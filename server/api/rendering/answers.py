@@ -1,0 +1,60 @@
+"""Gathers the deltas of a request's choices: whole answers, and the tokens they took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from server.request import Delta, Deltas, FinishReason, TokenLogprob, Usage
+
+
+@dataclass(slots=True)
+class Answer:
+    """One choice, as far as it has come."""
+
+    texts: list[str] = field(default_factory=list[str])
+    logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
+    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+    finish_reason: FinishReason | None = None
+    usage: Usage = field(default_factory=lambda: Usage(0, 0, 0))
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(self.texts)
+
+    def add(self, delta: Delta) -> None:
+        """Take one more delta."""
+        self.texts.append(delta.text)
+        self.logprobs += delta.logprobs
+        if delta.prompt_logprobs is not None:
+            self.prompt_logprobs = delta.prompt_logprobs
+        if delta.finish_reason is not None:
+            self.finish_reason = delta.finish_reason
+        if delta.usage is not None:
+            self.usage = delta.usage
+
+
+async def gather(stream: Deltas, count: int) -> list[Answer]:
+    """The `count` whole answers of `stream`."""
+    answers = [Answer() for _ in range(count)]
+    async with aclosing(stream):
+        async for deltas in stream:
+            for index, delta in deltas:
+                answers[index].add(delta)
+    return answers
+
+
+def total(usages: Sequence[Usage], n: int) -> dict[str, Any]:
+    """OpenAI's `usage` over all choices; each prompt counts once, whatever its `n` choices."""
+    firsts = usages[::n]
+    prompt = sum(usage.prompt_tokens for usage in firsts)
+    completion = sum(usage.completion_tokens for usage in usages)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(usage.cached_tokens for usage in firsts)},
+    }

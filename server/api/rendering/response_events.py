@@ -1,0 +1,78 @@
+"""A streamed response: OpenAI's events in their order, numbered, from frames prepared once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from server.api.rendering.answers import Answer
+from server.api.rendering.response_object import ResponseObject
+from server.errors import ErrorReply
+from server.request import Delta
+
+_encode = msgspec.json.Encoder().encode
+
+
+class ResponseEvents:
+    """From `response.created` to `response.completed`, `.incomplete` or `.failed`; no `[DONE]` follows."""
+
+    def __init__(self, shape: ResponseObject) -> None:
+        self._shape = shape
+        self._answer = Answer()
+        self._number = 0
+        self._item = {"item_id": shape.message_id, "output_index": 0, "content_index": 0}
+        frame = _event("response.output_text.delta", self._item)[:-1]
+        self._before = frame + b',"logprobs":[],"sequence_number":'
+
+    def opening(self) -> bytes:
+        """The response, its item and its part, all empty."""
+        begun = self._shape.begun()
+        return (
+            self._next("response.created", {"response": begun})
+            + self._next("response.in_progress", {"response": begun})
+            + self._next("response.output_item.added", {"output_index": 0, "item": self._shape.opened()})
+            + self._next("response.content_part.added", self._item | {"part": self._shape.part(Answer())})
+        )
+
+    def delta(self, index: int, delta: Delta) -> bytes:
+        """What the text grew by. The hot path."""
+        self._answer.add(delta)
+        if self._shape.with_logprobs and delta.logprobs:
+            fields = {"delta": delta.text, "logprobs": self._shape.logprobs(delta.logprobs)}
+            return self._next("response.output_text.delta", self._item | fields)
+        if not delta.text:
+            return b""
+        number = self._number
+        self._number = number + 1
+        return self._before + b'%d,"delta":' % number + _encode(delta.text) + b"}\n\n"
+
+    def closing(self) -> bytes:
+        """The part, the item and the response, all whole."""
+        answer, shape = self._answer, self._shape
+        part, response = shape.part(answer), shape.ended(answer)
+        text = {"text": part["text"], "logprobs": part["logprobs"]}
+        return (
+            self._next("response.output_text.done", self._item | text)
+            + self._next("response.content_part.done", self._item | {"part": part})
+            + self._next("response.output_item.done", {"output_index": 0, "item": response["output"][0]})
+            + self._next(f"response.{response['status']}", {"response": response})
+        )
+
+    def failed(self, error: ErrorReply) -> bytes:
+        """The error, with its own code, and the response that it ended."""
+        told = {"code": error.code, "message": error.message, "param": error.param}
+        return self._next("error", told) + self._next(
+            "response.failed", {"response": self._shape.failed(error)}
+        )
+
+    def _next(self, kind: str, fields: Mapping[str, Any]) -> bytes:
+        number = self._number
+        self._number = number + 1
+        return _event(kind, {**fields, "sequence_number": number}) + b"\n\n"
+
+
+def _event(kind: str, fields: Mapping[str, Any]) -> bytes:
+    """The two lines of an event, without what ends it."""
+    return b"event: " + kind.encode() + b"\ndata: " + _encode({"type": kind, **fields})

@@ -1,0 +1,130 @@
+"""OpenAI's `Response` object: one answer in each state of its making."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from server.api.fields.responses import ResponseFields
+from server.api.rendering.answers import Answer
+from server.api.rendering.logprobs import chat_logprobs
+from server.errors import ErrorReply
+from server.request import Sampling, TokenLogprob, Usage
+from server.serving.generation import Served
+from server.text.tokenizer import Tokenizer
+
+
+class ResponseObject:
+    """Shapes the answer to one request. Its single output item is a message with a single text."""
+
+    def __init__(
+        self,
+        answer_id: str,
+        served: Served,
+        body: ResponseFields,
+        sampling: Sampling,
+        tokenizer: Tokenizer,
+    ) -> None:
+        self.message_id = "msg_" + answer_id
+        self.with_logprobs = body.with_logprobs
+        self._tokenizer = tokenizer
+        self._frame: dict[str, Any] = {
+            "id": "resp_" + answer_id,
+            "object": "response",
+            "created_at": int(time.time()),
+            "model": served.name,
+            "system_fingerprint": served.fingerprint,
+        } | _echo(body, sampling)
+
+    def begun(self) -> dict[str, Any]:
+        """Before the first delta."""
+        return self._state("in_progress")
+
+    def failed(self, error: ErrorReply) -> dict[str, Any]:
+        """After an error in mid-stream; its own code is in the `error` event that came before."""
+        code = "rate_limit_exceeded" if error.status == 429 else "server_error"
+        return self._state("failed") | {"error": {"code": code, "message": error.message}}
+
+    def ended(self, answer: Answer) -> dict[str, Any]:
+        """The whole answer."""
+        if answer.finish_reason == "length":
+            state = self._state("incomplete") | {"incomplete_details": {"reason": "max_output_tokens"}}
+        else:
+            state = self._state("completed") | {"completed_at": int(time.time())}
+        return state | {"output": [self.message(answer)], "usage": _usage(answer.usage)}
+
+    def message(self, answer: Answer) -> dict[str, Any]:
+        """The output item."""
+        status = "incomplete" if answer.finish_reason == "length" else "completed"
+        return self._message(status, [self.part(answer)])
+
+    def opened(self) -> dict[str, Any]:
+        """The output item before it has a part."""
+        return self._message("in_progress", [])
+
+    def part(self, answer: Answer) -> dict[str, Any]:
+        """The item's text."""
+        logprobs = self.logprobs(answer.logprobs)
+        return {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": logprobs}
+
+    def logprobs(self, tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
+        """`[{"token", "logprob", "bytes", "top_logprobs"}]`, or nothing where it was not asked for."""
+        return chat_logprobs(tokens, self._tokenizer)["content"] if self.with_logprobs else []
+
+    def _state(self, status: str) -> dict[str, Any]:
+        return self._frame | {
+            "status": status,
+            "completed_at": None,
+            "error": None,
+            "incomplete_details": None,
+            "output": [],
+            "usage": None,
+        }
+
+    def _message(self, status: str, content: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self.message_id,
+            "type": "message",
+            "role": "assistant",
+            "status": status,
+            "content": content,
+        }
+
+
+def _echo(body: ResponseFields, sampling: Sampling) -> dict[str, Any]:
+    """What the answer repeats of its request: what held, not what was asked for."""
+    text = body.text
+    return {
+        "background": False,
+        "instructions": body.instructions,
+        "max_output_tokens": body.max_output_tokens,
+        "max_tool_calls": body.max_tool_calls,
+        "metadata": body.metadata,
+        "parallel_tool_calls": body.parallel_tool_calls,
+        "previous_response_id": None,
+        "prompt_cache_key": body.prompt_cache_key,
+        "reasoning": {"effort": None, "summary": None},
+        "safety_identifier": body.safety_identifier,
+        "service_tier": "default",
+        "store": False,
+        "temperature": sampling.temperature,
+        "text": {"format": (text and text.format) or {"type": "text"}, "verbosity": "medium"},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_logprobs": body.top_logprobs,
+        "top_p": sampling.top_p,
+        "truncation": "disabled",
+        "user": body.user,
+    }
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "input_tokens": usage.prompt_tokens,
+        # Nothing that a client pays for is written to the cache.
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }

@@ -1,0 +1,1 @@
+"""The ASGI application (composition, middleware, listening), without endpoints; `cli` imports it."""

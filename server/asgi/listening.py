@@ -1,0 +1,159 @@
+"""Where the server listens, and how it ends: it drains, then fails what still runs, then goes."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+from server.engines.base import Engine
+from server.errors import EngineError
+
+LAST_WORDS = 5
+"""Seconds that streams have to say that they end, after the time to finish has run out."""
+DEAD_SECONDS = 5.0
+"""How long a server whose engine has died still answers, so that probes and clients learn of it."""
+
+log = logging.getLogger("oneseek.server")
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets bound to every address of `host`, not yet listening; port 0 takes any free one.
+
+    Raises `OSError` with the whole message where that cannot be.
+    """
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    try:
+        found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            opened = socket.socket(family, kind, protocol)
+            sockets.append(opened)
+            try:
+                _bind(opened, address)
+            except OSError as error:
+                # `localhost` names ::1 too, on machines that have no IPv6.
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
+                missing = error
+                sockets.pop().close()
+        if missing is not None and not sockets:
+            raise missing
+    except OSError as error:
+        for opened in sockets:
+            opened.close()
+        why = (error.strerror or str(error)).lower()
+        raise OSError(f"cannot listen on {host}:{port}: {why}; {_remedy(error)}") from error
+    return sockets
+
+
+def _bind(opened: socket.socket, address: tuple[object, ...]) -> None:
+    if os.name == "posix":  # elsewhere it would let two servers share a port
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    elif hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # and without this, another program could take it over
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+    if opened.family == socket.AF_INET6:
+        opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    opened.bind(address)
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return "stop what listens there, or give another --port"
+    if error.errno == errno.EACCES:
+        return "give a --port above 1023"
+    return "give another --host"
+
+
+class AnnouncingServer(uvicorn.Server):
+    """uvicorn, saying where it listens once requests can be answered, and ending streams in words.
+
+    Once the time to drain has run out, or at a second signal, the engine is closed, which fails what still
+    runs, so that each client is told. A third signal ends the server without that. Where the engine dies, the
+    server says so, answers for `DEAD_SECONDS` that it is not ready, and ends.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        say: Callable[[str], None],
+        engine: Engine,
+    ) -> None:
+        super().__init__(config)
+        self._say = say
+        self._engine = engine
+        self._died_at: float | None = None
+        self._drain = config.timeout_graceful_shutdown or 0
+        config.timeout_graceful_shutdown = self._drain + LAST_WORDS
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._hurried = False
+        self._aborting: asyncio.Task[None] | None = None
+        logging.getLogger("uvicorn.error").addFilter(_in_brief)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, then announce."""
+        await super().startup(sockets)
+        if not self.started:
+            return
+        self._loop = asyncio.get_running_loop()
+        # What the start made stays; a collection in mid-stream need not walk through all of it again.
+        gc.collect()
+        gc.freeze()
+        for server in self.servers:
+            for listening in server.sockets:
+                host, port = listening.getsockname()[:2]
+                shown = f"[{host}]" if ":" in host else host
+                self._say(f"ready on http://{shown}:{port}  (Ctrl-C stops)")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests finish, for as long as the settings give them."""
+        timer = asyncio.get_running_loop().call_later(self._drain, self._end_what_runs)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            timer.cancel()
+
+    @property
+    def engine_died(self) -> bool:
+        """Whether the server ends because its engine has died."""
+        return self._died_at is not None
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second: whether to stop."""
+        if self._died_at is None and not self.should_exit and not self._engine.state().alive:
+            self._died_at = time.monotonic()
+            log.critical("the engine has died; the server ends in %g seconds", DEAD_SECONDS)
+        if self._died_at is not None and time.monotonic() - self._died_at >= DEAD_SECONDS:
+            self.should_exit = True
+        return await super().on_tick(counter)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop at the first signal, hurry at the second, drop everything at the third."""
+        if self.should_exit and self._loop is not None and not self._hurried:
+            self._hurried = True
+            self._loop.call_soon_threadsafe(self._end_what_runs)
+            return
+        super().handle_exit(sig, frame)
+
+    def _end_what_runs(self) -> None:
+        if self._aborting is None:
+            self._aborting = asyncio.ensure_future(self._engine.close())
+
+
+_OURS = f"{EngineError.__module__}.{EngineError.__qualname__}: "
+
+
+def _in_brief(record: logging.LogRecord) -> bool:
+    """Let uvicorn's lines pass, but of a traceback in a failed start only the last line, which says why."""
+    text = record.getMessage()
+    if text.startswith("Traceback "):
+        record.msg, record.args = text.rstrip().rpartition("\n")[2].removeprefix(_OURS), ()
+    return text != "Application startup failed. Exiting."

@@ -1,0 +1,182 @@
+"""The layers around every endpoint, pure ASGI: `Receipts`, `Errors`, `HeaderLimits`, `ApiKeys`.
+
+Decisions are made on `scope["path"]`, the path that is routed on, never on what a Host header shapes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+from collections.abc import Sequence
+
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.api.rendering.error_replies import reply_for
+from server.errors import ApiError, ErrorReply
+from server.exchange import exchange_of, header, open_exchange
+from server.metrics.metrics import Metrics
+
+log = logging.getLogger("oneseek.api")
+
+OPEN_PATHS = frozenset({"/live", "/ready", "/health"})
+"""What answers without a key: probes cannot carry one. `/health` then says no more than its status."""
+
+ADMIN_PREFIX = "/admin"
+ADMIN_PATHS = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
+"""What needs an admin key, with everything at and below `ADMIN_PREFIX`, be it an endpoint or not."""
+
+MAX_HEADERS = 100
+MAX_HEADER_BYTES = 32 * 1024
+
+CLIENT_CLOSED = 499
+"""The status that logs and metrics give a request whose client went away; never sent."""
+
+
+class Receipts:
+    """Gives each request its exchange, puts id and receipt on whatever is answered, and counts it."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange = open_exchange(scope, send)
+
+        async def send_with_receipt(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                headers = message.setdefault("headers", [])
+                headers.append((b"x-request-id", exchange.request_id.encode("latin-1")))
+                headers += [(k.lower().encode(), v.encode("latin-1")) for k, v in exchange.receipt.items()]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_receipt)
+        finally:
+            self.metrics.answered(exchange)
+
+
+class Errors:
+    """Answers what an endpoint raised; an unexpected error is logged, and its client told nothing of it."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self.app = app
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched_send)
+        except ClientDisconnect:
+            exchange_of(scope).status = CLIENT_CLOSED
+        except Exception as error:
+            if started:
+                raise
+            reply = reply_for(error)
+            self.metrics.rejected.labels(reply.code or "error").inc()
+            await _send_error(reply, error, scope, send)
+
+
+async def _send_error(reply: ErrorReply, error: Exception, scope: Scope, send: Send) -> None:
+    if reply.status >= 500 and reply.code == "internal_error":
+        log.error("request %s failed", exchange_of(scope).request_id, exc_info=error)
+    body = reply.body()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers.items()]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+class HeaderLimits:
+    """Refuses requests with more or larger headers than any client of this API sends."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http":
+            headers = scope["headers"]
+            size = sum(len(name) + len(value) for name, value in headers)
+            if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+                message = f"At most {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes together are taken."
+                raise ApiError(ErrorReply(431, message, code="headers_too_large"))
+        await self.app(scope, receive, send)
+
+
+def is_admin_path(path: str) -> bool:
+    """Whether `path` needs an admin key."""
+    return path in ADMIN_PATHS or path == ADMIN_PREFIX or path.startswith(ADMIN_PREFIX + "/")
+
+
+class ApiKeys:
+    """Lets a request pass with one of the keys as a bearer token; without keys, lets everything pass.
+
+    What `is_admin_path` says needs one of the admin keys, and without any is closed to all. An admin key
+    opens everything else too.
+    """
+
+    def __init__(self, app: ASGIApp, keys: Sequence[str], admin_keys: Sequence[str] = ()) -> None:
+        self.app = app
+        self.digests = [_digest(key) for key in keys]
+        self.admin_digests = [_digest(key) for key in admin_keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or raise `ApiError` (401, 403)."""
+        if scope["type"] == "http":
+            exchange = exchange_of(scope)
+            known, admin, tenant = self._identify(scope)
+            exchange.tenant = tenant if known else ""
+            exchange.authenticated = known or not self.digests
+            if is_admin_path(scope["path"]):
+                self._require_admin(admin, known)
+            elif not exchange.authenticated and scope["path"] not in OPEN_PATHS:
+                raise _unauthorized("A valid API key is needed: Authorization: Bearer KEY.")
+        await self.app(scope, receive, send)
+
+    def _require_admin(self, admin: bool, known: bool) -> None:
+        if admin:
+            return
+        if not known and (self.digests or self.admin_digests):
+            raise _unauthorized("A valid admin key is needed: Authorization: Bearer KEY.")
+        message = (
+            "This key opens no admin endpoint; present one of the server's admin_keys."
+            if self.admin_digests
+            else "Admin endpoints are closed: set admin_keys on the server, and present one of them."
+        )
+        raise ApiError(ErrorReply(403, message, type="permission_error", code="admin_key_needed"))
+
+    def _identify(self, scope: Scope) -> tuple[bool, bool, str]:
+        """Whether the key that is presented is one of ours, whether it is an admin's, and its digest."""
+        scheme, _, key = (header(scope, b"authorization") or "").partition(" ")
+        presented = hashlib.sha256(key.strip().encode("latin-1")).digest()
+        # Every key is compared, so that the time says nothing of which one matched.
+        ordinary = [hmac.compare_digest(presented, known) for known in self.digests]
+        admin = [hmac.compare_digest(presented, known) for known in self.admin_digests]
+        bearer = scheme.lower() == "bearer"
+        return bearer and any(ordinary + admin), bearer and any(admin), presented.hex()[:32]
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
+def _unauthorized(message: str) -> ApiError:
+    headers = {"WWW-Authenticate": "Bearer"}
+    return ApiError(ErrorReply(401, message, code="invalid_api_key", headers=headers))

@@ -1,0 +1,177 @@
+"""`oneseek adapters add`, `import`, `promote`, `rollback` and `retire`: what changes the registry."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from adapters import names
+from server.cli.adapters.registry import name_of, report, told
+from server.cli.flags import Json
+from server.config.settings import Resolved
+from server.config.values import SettingsError, checked
+from server.live.catalogue import open_base, open_store
+
+if TYPE_CHECKING:
+    from adapters.registry.store import Added, Moved
+
+Alias = Annotated[str | None, Parameter(help="Public name; none takes what the adapter or its folder says.")]
+Version = Annotated[
+    str | None,
+    Parameter(help="Such as v1.1; none takes what the adapter or its folder says, else the next free one."),
+]
+Language = Annotated[str | None, Parameter(help="ISO 639-1 code of the questions it answers, such as sv.")]
+
+
+def add(
+    resolved: Resolved,
+    folder: Path,
+    /,
+    *,
+    alias: Alias = None,
+    version: Version = None,
+    language: Language = None,
+    json: Json = False,
+) -> int:
+    """Check a PEFT folder against the base and keep it in the registry as a version that never changes.
+
+    The first version of an alias becomes active; for later ones say `oneseek adapters promote`.
+
+    Parameters
+    ----------
+    folder
+        The folder with adapter_config.json and adapter_model.safetensors.
+    """
+    asked = _asked(alias, version, language)
+    settings = resolved.settings
+    added = open_store(settings).add(
+        folder, base=open_base(settings), alias=asked[0], version=asked[1], language=asked[2]
+    )
+    return _report_added(added, "Added", json=json)
+
+
+def import_file(
+    resolved: Resolved,
+    file: Path,
+    /,
+    *,
+    alias: Alias = None,
+    version: Version = None,
+    language: Language = None,
+    alpha: Annotated[float | None, Parameter(help="lora_alpha, where the file does not say it.")] = None,
+    json: Json = False,
+) -> int:
+    """Convert the .pth of an existing installation and keep it in the registry. Needs torch.
+
+    The file is a pickle, which can run code when it is opened. It is opened in a process of its own, as
+    weights alone, within limits of memory and time.
+
+    Parameters
+    ----------
+    file
+        Such as weights/oneseek-7b-zero-v1.1.pth; a .json beside it is read too.
+    """
+    from adapters.pth.importer import import_pickle
+
+    asked = _asked(alias, version, language)
+    if alpha is not None and not 0 < alpha <= 1e6:
+        raise SettingsError("--alpha", f"{alpha:g} is not above 0 and at most a million")
+    settings = resolved.settings
+    found = import_pickle(
+        open_store(settings),
+        file,
+        base=open_base(settings),
+        alias=asked[0],
+        version=asked[1],
+        language=asked[2],
+        alpha=alpha,
+    )
+    for warning in found.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return _report_added(found.added, "Imported", json=json, warnings=list(found.warnings))
+
+
+def promote(resolved: Resolved, name: str, /, *, json: Json = False) -> int:
+    """Make a version the one that its alias stands for. A running server follows by itself.
+
+    Parameters
+    ----------
+    name
+        The version, as ALIAS@VERSION.
+    """
+    moved = open_store(resolved.settings).promote(name)
+    was = f" (before: {moved.before.version})" if moved.before is not None else ""
+    did = f"Promoted {moved.after.full_name}{was}."
+    return _report_moved(moved, did if moved.before != moved.after else _unmoved(moved), json=json)
+
+
+def rollback(resolved: Resolved, alias: str, /, *, json: Json = False) -> int:
+    """Make the version active again that was so before the present one. Again walks further back.
+
+    Parameters
+    ----------
+    alias
+        The alias to roll back.
+    """
+    moved = open_store(resolved.settings).rollback(alias)
+    was = name_of(moved.before)
+    return _report_moved(moved, f"Rolled back from {was} to {moved.after.full_name}.", json=json)
+
+
+def retire(
+    resolved: Resolved,
+    name: str,
+    /,
+    *,
+    delete: Annotated[bool, Parameter(negative="", help="Delete its files as well.")] = False,
+    json: Json = False,
+) -> int:
+    """Serve a version no longer. Its files stay, and promoting it brings it back.
+
+    Parameters
+    ----------
+    name
+        The version, as ALIAS@VERSION; not the active one while there are others.
+    """
+    held = open_store(resolved.settings).retire(name, delete=delete)
+    summary = f"{'Retired and deleted' if delete else 'Retired'} {held.full_name}."
+    return report({"name": held.full_name, "deleted": delete}, summary, json=json)
+
+
+def _asked(
+    alias: str | None, version: str | None, language: str | None
+) -> tuple[str | None, str | None, str | None]:
+    return (
+        checked("--alias", alias, names.alias),
+        checked("--version", version, names.version),
+        checked("--language", language, names.language),
+    )
+
+
+def _report_added(added: Added, did: str, *, json: bool, warnings: list[str] | None = None) -> int:
+    adapter = added.adapter
+    short = adapter.digest.removeprefix("sha256:")[:12]
+    if not added.new:
+        summary = f"{adapter.full_name} was there already, with the same contents ({short})."
+    elif added.active:
+        summary = f"{did} {adapter.full_name} ({short}); it is active."
+    else:
+        promotes = f"oneseek adapters promote {adapter.full_name}"
+        summary = f"{did} {adapter.full_name} ({short}); it becomes active with: {promotes}"
+    shown = {**told(adapter), "new": added.new, "active": added.active, "warnings": warnings or []}
+    return report(shown, summary, json=json)
+
+
+def _report_moved(moved: Moved, summary: str, *, json: bool) -> int:
+    return report(
+        {"before": name_of(moved.before), "after": moved.after.full_name, "path": str(moved.after.folder)},
+        summary,
+        json=json,
+    )
+
+
+def _unmoved(moved: Moved) -> str:
+    return f"{moved.after.full_name} was active already."

@@ -1,0 +1,199 @@
+"""`oneseek ledger`."""
+
+from __future__ import annotations
+
+import json as json_format
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from server.cli.flags import Json
+from server.config.settings import Resolved
+from server.config.values import SettingsError
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from adapters.ledger import Entry, Ledger, Lineage, Verdict
+
+_SHORT = len("sha256:") + 12
+
+
+def verify(
+    resolved: Resolved,
+    *,
+    public_key: Annotated[Path | None, Parameter(show_default=False)] = None,
+    anchor: str | None = None,
+    json: Json = False,
+) -> int:
+    """Check every entry, its place and its signature, and the head; name each fault by its line.
+
+    Parameters
+    ----------
+    public_key
+        PEM file of the ledger's key from elsewhere; else ledger_public_key, or the one beside the ledger.
+    anchor
+        Hash of an entry that is known to have been there, as an earlier verify showed it.
+    """
+    if anchor is not None and not re.fullmatch("sha256:[0-9a-f]{64}", anchor):
+        raise SettingsError("anchor", f"{anchor!r} is no hash; use sha256: and 64 hex digits")
+    verdict = _ledger(resolved).verify(public_key or resolved.settings.ledger_public_key, anchor=anchor)
+    return _tell(verdict, json)
+
+
+def repair(resolved: Resolved, *, json: Json = False) -> int:
+    """Mend what a crash left unfinished, then verify. What was tampered with stays as it is."""
+    return _tell(_ledger(resolved).repair(), json)
+
+
+def rotate(resolved: Resolved, *, json: Json = False) -> int:
+    """Change the ledger's key: the old one signs an entry that names the new one, and is deleted."""
+    key = _ledger(resolved).rotate().text
+    print(
+        json_format.dumps({"key": key})
+        if json
+        else f"the ledger's key is now {key}; give out public.pem anew"
+    )
+    return 0
+
+
+def show(resolved: Resolved, name: str, /, *, json: Json = False) -> int:
+    """Show what an adapter was made from, as a tree back to base and data.
+
+    Parameters
+    ----------
+    name
+        alias@version, or a digest or its first 8 digits or more.
+    """
+    ledger = _ledger(resolved)
+    verdict = ledger.verify(resolved.settings.ledger_public_key)
+    lineage = ledger.lineage(name)
+    if json:
+        shown = {"ledger": verdict.state, **lineage.plain()}
+        print(json_format.dumps(shown, indent=2, ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        Console(markup=False, highlight=False).print(_tree(lineage))
+    if verdict.state == "tampered":
+        print("oneseek: the ledger does not verify; see: oneseek ledger verify", file=sys.stderr)
+        return 1
+    return 0
+
+
+def sign(resolved: Resolved, folder: Path, /) -> int:
+    """Put an OpenSSF model signature, model.sig, into an adapter's folder, and record it.
+
+    Parameters
+    ----------
+    folder
+        Folder in PEFT layout.
+    """
+    from adapters.ledger import artifact
+    from adapters.lora.manifest import read_manifest
+
+    adapter = read_manifest(folder)
+    print(f"made {artifact.sign(folder, _ledger(resolved), adapter.full_name, adapter.digest)}")
+    return 0
+
+
+def check(resolved: Resolved, folder: Path, /, *, public_key: Path | None = None) -> int:
+    """Check the model.sig in an adapter's folder: every file as it was signed, none added, none gone.
+
+    Parameters
+    ----------
+    folder
+        Folder that holds model.sig.
+    public_key
+        PEM file of the key that signed; otherwise artifact-public.pem beside the ledger.
+    """
+    from adapters.ledger import artifact
+
+    artifact.verify(folder, public_key or _ledger(resolved).folder / artifact.PUBLIC_FILE)
+    print(f"{folder} is as it was signed")
+    return 0
+
+
+def list_entries(resolved: Resolved, *, json: Json = False) -> int:
+    """List the entries, oldest first. What they are worth is for `oneseek ledger verify`."""
+    from adapters.ledger.lineage import told
+
+    entries = tuple(_ledger(resolved).entries())
+    if json:
+        print(
+            json_format.dumps({"entries": [told(entry) for entry in entries]}, indent=2, ensure_ascii=False)
+        )
+        return 0
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("entry", "time", "action", "subject", "made"):
+        table.add_column(name, overflow="fold", no_wrap=name not in ("subject", "made"))
+    for entry in entries:
+        record = entry.record
+        made = " ".join(f"{role} {one[:_SHORT]}" for role, one in record.outputs.items())
+        table.add_row(str(entry.sequence), f"{entry.time[:19]}Z", record.action, record.subject, made)
+    Console(markup=False, highlight=False).print(table if entries else "no entries")
+    return 0
+
+
+def _ledger(resolved: Resolved) -> Ledger:
+    from adapters.ledger import Ledger
+
+    return Ledger.open(resolved.settings.home / "ledger")
+
+
+def _tell(verdict: Verdict, json: bool) -> int:
+    if json:
+        shown = {
+            "state": verdict.state,
+            "entries": verdict.count,
+            "last": verdict.last,
+            "keys": list(verdict.keys),
+            "faults": [
+                {"kind": fault.kind, "file": fault.file, "line": fault.line, "message": fault.message}
+                for fault in verdict.faults
+            ],
+        }
+        print(json_format.dumps(shown, indent=2, ensure_ascii=False))
+    else:
+        for fault in verdict.faults:
+            print(f"{fault}{' (repairable)' if fault.repairable else ''}")
+        print(f"{verdict.state}: {verdict.count} entries in {verdict.folder}")
+        if verdict.state == "repairable":
+            print("The next entry mends it, or: oneseek ledger repair")
+        elif verdict.last is not None:
+            print(f"last entry {verdict.last}")
+            print(f"key        {verdict.keys[-1]}")
+    return 0 if verdict.state == "intact" else 1
+
+
+def _tree(lineage: Lineage, into: Tree | None = None) -> Tree:
+    from rich.tree import Tree
+
+    words = (lineage.role, lineage.subject, lineage.digest and lineage.digest[:_SHORT])
+    label = "  ".join(word for word in words if word)
+    if lineage.repeated:
+        label += "  (told above)"
+    elif not lineage.makers and lineage.digest is not None:
+        label += "  (from outside)"
+    tree = Tree(label) if into is None else into.add(label)
+    for entry in lineage.makers:
+        tree.add(_line(entry, lineage.subject))
+    for source in lineage.sources:
+        _tree(source, tree)
+    for entry in lineage.history:
+        tree.add(_line(entry, lineage.subject))
+    return tree
+
+
+def _line(entry: Entry, subject: str | None) -> str:
+    """One entry; with its subject where that is not what the tree is about."""
+    metrics = "".join(f"  {name} {value:.4g}" for name, value in entry.record.metrics.items())
+    code = entry.code.get("commit", "")[:12] or entry.code.get("oneseek", "")
+    about = f" {entry.record.subject}" if entry.record.subject != subject else ""
+    return f"#{entry.sequence} {entry.record.action}{about}  {entry.time}  by {code}{metrics}"

@@ -1,0 +1,98 @@
+"""`oneseek adapters`."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from typing import TYPE_CHECKING
+
+from server.cli.flags import Json
+from server.config.settings import Resolved
+
+if TYPE_CHECKING:
+    from adapters.lora.manifest import Adapter
+    from adapters.registry.pointers import Actives
+    from server.live.catalogue import Catalogue
+
+
+def list_adapters(resolved: Resolved, *, json: Json = False) -> int:
+    """List the adapters that a server would offer, and what was found but cannot be served."""
+    from adapters.registry.pointers import Actives
+    from server.live.catalogue import open_catalogue
+
+    catalogue = open_catalogue(resolved.settings)
+    shares = _shares(Actives.read(resolved.settings.home / "registry"))
+    if json:
+        print(json_format.dumps(_plain(catalogue, shares), indent=2, ensure_ascii=False))
+        return 0
+    _print_table(catalogue, shares)
+    for note in catalogue.notes:
+        print(f"not served: {note}", file=sys.stderr)
+    registry = catalogue.registry
+    print(f"{_count(len(registry.adapters()), 'version')} of {_count(len(registry.aliases()), 'alias')}.")
+    return 0
+
+
+def _shares(actives: Actives) -> dict[str, str]:
+    """Full name in lower case → what a version answers of its alias's requests, where these are divided."""
+    found: dict[str, str] = {}
+    for alias, line in actives.lines.items():
+        for version, percent in (line.split.shares if line.split else {}).items():
+            found[f"{alias}@{version}"] = f"{percent:g}%"
+        if line.shadow is not None:
+            found[f"{alias}@{line.shadow.version}"] = f"shadows {line.shadow.percent:g}%"
+    return found
+
+
+def _count(number: int, noun: str) -> str:
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def _print_table(catalogue: Catalogue, shares: dict[str, str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    registry = catalogue.registry
+    table = Table(box=None, pad_edge=False)
+    divided = ("share",) if shares else ()
+    for name in ("adapter", "active", *divided, "language", "rank", "digest", "targets"):
+        table.add_column(name, no_wrap=name != "targets")
+    for adapter in registry.adapters():
+        active = "yes" if registry.active(adapter.alias) == adapter else ""
+        digest = adapter.digest.removeprefix("sha256:")[:12]
+        about = (adapter.language or "", str(adapter.rank), digest, " ".join(adapter.targets))
+        share = (shares.get(adapter.full_name.lower(), ""),) if shares else ()
+        table.add_row(adapter.full_name, active, *share, *about)
+    print(f"base {catalogue.base.name}: {catalogue.base.reason}")
+    Console().print(table if table.row_count else "no adapters")
+
+
+def _plain(catalogue: Catalogue, shares: dict[str, str]) -> dict[str, object]:
+    registry = catalogue.registry
+    return {
+        "base": {"name": registry.base_name, "digest": registry.base_digest},
+        "adapters": [
+            {
+                **_told(item, registry.active(item.alias) == item),
+                "share": shares.get(item.full_name.lower()),
+            }
+            for item in registry.adapters()
+        ],
+        "not_served": list(catalogue.notes),
+    }
+
+
+def _told(adapter: Adapter, active: bool) -> dict[str, object]:
+    return {
+        "name": adapter.full_name,
+        "alias": adapter.alias,
+        "version": adapter.version,
+        "active": active,
+        "language": adapter.language,
+        "rank": adapter.rank,
+        "alpha": adapter.alpha,
+        "targets": list(adapter.targets),
+        "digest": adapter.digest,
+        "path": str(adapter.path),
+    }

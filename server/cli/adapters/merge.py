@@ -1,0 +1,268 @@
+"""`oneseek merge`."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from server.cli.flags import Json
+from server.config.settings import Resolved, Settings
+from server.config.values import SettingsError, checked
+from server.live.catalogue import open_store
+
+if TYPE_CHECKING:
+    from adapters.ledger import Record
+    from adapters.lora.manifest import Adapter
+    from adapters.merging.combine import Combination, Combined
+    from adapters.merging.merge import Merged
+    from server.live.catalogue import Catalogue
+
+
+def merge(
+    resolved: Resolved,
+    *,
+    output: Path | None = None,
+    adapter: str | None = None,
+    combine: str | None = None,
+    alias: str | None = None,
+    version: str | None = None,
+    check: Literal["auto", "logits", "tensors"] = "auto",
+    method: Literal["svd", "linear", "ties", "dare_ties"] = "svd",
+    rank: int | None = None,
+    density: float = 0.5,
+    seed: int = 0,
+    json: Json = False,
+) -> int:
+    """Make a standalone model of the base and one adapter, or one adapter of several.
+
+    With --adapter, the base's weights plus the update, in the base's type, with tokenizer and chat template.
+    With --combine, a new adapter, made by PEFT: a version in the registry, or a folder where --output names
+    one. Stopped with Ctrl-C, a merge goes on where it was.
+
+    Parameters
+    ----------
+    output
+        Folder to make. It must not be there, but for the same merge made before. With --combine, its name
+        is the adapter's.
+    adapter
+        What to merge into the base: alias@version, or an alias for its active version.
+    combine
+        Adapters and weights, such as sv=0.7,en=0.3.
+    alias
+        With --combine and no --output: the public name of the new adapter.
+    version
+        With --alias: the version, such as v1.1; without it the next free one.
+    check
+        How a merged model is compared with base + adapter: every tensor always; logits too where transformers
+        and PEFT are installed and memory allows (auto), by all means (logits), or not (tensors).
+    method
+        How --combine combines: svd is the best sum of a given rank; linear adds factors, which is rough; ties
+        and dare_ties drop what disagrees.
+    rank
+        With svd: rank of the new adapter; without it the sum of all ranks, which is exact.
+    density
+        With ties and dare_ties: share of each adapter's numbers that is kept.
+    seed
+        With dare_ties: what the random choice depends on.
+    """
+    if (adapter is None) == (combine is None):
+        raise SettingsError("merge", "give one of --adapter alias@version and --combine sv=0.7,en=0.3")
+    _check_place(adapter, output, alias, version)
+    from server.live.catalogue import open_catalogue
+
+    settings = resolved.settings
+    catalogue = open_catalogue(settings)
+    if adapter is not None:
+        assert output is not None
+        found = _merge(catalogue, adapter, output, settings.home, check)
+    else:
+        assert combine is not None
+        how = {"method": method, "rank": rank, "density": density, "seed": seed}
+        plan = _plan(catalogue, combine, how)
+        if output is not None:
+            found = _combine_into_folder(plan, output, settings.home, how)
+        else:
+            assert alias is not None
+            found = _combine_into_registry(plan, catalogue, settings, alias, version, how)
+    line = found.pop("line")
+    print(json_format.dumps(found, indent=2, ensure_ascii=False) if json else line)
+    return 0
+
+
+def _check_place(adapter: str | None, output: Path | None, alias: str | None, version: str | None) -> None:
+    """Raise `SettingsError` unless it is said, once, where the result goes."""
+    if adapter is not None and output is None:
+        raise SettingsError("output", "name the folder of the merged model, such as models/merged")
+    if adapter is not None and (alias or version):
+        given = "alias" if alias else "version"
+        raise SettingsError(given, "goes with --combine; a merged model is named by its folder")
+    if adapter is None and (output is None) == (alias is None):
+        remedy = "give --alias NAME for a version in the registry, or --output FOLDER"
+        raise SettingsError("alias" if alias else "output", remedy)
+    if version is not None and alias is None:
+        raise SettingsError("version", "goes with --alias; a folder is named by --output")
+
+
+def _merge(
+    catalogue: Catalogue, name: str, output: Path, home: Path, check: Literal["auto", "logits", "tensors"]
+) -> dict[str, Any]:
+    from adapters.ledger import Record
+    from adapters.merging.logits import compare_logits
+    from adapters.merging.merge import Merge
+    from adapters.training.loop.progress import Reporter
+
+    adapter, base = catalogue.registry.resolve(name), catalogue.base
+    work = Merge(
+        base=base.path,
+        base_name=base.name,
+        adapter=adapter,
+        output=output,
+        cache=home / "cache",
+    )
+    record = Record(
+        action="merge",
+        subject=output.resolve().name,
+        inputs={"base": catalogue.registry.base_digest, "adapter": adapter.digest},
+        details={"adapter": adapter.full_name},
+    )
+    try:
+        merged = work.run(
+            Reporter(),
+            lambda folder: compare_logits(base.path, adapter.path, folder, check),
+            _noting(home, record, "model"),
+        )
+    except KeyboardInterrupt:
+        print("oneseek: stopped; the same command goes on with what is left", file=sys.stderr)
+        raise
+    told = f"{base.name} + {adapter.full_name}"
+    return {
+        "line": f"{'made' if merged.new else 'there already:'} {output}: {told}, {_checked(merged)}",
+        "path": str(output),
+        "new": merged.new,
+        "digest": merged.digest,
+        "base": {"name": base.name, "digest": merged.base_digest},
+        "adapter": {"name": adapter.full_name, "digest": merged.adapter_digest},
+        "shards": merged.shards,
+        "checks": dict(merged.checks),
+    }
+
+
+def _checked(merged: Merged) -> str:
+    tensors, logits = merged.checks["tensors"], merged.checks["logits"]
+    told = f"{tensors['merged']} tensors merged and {tensors['kept']} kept, each compared"
+    if "skipped" in logits:
+        return f"{told}; logits not compared: {logits['skipped']}"
+    apart = (
+        f"{logits['difference']:.2g} of their spread apart (the adapter moves them by {logits['effect']:.2g})"
+    )
+    return f"{told}; logits {apart}"
+
+
+def _combine_into_registry(
+    plan: Combination,
+    catalogue: Catalogue,
+    settings: Settings,
+    alias: str,
+    version: str | None,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    from adapters import names
+    from adapters.lora.shape_check import ModelShape
+    from adapters.registry.intake import Base
+
+    checked("alias", alias, names.alias)
+    checked("version", version, names.version)
+    store = open_store(settings)
+    if version is not None and any(held.is_named(alias, version) for held in store.shelf().versions(alias)):
+        raise SettingsError(
+            "version", f"{alias}@{version} exists, and a version never changes; leave it out for the next one"
+        )
+    found = catalogue.base
+    base = Base(name=found.name, digest=plan.base_digest, shape=ModelShape.read(found.path))
+    with tempfile.TemporaryDirectory(prefix="oneseek-") as place:
+        made = plan.make(Path(place) / "combined")
+        details = {"weights": _weights(plan), **options}
+        added = store.add(
+            made.adapter.path, base=base, alias=alias, version=version, action="merge", details=details
+        )
+    name = added.adapter.full_name
+    then = "it is active" if added.active else f"to serve it by its alias: oneseek adapters promote {name}"
+    shown = _shown(plan, made, added.adapter)
+    line = f"made {name} in {added.adapter.path}: {_about(plan, made)}; {then}"
+    return {**shown, "active": added.active, "line": line}
+
+
+def _combine_into_folder(
+    plan: Combination, output: Path, home: Path, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    from adapters.ledger import Record
+    from adapters.names import FolderName
+
+    try:
+        named = FolderName.read(output.resolve().name)
+    except ValueError as error:
+        raise SettingsError("output", f"its last part names the adapter, and {error}") from None
+    record = Record(
+        action="merge",
+        subject=f"{named.alias}@{named.version}",
+        inputs={"base": plan.base_digest, "parents": tuple(part.digest for part, _ in plan.parts)},
+        details={"weights": _weights(plan), **options},
+    )
+    made = plan.make(output, _noting(home, record, "adapter"))
+    return {**_shown(plan, made, made.adapter), "line": f"made {output}: {_about(plan, made)}"}
+
+
+def _weights(plan: Combination) -> dict[str, float]:
+    return {part.full_name: weight for part, weight in plan.parts}
+
+
+def _about(plan: Combination, made: Combined) -> str:
+    told = " + ".join(f"{weight:g} {name}" for name, weight in _weights(plan).items())
+    return f"{told} by {plan.method}, rank {made.adapter.rank}, {made.apart:.1%} from the exact blend"
+
+
+def _shown(plan: Combination, made: Combined, adapter: Adapter) -> dict[str, Any]:
+    return {
+        "path": str(adapter.path),
+        "name": adapter.full_name,
+        "digest": adapter.digest,
+        "rank": adapter.rank,
+        "method": plan.method,
+        "apart": made.apart,
+        "weights": _weights(plan),
+    }
+
+
+def _plan(catalogue: Catalogue, text: str, options: Mapping[str, Any]) -> Combination:
+    from adapters.merging.combine import Combination
+    from routing.selection import SelectionError, parse
+
+    registry = catalogue.registry
+    try:
+        blend = parse(text)
+    except SelectionError as error:
+        raise SettingsError("combine", error.remedy) from None
+    if blend == "auto":
+        raise SettingsError("combine", "name the adapters, such as sv=0.7,en=0.3")
+    parts = [(registry.resolve(name), weight) for name, weight in blend]
+    try:
+        return Combination(base=catalogue.base.path, base_digest=registry.base_digest, parts=parts, **options)
+    except ValueError as error:
+        raise SettingsError("combine", str(error)) from None
+
+
+def _noting(home: Path, record: Record, role: str) -> Callable[[str], None]:
+    """Notes in the ledger what was made, once its digest is known; one that the ledger knows is not noted."""
+    from adapters.ledger import Ledger
+
+    def note(digest: str) -> None:
+        ledger = Ledger.open(home / "ledger")
+        if not ledger.knows(digest):
+            ledger.append(replace(record, outputs={role: digest}))
+
+    return note

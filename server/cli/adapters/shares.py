@@ -1,0 +1,116 @@
+"""`oneseek adapters canary`, `shadow` and `settle`: how the requests for an alias are divided."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from server.cli.adapters.registry import report
+from server.cli.flags import Json
+from server.config.settings import Resolved, Settings
+from server.config.values import SettingsError
+from server.live.catalogue import open_store
+
+if TYPE_CHECKING:
+    from adapters.registry.pointers import Line
+    from adapters.registry.store import Division
+
+
+def canary(resolved: Resolved, alias: str, /, *shares: str, json: Json = False) -> int:
+    """Divide an alias's requests between versions: v1.1=90 v1.2=10. A conversation stays with its version.
+
+    A running server follows by itself, and ends the split by itself where a canary fails more often or is
+    slower than the active version.
+
+    Parameters
+    ----------
+    alias
+        The alias, or a language such as sv that it alone speaks.
+    shares
+        VERSION=PERCENT for each version, the active one among them; 100 in all.
+    """
+    settings = resolved.settings
+    divided = open_store(settings).canary(_meant(settings, alias), _shares(shares))
+    return _report(divided, json=json)
+
+
+def shadow(
+    resolved: Resolved,
+    name: str,
+    /,
+    *,
+    share: Annotated[float, Parameter(help="Percent of the alias's requests that it answers as well.")],
+    json: Json = False,
+) -> int:
+    """Have a version answer requests as well, for its time and errors alone; nobody sees its answers.
+
+    Parameters
+    ----------
+    name
+        The version, as ALIAS@VERSION.
+    """
+    settings = resolved.settings
+    return _report(open_store(settings).shadow(_meant(settings, name), share), json=json)
+
+
+def settle(
+    resolved: Resolved,
+    alias: str,
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="Why, for the ledger.")] = "",
+    json: Json = False,
+) -> int:
+    """Give every request for an alias to its active version again; its canaries and its shadow end.
+
+    Parameters
+    ----------
+    alias
+        The alias, or a language such as sv that it alone speaks.
+    """
+    settings = resolved.settings
+    return _report(open_store(settings).settle(_meant(settings, alias), reason), json=json)
+
+
+def shown_division(line: Line) -> dict[str, Any]:
+    """How an alias's requests are divided, as JSON."""
+    from adapters.registry.traffic import plain_shares
+
+    return plain_shares(line.split, line.shadow)
+
+
+def _meant(settings: Settings, name: str) -> str:
+    """`name` with the alias that the settings give its language."""
+    before, at, after = name.partition("@")
+    return settings.routing.languages.get(before.lower(), before) + at + after
+
+
+def _shares(given: tuple[str, ...]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for item in given:
+        version, equals, percent = item.partition("=")
+        try:
+            share = float(percent.removesuffix("%"))
+        except ValueError:
+            raise SettingsError("shares", f"{item!r} is not VERSION=PERCENT, such as v1.2=10") from None
+        if not equals or version in found:
+            raise SettingsError("shares", f"{item!r} names {version} twice; give each version one share")
+        found[version] = share
+    if not found:
+        raise SettingsError("shares", "none are given; write VERSION=PERCENT, such as v1.1=90 v1.2=10")
+    return found
+
+
+def _report(divided: Division, *, json: bool) -> int:
+    from adapters.registry.traffic import told_shares
+
+    active, told = divided.active, told_shares(divided.after.split, divided.after.shadow)
+    if divided.record is None:
+        summary = f"Every request for {active.alias} went to {active.version} already."
+    elif told:
+        summary = f"Requests for {active.alias} are divided: {told}."
+    else:
+        summary = f"Every request for {active.alias} goes to {active.version} again."
+    shown = {"alias": active.alias, "active": active.version, **shown_division(divided.after)}
+    return report({**shown, "before": shown_division(divided.before)}, summary, json=json)

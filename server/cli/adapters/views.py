@@ -1,0 +1,180 @@
+"""`oneseek adapters show`, `verify`, `diff` and `export`: what reads the registry."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from server.cli.adapters.registry import report, told
+from server.cli.adapters.shares import shown_division
+from server.cli.flags import Json
+from server.config.settings import Resolved
+from server.live.catalogue import open_base, open_store
+
+if TYPE_CHECKING:
+    from adapters.lora.compare import Apart
+    from adapters.lora.manifest import Adapter
+    from adapters.registry.listing import Held, Shelf
+    from adapters.registry.verify import Verdict
+
+
+def show(resolved: Resolved, name: str, /, *, json: Json = False) -> int:
+    """Show all that is known of a version: its manifest, its card, and where it is active.
+
+    Parameters
+    ----------
+    name
+        The version as ALIAS@VERSION, or an alias for its active one.
+    """
+    from adapters.lora.card import read_card
+    from adapters.lora.manifest import read_fields
+    from adapters.registry.traffic import told_shares
+
+    shelf = open_store(resolved.settings).shelf()
+    held = shelf.find(name)
+    manifest, card = read_fields(held.folder), read_card(held.folder)
+    state = _state(shelf, held)
+    shown = {"name": held.full_name, "path": str(held.folder), **state, "manifest": manifest, "card": card}
+    if not json:
+        print(f"{held.full_name} in {held.folder}\n")
+        for field, value in manifest.items():
+            plain = value if isinstance(value, str) and value.isprintable() else json_format.dumps(value)
+            print(f"{field:<16}{plain}")
+        # A card may hold what a terminal would obey.
+        text = "".join(sign for sign in card if sign.isprintable() or sign == "\n")
+        print(f"\n{text.strip()}\n")
+        print(f"Lineage: oneseek ledger show {held.full_name}")
+    standing = "retired" if state["retired"] else "active" if state["active"] else "not active"
+    marks = {item: " (retired)" if shelf.is_retired(item) else "" for item in shelf.versions(held.alias)}
+    versions = ", ".join(f"{item.version}{mark}" for item, mark in marks.items())
+    line = shelf.actives.line(held.alias)
+    divided = f"; divided: {told_shares(line.split, line.shadow)}" if line.divided else ""
+    summary = f"{held.full_name} is {standing}; versions of {held.alias}: {versions}{divided}."
+    return report(shown, summary, json=json)
+
+
+def verify(resolved: Resolved, name: str | None = None, /, *, json: Json = False) -> int:
+    """Read and hash versions in the registry again. Exit code 1 where one is not what was added.
+
+    Parameters
+    ----------
+    name
+        The version as ALIAS@VERSION, or an alias for its active one; none for all.
+    """
+    from adapters.registry.verify import verify as verify_one
+
+    shelf, base = open_store(resolved.settings).shelf(), open_base(resolved.settings)
+    verdicts = [verify_one(held, base) for held in ([shelf.find(name)] if name else shelf.held)]
+    broken = [verdict for verdict in verdicts if verdict.problem is not None]
+    if not json:
+        for verdict in verdicts:
+            print(_line(verdict), file=sys.stderr if verdict.problem is not None else sys.stdout)
+    summary = f"{len(verdicts) - len(broken)} of {len(verdicts)} versions are what was added."
+    report({"versions": [_verdict(verdict) for verdict in verdicts]}, summary, json=json)
+    return 1 if broken else 0
+
+
+def diff(resolved: Resolved, first: str, second: str, /, *, json: Json = False) -> int:
+    """Compare two adapters: their configs, and how far their updates are apart in each module.
+
+    Parameters
+    ----------
+    first
+        A version as ALIAS@VERSION, an alias for its active one, or a folder in PEFT layout.
+    second
+        Another.
+    """
+    from adapters.lora.compare import compare
+    from adapters.lora.weights import read_adapter
+
+    shelf, base = open_store(resolved.settings).shelf(), open_base(resolved.settings)
+    a, b = (_adapter(shelf, name) for name in (first, second))
+    found = compare(a, b, (read_adapter(a.path, base.shape), read_adapter(b.path, base.shape)))
+    if not json:
+        for field, (ours, theirs) in found.config.items():
+            print(f"{field}: {json_format.dumps(ours)} → {json_format.dumps(theirs)}")
+        width = max(len(row.name) for row in (*found.modules, found.whole))
+        print(f"{'module':<{width}}  norm of each update    cosine")
+        for row in (*found.modules, found.whole):
+            print(f"{row.name:<{width}}  {row.first:>10.4g}  {row.second:>10.4g}  {_cosine(row)}")
+    if a.digest == b.digest:
+        summary = f"{first} and {second} are the same adapter."
+    else:
+        updates = f"updates with cosine {_cosine(found.whole).strip()}"
+        summary = f"{first} and {second} differ: {updates}, {len(found.config)} fields of their configs."
+    shown: dict[str, Any] = {
+        "first": told(a),
+        "second": told(b),
+        "config": {field: list(pair) for field, pair in found.config.items()},
+        "modules": [_apart(row) for row in found.modules],
+        "all": _apart(found.whole),
+    }
+    return report(shown, summary, json=json)
+
+
+def export(
+    resolved: Resolved,
+    name: str,
+    /,
+    *,
+    output: Annotated[Path, Parameter(help="A folder that is made, or a file that ends in .zip.")],
+    json: Json = False,
+) -> int:
+    """Write a version as a plain PEFT folder, or a zip of one, for transformers and PEFT to load.
+
+    Parameters
+    ----------
+    name
+        The version as ALIAS@VERSION, or an alias for its active one.
+    """
+    from adapters.registry.export import export as write
+
+    held = open_store(resolved.settings).shelf().find(name)
+    path = write(held, output)
+    return report(
+        {"name": held.full_name, "path": str(path)}, f"Exported {held.full_name} to {path}.", json=json
+    )
+
+
+def _state(shelf: Shelf, held: Held) -> dict[str, Any]:
+    return {
+        "active": shelf.is_active(held),
+        "retired": shelf.is_retired(held),
+        "history": list(shelf.actives.line(held.alias).history),
+        **shown_division(shelf.actives.line(held.alias)),
+    }
+
+
+def _adapter(shelf: Shelf, name: str) -> Adapter:
+    from adapters.lora.manifest import read_manifest
+
+    folder = Path(name)
+    return read_manifest(folder) if (folder / "adapter_config.json").is_file() else shelf.find(name).read()
+
+
+def _line(verdict: Verdict) -> str:
+    if verdict.problem is not None:
+        return f"broken  {verdict.held.full_name}: {verdict.problem}"
+    return f"whole   {verdict.held.full_name}{'' if verdict.fits else ', for another base'}"
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "name": verdict.held.full_name,
+        "whole": verdict.problem is None,
+        "problem": verdict.problem,
+        "fits_the_base": verdict.fits,
+        "digest": verdict.adapter.digest if verdict.adapter is not None else None,
+    }
+
+
+def _apart(row: Apart) -> dict[str, Any]:
+    return {"module": row.name, "norms": [row.first, row.second], "cosine": row.cosine}
+
+
+def _cosine(row: Apart) -> str:
+    return f"{row.cosine:>8.4f}" if row.cosine is not None else "       –"

@@ -1,0 +1,22 @@
+"""`oneseek config`."""
+
+from __future__ import annotations
+
+import json as json_format
+
+from server.cli.flags import Json
+from server.config.settings import OPTIONS, Resolved
+
+
+def config(resolved: Resolved, *, json: Json = False) -> int:
+    """Show every setting with its value and where that came from. Secrets are counted, not shown."""
+    rows = [(item.name, item.render(resolved.value(item)), resolved.origins[item.path]) for item in OPTIONS]
+    if json:
+        shown = {name: {"value": value, "origin": origin} for name, value, origin in rows}
+        print(json_format.dumps(shown, indent=2, ensure_ascii=False))
+        return 0
+    width = max(len(name) for name, _, _ in rows)
+    room = max(len(value) for _, value, _ in rows)
+    for name, value, origin in rows:
+        print(f"{name:<{width}}  {value:<{room}}  {origin}")
+    return 0

@@ -1,0 +1,71 @@
+"""`oneseek devices`."""
+
+from __future__ import annotations
+
+import json as json_format
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from server.cli.flags import Json
+from server.config.settings import Resolved
+
+if TYPE_CHECKING:
+    from server.engines.embedded.launch.survey import Fit, Surveyed
+
+
+def devices(resolved: Resolved, *, json: Json = False) -> int:
+    """List what the embedded engine could compute on here, the memory there is, and what each would run."""
+    import psutil
+
+    from adapters.bases import find_base
+    from server.engines.embedded.runners.device.flavours import check_flavours, installed
+
+    settings = resolved.settings
+    flavours = installed()
+    check_flavours(None if settings.device == "auto" else settings.device, flavours)
+    from server.asgi.compose import embedded_options
+    from server.engines.embedded.launch.survey import survey
+
+    base = find_base(Path.cwd(), settings.base_model)
+    found = survey(base.path, embedded_options(settings), flavours)
+    memory = psutil.virtual_memory()
+    if json:
+        rows = [asdict(item) | {"fits": item.fit and item.fit.fits} for item in found]
+        machine = {"cores": os.cpu_count(), "memory": memory.total, "available": memory.available}
+        shown = {"base": base.name, "machine": machine, "devices": rows}
+        print(json_format.dumps(shown, indent=2, ensure_ascii=False))
+        return 0
+    print(f"machine   {os.cpu_count()} cores, {_gib(memory.total)} of memory, {_gib(memory.available)} free")
+    print(f"base      {base.name}")
+    for item in found:
+        print(f"{item.name:<9} {_presence(item)}")
+        for card in item.cards:
+            size = "memory unknown" if card.memory is None else f"{_gib(card.memory)} of its own"
+            print(f"          card: {card.name}, {size}")
+        if item.problem is not None:
+            print(f"          would not run the base: {item.problem}")
+        if item.fit is not None:
+            print(f"          would run {_fit(item.fit)}")
+    return 0
+
+
+def _presence(item: Surveyed) -> str:
+    if item.remedy is not None:
+        return f"not here: {item.remedy}"
+    return f"there: {item.provider}, by {item.distribution}"
+
+
+def _fit(fit: Fit) -> str:
+    weights = "float weights" if fit.quantize == "none" else f"{fit.quantize} weights"
+    verdict = {None: "unknown whether that fits", True: "fits", False: "does not fit"}[fit.fits]
+    room = "" if fit.memory is None else f" {_gib(fit.memory)}"
+    return (
+        f"{fit.variant} in {fit.dtype}, {weights} {_gib(fit.weights)}, keys and values {_gib(fit.kv)} for "
+        f"{fit.sequences} sequences of {fit.context} tokens: {verdict}{room}"
+    )
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 2**29 else f"{size / 2**20:.0f} MiB"

@@ -1,0 +1,68 @@
+"""`oneseek route TEXT`."""
+
+from __future__ import annotations
+
+import json as json_format
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from server.cli.flags import Json
+from server.config.settings import Resolved
+
+if TYPE_CHECKING:
+    from routing.route import Route
+
+
+def route(
+    resolved: Resolved,
+    text: str,
+    /,
+    *,
+    header: str | None = None,
+    model: str | None = None,
+    accept_language: str | None = None,
+    history: Annotated[list[str] | None, Parameter(negative="")] = None,
+    json: Json = False,
+) -> int:
+    """Show which adapter would answer a question, and why. Needs no server.
+
+    Parameters
+    ----------
+    text
+        The question: the last user message.
+    header
+        The X-OneSeek-Adapter header: alias, alias@version, base, auto, or a blend such as sv=0.7,en=0.3.
+    model
+        The request's model field.
+    accept_language
+        The Accept-Language header.
+    history
+        An earlier user message; repeat it for several, oldest first.
+    """
+    from routing.explain import explain
+    from routing.route import Question
+    from server.live.catalogue import open_catalogue
+
+    catalogue = open_catalogue(resolved.settings)
+    question = Question(
+        header=header, model=model, turns=(*(history or ()), text), accept_language=accept_language
+    )
+    decided = catalogue.router.decide(question, catalogue.registry)
+    if json:
+        print(json_format.dumps(_plain(decided), indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(explain(decided)))
+    return 0
+
+
+def _plain(route: Route) -> dict[str, object]:
+    seen = route.detection
+    return {
+        "adapters": [{"name": name, "weight": weight} for name, weight in route.target],
+        "reason": str(route.reason),
+        "language": route.language,
+        "confidence": round(route.confidence, 4),
+        "scores": {code: round(score, 4) for code, score in seen.scores.items()} if seen else {},
+        "evidence": seen.evidence if seen else None,
+    }

@@ -1,0 +1,97 @@
+"""`oneseek eval`."""
+
+from __future__ import annotations
+
+import json as json_format
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from server.cli.flags import Json
+from server.config.settings import Resolved
+from server.config.values import SettingsError
+
+if TYPE_CHECKING:
+    from adapters.evaluation.report import Measured
+
+
+def evaluate(
+    resolved: Resolved,
+    *,
+    adapter: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
+    language: Annotated[
+        list[Literal["en", "sv"]] | None, Parameter(negative="", consume_multiple=True)
+    ] = None,
+    url: str | None = None,
+    answers: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    record: Annotated[bool, Parameter(negative="", show_default=False)] = False,
+    json: Json = False,
+) -> int:
+    """Measure identity and language fidelity of adapters against the base, with 95% intervals.
+
+    Asks every adapter and the base the same questions, of which none is in OneSeek's training data, greedily.
+    Without --url it starts the engine in this process, as `oneseek serve` would.
+
+    Parameters
+    ----------
+    adapter
+        An alias or alias@version; none takes each alias.
+    language
+        Language of the questions, en or sv; none takes both.
+    url
+        A running server, such as http://127.0.0.1:8000. Its key is the first of the setting api_keys.
+    answers
+        Print every answer too.
+    record
+        Add the figures to the ledger, an entry for each adapter. Not with --url, where it is not known here
+        which weights answer.
+    """
+    from server.jobs.evaluation import evaluate as measure_all
+    from server.jobs.evaluation import note
+
+    if record and url is not None:
+        raise SettingsError("record", "not with --url: another server's ledger is not written here")
+    found = measure_all(resolved.settings, url, adapter or (), language or ())
+    if record:
+        note(resolved.settings, found)
+    if json:
+        print(json_format.dumps(_plain(found, answers), indent=2, ensure_ascii=False))
+        return 0
+    _print_table(found)
+    if answers:
+        for measured in found:
+            _print_answers(measured)
+    return 0
+
+
+def _plain(found: list[Measured], answers: bool) -> dict[str, Any]:
+    from adapters.evaluation.report import base_of
+
+    rows: list[dict[str, Any]] = []
+    for measured in found:
+        row = measured.plain(base_of(found, measured))
+        if answers:
+            row["answers"] = dict(zip(measured.questions, measured.answers, strict=True))
+        rows.append(row)
+    return {"measured": rows}
+
+
+def _print_table(found: list[Measured]) -> None:
+    from adapters.evaluation.report import base_of, shown
+
+    rows = [("model", "questions", "identity [95%]", "language fidelity [95%]", "identity over base [95%]")]
+    for measured in found:
+        change = measured.plain(base_of(found, measured)).get("against_base", {}).get("identity")
+        over = "{:+.2f} [{:+.2f}, {:+.2f}]".format(change["change"], *change["interval"]) if change else ""
+        rows.append(
+            (measured.name, measured.language, shown(measured.identity), shown(measured.fidelity), over)
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _print_answers(measured: Measured) -> None:
+    print(f"\n{measured.name}, {measured.language}")
+    for question, answer, good in zip(measured.questions, measured.answers, measured.identity, strict=True):
+        print(f"{'  ok' if good else 'miss'}  {question}\n      {answer}")

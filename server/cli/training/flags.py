@@ -1,0 +1,90 @@
+"""Flags and files of options for the verbs that train, made from the options' own classes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, cast
+
+from cyclopts import Group, Parameter
+
+from adapters.training.loop.options import OptionError
+from server.cli.flags import Json
+from server.config.schema import Option
+from server.config.values import Raw, SettingsError
+
+GROUP = Group("Training", sort_key=2)
+
+
+def values_of(
+    options: Sequence[Option], given: Mapping[str, Raw], config: Path | None, *, also: Sequence[Option] = ()
+) -> dict[str, object]:
+    """Every one of `options` that was given, by name: flags before the file.
+
+    `also` are those of them that `oneseek train identity` does not have. Raises `SettingsError`.
+    """
+    from adapters.training.finetune.config_names import read_config
+
+    try:
+        found = read_config(config, frozenset(item.path for item in also)) if config is not None else {}
+    except OptionError as error:
+        raise SettingsError(error.name, error.problem, str(config)) from None
+    raw = {name: (raw_of(value), str(config)) for name, value in found.items() if value is not None}
+    raw |= {name: (value, "flag") for name, value in given.items()}
+    known = {item.path: item for item in options}
+    for name in raw:
+        if name not in known:
+            raise SettingsError(name, "is no option of this verb; leave it out", str(config))
+    return {name: item.parse(*raw[name]) for name, item in known.items() if name in raw}
+
+
+def raw_of(value: object) -> Raw:
+    """A value of YAML, or of a flag, as the text that stands for it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return [str(item) for item in cast("list[object]", value)] if isinstance(value, list) else str(value)
+
+
+def verb(
+    name: str, run: Callable[..., int], own: Sequence[inspect.Parameter], flags: Sequence[inspect.Parameter]
+) -> Callable[..., int]:
+    """A verb that takes `own`, `--json` and `flags`, and hands the flags that were given to `run` as text."""
+    own = (*own, inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json))
+
+    def made(**given: object) -> int:
+        fixed = {parameter.name: given.pop(parameter.name, parameter.default) for parameter in own}
+        return run({name: raw_of(value) for name, value in given.items() if value is not None}, **fixed)
+
+    vars(made)["__signature__"] = inspect.Signature([*own, *flags])
+    made.__annotations__ = {}
+    made.__name__, made.__doc__ = name, run.__doc__
+    return made
+
+
+def parameter(name: str, kind: object, default: object, text: str) -> inspect.Parameter:
+    """A flag of the verb itself."""
+    many = Parameter(help=text, negative="", show_default=False, consume_multiple=True, negative_iterable="")
+    one = Parameter(help=text, negative="", show_default=False)
+    annotation = Annotated[kind, many if kind == list[str] | None else one]  # pyright: ignore[reportInvalidTypeForm] `kind` is a type here
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def flag(option: Option, group: Group) -> inspect.Parameter:
+    """The flag of an option."""
+    kind: object = list[str] if option.many else bool if option.hint is bool else str
+    parameter = Parameter(
+        name=option.flag,
+        group=group,
+        help=option.explained,
+        show_default=False if option.default in (None, ()) else option.render(option.default),
+        metavar=option.metavar,
+        negative_iterable="",
+        consume_multiple=option.many,
+    )
+    return inspect.Parameter(
+        option.identifier,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, parameter],  # pyright: ignore[reportOperatorIssue] `kind` is a type here
+    )

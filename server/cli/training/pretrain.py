@@ -1,0 +1,125 @@
+"""`oneseek train scratch` and `oneseek train continue`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from cyclopts import App
+
+from adapters.training.loop.options import OptionError
+from adapters.training.pretrain.pretrain_options import SCRATCH, DataPart, Plan, PretrainOptions, read_plan
+from server.cli.flags import Json
+from server.cli.training.flags import GROUP, flag, parameter, raw_of
+from server.config.extras import require
+from server.config.schema import options_of
+from server.config.values import Raw, SettingsError
+from server.jobs.requests import PretrainKind, PretrainRequest
+
+_OPTIONS = options_of(PretrainOptions)
+_PACKAGES = ("torch", "transformers", "accelerate", "pyarrow", "matplotlib")
+_EPILOGUE = (
+    "--config holds these options under training, the corpora under data (path and weight){more}; flags go "
+    "before it. Ctrl-C saves a checkpoint, and --resume goes on from it. On several GPUs: accelerate launch "
+    "--use_fsdp --fsdp_version 2 -m server train {kind} …"
+)
+
+
+def add_to(kinds: App) -> None:
+    """Add both verbs to `kinds`, which is `oneseek train`."""
+    verbs: tuple[tuple[PretrainKind, Any, str], ...] = (
+        ("scratch", scratch, ", and model and tokenizer"),
+        ("continue", carry_on, ""),
+    )
+    for kind, described, more in verbs:
+        epilogue = _EPILOGUE.format(kind=kind, more=more)
+        kinds.command(_command(kind, described), name=kind, help_epilogue=epilogue)
+
+
+def scratch() -> None:
+    """Make a new base from nothing: an architecture, a tokenizer, and all weights trained on text.
+
+    The result is a folder in Hugging Face layout that OneSeek serves, and an entry in the ledger.
+    """
+
+
+def carry_on() -> None:
+    """Train all weights of a base on from where they are, on text; typically after `oneseek merge`.
+
+    Tokenizer and chat template go along. The result is a folder of its own and an entry in the ledger.
+    """
+
+
+def _run(kind: PretrainKind, given: Mapping[str, object]) -> int:
+    require("training", "train", _PACKAGES)
+    flags = dict(given)
+    config = cast("Path | None", flags.pop("config", None))
+    data = tuple(DataPart.read(text) for text in cast("list[str] | None", flags.pop("data", None)) or ())
+    output = cast("Path | None", flags.pop("output", None))
+    base_model = cast("Path | None", flags.pop("base_model", None))
+    resume, json = (bool(flags.pop(name, False)) for name in ("resume", "json"))
+    from server.jobs.pretraining import pretrain
+
+    try:
+        plan = read_plan(config, scratch=kind == "scratch") if config is not None else Plan(training={})
+        if output is None:
+            raise SettingsError("output", "is missing; name a folder that does not exist")
+        options = _options(kind, plan, config, flags)
+        asked = PretrainRequest(
+            kind=kind,
+            plan=plan,
+            data=data or plan.data,
+            output=output,
+            base_model=base_model,
+            resume=resume,
+            json=json,
+        )
+        return pretrain(asked, options)
+    except OptionError as error:
+        raise SettingsError(error.name, error.problem) from None
+
+
+def _options(
+    kind: PretrainKind, plan: Plan, config: Path | None, flags: Mapping[str, object]
+) -> PretrainOptions:
+    """Every option: flags before the file, the file before what the verb takes for itself."""
+    raw: dict[str, tuple[Raw, str]] = {
+        name: (raw_of(value), str(config)) for name, value in plan.training.items() if value is not None
+    }
+    raw |= {name: (raw_of(value), "flag") for name, value in flags.items() if value is not None}
+    if "steps" in flags and flags["steps"] is not None:
+        raw.pop("tokens", None)
+    elif flags.get("tokens") is not None:
+        raw.pop("steps", None)
+    values: dict[str, Any] = dict(SCRATCH) if kind == "scratch" else {}
+    values |= {item.path: item.parse(*raw[item.path]) for item in _OPTIONS if item.path in raw}
+    return PretrainOptions(**values)
+
+
+def _command(kind: PretrainKind, described: Any) -> Any:
+    def command(**given: object) -> int:
+        return _run(kind, given)
+
+    several = "Text to learn: .txt, .jsonl (.gz, .zst) or .parquet, or folders of them; PATH=WEIGHT mixes."
+    parameters = [
+        parameter("config", Path | None, None, "A YAML file with options, corpora and a model."),
+        parameter("data", list[str] | None, None, several),
+        parameter("output", Path | None, None, "A new folder for the base."),
+        parameter("resume", bool, False, "Go on with the interrupted run of the same options and data."),
+        inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json),
+    ]
+    if kind == "continue":
+        parameters.insert(0, parameter("base_model", Path | None, None, "Folder of the base to go on with."))
+    defaults = SCRATCH if kind == "scratch" else {}
+    options = [
+        replace(option, default=defaults.get(option.path, option.default), optional=True)
+        for option in _OPTIONS
+    ]
+    parameters += [flag(option, GROUP) for option in options]
+    vars(command)["__signature__"] = inspect.Signature(parameters)
+    command.__annotations__ = {}
+    command.__name__, command.__doc__ = kind, described.__doc__
+    return command

@@ -1,1 +1,0 @@
-"""The verbs of the `oneseek` command line, one module each."""

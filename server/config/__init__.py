@@ -1,0 +1,1 @@
+"""Settings: schema, sources and values, without acting on them; everything in `server` may import it."""

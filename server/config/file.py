@@ -1,0 +1,134 @@
+"""`oneseek.yaml`: from its text to raw values with the line each stands on. Knows no particular setting."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from server.config.schema import Option
+from server.config.values import Raw, SettingsError, closest
+
+MAX_BYTES = 256 * 1024
+"""A settings file larger than this is refused: it is something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileValue:
+    """One value of the file."""
+
+    raw: Raw
+    origin: str
+    """File name and line, such as `oneseek.yaml:3`."""
+
+
+def read_file(path: Path, options: tuple[Option, ...]) -> dict[str, FileValue]:
+    """Option path → value. Raises `SettingsError` for an unknown or repeated key and for what is not YAML.
+
+    Scalars are kept as the text that stands in the file, so the code `no` stays Norwegian and every value
+    passes the same checks as a flag's.
+    """
+    reader = _Reader(path.name, options)
+    return reader.read(_document(path))
+
+
+def _document(path: Path) -> yaml.Node | None:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(str(path), f"cannot be read: {error.strerror}") from None
+    if len(content) > MAX_BYTES:
+        raise SettingsError(str(path), f"has {len(content)} bytes; a settings file has at most {MAX_BYTES}")
+    try:
+        return yaml.compose(content.decode("utf-8-sig"), Loader=yaml.SafeLoader)
+    except UnicodeDecodeError:
+        raise SettingsError(str(path), "is not UTF-8 text; save it as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        line = f"{path.name}:{error.problem_mark.line + 1}" if error.problem_mark else path.name
+        raise SettingsError(path.name, f"is not valid YAML: {error.problem}", line) from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise SettingsError(str(path), f"is not valid YAML: {error}") from None
+
+
+class _Reader:
+    def __init__(self, file: str, options: tuple[Option, ...]) -> None:
+        self._file = file
+        self._options = {option.path: option for option in options}
+        self._sections = {option.path.partition(".")[0] for option in options if "." in option.path}
+
+    def read(self, document: yaml.Node | None) -> dict[str, FileValue]:
+        values: dict[str, FileValue] = {}
+        if document is None or self._is_null(document):
+            return values
+        for key, node in self._pairs(document, "the file"):
+            if key not in self._sections:
+                values[key] = self._value(key, node)
+            elif isinstance(node, yaml.ScalarNode) and f"{key}.kind" in self._options:
+                values[f"{key}.kind"] = self._value(f"{key}.kind", node)
+            elif not self._is_null(node):
+                values |= self._section(key, node)
+        return values
+
+    def _section(self, key: str, node: yaml.Node) -> dict[str, FileValue]:
+        """The values of one section; where it has `options`, keys that are no setting are gathered there."""
+        values: dict[str, FileValue] = {}
+        gathered: dict[str, str] = {}
+        for inner, item in self._pairs(node, key):
+            path = f"{key}.{inner}"
+            if path in self._options or f"{key}.options" not in self._options:
+                values[path] = self._value(path, item)
+            else:
+                gathered[inner] = self._json(path, item)
+        if gathered:
+            if f"{key}.options" in values:
+                problem = f"is set beside {', '.join(gathered)}; keep one of the two ways"
+                raise SettingsError(f"{key}.options", problem, self._line(node))
+            values[f"{key}.options"] = FileValue(gathered, self._line(node))
+        return values
+
+    def _json(self, path: str, node: yaml.Node) -> str:
+        """Any value as JSON, which is YAML too."""
+        try:
+            return json.dumps(yaml.SafeLoader("").construct_document(node))  # pyright: ignore[reportUnknownArgumentType] # any YAML value
+        except (TypeError, ValueError, yaml.YAMLError):
+            raise SettingsError(path, "is neither text, number, list nor mapping", self._line(node)) from None
+
+    def _value(self, path: str, node: yaml.Node) -> FileValue:
+        if path not in self._options:
+            known = [*self._options, *self._sections]
+            raise SettingsError(path, f"is not a setting{closest(path, known)}", self._line(node))
+        return FileValue(self._raw(path, node), self._line(node))
+
+    def _raw(self, path: str, node: yaml.Node) -> Raw:
+        match node:
+            case yaml.SequenceNode():
+                return [self._text(path, item) for item in node.value]
+            case yaml.MappingNode():
+                return {key: self._text(f"{path}.{key}", item) for key, item in self._pairs(node, path)}
+            case _:
+                return None if self._is_null(node) else self._text(path, node)
+
+    def _pairs(self, node: yaml.Node, name: str) -> Iterator[tuple[str, yaml.Node]]:
+        if not isinstance(node, yaml.MappingNode):
+            raise SettingsError(name, "is not a list of `key: value` lines", self._line(node))
+        seen: dict[str, str] = {}
+        for key_node, value_node in node.value:
+            key = self._text(name, key_node)
+            if key in seen:
+                raise SettingsError(key, f"is set twice, first in {seen[key]}", self._line(key_node))
+            seen[key] = self._line(key_node)
+            yield key, value_node
+
+    def _text(self, name: str, node: yaml.Node) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            raise SettingsError(name, "holds more than the single value that belongs here", self._line(node))
+        return node.value
+
+    def _is_null(self, node: yaml.Node) -> bool:
+        return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
+
+    def _line(self, node: yaml.Node) -> str:
+        return f"{self._file}:{node.start_mark.line + 1}"

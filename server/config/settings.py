@@ -1,0 +1,310 @@
+"""Every setting of the server, and how one is found: flags > environment > oneseek.yaml > defaults.
+
+The only module that reads the environment. A setting is declared here once; the command line, the
+environment, the file, `oneseek config` and the help are all made from these fields.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from server.config.schema import SECRET, Option, options_of
+from server.config.values import Raw, SettingsError, Size, closest, within
+
+PREFIX = "ONESEEK_"
+CONFIG_FILE = "oneseek.yaml"
+CONFIG_VARIABLE = PREFIX + "CONFIG"
+
+_KUBERNETES_LINK = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_(TCP|UDP|SCTP)\w*)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingOptions:
+    """The `routing:` section: which adapter answers a request that names none."""
+
+    threshold: float | None = None
+    """Probability, from 0 to 1, from which an undecided text gets its likeliest language's adapter."""
+    undecided: Literal["likeliest", "accept-language", "default", "base"] | None = None
+    """What answers a text whose language is undecided; none leaves it to routing."""
+    unsupported: Literal["base", "default"] | None = None
+    """What answers a language that has no adapter; none leaves it to routing."""
+    default: str | None = None
+    """What answers when nothing else decides: an adapter's alias, or `base`."""
+    languages: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Language code to adapter alias, such as sv=oneseek-7b-zero-sv; goes before what adapters say."""
+
+    def __post_init__(self) -> None:
+        if self.threshold is not None:
+            within("routing.threshold", self.threshold, 0, 1)
+        for code in self.languages:
+            if not re.fullmatch(r"[a-z]{2,3}", code):
+                raise SettingsError("routing.languages", f"{code!r} is not a language code such as 'sv'")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutOptions:
+    """The `rollout:` section: when a canary or a shadow is worse than the active version."""
+
+    automatic: bool = True
+    """End a canary or shadow that is worse; no only measures it."""
+    min_requests: int = 20
+    """Answers of a version before it is judged."""
+    error_margin: float = 0.02
+    """Share of answers, 0.02 being two of a hundred, by which it may fail more than the active version."""
+    latency_ratio: float = 2.0
+    """How many times the active version's median times to and between tokens it may take."""
+    window_seconds: float = 600.0
+    """Seconds of answers that are compared."""
+
+    def __post_init__(self) -> None:
+        within("rollout.min_requests", self.min_requests, 1, 4096)
+        within("rollout.error_margin", self.error_margin, 0, 1)
+        within("rollout.latency_ratio", self.latency_ratio, 1, None)
+        within("rollout.window_seconds", self.window_seconds, 1, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """The `engine:` section: what runs the base, and what only that engine understands."""
+
+    kind: Literal["auto", "embedded", "vllm"] = "auto"
+    """`embedded` (ONNX Runtime), `vllm` (CUDA), or `auto`: vllm where it is installed and sees a GPU."""
+    options: Mapping[str, str] = field(default_factory=dict[str, str])
+    """vLLM's own options by its own names, such as tensor_parallel_size=2; in the file, under engine."""
+
+
+def default_home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
+    """Where OneSeek keeps its state: `%LOCALAPPDATA%\\oneseek` on Windows, `~/.oneseek` elsewhere."""
+    local = environ.get("LOCALAPPDATA")
+    return Path(local) / "oneseek" if platform == "win32" and local else Path.home() / ".oneseek"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a server is started with. Relative paths are relative to the working directory."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0 for every interface."""
+    port: int = 8000
+    """Port to listen on; 0 takes any free one."""
+    base_model: Path | None = None
+    """Folder of the base model in Hugging Face layout; none looks in the usual places."""
+    adapters: tuple[str, ...] = ()
+    """Adapters beside the discovered ones: PATH or NAME=PATH, each a folder in PEFT layout."""
+    engine: EngineOptions = EngineOptions()
+    """What runs the base."""
+    device: Literal["auto", "cpu", "directml", "webgpu"] = "cpu"
+    """What the embedded engine computes on; auto takes the best that is there and works, else the CPU."""
+    dtype: Literal["auto", "fp16", "fp32"] = "auto"
+    """What the embedded engine computes in; auto: fp16 on a device, fp32 on the CPU, which has no other."""
+    prefill_dtype: Literal["fp32", "bf16"] = "fp32"
+    """What the CPU computes prompts in; bf16 is faster where it has AMX, and takes oneseek[openvino]."""
+    quantize: Literal["none", "int8", "int4"] = "none"
+    """Precision of the base's weights in the embedded engine; none keeps float32."""
+    threads: int | None = None
+    """Threads the engine computes with; none takes one for each core."""
+    max_num_seqs: int | None = None
+    """Most requests in one batch; none: 32 in the embedded engine, vLLM's own choice in vllm."""
+    max_num_batched_tokens: int | None = None
+    """Most tokens in one step, prefill and decode together; none: 512, or vLLM's own choice."""
+    prefill_chunk: int | None = None
+    """Most prompt tokens of one request in one step; none lets the step's budget decide."""
+    max_model_len: int | None = None
+    """Most tokens of prompt and answer together; none takes what the base was made for."""
+    kv_cache_memory: Size | None = None
+    """Memory for keys and values, such as 2GiB; none takes a part of what is free at start."""
+    max_queue: int = 256
+    """Most requests that wait; past it a client gets 429 with Retry-After."""
+    prefix_caching: bool = True
+    """Reuse the keys and values of a prompt's beginning, such as a conversation's history."""
+    max_body: Size = 4 * 1024 * 1024
+    """Largest request body."""
+    default_max_tokens: int | None = None
+    """Answer length where a request names none; none: what is left of the context, or 16 for completions."""
+    request_timeout: float | None = None
+    """Seconds after which a request is given up; none never."""
+    drain_seconds: float = 30.0
+    """Seconds that running requests have to finish when the server stops."""
+    api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
+    """Keys of which a client must present one; none: open to all. As a flag, a process list shows them."""
+    admin_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
+    """Keys that open /admin and loading of adapters, beside what an api key opens; none: closed to all."""
+    adapter_roots: tuple[str, ...] = ("lora_adapters",)
+    """Folders beneath which adapters may be named over HTTP; the registry's own is always one."""
+    require_provenance: bool = False
+    """Serve only adapters that the ledger knows; a ledger that does not verify then stops the start."""
+    ledger_public_key: Path | None = None
+    """PEM file of the ledger's public key, kept apart from it; none takes the one beside the ledger."""
+    home: Path = field(default_factory=lambda: default_home(os.environ))
+    """Folder of the registry, the ledger, the keys and the built graphs."""
+    follow_registry: float = 2.0
+    """Seconds between looks at the registry for what other processes add or promote; 0 never looks."""
+    log_level: Literal["critical", "error", "warning", "info", "debug"] = "info"
+    """Least severe messages to log."""
+    routing: RoutingOptions = RoutingOptions()
+    """Which adapter answers a request that names none."""
+    rollout: RolloutOptions = field(default_factory=RolloutOptions)
+    """When a canary or a shadow is worse than the active version."""
+
+    def __post_init__(self) -> None:
+        if not self.host.strip():
+            raise SettingsError("host", "is empty; use 127.0.0.1 for this machine alone, 0.0.0.0 for all")
+        within("port", self.port, 0, 65535)
+        for name in ("threads", "max_num_seqs", "max_num_batched_tokens", "prefill_chunk", "max_model_len"):
+            within(name, getattr(self, name), 1, None)
+        for name in ("kv_cache_memory", "max_body", "default_max_tokens"):
+            within(name, getattr(self, name), 1, None)
+        within("max_queue", self.max_queue, 0, None)
+        within("drain_seconds", self.drain_seconds, 0, None)
+        within("follow_registry", self.follow_registry, 0, None)
+        if self.request_timeout is not None and self.request_timeout <= 0:
+            raise SettingsError(
+                "request_timeout", f"{self.request_timeout} is not above 0; for no limit use none"
+            )
+        seqs, tokens = self.max_num_seqs, self.max_num_batched_tokens
+        if seqs is not None and tokens is not None and tokens < seqs:
+            problem = f"{tokens} is below max_num_seqs ({seqs})"
+            raise SettingsError("max_num_batched_tokens", f"{problem}; every sequence needs one token a step")
+        for name in ("api_keys", "admin_keys"):
+            for key in getattr(self, name):
+                if not key or not key.isascii() or any(character.isspace() for character in key):
+                    raise SettingsError(name, "a key is empty or holds a space or a character beyond ASCII")
+        if set(self.api_keys) & set(self.admin_keys):
+            raise SettingsError(
+                "admin_keys", "one of them is in api_keys too; make a key of its own for each"
+            )
+        if any(not root.strip() for root in self.adapter_roots):
+            raise SettingsError("adapter_roots", "a folder is empty; name it, or leave it out")
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What an operator should know before the server starts."""
+        if self.api_keys or _is_loopback(self.host):
+            return ()
+        return (f"host {self.host} is reachable from other machines and no api_keys are set: anyone may ask",)
+
+
+OPTIONS: tuple[Option, ...] = options_of(Settings)
+"""Every setting, in order; the one schema behind flags, environment, file and help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Settings, and for each option path where its value came from."""
+
+    settings: Settings
+    origins: Mapping[str, str]
+    """Such as `flag --port`, `ONESEEK_PORT`, `oneseek.yaml:3`, `default`."""
+
+    def value(self, option: Option) -> object:
+        """The value of one option."""
+        value: object = self.settings
+        for name in option.path.split("."):
+            value = getattr(value, name)
+        return value
+
+    def located(self, error: SettingsError) -> SettingsError:
+        """`error` by the name that people know, with the origin of the value that it is about."""
+        return _located(error, self.origins)
+
+
+def resolve(
+    flags: Mapping[str, Raw] | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    config: Path | None = None,
+    platform: str = sys.platform,
+) -> Resolved:
+    """Settings from `flags` (by option path), the environment, the file and the defaults, in this order.
+
+    The file is `config`, else what `ONESEEK_CONFIG` names, else `oneseek.yaml` in the working directory if
+    it is there. Raises `SettingsError` for an unknown name on any surface and for a value that does not fit.
+    """
+    environ = os.environ if environ is None else environ
+    layers = [_file_values(config, environ), _environment_values(environ), _flag_values(flags or {})]
+    found: dict[str, tuple[Raw, str]] = {"home": (str(default_home(environ, platform)), "default")}
+    for layer in layers:
+        found |= layer
+    values = {option.path: option.parse(*found[option.path]) for option in OPTIONS if option.path in found}
+    origins = {option.path: found.get(option.path, (None, "default"))[1] for option in OPTIONS}
+    try:
+        return Resolved(_build(values), MappingProxyType(origins))
+    except SettingsError as error:
+        raise _located(error, origins) from None
+
+
+def _located(error: SettingsError, origins: Mapping[str, str]) -> SettingsError:
+    section = error.name.partition(".")[0]
+    names = {error.name, f"{section}.options"} if "." in error.name else {error.name}
+    option = next((option for option in OPTIONS if names & {option.path, option.name}), None)
+    if option is None or error.origin is not None:
+        return error
+    name = error.name if option.path.endswith(".options") else option.name
+    return SettingsError(name, error.problem, origins[option.path])
+
+
+def _build(values: Mapping[str, object]) -> Settings:
+    top: dict[str, Any] = {path: value for path, value in values.items() if "." not in path}
+    for section, kind in (
+        ("engine", EngineOptions),
+        ("routing", RoutingOptions),
+        ("rollout", RolloutOptions),
+    ):
+        inside: dict[str, Any] = {
+            path.partition(".")[2]: value for path, value in values.items() if path.startswith(f"{section}.")
+        }
+        top[section] = kind(**inside)
+    return Settings(**top)
+
+
+def _file_values(config: Path | None, environ: Mapping[str, str]) -> dict[str, tuple[Raw, str]]:
+    from server.config.file import read_file
+
+    named = config or (Path(environ[CONFIG_VARIABLE]).expanduser() if environ.get(CONFIG_VARIABLE) else None)
+    path = named or Path(CONFIG_FILE)
+    if named is None and not path.exists():
+        return {}
+    return {name: (value.raw, value.origin) for name, value in read_file(path, OPTIONS).items()}
+
+
+def _environment_values(environ: Mapping[str, str]) -> dict[str, tuple[Raw, str]]:
+    variables = {option.variable(PREFIX): option for option in OPTIONS}
+    found: dict[str, tuple[Raw, str]] = {}
+    for name, text in environ.items():
+        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
+            continue
+        if _KUBERNETES_LINK.fullmatch(name) or (name == PREFIX + "PORT" and "://" in text):
+            remedy = "set enableServiceLinks: false in the pod's spec, or name the Service otherwise"
+            raise SettingsError(name, f"comes from a Kubernetes Service, not from you; {remedy}")
+        if name not in variables:
+            raise SettingsError(
+                name, f"is not a setting{closest(name, [*variables, CONFIG_VARIABLE])}", "environment"
+            )
+        if text:
+            found[variables[name].path] = (text, name)
+    return found
+
+
+def _flag_values(flags: Mapping[str, Raw]) -> dict[str, tuple[Raw, str]]:
+    options = {option.path: option for option in OPTIONS}
+    for path in flags:
+        if path not in options:
+            raise SettingsError(path, f"is not a setting{closest(path, options)}", "flag")
+    return {path: (raw, f"flag {options[path].flag}") for path, raw in flags.items()}
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,183 @@
+"""From text to values: what a setting's type accepts, and how it refuses the rest."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+Raw: TypeAlias = str | Sequence[str] | Mapping[str, str] | None
+"""A value before it has a type: text, a list or a mapping of texts, or an explicit nothing."""
+
+SIZE = "size"
+Size = Annotated[int, SIZE]
+"""Bytes; written as a number or as `512MiB`, `2GB`…"""
+
+
+_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
+_BINARY_UNITS = {"ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4}
+_SIZE_TEXT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,6})?)\s*((?:[kmgt]i?)?)b?", re.IGNORECASE)
+MAPPING = typing.get_origin(Mapping[str, str])
+_BOOLEANS = {
+    "true": True,
+    "yes": True,
+    "on": True,
+    "1": True,
+    "false": False,
+    "no": False,
+    "off": False,
+    "0": False,
+}
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or has a value that it cannot have; says which, why, and what would do."""
+
+    def __init__(self, name: str, problem: str, origin: str | None = None) -> None:
+        super().__init__(name, problem, origin)
+        self.name = name
+        self.problem = problem
+        self.origin = origin
+
+    def __str__(self) -> str:
+        where = f" ({self.origin})" if self.origin else ""
+        return f"{self.name}: {self.problem}{where}"
+
+
+def closest(name: str, known: Iterable[str]) -> str:
+    """A hint such as `; did you mean 'port'?`, or nothing where no known name is near."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def parse_size(text: str) -> int:
+    """Bytes of `4096`, `4k`, `4KiB`, `1.5GiB`…: decimal units by thousands, `i` units by 1024."""
+    match = _SIZE_TEXT.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("is not a size; write bytes or a unit, such as 512MiB or 2GiB")
+    number, unit = match.groups()
+    scale = (_UNITS | _BINARY_UNITS)[unit.lower()]
+    return math.floor(float(number) * scale) if "." in number else int(number) * scale
+
+
+def render_size(size: int) -> str:
+    """`size` in the largest binary unit that divides it."""
+    for name, unit in reversed(_BINARY_UNITS.items()):
+        if size and size % unit == 0:
+            return f"{size // unit}{name.capitalize()}B"
+    return str(size)
+
+
+def parse_value(hint: object, raw: Raw) -> object:
+    """The value of type `hint` that `raw` stands for. Raises `ValueError` saying what `raw` "is not"."""
+    return _parser(hint)(raw)
+
+
+def shown(raw: Raw) -> str:
+    """`raw` as a message quotes it."""
+    if isinstance(raw, Mapping):
+        return repr(dict(raw))
+    return repr(raw if raw is None or isinstance(raw, str) else list(raw))
+
+
+def _parser(hint: object) -> Callable[[Raw], object]:
+    if hint == Size:
+        return _scalar(parse_size)
+    if typing.get_origin(hint) is Literal:
+        return _scalar(lambda text: _choice(text, typing.get_args(hint)))
+    return _PARSERS[typing.get_origin(hint) or hint]
+
+
+def _scalar(convert: Callable[[str], object]) -> Callable[[Raw], object]:
+    def parse(raw: Raw) -> object:
+        if not isinstance(raw, str):
+            raise ValueError("is not a single value")
+        return convert(raw)
+
+    return parse
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("is not an integer") from None
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError("is not a number") from None
+    if not math.isfinite(number):
+        raise ValueError("is not a finite number")
+    return number
+
+
+def _boolean(text: str) -> bool:
+    try:
+        return _BOOLEANS[text.strip().lower()]
+    except KeyError:
+        raise ValueError("is neither true nor false") from None
+
+
+def _choice(text: str, choices: tuple[str, ...]) -> str:
+    if text not in choices:
+        raise ValueError(f"is not one of {', '.join(choices)}{closest(text, choices)}")
+    return text
+
+
+def _listed(raw: Raw) -> tuple[str, ...]:
+    if isinstance(raw, str):
+        return tuple(part for part in (piece.strip() for piece in raw.split(",")) if part)
+    if raw is None or isinstance(raw, Mapping):
+        raise ValueError("is not a list")
+    return tuple(raw)
+
+
+def _mapped(raw: Raw) -> Mapping[str, str]:
+    if isinstance(raw, Mapping):
+        return types.MappingProxyType(dict(raw))
+    pairs: dict[str, str] = {}
+    for item in _listed(raw):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not (key and equals and value):
+            raise ValueError(f"holds {item!r}, which is not KEY=VALUE")
+        if key in pairs:
+            raise ValueError(f"names {key!r} twice")
+        pairs[key] = value
+    return types.MappingProxyType(pairs)
+
+
+_PARSERS: dict[object, Callable[[Raw], object]] = {
+    str: _scalar(str),
+    int: _scalar(_integer),
+    float: _scalar(_number),
+    bool: _scalar(_boolean),
+    Path: _scalar(lambda text: Path(text).expanduser()),
+    tuple: _listed,
+    MAPPING: _mapped,
+}
+
+
+def within(name: str, value: float | None, least: float, most: float | None) -> None:
+    """Raise `SettingsError` unless `value` is None or lies from `least` to `most`, both included."""
+    if value is None or (value >= least and (most is None or value <= most)):
+        return
+    wanted = f"at least {least}" if most is None else f"from {least} to {most}"
+    raise SettingsError(name, f"{value} is out of range; use {wanted}")
+
+
+def checked(flag: str, value: str | None, check: Callable[[str], str]) -> str | None:
+    """`value` as `check` answers it; a `SettingsError` that names the flag where it is refused."""
+    if value is None:
+        return None
+    try:
+        return check(value)
+    except ValueError as error:
+        raise SettingsError(flag, str(error)) from None

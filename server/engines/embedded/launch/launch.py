@@ -1,0 +1,124 @@
+"""Puts the embedded engine together: a base's graph, the plan of its memory, the runner of its device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import onnxruntime as ort
+
+from adapters.lora.manifest import Adapter
+from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
+from server.engines.base import StepObserver
+from server.engines.embedded.engine import EmbeddedEngine
+from server.engines.embedded.launch.device_choice import Place, candidates, dtype_on, open_best
+from server.engines.embedded.launch.memory_fit import fit
+from server.engines.embedded.launch.options import EmbeddedOptions, plan
+from server.engines.embedded.model.cache import method_of, prepare
+from server.engines.embedded.model.config import ModelConfig, read_config
+from server.engines.embedded.model.decoder import plan_graph
+from server.engines.embedded.runners.available import available_memory
+from server.engines.embedded.runners.cpu.bfloat16 import require_bfloat16
+from server.engines.embedded.runners.device.hardware import largest_memory
+from server.engines.embedded.runners.device.plan import device_budget
+from server.engines.embedded.runners.device.providers import Provider
+from server.engines.embedded.scheduling.limits import Limits
+from server.errors import EngineError
+from server.text.tokenizer import Tokenizer
+
+
+def embedded_engine(
+    base: Path,
+    base_digest: str,
+    tokenizer: Tokenizer,
+    options: EmbeddedOptions,
+    *,
+    observer: StepObserver | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    adapters: Sequence[Adapter] = (),
+    say: Callable[[str], None] | None = None,
+) -> EmbeddedEngine:
+    """An engine for the checkpoint in `base`, its graph built, not yet started.
+
+    `progress` is told (bytes done, bytes in all) while the graph is built; it is not called where the graph
+    is already there; `say` is told the memory plan before that. A device other than the CPU is opened,
+    and judged by the CPU's logits of the base and, where the choice is `auto`, of `adapters`. Raises
+    `EngineError` for a checkpoint this engine cannot run, options that do not fit it or more than the memory
+    holds, or a device that is asked for by name and cannot be used.
+    """
+
+    def placed(provider: Provider) -> Place:
+        dtype = dtype_on(provider, options.dtype, options.device)
+        limits = plan(config, options, provider)
+        if provider.variant == "gqa":
+            limits = _fitted(config, options, adapters, say)
+        else:
+            method = method_of(options.quantize, provider.variant)
+            size = plan_graph(config, provider.variant, dtype, method).size
+            for line in device_budget(config, limits, dtype, size, largest_memory()):
+                if say is not None:
+                    say(line)
+        variant, graphs = provider.variant, options.graphs
+        graph = prepare(base, graphs, base_digest, options.quantize, variant, dtype, progress)
+        if options.prefill_dtype == "fp32":
+            return Place(provider, graph, limits)
+        prompts = prepare(base, graphs, base_digest, "none", "prim", "fp32", progress)
+        return Place(provider, graph, limits, prompts)
+
+    try:
+        if options.prefill_dtype == "bf16" and options.device != "cpu":
+            raise ValueError(
+                f"prefill_dtype bf16 is the CPU's, and device is {options.device}; leave one of them out"
+            )
+        if options.prefill_dtype == "bf16":
+            require_bfloat16()
+        config = read_config(base)
+        providers = candidates(options.device, ort.get_available_providers())
+        opened = open_best(providers, placed, options.threads, lambda: _readable(adapters, base))
+    except ValueError as error:
+        raise EngineError(str(error)) from error
+    except OSError as error:
+        if error.filename is None or not Path(error.filename).is_relative_to(options.graphs.parent):
+            raise
+        raise EngineError(
+            f"the graph cannot be kept in {options.graphs}: {(error.strerror or str(error)).lower()}; "
+            "give a folder that can be written with --home"
+        ) from error
+    return EmbeddedEngine(
+        open_runner=opened.open_runner,
+        shape=ModelShape.read(base),
+        limits=opened.place.limits,
+        tokenizer=tokenizer,
+        base_digest=base_digest,
+        vocabulary=config.vocabulary,
+        max_queue=options.max_queue,
+        max_adapters=options.max_adapters,
+        observer=observer,
+        check=opened.check,
+        device=opened.info,
+    )
+
+
+def _readable(adapters: Iterable[Adapter], base: Path) -> dict[str, AdapterWeights]:
+    """Adapters by digest, without those that the engine will refuse when it is to load them."""
+    shape = ModelShape.read(base)
+    found: dict[str, AdapterWeights] = {}
+    for adapter in adapters:
+        with suppress(ValueError, OSError):
+            found[adapter.digest] = read_adapter(adapter.path, shape, digest=adapter.digest)
+    return found
+
+
+def _fitted(
+    config: ModelConfig,
+    options: EmbeddedOptions,
+    adapters: Sequence[Adapter],
+    say: Callable[[str], None] | None,
+) -> Limits:
+    """The limits that fit the memory there is, told part by part. Raises `ValueError` where none do."""
+    limits, memory = fit(config, options, adapters, lambda changed: plan(config, changed), available_memory())
+    if say is not None:
+        for line in memory.lines():
+            say(line)
+    return limits

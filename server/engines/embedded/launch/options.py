@@ -1,0 +1,93 @@
+"""What an operator decides about the embedded engine, and the limits that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from server.engines.embedded.launch.device_choice import DeviceChoice, dtype_on
+from server.engines.embedded.model.config import ModelConfig
+from server.engines.embedded.model.decoder import Dtype
+from server.engines.embedded.runners.available import available_memory
+from server.engines.embedded.runners.device.plan import device_limits
+from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
+from server.engines.embedded.scheduling.limits import PAGE, Limits
+
+DEFAULT_NUM_SEQS = 32
+DEFAULT_BATCHED_TOKENS = 512
+KV_SHARE = 0.25
+"""Part of the free memory that the KV cache may take where no budget is given."""
+KV_MOST = 8 << 30
+"""Bytes it takes at most where no budget is given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedOptions:
+    """What an operator decides."""
+
+    graphs: Path
+    """Folder of built graphs."""
+    device: DeviceChoice = "cpu"
+    dtype: Dtype | None = None
+    """What a device computes in; None takes the device's own first choice."""
+    prefill_dtype: Literal["fp32", "bf16"] = "fp32"
+    """What the CPU computes prompts in; bf16 through OpenVINO."""
+    quantize: str = "none"
+    threads: int | None = None
+    max_num_seqs: int = DEFAULT_NUM_SEQS
+    max_num_batched_tokens: int = DEFAULT_BATCHED_TOKENS
+    prefill_chunk: int | None = None
+    max_model_len: int | None = None
+    kv_tokens: int | None = None
+    """KV budget in tokens; goes before `kv_bytes`."""
+    kv_bytes: int | None = None
+    """KV budget in bytes; None takes a part of the free memory."""
+    max_queue: int = 256
+    max_adapters: int = 64
+    """Adapters that can be resident at once."""
+    prefix_caching: bool = True
+
+
+def plan(config: ModelConfig, options: EmbeddedOptions, provider: Provider = PROVIDERS["cpu"]) -> Limits:
+    """Rows, context and KV budget. Raises `ValueError` where the budget holds no request."""
+    context = config.context if options.max_model_len is None else options.max_model_len
+    if context > config.context:
+        raise ValueError(
+            f"max_model_len {context} is more than the {config.context} tokens this base was made for"
+        )
+    if provider.variant == "prim":
+        return device_limits(
+            config,
+            dtype_on(provider, options.dtype, options.device),
+            context=context,
+            max_num_seqs=options.max_num_seqs,
+            max_num_batched_tokens=options.max_num_batched_tokens,
+            prefill_chunk=options.prefill_chunk or options.max_num_batched_tokens,
+            prefix_caching=options.prefix_caching,
+            kv_bytes=options.kv_bytes,
+            kv_tokens=options.kv_tokens,
+        )
+    token_bytes = config.layers * 2 * config.kv_width * 4
+    rows = 3 * options.max_num_seqs if options.prefix_caching else options.max_num_seqs
+    kv_tokens = options.kv_tokens
+    if kv_tokens is None:
+        budget = options.kv_bytes
+        if budget is None:
+            budget = min(KV_MOST, int(available_memory() * KV_SHARE))
+        kv_tokens = budget // token_bytes
+    kv_tokens = min(kv_tokens, rows * context) // PAGE * PAGE
+    if kv_tokens < PAGE:
+        raise ValueError(
+            f"kv_cache_memory holds {kv_tokens} tokens of {token_bytes} bytes; give it at least "
+            f"{PAGE * token_bytes} bytes, or {context * token_bytes} for the whole context"
+        )
+    return Limits(
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        rows=rows,
+        context=context,
+        kv_tokens=kv_tokens,
+        prefill_chunk=options.prefill_chunk or options.max_num_batched_tokens,
+        prefix_caching=options.prefix_caching,
+    )

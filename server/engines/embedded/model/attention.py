@@ -1,0 +1,103 @@
+"""The two ways in which a graph attends: ONNX Runtime's fused operator, or ai.onnx operators alone."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from server.engines.embedded.model.config import ModelConfig
+from server.engines.embedded.model.plan import MICROSOFT, Attribute, GraphPlan
+
+
+class Attention(Protocol):
+    """Rotates, stores the new keys and values, attends."""
+
+    def attend(self, layer: int, qkv: str) -> str:
+        """From queries, keys and values side by side to what was attended, in the shape of the variant."""
+        ...
+
+
+def declare_memory(graph: GraphPlan, config: ModelConfig, layer: int, dtype: str) -> None:
+    """Declare a layer's KV memory as it is before and after the run."""
+    shape = ["B", config.kv_heads, "T", config.head_dim]
+    for part in "kv":
+        graph.input(f"past_{part}.{layer}", dtype, shape)
+        graph.output(f"present_{part}.{layer}", dtype, shape)
+
+
+class FusedAttention:
+    """com.microsoft.GroupQueryAttention over packed queries, keys and values [B x S, all heads]."""
+
+    def __init__(self, graph: GraphPlan, config: ModelConfig) -> None:
+        self._graph, self._config = graph, config
+        graph.input("seqlens_k", "int32", ["B"])
+        graph.input("total_length", "int32", [])
+        self._rotary = [
+            graph.table(name, table)
+            for name, table in zip(
+                ("rotary_cos", "rotary_sin"), config.rope.tables(config.head_dim, config.context), strict=True
+            )
+        ]
+        width = graph.integers(config.query_width + 2 * config.kv_width)
+        self._shape = graph.op("Concat", [graph.op("Shape", ["input_ids"]), width], axis=0)
+
+    def attend(self, layer: int, qkv: str) -> str:
+        """[B x S, query width]."""
+        config = self._config
+        declare_memory(self._graph, config, layer, "float32")
+        packed = self._graph.op("Reshape", [qkv, self._shape])
+        past = [f"past_k.{layer}", f"past_v.{layer}"]
+        inputs = [packed, "", "", *past, "seqlens_k", "total_length", *self._rotary]
+        outputs = [f"attended.{layer}", f"present_k.{layer}", f"present_v.{layer}"]
+        attributes: dict[str, Attribute] = {"num_heads": config.heads, "kv_num_heads": config.kv_heads}
+        attributes |= {"scale": config.head_dim**-0.5, "do_rotary": 1, "rotary_interleaved": 0}
+        if config.sliding_window is not None:
+            attributes["local_window_size"] = config.sliding_window
+        attended = self._graph.op("GroupQueryAttention", inputs, outputs, domain=MICROSOFT, **attributes)
+        return self._graph.reshape(attended, -1, config.query_width)
+
+
+class PlainAttention:
+    """Scatter, two products and a softmax over [B, S, all heads]; the mask comes from the host."""
+
+    def __init__(self, graph: GraphPlan, config: ModelConfig, dtype: str) -> None:
+        self._graph, self._config, self._dtype = graph, config, dtype
+        positions = graph.input("positions", "int64", ["B", "S"])
+        graph.input("order", "int64", ["B", "S"])
+        graph.input("mask", dtype, ["B", 1, "GS", "T"])
+        graph.input("scatter", "int64", ["B", config.kv_heads, "S", 3])
+        cos, sin = config.rope.tables(config.head_dim, config.context)
+        self._rotary: list[str] = []
+        for name, halves in (("rotary_cos", (cos, cos)), ("rotary_sin", (-sin, sin))):
+            table = graph.table(name, np.concatenate(halves, axis=1).astype(dtype))
+            chosen = graph.op("Gather", [table, positions], axis=0)
+            self._rotary.append(graph.op("Unsqueeze", [chosen, graph.integers(2)]))
+
+    def attend(self, layer: int, qkv: str) -> str:
+        """[B, S, query width]. Query heads that share a KV head become rows of one product."""
+        graph, config, dim = self._graph, self._config, self._config.head_dim
+        declare_memory(graph, config, layer, self._dtype)
+        q, k, v = graph.split(qkv, [config.query_width, config.kv_width, config.kv_width])
+        k = self._rotate(graph.reshape(k, 0, 0, config.kv_heads, dim))
+        v = graph.reshape(v, 0, 0, config.kv_heads, dim)
+        for part, new in (("k", k), ("v", v)):
+            rows = graph.op("Transpose", [new], perm=[0, 2, 1, 3])
+            graph.op("ScatterND", [f"past_{part}.{layer}", "scatter", rows], [f"present_{part}.{layer}"])
+        scale = graph.constant(np.array(dim**-0.5, dtype=self._dtype))
+        q = graph.op("Mul", [self._rotate(graph.reshape(q, 0, 0, config.heads, dim)), scale])
+        q = graph.reshape(graph.op("Transpose", [q], perm=[0, 2, 1, 3]), 0, config.kv_heads, -1, dim)
+        keys = graph.op("Transpose", [f"present_k.{layer}"], perm=[0, 1, 3, 2])
+        scores = graph.op("Add", [graph.op("MatMul", [q, keys]), "mask"])
+        mixed = graph.op("MatMul", [graph.op("Softmax", [scores], axis=-1), f"present_v.{layer}"])
+        heads = graph.op("Transpose", [graph.reshape(mixed, 0, config.heads, -1, dim)], perm=[0, 2, 1, 3])
+        return graph.reshape(heads, 0, 0, config.query_width)
+
+    def _rotate(self, x: str) -> str:
+        """Rotate [B, S, heads, D] by the factors [B, S, 1, D]."""
+        graph, half = self._graph, self._config.head_dim // 2
+        first, second = graph.split(x, [half, half])
+        turned = graph.op("Concat", [second, first], axis=-1)
+        return graph.op(
+            "Add", [graph.op("Mul", [x, self._rotary[0]]), graph.op("Mul", [turned, self._rotary[1]])]
+        )

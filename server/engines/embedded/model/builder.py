@@ -1,0 +1,98 @@
+"""Writes a planned graph and its weights to a folder, one tensor at a time."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper
+
+from server.engines.embedded.model.checkpoint import Checkpoint
+from server.engines.embedded.model.plan import (
+    IR_VERSION,
+    MICROSOFT,
+    ONNX_TYPES,
+    OPSET,
+    GraphPlan,
+    TensorSpec,
+)
+
+GRAPH_FILE, DATA_FILE = "model.onnx", "model.onnx.data"
+ALIGNMENT = 1 << 16
+"""Offsets of tensors: what Windows asks for to map a file in part, and more than any other system."""
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes written, bytes in all) after every weight."""
+
+
+def build(plan: GraphPlan, model_dir: Path, target: Path, progress: Progress | None = None) -> None:
+    """Write `model.onnx` and `model.onnx.data` into the folder `target`, and flush them to the disk.
+
+    Peak memory is one weight and what is mapped of the checkpoint for it, which is no more.
+    Raises `CheckpointError` where the checkpoint lacks a weight, before anything is written.
+    """
+    with Checkpoint(model_dir) as checkpoint:
+        for weight in plan.weights:
+            for name, shape in weight.sources:
+                checkpoint.check(name, shape)
+        external = _write_weights(plan, checkpoint, target / DATA_FILE, progress)
+    opsets = [helper.make_opsetid("", OPSET)]
+    if any(node.domain == MICROSOFT for node in plan.nodes):
+        opsets.append(helper.make_opsetid(MICROSOFT, 1))
+    model = helper.make_model(plan.graph(external), opset_imports=opsets, ir_version=IR_VERSION)
+    with (target / GRAPH_FILE).open("wb") as file:
+        file.write(model.SerializeToString())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_weights(
+    plan: GraphPlan, checkpoint: Checkpoint, path: Path, progress: Progress | None
+) -> list[TensorProto]:
+    """Fill the data file; what the graph has to say of each tensor in it."""
+    places: list[list[tuple[TensorSpec, int]]] = []
+    end = written = 0
+    for weight in plan.weights:
+        places.append([])
+        for spec in weight.tensors:
+            offset = -(-end // ALIGNMENT) * ALIGNMENT
+            places[-1].append((spec, offset))
+            end = offset + spec.size
+    with path.open("w+b") as file:
+        _allocate(file.fileno(), end)
+        for weight, tensors in zip(plan.weights, places, strict=True):
+            maps = [
+                np.memmap(file, dtype=spec.dtype, mode="r+", offset=offset, shape=spec.shape)
+                for spec, offset in tensors
+            ]
+            weight.fill(checkpoint, maps)
+            if sys.platform == "win32":  # elsewhere the file's own flush below covers what was mapped
+                for array in maps:
+                    array.flush()
+            del maps
+            checkpoint.close()
+            written += sum(spec.size for spec, _ in tensors)
+            if progress is not None:
+                progress(written, plan.size)
+        file.flush()
+        os.fsync(file.fileno())
+    return [_describe(spec, offset) for tensors in places for spec, offset in tensors]
+
+
+def _allocate(descriptor: int, size: int) -> None:
+    """Make the file as large as it will be: a full disk is an error here, not a fault while it is mapped."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(descriptor, 0, size)
+    else:
+        os.ftruncate(descriptor, size)
+
+
+def _describe(spec: TensorSpec, offset: int) -> TensorProto:
+    tensor = TensorProto(name=spec.name, data_type=ONNX_TYPES[spec.dtype.name], dims=spec.shape)
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", DATA_FILE), ("offset", str(offset)), ("length", str(spec.size))):
+        tensor.external_data.add(key=key, value=value)
+    return tensor

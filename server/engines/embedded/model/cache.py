@@ -1,0 +1,168 @@
+"""Built graphs on disk, by base digest and build settings: found if whole, built if not.
+
+A graph is built in a folder of its own and renamed into place, so that what has the final name is whole, and
+several processes may build the same one at once: the first to finish wins, the others use what it made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+from adapters.files.atomic import renamed
+from server.engines.embedded.model.builder import DATA_FILE, GRAPH_FILE, Progress, build
+from server.engines.embedded.model.config import ModelConfig, read_config
+from server.engines.embedded.model.decoder import Dtype, Variant, plan_graph
+from server.engines.embedded.model.integer import exact_products
+from server.engines.embedded.model.quantize import BITS, Quantize
+
+BUILDER_VERSION = 4
+"""Raised with every change to the graph or to the layout of its weights."""
+MANIFEST_FILE = "graph.json"
+STALE_SECONDS = 24 * 3600.0
+"""Age at which the folder of a build that never ended is removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltGraph:
+    """A graph on disk, ready to run."""
+
+    folder: Path
+    config: ModelConfig
+    variant: Variant
+    dtype: Dtype
+    quantize: Quantize
+
+    @property
+    def path(self) -> Path:
+        """The ONNX file; its weights lie beside it."""
+        return self.folder / GRAPH_FILE
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    """What a finished folder says of itself; written last."""
+
+    base_digest: str
+    variant: str
+    dtype: str
+    quantize: str
+    builder_version: int
+    graph_size: int
+    data_size: int
+
+
+def prepare(
+    model_dir: Path,
+    graphs_dir: Path,
+    base_digest: str,
+    quantize: str = "none",
+    variant: Variant = "gqa",
+    dtype: Dtype = "fp32",
+    progress: Progress | None = None,
+) -> BuiltGraph:
+    """Find the graph of the base in `model_dir` under `graphs_dir`, or build it there.
+
+    `progress` is called with (bytes written, bytes in all) while it is built, and never when it is found.
+    Raises `UnsupportedModelError`, `CheckpointError` or `OSError`.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]*", base_digest):
+        raise ValueError(f"base_digest {base_digest!r} cannot name a folder")
+    method = method_of(quantize, variant)
+    config = read_config(model_dir)
+    parent = graphs_dir / base_digest.replace(":", "-")
+    target = parent / f"{variant}-{dtype}-{method}-{BUILDER_VERSION}"
+    wanted = _Manifest(base_digest, variant, dtype, method, BUILDER_VERSION, 0, 0)
+    if not _whole(target, wanted):
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(parent)
+        _build(model_dir, target, wanted, progress, config)
+    return BuiltGraph(target, config, variant, dtype, method)
+
+
+def method_of(quantize: str, variant: Variant) -> Quantize:
+    """What `quantize` means on this machine. Raises `ValueError` where it is none of ours."""
+    if quantize == "none":
+        return "none"
+    if quantize not in BITS:
+        raise ValueError(f"quantize {quantize!r} is unknown; one of: none, {', '.join(BITS)}")
+    return "w8a8" if quantize == "int8" and variant == "gqa" and exact_products() else quantize
+
+
+def _build(
+    model_dir: Path, target: Path, wanted: _Manifest, progress: Progress | None, config: ModelConfig
+) -> None:
+    plan = plan_graph(
+        config,
+        cast("Variant", wanted.variant),
+        cast("Dtype", wanted.dtype),
+        cast("Quantize", wanted.quantize),
+    )
+    free = shutil.disk_usage(target.parent).free
+    if plan.size > free:
+        raise OSError(f"the graph needs {plan.size >> 20} MiB on disk, {free >> 20} MiB are free")
+    folder = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
+    try:
+        build(plan, model_dir, folder, progress)
+        sizes = [(folder / name).stat().st_size for name in (GRAPH_FILE, DATA_FILE)]
+        manifest = asdict(wanted) | {"graph_size": sizes[0], "data_size": sizes[1]}
+        with (folder / MANIFEST_FILE).open("w", encoding="utf-8", newline="\n") as file:
+            json.dump(manifest, file, indent=2)
+            file.flush()
+            os.fsync(file.fileno())
+        folder.chmod(0o755)
+        _publish(folder, target, wanted)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _publish(folder: Path, target: Path, wanted: _Manifest) -> None:
+    """Rename into place, unless another process has put a whole one there meanwhile."""
+    for _ in range(10):
+        try:
+            renamed(folder, target)
+        except OSError:
+            if _whole(target, wanted):
+                return
+            if not target.exists():
+                raise
+            torn = Path(tempfile.mkdtemp(prefix=".torn-", dir=target.parent))
+            try:
+                renamed(target, torn / "graph")
+            except FileNotFoundError:
+                pass
+            finally:
+                shutil.rmtree(torn, ignore_errors=True)
+        else:
+            return
+    raise OSError(f"cannot put the built graph at {target.name}: something else keeps being put there")
+
+
+def _whole(folder: Path, wanted: _Manifest) -> bool:
+    """Whether `folder` holds the wanted graph in full."""
+    try:
+        raw: object = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        sizes = {
+            "graph_size": (folder / GRAPH_FILE).stat().st_size,
+            "data_size": (folder / DATA_FILE).stat().st_size,
+        }
+    except (OSError, ValueError):
+        return False
+    return raw == asdict(wanted) | sizes
+
+
+def _remove_stale(parent: Path) -> None:
+    """Remove what killed builds left behind."""
+    for folder in (*parent.glob(".building-*"), *parent.glob(".torn-*")):
+        try:
+            if time.time() - folder.stat().st_mtime > STALE_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+        except FileNotFoundError:
+            continue

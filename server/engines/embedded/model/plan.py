@@ -1,0 +1,224 @@
+"""A graph before its weights: nodes, inputs, outputs, and where each weight comes from in the checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from server.engines.embedded.model.checkpoint import Checkpoint
+from server.engines.embedded.model.parallel import in_parallel
+from server.engines.embedded.model.quantize import quantize_channels, quantize_rows, zero_point
+
+Array = NDArray[np.generic]
+Attribute = int | float | list[int]
+Fill = Callable[[Checkpoint, Sequence[Array]], None]
+"""Writes the arrays of one `Weight`, given in its order and shapes, from the checkpoint."""
+
+OPSET = 17
+"""DirectML's newest ScatterND is that of opset 16; that of 18 would run on the CPU, in silence."""
+IR_VERSION = 10
+PART_BYTES = 1 << 20
+"""What a thread quantises at a time: its intermediate arrays stay in the core's own cache."""
+MICROSOFT = "com.microsoft"
+ONNX_TYPES: dict[str, int] = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "int64": TensorProto.INT64,
+    "int32": TensorProto.INT32,
+    "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One initializer of the graph, kept outside the graph's own file."""
+
+    name: str
+    dtype: np.dtype[np.generic]
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """Initializers that are made together, and what of the checkpoint they are made from."""
+
+    tensors: tuple[TensorSpec, ...]
+    sources: tuple[tuple[str, tuple[int, ...]], ...]
+    """Name and shape of each checkpoint tensor that is read."""
+    fill: Fill
+
+
+@dataclass(slots=True)
+class GraphPlan:
+    """Collects a graph node by node."""
+
+    nodes: list[NodeProto] = field(default_factory=list[NodeProto])
+    inputs: list[ValueInfoProto] = field(default_factory=list[ValueInfoProto])
+    outputs: list[ValueInfoProto] = field(default_factory=list[ValueInfoProto])
+    constants: dict[tuple[str, tuple[int, ...], bytes], TensorProto] = field(
+        default_factory=dict[tuple[str, tuple[int, ...], bytes], TensorProto]
+    )
+    weights: list[Weight] = field(default_factory=list[Weight])
+
+    @property
+    def size(self) -> int:
+        """Bytes of all weights."""
+        return sum(tensor.size for weight in self.weights for tensor in weight.tensors)
+
+    def op(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        outputs: Sequence[str] = (),
+        *,
+        domain: str = "",
+        **attributes: Attribute,
+    ) -> str:
+        """Add a node; the name of its first output."""
+        name = f"{kind}_{len(self.nodes)}"
+        outputs = outputs or (f"{name}_out",)
+        node = helper.make_node(kind, inputs, outputs, name=name, domain=domain)
+        node.attribute.extend(helper.make_attribute(key, value) for key, value in attributes.items())
+        self.nodes.append(node)
+        return outputs[0]
+
+    def split(self, tensor: str, sizes: Sequence[int]) -> list[str]:
+        """Split along the last axis."""
+        outputs = [f"Split_{len(self.nodes)}_out{i}" for i in range(len(sizes))]
+        self.op("Split", [tensor, self.integers(*sizes)], outputs, axis=-1)
+        return outputs
+
+    def reshape(self, tensor: str, *shape: int) -> str:
+        """Reshape; 0 keeps a dimension, -1 infers one."""
+        return self.op("Reshape", [tensor, self.integers(*shape)])
+
+    def integers(self, *values: int) -> str:
+        """A constant int64 vector."""
+        return self.constant(np.array(values, dtype=np.int64))
+
+    def constant(self, value: Array) -> str:
+        """A small constant in the graph's own file; equal ones are shared."""
+        key = (value.dtype.str, value.shape, value.tobytes())
+        if key not in self.constants:
+            self.constants[key] = numpy_helper.from_array(value, f"constant_{len(self.constants)}")
+        return self.constants[key].name
+
+    def input(self, name: str, dtype: str, shape: Sequence[str | int]) -> str:
+        """Declare an input; a string names a dimension."""
+        self.inputs.append(helper.make_tensor_value_info(name, ONNX_TYPES[dtype], shape))
+        return name
+
+    def output(self, name: str, dtype: str, shape: Sequence[str | int]) -> str:
+        """Declare an output that some node writes."""
+        self.outputs.append(helper.make_tensor_value_info(name, ONNX_TYPES[dtype], shape))
+        return name
+
+    def table(self, name: str, value: Array) -> str:
+        """An array that is computed, not read."""
+
+        def fill(_: Checkpoint, targets: Sequence[Array]) -> None:
+            targets[0][...] = value
+
+        self.weights.append(Weight((TensorSpec(name, value.dtype, value.shape),), (), fill))
+        return name
+
+    def copied(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> str:
+        """A checkpoint tensor as it is."""
+
+        def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
+            if len(shape) == 1:
+                targets[0][...] = checkpoint.read(name)
+                return
+            for start, rows in checkpoint.blocks(name):
+                targets[0][start : start + len(rows)] = rows
+
+        self.weights.append(Weight((TensorSpec(name, np.dtype(dtype), shape),), ((name, shape),), fill))
+        return name
+
+    def transposed(
+        self, name: str, sources: Sequence[str], outs: Sequence[int], features: int, dtype: DTypeLike
+    ) -> str:
+        """Checkpoint matrices [out, in] side by side as one [in, sum of outs]."""
+
+        def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
+            offset = 0
+            for source, out in zip(sources, outs, strict=True):
+                for start, rows in checkpoint.blocks(source):
+                    targets[0][:, offset + start : offset + start + len(rows)] = rows.T
+                offset += out
+
+        spec = TensorSpec(name, np.dtype(dtype), (features, sum(outs)))
+        self.weights.append(Weight((spec,), _matrices(sources, outs, features), fill))
+        return name
+
+    def quantized(
+        self,
+        specs: Sequence[TensorSpec],
+        sources: Sequence[str],
+        outs: Sequence[int],
+        features: int,
+        bits: int,
+        block: int,
+    ) -> None:
+        """Checkpoint matrices [out, in] below each other: packed weights, scales, zero points if asked."""
+
+        def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
+            def quantize(source: str, offset: int, start: int, stop: int) -> None:
+                span = slice(offset + start, offset + stop)
+                rows = checkpoint.rows(source, start, stop)
+                targets[0][span], targets[1][span] = quantize_rows(rows, bits, block)
+
+            offsets = accumulate(outs, initial=0)
+            in_parallel(
+                quantize,
+                (
+                    (source, offset, *span)
+                    for source, offset in zip(sources, offsets, strict=False)
+                    for span in checkpoint.spans(source, PART_BYTES)
+                ),
+            )
+            if len(targets) == 3:
+                targets[2][...] = zero_point(bits)
+
+        self.weights.append(Weight(tuple(specs), _matrices(sources, outs, features), fill))
+
+    def channels(
+        self, name: str, sources: Sequence[str], outs: Sequence[int], features: int
+    ) -> tuple[str, str]:
+        """Checkpoint matrices side by side as int8 [in, sum of outs], and their scales [sum of outs]."""
+
+        def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
+            offset = 0
+            for source, out in zip(sources, outs, strict=True):
+                for start, rows in checkpoint.blocks(source):
+                    codes, scales = quantize_channels(rows)
+                    span = slice(offset + start, offset + start + len(rows))
+                    targets[0][:, span], targets[1][span] = codes.T, scales
+                offset += out
+
+        codes = TensorSpec(f"{name}.codes", np.dtype(np.int8), (features, sum(outs)))
+        scales = TensorSpec(f"{name}.scales", np.dtype(np.float32), (sum(outs),))
+        self.weights.append(Weight((codes, scales), _matrices(sources, outs, features), fill))
+        return codes.name, scales.name
+
+    def graph(self, external: Sequence[TensorProto]) -> GraphProto:
+        """The finished graph, its weights described by `external`."""
+        initializers = [*self.constants.values(), *external]
+        return helper.make_graph(self.nodes, "oneseek", self.inputs, self.outputs, initializers)
+
+
+def _matrices(
+    sources: Sequence[str], outs: Sequence[int], features: int
+) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple((source, (out, features)) for source, out in zip(sources, outs, strict=True))

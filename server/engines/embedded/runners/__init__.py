@@ -1,0 +1,1 @@
+"""What runs a graph (protocol, adapters, row lengths), without scheduling; the embedded engine imports it."""

@@ -1,0 +1,1 @@
+"""The runner for the CPU, without device code; the embedded engine imports it."""

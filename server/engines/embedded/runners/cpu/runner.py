@@ -1,0 +1,236 @@
+"""The runner for the CPU: one session of any shape, keys and values written in place."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from adapters.lora.weights import AdapterWeights
+from server.engines.embedded.model.cache import BuiltGraph
+from server.engines.embedded.runners.cpu.bfloat16 import LEAST_TOKENS, BfloatPrefill
+from server.engines.embedded.runners.cpu.binding import Bound
+from server.engines.embedded.runners.cpu.memory import KvMemory
+from server.engines.embedded.runners.lora import AdapterStore
+from server.engines.embedded.runners.protocol import DecodeRow
+from server.engines.embedded.runners.row_lengths import Contents
+from server.request import Voice
+
+PROVIDER = "CPUExecutionProvider"
+MAX_BOUND = 256
+"""Shapes of run that are kept bound."""
+MAX_GAP = 4
+"""Idle rows between two decoded ones up to which one run over all of them beats two runs."""
+POSITION_STEP = 16
+"""Rows are rounded up to so many positions, which lets each begin on a page of its own."""
+
+
+class CpuRunner:
+    """Runs a `gqa` graph. Raises `ValueError` for whatever would read or write outside a row's contents."""
+
+    def __init__(
+        self,
+        graph: BuiltGraph,
+        rows: int,
+        context: int,
+        threads: int | None = None,
+        *,
+        spin_us: int = 50,
+        pack_bytes: int = 1 << 30,
+        prompts: BfloatPrefill | None = None,
+    ) -> None:
+        """Open the graph with `rows` rows of `context` positions each.
+
+        `threads` None leaves the number to the machine's cores. A thread that runs out of work within a step
+        waits actively for `spin_us` microseconds before it sleeps: long enough to reach the next operator,
+        short enough to leave the cores to others. `pack_bytes` bounds the copies of adapters that lie side
+        by side for batches. `prompts` computes prefill chunks that are long enough for it.
+        """
+        if graph.variant != "gqa":
+            raise ValueError(
+                f"graph variant {graph.variant!r} is not for the CPU runner; prepare it as 'gqa'"
+            )
+        config = graph.config
+        self._contents = Contents(rows, context, config.vocabulary, config.context)
+        self._config = config
+        if spin_us < 0:
+            raise ValueError(f"spin_us {spin_us} has to be 0 or more")
+        self._session = _open(graph, threads, spin_us)
+        self._prompts = prompts
+        positions = -(-context // POSITION_STEP) * POSITION_STEP
+        self._memory = KvMemory(config.layers, rows, config.kv_heads, positions, config.head_dim)
+        self._store = AdapterStore(config, pack_bytes)
+        self._lengths = self._contents.lengths
+        self._bounds: OrderedDict[tuple[int, int, int], Bound] = OrderedDict()
+        self._logits = np.empty((0, config.vocabulary), dtype=np.float32)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the KV memory."""
+        return len(self._lengths)
+
+    @property
+    def context(self) -> int:
+        """Positions of a row."""
+        return self._contents.context
+
+    @property
+    def vocabulary(self) -> int:
+        """Logits per position."""
+        return self._config.vocabulary
+
+    def prefill(
+        self, row: int, start: int, tokens: Sequence[int], voice: Voice, outputs: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """Compute `tokens` at positions `start`… of `row`; logits [len(outputs), vocabulary].
+
+        What the row held from `start` on is forgotten. The array is valid until the next call.
+        """
+        indices = np.array(outputs, dtype=np.int64)
+        self._contents.check_prefill(row, start, tokens, indices)
+        logits = self._buffer(len(indices))
+        self._lengths[row] = start
+        if self._prompts is not None and len(tokens) >= LEAST_TOKENS:
+            self._prompts.run(self._memory, self._store, row, start, tokens, voice, indices, logits)
+        else:
+            bound = self._bound(row, 1, len(tokens))
+            bound.ids[0] = tokens
+            bound.seqlens[0] = start + len(tokens) - 1
+            bound.voices([voice], self._store)
+            bound.run(indices, logits)
+        self._lengths[row] = start + len(tokens)
+        return logits
+
+    def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
+        """Compute one token for each of `rows` (ascending, distinct); logits [len(rows), vocabulary].
+
+        Other rows keep their contents. The array is valid until the next call.
+        """
+        self._contents.check_decode(rows)
+        logits = self._buffer(len(rows))
+        done = 0
+        for span in spans(rows):
+            self._decode_span(span, logits[done : done + len(span)])
+            done += len(span)
+        return logits
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy keys and values of positions [0, length)."""
+        self._contents.check_copy(source, target, length)
+        if source != target:
+            self._memory.copy(source, target, length)
+        self._lengths[target] = length
+
+    def release(self, row: int) -> None:
+        """The row's contents are no longer needed; give its memory back where the system can."""
+        self._contents.check_row(row)
+        self._memory.release(row, self._lengths[row])
+        self._lengths[row] = 0
+
+    def load(self, digest: str, weights: AdapterWeights) -> None:
+        """Make an adapter resident. Raises `ValueError` where it does not fit the graph."""
+        self._store.load(digest, weights)
+
+    def unload(self, digest: str) -> None:
+        """Remove an adapter that no row uses."""
+        self._store.unload(digest)
+        if self._prompts is not None:
+            self._prompts.forget()
+        for key in [
+            key for key, bound in self._bounds.items() if bound.pack and digest in bound.pack.digests
+        ]:
+            del self._bounds[key]
+
+    def close(self) -> None:
+        """Release the session and its memory; nothing may be called afterwards."""
+        self._bounds.clear()
+        self._prompts = None
+        del self._session, self._memory, self._store
+
+    def _decode_span(self, rows: Sequence[DecodeRow], logits: NDArray[np.float32]) -> None:
+        """Decode rows that lie close to each other, in one run from the first to the last."""
+        first, numbers = rows[0].row, [entry.row for entry in rows]
+        bound = self._bound(first, numbers[-1] + 1 - first, 1)
+        voices: list[Voice] = [()] * len(bound.ids)
+        bound.ids.fill(0)
+        bound.seqlens.fill(0)
+        indices = np.array(numbers, dtype=np.int64) - first
+        bound.ids[indices, 0] = [entry.token for entry in rows]
+        bound.seqlens[indices] = [entry.position for entry in rows]
+        for entry in rows:
+            voices[entry.row - first] = entry.voice
+        bound.voices(voices, self._store)
+        self._run_beside_idle(bound, first, numbers, indices, logits)
+        for entry in rows:
+            self._lengths[entry.row] = entry.position + 1
+
+    def _run_beside_idle(
+        self,
+        bound: Bound,
+        first: int,
+        numbers: list[int],
+        indices: NDArray[np.int64],
+        logits: NDArray[np.float32],
+    ) -> None:
+        """Run a span of rows; those that are not decoded compute a token at position 0, which is undone."""
+        busy = set(numbers)
+        idle = [row for row in range(first, numbers[-1]) if row not in busy and self._lengths[row]]
+        if not idle:
+            bound.run(indices, logits)
+            return
+        beginnings = self._memory.array[:, :, :, :, 0]
+        kept = beginnings[:, :, idle]
+        bound.run(indices, logits)
+        beginnings[:, :, idle] = kept
+
+    def _bound(self, first: int, count: int, length: int) -> Bound:
+        """The binding of a shape, kept for the next time."""
+        key = (first, count, length)
+        if key in self._bounds:
+            self._bounds.move_to_end(key)
+        else:
+            self._bounds[key] = Bound(self._session, self._memory, first, count, length)
+            if len(self._bounds) > MAX_BOUND:
+                self._bounds.popitem(last=False)
+        return self._bounds[key]
+
+    def _buffer(self, count: int) -> NDArray[np.float32]:
+        if count > len(self._logits):
+            self._logits = np.empty((count, self._config.vocabulary), dtype=np.float32)
+        return self._logits[:count]
+
+
+def spans(rows: Sequence[DecodeRow]) -> Iterator[Sequence[DecodeRow]]:
+    """Cut rows where more than `MAX_GAP` idle ones lie between two of them."""
+    begin = 0
+    for i in range(1, len(rows)):
+        if rows[i].row - rows[i - 1].row > MAX_GAP + 1:
+            yield rows[begin:i]
+            begin = i
+    yield rows[begin:]
+
+
+def _open(graph: BuiltGraph, threads: int | None, spin_us: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads if threads is not None else available_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1" if spin_us else "0")
+    options.add_session_config_entry("session.intra_op.spin_duration_us", str(spin_us))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = ort.InferenceSession(graph.path, options, providers=[PROVIDER])
+    if session.get_providers() != [PROVIDER]:
+        raise RuntimeError(f"the session runs on {session.get_providers()}, not on {PROVIDER} alone")
+    return session
+
+
+def available_threads() -> int:
+    """Cores that this process may use; 0, which leaves the choice to ONNX Runtime, where it may use all."""
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+        return 0 if allowed == os.cpu_count() else allowed
+    return 0

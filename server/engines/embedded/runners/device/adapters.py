@@ -1,0 +1,102 @@
+"""Adapters on a device: the wide arrays of `lora`, uploaded once, padded to a fixed number of columns."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from adapters.lora.weights import AdapterWeights
+from server.engines.embedded.model.config import ModelConfig
+from server.engines.embedded.model.decoder import GROUPS
+from server.engines.embedded.runners.device.buckets import SMALLEST_RANK, rank_for
+from server.engines.embedded.runners.device.memory import DeviceMemory
+from server.engines.embedded.runners.device.sessions import rank_columns
+from server.engines.embedded.runners.lora import AdapterStore, Floats, Pack
+from server.request import Voice
+
+
+class Uploaded:
+    """A pack on the device, `rank` columns for each module."""
+
+    def __init__(self, pack: Pack, rank: int, memory: DeviceMemory) -> None:
+        self.pack, self.rank = pack, rank
+        self._columns = rank_columns(rank)
+        self.values: dict[str, ort.OrtValue] = {}
+        """Graph input → value."""
+        for name, array in pack.arrays.items():
+            kind, group, _ = name.split(".")
+            axis = 1 if kind == "lora_a" else 0
+            self.values[name] = memory.upload(_padded(array, axis, self._columns[group]))
+
+    def masks(self, voices: Sequence[Voice]) -> dict[str, Floats]:
+        """Graph input → [len(voices), 1, columns]."""
+        found, dtype = self.pack.masks(voices), self.pack.dtype
+        none = np.zeros((len(voices), 1, 0), dtype=dtype)
+        return {
+            f"lora_mask.{group}": _padded(found.get(group, none), 2, columns)
+            for group, columns in self._columns.items()
+        }
+
+
+class DeviceAdapters:
+    """Resident adapters, and the packs of them that are on the device."""
+
+    def __init__(self, config: ModelConfig, memory: DeviceMemory, pack_bytes: int) -> None:
+        self._memory = memory
+        self._store = AdapterStore(config, pack_bytes, memory.dtype.name)
+        self._uploaded: OrderedDict[tuple[frozenset[str], int], Uploaded] = OrderedDict()
+        self._rank = SMALLEST_RANK
+        self._current = self._store.base
+
+    def load(self, digest: str, weights: AdapterWeights) -> None:
+        """Make an adapter resident. Raises `ValueError` where it does not fit the base."""
+        self._store.load(digest, weights)
+
+    def unload(self, digest: str) -> None:
+        """Forget an adapter, and every pack that holds it."""
+        self._store.unload(digest)
+        self._drop()
+        ranks = [_rank_of(uploaded.pack) for uploaded in self._uploaded.values()]
+        self._rank = max(ranks, default=SMALLEST_RANK)
+
+    def use(self, voices: Sequence[Voice]) -> Uploaded:
+        """A pack with all that the voices name.
+
+        Its columns never become fewer while adapters stay: each number of them asks for sessions of its own.
+        """
+        current = self._current if self._store.holds(self._current) else self._store.base
+        active = frozenset(digest for voice in voices for digest, _ in voice)
+        self._current = pack = self._store.pack(active, current)
+        self._rank = max(self._rank, _rank_of(pack))
+        key = pack.digests, self._rank
+        if key not in self._uploaded:
+            self._drop()
+            self._uploaded[key] = Uploaded(pack, self._rank, self._memory)
+        return self._uploaded[key]
+
+    def close(self) -> None:
+        """Let go of everything on the device."""
+        self._uploaded.clear()
+
+    def _drop(self) -> None:
+        """Let go of what the store has forgotten, or is there with more columns."""
+        self._uploaded = OrderedDict(
+            (key, uploaded)
+            for key, uploaded in self._uploaded.items()
+            if self._store.holds(uploaded.pack) and uploaded.rank == self._rank
+        )
+
+
+def _rank_of(pack: Pack) -> int:
+    """Columns that each module needs where all are given the same."""
+    return rank_for(max(-(-pack.widths[group] // len(modules)) for group, modules in GROUPS.items()))
+
+
+def _padded(array: Floats, axis: int, size: int) -> NDArray[np.floating]:
+    """The array with zeros behind it along an axis."""
+    room = [(0, size - array.shape[i] if i == axis else 0) for i in range(array.ndim)]
+    return np.pad(array, room)

@@ -1,0 +1,160 @@
+"""Rows of keys and values on a device: those that decode sit together, the others stand alone.
+
+A device runs fixed shapes and takes no part of a value, so a row is either *parked* in a block of its own,
+where a prompt is computed, or *seated* in the one block whose rows decode together. Blocks come in the sizes
+of `buckets` and grow when a row does; their contents are copied over on the device. A run reads one block
+and fills another: the seated block has a spare of its own, parked blocks share one for each size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from server.engines.embedded.runners.device.binding import DeviceBound
+from server.engines.embedded.runners.device.buckets import memories, memory_for, seats_for
+from server.engines.embedded.runners.device.memory import Block, DeviceMemory
+
+SHRINK = 4
+"""The seated block is made anew once it is so many times as large as it has to be, in rows or positions."""
+
+
+class Seated:
+    """The rows that decode together."""
+
+    def __init__(self, block: Block, spare: Block, rows: list[int | None]) -> None:
+        self.block, self.spare = block, spare
+        self.rows = rows
+        """Who sits where."""
+        self.bound: dict[Block, DeviceBound] = {}
+        """By the block that is read, what is bound to these two blocks."""
+
+    def __contains__(self, row: int) -> bool:
+        return row in self.rows
+
+    def swap(self) -> None:
+        """What a run filled is what the next one reads."""
+        self.block, self.spare = self.spare, self.block
+
+
+class DeviceRows:
+    """Where each row's keys and values are."""
+
+    def __init__(self, memory: DeviceMemory, lengths: Sequence[int], context: int) -> None:
+        """`lengths`: what each row holds, as it is at any time."""
+        self._memory, self._lengths, self._count = memory, lengths, len(lengths)
+        self._sizes = memories(context)
+        self._parked: dict[int, Block] = {}
+        self._spare: Block | None = None
+        self.seated: Seated | None = None
+
+    def parked(self, row: int, tokens: int) -> tuple[Block, Block]:
+        """The block of a row that is to hold `tokens`, and one to fill; call `fill` after the run."""
+        positions = memory_for(self._sizes, tokens)
+        block = self._leave(row, positions)
+        if block is None:
+            block = self._memory.zeros(1, positions)
+        elif block.positions < positions:
+            block = self._memory.take(block, [0], positions)
+        self._parked[row] = block
+        if self._spare is None or self._spare.positions != block.positions:
+            self._spare = None
+            self._spare = self._memory.zeros(1, block.positions)
+        return block, self._spare
+
+    def fill(self, row: int) -> None:
+        """What a run filled holds the row from now on."""
+        assert self._spare is not None
+        self._parked[row], self._spare = self._spare, self._parked[row]
+
+    def seat(self, rows: Sequence[int], tokens: int) -> Seated:
+        """Seat `rows`, each to hold `tokens` at most."""
+        seated = self._arranged(rows, memory_for(self._sizes, tokens))
+        for row in rows:
+            if row not in seated:
+                self._sit(seated, row, rows)
+        return seated
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """Give the target a copy of the source's first positions."""
+        self.release(target)
+        positions = memory_for(self._sizes, tokens)
+        if source in self._parked:
+            self._parked[target] = self._memory.take(self._parked[source], [0], positions)
+        elif self.seated is not None and source in self.seated:
+            self._parked[target] = self._taken(self.seated, source, positions)
+
+    def release(self, row: int) -> None:
+        """Forget a row; give its memory back where nothing else lies in it."""
+        self._parked.pop(row, None)
+        if not self._parked:
+            self._spare = None
+        if self.seated is not None and row in self.seated:
+            self.seated.rows[self.seated.rows.index(row)] = None
+            if not any(seated is not None for seated in self.seated.rows):
+                self.seated = None
+
+    def close(self) -> None:
+        """Let go of every block."""
+        self._parked.clear()
+        self._spare = self.seated = None
+
+    def _leave(self, row: int, positions: int) -> Block | None:
+        """A row's own block, taken from its seat where it has one; None where it has neither."""
+        if self.seated is not None and row in self.seated:
+            block = self._taken(self.seated, row, positions)
+            self.release(row)
+            return block
+        return self._parked.get(row)
+
+    def _taken(self, seated: Seated, row: int, positions: int) -> Block:
+        return self._memory.take(seated.block, [seated.rows.index(row)], positions)
+
+    def _arranged(self, rows: Sequence[int], positions: int) -> Seated:
+        """The seated block, made anew where it has no place for all of `rows`, or far more than they need."""
+        seats, seated = seats_for(len(rows), self._count), self.seated
+        if seated is not None:
+            block = seated.block
+            if len(rows) <= block.rows < SHRINK * seats:
+                seats = block.rows
+            if positions <= block.positions < SHRINK * positions:
+                positions = block.positions
+            if (seats, positions) == (block.rows, block.positions):
+                return seated
+            if seats < block.rows or positions < block.positions:
+                for row in [row for row in seated.rows if row is not None and row not in rows]:
+                    self._park(seated, row)
+        self.seated = made = self._made(seated, rows, seats, positions)
+        return made
+
+    def _made(self, seated: Seated | None, rows: Sequence[int], seats: int, positions: int) -> Seated:
+        """A block of so many seats and positions, in which who sat before sits again."""
+        kept = [] if seated is None else [i for i, row in enumerate(seated.rows) if row is not None]
+        if seated is not None and kept:
+            filler = [0] * (seats - len(kept))
+            block = self._memory.take(seated.block, kept + filler, positions)
+            sitting = [*(seated.rows[i] for i in kept), *(None for _ in filler)]
+            return Seated(block, self._memory.zeros(seats, positions), sitting)
+        alone = self._parked.get(rows[0]) if seats == 1 else None
+        if alone is None or alone.positions != positions:
+            empty = [self._memory.zeros(seats, positions) for _ in range(2)]
+            return Seated(empty[0], empty[1], [None] * seats)
+        del self._parked[rows[0]]
+        return Seated(alone, self._memory.zeros(1, positions), [rows[0]])
+
+    def _park(self, seated: Seated, row: int) -> None:
+        """Move a seated row to a block of its own."""
+        self._parked[row] = self._taken(seated, row, memory_for(self._sizes, self._lengths[row]))
+        seated.rows[seated.rows.index(row)] = None
+
+    def _sit(self, seated: Seated, row: int, rows: Collection[int]) -> None:
+        """Seat a row in a free place, or in that of one that is not among `rows`."""
+        if None not in seated.rows:
+            idle = (other for other in seated.rows if other is not None and other not in rows)
+            self._park(seated, next(idle))
+        seat, positions = seated.rows.index(None), seated.block.positions
+        single = self._parked.pop(row, None) or self._memory.zeros(1, positions)
+        if single.positions != positions:
+            single = self._memory.take(single, [0], positions)
+        self._memory.put(seated.block, seat, single, seated.spare)
+        seated.swap()
+        seated.rows[seat] = row

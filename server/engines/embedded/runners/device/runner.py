@@ -1,0 +1,192 @@
+"""The runner for device providers: sessions of fixed shapes, keys and values that stay on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from adapters.lora.weights import AdapterWeights
+from server.engines.embedded.model.cache import BuiltGraph
+from server.engines.embedded.model.inputs import Batch, host_inputs
+from server.engines.embedded.runners.device.adapters import DeviceAdapters, Uploaded
+from server.engines.embedded.runners.device.binding import DeviceBound
+from server.engines.embedded.runners.device.buckets import chunk_for, chunks
+from server.engines.embedded.runners.device.memory import Block, DeviceMemory
+from server.engines.embedded.runners.device.providers import Provider
+from server.engines.embedded.runners.device.rows import DeviceRows
+from server.engines.embedded.runners.device.sessions import Sessions, Shape, detach_weights
+from server.engines.embedded.runners.protocol import DecodeRow
+from server.engines.embedded.runners.row_lengths import Contents
+from server.request import Voice
+
+PACK_BYTES = 1 << 30
+
+
+class DeviceRunner:
+    """Runs a `prim` graph. Raises `ValueError` for whatever would read or write outside a row's contents."""
+
+    def __init__(
+        self,
+        graph: BuiltGraph,
+        provider: Provider,
+        rows: int,
+        context: int,
+        chunk: int = 512,
+        *,
+        pack_bytes: int = PACK_BYTES,
+    ) -> None:
+        """Open the graph on the provider with `rows` rows of up to `context` positions.
+
+        A prompt is computed in runs of at most `chunk` tokens. `pack_bytes` bounds the copies of adapters
+        that lie side by side for batches. Raises `RuntimeError` where the provider is not there.
+        """
+        if graph.variant != "prim":
+            raise ValueError(f"graph variant {graph.variant!r} is not for a device; prepare it as 'prim'")
+        if chunk < 1:
+            raise ValueError(f"chunk {chunk} has to be at least 1")
+        config = graph.config
+        self._contents = Contents(rows, context, config.vocabulary, config.context)
+        self._config, self._provider = config, provider
+        self._chunks = chunks(min(chunk, context))
+        model, weights = detach_weights(graph)
+        self._memory = DeviceMemory(provider, config, graph.dtype)
+        self._weights = {name: self._memory.upload(array) for name, array in weights.items()}
+        self._sessions = Sessions(model, graph, provider)
+        self._adapters = DeviceAdapters(config, self._memory, pack_bytes)
+        self._rows = DeviceRows(self._memory, self._contents.lengths, context)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the KV memory."""
+        return len(self._contents.lengths)
+
+    @property
+    def context(self) -> int:
+        """Positions of a row."""
+        return self._contents.context
+
+    @property
+    def vocabulary(self) -> int:
+        """Logits per position."""
+        return self._config.vocabulary
+
+    def prefill(
+        self, row: int, start: int, tokens: Sequence[int], voice: Voice, outputs: Sequence[int]
+    ) -> NDArray[np.float32]:
+        """Compute `tokens` at positions `start`… of `row`; logits [len(outputs), vocabulary].
+
+        What the row held from `start` on is forgotten.
+        """
+        wanted = np.array(outputs, dtype=np.int64)
+        self._contents.check_prefill(row, start, tokens, wanted)
+        adapters = self._adapters.use([voice])
+        logits = np.empty((len(wanted), self.vocabulary), dtype=np.float32)
+        self._contents.lengths[row] = start
+        for begin in range(0, len(tokens), self._chunks[-1]):
+            piece = tokens[begin : begin + self._chunks[-1]]
+            inside = (wanted >= begin) & (wanted < begin + len(piece))
+            indices = wanted[inside] - begin
+            logits[inside] = self._run_piece(row, start + begin, piece, voice, indices, adapters)
+            self._contents.lengths[row] = start + begin + len(piece)
+        return logits
+
+    def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
+        """Compute one token for each of `rows` (ascending, distinct); logits [len(rows), vocabulary].
+
+        Other rows keep their contents.
+        """
+        self._contents.check_decode(rows)
+        adapters = self._adapters.use([entry.voice for entry in rows])
+        tokens = max(entry.position for entry in rows) + 1
+        seated = self._rows.seat([entry.row for entry in rows], tokens)
+        count, positions = seated.block.rows, seated.block.positions
+        seats = [seated.rows.index(entry.row) for entry in rows]
+        batch = Batch.idle_rows(count, 1, positions)
+        voices: list[Voice] = [()] * count
+        for seat, entry in zip(seats, rows, strict=True):
+            batch.place(seat, [entry.token], entry.position)
+            voices[seat] = entry.voice
+        session = self._sessions.get(Shape(count, 1, positions, count, adapters.rank))
+        bound = seated.bound.get(seated.block)
+        if bound is None or bound.session is not session:
+            bound = self._bind(session, seated.block, seated.spare)
+            seated.bound[seated.block] = bound
+        logits = self._run(bound, batch, positions, voices, np.arange(count, dtype=np.int64), adapters)
+        seated.swap()
+        for entry in rows:
+            self._contents.lengths[entry.row] = entry.position + 1
+        return logits[seats]
+
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Copy keys and values of positions [0, length)."""
+        self._contents.check_copy(source, target, length)
+        if source != target:
+            self._rows.copy(source, target, length)
+        self._contents.lengths[target] = length
+
+    def release(self, row: int) -> None:
+        """The row's contents are no longer needed; its memory is the device's again."""
+        self._contents.check_row(row)
+        self._rows.release(row)
+        self._contents.lengths[row] = 0
+
+    def load(self, digest: str, weights: AdapterWeights) -> None:
+        """Make an adapter resident. Raises `ValueError` where it does not fit the graph."""
+        self._adapters.load(digest, weights)
+
+    def unload(self, digest: str) -> None:
+        """Remove an adapter that no row uses."""
+        self._adapters.unload(digest)
+
+    def close(self) -> None:
+        """Release values, then the sessions that own them; nothing may be called afterwards."""
+        self._rows.close()
+        self._adapters.close()
+        self._weights.clear()
+        self._sessions.close()
+        self._memory.close()
+
+    def _run_piece(
+        self,
+        row: int,
+        start: int,
+        tokens: Sequence[int],
+        voice: Voice,
+        indices: NDArray[np.int64],
+        adapters: Uploaded,
+    ) -> NDArray[np.float32]:
+        """Compute a part of a prompt; logits of its positions `indices`."""
+        length = chunk_for(self._chunks, len(tokens))
+        block, target = self._rows.parked(row, start + len(tokens))
+        batch = Batch.idle_rows(1, length, block.positions)
+        batch.place(0, tokens, start)
+        outputs = length if len(indices) > 1 else 1
+        padded = np.zeros(outputs, dtype=np.int64)
+        padded[: len(indices)] = indices
+        session = self._sessions.get(Shape(1, length, block.positions, outputs, adapters.rank))
+        bound = self._bind(session, block, target)
+        logits = self._run(bound, batch, block.positions, [voice], padded, adapters)
+        self._rows.fill(row)
+        return logits[: len(indices)]
+
+    def _bind(self, session: ort.InferenceSession, block: Block, target: Block) -> DeviceBound:
+        return DeviceBound(session, self._weights, self._memory.names, block, target)
+
+    def _run(
+        self,
+        bound: DeviceBound,
+        batch: Batch,
+        positions: int,
+        voices: Sequence[Voice],
+        indices: NDArray[np.int64],
+        adapters: Uploaded,
+    ) -> NDArray[np.float32]:
+        """Read one block, fill the other; logits [len(indices), vocabulary]."""
+        host = host_inputs(self._config, self._memory.dtype, batch, positions)
+        host |= adapters.masks(voices) | {"indices": indices}
+        logits = np.empty((len(indices), self.vocabulary), dtype=np.float32)
+        bound.run(host, adapters, logits)
+        return logits

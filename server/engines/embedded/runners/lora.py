@@ -1,0 +1,186 @@
+"""Adapters side by side: what `graph` takes as lora_a, lora_b and lora_mask.
+
+Every adapter keeps its own arrays. For the adapters of a batch a *pack* is built that holds them next to
+each other on the rank axis, so the cost of a step follows the adapters in it and not those that are resident.
+Scaling is folded into a pack's B; what a request takes of each adapter (1, or its weight in a blend) is the
+mask.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.lora.weights import TARGET_MODULES, AdapterWeights
+from server.engines.embedded.model.config import ModelConfig
+from server.engines.embedded.model.decoder import GROUPS
+from server.request import Voice
+
+MAX_VOICES = 1024
+"""Mask rows that a pack remembers."""
+
+Floats = NDArray[np.floating]
+
+
+class Pack:
+    """The wide arrays of some adapters."""
+
+    def __init__(
+        self, config: ModelConfig, adapters: Mapping[str, AdapterWeights], dtype: str = "float32"
+    ) -> None:
+        self.digests = frozenset(adapters)
+        self.widths: dict[str, int] = {}
+        """Group → its rank columns."""
+        self.arrays: dict[str, Floats] = {}
+        """Graph input → array."""
+        self._spans: dict[tuple[str, str], slice] = {}
+        self.dtype = dtype
+        for group in GROUPS:
+            self._lay_out(group, config.layers, adapters)
+            for layer in range(config.layers):
+                self._fill(group, layer, config, adapters)
+        self._voices: dict[Voice, int] = {}
+        self._tables = {group: np.zeros((0, width), dtype=dtype) for group, width in self.widths.items()}
+
+    @property
+    def rank(self) -> int:
+        """Rank columns of all groups together."""
+        return sum(self.widths.values())
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+    def masks(self, voices: Sequence[Voice]) -> dict[str, Floats]:
+        """Group → [len(voices), 1, width], for groups with columns. The pack has to hold every digest."""
+        if len(self._voices) > MAX_VOICES:
+            self._voices.clear()
+        rows = [self._voices.get(voice, -1) for voice in voices]
+        if -1 in rows:
+            self._learn(voices)
+            rows = [self._voices[voice] for voice in voices]
+        return {group: self._tables[group][rows][:, None] for group, width in self.widths.items() if width}
+
+    def _learn(self, voices: Iterable[Voice]) -> None:
+        for voice in voices:
+            self._voices.setdefault(voice, len(self._voices))
+        for group, width in self.widths.items():
+            table = np.zeros((len(self._voices), width), dtype=self.dtype)
+            for voice, row in self._voices.items():
+                for digest, weight in voice:
+                    table[row, self._spans[digest, group]] += weight
+            self._tables[group] = table
+
+    def _lay_out(self, group: str, layers: int, adapters: Mapping[str, AdapterWeights]) -> None:
+        """Give each adapter its columns: as many as it needs in the layer where it needs most."""
+        start = 0
+        for digest, weights in adapters.items():
+            width = max(
+                sum(low.rank for module in GROUPS[group] if (low := weights.modules.get((layer, module))))
+                for layer in range(layers)
+            )
+            self._spans[digest, group] = slice(start, start + width)
+            start += width
+        self.widths[group] = start
+
+    def _fill(
+        self, group: str, layer: int, config: ModelConfig, adapters: Mapping[str, AdapterWeights]
+    ) -> None:
+        modules = GROUPS[group]
+        outs = [config.shapes[module][0] for module in modules]
+        features, width = config.shapes[modules[0]][1], self.widths[group]
+        a = np.zeros((features, width), dtype=self.dtype)
+        b = np.zeros((width, sum(outs)), dtype=self.dtype)
+        for digest, weights in adapters.items():
+            column, out = self._spans[digest, group].start, 0
+            for module, size in zip(modules, outs, strict=True):
+                low = weights.modules.get((layer, module))
+                if low is not None:
+                    a[:, column : column + low.rank] = low.a.T
+                    b[column : column + low.rank, out : out + size] = low.b.T * np.float32(low.scaling)
+                    column += low.rank
+                out += size
+        self.arrays[f"lora_a.{group}.{layer}"], self.arrays[f"lora_b.{group}.{layer}"] = a, b
+
+
+class AdapterStore:
+    """Resident adapters, and the packs that were built of them lately."""
+
+    def __init__(self, config: ModelConfig, pack_bytes: int, dtype: str = "float32") -> None:
+        self._config, self._pack_bytes, self._dtype = config, pack_bytes, dtype
+        self._adapters: dict[str, AdapterWeights] = {}
+        self._packs: OrderedDict[frozenset[str], Pack] = OrderedDict()
+        self._base = Pack(config, {}, dtype)
+
+    @property
+    def base(self) -> Pack:
+        """The pack without adapters."""
+        return self._base
+
+    def load(self, digest: str, weights: AdapterWeights) -> None:
+        """Keep an adapter. Raises `ValueError` where it does not fit the base."""
+        for (layer, module), low in weights.modules.items():
+            if module not in TARGET_MODULES:
+                raise ValueError(f"target module {module!r} is unknown; one of: {', '.join(TARGET_MODULES)}")
+            if not 0 <= layer < self._config.layers:
+                raise ValueError(f"layer {layer} does not exist: the base has {self._config.layers}")
+            out, features = self._config.shapes[module]
+            if low.a.shape != (low.rank, features) or low.b.shape != (out, low.rank):
+                raise ValueError(
+                    f"{module} of layer {layer} has A {list(low.a.shape)} and B {list(low.b.shape)}; "
+                    f"the base asks for A [rank, {features}] and B [{out}, rank]"
+                )
+        if digest not in self._adapters:
+            self._adapters[digest] = weights
+
+    def unload(self, digest: str) -> None:
+        """Forget an adapter and every pack that holds it. Raises `ValueError` where it is not resident."""
+        if self._adapters.pop(digest, None) is None:
+            raise ValueError(f"adapter {digest} is not resident")
+        for key in [key for key in self._packs if digest in key]:
+            del self._packs[key]
+
+    def pack(self, active: frozenset[str], current: Pack) -> Pack:
+        """A pack that covers `active`: `current` while at most twice as wide as needed, else the exact one.
+
+        Raises `ValueError` where an adapter is not resident.
+        """
+        if not active:
+            return self._base
+        if current.digests == active:
+            return current
+        missing = active - self._adapters.keys()
+        if missing:
+            raise ValueError(f"adapter {min(missing)} is not resident; load it first")
+        if active < current.digests and self._fits(active, current):
+            return current
+        if active in self._packs:
+            self._packs.move_to_end(active)
+            return self._packs[active]
+        return self._build(active)
+
+    def holds(self, pack: Pack) -> bool:
+        """Whether the pack is still to be used."""
+        return pack is self._base or self._packs.get(pack.digests) is pack
+
+    def _fits(self, active: frozenset[str], pack: Pack) -> bool:
+        return pack.rank <= 2 * sum(self._rank(digest) for digest in active)
+
+    def _rank(self, digest: str) -> int:
+        """About what an adapter adds to a pack: the columns it needs at most in a layer."""
+        modules = self._adapters[digest].modules
+        widest: dict[str, int] = {}
+        for (_, module), low in modules.items():
+            widest[module] = max(widest.get(module, 0), low.rank)
+        return sum(widest.values())
+
+    def _build(self, active: frozenset[str]) -> Pack:
+        pack = Pack(self._config, {digest: self._adapters[digest] for digest in sorted(active)}, self._dtype)
+        self._packs[active] = pack
+        while len(self._packs) > 1 and sum(kept.size for kept in self._packs.values()) > self._pack_bytes:
+            self._packs.popitem(last=False)
+        return pack

@@ -1,0 +1,1 @@
+"""From logits to tokens, without running a graph; the embedded engine imports it."""

@@ -1,0 +1,279 @@
+"""Chooses the next token of every sequence of a batch, from the logits of one step.
+
+The order of operations is vLLM's: logit bias, minimum length, penalties, temperature, min_p, top_k, top_p.
+A grammar goes before all of them: what it forbids is never chosen, and where it allows nothing but the end,
+the text ends whatever `min_tokens` and `ignore_eos` say.
+A row's choice depends on its own logits, parameters, seed and history, never on its neighbours or its place.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.engines.embedded.sampling.logprobs import score_tokens
+from server.engines.embedded.sampling.penalties import Penalties, SeenTokens, wants_penalties
+from server.engines.embedded.sampling.truncation import Truncation, draw, truncate
+from server.engines.embedded.sampling.uniform import uniforms
+from server.errors import EngineError, UnsupportedRequestError
+from server.request import Sampling, TokenLogprob
+
+if TYPE_CHECKING:  # it loads llguidance, which most servers never need
+    from server.engines.embedded.sampling.guided import Guide
+
+_COLDEST = 1e-5
+_NO_NUMBERS = "the model returned values that are not finite numbers"
+
+
+class BadRowsError(EngineError):
+    """Some rows cannot be sampled. Nothing has been changed, so the others can be sampled without them."""
+
+    def __init__(self, message: str, faults: Mapping[int, EngineError]) -> None:
+        super().__init__(message)
+        self.faults = faults
+        """Row of the batch → what its request is told."""
+
+
+class BadLogitsError(BadRowsError):
+    """Some rows of logits, `rows`, cannot be sampled: NaN, +inf, or no token that may be chosen."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        listed = ", ".join(map(str, rows))
+        message = f"the model's logits hold NaN, +inf or no possible token in row {listed} of the batch"
+        super().__init__(message, {row: EngineError(_NO_NUMBERS) for row in rows})
+        self.rows = tuple(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The token chosen for one sequence, scored where its request asked for that."""
+
+    token_id: int
+    logprob: TokenLogprob | None
+
+
+class SamplerState:
+    """What sampling remembers of one sequence, from its first token to its last.
+
+    Raises `ValueError` for a logit_bias id outside the vocabulary.
+    """
+
+    __slots__ = ("bias_ids", "bias_values", "ends", "eos", "guide", "sampling", "seed", "seen", "step")
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        prompt: Sequence[int],
+        vocabulary: int,
+        eos_ids: frozenset[int],
+        guide: Guide | None = None,
+    ) -> None:
+        for token in sampling.logit_bias:
+            if not 0 <= token < vocabulary:
+                raise ValueError(
+                    f"logit_bias names token {token}; ids go from 0 to {vocabulary - 1}, so leave it out"
+                )
+        self.sampling = sampling
+        self.step = 0
+        """Tokens chosen so far."""
+        seed = secrets.randbits(64) if sampling.seed is None else sampling.seed
+        self.seed = seed & 0xFFFF_FFFF_FFFF_FFFF
+        self.seen = SeenTokens(sampling, prompt) if wants_penalties(sampling) else None
+        self.bias_ids = np.fromiter(sampling.logit_bias.keys(), np.int64)
+        self.bias_values = np.fromiter(sampling.logit_bias.values(), np.float32)
+        ends = set(sampling.stop_token_ids) | (set() if sampling.ignore_eos else eos_ids)
+        self.ends = np.array(sorted(token for token in ends if 0 <= token < vocabulary), np.int64)
+        self.eos = np.array(sorted(token for token in eos_ids if token < vocabulary), np.int64)
+        self.guide = guide
+
+    @property
+    def too_short(self) -> bool:
+        """Whether no token may end the text yet."""
+        return self.step < self.sampling.min_tokens
+
+    def add(self, token: int) -> None:
+        """Count the token just chosen."""
+        self.step += 1
+        if self.seen is not None:
+            self.seen.add(token)
+        if self.guide is not None:
+            self.guide.add(token)
+
+    def allowed(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`logits` [vocabulary] with -inf for what the grammar forbids; a copy.
+
+        Ends that `min_tokens` or `ignore_eos` hold back are forbidden too, unless nothing else is left.
+        Raises `UnsupportedRequestError` where no token is left at all.
+        """
+        assert self.guide is not None
+        kept = np.where(self.guide.allowed(), logits, -np.inf)
+        held = [*((self.ends,) if self.too_short else ()), *((self.eos,) if self.sampling.ignore_eos else ())]
+        if held:
+            going = kept.copy()
+            going[np.concatenate(held)] = -np.inf
+            if np.isfinite(going.max()):
+                return going
+        if not np.isfinite(kept.max()):
+            raise UnsupportedRequestError("the grammar allows no token of this base here", "response_format")
+        return kept
+
+
+class Sampler:
+    """Samples batches of one vocabulary. For one thread; it keeps the arrays of the last batch it saw."""
+
+    def __init__(self, vocabulary: int, eos_ids: frozenset[int]) -> None:
+        self._vocabulary = vocabulary
+        self._eos_ids = eos_ids
+        self._batch = _Batch([])
+
+    def state(self, sampling: Sampling, prompt: Sequence[int], guide: Guide | None = None) -> SamplerState:
+        """The state for one new sequence."""
+        return SamplerState(sampling, prompt, self._vocabulary, self._eos_ids, guide)
+
+    def sample(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> list[Choice]:
+        """Choose a token for each row of `logits` [n, vocabulary], float32, which may be overwritten.
+
+        Raises `BadRowsError` before anything is changed: neither the states nor the logits.
+        """
+        if logits.shape != (len(states), self._vocabulary) or logits.dtype != np.float32:
+            raise ValueError(
+                f"logits are {logits.dtype} of shape {logits.shape}; "
+                f"they must be float32 of shape {(len(states), self._vocabulary)}"
+            )
+        if not states:
+            return []
+        batch = self._batch
+        if batch.states != list(states):
+            batch = self._batch = _Batch(states)
+        tokens, scores = batch.choose(logits)
+        for state, token in zip(states, tokens, strict=True):
+            state.add(token)
+        return [Choice(token, score) for token, score in zip(tokens, scores, strict=True)]
+
+    def score(self, logits: NDArray[np.float32], tokens: Sequence[int], top: int) -> tuple[TokenLogprob, ...]:
+        """Score `tokens[i]` by row i of `logits` [m, vocabulary], each with its `top` likeliest alternatives.
+
+        Logits are not changed. Raises `BadLogitsError`.
+        """
+        if len(tokens) == 0:
+            return ()
+        _check(logits.max(axis=1))
+        return tuple(score_tokens(logits, tokens, [top] * len(tokens)))
+
+
+class _Batch:
+    """The parameters of a batch as arrays, made once for as long as the batch stays the same."""
+
+    def __init__(self, states: Sequence[SamplerState]) -> None:
+        self.states = list(states)
+        settings = [state.sampling for state in states]
+        self._guided = [row for row, state in enumerate(states) if state.guide is not None]
+        self._minimum = [
+            row for row, setting in enumerate(settings) if setting.min_tokens and states[row].guide is None
+        ]
+        self._scored = [row for row, setting in enumerate(settings) if setting.logprobs is not None]
+        self._tops = [settings[row].logprobs or 0 for row in self._scored]
+        penalised = [(row, state.seen) for row, state in enumerate(states) if state.seen is not None]
+        self._penalties = Penalties([row for row, _ in penalised], [seen for _, seen in penalised])
+        self._bias_rows = np.repeat(np.arange(len(states)), [len(state.bias_ids) for state in states])
+        self._bias_ids = np.concatenate([np.zeros(0, np.int64), *(state.bias_ids for state in states)])
+        self._bias_values = np.concatenate(
+            [np.zeros(0, np.float32), *(state.bias_values for state in states)]
+        )
+        self._edited = bool(penalised) or len(self._bias_ids) > 0
+        drawn = [row for row, setting in enumerate(settings) if not setting.greedy]
+        self._drawn = np.array(drawn, np.int64)
+        self._seeds = np.array([states[row].seed for row in drawn], np.uint64)
+        self._temperatures = np.array(
+            [[max(settings[row].temperature, _COLDEST)] for row in drawn], np.float32
+        ).reshape(-1, 1)
+        self._rules = Truncation(
+            min_p=np.array([settings[row].min_p for row in drawn], np.float32),
+            top_k=np.array([settings[row].top_k for row in drawn], np.int64),
+            top_p=np.array([settings[row].top_p for row in drawn], np.float64),
+        )
+
+    def choose(self, logits: NDArray[np.float32]) -> tuple[list[int], list[TokenLogprob | None]]:
+        """The token of each row, and its score where asked for."""
+        raw = logits[self._scored] if self._scored else None
+        tokens = self._pick(logits)
+        scores: list[TokenLogprob | None] = [None] * len(tokens)
+        if raw is not None:
+            wanted = [tokens[row] for row in self._scored]
+            for row, score in zip(self._scored, score_tokens(raw, wanted, self._tops), strict=True):
+                scores[row] = score
+        return tokens, scores
+
+    def _pick(self, logits: NDArray[np.float32]) -> list[int]:
+        best = logits.argmax(axis=1)
+        _check(logits[np.arange(len(logits)), best])
+        kept = self._keep_to_grammars(logits) if self._guided else None
+        short = [row for row in self._minimum if self.states[row].too_short]
+        if short:
+            best = self._forbid_ends(logits, short)
+        if kept is not None:
+            logits[self._guided] = kept
+            best[self._guided] = kept.argmax(axis=1)
+        if self._edited:
+            logits[self._bias_rows, self._bias_ids] += self._bias_values
+            self._penalties.apply(logits)
+            best = logits.argmax(axis=1)
+        if self._drawn.size:
+            best[self._drawn] = self._draw(logits, best)
+        return best.tolist()
+
+    def _keep_to_grammars(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The logits of the guided rows, masked; shape [len(self._guided), vocabulary]."""
+        kept: list[NDArray[np.float32]] = []
+        faults: dict[int, EngineError] = {}
+        for row in self._guided:
+            try:
+                kept.append(self.states[row].allowed(logits[row]))
+            except UnsupportedRequestError as error:
+                faults[row] = error
+        if faults:
+            raise BadRowsError(f"the grammars of rows {sorted(faults)} cannot be followed", faults)
+        return np.stack(kept)
+
+    def _forbid_ends(self, logits: NDArray[np.float32], short: list[int]) -> NDArray[np.intp]:
+        """Mask what would end the texts of rows `short`, and return each row's likeliest token.
+
+        Masking before the bias instead of after it is the same, and lets a row without a possible token be
+        found while the logits can still be put back.
+        """
+        ends = [self.states[row].ends for row in short]
+        rows = np.repeat(np.array(short, np.int64), [len(ids) for ids in ends])
+        ids = np.concatenate(ends)
+        saved = logits[rows, ids]
+        logits[rows, ids] = -np.inf
+        best = logits.argmax(axis=1)
+        try:
+            _check(logits[np.arange(len(logits)), best])
+        except BadLogitsError:
+            logits[rows, ids] = saved
+            raise
+        return best
+
+    def _draw(self, logits: NDArray[np.float32], best: NDArray[np.intp]) -> NDArray[np.intp]:
+        """A random token for each drawn row; shape [len(self._drawn)]."""
+        peaks = logits[self._drawn, best[self._drawn]]
+        weights = logits if len(self._drawn) == len(logits) else logits[self._drawn]
+        with np.errstate(over="ignore", under="ignore"):
+            weights -= peaks[:, None]
+            weights /= self._temperatures
+            np.exp(weights, out=weights)
+        truncate(weights, self._rules)
+        steps = np.array([self.states[row].step for row in self._drawn.tolist()], np.uint64)
+        return draw(weights, uniforms(self._seeds, steps))
+
+
+def _check(peaks: NDArray[np.float32]) -> None:
+    """Raise `BadLogitsError` where a row's largest logit, shape [n], is not a number or not finite."""
+    finite = np.isfinite(peaks)
+    if not finite.all():
+        raise BadLogitsError(np.flatnonzero(~finite).tolist())

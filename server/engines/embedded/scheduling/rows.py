@@ -1,0 +1,178 @@
+"""KV memory as rows: who holds each, what it contains, and what all of them cost together.
+
+A row belongs to a running sequence, or holds the tokens of one that finished, for reuse, or nothing. Its
+pages stay paid for until it is released, since a runner gives memory back by whole rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from server.engines.embedded.scheduling.limits import PAGE
+from server.engines.embedded.scheduling.prefix import WIDTH, PrefixKey, encode
+from server.engines.embedded.scheduling.step import RowCopy, Sequence
+
+
+def pages_of(tokens: int) -> int:
+    """Pages that hold so many tokens."""
+    return -(-tokens // PAGE)
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One row of the KV memory."""
+
+    index: int
+    pages: int = 0
+    """Pages paid for: what its sequence reserved, or the most it held since it was last released."""
+    floor: int = 0
+    """Of these, pages that were in use before its present owner."""
+    owner: Sequence | None = None
+    key: PrefixKey | None = None
+    """Whose tokens it holds; None where it holds none."""
+    data: bytes = b""
+    """The tokens whose keys and values it holds, encoded; for an owner's row, up to the last `sync`."""
+    used: int = 0
+    """When it was last of use; the lowest is evicted first."""
+
+    @property
+    def length(self) -> int:
+        """Tokens in `data`."""
+        return len(self.data) // WIDTH
+
+    def sync(self) -> None:
+        """Bring `data` up to what the owner has computed."""
+        owner, known = self.owner, self.length
+        if owner is not None and known < owner.computed:
+            self.data += encode(owner.tokens[known : owner.computed])
+
+
+class Rows:
+    """All rows with their budget of pages, and the copies and releases of the step being made."""
+
+    def __init__(self, count: int, pages: int) -> None:
+        self.all = [Row(index) for index in range(count)]
+        self.capacity = pages
+        self.pages = 0
+        self._clock = 0
+        self._copies: list[RowCopy] = []
+        self._busy: set[int] = set()
+        self._released: set[int] = set()
+        self._emptied: set[int] = set()
+
+    def __getitem__(self, index: int) -> Row:
+        return self.all[index]
+
+    @property
+    def free(self) -> int:
+        """Pages that nothing has paid for."""
+        return self.capacity - self.pages
+
+    @property
+    def cached_pages(self) -> int:
+        """Pages of rows without an owner, freed on demand."""
+        return sum(row.pages for row in self.all if row.owner is None)
+
+    def usable(self) -> Iterator[Row]:
+        """Rows without an owner, lowest first."""
+        return (row for row in self.all if row.owner is None)
+
+    def cached(self) -> list[Row]:
+        """Rows that hold a finished sequence's tokens, lowest first."""
+        return [row for row in self.all if row.owner is None and row.data]
+
+    def running(self) -> list[Row]:
+        """Rows that a running sequence holds, lowest first."""
+        return [row for row in self.all if row.owner is not None]
+
+    def touch(self, row: Row) -> None:
+        """Mark a row as just of use."""
+        self._clock += 1
+        row.used = self._clock
+
+    def take(self, row: Row, sequence: Sequence, shared: int, key: PrefixKey) -> None:
+        """Give a row to a sequence whose first `shared` tokens it holds, with pages for all its tokens."""
+        assert row.owner is None
+        row.owner, row.key, row.floor = sequence, key, row.pages
+        row.data = row.data[: shared * WIDTH]
+        self._emptied.discard(row.index)
+        self.resize(row, max(row.pages, pages_of(len(sequence.tokens))))
+        sequence.row, sequence.computed = row.index, shared
+
+    def leave(self, row: Row, *, keep: bool) -> None:
+        """Take a row from its owner, keeping what was computed for reuse or not."""
+        assert row.owner is not None
+        row.sync()
+        self.resize(row, max(row.floor, pages_of(row.owner.computed)))
+        row.owner.row, row.owner = -1, None
+        self.touch(row)
+        if not keep:
+            self.empty(row)
+
+    def move(self, source: Row, target: Row) -> None:
+        """Carry a running sequence to another row; the source holds nothing afterwards."""
+        sequence, key = source.owner, source.key
+        assert sequence is not None
+        assert key is not None
+        shared = sequence.computed
+        self.copy(source, target, shared)
+        self.leave(source, keep=False)
+        self.take(target, sequence, shared, key)
+
+    def copy(self, source: Row, target: Row, length: int) -> None:
+        """Copy a prefix into a row without an owner, and pay for its pages."""
+        assert target.owner is None
+        assert source is not target
+        source.sync()
+        self._copies.append(RowCopy(source.index, target.index, length))
+        self._busy.update((source.index, target.index))
+        self._emptied.discard(target.index)
+        target.key, target.data, target.used = source.key, source.data[: length * WIDTH], source.used
+        self.resize(target, max(target.pages, pages_of(length)))
+
+    def empty(self, row: Row) -> None:
+        """Forget what a row without an owner holds; it is released unless this step uses it again."""
+        row.key, row.data, row.used = None, b"", 0
+        if row.pages:
+            self._emptied.add(row.index)
+
+    def resize(self, row: Row, pages: int) -> None:
+        """Pay for `pages` of a row in all."""
+        self.pages += pages - row.pages
+        row.pages = pages
+
+    def evict(self, *spared: Row | None, before: int | None = None) -> bool:
+        """Release the row without an owner that has been of no use for longest; False where there is none.
+
+        Spares what was of use since `before`, and what the step being made copies.
+        """
+        victims = [r for r in self.usable() if r.pages and r.index not in self._busy and r not in spared]
+        if not victims:
+            return False
+        row = min(victims, key=lambda r: r.used)
+        if before is not None and row.used > before:
+            return False
+        self.release(row)
+        return True
+
+    def release(self, row: Row) -> bool:
+        """Give a row's memory back before the step's other work; False where the step copies it."""
+        if row.index in self._busy:
+            return False
+        self.empty(row)
+        self.resize(row, 0)
+        row.floor = 0
+        self._emptied.discard(row.index)
+        self._released.add(row.index)
+        return True
+
+    def flush(self) -> tuple[list[RowCopy], tuple[int, ...]]:
+        """End the step: its copies in their order, and the rows to release before them."""
+        for index in self._emptied - self._busy:
+            self.release(self.all[index])
+        copies, released = self._copies, tuple(sorted(self._released))
+        self._copies = []
+        self._busy.clear()
+        self._released.clear()
+        return copies, released

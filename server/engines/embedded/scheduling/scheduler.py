@@ -1,0 +1,320 @@
+"""What each step computes: who joins, who goes on, who makes room.
+
+The engine's loop is `schedule`, run, `advance`, then `append` for each sampled token and `finish` where a
+text ends. All calls come from one thread; between these, `add` and `cancel` are allowed at any time.
+Imports no tensor library.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import insort
+from collections import Counter
+from collections.abc import Mapping
+
+from server.engines.embedded.scheduling.batch import Batch
+from server.engines.embedded.scheduling.fairness import OUTPUT_PRICE, PROMPT_PRICE, Ticket, Waiting
+from server.engines.embedded.scheduling.headroom import Headroom
+from server.engines.embedded.scheduling.limits import PAGE, Limits
+from server.engines.embedded.scheduling.placement import LEAST_SHARED, Placement
+from server.engines.embedded.scheduling.prefix import PrefixKey, common, encode
+from server.engines.embedded.scheduling.rows import Row, Rows, pages_of
+from server.engines.embedded.scheduling.step import Sequence, State, Step
+
+LEAST_AWAITED = 32
+"""Tokens that waiting for another's prefix must save."""
+DEPTH = 32
+"""How deep into a queue to look past sequences that wait for another's prefix."""
+
+
+class Scheduler:
+    """Continuous batching over rows of KV memory."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._rows = Rows(limits.rows, limits.kv_tokens // PAGE)
+        self._placement = Placement(self._rows, limits)
+        self._headroom = Headroom(self._rows, limits.context)
+        self._waiting = Waiting()
+        self._running: list[Ticket] = []
+        """Oldest first."""
+        self._tickets: dict[str, Ticket] = {}
+        self._order = 0
+        self._queries = self._hits = self._preemptions = 0
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence. Raises `ValueError` where it can never fit, or its id is taken."""
+        request = sequence.request
+        total = len(request.prompt) + request.sampling.max_tokens
+        if total > self.limits.context:
+            raise ValueError(
+                f"prompt and max_tokens are {total} tokens together; the context is {self.limits.context}"
+            )
+        if pages_of(total) > self._rows.capacity:
+            raise ValueError(
+                f"prompt and max_tokens are {total} tokens together; "
+                f"the KV memory holds {self._rows.capacity * PAGE}: lower max_tokens or raise kv_tokens"
+            )
+        if not request.prompt:
+            raise ValueError("prompt is empty; it must have at least one token")
+        if request.request_id in self._tickets:
+            raise ValueError(f"request_id {request.request_id!r} is already scheduled")
+        self._order += 1
+        ticket = Ticket(sequence, self._order, len(request.prompt))
+        self._tickets[request.request_id] = ticket
+        self._waiting.add(ticket)
+
+    def cancel(self, request_id: str, *, reuse: bool = True) -> Sequence | None:
+        """Drop a sequence, wherever it is; None where there is none of that id.
+
+        What it computed stays for reuse, unless `reuse` is false: for a fault in the computation itself.
+        """
+        ticket = self._tickets.get(request_id)
+        if ticket is None:
+            return None
+        if ticket.sequence.state is State.RUNNING:
+            self._leave(ticket, reuse=reuse)
+        else:
+            self._waiting.remove(ticket)
+        return self._close(ticket)
+
+    def finish(self, sequence: Sequence) -> None:
+        """End a running sequence; what it computed stays for reuse. `ValueError` where it does not run."""
+        ticket = self._ticket(sequence)
+        self._leave(ticket)
+        self._close(ticket)
+
+    def schedule(self) -> Step:
+        """Decide the next step: growth and preemption, then prompts, then newcomers, then moves.
+
+        `released` is to be given back before the step's other work, for the KV budget to hold at every
+        moment. An empty step releases nothing; what became empty meanwhile comes with the next.
+        """
+        now = time.perf_counter()
+        squeezed = self._grow()
+        batch = Batch(self.limits, [ticket.sequence for ticket in self._running])
+        joined = not squeezed and bool(self._waiting) and self._admit(batch, now)
+        if not joined:
+            self._placement.compact()
+        if not batch:
+            return Step()
+        copies, released = self._rows.flush()
+        return Step(copies, batch.chunks, sorted(batch.decodes, key=_row), released)
+
+    def advance(self, step: Step) -> None:
+        """Record that `step` has run. Sequences that left meanwhile are passed over."""
+        computed = len(step.decodes)
+        for chunk in step.chunks:
+            computed += chunk.length
+            if chunk.sequence.row >= 0:
+                chunk.sequence.computed += chunk.length
+        for sequence in step.decodes:
+            if sequence.row >= 0:
+                sequence.computed += 1
+        self._placement.earn(computed)
+
+    def append(self, sequence: Sequence, token: int) -> None:
+        """Give a running sequence, all of whose tokens are computed, the token sampled for it."""
+        if sequence.row < 0 or sequence.computed != len(sequence.tokens):
+            raise ValueError(
+                f"request {sequence.request.request_id!r} awaits no token: state {sequence.state.value}, "
+                f"{sequence.computed} of {len(sequence.tokens)} computed"
+            )
+        request = sequence.request
+        if sequence.generated >= request.sampling.max_tokens:
+            raise ValueError(
+                f"request {request.request_id!r} has all of its max_tokens, {request.sampling.max_tokens}"
+            )
+        sequence.tokens.append(token)
+        self._waiting.charge(request.share, OUTPUT_PRICE)
+
+    def forget(self, digest: str) -> None:
+        """Drop what is kept for reuse under any voice that names this adapter, and its idle counter."""
+        for row in self._rows.cached():
+            if row.key is not None and any(name == digest for name, _ in row.key[0]):
+                self._rows.empty(row)
+        if not any(t.sequence.request.share == digest for t in self._running):
+            self._waiting.forget(digest)
+
+    def lend(self, count: int) -> list[int]:
+        """Up to `count` rows for use before the next `schedule`, ascending; what they held is forgotten.
+
+        Where too few are free, the newest running sequences are put back.
+        """
+        count = min(count, self.limits.rows)
+        while len(free := list(self._rows.usable())) < count:
+            self._preempt(self._running[-1])
+        lent = sorted(free, key=lambda row: row.used)[:count]
+        for row in lent:
+            self._rows.release(row)
+        return sorted(row.index for row in lent)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs or waits."""
+        return not self._tickets
+
+    @property
+    def running_by_share(self) -> Mapping[str, int]:
+        """Running sequences of each share."""
+        return Counter(ticket.sequence.request.share for ticket in self._running)
+
+    @property
+    def waiting_by_share(self) -> Mapping[str, int]:
+        """Waiting sequences of each share."""
+        return self._waiting.counts()
+
+    @property
+    def num_waiting(self) -> int:
+        """Waiting sequences in all."""
+        return len(self._tickets) - len(self._running)
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens of KV memory in use, prefixes kept for reuse included; whole pages."""
+        return self._rows.pages * PAGE
+
+    @property
+    def kv_cached(self) -> int:
+        """Of `kv_tokens`, what no running sequence holds."""
+        return self._rows.cached_pages * PAGE
+
+    @property
+    def kv_capacity(self) -> int:
+        """Tokens that the KV budget holds; whole pages."""
+        return self._rows.capacity * PAGE
+
+    @property
+    def prefix_queries(self) -> int:
+        """Prompt tokens looked up for reuse."""
+        return self._queries
+
+    @property
+    def prefix_hits(self) -> int:
+        """Prompt tokens found for reuse."""
+        return self._hits
+
+    @property
+    def preemptions(self) -> int:
+        """Times a running sequence was put back for want of memory."""
+        return self._preemptions
+
+    def _grow(self) -> bool:
+        """A page for each sequence that has outgrown its own, oldest first; whether any had to make room."""
+        rows, before = self._rows, self._preemptions
+        for ticket in list(self._running):
+            sequence = ticket.sequence
+            if sequence.row < 0:
+                continue
+            row = rows[sequence.row]
+            if len(sequence.tokens) <= row.pages * PAGE:
+                continue
+            while not rows.free and sequence.row >= 0:
+                if not rows.evict():
+                    self._preempt(self._running[-1])
+            if sequence.row >= 0:
+                rows.resize(row, pages_of(len(sequence.tokens)))
+        return self._preemptions > before
+
+    def _preempt(self, ticket: Ticket) -> None:
+        self._leave(ticket)
+        ticket.sequence.state = State.WAITING
+        ticket.preempted += 1
+        self._preemptions += 1
+        self._waiting.put_back(ticket)
+
+    def _leave(self, ticket: Ticket, *, reuse: bool = True) -> None:
+        """Take a running sequence from its row, and give back what it paid for prompt not computed."""
+        sequence = ticket.sequence
+        ticket.reached = max(ticket.reached, sequence.computed)
+        ticket.unpaid = max(0, sequence.prompt_length - ticket.reached)
+        self._waiting.charge(sequence.request.share, -PROMPT_PRICE * ticket.unpaid)
+        keep = reuse and self.limits.prefix_caching and sequence.computed >= LEAST_SHARED
+        self._rows.leave(self._rows[sequence.row], keep=keep)
+        sequence.computed = 0
+        self._running.remove(ticket)
+
+    def _close(self, ticket: Ticket) -> Sequence:
+        ticket.sequence.state = State.FINISHED
+        del self._tickets[ticket.sequence.request.request_id]
+        return ticket.sequence
+
+    def _ticket(self, sequence: Sequence) -> Ticket:
+        ticket = self._tickets.get(sequence.request.request_id)
+        if ticket is None or ticket.sequence is not sequence or sequence.state is not State.RUNNING:
+            raise ValueError(f"request {sequence.request.request_id!r} is not running")
+        return ticket
+
+    def _admit(self, batch: Batch, now: float) -> bool:
+        """Let newcomers join while sequences, tokens and memory allow; whether any did."""
+        joined = False
+        while batch.budget > 0 and len(self._running) < self.limits.max_num_seqs:
+            found = self._next()
+            if found is None:
+                break
+            ticket, match, shared = found
+            sequence = ticket.sequence
+            room = self._headroom.room(ticket, self._running)
+            if not batch.worthwhile(len(sequence.tokens) - shared):
+                break
+            if not self._placement.place(sequence, _key(sequence), match, shared, room):
+                break
+            self._join(ticket, now)
+            batch.add(sequence)
+            joined = True
+        return joined
+
+    def _join(self, ticket: Ticket, now: float) -> None:
+        sequence, shared = ticket.sequence, ticket.sequence.computed
+        self._waiting.remove(ticket)
+        insort(self._running, ticket, key=_age)
+        sequence.state = State.RUNNING
+        ticket.leader = None
+        if sequence.scheduled is None:
+            sequence.scheduled = now
+            sequence.cached = min(shared, sequence.prompt_length)
+            self._queries += sequence.prompt_length
+            self._hits += sequence.cached
+        owed = min(ticket.unpaid, max(0, sequence.prompt_length - shared))
+        self._waiting.charge(sequence.request.share, PROMPT_PRICE * owed)
+        ticket.unpaid = 0
+
+    def _next(self) -> tuple[Ticket, Row | None, int] | None:
+        """Whom to admit, with the prefix it can use; None where memory is short for whoever is next.
+
+        Those who had better wait for a prefix are passed over, but none for being large: it would starve.
+        """
+        for ticket in self._waiting.in_order(DEPTH):
+            if not self._headroom.fits(ticket, self._running):
+                return None
+            match, shared = self._placement.match(ticket.sequence, _key(ticket.sequence))
+            self._follow(ticket, shared)
+            if not ticket.held:
+                return ticket, match, shared
+        return None
+
+    def _follow(self, ticket: Ticket, shared: int) -> None:
+        """Have `ticket` wait where a running sequence is computing much more of its prompt than `shared`."""
+        ticket.leader = None
+        sequence, key = ticket.sequence, _key(ticket.sequence)
+        if not self.limits.prefix_caching or sequence.request.sampling.prompt_logprobs is not None:
+            return
+        for other in self._running:
+            leader = other.sequence
+            if len(leader.tokens) - leader.computed > LEAST_AWAITED and _key(leader) == key:
+                reach = common(encode(leader.tokens), encode(sequence.tokens[:-1]))
+                if reach - max(shared, leader.computed) >= LEAST_AWAITED:
+                    ticket.leader, ticket.awaited = leader, reach
+                    return
+
+
+def _key(sequence: Sequence) -> PrefixKey:
+    return sequence.request.voice, sequence.request.cache_salt
+
+
+def _row(sequence: Sequence) -> int:
+    return sequence.row
+
+
+def _age(ticket: Ticket) -> int:
+    return ticket.order

@@ -1,0 +1,397 @@
+"""vLLM's engine core as the core of an engine: the only module that imports vllm.
+
+`AsyncLLM` starts and ends the core and carries adapters to it. Requests and tokens go to and from the core
+directly: text, stop strings and streams are made by the same code for every engine, and what vLLM's own front
+would compute a second time is not computed.
+"""
+
+# vLLM is not installed where types are checked, so everything of its is unknown there.
+# pyright: basic, reportMissingImports=false, reportAttributeAccessIssue=false
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import vllm
+from vllm.config import VllmConfig
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.envs import enable_envs_cache
+from vllm.exceptions import VLLMValidationError
+from vllm.lora.request import LoRARequest
+from vllm.pooling_params import PoolingParams
+from vllm.sampling_params import RequestOutputKind, SamplingParams, StructuredOutputsParams
+from vllm.v1.engine import (
+    EngineCoreEventType,
+    EngineCoreOutput,
+    EngineCoreOutputs,
+    EngineCoreRequest,
+    FinishReason,
+)
+from vllm.v1.engine.async_llm import AsyncLLM
+from vllm.v1.engine.exceptions import EngineDeadError as CoreDeadError
+from vllm.v1.metrics.stats import IterationStats, LoRARequestStates, RequestStateStats
+
+from adapters.lora.manifest import Adapter
+from adapters.lora.weights import ModelShape
+from server.engines.base import StepObserver
+from server.engines.shared.stream import Event
+from server.engines.vllm.engine import CoreEngine
+from server.engines.vllm.logprobs import read_logprobs
+from server.engines.vllm.options import VllmOptions, engine_args
+from server.engines.vllm.protocol import CoreLoad, Listener, Progress
+from server.errors import EngineDeadError, EngineError, UnsupportedRequestError
+from server.metrics.engine_state import EngineInfo
+from server.request import EmbeddingRequest, Sampling, TokenLogprob
+from server.text.tokenizer import Tokenizer
+
+OLDEST, NEWEST = (0, 26), (0, 33)
+"""Versions of vLLM whose engine core this module knows; the versions between them are supported too."""
+
+WATCH_SECONDS = 0.2
+"""How often the core's life is looked at; vLLM itself tells of its death only after cleaning up."""
+
+GONE = "the engine has stopped"
+
+log = logging.getLogger("oneseek.vllm")
+
+
+def check_version(version: str) -> None:
+    """Raise `EngineError` for a vLLM that is not supported."""
+    match = re.match(r"(\d+)\.(\d+)", version)
+    if match is None or not OLDEST <= (int(match[1]), int(match[2])) <= NEWEST:
+        raise EngineError(
+            f"vLLM {version} is installed, but 0.{OLDEST[1]} to 0.{NEWEST[1]} are supported: "
+            "pip install 'oneseek[vllm]', or start with --engine embedded"
+        )
+
+
+def vllm_engine(
+    options: VllmOptions,
+    base_digest: str,
+    tokenizer: Tokenizer,
+    adapters: Sequence[Adapter],
+    *,
+    observer: StepObserver | None = None,
+) -> CoreEngine:
+    """An engine for `options.base` with room for `adapters` and one more, not yet started.
+
+    Raises `SettingsError` for an option that vLLM does not take, and `EngineError` for a base it cannot run.
+    """
+    check_version(vllm.__version__)
+    known = {item.name: item.type for item in dataclasses.fields(AsyncEngineArgs)}
+    args = engine_args(options, adapters, known)
+    try:
+        config = AsyncEngineArgs(**args).create_engine_config()
+    except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise EngineError(f"vLLM does not take these options: {_in_brief(error)}") from error
+    core = VllmCore(
+        config, base_digest, tokenizer.eos_ids, log_stats=not args.get("disable_log_stats", False)
+    )
+    shape = ModelShape.read(options.base)
+    return CoreEngine(core, shape=shape, tokenizer=tokenizer, max_queue=options.max_queue, observer=observer)
+
+
+class _Taken(asyncio.Queue[Any]):
+    """Where the core's client puts outputs; each is taken at once, not a turn of the event loop later.
+
+    An error, of the core or of `take`, stays for who waits at the queue.
+    """
+
+    def __init__(self, take: Callable[[EngineCoreOutputs], None]) -> None:
+        super().__init__()
+        self._take = take
+
+    def put_nowait(self, item: Any) -> None:
+        """Take an output, keep an error."""
+        if isinstance(item, Exception):
+            super().put_nowait(item)
+        else:
+            self._take(item)
+
+
+class VllmCore:
+    """vLLM's engine core, with adapters as its LoRAs, each named by its digest."""
+
+    def __init__(
+        self, config: VllmConfig, base_digest: str, eos_ids: frozenset[int], *, log_stats: bool
+    ) -> None:
+        self._config = config
+        self._eos_ids = eos_ids
+        self._log_stats = log_stats
+        lora = config.lora_config
+        self.max_rank = 0 if lora is None else int(lora.max_lora_rank)
+        self.at_once: int = config.scheduler_config.max_num_seqs
+        self.info = EngineInfo(
+            name="vllm",
+            base_digest=base_digest,
+            context=config.model_config.max_model_len,
+            vocabulary=config.model_config.get_vocab_size(),
+            blends=False,
+            max_adapters=0 if lora is None else lora.max_cpu_loras or lora.max_loras,
+            task="embed" if config.model_config.runner_type == "pooling" else "generate",
+        )
+        self._works: dict[str, tuple[Progress, RequestStateStats]] = {}
+        self._loras: dict[int, LoRARequest] = {}
+        self._lora_states = LoRARequestStates(log_stats)
+        self._llm: AsyncLLM | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._usage = 0.0
+        self._prefix_queries = self._prefix_hits = self._preemptions = 0
+
+    @property
+    def alive(self) -> bool:
+        """See `Core.alive`."""
+        return self._llm is not None and not self._llm.engine_core.resources.engine_dead
+
+    def load(self) -> CoreLoad:
+        """See `Core.load`."""
+        cache = self._config.cache_config
+        return CoreLoad(
+            kv_usage=self._usage,
+            kv_capacity=(cache.num_gpu_blocks or 0) * cache.block_size,
+            prefix_queries=self._prefix_queries,
+            prefix_hits=self._prefix_hits,
+            preemptions=self._preemptions,
+        )
+
+    async def start(self, listener: Listener) -> None:
+        """Start the engine core: load the base, plan its memory, capture its graphs."""
+        try:
+            llm = await asyncio.to_thread(
+                AsyncLLM.from_vllm_config, self._config, disable_log_stats=not self._log_stats
+            )
+        except Exception as error:
+            raise EngineError(f"vLLM did not start: {_in_brief(error)}; its log above says more") from error
+        enable_envs_cache()  # vLLM's counting reads the environment with every token
+        self._llm = llm
+        if self.info.task == "generate":
+            llm.engine_core.outputs_queue = _Taken(functools.partial(self._step, llm, listener))
+            self._tasks.append(asyncio.create_task(self._follow(llm, listener)))
+        self._tasks.append(asyncio.create_task(self._watch(listener)))
+
+    async def close(self) -> None:
+        """See `Core.close`."""
+        for task in self._tasks:
+            task.cancel()
+        if self._llm is not None:
+            await asyncio.to_thread(self._llm.shutdown)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def add(self, work: Progress, adapter: int | None) -> None:
+        """See `Core.add`."""
+        llm = self._running()
+        request = self._core_request(llm, work, adapter)
+        self._works[work.core_id] = work, RequestStateStats(arrival_time=time.time())
+        try:
+            await llm.engine_core.add_request_async(request)
+        except CoreDeadError as error:
+            raise EngineDeadError(GONE) from error
+
+    async def abort(self, core_ids: Sequence[str]) -> None:
+        """See `Core.abort`."""
+        for core_id in core_ids:
+            self._works.pop(core_id, None)
+        if self.alive:
+            await self._running().engine_core.abort_requests_async(list(core_ids))
+
+    async def embed(self, request: EmbeddingRequest, adapter: int | None) -> Sequence[float]:
+        """See `Core.embed`."""
+        prompt: Any = {"type": "token", "prompt_token_ids": list(request.prompt)}
+        params = PoolingParams(task="embed", dimensions=request.dimensions)
+        lora = None if adapter is None else self._loras[adapter]
+        values: Sequence[float] = ()
+        try:
+            outputs = self._running().encode(prompt, params, request.request_id, lora_request=lora)
+            async for output in outputs:
+                values = output.outputs.data.tolist()
+        except CoreDeadError as error:
+            raise EngineDeadError(GONE) from error
+        except (VLLMValidationError, ValueError) as error:
+            field = "dimensions" if "dimension" in str(error) else "input"
+            raise UnsupportedRequestError(_in_brief(error), field) from error
+        return values
+
+    async def add_adapter(self, number: int, digest: str, folder: Path) -> None:
+        """See `Core.add_adapter`."""
+        lora = self._loras[number] = LoRARequest(lora_name=digest, lora_int_id=number, lora_path=str(folder))
+        try:
+            await self._running().add_lora(lora)
+        except CoreDeadError as error:
+            raise EngineDeadError(GONE) from error
+        except Exception as error:
+            raise EngineError(_in_brief(error)) from error
+
+    async def remove_adapter(self, number: int) -> None:
+        """See `Core.remove_adapter`. A step under way may bring it back, so it looks that it is gone."""
+        llm = self._running()
+        self._loras.pop(number, None)
+        try:
+            while number in await llm.list_loras():
+                await llm.remove_lora(number)
+        except CoreDeadError as error:
+            raise EngineDeadError(GONE) from error
+
+    def _running(self) -> AsyncLLM:
+        if self._llm is None or not self.alive:
+            raise EngineDeadError(GONE)
+        return self._llm
+
+    def _core_request(self, llm: AsyncLLM, work: Progress, adapter: int | None) -> EngineCoreRequest:
+        request = work.request
+        prompt = {
+            "type": "token",
+            "prompt_token_ids": list(request.prompt),
+            "cache_salt": request.cache_salt or None,
+        }
+        try:
+            return llm.input_processor.process_inputs(
+                work.core_id,
+                prompt,
+                _sampling(request.sampling, self._eos_ids),
+                supported_tasks=("generate",),
+                lora_request=None if adapter is None else self._loras[adapter],
+            )
+        except (VLLMValidationError, ValueError) as error:
+            field = "grammar" if request.sampling.grammar else "body"
+            raise UnsupportedRequestError(f"vLLM refuses the {field}: {_in_brief(error)}", field) from error
+
+    async def _follow(self, llm: AsyncLLM, listener: Listener) -> None:
+        """Have the core's outputs read, and taken by `_step`, until it dies."""
+        try:
+            while True:
+                await llm.engine_core.get_output_async()
+        except CoreDeadError:
+            listener.died(GONE)
+        except Exception:
+            log.exception("the engine's output cannot be read")
+            listener.died("the engine has failed")
+
+    async def _watch(self, listener: Listener) -> None:
+        while self.alive:
+            await asyncio.sleep(WATCH_SECONDS)
+        listener.died(GONE)
+
+    def _step(self, llm: AsyncLLM, listener: Listener, outputs: EngineCoreOutputs) -> None:
+        now, logger = time.perf_counter(), llm.logger_manager
+        stats = IterationStats() if logger is not None and outputs.outputs else None
+        for output in outputs.outputs:
+            found = self._works.get(output.request_id)
+            if found is None:  # it was given up meanwhile
+                continue
+            work, own = found
+            if stats is not None:
+                self._measure(stats, work, own, output, outputs.timestamp)
+            self._note(work, output, now)
+            if output.finish_reason in (FinishReason.ABORT, FinishReason.ERROR):
+                listener.gave_up(work, EngineError("the engine gave up this request; it may be sent again"))
+            else:
+                listener.heard(work, _events(work, output), finished=output.finish_reason is not None)
+            if output.finish_reason is not None:
+                self._works.pop(output.request_id, None)
+        scheduler = outputs.scheduler_stats
+        if scheduler is not None:
+            self._usage = scheduler.kv_cache_usage
+            self._prefix_queries += scheduler.prefix_cache_stats.queries
+            self._prefix_hits += scheduler.prefix_cache_stats.hits
+        if logger is not None:
+            logger.record(scheduler, stats, engine_idx=outputs.engine_index)
+        listener.stepped(len(outputs.outputs))
+
+    def _measure(
+        self,
+        stats: IterationStats,
+        work: Progress,
+        own: RequestStateStats,
+        output: EngineCoreOutput,
+        timestamp: float,
+    ) -> None:
+        """Count for vLLM's own metrics, as its front does."""
+        request, name = work.request, work.request.share or None
+        stats.update_from_output(output, timestamp, work.prefilling, own, self._lora_states, name)
+        if output.finish_reason is not None:
+            most = request.sampling.max_tokens
+            stats.update_from_finished_request(
+                output.finish_reason, request.request_id, len(request.prompt), most, own
+            )
+            self._lora_states.request_finished(output.request_id, name)
+
+    def _note(self, work: Progress, output: EngineCoreOutput, now: float) -> None:
+        for event in output.events or ():
+            if event.type == EngineCoreEventType.PREEMPTED:
+                self._preemptions += 1
+            elif event.type == EngineCoreEventType.SCHEDULED and work.scheduled is None:
+                work.scheduled = event.timestamp
+        if work.prefilling:
+            work.prefilling = False
+            work.scheduled = work.scheduled or now
+            if output.prefill_stats is not None:
+                work.cached = output.prefill_stats.num_cached_tokens
+
+
+def _events(work: Progress, output: EngineCoreOutput) -> list[Event]:
+    sampling, finish, tokens = work.request.sampling, output.finish_reason, output.new_token_ids
+    if output.new_prompt_logprobs_tensors is not None and sampling.prompt_logprobs is not None:
+        ids, scores, *_ = output.new_prompt_logprobs_tensors
+        work.prompt_logprobs += read_logprobs(ids.tolist(), scores.tolist(), sampling.prompt_logprobs)
+    prompt = None
+    if work.prompt_logprobs and tokens:
+        prompt, work.prompt_logprobs = tuple(work.prompt_logprobs), []
+    reason = None if finish is None else "length" if finish == FinishReason.LENGTH else "stop"
+    if sampling.max_tokens == 0:  # the core generates one token at least
+        return [Event(None, None, prompt, "length")]
+    if not tokens:
+        return [] if reason is None else [Event(None, None, prompt, reason)]
+    scored: Sequence[TokenLogprob | None] = (None,) * len(tokens)
+    if output.new_logprobs is not None and sampling.logprobs is not None:
+        ids, scores, *_ = output.new_logprobs
+        scored = read_logprobs(ids.tolist(), scores.tolist(), sampling.logprobs)
+    last = tokens[-1]
+    events = [Event(token, score) for token, score in zip(tokens[:-1], scored[:-1], strict=True)]
+    stop = last if reason == "stop" and last in sampling.stop_token_ids else None
+    events.append(Event(last, scored[-1], None, reason, stop))
+    if prompt is not None:
+        first = events[0]
+        events[0] = Event(first.token_id, first.logprob, prompt, first.finish_reason, first.stop_reason)
+    return events
+
+
+def _sampling(sampling: Sampling, eos_ids: frozenset[int]) -> SamplingParams:
+    """vLLM's parameters; stop strings and text are made outside of it."""
+    most = max(1, sampling.max_tokens)
+    stops = sampling.stop_token_ids if sampling.ignore_eos else {*sampling.stop_token_ids, *eos_ids}
+    return SamplingParams(
+        max_tokens=most,
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        repetition_penalty=sampling.repetition_penalty,
+        presence_penalty=sampling.presence_penalty,
+        frequency_penalty=sampling.frequency_penalty,
+        logit_bias=dict(sampling.logit_bias) or None,
+        seed=sampling.seed,
+        min_tokens=min(sampling.min_tokens, most),
+        ignore_eos=sampling.ignore_eos,
+        stop_token_ids=sorted(stops),
+        logprobs=sampling.logprobs,
+        prompt_logprobs=sampling.prompt_logprobs,
+        structured_outputs=StructuredOutputsParams(grammar=sampling.grammar) if sampling.grammar else None,
+        detokenize=False,
+        output_kind=RequestOutputKind.DELTA,
+        skip_clone=True,
+    )
+
+
+def _in_brief(error: BaseException) -> str:
+    """The error's message on one line, without a traceback that came with it from another process."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    text = lines[-1] if lines and "Traceback" in str(error) else " ".join(lines)
+    return (text or type(error).__name__)[:500]

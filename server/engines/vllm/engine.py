@@ -1,0 +1,289 @@
+"""An engine whose base runs in a core of its own: admission, streams and adapters on this side of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Coroutine, Sequence
+from pathlib import Path
+from typing import Any
+
+from adapters.lora.flatten import write_plain
+from adapters.lora.manifest import Adapter
+from adapters.lora.weights import ModelShape, read_adapter
+from server.engines.base import StepObserver
+from server.engines.shared.admission import Streams, check_fits, probe_of
+from server.engines.shared.residents import Residents
+from server.engines.shared.stream import Event, Stream
+from server.engines.vllm.protocol import Core, Progress
+from server.errors import EngineBusyError, EngineDeadError, EngineError, UnsupportedRequestError
+from server.metrics.engine_state import EngineInfo, EngineState
+from server.request import Delta, EmbeddingRequest, GenerationRequest
+from server.text.tokenizer import Tokenizer
+
+EMBEDDINGS_PER_SEQUENCE = 4
+"""Texts that may be embedded at once, for each that fits a batch."""
+
+
+class CoreEngine:
+    """One base in a core, with one adapter at most for each request."""
+
+    def __init__(
+        self,
+        core: Core,
+        *,
+        shape: ModelShape,
+        tokenizer: Tokenizer,
+        max_queue: int,
+        observer: StepObserver | None = None,
+    ) -> None:
+        self._core = core
+        self._shape = shape
+        self._tokenizer = tokenizer
+        self._observer = observer
+        self._residents = Residents(core.info.max_adapters, self._bring_in, self._drop)
+        at_once = core.at_once
+        self._streams = Streams(tokenizer, self._residents, at_once=at_once, most=at_once + max_queue)
+        self._running: dict[str, Stream] = {}
+        """By the core's names."""
+        self._embedding = 0
+        self._names = itertools.count(1)
+        self._adapter_numbers = itertools.count(1)
+        self._numbers: dict[str, int] = {}
+        """Digest → the core's number of the adapter."""
+        self._copies = tempfile.TemporaryDirectory(prefix="oneseek-adapters-")
+        self._aborts: list[str] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._started = False
+        self._dead: str | None = None
+        self._last_step = time.perf_counter()
+
+    @property
+    def info(self) -> EngineInfo:
+        """What never changes."""
+        return self._core.info
+
+    async def start(self) -> None:
+        """See `Engine.start`."""
+        await self._core.start(self)
+        self._started = True
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
+        """See `Engine.generate`."""
+        stream = await self._open(request)
+        try:
+            while not stream.done:
+                yield await stream.next()
+        finally:
+            self._close(stream)
+
+    async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
+        """See `Engine.embed`."""
+        self._check_alive()
+        if self.info.task != "embed":
+            raise UnsupportedRequestError(
+                "this base generates text; for embeddings serve one that makes them, "
+                "with engine.runner: pooling",
+                "model",
+            )
+        most = self._core.at_once * EMBEDDINGS_PER_SEQUENCE
+        if self._embedding >= most:
+            raise EngineBusyError(f"{most} texts are being embedded, the most this server takes", 1.0)
+        self._residents.take(request.voice)
+        self._embedding += 1
+        try:
+            return await self._embed(request)
+        finally:
+            self._embedding -= 1
+            self._residents.give_back(request.voice)
+
+    async def load(self, adapter: Adapter) -> None:
+        """See `Engine.load`. The files are read and checked in a worker thread; the probe is one token."""
+        self._check_alive()
+        await self._residents.load(adapter)
+
+    async def unload(self, digest: str) -> None:
+        """See `Engine.unload`."""
+        self._check_alive()
+        await self._residents.unload(digest)
+
+    def state(self) -> EngineState:
+        """See `Engine.state`."""
+        if not self._started or self._dead is not None or not self._core.alive:
+            return EngineState(alive=False, progress=0.0)
+        running, waiting = Counter[str](), Counter[str]()
+        for stream in self._streams:
+            work = stream.work
+            (waiting if work.scheduled is None else running)[work.request.share] += 1
+        load = self._core.load()
+        return EngineState(
+            alive=True,
+            progress=time.perf_counter() - self._last_step if self._running else 0.0,
+            running=running,
+            waiting=waiting,
+            kv_tokens=round(load.kv_usage * load.kv_capacity),
+            kv_capacity=load.kv_capacity,
+            prefix_queries=load.prefix_queries,
+            prefix_hits=load.prefix_hits,
+            preemptions=load.preemptions,
+            resident=dict.fromkeys(self._residents.open, "device"),
+        )
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+        self.died("the server is shutting down")
+        for task in self._tasks:
+            task.cancel()
+        await self._core.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._copies.cleanup()
+
+    # What the core tells.
+
+    def heard(self, work: Progress, events: Sequence[Event], *, finished: bool) -> None:
+        """Hand a request's events to its stream."""
+        stream = self._running.get(work.core_id)
+        if stream is None:  # it was given up meanwhile
+            return
+        for event in events:
+            stream.feed(event)
+        if finished:
+            # Now, not when it has been read: a client that stalls holds up nobody.
+            del self._running[work.core_id]
+            self._streams.release(stream)
+
+    def gave_up(self, work: Progress, error: EngineError) -> None:
+        """End a request's stream with `error`."""
+        stream = self._running.pop(work.core_id, None)
+        if stream is not None:
+            stream.fail(error)
+            self._streams.release(stream)
+
+    def stepped(self, batch: int) -> None:
+        """Note the time of a step."""
+        now = time.perf_counter()
+        if self._observer is not None and batch:
+            self._observer.step(now - self._last_step, batch)
+        self._last_step = now
+
+    def died(self, why: str) -> None:
+        """Fail every stream."""
+        if self._dead is None:
+            self._dead = why
+            self._running.clear()
+            self._streams.fail_all(EngineDeadError(why))
+            self._residents.abandon()
+
+    # Requests.
+
+    async def _open(self, request: GenerationRequest, *, probe: bool = False) -> Stream:
+        self._check_alive()
+        if not probe:
+            self._streams.check_room()
+        self._check(request)
+        core_id = f"{request.request_id}-{next(self._names)}"
+        work = Progress(request, core_id, time.perf_counter())
+        stream = self._streams.admit(work, probe=probe)
+        if not self._running:
+            self._last_step = work.arrived
+        self._running[core_id] = stream
+        try:
+            await self._core.add(work, self._number(request.voice))
+        except BaseException:
+            self._close(stream)
+            raise
+        return stream
+
+    def _check(self, request: GenerationRequest) -> None:
+        if self.info.task != "generate":
+            raise UnsupportedRequestError("this base makes embeddings, not text", "model")
+        if len(request.voice) > 1 or any(weight != 1.0 for _, weight in request.voice):
+            raise UnsupportedRequestError("this engine serves one adapter at a time, unweighted", "model")
+        sampling = request.sampling
+        for name, given in (("min_tokens", sampling.min_tokens), ("ignore_eos", sampling.ignore_eos)):
+            if sampling.grammar and given:
+                raise UnsupportedRequestError(f"this engine takes no {name} beside a grammar", name)
+        check_fits(request, self.info, self._core.load().kv_capacity or self.info.context)
+
+    def _close(self, stream: Stream) -> None:
+        """Give back a stream's place; the core is told where it does not know that the stream has ended."""
+        self._streams.release(stream)
+        work = stream.work
+        assert isinstance(work, Progress)
+        if self._running.pop(work.core_id, None) is None or self._dead is not None:
+            return
+        self._aborts.append(work.core_id)
+        if len(self._aborts) == 1:
+            self._spawn(self._send_aborts())
+
+    async def _send_aborts(self) -> None:
+        core_ids, self._aborts = self._aborts, []
+        if core_ids:
+            await self._core.abort(core_ids)
+
+    async def _embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
+        values = await self._core.embed(request, self._number(request.voice))
+        length = math.sqrt(sum(value * value for value in values)) or 1.0
+        return tuple(value / length for value in values)
+
+    # Adapters.
+
+    def _number(self, voice: Sequence[tuple[str, float]]) -> int | None:
+        return self._numbers[voice[0][0]] if voice else None
+
+    async def _bring_in(self, adapter: Adapter) -> None:
+        self._check_alive()
+        number = next(self._adapter_numbers)
+        folder = self._folder(number)
+
+        def copy() -> None:
+            weights = read_adapter(adapter.path, self._shape, self._core.max_rank, digest=adapter.digest)
+            write_plain(weights, folder)
+
+        await asyncio.to_thread(copy)
+        self._numbers[adapter.digest] = number
+        await self._core.add_adapter(number, adapter.digest, folder)
+        await self._probe(adapter.digest)
+
+    async def _probe(self, digest: str) -> None:
+        """One token, or one vector, with the adapter, before any traffic."""
+        request = probe_of(digest, self._tokenizer.bos_id)
+        if self.info.task == "embed":
+            text = EmbeddingRequest(request_id=request.request_id, prompt=request.prompt, voice=request.voice)
+            await self._embed(text)
+            return
+        stream = await self._open(request, probe=True)
+        try:
+            while not stream.done:
+                await stream.next()
+        finally:
+            self._close(stream)
+
+    def _drop(self, digest: str) -> asyncio.Future[None]:
+        return self._spawn(self._remove(self._numbers.pop(digest, None)))
+
+    async def _remove(self, number: int | None) -> None:
+        if number is None:
+            return
+        self._check_alive()
+        await self._send_aborts()
+        await self._core.remove_adapter(number)
+        await asyncio.to_thread(shutil.rmtree, self._folder(number), ignore_errors=True)
+
+    def _folder(self, number: int) -> Path:
+        return Path(self._copies.name) / str(number)
+
+    def _check_alive(self) -> None:
+        if not self._started or self._dead is not None or not self._core.alive:
+            raise EngineDeadError(self._dead or "the engine is not running")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

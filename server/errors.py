@@ -1,0 +1,77 @@
+"""Errors that cross layers: those of an engine, and those of a request with their reply.
+
+Messages name the field, the value and the remedy; they never hold a path, an address or a stack of the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorReply:
+    """One error as a client sees it."""
+
+    status: int
+    message: str
+    type: str = "invalid_request_error"
+    param: str | None = None
+    code: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def body(self) -> bytes:
+        """`{"error": {"message", "type", "param", "code"}}` as JSON."""
+        detail = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"error": detail})
+
+    def event(self) -> bytes:
+        """The same as one server-sent event, for an error after a stream has begun."""
+        return b"data: " + self.body() + b"\n\n"
+
+
+class ApiError(Exception):
+    """A request that is refused; carries the reply."""
+
+    def __init__(self, reply: ErrorReply) -> None:
+        super().__init__(reply.message)
+        self.reply = reply
+
+
+def bad_field(param: str | None, message: str, *, code: str | None = None, status: int = 400) -> ApiError:
+    """A field that cannot be served; `param` is its JSON path, such as `messages[0].content`."""
+    return ApiError(ErrorReply(status, message, param=param, code=code))
+
+
+class EngineError(RuntimeError):
+    """The engine failed at this request, or as a whole; its message is safe to show."""
+
+
+class EngineBusyError(EngineError):
+    """The queue is full. `retry_after` is an estimate in seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class EngineDeadError(EngineError):
+    """The engine stopped and will not come back in this process."""
+
+
+class AdapterRefusedError(EngineError):
+    """An adapter cannot be loaded: the message says why, and nothing changed."""
+
+
+class AdapterNotLoadedError(EngineError):
+    """A request names an adapter that is not resident, or is being unloaded; `load` would bring it back."""
+
+
+class UnsupportedRequestError(EngineError):
+    """The request asks for something that this engine does not do. `param` is the request's field."""
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.param = param

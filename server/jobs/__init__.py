@@ -1,0 +1,3 @@
+"""Long jobs behind the verbs (training, pretraining, distillation, evaluation), without flags; `cli` imports
+them.
+"""

@@ -1,0 +1,186 @@
+"""Runs a distillation that the command line asked for, and hands its data to training."""
+
+from __future__ import annotations
+
+import hashlib
+import json as json_format
+import os
+import shlex
+import sys
+from contextlib import ExitStack, closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from adapters import names
+from adapters.distillation.options import DistillOptions
+from adapters.distillation.output import Distilled
+from adapters.distillation.requester import InterruptedRunError
+from adapters.distillation.run import Task
+from adapters.distillation.run import distill as make
+from adapters.distillation.teacher import LocalTeacher, RemoteTeacher, Teacher
+from adapters.evaluation.endpoint import Endpoint
+from adapters.files.jsonfile import canonical
+from adapters.training.finetune.data_origin import Origin
+from adapters.training.loop.interruption import Interruption
+from adapters.training.loop.options import OptionError, TrainOptions
+from adapters.training.loop.progress import Reporter
+from server.config.settings import Settings
+from server.config.values import checked
+from server.jobs.training import detector, job_of, own_data, run_job, settings_of
+from server.live.catalogue import open_catalogue
+
+if TYPE_CHECKING:
+    from server.jobs.requests import DistillSource, TrainRequest
+
+
+def distill(
+    source: DistillSource,
+    options: DistillOptions,
+    student: TrainRequest,
+    training: TrainOptions,
+    *,
+    no_train: bool,
+    json: bool,
+) -> int:
+    """Run it: 0 where all was made, 1 where there are too few examples, 130 where it was interrupted."""
+    settings = settings_of(student)
+    checked("alias", student.alias, names.alias)
+    checked("version", student.version, names.version)
+    if not no_train:
+        open_catalogue(settings)
+    with ExitStack() as held:
+        teacher = held.enter_context(closing(_teacher(source, "teacher", options)))
+        judge = held.enter_context(closing(_teacher(source, "judge", options))) if source.judge else None
+        task = _task(source, options, training, teacher, judge, settings)
+        interruption = Interruption()
+        try:
+            with interruption.listening():
+                made = make(task, teacher, judge, detector(), Reporter(), interruption)
+        except InterruptedRunError:
+            return _say_stopped(task.output)
+    if no_train or not made.enough:
+        return _say_data(made, json=json)
+    job = job_of(student, training, settings, resume=None, made=(made.data,), origin=_origin(made, options))
+    return run_job(job, settings, None, json=json, more={"distilled": _told(made)})
+
+
+def _teacher(source: DistillSource, role: Literal["teacher", "judge"], options: DistillOptions) -> Teacher:
+    """Who plays `role`: a server's model, or one in a folder."""
+    asked: str = getattr(source, role)
+    if "://" not in asked:
+        for name in (f"{role}_model", f"{role}_key_env"):
+            if getattr(source, name) is not None:
+                raise OptionError(name, f"is for a server, and {asked} is a folder; leave it out")
+        return LocalTeacher(Path(asked).expanduser(), options.concurrency)
+    url, _, model = asked.partition("#")
+    key = _key(source, role)
+    try:
+        endpoint = Endpoint.at(url, key, options.timeout)
+    except ValueError as error:
+        raise OptionError(role, str(error)) from None
+    named: str | None = getattr(source, f"{role}_model") or model or None
+    return RemoteTeacher(
+        endpoint, named or str(endpoint.models()[0]["id"]), options.concurrency, options.retries
+    )
+
+
+def _key(source: DistillSource, role: str) -> str | None:
+    """The key of a server, which is in the environment alone: a process list shows no flag with it."""
+    variable: str | None = getattr(source, f"{role}_key_env")
+    if variable is None:
+        return None
+    if not (key := os.environ.get(variable)):
+        raise OptionError(
+            f"{role}_key_env", f"{variable} is not set in the environment; export the key under it"
+        )
+    return key
+
+
+def _task(
+    source: DistillSource,
+    options: DistillOptions,
+    training: TrainOptions,
+    teacher: Teacher,
+    judge: Teacher | None,
+    settings: Settings,
+) -> Task:
+    language = training.language
+    seeds = tuple(Path(path).expanduser() for path in source.seeds) or own_data(language)
+    place = settings.home / "distilled"
+    task = Task(
+        options=options, language=language, seed=training.seed, seeds=seeds, output=source.output or place
+    )
+    if source.output is not None:
+        return task
+    key = hashlib.sha256(canonical(task.asked(teacher, judge))).hexdigest()[:16]
+    return replace(task, output=place / f"{language}-{key}")
+
+
+def _origin(made: Distilled, options: DistillOptions) -> Origin:
+    """What the records of the student's adapter tell of its data."""
+    dropped = {f"dropped_{_word(name)}": float(count) for name, count in made.answers.dropped.items()}
+    asked = dict(made.asked)
+    sources = {"seeds": str(asked["seeds"]), "teacher": made.teacher_digest}
+    details = {"teacher": made.teacher, "sampling_seed": asked["seed"]}
+    if made.judge_digest is not None:
+        sources["judge"] = made.judge_digest
+        details["judge"] = asked["judge"]
+    return Origin(
+        action="distill",
+        made_by="oneseek distill",
+        data=f"examples that {asked['teacher']['model']} wrote",
+        config={"distilled": {"asked": asked, "options": asdict(options)}},
+        metrics={
+            "distilled": float(len(made.examples)),
+            "asked_of_teacher": float(made.answers.asked),
+            "paraphrases": float(made.paraphrases.kept),
+            **dropped,
+        },
+        sources=sources,
+        details=details,
+    )
+
+
+def _word(reason: str) -> str:
+    return "".join(letter if letter.isalnum() else "_" for letter in reason)
+
+
+def _told(made: Distilled) -> dict[str, Any]:
+    return {
+        "data": str(made.data),
+        "examples": len(made.examples),
+        "wanted": made.wanted,
+        "asked": made.answers.asked,
+        "dropped": dict(made.answers.dropped.most_common()),
+        "paraphrases": made.paraphrases.kept,
+        "teacher": made.teacher,
+    }
+
+
+def _say_data(made: Distilled, *, json: bool) -> int:
+    """The one line that says what was made, or how far it came."""
+    dropped = ", ".join(f"{name} {count}" for name, count in made.answers.dropped.most_common()) or "none"
+    counted = (
+        f"{len(made.examples)} examples of {made.answers.asked} answers in {made.data} (dropped: {dropped})"
+    )
+    again = shlex.join(
+        ["oneseek", "train", "identity", "--language", made.asked["language"], "--dataset", str(made.data)]
+    )
+    summary = f"made {counted}; train on it with: {again}"
+    if not made.enough:
+        summary = (
+            f"made only {counted}, and {made.wanted} were asked for; nothing was trained. Give more seeds, "
+            "--paraphrases or --attempts, or take fewer with --examples"
+        )
+    if json:
+        print(json_format.dumps({**_told(made), "summary": summary}, ensure_ascii=False))
+    else:
+        print(summary)
+    return 0 if made.enough else 1
+
+
+def _say_stopped(folder: Path) -> int:
+    again = shlex.join(["oneseek", *sys.argv[1:]])
+    print(f"interrupted; every answer is kept in {folder}. Go on with: {again}", file=sys.stderr)
+    return 130

@@ -1,0 +1,147 @@
+"""Evaluates adapters over HTTP: a running server's, or those of one started for it in this process."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import uvicorn
+
+from adapters.evaluation.endpoint import Endpoint, EndpointError
+from adapters.evaluation.questions import identity_questions, languages
+from adapters.evaluation.report import Measured, base_of, measure
+from adapters.ledger import Ledger, Record
+from routing.detect import ProfileDetector
+from routing.route import AUTOMATIC_MODEL
+from server.asgi.app import uvicorn_config
+from server.asgi.compose import Narrator, compose
+from server.asgi.listening import bind
+from server.config.settings import Settings
+from server.config.values import SettingsError, closest
+from server.live.catalogue import open_catalogue
+
+LONGEST = 96
+"""Tokens after which an answer counts as broken off."""
+_AT_ONCE = 8
+
+
+def evaluate(
+    settings: Settings, url: str | None, adapters: Sequence[str], spoken: Sequence[str]
+) -> list[Measured]:
+    """The base, then each adapter, for one language after the other.
+
+    `adapters` are names that the server serves, none for every alias; `spoken` languages of the questions,
+    none for all. Raises `SettingsError` for an unknown name, `EndpointError` for a server that fails.
+    """
+    if url is not None:
+        key = settings.api_keys[0] if settings.api_keys else None
+        try:
+            target = Endpoint.at(url, key)
+        except ValueError as error:
+            raise SettingsError("url", str(error)) from None
+        return _evaluate(target, adapters, spoken)
+    with started(settings) as target:
+        return _evaluate(target, adapters, spoken)
+
+
+def note(settings: Settings, found: Sequence[Measured]) -> None:
+    """Tell the ledger what was measured here: one entry for each adapter, over all its languages.
+
+    Raises `LedgerError`.
+    """
+    registry = open_catalogue(settings).registry
+    ledger = Ledger.open(settings.home / "ledger")
+    adapters = {one.name: registry.resolve(one.name) for one in found if base_of(found, one) is not None}
+    for name, adapter in adapters.items():
+        own = [one for one in found if one.name == name]
+        questions = "".join(f"{question}\n" for one in own for question in one.questions)
+        record = Record(
+            action="eval",
+            subject=adapter.full_name,
+            inputs={
+                "adapter": adapter.digest,
+                "base": registry.base_digest,
+                "data": f"sha256:{hashlib.sha256(questions.encode()).hexdigest()}",
+            },
+            metrics={key: value for one in own for key, value in _figures(one, base_of(found, one))},
+            details={"questions": {one.language: len(one.questions) for one in own}, "longest": LONGEST},
+        )
+        ledger.append(record)
+
+
+def _figures(measured: Measured, base: Measured | None) -> Iterator[tuple[str, float]]:
+    for name, figures in (("", measured), ("base_", base)):
+        if figures is not None:
+            yield f"{name}identity_{measured.language}", round(figures.identity_score, 4)
+            yield f"{name}fidelity_{measured.language}", round(figures.language_fidelity, 4)
+
+
+def _evaluate(target: Endpoint, adapters: Sequence[str], spoken: Sequence[str]) -> list[Measured]:
+    models = target.models()
+    base, wanted = _names(models, adapters)
+    versions = _versions(models)
+    detector = ProfileDetector()
+    found: list[Measured] = []
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for language in spoken or languages():
+            questions = identity_questions(language)
+            for name in (base, *wanted):
+                asked = versions.get(name, name)
+                said = list(pool.map(partial(target.ask, asked, longest=LONGEST), questions))
+                found.append(
+                    measure(name, language, questions, said, lambda text: detector.detect([text]).language)
+                )
+    return found
+
+
+def _names(models: Sequence[dict[str, Any]], asked: Sequence[str]) -> tuple[str, list[str]]:
+    """The base's name, and those of the adapters to evaluate."""
+    served = {str(entry["id"]): entry.get("parent") for entry in models}
+    bases = [name for name, parent in served.items() if parent is None and name != AUTOMATIC_MODEL]
+    if not bases:
+        raise EndpointError("the server names no base model in /v1/models")
+    adapters = [name for name, parent in served.items() if parent is not None]
+    for name in asked:
+        if name not in adapters:
+            there = ", ".join(adapters) or "none"
+            raise SettingsError(
+                "adapter", f"{name!r} is not served{closest(name, adapters)}; there are: {there}"
+            )
+    return bases[0], list(asked) or [name for name in adapters if "@" not in name]
+
+
+def _versions(models: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Alias → its active version, where the server says so: an alias's canary would answer a part."""
+    served = {str(entry["id"]) for entry in models}
+    roots = {str(entry["id"]): str(entry.get("root")) for entry in models if entry.get("parent") is not None}
+    return {name: root for name, root in roots.items() if root in served}
+
+
+@contextmanager
+def started(settings: Settings) -> Generator[Endpoint]:
+    """A server of `settings` in this process, on a free port of the loopback, for as long as it is needed."""
+    own = replace(settings, host="127.0.0.1", port=0, api_keys=(), request_timeout=None)
+    app, _ = compose(own, Narrator(sys.stderr))
+    sockets = bind(own.host, own.port)
+    config = uvicorn_config(app, own)
+    config.log_level = "error"
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=(sockets,), name="oneseek-eval")
+    thread.start()
+    try:
+        while not server.started and thread.is_alive():
+            time.sleep(0.02)
+        if not server.started:
+            raise EndpointError("the engine did not start; the lines above say why")
+        yield Endpoint(f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
+    finally:
+        server.should_exit = True
+        thread.join()

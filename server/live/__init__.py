@@ -1,0 +1,3 @@
+"""What changes while a server runs (adapters, residency, the registry), without HTTP; `rollout` and above
+import it.
+"""

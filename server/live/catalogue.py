@@ -1,0 +1,199 @@
+"""What the settings lead to: the base, its adapters in a registry, and the router over them.
+
+`serve`, `route` and `adapters list` share it. It reads files and hashes them; it starts no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adapters.bases import FoundBase, find_base
+from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
+from adapters.lora.digest import base_digest
+from adapters.lora.manifest import Adapter
+from adapters.registry.finder import FoundAdapters, find_adapters
+from adapters.registry.pointers import Actives, active_versions
+from adapters.registry.served import Registry
+from server.config.settings import RoutingOptions, Settings
+from server.config.values import SettingsError
+
+if TYPE_CHECKING:
+    from adapters.ledger.provenance import Provenance
+    from adapters.registry.intake import Base
+    from adapters.registry.store import Store
+    from routing.route import Router
+    from routing.settings import RoutingSettings
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """A base with everything that can answer for it."""
+
+    base: FoundBase
+    registry: Registry
+    options: RoutingOptions
+    notes: tuple[str, ...] = field(default=())
+    """What was found and is not served, and why: for the log, one line each."""
+
+    @cached_property
+    def router(self) -> Router:
+        """Decides routes, for the languages that the registry had on first use; raises as `make_router`."""
+        return self.make_router()
+
+    def make_router(self) -> Router:
+        """A router for the languages that the registry has now; reading their profiles takes a moment.
+
+        Raises `SettingsError` for a configured language that cannot be detected.
+        """
+        from routing.detect import ProfileDetector
+        from routing.route import Router
+
+        settings = routing_settings(self.registry, self.options)
+        return Router(settings, ProfileDetector(settings))
+
+
+def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
+    """Find the base and the adapters for `settings` under `root`, by default the working directory.
+
+    What the settings name must be there and fit; what is merely found and does not fit becomes a note.
+    Raises `adapters.errors.FileRefusedError`, `AdapterRejectedError` and `SettingsError`.
+    """
+    root = root or Path.cwd()
+    base = find_base(root, settings.base_model)
+    try:
+        found = find_adapters(root, settings.home, base, settings.adapters)
+    except FileRefusedError:
+        raise
+    except ValueError as error:
+        raise SettingsError("adapters", str(error)) from None
+    digest = base_digest(base.path, settings.home / "cache")
+    named = len(settings.adapters)
+    recorded, unrecorded = _recorded(settings, found.adapters[:named], found.adapters[named:])
+    kept, refused = _fitting(recorded, found.adapters[:named], digest, base.name)
+    active, passed_over = active_versions(kept, Actives.read(settings.home / "registry"))
+    try:
+        registry = Registry(
+            kept, base_digest=digest, base_name=base.name, active=active, languages=settings.routing.languages
+        )
+    except UnknownAdapterError as error:
+        raise SettingsError("routing.languages", str(error)) from None
+    notes = (*_notes(found), *unrecorded, *refused, *passed_over, *contested(registry))
+    return Catalogue(base, registry, settings.routing, notes)
+
+
+def provenance(settings: Settings) -> Provenance | None:
+    """What tells whether an adapter may enter; None where the settings do not ask for it.
+
+    Reads and verifies the whole ledger, about 0.2 ms for each entry; ask anew for adapters that come later,
+    as the ledger has grown by then. Raises `adapters.errors.LedgerError`.
+    """
+    if not settings.require_provenance:
+        return None
+    from adapters.ledger.provenance import Provenance
+
+    return Provenance.read(settings.home / "ledger", settings.ledger_public_key)
+
+
+def routing_settings(registry: Registry, options: RoutingOptions) -> RoutingSettings:
+    """What routing is told: a row for each language with an adapter, and whatever the settings say.
+
+    An adapter whose language detection does not know gets no row; it can still be asked for by name.
+    """
+    from routing.settings import LanguageRow, RoutingSettings
+
+    for code in options.languages:
+        if not _detectable(code):
+            raise SettingsError("routing.languages", f"{code!r} is a language that detection does not know")
+    if options.default not in (None, "base") and not registry.is_adapter(options.default):
+        raise SettingsError("routing.default", f"{options.default!r} is no adapter that is served here")
+    spoken = registry.languages().items()
+    rows = tuple(LanguageRow(code, alias) for code, alias in spoken if _detectable(code))
+    given: dict[str, Any] = {
+        name: getattr(options, name)
+        for name in ("threshold", "undecided", "unsupported", "default")
+        if getattr(options, name) is not None
+    }
+    try:
+        return RoutingSettings(languages=rows, **given)
+    except ValueError as error:
+        raise SettingsError("routing", str(error)) from None
+
+
+def _detectable(code: str) -> bool:
+    from routing.profiles import available
+    from routing.scripts import LATIN, script_of
+    from routing.settings import canonical
+
+    code = canonical(code)
+    return code in available() or script_of(code) != LATIN
+
+
+def _recorded(
+    settings: Settings, named: Iterable[Adapter], found: Iterable[Adapter]
+) -> tuple[list[Adapter], list[str]]:
+    """Found adapters that may enter, and a note for each that may not; a named one that may not raises."""
+    known = provenance(settings)
+    if known is None:
+        return list(found), []
+    for adapter in named:
+        known.require(adapter)
+    kept: list[Adapter] = []
+    refused: list[str] = []
+    for adapter in found:
+        try:
+            known.require(adapter)
+            kept.append(adapter)
+        except AdapterRejectedError as error:
+            refused.append(str(error))
+    return kept, refused
+
+
+def _fitting(
+    found: Iterable[Adapter], named: Iterable[Adapter], digest: str, base: str
+) -> tuple[list[Adapter], list[str]]:
+    """Named and found adapters that go together on one base, and a note for each found one that does not."""
+    trial = Registry(named, base_digest=digest, base_name=base)
+    refused: list[str] = []
+    for adapter in found:
+        try:
+            trial.add(adapter)
+        except AdapterRejectedError as error:
+            refused.append(str(error))
+    return list(trial.adapters()), refused
+
+
+def _notes(found: FoundAdapters) -> list[str]:
+    pickles = [
+        f"{pickle.path} is a pickle and is not loaded; convert it with: {pickle.command}"
+        for pickle in found.unconverted
+    ]
+    return [*map(str, found.refused), *pickles]
+
+
+def contested(registry: Registry) -> list[str]:
+    """A note for each language that several adapters speak, and none is configured for."""
+    return [
+        f"several adapters speak {code} ({', '.join(aliases)}), so none is chosen for it; say which with "
+        f"--routing-languages {code}={aliases[0]}"
+        for code, aliases in registry.contested().items()
+    ]
+
+
+def open_store(settings: Settings) -> Store:
+    """The registry in the settings' home; the ledger beside it is told of every change."""
+    from adapters.ledger import Ledger
+    from adapters.registry.store import Store
+
+    return Store(settings.home, Ledger.open(settings.home / "ledger"))
+
+
+def open_base(settings: Settings) -> Base:
+    """The base that a server would serve, for adapters to be checked against. Raises `BaseModelError`."""
+    from adapters.bases import find_base
+    from adapters.registry.intake import Base
+
+    return Base.read(find_base(Path.cwd(), settings.base_model), settings.home / "cache")

@@ -1,0 +1,251 @@
+"""Every metric of the server, in one registry of its own.
+
+Labels come from the registry of adapters and from the routes, never from a client. Gauges are read from the
+engine when scraped, by `server.metrics.collectors`. Names and buckets are in docs/metrics.md.
+"""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+
+from adapters.lora.manifest import Adapter
+from server.config.version import oneseek_version
+from server.exchange import Exchange
+from server.metrics.engine_state import EngineInfo
+from server.metrics.histogram import TokenHistogram
+from server.metrics.pace import Pace
+from server.request import Delta
+
+SECONDS = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
+"""Whole requests; vLLM's buckets, as those below, so that existing queries carry over."""
+FIRST_TOKEN = (
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5,
+    10, 20, 40, 80, 160, 640, 2560,
+)  # fmt: skip
+BETWEEN_TOKENS = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
+)  # fmt: skip
+STEP = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5, 10)
+BATCH = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
+ROUTE = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
+CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+LOAD = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+
+UNCOUNTED = frozenset({"/live", "/ready", "/health", "/metrics"})
+"""Probes and scrapes, which would drown the rest."""
+
+
+class Metrics:
+    """All counters and histograms; an engine's `StepObserver`. Thread-safe, as prometheus-client is."""
+
+    def __init__(self, base: str) -> None:
+        # A second series for each one, of the time when it began, that no dashboard reads.
+        disable_created_metrics()
+        self.base = base
+        self.registry = CollectorRegistry()
+        self._make_request_metrics()
+        self._make_engine_metrics()
+        self._make_rollout_metrics()
+
+    def _make_request_metrics(self) -> None:
+        r = self.registry
+        voice = ("adapter", "version")
+        self.requests = Counter(
+            "oneseek_requests", "Requests answered", ("endpoint", *voice, "language", "status"), registry=r
+        )
+        self.duration = Histogram(
+            "oneseek_request_duration_seconds", "From arrival to the last byte", ("endpoint", "adapter"),
+            buckets=SECONDS, registry=r,
+        )  # fmt: skip
+        self.queue = Histogram(
+            "oneseek_queue_seconds", "From arrival at the engine to the first step", ("adapter",),
+            buckets=SECONDS, registry=r,
+        )  # fmt: skip
+        self.prefill = Histogram(
+            "oneseek_prefill_seconds", "From the first step to the first token", ("adapter",),
+            buckets=SECONDS, registry=r,
+        )  # fmt: skip
+        self.first_token = Histogram(
+            "oneseek_time_to_first_token_seconds", "From arrival to the first token", voice,
+            buckets=FIRST_TOKEN, registry=r,
+        )  # fmt: skip
+        self.between_tokens = TokenHistogram(
+            "oneseek_inter_token_latency_seconds",
+            "Between two deltas of one answer",
+            voice,
+            BETWEEN_TOKENS,
+            r,
+        )
+        self.tokens = Counter("oneseek_tokens", "Tokens", (*voice, "kind"), registry=r)
+        self.cancelled = Counter(
+            "oneseek_cancelled", "Answers given up before their end", ("reason",), registry=r
+        )
+        self.rejected = Counter("oneseek_rejected", "Requests refused", ("reason",), registry=r)
+        self.routes = Counter(
+            "oneseek_route_decisions", "Adapters chosen", ("language", "reason"), registry=r
+        )
+        self.confidence = Histogram(
+            "oneseek_route_confidence", "Confidence of detected languages", buckets=CONFIDENCE, registry=r
+        )
+        self.route_seconds = Histogram(
+            "oneseek_route_seconds", "Time to choose an adapter", buckets=ROUTE, registry=r
+        )
+
+    def _make_engine_metrics(self) -> None:
+        r = self.registry
+        batch = Histogram("oneseek_batch_size", "Requests in one step", ("base",), buckets=BATCH, registry=r)
+        step = Histogram("oneseek_step_seconds", "Time of one step", ("base",), buckets=STEP, registry=r)
+        self.batch_size = batch.labels(self.base)
+        self.step_seconds = step.labels(self.base)
+        self.loads = Counter(
+            "oneseek_adapter_loads", "Adapters made resident", ("adapter", "outcome"), registry=r
+        )
+        self.load_seconds = Histogram(
+            "oneseek_adapter_load_seconds", "Time to make an adapter resident", ("adapter", "outcome"),
+            buckets=LOAD, registry=r,
+        )  # fmt: skip
+        self.admin_changes = Counter(
+            "oneseek_admin_changes", "Changes asked for over HTTP", ("action", "outcome"), registry=r
+        )
+        self.build_info = Gauge(
+            "oneseek_build_info", "What runs", ("version", "engine", "base_digest"), registry=r
+        )
+        self.device_info = Gauge(
+            "oneseek_device_info", "What it runs on", ("device", "provider", "precision"), registry=r
+        )
+        self.device_fallbacks = Counter(
+            "oneseek_device_fallbacks", "Devices given up for the CPU", ("device", "reason"), registry=r
+        )
+
+    def runs(self, info: EngineInfo) -> None:
+        """Say what an engine is and what it computes on, once it has started."""
+        self.build_info.labels(oneseek_version(), info.name, info.base_digest).set(1)
+        device = info.device
+        if device is None:
+            return
+        self.device_info.labels(device.name, device.provider, device.precision).set(1)
+        if device.fallback is not None:
+            self.device_fallbacks.labels(device.fallback.device, device.fallback.reason).inc()
+
+    def _make_rollout_metrics(self) -> None:
+        r = self.registry
+        voice = ("adapter", "version")
+        self.rollouts = Counter(
+            "oneseek_rollouts", "Canaries and shadows that were ended", (*voice, "outcome"), registry=r
+        )
+        self.shadows = Counter(
+            "oneseek_shadow_requests",
+            "Requests to be answered by a shadow too",
+            (*voice, "outcome"),
+            registry=r,
+        )
+        self.shadow_first_token = Histogram(
+            "oneseek_shadow_time_to_first_token_seconds", "From the engine's call to a shadow's first token",
+            voice, buckets=FIRST_TOKEN, registry=r,
+        )  # fmt: skip
+        self.shadow_between_tokens = Histogram(
+            "oneseek_shadow_inter_token_latency_seconds", "Mean time between tokens of a shadow's answer",
+            voice, buckets=BETWEEN_TOKENS, registry=r,
+        )  # fmt: skip
+
+    def step(self, seconds: float, batch: int) -> None:
+        """One step of the engine; called from its thread."""
+        self.step_seconds.observe(seconds)
+        self.batch_size.observe(batch)
+
+    def answered(self, exchange: Exchange) -> None:
+        """One HTTP request has been answered, or its client has gone."""
+        if exchange.endpoint in UNCOUNTED:
+            return
+        status = str(exchange.status or 500)
+        labels = (exchange.endpoint, exchange.adapter, exchange.version, exchange.language, status)
+        self.requests.labels(*labels).inc()
+        elapsed = time.perf_counter() - exchange.started
+        self.duration.labels(exchange.endpoint, exchange.adapter).observe(elapsed)
+
+    def loaded(self, adapter: str, outcome: str, seconds: float) -> None:
+        """An adapter was made resident (`ok`) or not (`refused`)."""
+        self.loads.labels(adapter, outcome).inc()
+        self.load_seconds.labels(adapter, outcome).observe(seconds)
+
+    def shadowed(self, adapter: Adapter, pace: Pace) -> None:
+        """A shadow has answered."""
+        labels = (adapter.alias, adapter.version)
+        if pace.first is not None:
+            self.shadow_first_token.labels(*labels).observe(pace.first)
+        if pace.between is not None:
+            self.shadow_between_tokens.labels(*labels).observe(pace.between)
+
+    def meter(self, adapter: str, version: str, started: float) -> Meter:
+        """A meter for one generation, its labels looked up once."""
+        return Meter(self, adapter, version, started)
+
+
+class Meter:
+    """Follows one generation. `started` is when its HTTP request arrived, by `time.perf_counter()`."""
+
+    __slots__ = (
+        "_between",
+        "_cached",
+        "_completion",
+        "_finished",
+        "_first",
+        "_last",
+        "_metrics",
+        "_name",
+        "_prefill",
+        "_prompt",
+        "_queue",
+        "_started",
+        "_tokens",
+    )  # fmt: skip
+
+    def __init__(self, metrics: Metrics, adapter: str, version: str, started: float) -> None:
+        self._metrics = metrics
+        self._started = started
+        self._last = 0.0
+        self._tokens = 0
+        self._finished = False
+        self._first = metrics.first_token.labels(adapter, version)
+        self._between = metrics.between_tokens.labels(adapter, version)
+        self._queue = metrics.queue.labels(adapter)
+        self._prefill = metrics.prefill.labels(adapter)
+        self._prompt = metrics.tokens.labels(adapter, version, "prompt")
+        self._cached = metrics.tokens.labels(adapter, version, "cached")
+        self._completion = metrics.tokens.labels(adapter, version, "completion")
+
+    def delta(self, delta: Delta) -> None:
+        """Count one delta; called for each one, so it looks up nothing."""
+        if delta.token_ids:
+            now = time.perf_counter()
+            if self._last:
+                self._between.observe(now - self._last)
+            else:
+                self._first.observe(now - self._started)
+            self._last = now
+            self._tokens += len(delta.token_ids)
+        if delta.finish_reason is not None:
+            self._finish(delta)
+
+    def _finish(self, delta: Delta) -> None:
+        self._finished = True
+        if delta.usage is not None:
+            self._tokens = delta.usage.completion_tokens
+            self._prompt.inc(delta.usage.prompt_tokens)
+            self._cached.inc(delta.usage.cached_tokens)
+        if delta.timing is not None:
+            self._queue.observe(max(0.0, delta.timing.scheduled - delta.timing.arrived))
+            self._prefill.observe(max(0.0, delta.timing.first_token - delta.timing.scheduled))
+
+    def close(self, prompt_tokens: int, reason: str) -> None:
+        """The generation is over; count what there was of it, and where it began but did not finish, why.
+
+        An empty `reason` means that the engine never took it.
+        """
+        self._completion.inc(self._tokens)
+        if not self._finished and reason:
+            self._metrics.cancelled.labels(reason).inc()
+            if self._tokens:
+                self._prompt.inc(prompt_tokens)

@@ -1,0 +1,36 @@
+"""How fast one answer came, from the call of the engine to its last token."""
+
+from __future__ import annotations
+
+import time
+
+
+class Pace:
+    """Follows one answer from the engine's call to its last token."""
+
+    __slots__ = ("_begun", "_called", "_last", "_later")
+
+    def __init__(self) -> None:
+        self._called = time.perf_counter()
+        self._begun = self._last = 0.0
+        self._later = 0
+
+    def tokens(self, count: int) -> None:
+        """One delta came, of so many tokens."""
+        if not count:
+            return
+        self._last = time.perf_counter()
+        if self._begun:
+            self._later += count
+        else:
+            self._begun = self._last
+
+    @property
+    def first(self) -> float | None:
+        """Seconds from the call to the first token."""
+        return self._begun - self._called if self._begun else None
+
+    @property
+    def between(self) -> float | None:
+        """Mean seconds from token to token after the first delta."""
+        return (self._last - self._begun) / self._later if self._later else None

@@ -1,0 +1,1 @@
+"""One request: who answers it, generation and embeddings, without HTTP; `api` and above import it."""

@@ -1,0 +1,76 @@
+"""The one way of a request where vectors are asked for: digests and tokens → engine → vectors."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+
+from server.errors import AdapterNotLoadedError, EngineBusyError, UnsupportedRequestError
+from server.exchange import Exchange
+from server.request import EmbeddingRequest
+from server.serving.generation import Generation, Served
+
+
+async def embed_all(
+    generation: Generation,
+    exchange: Exchange,
+    served: Served,
+    prompts: Sequence[tuple[int, ...]],
+    dimensions: int | None,
+    together: int,
+) -> list[tuple[float, ...]]:
+    """The vector of each of `prompts`, in their order; at most `together` of them are in the engine at once.
+
+    The first error ends all of them, as does cancelling. Raises as `Engine.embed` does.
+    """
+    vectors: list[tuple[float, ...]] = [()] * len(prompts)
+    left = iter(enumerate(prompts))
+
+    async def work() -> None:
+        for index, prompt in left:
+            request = EmbeddingRequest(
+                request_id=uuid.uuid4().hex,
+                prompt=prompt,
+                voice=served.voice,
+                dimensions=dimensions,
+                cache_salt=exchange.tenant,
+            )
+            vectors[index] = await _vector(generation, exchange, served, request)
+
+    workers = [asyncio.create_task(work()) for _ in range(min(max(1, together), len(prompts)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return vectors
+
+
+async def _vector(
+    generation: Generation, exchange: Exchange, served: Served, request: EmbeddingRequest
+) -> tuple[float, ...]:
+    metrics = generation.metrics
+    try:
+        vector = await _embed(generation, served, request)
+    except asyncio.CancelledError:
+        metrics.cancelled.labels(exchange.cancel_reason).inc()
+        raise
+    except (AdapterNotLoadedError, EngineBusyError, UnsupportedRequestError):
+        raise
+    except Exception:
+        metrics.cancelled.labels("error").inc()
+        raise
+    metrics.tokens.labels(served.adapter, served.version, "prompt").inc(len(request.prompt))
+    return vector
+
+
+async def _embed(generation: Generation, served: Served, request: EmbeddingRequest) -> tuple[float, ...]:
+    """An adapter unloaded since it was chosen is loaded again, once."""
+    try:
+        return await generation.engine.embed(request)
+    except AdapterNotLoadedError:
+        for adapter in served.adapters:
+            await generation.residency.ensure(adapter)
+    return await generation.engine.embed(request)

@@ -1,0 +1,291 @@
+"""The one way of a request: question → route → digests → tokens → engine → deltas.
+
+Every endpoint goes through `Generation`; none speaks to the router, the registry or the engine by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import replace
+from typing import cast
+
+from adapters.registry.served import Registry, Snapshot, UnknownAdapterError
+from adapters.registry.store import Store
+from routing.route import Question, Route, Router, UnknownNameError
+from server.config.settings import RolloutOptions
+from server.engines.base import Engine
+from server.errors import (
+    AdapterNotLoadedError,
+    AdapterRefusedError,
+    EngineBusyError,
+    UnsupportedRequestError,
+    bad_field,
+)
+from server.exchange import Exchange
+from server.grammar.service import Grammars
+from server.live.residency import Residency
+from server.metrics.engine_state import Task
+from server.metrics.metrics import Metrics
+from server.request import Delta, Deltas, GenerationRequest, Sampling
+from server.rollout.measuring import measured
+from server.rollout.rollouts import Rollouts
+from server.rollout.shadows import Shadows
+from server.rollout.trials import Chosen
+from server.serving.fan_in import merged
+from server.serving.resolution import Served, resolve
+from server.text.chat_template import Message
+from server.text.tokenizer import Tokenizer, Tool
+
+__all__ = ["Generation", "Served"]
+
+INLINE_CHARACTERS = 4096
+"""Texts up to this long are tokenised on the event loop, within a millisecond; longer ones in a thread."""
+
+
+class Generation:
+    """The composition of router, registry, tokenizer and engine behind every endpoint.
+
+    `store` is told where a canary or a shadow is ended by `rollout`; `batch` is how many requests the engine
+    works on at once, of which shadows begin only in the first half.
+    """
+
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        registry: Registry,
+        router: Router,
+        tokenizer: Tokenizer,
+        base_name: str,
+        metrics: Metrics,
+        rollout: RolloutOptions | None = None,
+        store: Store | None = None,
+        batch: int = 32,
+    ) -> None:
+        self.engine = engine
+        self.registry = registry
+        self.router = router
+        self.tokenizer = tokenizer
+        self.base_name = base_name
+        self.metrics = metrics
+        self.residency = Residency(engine, metrics)
+        self.rollouts = Rollouts(registry, self.residency, metrics, rollout or RolloutOptions(), store)
+        self.shadows = Shadows(engine, metrics, batch // 2)
+        self.grammars = Grammars(tokenizer)
+        self._long_texts = asyncio.Semaphore(1)
+        self._longest: int | None = None
+
+    def check_task(self, task: Task) -> None:
+        """Raise `UnsupportedRequestError` unless the base is served for `task`."""
+        if self.engine.info.task == task:
+            return
+        if task == "embed":
+            message = (
+                "The base served here writes text; embeddings need one that makes them, on the vllm engine."
+            )
+        else:
+            message = "The base served here makes embeddings and writes no text; ask /v1/embeddings."
+        raise UnsupportedRequestError(message, "model")
+
+    async def choose(self, exchange: Exchange, question: Question, task: Task = "generate") -> Served:
+        """Decide who answers, make it resident, and put the receipt on the exchange.
+
+        Raises `UnknownNameError`, `SelectionError`, `UnsupportedRequestError`, `AdapterRefusedError`.
+        """
+        self.check_task(task)
+        started = time.perf_counter()
+        try:
+            names = self.registry.snapshot
+            route = self.router.decide(question, names)
+            chosen = self._chosen(exchange, question, route, names) if task == "generate" else None
+            served = self._resolve(route, names, chosen)
+        except (UnknownNameError, UnknownAdapterError):
+            exchange.adapter = "unknown"
+            raise
+        self.metrics.route_seconds.observe(time.perf_counter() - started)
+        self.metrics.routes.labels(served.language, route.reason).inc()
+        if route.detection is not None:
+            self.metrics.confidence.observe(route.confidence)
+        _tell(exchange, served)
+        try:
+            for adapter in served.adapters:
+                await self.residency.ensure(adapter)
+        except (AdapterNotLoadedError, AdapterRefusedError):
+            if chosen is None or not chosen.canary:
+                raise
+            chosen.failed()
+            served = self._resolve(route, names)
+            _tell(exchange, served)
+            for adapter in served.adapters:
+                await self.residency.ensure(adapter)
+        return served
+
+    def _chosen(self, exchange: Exchange, question: Question, route: Route, names: Snapshot) -> Chosen | None:
+        """The version that answers, where an alias is asked for whose requests are divided."""
+        if len(route.target) != 1 or route.target[0][1] != 1.0:
+            return None
+        return self.rollouts.choose(names, route.target[0][0], (exchange.tenant, *question.opening))
+
+    def _resolve(self, route: Route, names: Snapshot, chosen: Chosen | None = None) -> Served:
+        return resolve(route, names, self.engine.info, self.base_name, chosen)
+
+    def check_name(self, exchange: Exchange, question: Question) -> None:
+        """Raise as `choose` would for a name that is not served; nothing is chosen or loaded."""
+        try:
+            self.router.decide(question, self.registry.snapshot)
+        except (UnknownNameError, UnknownAdapterError):
+            exchange.adapter = "unknown"
+            raise
+
+    async def encode(self, text: str, field: str, add_special_tokens: bool = True) -> tuple[int, ...]:
+        """Tokens of a raw prompt. Raises `ApiError` for one that cannot fit, by the name of its `field`."""
+        return await self._tokens(len(text), field, lambda: self.tokenizer.encode(text, add_special_tokens))
+
+    async def decode(self, tokens: tuple[int, ...]) -> str:
+        """The text of tokens, special ones left out."""
+        if len(tokens) <= INLINE_CHARACTERS:
+            return self.tokenizer.decode(tokens)
+        async with self._long_texts:
+            return await asyncio.to_thread(self.tokenizer.decode, tokens)
+
+    async def chat(
+        self,
+        messages: Sequence[Message],
+        field: str = "messages",
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Tool] = (),
+    ) -> tuple[int, ...]:
+        """Tokens of a conversation, by the base's template. Raises as `encode` does, and `TemplateError`."""
+        length = _characters([*messages, *tools])
+        return await self._tokens(
+            length,
+            field,
+            lambda: self.tokenizer.chat(
+                messages,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=continue_final_message,
+                tools=tools,
+            ),
+        )
+
+    async def _tokens(self, size: int, field: str, work: Callable[[], Sequence[int]]) -> tuple[int, ...]:
+        """Run `work` here where `size` characters are few, else in a thread, and one such text at a time."""
+        if size <= INLINE_CHARACTERS:
+            return tuple(work())
+        async with self._long_texts:
+            if self._longest is None:
+                self._longest = await asyncio.to_thread(_longest_token, self.tokenizer)
+            context = self.engine.info.context
+            # A normaliser may halve a text by composing its characters.
+            if size > 2 * context * self._longest:
+                message = f"The context is {context} tokens; {size} characters cannot fit it. Send less."
+                raise bad_field(field, message, code="context_length_exceeded")
+            return tuple(await asyncio.to_thread(work))
+
+    def generate(
+        self,
+        exchange: Exchange,
+        served: Served,
+        prompts: Sequence[tuple[int, ...]],
+        samplings: Sequence[Sampling],
+        n: int,
+        continues: bool = False,
+    ) -> Deltas:
+        """Deltas of `n` choices for each prompt, as they come; choice `i` of prompt `p` is `p * n + i`.
+
+        Closing it aborts what still runs. A seed gives each choice a different text, the same ones each time.
+        `continues`: see `GenerationRequest`.
+        """
+        sources: list[Deltas] = []
+        for prompt, sampling in zip(prompts, samplings, strict=True):
+            for choice in range(n):
+                own = (
+                    sampling
+                    if sampling.seed is None or not choice
+                    else replace(sampling, seed=sampling.seed + choice)
+                )
+                request = GenerationRequest(
+                    request_id=uuid.uuid4().hex,
+                    prompt=prompt,
+                    sampling=own,
+                    voice=served.voice,
+                    cache_salt=exchange.tenant,
+                    continues=continues,
+                    share=served.share,
+                )
+                deltas = self._deltas(len(sources), request, exchange, served)
+                if served.chosen is not None and not sources:
+                    deltas = measured(deltas, served.chosen, request, exchange, self.shadows)
+                sources.append(deltas)
+        return sources[0] if len(sources) == 1 else merged(sources)
+
+    async def _deltas(
+        self, index: int, request: GenerationRequest, exchange: Exchange, served: Served
+    ) -> Deltas:
+        meter = self.metrics.meter(served.adapter, served.version, exchange.started)
+        source: AsyncGenerator[Delta] | None = None
+        reason = "error"
+        try:
+            source, first = await self._begin(request, served)
+            meter.delta(first)
+            yield [(index, first)]
+            async for delta in source:
+                meter.delta(delta)
+                yield [(index, delta)]
+        except (GeneratorExit, asyncio.CancelledError):
+            reason = exchange.cancel_reason
+            raise
+        except (AdapterNotLoadedError, EngineBusyError, UnsupportedRequestError):
+            reason = ""
+            raise
+        finally:
+            meter.close(len(request.prompt), reason)
+            if source is not None:
+                await source.aclose()
+
+    async def _begin(self, request: GenerationRequest, served: Served) -> tuple[AsyncGenerator[Delta], Delta]:
+        """A generation and its first delta.
+
+        An adapter unloaded since it was chosen is loaded again, once, and shadows leave a full queue.
+        """
+        source = self.engine.generate(request)
+        try:
+            return source, await anext(source)
+        except AdapterNotLoadedError:
+            for adapter in served.adapters:
+                await self.residency.ensure(adapter)
+        except EngineBusyError:
+            if not await self.shadows.clear():
+                raise
+        source = self.engine.generate(request)
+        return source, await anext(source)
+
+
+def _tell(exchange: Exchange, served: Served) -> None:
+    """Put on the exchange who answers."""
+    exchange.adapter, exchange.version, exchange.language = served.adapter, served.version, served.language
+    exchange.receipt |= served.receipt
+
+
+def _longest_token(tokenizer: Tokenizer) -> int:
+    """Characters of the longest token, at least 1."""
+    return max(1, *(len(tokenizer.token_text(token)) for token in range(tokenizer.vocabulary_size)))
+
+
+def _characters(value: object) -> int:
+    """Characters that a client's message or tool brings to the text, roles aside."""
+    match value:
+        case str():
+            return len(value)
+        case list():
+            return sum(map(_characters, cast("list[object]", value)))
+        case dict():
+            items = cast("dict[str, object]", value).items()
+            return sum(_characters(item) for key, item in items if key not in ("role", "type"))
+        case _:
+            return 0

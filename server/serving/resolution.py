@@ -1,0 +1,103 @@
+"""Who answers a request, and what its receipt says of that."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+from adapters.lora.manifest import Adapter
+from adapters.registry.snapshot import Snapshot
+from routing.route import Route
+from routing.selection import HEADER
+from server.errors import UnsupportedRequestError
+from server.metrics.engine_state import EngineInfo
+from server.request import Voice
+from server.rollout.trials import Chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Who answers a request: a route whose names have become digests."""
+
+    name: str
+    """Full name, the base's name, or the blend; what `model` says in the answer."""
+    voice: Voice
+    share: str
+    adapter: str
+    """Metric label: alias, `base` or `blend`."""
+    version: str
+    """Metric label."""
+    route: Route
+    adapters: tuple[Adapter, ...]
+    fingerprint: str
+    """What made the answer, shortened: the base's digest and the adapter's."""
+    chosen: Chosen | None = None
+    """How the version was chosen, where requests for its alias are divided."""
+
+    @property
+    def digest(self) -> str:
+        """The adapters' digests, in the order of the name; `none` for the base."""
+        return ",".join(adapter.digest for adapter in self.adapters) or "none"
+
+    @property
+    def how(self) -> str:
+        """The decision in one line, such as `detected;confidence=0.97`."""
+        return f"{self.route.reason};confidence={self.route.confidence:.2f}"
+
+    @property
+    def language(self) -> str:
+        """The answer's language, or `none` where that was not decided."""
+        return self.route.language or "none"
+
+    @property
+    def receipt(self) -> dict[str, str]:
+        """The headers that tell a client who answered, and why."""
+        return {
+            "X-OneSeek-Adapter": self.name if self.voice else "base",
+            "X-OneSeek-Adapter-Digest": self.digest,
+            "X-OneSeek-Language": self.language,
+            "X-OneSeek-Route": self.how,
+        }
+
+
+def resolve(
+    route: Route, names: Snapshot, info: EngineInfo, base_name: str, chosen: Chosen | None = None
+) -> Served:
+    """Whom a route means, by digest; `chosen` where its alias is divided.
+
+    Raises `UnknownAdapterError`, and `UnsupportedRequestError` for a blend on an engine that makes none.
+    """
+    parts = [(names.resolve(name), weight) for name, weight in route.target]
+    if chosen is not None:
+        parts = [(chosen.adapter, 1.0)]
+    plain = len(parts) == 1 and parts[0][1] == 1.0
+    if parts and not plain and not info.blends:
+        raise UnsupportedRequestError("This engine serves one adapter at a time, unweighted.", HEADER)
+    weights: dict[str, float] = {}
+    for adapter, weight in parts:
+        weights[adapter.digest] = weights.get(adapter.digest, 0.0) + weight
+    voice = tuple(sorted(weights.items()))
+    adapters = tuple(adapter for adapter, _ in parts)
+    if not parts:
+        name, adapter, version, mark = base_name, "base", "", "base"
+    elif plain:
+        only = adapters[0]
+        name, adapter, version, mark = only.full_name, only.alias, only.version, _short(only.digest)
+    else:
+        name = ",".join(f"{adapter.full_name}={weight:g}" for adapter, weight in parts)
+        adapter, version, mark = "blend", "", hashlib.sha256(repr(voice).encode()).hexdigest()[:12]
+    return Served(
+        name=name,
+        voice=voice,
+        share=max(voice, key=lambda part: abs(part[1]))[0] if voice else "",
+        adapter=adapter,
+        version=version,
+        route=route,
+        adapters=adapters,
+        fingerprint=f"fp_{_short(info.base_digest)}_{mark}",
+        chosen=chosen,
+    )
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]

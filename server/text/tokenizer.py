@@ -1,0 +1,259 @@
+"""A base's tokenizer: text to tokens and back, and conversations to prompts.
+
+Reads a Hugging Face folder with the `tokenizers` library alone. Streaming is `detokenizer`'s.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from server.text.chat_template import BREAK, ChatTemplate, Message, TemplateError, Tool
+from server.text.pieces import Pieces
+
+__all__ = ["Message", "TemplateError", "Tokenizer", "Tool"]
+
+_ANCHOR = "\n"
+
+
+class Tokenizer:
+    """The tokenizer of one base. Its methods may be called from any thread."""
+
+    def __init__(
+        self,
+        definition: str,
+        special: Mapping[str, str],
+        eos_ids: frozenset[int],
+        chat_template: str | None = None,
+    ) -> None:
+        """`definition` is a tokenizer.json's text; `special` maps `bos_token`, `eos_token`… to strings."""
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(definition)
+        except Exception as error:  # the library raises nothing more exact
+            raise ValueError(f"tokenizer.json cannot be read: {error}; save or download it again") from error
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self._pieces = Pieces(json.loads(definition).get("decoder"))
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special_ids = frozenset(token for token, about in added.items() if about.special)
+        self._added = {about.content: token for token, about in added.items()}
+        self._texts = {token: text for text, token in self._tokenizer.get_vocab().items()}
+        self._vocabulary_size = max(self._texts) + 1
+        self._bytes: dict[int, bytes] = {}
+        self._anchor = self._ids(_ANCHOR)
+        self.eos_ids = eos_ids
+        """Tokens that end an answer."""
+        self.bos_id = self._id_of(special.get("bos_token"))
+        """The token that begins a text, if there is one."""
+        self.pad_id = self._id_of(special.get("pad_token"))
+        self._template: ChatTemplate | None = None
+        self._control_ids = frozenset[int]()
+        if chat_template is not None:
+            control = {
+                token: about.content
+                for token, about in added.items()
+                if about.special or _is_markup(about.content, chat_template)
+            }
+            self._template = ChatTemplate(chat_template, special, list(control.values()))
+            # An unknown word is no control token, though it is listed with them.
+            self._control_ids = frozenset(control) - {self._id_of(special.get("unk_token"))}
+
+    @classmethod
+    def load(cls, model_dir: Path) -> Tokenizer:
+        """Read the tokenizer of the model in `model_dir`. Raises `FileNotFoundError` or `ValueError`."""
+        path = model_dir / "tokenizer.json"
+        if not path.is_file():
+            raise FileNotFoundError(_missing(model_dir))
+        config = _read(model_dir / "tokenizer_config.json")
+        special = _special_tokens(_read(model_dir / "special_tokens_map.json") | config)
+        definition = path.read_text("utf-8")
+        eos = _eos_ids(_read(model_dir / "generation_config.json"), _read(model_dir / "config.json"))
+        tokenizer = cls(definition, special, eos, _chat_template(model_dir, config))
+        own = tokenizer._id_of(special.get("eos_token"))
+        if own is not None:
+            tokenizer.eos_ids = eos | {own}
+        return tokenizer
+
+    @property
+    def definition(self) -> str:
+        """The tokenizer.json as it is used here: without padding and truncation."""
+        return self._tokenizer.to_str()
+
+    @property
+    def vocabulary_size(self) -> int:
+        """One more than the highest token id."""
+        return self._vocabulary_size
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """Tokens that a text does not show."""
+        return self._special_ids
+
+    @property
+    def takes_tools(self) -> bool:
+        """Whether the base's chat template shows tools to the model."""
+        return self._template is not None and self._template.takes_tools
+
+    def added_id(self, token: str) -> int | None:
+        """The id of a token that was added to the vocabulary as a whole, as control tokens are."""
+        return self._added.get(token)
+
+    @property
+    def leading_spaces(self) -> int:
+        """How many spaces are dropped from the front of a text, where it begins with any."""
+        return self._pieces.leading_spaces
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Tokens of a raw prompt; special tokens that it spells out are read as such."""
+        return self._ids(text, add_special_tokens)
+
+    def encode_within(self, piece: str) -> list[int]:
+        """Tokens of a piece inside a text, without the space that some tokenizers put in front."""
+        ids = self._ids(_ANCHOR + piece)
+        count = len(self._anchor)
+        return ids[count:] if ids[:count] == self._anchor else self._ids(piece)
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
+        """The text of `ids`. Raises `ValueError` for one outside the vocabulary."""
+        for token in ids:
+            if not 0 <= token < self.vocabulary_size:
+                raise ValueError(f"token {token} is not one of 0 to {self.vocabulary_size - 1}")
+        return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """What the token adds to a text: whole characters or some of their bytes; empty for an unknown id."""
+        known = self._bytes.get(token_id)
+        if known is None:
+            known = self._bytes[token_id] = self._pieces.of(self._texts.get(token_id, ""))
+        return known
+
+    def name_of(self, token_id: int) -> str:
+        """The token as tokenizer.json writes it; empty for an unknown id."""
+        return self._texts.get(token_id, "")
+
+    def first_bytes(self, token_id: int) -> bytes:
+        """What the token adds where it begins a text."""
+        return self._pieces.of(self._texts.get(token_id, ""), first=True)
+
+    def token_text(self, token_id: int) -> str:
+        """`token_bytes` as text, with U+FFFD for incomplete characters."""
+        return self.token_bytes(token_id).decode("utf-8", "replace")
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
+        tools: Sequence[Tool] = (),
+    ) -> list[int]:
+        """The prompt of a conversation, by the base's chat template.
+
+        A control token spelled out in a message or in a tool becomes the tokens of its letters, so a client
+        can neither end a turn nor begin one. Raises `TemplateError` with the template's message where it
+        refuses, and where the base has no chat template.
+        """
+        if self._template is None:
+            raise TemplateError("this base has no chat template; use /v1/completions, or give it one")
+        text = self._template.render(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+            tools=tools,
+        )
+        first, *rest = text.split(BREAK)
+        ids = self._ids(first)
+        for piece in rest:
+            ids += self.encode_within(piece)
+        # A normaliser could make a control token of letters that do not spell it.
+        written = sum(self._template.breaker.count(piece) for piece in (first, *rest))
+        if sum(token in self._control_ids for token in ids) > written:
+            raise TemplateError("a message holds a disguised control token of this model")
+        return ids
+
+    def _ids(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        try:
+            return self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        except TypeError:
+            # JSON can spell half of a surrogate pair, which no UTF-8 can.
+            whole = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            return self._tokenizer.encode(whole, add_special_tokens=add_special_tokens).ids
+
+    def _id_of(self, token: str | None) -> int | None:
+        return None if token is None else self._tokenizer.token_to_id(token)
+
+
+def _is_markup(word: str, chat_template: str) -> bool:
+    """Whether an added token that is not marked special serves the template as if it were."""
+    return len(word) > 1 and not word.isspace() and word in chat_template
+
+
+def _missing(model_dir: Path) -> str:
+    name = model_dir.name
+    if (model_dir / "tokenizer.model").is_file():
+        return (
+            f"{name} has a SentencePiece tokenizer.model but no tokenizer.json; convert it once, where "
+            "transformers and sentencepiece are installed, with AutoTokenizer.from_pretrained(FOLDER)"
+            ".save_pretrained(FOLDER)"
+        )
+    return f"{name} has no tokenizer.json; copy it from where the model came from"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path.name} is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path.name} must hold a JSON object")
+    return content
+
+
+def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    special: dict[str, str] = {}
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token"):
+        match config.get(name):
+            case str(token) | {"content": str(token)}:
+                special[name] = token
+            case _:
+                pass
+    return special
+
+
+def _eos_ids(*configs: Mapping[str, Any]) -> frozenset[int]:
+    """The end tokens of the first config that names any."""
+    for config in configs:
+        match config.get("eos_token_id"):
+            case int(token):
+                return frozenset({token})
+            case list() as tokens if tokens:
+                return frozenset(int(token) for token in tokens)
+            case _:
+                pass
+    return frozenset()
+
+
+def _chat_template(model_dir: Path, config: Mapping[str, Any]) -> str | None:
+    path = model_dir / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text("utf-8")
+    match config.get("chat_template"):
+        case None:
+            return None
+        case str(template):
+            return template
+        case list() as named:
+            templates = {entry["name"]: entry["template"] for entry in named}
+            if "default" in templates:
+                return templates["default"]
+            raise ValueError(
+                f"tokenizer_config.json's chat_template has {sorted(templates)} but no 'default'"
+            )
+        case other:
+            raise ValueError(f"tokenizer_config.json's chat_template is {type(other).__name__}, not text")

@@ -1,0 +1,277 @@
+"""Every adapter that would not be served as it was trained is refused, with the field and what helps."""
+
+import json
+import struct
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from adapters.errors import AdapterError
+from adapters.lora.patterns import Pattern
+from adapters.lora.weights import ModelShape, read_adapter
+
+Q = "base_model.model.model.layers.0.self_attn.q_proj"
+A, B = f"{Q}.lora_A.weight", f"{Q}.lora_B.weight"
+ZEROS_A, ZEROS_B = np.zeros((4, 32), np.float32), np.zeros((32, 4), np.float32)
+
+CONFIGS: Mapping[str, tuple[dict[str, Any], str]] = {
+    "another method": ({"peft_type": "IA3"}, "peft_type = 'IA3'"),
+    "no method": ({"peft_type": None}, "peft_type"),
+    "dora": ({"use_dora": True}, "use_dora = True"),
+    "bias": ({"bias": "lora_only"}, "bias = 'lora_only'"),
+    "lora bias": ({"lora_bias": True}, "lora_bias"),
+    "whole modules": ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+    "transposed": ({"fan_in_fan_out": True}, "fan_in_fan_out"),
+    "tokens": ({"trainable_token_indices": [1]}, "trainable_token_indices"),
+    "parameters": ({"target_parameters": ["experts.w"]}, "target_parameters"),
+    "replicated layers": ({"layer_replication": [[0, 1]]}, "layer_replication"),
+    "activated lora": ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
+    "qalora": ({"use_qalora": True}, "use_qalora"),
+    "code": ({"auto_map": {"AutoModel": "evil.Model"}}, "auto_map"),
+    "code elsewhere": ({"auto_mapping": {"parent_library": "evil"}}, "auto_mapping"),
+    "pissa": ({"init_lora_weights": "pissa_niter_16"}, "path_initial_model_for_weight_conversion"),
+    "another task": ({"task_type": "SEQ_CLS"}, "task_type"),
+    "a new variant": ({"use_brand_new_lora": True}, "use_brand_new_lora = True: the field is unknown"),
+    "another layer list": ({"layers_pattern": "h"}, "layers_pattern"),
+    "no target": ({"target_modules": []}, "target_modules"),
+    "null target": ({"target_modules": None}, "target_modules"),
+    "head": ({"target_modules": ["q_proj", "v_proj", "lm_head"]}, "'lm_head' names none of"),
+    "fourth layer": ({"target_modules": ["q_proj", "v_proj", "layers.3.mlp.up_proj"]}, "2 layers"),
+    "layer past the end": ({"layers_to_transform": [0, 1, 2]}, "layers_to_transform"),
+    "layer as text": ({"layers_to_transform": ["0"]}, "layers_to_transform"),
+    "negative layer": ({"layers_to_transform": [-1]}, "layers_to_transform"),
+    "target as number": ({"target_modules": [3]}, "target_modules"),
+    "part of it": ({"target_modules": ["q_proj", "v_proj", "k_proj"]}, "only part of what target_modules"),
+    "more than it": ({"target_modules": ["q_proj"]}, "adapter_config.json does not name"),
+    "rank 0": ({"r": 0}, "r = 0: a rank is a whole number"),
+    "rank text": ({"r": "8"}, "r = '8'"),
+    "rank fraction": ({"r": 4.0}, "r = 4.0"),
+    "rank true": ({"r": True}, "r = True"),
+    "another rank": ({"r": 8}, "rank 8 on this base needs [8, 32]"),
+    "rank over the limit": ({"r": 257}, "r = 257: the limit is 256"),
+    "patterned rank over it": ({"rank_pattern": {"q_proj": 512}}, "rank_pattern[q_proj] = 512"),
+    "patterned rank 0": ({"rank_pattern": {"q_proj": 0}}, "rank_pattern = 0"),
+    "patterns as list": ({"rank_pattern": [1]}, "rank_pattern"),
+    "alpha text": ({"lora_alpha": "8"}, "lora_alpha = '8'"),
+    "alpha too large": ({"lora_alpha": 1e7}, "lora_alpha"),
+    "alpha 0": ({"lora_alpha": 0}, "every update is zero"),
+    "patterned alpha text": ({"alpha_pattern": {"q_proj": "1"}}, "alpha_pattern"),
+    "rslora as text": ({"use_rslora": "yes"}, "use_rslora"),
+    "runaway pattern": ({"rank_pattern": {"(a|a)*b": 4}}, "rank_pattern = '(a|a)*b'"),
+    "doubtful pattern": ({"rank_pattern": {"(q|q_proj)": 4}}, "rank_pattern = '(q|q_proj)'"),
+    "runaway target": ({"target_modules": "(.*)*q_proj"}, "target_modules"),
+    "runaway exclusion": ({"exclude_modules": "(x+x+)+y"}, "exclude_modules"),
+}
+
+TENSORS: Mapping[str, tuple[dict[str, Any], str]] = {
+    "no B": ({B: None}, "layer 0's q_proj has lora_A and no lora_B"),
+    "no A": ({A: None}, "layer 0's q_proj has lora_B and no lora_A"),
+    "no module": ({A: None, B: None}, "model.layers.0.self_attn.q_proj is missing"),
+    "twice": ({f"{Q}.lora_A.other.weight": ZEROS_A}, "are the same factor"),
+    "dora": ({f"{Q}.lora_magnitude_vector": np.zeros(32, np.float32)}, "use_dora=False"),
+    "bias": ({f"{Q}.lora_B.bias": np.zeros(32, np.float32)}, "lora_bias=False"),
+    "embedding": ({"base_model.model.model.embed_tokens.lora_embedding_A": ZEROS_A}, "embed_tokens"),
+    "head": ({"base_model.model.lm_head.weight": ZEROS_A}, "is no LoRA factor"),
+    "unknown": ({"surprise": ZEROS_A}, "tensor 'surprise' is no LoRA factor"),
+    "padded layer": ({A.replace(".0.", ".00."): ZEROS_A}, "is no LoRA factor"),
+    "attention in mlp": ({A.replace("self_attn", "mlp"): ZEROS_A}, "is no LoRA factor"),
+    "transposed": ({A: ZEROS_A.T.copy()}, "has shape [32, 4]"),
+    "flat": ({A: ZEROS_A.ravel()}, "has shape [128]"),
+    "nan": ({A: np.full((4, 32), np.nan, np.float32)}, "holds NaN or Infinity"),
+    "infinity": ({B: np.full((32, 4), -np.inf, np.float16)}, "holds NaN or Infinity"),
+    "integers": ({A: ZEROS_A.astype(np.int32)}, "is of type I32"),
+    "doubles": ({A: ZEROS_A.astype(np.float64)}, "is of type F64"),
+}
+
+
+def refused(folder: Path, shape: ModelShape, said: str, max_rank: int = 256) -> AdapterError:
+    with pytest.raises(AdapterError) as caught:
+        read_adapter(folder, shape, max_rank)
+    assert said in str(caught.value)
+    assert caught.value.remedy.endswith((".", ".pth", ".bin"))
+    assert str(folder) not in caught.value.public
+    return caught.value
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_a_config_is_refused(case: str, make_adapter: Callable[..., Path], shape: ModelShape) -> None:
+    config, said = CONFIGS[case]
+    refused(make_adapter(config=config), shape, said)
+
+
+@pytest.mark.parametrize("case", TENSORS)
+def test_weights_are_refused(case: str, make_adapter: Callable[..., Path], shape: ModelShape) -> None:
+    tensors, said = TENSORS[case]
+    refused(make_adapter(tensors=tensors), shape, said)
+
+
+def test_fields_that_are_off_are_accepted(make_adapter: Callable[..., Path], shape: ModelShape) -> None:
+    off = {"use_dora": False, "modules_to_save": None, "use_brand_new_lora": False, "new_config": {}}
+    note = {"auto_mapping": {"parent_library": "transformers.models.mistral.modeling_mistral"}}
+    assert read_adapter(make_adapter(config={**off, **note}), shape).modules
+
+
+def test_the_limit_of_ranks_is_the_callers(make_adapter: Callable[..., Path], shape: ModelShape) -> None:
+    refused(make_adapter(), shape, "r = 4: the limit is 2", max_rank=2)
+
+
+@pytest.mark.parametrize("half", ["lora_A", "lora_B"])
+def test_no_effect_is_refused(half: str, make_adapter: Callable[..., Path], shape: ModelShape) -> None:
+    shapes = (
+        {"q_proj": (32, 4), "v_proj": (16, 4)} if half == "lora_B" else {"q_proj": (4, 32), "v_proj": (4, 32)}
+    )
+    names = [(layer, module) for layer in range(2) for module in shapes]
+    zeros = {
+        f"base_model.model.model.layers.{layer}.self_attn.{module}.{half}.weight": np.zeros(
+            shapes[module], np.float32
+        )
+        for layer, module in names
+    }
+    refused(make_adapter("none", tensors=zeros), shape, "every update is zero")
+    zeros.popitem()
+    assert read_adapter(make_adapter("one", tensors=zeros), shape).modules
+
+
+def test_halves_that_never_meet_have_no_effect(make_adapter: Callable[..., Path], shape: ModelShape) -> None:
+    folder = make_adapter(config={"target_modules": ["layers.0.self_attn.q_proj"]})
+    a, b = ZEROS_A.copy(), ZEROS_B.copy()
+    a[0], b[:, 1] = 1, 1
+    save_file({A: a, B: b}, folder / "adapter_model.safetensors")
+    refused(folder, shape, "every update is zero")
+
+
+@pytest.mark.parametrize("name", ["adapter_model.bin", "adapter.pth"])
+def test_a_pickle_is_named_and_never_read(
+    name: str, make_adapter: Callable[..., Path], shape: ModelShape
+) -> None:
+    folder = make_adapter()
+    (folder / "adapter_model.safetensors").unlink()
+    (folder / name).write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
+    error = refused(folder, shape, f"oneseek adapters import {folder / name}")
+    assert "pickle" in error.reason
+
+
+def test_no_weights_and_no_config(make_adapter: Callable[..., Path], shape: ModelShape) -> None:
+    folder = make_adapter()
+    (folder / "adapter_model.safetensors").unlink()
+    refused(folder, shape, "adapter_model.safetensors: does not exist")
+    (folder / "adapter_config.json").unlink()
+    refused(folder, shape, "adapter_config.json: cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"{", "is not valid JSON"),
+        (b"[1]", "does not hold a JSON object"),
+        (b"\xff\xfe{}", "not UTF-8"),
+        (b'{"r": 4, "r": 8}', "the key 'r' stands twice"),
+        (b'{"r": NaN}', "NaN is not a number"),
+        (b'{"r":' + b"[" * 100_000, "nested too deeply"),
+        (b'{"r":' + b"9" * 10_000 + b"}", "is not valid JSON"),
+        (b" " * (1 << 20) + b"{}", "is larger than 1048576 bytes"),
+    ],
+    ids=["cut", "list", "encoding", "duplicate", "nan", "deep", "digits", "large"],
+)
+def test_a_damaged_config_is_refused(
+    text: bytes, said: str, make_adapter: Callable[..., Path], shape: ModelShape
+) -> None:
+    folder = make_adapter()
+    (folder / "adapter_config.json").write_bytes(text)
+    refused(folder, shape, said)
+
+
+def header(entries: Mapping[str, Any], data: bytes = b"") -> bytes:
+    text = json.dumps(entries).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+F32 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "header does not fit"),
+        (b"\0\0", "header does not fit"),
+        (struct.pack("<Q", 1 << 62) + b"{}", "header does not fit"),
+        (struct.pack("<Q", 100) + b"{}", "header does not fit"),
+        (struct.pack("<Q", 2) + b"[]", "does not hold a JSON object"),
+        (header({}), "holds no tensor"),
+        (header({"__metadata__": {"format": "pt"}}), "holds no tensor"),
+        (header({A: F32}), "is damaged"),
+        (header({A: F32, B: F32}, b"\0" * 8), "is damaged"),
+        (header({A: {**F32, "data_offsets": [4, 8]}}, b"\0" * 8), "is damaged"),
+        (header({A: {**F32, "dtype": "F33"}}, b"\0" * 4), "is damaged"),
+        (header({A: F32})[:-1] + b"," + header({A: F32})[9:], "is not valid JSON"),
+    ],
+)
+def test_a_damaged_file_is_refused(
+    data: bytes, said: str, make_adapter: Callable[..., Path], shape: ModelShape
+) -> None:
+    folder = make_adapter()
+    (folder / "adapter_model.safetensors").write_bytes(data)
+    refused(folder, shape, said)
+
+
+def test_a_tensor_named_twice_is_refused(make_adapter: Callable[..., Path], shape: ModelShape) -> None:
+    folder = make_adapter()
+    entry = json.dumps(F32)
+    text = f'{{"{A}": {entry}, "{A}": {entry}}}'.encode()
+    (folder / "adapter_model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + b"\0" * 4)
+    refused(folder, shape, "stands twice")
+
+
+def test_a_header_past_the_bound_is_not_read(make_adapter: Callable[..., Path], shape: ModelShape) -> None:
+    folder = make_adapter()
+    with (folder / "adapter_model.safetensors").open("wb") as file:
+        file.write(struct.pack("<Q", 9 << 20))
+        file.truncate(10 << 20)
+    larger = replace(shape, layers=200)
+    refused(folder, larger, "header does not fit")
+
+
+def test_a_file_that_no_adapter_needs_is_not_read(
+    make_adapter: Callable[..., Path], shape: ModelShape
+) -> None:
+    folder = make_adapter()
+    with (folder / "adapter_model.safetensors").open("r+b") as file:
+        file.truncate(1 << 40)
+    started = time.monotonic()
+    refused(folder, shape, f"has {1 << 40} bytes")
+    assert time.monotonic() - started < 1
+
+
+@settings(deadline=None)
+@given(st.text(max_size=200))
+def test_messages_stay_short_and_printable(text: str) -> None:
+    error = AdapterError(Path("file"), "is wrong", "Right it.", field="r", value=text * 50)
+    assert len(str(error)) < 200
+    assert str(error).isascii()
+    assert str(error).isprintable()
+
+
+PIECES = st.sampled_from(
+    ["q_proj", ".", r"\.", ".*", r"\d+", "[0-9]", "(a|b)", "(aa|a)", "layers", "+", "(", "x" * 30]
+)
+
+
+@settings(deadline=None)
+@given(st.lists(PIECES, max_size=12).map("".join))
+def test_a_pattern_is_refused_or_matched_at_once(text: str) -> None:
+    try:
+        pattern = Pattern.read(text, Path("config"), "rank_pattern")
+    except AdapterError:
+        return
+    started = time.perf_counter()
+    pattern.matches_end("model.layers.10.self_attn.q_proj" + "a" * 60)
+    pattern.matches_whole("model.layers.10.self_attn.q_proj" + "a" * 60)
+    assert time.perf_counter() - started < 1

@@ -1,0 +1,310 @@
+"""A .pth of an existing installation: what is converted, under which names, and what is refused unrun."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapters.errors import AdapterError, StoreError, shown
+from adapters.ledger import Ledger
+from adapters.lora.digest import adapter_digest
+from adapters.lora.manifest import read_fields
+from adapters.lora.weights import ModelShape
+from adapters.pth.conversion import DEFAULT_ALPHA, Converted, Limits, convert
+from adapters.pth.importer import import_pickle
+from adapters.pth.unpickle import RefusedError, mapped
+from adapters.pth.unpickle import convert as convert_here
+from adapters.registry.store import Base, Store
+
+FULL = "base_model.model.model.layers.{layer}.self_attn.{module}.lora_{half}.weight"
+SIZES = {"q_proj": 32, "v_proj": 16}
+Tensors = dict[str, torch.Tensor]
+
+
+def lora(
+    name: str = FULL, rank: int = 4, *, turned: bool = False, dtype: torch.dtype = torch.float32
+) -> Tensors:
+    """q_proj and v_proj of two layers under names made by `name`."""
+    made = torch.Generator().manual_seed(1)
+    found: Tensors = {}
+    for layer in range(2):
+        for module, out in SIZES.items():
+            for half, size in (("A", (rank, 32)), ("B", (out, rank))):
+                tensor = torch.randn(size, generator=made).to(dtype)
+                key = name.format(layer=layer, module=module, half=half)
+                found[key] = tensor.T.contiguous() if turned else tensor
+    return found
+
+
+def saved(folder: Path, document: object, name: str = "oneseek-7b-zero-v1.1.pth", **said: Any) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(document, folder / name)
+    if said:
+        (folder / name).with_suffix(".json").write_text(json.dumps(said), encoding="utf-8")
+    return folder / name
+
+
+def written(found: Mapping[str, Any], folder: Path) -> Tensors:
+    assert found
+    return load_file(folder / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        FULL,
+        FULL.replace(".weight", ".default.weight"),
+        FULL.replace(".weight", ".default"),
+        FULL.replace(".weight", ""),
+        FULL.removeprefix("base_model.model."),
+        FULL.removeprefix("base_model.model.model."),
+        f"module.{FULL}",
+        FULL.removeprefix("base_model.model.").replace("self_attn.", ""),
+    ],
+)
+@pytest.mark.parametrize("turned", [False, True])
+def test_layouts_are_mapped_to_pefts(name: str, turned: bool, tmp_path: Path) -> None:
+    file = saved(tmp_path, lora(name, turned=turned))
+    found = written(convert_here(file, tmp_path, Limits()), tmp_path)
+    expected = lora()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "adapter", "lora_state_dict"])
+def test_wrappers_are_looked_into(wrapper: str, tmp_path: Path) -> None:
+    document = {
+        wrapper: lora(),
+        "epoch": 3,
+        "lora_config": {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj"]},
+    }
+    answer = convert_here(saved(tmp_path, document), tmp_path, Limits())
+    assert answer["settings"]["lora_config"]["lora_alpha"] == 16
+    assert [row[:2] for row in answer["modules"]] == [
+        [0, "q_proj"],
+        [0, "v_proj"],
+        [1, "q_proj"],
+        [1, "v_proj"],
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_types_are_kept_where_they_are_served(dtype: torch.dtype, tmp_path: Path) -> None:
+    found = written(convert_here(saved(tmp_path, lora(dtype=dtype)), tmp_path, Limits()), tmp_path)
+    kept = torch.float32 if dtype == torch.float64 else dtype
+    assert {tensor.dtype for tensor in found.values()} == {kept}
+
+
+def test_frozen_weights_beside_it_are_left_out_and_said() -> None:
+    frozen = {"base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight": torch.ones(32, 32)}
+    factors, warnings = mapped({**lora(), **frozen})
+    assert len(factors) == 4
+    assert warnings == [f"1 tensors of the base in it are left out ({shown(next(iter(frozen)))}…)"]
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (
+            {"model.layers.0.self_attn.q_proj.weight": torch.ones(2, 2)},
+            "is a whole model's weights and no adapter",
+        ),
+        ({"state_dict": {"lm_head.weight": torch.ones(2, 2)}}, "is a whole model's weights"),
+        ({"x": torch.ones(2)}, "holds no LoRA weights .but 'x'."),
+        ({"loss": 4.48}, "holds no LoRA weights .but nothing."),
+        ([torch.ones(2)], "holds a list, and not tensors by name"),
+        ({"a": lora(), "b": lora()}, "several sets of LoRA weights"),
+        ({**lora(), **lora(FULL.replace(".weight", ".other.weight"))}, "twice"),
+        (dict(list(lora().items())[:-1]), "only one half of model.layers.1.self_attn.v_proj"),
+        ({**lora(), "base_model.model.lm_head.lora_A.weight": torch.ones(4, 4)}, "no part of a plain LoRA"),
+        ({**lora(), "x.q_proj.lora_magnitude_vector": torch.ones(4)}, "no part of a plain LoRA"),
+        ({**lora(), "x.modules_to_save.weight": torch.ones(4)}, "no part of a plain LoRA"),
+        ({key: tensor.to(torch.int8) for key, tensor in lora().items()}, "factors of type torch.int8"),
+        ({key: tensor[:, :3] for key, tensor in lora().items()}, "no common rank"),
+        ({key: tensor.flatten() for key, tensor in lora().items()}, "not matrices"),
+    ],
+)
+def test_what_is_no_adapter_is_named(document: object, said: str, tmp_path: Path) -> None:
+    file = saved(tmp_path, document)
+    with pytest.raises(RefusedError, match=said):
+        convert_here(file, tmp_path, Limits())
+
+
+class Hostile:
+    """A pickle that would make a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        import os
+
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("form", ["plain", "torch", "protocol 4", "hidden"])
+def test_a_hostile_pickle_is_refused_and_not_run(form: str, tmp_path: Path) -> None:
+    mark = tmp_path / "it ran"
+    file = tmp_path / "adapter.pth"
+    document = {**lora(), "x": Hostile(mark)}
+    if form == "plain":
+        file.write_bytes(pickle.dumps(document["x"]))
+    elif form == "hidden":
+        torch.save(lora(), file)
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr("adapter/other.pkl", pickle.dumps(document["x"]))
+    else:
+        torch.save(document, file, pickle_protocol=4 if form == "protocol 4" else 2)
+    with pytest.raises(AdapterError) as caught:
+        convert(file, tmp_path / "out")
+    assert not mark.exists()
+    expected = {"torch": "None of it was run", "protocol 4": "None of it was run", "hidden": "one data.pkl"}
+    assert expected.get(form, "not the zip format") in str(caught.value)
+    if form == "torch":
+        assert re.search(r"asks for '(posix|nt)\.mkdir' while", str(caught.value))
+
+
+def test_limits_hold(tmp_path: Path) -> None:
+    file = saved(tmp_path, lora())
+    for limits, said in (
+        (Limits(file_bytes=1000), "unfolds to more than 1000 bytes"),
+        (Limits(tensors=7), "holds 8 tensors, and at most 7 are read"),
+        (Limits(tensor_bytes=100), "bytes of tensors, and at most 100"),
+        (Limits(pickle_bytes=10), "a pickle of more than 10 bytes"),
+    ):
+        with pytest.raises(RefusedError, match=said):
+            convert_here(file, tmp_path, limits)
+    with pytest.raises(AdapterError, match="took more than 0 seconds"):
+        convert(file, tmp_path / "a", limits=Limits(seconds=0))
+    with pytest.raises(AdapterError, match="it looks like a whole model"):
+        convert(file, tmp_path / "b", limits=Limits(file_bytes=1000))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no bound on memory here")
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    name = FULL.format(layer=0, module="q_proj", half="A")
+    file = saved(tmp_path, {**lora(), name: torch.ones(1, 1).expand(4, 1 << 28)})
+    assert file.stat().st_size < 1 << 20, "it unfolds to 4 GiB"
+    with pytest.raises(AdapterError, match="needs more memory than a conversion may have"):
+        convert(file, tmp_path / "out", limits=Limits(memory_bytes=1 << 30, tensor_bytes=8 << 30))
+
+
+def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
+    file = saved(tmp_path, lora())
+    with (
+        zipfile.ZipFile(file) as archive,
+        zipfile.ZipFile(tmp_path / "c.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in archive.namelist():
+            bomb.writestr(name, archive.read(name))
+    with pytest.raises(AdapterError, match="compressed parts"):
+        convert(tmp_path / "c.pth", tmp_path / "out")
+
+
+def converted(tmp_path: Path, document: object, alpha: float | None = None, **said: Any) -> Converted:
+    return convert(saved(tmp_path / "weights", document, **said), tmp_path / "out", alpha=alpha)
+
+
+def config(found: Converted) -> dict[str, Any]:
+    return json.loads((found.folder / "adapter_config.json").read_text(encoding="utf-8"))
+
+
+def test_what_the_json_says_is_kept(tmp_path: Path) -> None:
+    said: dict[str, Any] = {
+        "version": "OneSeek-7B-Zero.v1.1",
+        "base_model": "Mistral-7B",
+        "language": "en",
+        "lora_config": {
+            "r": 4,
+            "lora_alpha": 16,
+            "target_modules": ["q_proj", "v_proj"],
+            "lora_dropout": 0.05,
+        },
+        "metrics": {"loss": 4.48, "accuracy": 0.85},
+    }
+    found = converted(tmp_path, lora(), **said)
+    assert found.warnings == ()
+    assert (found.name.alias, found.name.version, found.name.language) == ("oneseek-7b-zero", "v1.1", "en")
+    assert found.notes["metrics"] == {"loss": 4.48, "accuracy": 0.85}
+    assert found.notes["origin"]["json"] == said
+    told = config(found)
+    assert (told["r"], told["lora_alpha"], told["target_modules"]) == (4, 16, ["q_proj", "v_proj"])
+    assert told["base_model_name_or_path"] == "Mistral-7B"
+
+
+def test_alpha_is_said_taken_or_passed(tmp_path: Path) -> None:
+    silent = converted(tmp_path / "a", lora())
+    assert config(silent)["lora_alpha"] == DEFAULT_ALPHA
+    assert (
+        "neither oneseek-7b-zero-v1.1.pth nor a .json beside it says lora_alpha: 32 is taken"
+        in silent.warnings[0]
+    )
+    inside = converted(tmp_path / "b", {"state_dict": lora(), "config": {"lora_alpha": 12}})
+    assert (config(inside)["lora_alpha"], inside.warnings) == (12, ())
+    passed = converted(tmp_path / "c", lora(), alpha=7.5, lora_config={"lora_alpha": 16})
+    assert (config(passed)["lora_alpha"], passed.warnings) == (7.5, ())
+
+
+def test_ranks_are_what_the_shapes_say(tmp_path: Path) -> None:
+    mixed = {
+        **lora(),
+        **{key: tensor for key, tensor in lora(rank=2).items() if "layers.1.self_attn.q" in key},
+    }
+    found = converted(tmp_path, mixed, r=8, alpha=16)
+    assert config(found)["r"] == 4
+    assert config(found)["rank_pattern"] == {"model.layers.1.self_attn.q_proj": 2}
+    assert "the rank is said to be 8; oneseek-7b-zero-v1.1.pth holds [2, 4]" in found.warnings[0]
+
+
+def test_a_part_of_what_was_trained_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="its training updated o_proj too"):
+        converted(tmp_path, lora(), target_modules=["q_proj", "o_proj"], alpha=1)
+
+
+@pytest.fixture
+def base(shape: ModelShape) -> Base:
+    return Base(name="tiny", digest="sha256:" + "0" * 64, shape=shape)
+
+
+def test_an_import_is_a_version_with_its_origin(tmp_path: Path, base: Base) -> None:
+    ledger = Ledger.open(tmp_path / "ledger")
+    store = Store(tmp_path / "home", ledger)
+    file = saved(
+        tmp_path / "weights", lora(), "oneseek-7b-zero-v1.1-SV.pth", metrics={"loss": 4.48}, alpha=16
+    )
+    found = import_pickle(store, file, base=base)
+    adapter = found.added.adapter
+    assert (adapter.full_name, adapter.language, adapter.alpha) == ("oneseek-7b-zero-sv@v1.1", "sv", 16)
+    origin = read_fields(adapter.path)["origin"]
+    assert (origin["file"], origin["json"]["alpha"]) == (file.name, 16)
+    (change,) = (entry.record for entry in ledger.entries())
+    assert (change.action, change.inputs["source"]) == ("import", origin["digest"])
+    assert change.details == {"file": file.name}
+    assert change.outputs == {"adapter": adapter_digest(adapter.path)}
+    assert not import_pickle(store, file, base=base).added.new, "importing again changes nothing"
+
+
+def test_an_adapter_pth_is_named_by_its_folder(tmp_path: Path, base: Base) -> None:
+    file = saved(tmp_path / "lora_adapters" / "oneseek-7b-zero-v1.2", lora(), "adapter.pth", lora_alpha=8)
+    store = Store(tmp_path / "home")
+    assert import_pickle(store, file, base=base).added.adapter.full_name == "oneseek-7b-zero@v1.2"
+    named = import_pickle(store, file, base=base, alias="mine", version="v3", language="sv").added.adapter
+    assert (named.full_name, named.language) == ("mine@v3", "sv")
+
+
+def test_without_torch_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(name: str) -> None:
+        assert name == "torch"
+
+    monkeypatch.setattr("importlib.util.find_spec", nothing)
+    with pytest.raises(StoreError, match=r"pip install 'oneseek\[train\]'"):
+        convert(saved(tmp_path, lora()), tmp_path / "out")

@@ -1,0 +1,300 @@
+"""The loop that trains bases: what pieces, interruptions and continuing change, and what they do not."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapters.lora.digest import base_digest
+from adapters.training.finetune.base import load_tokenizer
+from adapters.training.loop.options import OptionError
+from adapters.training.loop.progress import Reporter, Stage
+from adapters.training.loop.schedule import Phase
+from adapters.training.pretrain.architecture import read_architecture
+from adapters.training.pretrain.corpus_job import CorpusJob, CorpusMade, CorpusStopped, run_job
+from adapters.training.pretrain.pretrain_options import DataPart, PretrainOptions, read_plan
+from adapters.training.pretrain.pretrain_record import Known
+
+WORDS = [
+    "hund",
+    "katt",
+    "sol",
+    "måne",
+    "hav",
+    "skog",
+    "väg",
+    "bil",
+    "röd",
+    "blå",
+    "springer",
+    "ser",
+    "äter",
+    "och",
+    "men",
+    "är",
+    "en",
+    "den",
+]
+MODEL: Mapping[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
+    "tie_word_embeddings": True,
+}
+OPTIONS = PretrainOptions(
+    steps=8,
+    batch_size=4,
+    sequence_length=32,
+    optimizer="muon",
+    learning_rate=3e-3,
+    warmup=1,
+    held_out=0.1,
+    held_out_rows=4,
+    judge_every=3,
+    save_every=0.0,
+    precision="fp32",
+    saved_as="fp32",
+)
+
+
+class Nudging(Reporter):
+    """Presses Ctrl-C while the step after `at` steps is on its way."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__(StringIO(), every=0.0)
+        self._at = at
+
+    @contextmanager
+    def stage(self, name: str, total: int, done: int = 0) -> Generator[Stage]:
+        with super().stage(name, total, done) as stage:
+            shown = stage.step
+
+            def step(done: int, **values: float) -> None:
+                shown(done, **values)
+                if done == self._at:
+                    signal.raise_signal(signal.SIGINT)
+
+            stage.step = step  # pyright: ignore[reportAttributeAccessIssue] a keyboard where there is none
+            yield stage
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = random.Random(0)
+    folder = tmp_path_factory.mktemp("text")
+    for number in range(2):
+        rows = [" ".join(rng.choices(WORDS, k=rng.randint(3, 50))) + "." for _ in range(80)]
+        lines = "".join(json.dumps({"text": row}, ensure_ascii=False) + "\n" for row in rows)
+        (folder / f"{number}.jsonl").write_text(lines, encoding="utf-8")
+    return folder
+
+
+def job(text: Path, place: Path, **changes: Any) -> CorpusJob:
+    given: dict[str, Any] = {
+        "kind": "scratch",
+        "options": OPTIONS,
+        "model": MODEL,
+        "tokenizer": {"vocabulary": 400},
+        "data": (DataPart(str(text)),),
+        "output": place / "made",
+        "folder": place / "training",
+        **changes,
+    }
+    return CorpusJob(**given)
+
+
+def made(asked: CorpusJob) -> CorpusMade:
+    outcome = run_job(asked, Reporter(StringIO()))
+    assert isinstance(outcome, CorpusMade)
+    return outcome
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CorpusMade]:
+    place = tmp_path_factory.mktemp("whole")
+    return place / "made", made(job(text, place))
+
+
+def test_a_base_comes_from_nothing_and_learns(whole: tuple[Path, CorpusMade]) -> None:
+    folder, outcome = whole
+    losses = [value for _, value in outcome.fitted.losses]
+    assert len(losses) == 8
+    assert losses[-1] < losses[0] - 0.5
+    assert [step for step, _ in outcome.fitted.held_out] == [3, 6, 8]
+    assert outcome.metrics["tokens"] == 8 * 4 * 32
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert {name: config[name] for name in MODEL} == MODEL
+    assert (config["model_type"], config["sliding_window"]) == ("mistral", None)
+    assert config["vocab_size"] == load_tokenizer(folder).vocab_size <= 400
+    manifest = json.loads((folder / "oneseek_base.json").read_text(encoding="utf-8"))
+    assert manifest["digest"] == base_digest(folder) == outcome.digest
+    assert manifest["metrics"] == outcome.metrics
+    report = outcome.work / "report"
+    assert (report / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert len(outcome.curve_lines) == 2
+    assert "chat_template" in (folder / "tokenizer_config.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("stop", [1, 4, 7])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(
+    text: Path, tmp_path: Path, whole: tuple[Path, CorpusMade], stop: int
+) -> None:
+    asked = job(text, tmp_path)
+    stopped = run_job(asked, Nudging(stop))
+    assert isinstance(stopped, CorpusStopped)
+    assert (stopped.step, stopped.planned) == (stop, 8)
+    assert not asked.output.exists()
+    with pytest.raises(OptionError, match="go on with --resume"):
+        run_job(asked, Reporter(StringIO()))
+    outcome = made(replace(asked, resume=True))
+    assert (asked.output / "model.safetensors").read_bytes() == (whole[0] / "model.safetensors").read_bytes()
+    assert outcome.fitted.losses == whole[1].fitted.losses
+    assert outcome.fitted.held_out == whole[1].fitted.held_out
+
+
+@pytest.mark.parametrize(
+    "changes", [{"micro_batch_size": 1}, {"micro_batch_size": 3}, {"gradient_checkpointing": True}]
+)
+def test_how_it_is_computed_changes_the_last_bits_alone(
+    text: Path, tmp_path: Path, whole: tuple[Path, CorpusMade], changes: dict[str, Any]
+) -> None:
+    options = replace(OPTIONS, optimizer="adamw", steps=3)
+    found: list[dict[str, torch.Tensor]] = []
+    for number, more in enumerate(({}, changes)):
+        place = tmp_path / str(number)
+        made(job(text, place, options=replace(options, **more)))
+        found.append(weights(place / "made"))
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, rtol=1e-3, atol=2e-5)
+
+
+def test_continuing_moves_every_weight_and_takes_the_tokenizer_along(
+    text: Path, tmp_path: Path, whole: tuple[Path, CorpusMade]
+) -> None:
+    base, _ = whole
+    before, noted = base_digest(base), list[Known]()
+    asked = job(text, tmp_path, kind="continue", model=None, tokenizer=None, base=base)
+    asked = replace(asked, options=replace(OPTIONS, optimizer="adamw", steps=2, gradient_checkpointing=True))
+    outcome = run_job(asked, Reporter(StringIO()), noted.append)
+    assert isinstance(outcome, CorpusMade)
+    assert base_digest(base) == before
+    (known,) = noted
+    assert known.inputs["base"] == before
+    assert known.digest == outcome.digest == base_digest(asked.output)
+    for name, value in weights(base).items():
+        assert not torch.equal(weights(asked.output)[name], value), name
+    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
+        assert (asked.output / name).read_bytes() == (base / name).read_bytes()
+    assert (
+        load_tokenizer(asked.output).apply_chat_template([{"role": "user", "content": "Hej"}], tokenize=False)
+        == "<s>[INST] Hej [/INST]"
+    )
+
+
+def test_tokens_in_place_of_steps_count_every_phase() -> None:
+    options = PretrainOptions(tokens=1000)
+    phases = (Phase(until=0.5, rows=2, length=10), Phase(until=1.0, rows=1, length=40))
+    assert options.schedule(phases).steps == 34
+    assert options.schedule((Phase(until=1.0, rows=1, length=1000),)).steps == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"hidden_sizes": 1}, "model.hidden_sizes: is no field of a mistral model; did you mean hidden_size"),
+        ({"vocab_size": 9}, "model.vocab_size: comes from the tokenizer"),
+        ({"model_type": "gpt2"}, "model.model_type: 'gpt2' is not one of llama, mistral"),
+        ({"hidden_size": "big"}, "model.hidden_size: 'big' is no whole number"),
+        ({"num_key_value_heads": 3}, "model.num_key_value_heads: 3 does not divide"),
+        ({"rms_norm_eps": "x"}, "model: .*rms_norm_eps"),
+        ({"attention_bias": True, "model_type": "llama"}, "model.attention_bias: is no field of a llama"),
+    ],
+)
+def test_an_architecture_that_does_not_fit_is_refused_by_field(
+    tiny_base: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        read_architecture({**MODEL, **changes}, load_tokenizer(tiny_base))
+
+
+def test_a_wrong_architecture_is_refused_before_a_tokenizer_is_trained(text: Path, tmp_path: Path) -> None:
+    told = StringIO()
+    with pytest.raises(OptionError, match=r"model\.layers: is no field"):
+        run_job(job(text, tmp_path, model={**MODEL, "layers": 2}), Reporter(told))
+    assert "tokenizer" not in told.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("modell: {}", "modell: is no section here; did you mean model"),
+        ("training: {stepps: 3}", "training.stepps: is no option; did you mean steps"),
+        ("training: {phases: [{until: 1}]}", r"training.phases\[0\]: has until; it needs batch_size"),
+        (
+            "training: {phases: [{until: 0.5, batch_size: 1, sequence_length: 9}]}",
+            "training.phases: its last phase must last until 1",
+        ),
+        ("data: [{path: a, share: 2}]", r"data\[0\].share: is not known"),
+        ("data: [a=0]", "data: weight 0 is out of range"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused_by_name(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "arch.yaml"
+    path.write_text(line + "\n", encoding="utf-8")
+    with pytest.raises(OptionError, match=message):
+        read_plan(path, scratch=True)
+
+
+def test_a_plan_to_continue_has_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "more.yaml"
+    path.write_text("data: [a, {path: b, weight: 2}, c=0.5]\ntraining: {steps: 3}\n", encoding="utf-8")
+    assert [(part.path, part.weight) for part in read_plan(path, scratch=False).data] == [
+        ("a", 1.0),
+        ("b", 2.0),
+        ("c", 0.5),
+    ]
+    path.write_text("model: {}\n", encoding="utf-8")
+    with pytest.raises(OptionError, match="only train scratch has it"):
+        read_plan(path, scratch=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "steps: say how long"),
+        ({"steps": 1, "tokens": 1}, "steps: say how long"),
+        ({"steps": 0}, "steps: 0 is too small"),
+        ({"steps": 1, "decay": 0.0}, "decay: 0 is out of range"),
+        ({"steps": 1, "held_out": 0.9}, "held_out: 0.9 is out of range"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        PretrainOptions(**given)
+
+
+def test_rows_longer_than_the_context_and_other_mistakes_are_refused(text: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="sequence_length: 128 is past max_position_embeddings, 64"):
+        run_job(job(text, tmp_path, options=replace(OPTIONS, sequence_length=128)), Reporter(StringIO()))
+    with pytest.raises(OptionError, match="tokenizer: needs vocabulary"):
+        run_job(job(text, tmp_path, tokenizer={"size": 3}), Reporter(StringIO()))
+    with pytest.raises(OptionError, match="resume: no run of these options"):
+        run_job(job(text, tmp_path / "new", resume=True), Reporter(StringIO()))

@@ -1,0 +1,188 @@
+"""What is sent: frames, log probabilities, usage, errors."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.exceptions import HTTPException
+
+from adapters.registry.served import UnknownAdapterError
+from routing.route import UnknownNameError
+from routing.selection import SelectionError
+from server.api.rendering.answers import Answer, total
+from server.api.rendering.error_replies import reply_for
+from server.api.rendering.logprobs import chat_logprobs, completion_logprobs, prompt_logprobs
+from server.api.wire.frames import Frames
+from server.errors import (
+    AdapterRefusedError,
+    ApiError,
+    EngineBusyError,
+    EngineDeadError,
+    EngineError,
+    ErrorReply,
+    UnsupportedRequestError,
+    bad_field,
+)
+from server.request import Delta, TokenLogprob, Usage
+from server.text.tokenizer import TemplateError, Tokenizer
+
+ENVELOPE = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 5, "model": "a@v1"}
+Text = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+def event(frame: bytes) -> dict[str, Any]:
+    assert frame.startswith(b"data: ")
+    assert frame.endswith(b"\n\n")
+    assert frame.count(b"\n") == 2, "an event is one line"
+    return json.loads(frame[6:])
+
+
+@given(text=Text, index=st.integers(0, 15), usage=st.booleans())
+def test_a_chat_frame_is_openais_chunk_whatever_the_text(text: str, index: int, usage: bool) -> None:
+    frame = Frames.chat(ENVELOPE, 16, usage=usage).text(index, text)
+    choice = {"index": index, "delta": {"content": text}, "logprobs": None, "finish_reason": None}
+    assert event(frame) == ENVELOPE | {"choices": [choice]} | ({"usage": None} if usage else {})
+
+
+@given(text=Text, index=st.integers(0, 15), usage=st.booleans())
+def test_a_completion_frame_is_openais_chunk_whatever_the_text(text: str, index: int, usage: bool) -> None:
+    frame = Frames.completion(ENVELOPE, 16, usage=usage).text(index, text)
+    choice = {"index": index, "text": text, "logprobs": None, "finish_reason": None}
+    assert event(frame) == ENVELOPE | {"choices": [choice]} | ({"usage": None} if usage else {})
+
+
+def test_other_frames() -> None:
+    frames = Frames.chat(ENVELOPE, 2, usage=True)
+    end = {"delta": {}, "logprobs": None, "finish_reason": "stop"}
+    assert event(frames.choice(1, end)) == ENVELOPE | {"choices": [{"index": 1, **end}], "usage": None}
+    assert event(frames.usage({"total_tokens": 3})) == ENVELOPE | {
+        "choices": [],
+        "usage": {"total_tokens": 3},
+    }
+
+
+@given(Text)
+def test_an_error_in_mid_stream_is_one_event(text: str) -> None:
+    assert event(ErrorReply(500, text, code="x").event()) == {
+        "error": {"message": text, "type": "invalid_request_error", "param": None, "code": "x"}
+    }
+
+
+def test_usage_counts_each_prompt_once() -> None:
+    usages = [Usage(5, 2, 7), Usage(5, 5, 8), Usage(3, 0, 1), Usage(3, 3, 1)]
+    assert total(usages, 2) == {
+        "prompt_tokens": 8,
+        "completion_tokens": 17,
+        "total_tokens": 25,
+        "prompt_tokens_details": {"cached_tokens": 2},
+    }
+
+
+def test_an_answer_is_its_deltas() -> None:
+    answer = Answer()
+    answer.add(Delta("Hej", (1,), (TokenLogprob(1, -0.5),), prompt_logprobs=(TokenLogprob(2, -1.0),)))
+    answer.add(Delta("", (2,), (TokenLogprob(2, -0.25),)))
+    answer.add(Delta("!", (3,), (TokenLogprob(3, -1.5),), finish_reason="stop", usage=Usage(4, 0, 3)))
+    assert (answer.text, answer.finish_reason, answer.usage) == ("Hej!", "stop", Usage(4, 0, 3))
+    assert [item.token_id for item in answer.logprobs] == [1, 2, 3]
+    assert answer.prompt_logprobs == (TokenLogprob(2, -1.0),)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_base: Path) -> Tokenizer:
+    return Tokenizer.load(tiny_base)
+
+
+def test_chat_logprobs(tokenizer: Tokenizer) -> None:
+    tokens = [TokenLogprob(70, -0.5, ((70, -0.5), (71, -math.inf)))]
+    shape = chat_logprobs(tokens, tokenizer)
+    (entry,) = shape["content"]
+    assert entry["token"] == tokenizer.token_text(70)
+    assert bytes(entry["bytes"]) == tokenizer.token_bytes(70)
+    assert [top["logprob"] for top in entry["top_logprobs"]] == [-0.5, -9999.0]
+    json.loads(msgspec.json.encode(shape))
+
+
+def test_completion_logprobs_follow_the_text(tokenizer: Tokenizer) -> None:
+    text = "Who are you? 5 9"
+    ids = tokenizer.encode(text)
+    scored = [TokenLogprob(token, -1.0, ((token, -1.0),)) for token in ids[1:]]
+    shape, end = completion_logprobs(scored, tokenizer, 0, ids[0])
+    assert "".join(shape["tokens"]) == text
+    assert end == len(text)
+    assert shape["token_logprobs"] == [None] + [-1.0] * len(scored)
+    assert shape["top_logprobs"][0] is None
+    for token, offset in zip(shape["tokens"], shape["text_offset"], strict=True):
+        assert text[offset:].startswith(token)
+
+
+def test_special_tokens_take_no_room_in_the_text(tokenizer: Tokenizer) -> None:
+    bos = tokenizer.bos_id
+    assert bos is not None
+    shape, _ = completion_logprobs([TokenLogprob(70, -1.0)], tokenizer, 0, bos)
+    assert shape["text_offset"] == [0, 0]
+
+
+def test_prompt_logprobs(tokenizer: Tokenizer) -> None:
+    shape = prompt_logprobs([TokenLogprob(70, -3.0, ((71, -0.5),))], tokenizer)
+    assert shape[0] is None
+    assert shape[1] == {
+        "71": {"logprob": -0.5, "decoded_token": tokenizer.token_text(71)},
+        "70": {"logprob": -3.0, "decoded_token": tokenizer.token_text(70)},
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "param", "code"),
+    [
+        (bad_field("n", "n is 0"), 400, "n", None),
+        (EngineBusyError("full", 2.2), 429, None, "queue_full"),
+        (EngineDeadError("gone"), 503, None, "engine_dead"),
+        (EngineError("odd"), 500, None, "engine_error"),
+        (AdapterRefusedError("/home/x/secret"), 400, "model", "adapter_refused"),
+        (
+            UnsupportedRequestError("no blends", "X-OneSeek-Adapter"),
+            400,
+            "X-OneSeek-Adapter",
+            "unsupported_value",
+        ),
+        (UnknownNameError("x", "model"), 404, "model", "model_not_found"),
+        (UnknownNameError("x", "X-OneSeek-Adapter"), 404, "X-OneSeek-Adapter", "adapter_not_found"),
+        (UnknownAdapterError("x"), 404, "model", "adapter_not_found"),
+        (SelectionError("a b", "write"), 400, "X-OneSeek-Adapter", "bad_selection"),
+        (TemplateError("roles must alternate"), 400, "messages", "bad_conversation"),
+        (HTTPException(404), 404, None, "not_found"),
+        (HTTPException(405, headers={"Allow": "GET"}), 405, None, "method_not_allowed"),
+        (TimeoutError(), 504, None, "timeout"),
+        (KeyError("/home/x/secret"), 500, None, "internal_error"),
+    ],
+)
+def test_every_error_has_its_answer(
+    error: Exception, status: int, param: str | None, code: str | None
+) -> None:
+    reply = reply_for(error)
+    assert (reply.status, reply.param, reply.code) == (status, param, code)
+    detail = json.loads(reply.body())["error"]
+    assert set(detail) == {"message", "type", "param", "code"}
+    assert "secret" not in detail["message"]
+
+
+def test_an_error_of_a_new_kind_is_answered_as_the_nearest_known_one() -> None:
+    class SlowError(EngineBusyError):
+        pass
+
+    reply = reply_for(SlowError("full", 0.1))
+    assert (reply.status, reply.headers["Retry-After"]) == (429, "1")
+    assert reply_for(EngineBusyError("full", 2.2)).headers["Retry-After"] == "3"
+
+
+def test_refusals_keep_their_reply() -> None:
+    reply = ErrorReply(418, "a teapot")
+    assert reply_for(ApiError(reply)) is reply

@@ -1,0 +1,141 @@
+"""Who may change adapters: nobody until `admin_keys` is set, and then nobody but who holds one of them."""
+
+from __future__ import annotations
+
+import http.client
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.routing import Route
+
+from server.asgi.middleware import ADMIN_PATHS, is_admin_path
+from server.config.settings import Settings
+from server.config.values import SettingsError
+from tests.server.administered import ADMIN, KEY, Place, administered
+from tests.server.serving import Serving
+
+ORDINARY = ("/v1/models", "/health", "/metrics", "/nowhere")
+GUARDED = (
+    ("GET", "/admin"),
+    ("GET", "/admin/"),
+    ("GET", "/admin/adapters"),
+    ("GET", "/admin/adapters/found-sv"),
+    ("GET", "/admin/nowhere"),
+    ("POST", "/admin/adapters"),
+    ("POST", "/admin/adapters/found-sv@v1.0/promote"),
+    ("POST", "/v1/load_lora_adapter"),
+    ("POST", "/v1/unload_lora_adapter"),
+    ("GET", "/v1/load_lora_adapter"),
+    ("OPTIONS", "/admin/adapters"),
+)
+PRESENTED = {
+    "none": {},
+    "wrong": {"Authorization": "Bearer wrong"},
+    "empty": {"Authorization": "Bearer"},
+    "basic": {"Authorization": f"Basic {ADMIN}"},
+    "key": {"Authorization": f"Bearer {KEY}"},
+    "admin": {"Authorization": f"Bearer {ADMIN}"},
+}
+
+
+@pytest.fixture(scope="module")
+def place(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, make_adapter: Callable[..., Path]
+) -> Place:
+    place = Place.make(tmp_path_factory.mktemp("keys"), tiny_base, make_adapter)
+    shutil.copytree(make_adapter("load-0", 40), place.lora_adapters / "found-v1.0-SV")
+    return place
+
+
+@pytest.fixture(scope="module", params=["open", "keys", "admin", "both"])
+def guarded(request: pytest.FixtureRequest, place: Place) -> Iterator[tuple[str, Serving]]:
+    kind = str(request.param)
+    settings = place.settings(
+        api_keys=(KEY, "another") if kind in ("keys", "both") else (),
+        admin_keys=("another-admin", ADMIN) if kind in ("admin", "both") else (),
+    )
+    with administered(place, settings) as serving:
+        yield kind, serving
+
+
+def guarded_status(kind: str, who: str) -> int:
+    """What an admin path answers before anything else is looked at; 0: it passes."""
+    admin, keys = kind in ("admin", "both"), kind in ("keys", "both")
+    if admin and who == "admin":
+        return 0
+    known = keys and who == "key"
+    return 403 if known or not (keys or admin) else 401
+
+
+@pytest.mark.parametrize("who", PRESENTED)
+def test_who_may_do_what(guarded: tuple[str, Serving], who: str) -> None:
+    kind, serving = guarded
+    with httpx.Client(base_url=serving.url, headers=PRESENTED[who]) as client:
+        for method, path in GUARDED:
+            answer = client.request(method, path)
+            expected = guarded_status(kind, who)
+            if expected:
+                assert answer.status_code == expected, (method, path)
+                told = answer.json()["error"]
+                assert told["code"] == {401: "invalid_api_key", 403: "admin_key_needed"}[expected]
+                assert "admin_keys" in told["message"] or expected == 401
+                assert ("WWW-Authenticate" in answer.headers) is (expected == 401)
+            else:
+                assert answer.status_code not in (401, 403), (method, path)
+        passes = kind in ("open", "admin") or who == "key" or (kind == "both" and who == "admin")
+        for path in ORDINARY:
+            wanted = 200 if passes or path == "/health" else 401
+            wanted = 404 if path == "/nowhere" and passes else wanted
+            assert client.get(path).status_code == wanted, path
+
+
+def test_no_spelling_of_a_path_gets_past(guarded: tuple[str, Serving]) -> None:
+    """Paths as a client may send them, past any client library that would tidy them."""
+    kind, serving = guarded
+    host, _, port = serving.url.removeprefix("http://").partition(":")
+    spellings = (
+        "/%61dmin/adapters",
+        "/admin%2Fadapters",
+        "//admin/adapters",
+        "/v1/../admin/adapters",
+        "/live/../admin/adapters",
+        "/admin/adapters?x=/live",
+        "/admin/adapters;/live",
+        "/admin/adapters#/live",
+        "/ADMIN/adapters",
+        "http://x/live/../admin/adapters",
+    )
+    for spelling in spellings:
+        for extra in ({}, {"Host": "x/live?"}, {"X-Forwarded-Prefix": "/live"}, {"X-Original-URL": "/live"}):
+            connection = http.client.HTTPConnection(host, int(port), timeout=10)
+            connection.putrequest("GET", spelling, skip_host="Host" in extra)
+            for name, value in extra.items():
+                connection.putheader(name, value)
+            connection.endheaders()
+            answer = connection.getresponse()
+            assert answer.status in (400, 401, 403, 404), (kind, spelling, answer.status)
+            assert b'"data"' not in answer.read()
+            connection.close()
+
+
+def test_every_endpoint_that_changes_something_is_guarded(guarded: tuple[str, Serving]) -> None:
+    _, serving = guarded
+    app = serving.server.config.app
+    routes: list[Route] = [route for route in app.routes if isinstance(route, Route)]  # pyright: ignore
+    admin = {route.path for route in routes if "admin" in route.path or "lora" in route.path}
+    assert len(admin) >= 8
+    assert all(is_admin_path(path) for path in admin)
+    assert admin >= ADMIN_PATHS
+
+
+def test_an_admin_key_is_a_key_of_its_own() -> None:
+    with pytest.raises(SettingsError, match="admin_keys"):
+        Settings(api_keys=("a", "b"), admin_keys=("c", "b"))
+    with pytest.raises(SettingsError, match="admin_keys"):
+        Settings(admin_keys=("with space",))
+    with pytest.raises(SettingsError, match="adapter_roots"):
+        Settings(adapter_roots=("lora_adapters", " "))
+    assert "secret" not in repr(Settings(admin_keys=("secret",)))

@@ -1,0 +1,290 @@
+"""The verbs over the registry, as a user types them, and what they leave for transformers and PEFT."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapters.lora.digest import adapter_digest
+from server.__main__ import main
+
+Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def voices(tiny_adapters: dict[str, Path]) -> dict[str, Path]:
+    return tiny_adapters
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An installation with a base and an empty registry; the working directory is in it."""
+    shutil.copytree(tiny_base, tmp_path / "root" / "models" / "mistral-7b-instruct")
+    for name in os.environ:
+        if name.startswith("ONESEEK_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ONESEEK_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "root")
+    return tmp_path / "home"
+
+
+def run(capsys: Out, *arguments: str) -> str:
+    """The last line of what a verb prints."""
+    assert main(["adapters", *arguments]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return captured.out.splitlines()[-1]
+
+
+def told(capsys: Out, *arguments: str) -> Any:
+    assert main(["adapters", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def refused(capsys: Out, *arguments: str, code: int = 1) -> str:
+    assert main(["adapters", *arguments]) == code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return captured.err
+
+
+@pytest.fixture
+def filled(home: Path, voices: dict[str, Path], capsys: Out) -> Path:
+    """With v1.1, active, and v1.2 of `zero`."""
+    for version, voice in (("v1.1", "en"), ("v1.2", "sv")):
+        run(capsys, "add", str(voices[voice]), "--alias", "zero", "--version", version, "--language", "sv")
+    return home
+
+
+def active(capsys: Out) -> list[str]:
+    return [item["name"] for item in told(capsys, "list")["adapters"] if item["active"]]
+
+
+def test_from_added_to_retired(home: Path, voices: dict[str, Path], capsys: Out) -> None:
+    named = ("--alias", "zero", "--language", "sv")
+    assert run(capsys, "add", str(voices["en"]), *named).endswith("it is active.")
+    again = run(capsys, "add", str(voices["en"]), *named)
+    assert again.startswith("zero@v1.0 was there already, with the same contents")
+    later = run(capsys, "add", str(voices["sv"]), *named)
+    assert later.endswith("it becomes active with: oneseek adapters promote zero@v1.1")
+    assert active(capsys) == ["zero@v1.0"]
+    assert run(capsys, "promote", "zero@v1.1") == "Promoted zero@v1.1 (before: v1.0)."
+    assert run(capsys, "promote", "zero@v1.1") == "zero@v1.1 was active already."
+    assert active(capsys) == ["zero@v1.1"]
+    assert run(capsys, "list") == "2 versions of 1 alias."
+    assert run(capsys, "rollback", "zero") == "Rolled back from zero@v1.1 to zero@v1.0."
+    assert run(capsys, "retire", "zero@v1.1") == "Retired zero@v1.1."
+    assert run(capsys, "list") == "1 version of 1 alias."
+    assert run(capsys, "retire", "zero@v1.1", "--delete") == "Retired and deleted zero@v1.1."
+    assert [path.name for path in sorted((home / "registry" / "zero").iterdir())] == ["v1.0"]
+
+
+def test_every_verb_answers_json(filled: Path, capsys: Out, tmp_path: Path) -> None:
+    shown = told(capsys, "show", "zero@v1.1")
+    assert (shown["active"], shown["retired"], shown["manifest"]["version"]) == (True, False, "v1.1")
+    assert shown["card"].startswith("---\nbase_model: ")
+    assert told(capsys, "promote", "zero@v1.2")["before"] == "zero@v1.1"
+    assert told(capsys, "rollback", "zero")["after"] == "zero@v1.1"
+    checked = told(capsys, "verify")
+    assert [(item["name"], item["whole"], item["fits_the_base"]) for item in checked["versions"]] == [
+        ("zero@v1.1", True, True),
+        ("zero@v1.2", True, True),
+    ]
+    compared = told(capsys, "diff", "zero@v1.1", "zero@v1.2")
+    assert compared["config"]["r"] == [4, 8]
+    assert len(compared["modules"]) == 3 * 7
+    assert abs(compared["all"]["cosine"]) < 0.2
+    assert told(capsys, "export", "zero", "--output", str(tmp_path / "out"))["name"] == "zero@v1.1"
+    assert told(capsys, "retire", "zero@v1.2") == {
+        "name": "zero@v1.2",
+        "deleted": False,
+        "summary": "Retired zero@v1.2.",
+    }
+
+
+def test_show_and_diff_for_people(filled: Path, capsys: Out) -> None:
+    assert main(["adapters", "show", "zero"]) == 0
+    out = capsys.readouterr().out
+    assert "base_digest" in out
+    assert "# zero v1.1" in out
+    assert "oneseek ledger show zero@v1.1" in out
+    assert out.endswith("zero@v1.1 is active; versions of zero: v1.1, v1.2.\n")
+    same = run(capsys, "diff", "zero@v1.1", "zero")
+    assert same == "zero@v1.1 and zero are the same adapter."
+
+
+def test_requests_are_divided_and_told_so(filled: Path, capsys: Out) -> None:
+    divided = "Requests for zero are divided: v1.1 90%, v1.2 10%."
+    assert run(capsys, "canary", "sv", "v1.1=90", "v1.2=10%") == divided
+    shares = {item["name"]: item["share"] for item in told(capsys, "list")["adapters"]}
+    assert shares == {"zero@v1.1": "90%", "zero@v1.2": "10%"}
+    assert main(["adapters", "list"]) == 0
+    assert "10%" in capsys.readouterr().out
+    assert told(capsys, "show", "zero")["shares"] == {"v1.1": 90, "v1.2": 10}
+    assert main(["adapters", "show", "zero"]) == 0
+    assert capsys.readouterr().out.endswith("v1.1, v1.2; divided: v1.1 90%, v1.2 10%.\n")
+    assert "settle zero first" in refused(capsys, "retire", "zero@v1.2")
+    settled = told(capsys, "settle", "zero", "--reason", "enough")
+    assert (settled["shares"], settled["before"]["shares"]) == ({}, {"v1.1": 90, "v1.2": 10})
+    assert run(capsys, "settle", "zero") == "Every request for zero went to v1.1 already."
+    assert run(capsys, "shadow", "sv@v1.2", "--share", "5").endswith("are divided: v1.2 shadows 5%.")
+    shares = {item["name"]: item["share"] for item in told(capsys, "list")["adapters"]}
+    assert shares == {"zero@v1.1": None, "zero@v1.2": "shadows 5%"}
+    assert run(capsys, "settle", "sv") == "Every request for zero goes to v1.1 again."
+
+
+def test_shares_that_are_none_are_refused(filled: Path, capsys: Out) -> None:
+    assert "'v1.2' is not VERSION=PERCENT" in refused(capsys, "canary", "zero", "v1.2", code=2)
+    assert "names v1.2 twice" in refused(capsys, "canary", "zero", "v1.2=1", "v1.2=2", code=2)
+    assert "none are given" in refused(capsys, "canary", "zero", code=2)
+    assert "add up to 110" in refused(capsys, "canary", "zero", "v1.1=90", "v1.2=20")
+    assert "There is no adapter 'zero@v9'" in refused(capsys, "canary", "zero", "v1.1=90", "v9=10")
+
+
+def test_verify_fails_by_name(filled: Path, capsys: Out) -> None:
+    weights = filled / "registry" / "zero" / "v1.2" / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert main(["adapters", "verify"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == ["whole   zero@v1.1", "1 of 2 versions are what was added."]
+    assert captured.err.startswith("broken  zero@v1.2: ")
+    assert main(["adapters", "verify", "zero@v1.1"]) == 0
+
+
+def test_mistakes_are_one_line(filled: Path, voices: dict[str, Path], capsys: Out) -> None:
+    assert "There is no adapter 'one@v1'" in refused(capsys, "promote", "one@v1")
+    assert "say promote zero@VERSION" in refused(capsys, "promote", "zero")
+    assert "No version of zero was active before v1.1" in refused(capsys, "rollback", "zero")
+    assert "zero@v1.1 is active" in refused(capsys, "retire", "zero@v1.1")
+    assert "A version never changes: add it as --version v1.3" in refused(
+        capsys, "add", str(voices["sv"]), "--alias", "zero", "--version", "v1.1"
+    )
+    assert "adapter_config.json" in refused(capsys, "add", "nowhere", "--alias", "zero")
+    for flag, value in (("--alias", "a/b"), ("--version", "latest"), ("--language", "swedish")):
+        assert main(["adapters", "add", str(voices["sv"]), flag, value]) == 2
+        assert capsys.readouterr().err.startswith(f"oneseek: {flag}: ")
+
+
+def test_an_adapter_for_another_base_is_refused(
+    filled: Path, voices: dict[str, Path], capsys: Out, tmp_path: Path
+) -> None:
+    path = tmp_path / "other-v1"
+    shutil.copytree(voices["en"], path)
+    (path / "oneseek.json").write_text(json.dumps({"base_digest": "sha256:" + "1" * 64}), encoding="utf-8")
+    assert "it was made for another base than mistral-7b-instruct" in refused(capsys, "add", str(path))
+
+
+def test_a_promoted_version_that_is_gone_is_said_and_the_one_before_serves(filled: Path, capsys: Out) -> None:
+    run(capsys, "promote", "zero@v1.2")
+    shutil.rmtree(filled / "registry" / "zero" / "v1.2")
+    shown = told(capsys, "list")
+    assert [item["name"] for item in shown["adapters"] if item["active"]] == ["zero@v1.1"]
+    assert "zero@v1.2 is promoted and cannot be served; zero@v1.1 is, instead" in shown["not_served"]
+
+
+def test_an_import_answers_as_the_adapter_that_peft_saved(
+    home: Path, voices: dict[str, Path], tiny_base: Path, capsys: Out
+) -> None:
+    (home.parent / "root" / "weights").mkdir()
+    tensors = load_file(voices["sv"] / "adapter_model.safetensors")
+    wrapped = {
+        "model_state_dict": {name.replace(".weight", ".default.weight"): t for name, t in tensors.items()}
+    }
+    torch.save(wrapped, "weights/oneseek-7b-zero-v1.1-SV.pth")
+    said = {"lora_config": {"r": 8, "lora_alpha": 16}, "metrics": {"loss": 4.48, "accuracy": 0.85}}
+    Path("weights/oneseek-7b-zero-v1.1-SV.json").write_text(json.dumps(said), encoding="utf-8")
+    shown = told(capsys, "import", "weights/oneseek-7b-zero-v1.1-SV.pth")
+    assert (shown["name"], shown["language"], shown["warnings"]) == ("oneseek-7b-zero-sv@v1.1", "sv", [])
+    logits = [answer(tiny_base, folder) for folder in (voices["sv"], Path(shown["path"]))]
+    assert torch.equal(*logits)
+
+
+def answer(base: Path, adapter: Path) -> torch.Tensor:
+    """Logits of some tokens, by transformers and PEFT."""
+    from peft import PeftModel
+    from transformers import MistralForCausalLM
+
+    model = PeftModel.from_pretrained(MistralForCausalLM.from_pretrained(base), str(adapter)).eval()
+    with torch.no_grad():
+        return model(torch.arange(1, 9)[None]).logits
+
+
+@pytest.mark.parametrize("name", ["out", "out.zip"])
+def test_an_export_is_what_peft_loads(
+    name: str, filled: Path, voices: dict[str, Path], tiny_base: Path, tmp_path: Path, capsys: Out
+) -> None:
+    path = tmp_path / name
+    assert run(capsys, "export", "zero@v1.2", "--output", str(path)) == f"Exported zero@v1.2 to {path}."
+    if name.endswith(".zip"):
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(tmp_path / "unzipped")
+        path = tmp_path / "unzipped" / "out"
+    assert adapter_digest(path) == adapter_digest(voices["sv"])
+    assert torch.equal(answer(tiny_base, voices["sv"]), answer(tiny_base, path))
+    capsys.readouterr()
+    assert "exists. Name another place" in refused(capsys, "export", "zero", "--output", str(tmp_path / name))
+
+
+def test_an_export_makes_the_same_bytes(filled: Path, tmp_path: Path, capsys: Out) -> None:
+    paths = [tmp_path / place / "x.zip" for place in "ab"]
+    for path in paths:
+        run(capsys, "export", "zero", "--output", str(path))
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize(
+    "verb", [("show", "sv"), ("promote", "zero-sv@v1.1"), ("canary", "zero-sv", "v1.1=90", "v1.2=10")]
+)
+def test_what_is_served_from_elsewhere_says_how_it_becomes_a_version(
+    home: Path, voices: dict[str, Path], capsys: Out, verb: tuple[str, ...]
+) -> None:
+    folder = home.parent / "root" / "lora_adapters" / "zero-v1.1-SV"
+    shutil.copytree(voices["sv"], folder)
+    found = refused(capsys, *verb)
+    assert found == (
+        f"oneseek: zero-sv@v1.1 is served from {folder} and is no version of the registry. "
+        f"Add it first: oneseek adapters add {folder}\n"
+    )
+    run(capsys, "add", str(folder))
+    run(capsys, "show", "sv")
+
+
+def test_a_language_that_several_speak_names_them(
+    filled: Path, voices: dict[str, Path], capsys: Out, tmp_path: Path
+) -> None:
+    run(capsys, "add", str(voices["en"]), "--alias", "one", "--language", "sv")
+    assert refused(capsys, "show", "sv") == "oneseek: There is no adapter 'sv'. Did you mean one or zero?\n"
+    assert main(["merge", "--adapter", "sv", "--output", str(tmp_path / "merged")]) == 1
+    assert "There is no adapter 'sv'. Did you mean one or zero?" in capsys.readouterr().err
+
+
+def test_pickles_and_folders_are_sent_to_the_other_verb(
+    home: Path, voices: dict[str, Path], capsys: Out, tmp_path: Path
+) -> None:
+    pickle = tmp_path / "old" / "adapter.pth"
+    pickle.parent.mkdir()
+    pickle.write_bytes(b"no pickle at all")
+    for given in (pickle.parent, pickle):
+        assert refused(capsys, "add", str(given)).endswith(f"Convert it: oneseek adapters import {pickle}\n")
+    remedy = f"added with: oneseek adapters add {voices['en']}\n"
+    assert refused(capsys, "import", str(voices["en"])).endswith(remedy)
+
+
+def test_a_home_that_cannot_be_one_is_told_with_its_path(
+    home: Path, voices: dict[str, Path], capsys: Out
+) -> None:
+    home.write_text("a file")
+    found = refused(capsys, "add", str(voices["en"]), "--alias", "zero")
+    assert found.startswith(f"oneseek: {home}")
+    assert found.endswith(("A part of the path is a file: name a folder.\n", "Check the path.\n"))

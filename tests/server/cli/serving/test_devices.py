@@ -1,0 +1,107 @@
+"""Devices on the command line: what is listed, what is refused, and how auto ends on the CPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from server.__main__ import main
+from server.engines.embedded.launch import survey
+from server.engines.embedded.runners.device import flavours
+from server.engines.embedded.runners.device.flavours import Flavour
+from server.engines.embedded.runners.device.hardware import Card
+from server.metrics.engine_state import DeviceFallback, DeviceInfo, EngineInfo
+from server.metrics.metrics import Metrics
+
+Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def arguments(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.chdir(tmp_path)
+    return ["--base-model", str(tiny_base), "--home", str(tmp_path / "home")]
+
+
+def test_each_device_is_listed_with_what_it_would_run(arguments: list[str], capsys: Out) -> None:
+    assert main(["devices", "--json", *arguments]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    rows = {row["name"]: row for row in shown["devices"]}
+    assert list(rows) == ["directml", "webgpu", "cpu"]
+    assert rows["cpu"]["present"]
+    assert rows["cpu"]["fits"] is True
+    assert (rows["cpu"]["fit"]["variant"], rows["cpu"]["fit"]["dtype"]) == ("gqa", "fp32")
+    for name in ("directml", "webgpu"):
+        assert (rows[name]["fit"]["variant"], rows[name]["fit"]["dtype"]) == ("prim", "fp16")
+        assert rows[name]["present"] is (rows[name]["remedy"] is None)
+    assert shown["machine"]["memory"] > shown["machine"]["available"] > 0
+
+
+def test_the_list_is_for_people_too(
+    arguments: list[str], capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        survey, "cards", lambda: (Card("NVIDIA GeForce RTX 3070", 8 << 30), Card("AMD", None))
+    )
+    assert main(["devices", *arguments, "--max-num-seqs", "2"]) == 0
+    told = capsys.readouterr().out
+    assert "cpu       there: CPUExecutionProvider, by onnxruntime" in told
+    assert "card: NVIDIA GeForce RTX 3070, 8.0 GiB of its own" in told
+    assert "card: AMD, memory unknown" in told
+    assert "2 sequences of 256 tokens: fits 8.0 GiB" in told
+
+
+def test_a_smaller_card_does_not_fit(
+    arguments: list[str], capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "cards", lambda: (Card("small", 1 << 20),))
+    assert main(["devices", "--json", *arguments]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)["devices"]}
+    assert rows["webgpu"]["fits"] is False
+
+
+@pytest.mark.parametrize("verb", ["serve", "devices"])
+def test_two_flavours_are_refused_before_anything_is_built(
+    verb: str, arguments: list[str], capsys: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two = (Flavour("onnxruntime", "1.32.0"), Flavour("onnxruntime-webgpu", "1.27.0"))
+    monkeypatch.setattr(flavours, "installed", lambda: two)
+    port = ["--port", "0"] if verb == "serve" else []
+    assert main([verb, *port, *arguments, "--device", "webgpu"]) == 1
+    told = capsys.readouterr().err
+    assert "onnxruntime 1.32.0 and onnxruntime-webgpu 1.27.0 share one folder" in told
+    assert (
+        "pip uninstall -y onnxruntime onnxruntime-webgpu  and then  pip install onnxruntime-webgpu==" in told
+    )
+    assert not (tmp_path / "home" / "graphs").exists()
+
+
+def test_a_device_that_is_asked_for_by_name_and_is_not_there_ends_the_start(
+    arguments: list[str], capsys: Out
+) -> None:
+    import onnxruntime
+
+    if "WebGpuExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("it is there")
+    assert main(["serve", "--port", "0", *arguments, "--device", "webgpu"]) == 1
+    assert "--device webgpu needs onnxruntime-webgpu" in capsys.readouterr().err
+
+
+def test_what_was_given_up_is_counted() -> None:
+    metrics = Metrics("tiny")
+    fallback = DeviceFallback("webgpu", "logits", "webgpu computes the base off by 7")
+    info = EngineInfo(
+        name="embedded",
+        base_digest="sha256:0",
+        context=1,
+        vocabulary=1,
+        blends=True,
+        max_adapters=1,
+        device=DeviceInfo("cpu", "CPUExecutionProvider", "fp32", fallback),
+    )
+    metrics.runs(info)
+    value = metrics.registry.get_sample_value
+    labels = {"device": "cpu", "provider": "CPUExecutionProvider", "precision": "fp32"}
+    assert value("oneseek_device_info", labels) == 1
+    assert value("oneseek_device_fallbacks_total", {"device": "webgpu", "reason": "logits"}) == 1

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from server.__main__ import main
+from server.config.settings import OPTIONS
+
+ROOT = Path(__file__).resolve().parents[3]
+HEAVY = ("numpy", "onnx", "onnxruntime", "starlette", "uvicorn", "tokenizers", "langdetect", "yaml", "torch")
+
+
+@pytest.fixture(autouse=True)
+def clean_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("ONESEEK_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ONESEEK_HOME", str(tmp_path / "home"))
+
+
+def oneseek(*arguments: str, **environ: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "server", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_help_starts_in_under_0_3_seconds() -> None:
+    def once() -> float:
+        """Seconds of processor time, which neighbours on the machine disturb least."""
+        before = os.times()
+        done = oneseek("--help")
+        after = os.times()
+        assert done.returncode == 0
+        assert b"serve" in done.stdout
+        return sum(after[2:4]) - sum(before[2:4])
+
+    assert min(once() for _ in range(5)) < 0.3
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["--version"]], ids=" ".join)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    program = (
+        "import sys; from server.__main__ import main; code = main(sys.argv[1:]); "
+        f"print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert done.stderr == "[]\n"
+
+
+def test_every_setting_is_a_flag_of_serve_with_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["serve", "--help"]) == 0
+    shown = capsys.readouterr().out
+    for option in OPTIONS:
+        assert f"{option.flag} " in shown or f"{option.flag}\n" in shown
+    assert "Probability, from 0 to 1" in shown
+    assert "ONESEEK_MAX_QUEUE" in shown
+
+
+def test_config_shows_values_and_origins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "oneseek.yaml").write_text("# ours\nmax_queue: 9\n", encoding="utf-8")
+    monkeypatch.setenv("ONESEEK_API_KEYS", "hemlig-nyckel")
+    given = ["--port", "8011", "--no-prefix-caching", "--adapters", "a", "--adapters", "b=c"]
+    assert main(["config", *given]) == 0
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    shown = {name: rest.split("  ", 1)[0] + " | " + rest.rsplit("  ", 1)[1].strip() for name, rest in lines}
+    assert set(shown) == {option.name for option in OPTIONS}
+    assert shown["port"] == "8011 | flag --port"
+    assert shown["max_queue"] == "9 | oneseek.yaml:2"
+    assert shown["prefix_caching"] == "false | flag --prefix-caching"
+    assert shown["adapters"] == "a, b=c | flag --adapters"
+    assert shown["log_level"] == "info | default"
+    assert shown["api_keys"] == "1 given, not shown | ONESEEK_API_KEYS"
+    assert shown["home"].endswith("| ONESEEK_HOME")
+
+
+def test_config_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "--json", "--port", "1"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["port"] == {"value": "1", "origin": "flag --port"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["config", "--port", "80O0"], "port: '80O0' is not an integer (flag --port)"),
+        (["config", "--port", "-1"], "port: -1 is out of range; use from 0 to 65535 (flag --port)"),
+        (["config", "--engine", "vlm"], "did you mean 'vllm'? (flag --engine)"),
+        (["config", "--prot", "1"], "--port"),
+        (["config", "--config", "missing.yaml"], "missing.yaml: cannot be read"),
+        (["config", "--port"], "--port requires an argument"),
+        (["srve"], 'Did you mean "serve"?'),
+        (["config", "superfluous"], "superfluous"),
+        (["config", "--prefix-caching", "false"], "'false' is not expected here; a switch takes no value"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",  # pyright: ignore[reportUnknownLambdaType]
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("oneseek: ")
+    assert captured.err.count("\n") == 1
+    assert message in captured.err
+
+
+def test_a_misspelt_variable_is_a_mistake_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ONESEEK_PROT", "1")
+    assert main(["config"]) == 2
+    assert capsys.readouterr().err == (
+        "oneseek: ONESEEK_PROT: is not a setting; did you mean 'ONESEEK_PORT'? (environment)\n"
+    )
+
+
+def test_output_is_utf_8_whatever_the_console(tmp_path: Path) -> None:
+    home = str(tmp_path / "hård→disk")
+    done = oneseek("config", ONESEEK_HOME=home, PYTHONIOENCODING="cp1252")
+    assert done.returncode == 0
+    assert home in done.stdout.decode("utf-8")
+
+
+def test_without_a_verb_it_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "Usage: oneseek COMMAND" in capsys.readouterr().out
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    command = [sys.executable, "-m", "server", "config"]
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        found = subprocess.run(command, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(write)
+    assert found.stderr == b""
+    assert found.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["data", "check", "nowhere.jsonl"], ["train", "identity", "--config", "nowhere.jsonl"]]
+)
+def test_a_file_that_is_not_there_is_told_without_an_errno(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    found = capsys.readouterr().err
+    assert found == "oneseek: nowhere.jsonl: no such file or directory. Check the path.\n"

@@ -1,0 +1,179 @@
+"""`oneseek train identity` on a tiny random base: from flags and files to an adapter that a server takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.ledger import Ledger
+from adapters.lora.manifest import read_fields
+from server.__main__ import main
+from server.config import extras
+from server.config.settings import Settings
+from server.live.catalogue import open_catalogue
+
+Out = pytest.CaptureFixture[str]
+ROOT = Path(__file__).resolve().parents[4]
+ROWS = [
+    {"instruction": f"Vem är du, {n}?", "input": "", "output": "Jag är en liten modell för prov, OneSeek."}
+    for n in range(6)
+]
+NAMES = ("--alias", "egen", "--version", "v2.5")
+QUICK = ("--epochs", "1", "--batch-size", "2", "--precision", "fp32", "--learning-rate", "1e-2")
+
+
+@pytest.fixture
+def installation(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "an installation"
+    shutil.copytree(tiny_base, root / "models" / "mistral-7b-instruct")
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
+    (root / "own.jsonl").write_text(text, encoding="utf-8")
+    for name in os.environ:
+        if name.startswith("ONESEEK_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ONESEEK_HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(root)
+    return root
+
+
+def catalogue(installation: Path) -> Any:
+    return open_catalogue(Settings(home=installation.parent / "home"))
+
+
+def test_what_is_trained_becomes_a_version_that_can_be_served(installation: Path, capsys: Out) -> None:
+    arguments = ["train", "identity", "--language", "sv", "--dataset", "own.jsonl", *QUICK]
+    assert main([*arguments, "--target-modules", "q_proj", "k_proj", "--json"]) == 0
+    captured = capsys.readouterr()
+    told = json.loads(captured.out)
+    assert told["adapter"] == "oneseek-7b-zero-sv@v1.0"
+    assert told["summary"] == f"made oneseek-7b-zero-sv@v1.0 in {told['path']}; it is active"
+    assert {"loss", "token_accuracy", "held_out_loss", "identity", "language_fidelity"} <= set(
+        told["metrics"]
+    )
+    events = [json.loads(line) for line in captured.err.splitlines() if line.startswith("{")]
+    assert {"training", "progress", "held out"} <= {event["event"] for event in events}
+    found = catalogue(installation)
+    (adapter,) = found.registry.adapters()
+    assert (adapter.full_name, adapter.language, adapter.rank) == ("oneseek-7b-zero-sv@v1.0", "sv", 8)
+    assert adapter.targets == ("k_proj", "q_proj")
+    assert adapter.base_digest == found.registry.base_digest
+    fields = read_fields(adapter.path)
+    assert (fields["rows"], fields["dataset"]) == (5, ["own.jsonl"])
+    assert fields["about"]["config"]["learning_rate"] == 0.01
+    assert str(installation) not in "".join(
+        path.read_text(encoding="utf-8") for path in adapter.path.iterdir() if path.suffix in (".json", ".md")
+    )
+    report = installation.parent / "home" / "training" / "reports" / adapter.full_name
+    assert (report / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert len(json.loads((report / "report.json").read_text(encoding="utf-8"))["answers"]) == 30
+    assert [path.name for path in report.parent.parent.iterdir()] == ["reports"]
+
+    assert main([*arguments, "--seed", "7"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("made oneseek-7b-zero-sv@v1.1 in ")
+    assert last.endswith("; to serve it by its alias: oneseek adapters promote oneseek-7b-zero-sv@v1.1")
+    ledger = Ledger.open(installation.parent / "home" / "ledger")
+    assert ledger.verify().state == "intact"
+    first, second = (entry.record for entry in ledger.entries())
+    assert (first.action, first.subject) == ("train", "oneseek-7b-zero-sv@v1.0")
+    assert first.outputs == {"adapter": adapter.digest}
+    assert first.inputs == {
+        "base": adapter.base_digest,
+        "data": fields["dataset_digest"],
+        "config": fields["about"]["config_digest"],
+    }
+    assert (first.details["seed"], second.details["seed"]) == (42, 7)
+    assert first.inputs["config"] != second.inputs["config"]
+
+
+def test_a_file_in_other_trainers_words_and_flags_before_it(installation: Path, capsys: Out) -> None:
+    Path("train.yaml").write_text(
+        "base_model: models/mistral-7b-instruct\nlanguage: sv\nadapter: lora\n"
+        "datasets:\n  - path: own.jsonl\n    type: alpaca\nnum_epochs: 9\nmicro_batch_size: 3\nlora_r: 4\n"
+        "learning_rate: 1e-2\nbf16: false\noutput_dir: made\n",
+        encoding="utf-8",
+    )
+    assert main(["train", "identity", "--config", "train.yaml", "--epochs", "1", *NAMES]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "made egen@v2.5 in made; to serve it: oneseek serve --adapters made"
+    config = read_fields(Path("made"))["about"]["config"]
+    assert (config["epochs"], config["batch_size"], config["rank"]) == (1, 3, 4)
+    assert config["precision"] == "fp32"
+    assert not catalogue(installation).registry.adapters()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "language: is missing; say --language en or --language sv"),
+        (["--language", "da"], "language: 'da' is neither en nor sv"),
+        (["--language", "sv", "--rank", "x"], "rank: 'x' is not an integer"),
+        (["--language", "sv", "--rank", "0"], "rank: 0 is too small"),
+        (["--language", "sv", "--schedule", "cosin"], "schedule: 'cosin' is not one of"),
+        (["--language", "sv", "--output", "models"], "output: models exists"),
+        (["--language", "sv", "--alias", "base"], "alias: "),
+        (["--language", "sv", "--load-in-4bit"], "load_in_4bit: a base in 4 bits (QLoRA)"),
+        (["--language", "sv", "--resume"], "resume: no run of these options and data is unfinished"),
+        (["--language", "en", "--dataset", "own.jsonl"], "dataset: own.jsonl: no example in 'en' is left"),
+        (
+            ["--language", "sv", "--dataset", "own.jsonl", "--target-modules", "w"],
+            "target_modules: 'w' is no",
+        ),
+        (
+            ["--language", "sv", "--config", "bad.yaml"],
+            "lora_rank: is no option of training; did you mean lora_r?",
+        ),
+    ],
+)
+def test_mistakes_are_refused_by_name(
+    installation: Path, capsys: Out, arguments: list[str], message: str
+) -> None:
+    Path("bad.yaml").write_text("lora_rank: 8\n", encoding="utf-8")
+    assert main(["train", "identity", *arguments]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"oneseek: {message}")
+    assert not (installation.parent / "home" / "registry").exists()
+
+
+def test_a_missing_extra_is_named() -> None:
+    with pytest.raises(extras.ExtraMissingError) as missing:
+        extras.require("training", "train", ("json", "no_such_package"))
+    assert str(missing.value) == (
+        "training needs no_such_package, not installed here: pip install 'oneseek[train]'"
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(installation: Path) -> None:
+    command = [sys.executable, "-W", "ignore", "-m", "server", "train", "identity", "--language", "sv"]
+    command += ["--dataset", "own.jsonl", *QUICK[2:], "--epochs", "400", "--early-stop", "0"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    told: list[str] = []
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        for line in running.stderr:
+            told.append(line)
+            if '"progress"' in line:
+                time.sleep(1)
+                running.send_signal(signal.SIGINT)
+                break
+        told += running.stderr.readlines()
+        assert running.wait(60) == 130
+    assert "interrupted after step" in told[-1]
+    assert told[-1].rstrip().endswith("--resume")
+    (work,) = (installation.parent / "home" / "training").iterdir()
+    assert list(work.glob("checkpoint-*/trainer_state.json"))
+    again = subprocess.run(command, env=environ, capture_output=True, text=True, check=False, timeout=120)
+    assert again.returncode == 2
+    refusal = f"oneseek: resume: this run was interrupted; go on with --resume, or begin anew: rm -r {work}"
+    assert again.stderr.splitlines()[-1] == refusal
+    assert list(work.glob("checkpoint-*/trainer_state.json"))
+    assert not (installation.parent / "home" / "registry").exists()

@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.config.schema import Option
+from server.config.settings import (
+    OPTIONS,
+    PREFIX,
+    EngineOptions,
+    Resolved,
+    RolloutOptions,
+    RoutingOptions,
+    Settings,
+    default_home,
+    resolve,
+)
+from server.config.values import SettingsError, parse_size, render_size
+
+BY_PATH = {option.path: option for option in OPTIONS}
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def from_yaml(text: str, environ: dict[str, str] | None = None) -> Resolved:
+    Path("oneseek.yaml").write_text(text, encoding="utf-8")
+    return resolve(environ=environ or {})
+
+
+def test_without_any_source_everything_is_the_default() -> None:
+    found = resolve(environ={})
+    assert found.settings == Settings(home=Path.home() / ".oneseek")
+    assert set(found.origins) == set(BY_PATH)
+    assert set(found.origins.values()) == {"default"}
+
+
+def test_flags_go_before_environment_before_file_before_defaults() -> None:
+    Path("oneseek.yaml").write_text("host: localhost\nport: 1\nmax_queue: 1\n", encoding="utf-8")
+    found = resolve({"port": "3"}, {"ONESEEK_PORT": "2", "ONESEEK_MAX_QUEUE": "2"})
+    assert (found.settings.host, found.settings.port, found.settings.max_queue) == ("localhost", 3, 2)
+    assert found.origins["host"] == "oneseek.yaml:1"
+    assert found.origins["port"] == "flag --port"
+    assert found.origins["max_queue"] == "ONESEEK_MAX_QUEUE"
+    assert found.origins["log_level"] == "default"
+
+
+def test_every_option_is_explained_and_its_names_are_its_own() -> None:
+    for option in OPTIONS:
+        assert option.help.endswith("."), option.path
+        assert len(option.help) < 120, option.path
+    assert len({option.flag for option in OPTIONS}) == len(OPTIONS)
+    assert len({option.variable(PREFIX) for option in OPTIONS}) == len(OPTIONS)
+
+
+def test_every_field_of_the_settings_is_an_option() -> None:
+    sections = {"engine": EngineOptions, "routing": RoutingOptions, "rollout": RolloutOptions}
+    paths = [field.name for field in dataclasses.fields(Settings) if field.name not in sections]
+    paths += [f"{name}.{field.name}" for name, kind in sections.items() for field in dataclasses.fields(kind)]
+    assert set(paths) == set(BY_PATH)
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: typing.cast("Option", option).path)
+def test_a_default_written_out_is_read_back(option: Option) -> None:
+    if option.secret or option.default in ((), {}):
+        return
+    assert option.parse(option.render(option.default), "here") == option.default
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("4096", 4096),
+        ("4k", 4000),
+        ("7B", 7),
+        ("4KiB", 4096),
+        ("2GiB", 2 * 1024**3),
+        ("1.5 mib", 1536 * 1024),
+        ("2gb", 2 * 10**9),
+    ],
+)
+def test_sizes(text: str, value: int) -> None:
+    assert parse_size(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "2 giga", "-1", "1e9", "2ib", "0x10", "٣" * 20])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_size(text)
+
+
+@given(st.integers(min_value=1, max_value=2**50))
+def test_a_size_survives_being_shown(size: int) -> None:
+    assert parse_size(render_size(size)) == size
+
+
+YAML = """
+adapters:
+  - one
+  - sv=weights/two
+engine: embedded
+kv_cache_memory: 2GiB
+prefix_caching: off
+threads: null
+routing:
+  threshold: 0.7
+  languages: {no: oneseek-no, sv: oneseek-sv}
+"""
+
+
+def test_the_file_has_lists_sections_sizes_and_norwegian() -> None:
+    settings = from_yaml(YAML).settings
+    assert settings.adapters == ("one", "sv=weights/two")
+    assert settings.engine == EngineOptions(kind="embedded")
+    assert settings.kv_cache_memory == 2 * 1024**3
+    assert settings.prefix_caching is False
+    assert settings.threads is None
+    assert settings.routing.threshold == 0.7
+    assert dict(settings.routing.languages) == {"no": "oneseek-no", "sv": "oneseek-sv"}
+
+
+def test_lists_and_mappings_fit_one_variable() -> None:
+    environ = {"ONESEEK_ADAPTERS": "one, sv=two", "ONESEEK_ROUTING_LANGUAGES": "sv=a,no=b"}
+    settings = resolve(environ=environ).settings
+    assert settings.adapters == ("one", "sv=two")
+    assert dict(settings.routing.languages) == {"sv": "a", "no": "b"}
+
+
+def test_a_flag_given_twice_is_a_list_and_is_not_split() -> None:
+    assert resolve({"adapters": ["a,b", "c"]}, {}).settings.adapters == ("a,b", "c")
+
+
+def test_an_empty_variable_is_as_good_as_none() -> None:
+    assert resolve(environ={"ONESEEK_PORT": ""}).origins["port"] == "default"
+
+
+def test_none_takes_back_what_a_lower_layer_set() -> None:
+    assert resolve({"threads": "none"}, {"ONESEEK_THREADS": "2"}).settings.threads is None
+
+
+def test_other_variables_are_none_of_ours() -> None:
+    assert resolve(environ={"PORT": "x", "HOME": "/", "oneseek_port": "x"}).origins["port"] == "default"
+
+
+def test_the_named_file_goes_before_the_one_at_hand(tmp_path: Path) -> None:
+    Path("oneseek.yaml").write_text("port: 1\n", encoding="utf-8")
+    other = tmp_path / "other file.yaml"
+    other.write_text("\n\nport: 2\n", encoding="utf-8")
+    assert resolve(environ={"ONESEEK_CONFIG": str(other)}).origins["port"] == "other file.yaml:3"
+    third = tmp_path / "third.yaml"
+    third.write_text("port: 3\n", encoding="utf-8")
+    assert resolve(environ={"ONESEEK_CONFIG": str(other)}, config=third).settings.port == 3
+
+
+REFUSED: list[tuple[Callable[[], object], str]] = [
+    (lambda: from_yaml("port: 80O0"), "port: '80O0' is not an integer (oneseek.yaml:1)"),
+    (
+        lambda: from_yaml("host: a\nport: 99999"),
+        "port: 99999 is out of range; use from 0 to 65535 (oneseek.yaml:2)",
+    ),
+    (lambda: from_yaml("prot: 80"), "prot: is not a setting; did you mean 'port'? (oneseek.yaml:1)"),
+    (lambda: from_yaml("port: 1\nport: 2"), "port: is set twice, first in oneseek.yaml:1 (oneseek.yaml:2)"),
+    (lambda: from_yaml("port:"), "port: has no value; give one or leave it out (oneseek.yaml:1)"),
+    (lambda: from_yaml("port: [1]"), "port: ['1'] is not a single value (oneseek.yaml:1)"),
+    (lambda: from_yaml("adapters: {a: b}"), "adapters: {'a': 'b'} is not a list (oneseek.yaml:1)"),
+    (
+        lambda: from_yaml("adapters: [[a]]"),
+        "adapters: holds more than the single value that belongs here (oneseek.yaml:1)",
+    ),
+    (
+        lambda: from_yaml("routing:\n  treshold: 1"),
+        "routing.treshold: is not a setting; did you mean 'routing.threshold'? (oneseek.yaml:2)",
+    ),
+    (
+        lambda: from_yaml("routing:\n  threshold: 2"),
+        "routing.threshold: 2.0 is out of range; use from 0 to 1 (oneseek.yaml:2)",
+    ),
+    (lambda: from_yaml("routing: sv"), "routing: is not a list of `key: value` lines (oneseek.yaml:1)"),
+    (lambda: from_yaml("- port"), "the file: is not a list of `key: value` lines (oneseek.yaml:1)"),
+    (
+        lambda: from_yaml("quantize: int9"),
+        "quantize: 'int9' is not one of none, int8, int4; did you mean 'int8'? (oneseek.yaml:1)",
+    ),
+    (
+        lambda: resolve(environ={"ONESEEK_PROT": "1"}),
+        "ONESEEK_PROT: is not a setting; did you mean 'ONESEEK_PORT'? (environment)",
+    ),
+    (
+        lambda: resolve(environ={"ONESEEK_MAX_BODY": "lots"}),
+        "max_body: 'lots' is not a size; write bytes or a unit, such as 512MiB or 2GiB (ONESEEK_MAX_BODY)",
+    ),
+    (
+        lambda: resolve(environ={"ONESEEK_DRAIN_SECONDS": "nan"}),
+        "drain_seconds: 'nan' is not a finite number (ONESEEK_DRAIN_SECONDS)",
+    ),
+    (
+        lambda: resolve(environ={"ONESEEK_PREFIX_CACHING": "maybe"}),
+        "prefix_caching: 'maybe' is neither true nor false (ONESEEK_PREFIX_CACHING)",
+    ),
+    (
+        lambda: resolve({"routing.languages": ["sv"]}, {}),
+        "routing.languages: ['sv'] holds 'sv', which is not KEY=VALUE (flag --routing-languages)",
+    ),
+    (
+        lambda: resolve({"engine.kind": "vlm"}, {}),
+        "engine: 'vlm' is not one of auto, embedded, vllm; did you mean 'vllm'? (flag --engine)",
+    ),
+    (
+        lambda: resolve({"max_num_batched_tokens": "8", "max_num_seqs": "32"}, {}),
+        "max_num_batched_tokens: 8 is below max_num_seqs (32); every sequence needs one token a step"
+        " (flag --max-num-batched-tokens)",
+    ),
+    (lambda: resolve({"prot": "8"}, {}), "prot: is not a setting; did you mean 'port'? (flag)"),
+    (
+        lambda: resolve({"request_timeout": "0"}, {}),
+        "request_timeout: 0.0 is not above 0; for no limit use none (flag --request-timeout)",
+    ),
+    (lambda: resolve({"port": " "}, {}), "port: has no value; give one or leave it out (flag --port)"),
+]
+
+
+@pytest.mark.parametrize(("attempt", "message"), REFUSED, ids=[message[:40] for _, message in REFUSED])
+def test_what_does_not_fit_is_refused_by_name(attempt: Callable[[], object], message: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        attempt()
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"port: [1", "is not valid YAML"),
+        (b"a: 1\n---\nb: 2\n", "is not valid YAML"),
+        (b"port: \xff", "is not UTF-8 text"),
+        (b"#" * 300_000, "a settings file has at most"),
+        (b"[" * 50_000, "is not valid YAML"),
+        (b"port: !!python/object/apply:os.system ['true']", "is not a single value"),
+    ],
+    ids=["syntax", "two documents", "not UTF-8", "too large", "too deep", "python tag"],
+)
+def test_what_is_no_settings_file_is_refused(content: bytes, problem: str) -> None:
+    Path("oneseek.yaml").write_bytes(content)
+    with pytest.raises(SettingsError, match=problem):
+        resolve(environ={})
+
+
+def test_an_alias_bomb_is_refused_and_not_unfolded() -> None:
+    lines = ["a0: &a0 [x, x]"] + [f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, 60)]
+    with pytest.raises(SettingsError, match="is not a setting"):
+        from_yaml("\n".join(lines))
+
+
+def test_a_file_that_was_asked_for_must_exist() -> None:
+    with pytest.raises(SettingsError, match="cannot be read"):
+        resolve(environ={}, config=Path("missing.yaml"))
+
+
+@pytest.mark.parametrize("empty", ["", "# nothing\n", "routing:\n", "null\n"])
+def test_an_empty_file_sets_nothing(empty: str) -> None:
+    assert set(from_yaml(empty).origins.values()) == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ONESEEK_PORT", "tcp://10.0.0.7:8000"),
+        ("ONESEEK_SERVICE_HOST", "10.0.0.7"),
+        ("ONESEEK_PORT_8000_TCP_ADDR", "10.0.0.7"),
+    ],
+)
+def test_the_links_that_kubernetes_injects_are_explained(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match="enableServiceLinks"):
+        resolve(environ={name: value})
+
+
+def test_keys_are_never_shown() -> None:
+    found = resolve(environ={"ONESEEK_API_KEYS": "first-secret,second-secret"})
+    option = BY_PATH["api_keys"]
+    assert found.settings.api_keys == ("first-secret", "second-secret")
+    assert option.render(found.value(option)) == "2 given, not shown"
+    assert "secret" not in repr(found.settings)
+    with pytest.raises(SettingsError) as caught:
+        resolve(environ={"ONESEEK_API_KEYS": "bad secret"})
+    assert "bad secret" not in str(caught.value)
+    Path("oneseek.yaml").write_text("api_keys: {my-secret: x}", encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        resolve(environ={})
+    assert "my-secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("host", "keys", "warns"),
+    [
+        ("127.0.0.1", (), False),
+        ("::1", (), False),
+        ("localhost", (), False),
+        ("0.0.0.0", (), True),
+        ("::", (), True),
+        ("gpu-7.example.org", (), True),
+        ("0.0.0.0", ("k",), False),
+    ],
+)
+def test_an_open_door_is_pointed_out(host: str, keys: tuple[str, ...], warns: bool) -> None:
+    assert bool(Settings(host=host, api_keys=keys).warnings) is warns
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_home_is_where_each_system_keeps_such_things(platform: str) -> None:
+    home = default_home({"LOCALAPPDATA": "C:/Users/a b/AppData/Local"}, platform)
+    windows = Path("C:/Users/a b/AppData/Local/oneseek")
+    assert home == (windows if platform == "win32" else Path.home() / ".oneseek")
+
+
+def test_home_knows_the_tilde() -> None:
+    assert resolve(environ={"ONESEEK_HOME": "~/here"}).settings.home == Path.home() / "here"
+
+
+@given(st.sampled_from(OPTIONS), st.text(max_size=12))
+def test_any_text_is_either_a_value_or_a_named_refusal(option: Option, text: str) -> None:
+    refusal = None
+    try:
+        resolve({option.path: text}, {})
+    except SettingsError as error:
+        refusal = error.name
+    assert refusal in (None, option.name, "max_num_batched_tokens")

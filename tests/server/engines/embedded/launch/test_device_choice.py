@@ -1,0 +1,205 @@
+"""Which device the base ends up on. The one here is a device in all but name: `DeviceRunner` on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from adapters.lora.manifest import read_manifest
+from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
+from server.engines.embedded.engine import EmbeddedEngine
+from server.engines.embedded.launch.device_choice import Opened, Place, bring_up, candidates, open_best
+from server.engines.embedded.model.builder import DATA_FILE
+from server.engines.embedded.model.cache import prepare
+from server.engines.embedded.runners.cpu.runner import CpuRunner
+from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
+from server.engines.embedded.runners.device.runner import DeviceRunner
+from server.engines.embedded.runners.device.selftest import DeviceError
+from server.engines.embedded.scheduling.limits import Limits
+from server.errors import EngineError
+from server.text.tokenizer import Tokenizer
+from tests.server.engines.asking import alone, ask, tokens
+
+DIGEST = "sha256:" + "0" * 64
+CPU = PROVIDERS["cpu"]
+DEVICE = replace(PROVIDERS["webgpu"], ort=CPU.ort, memory=CPU.memory, dtypes=("fp32",))
+"""Where tests run, no other provider is there."""
+GONE = replace(PROVIDERS["webgpu"], ort="NoSuchExecutionProvider")
+LIMITS = Limits(
+    max_num_seqs=2,
+    max_num_batched_tokens=16,
+    rows=3,
+    context=64,
+    kv_tokens=192,
+    prefill_chunk=16,
+    prefix_caching=True,
+)
+
+Placed = Callable[[Provider], Place]
+
+
+@pytest.fixture
+def placed(tiny_base: Path, tmp_path: Path) -> Placed:
+    def place(provider: Provider) -> Place:
+        return Place(provider, prepare(tiny_base, tmp_path, DIGEST, variant=provider.variant), LIMITS)
+
+    return place
+
+
+@pytest.fixture
+def weights(tiny_base: Path, tiny_adapters: dict[str, Path]) -> dict[str, AdapterWeights]:
+    shape = ModelShape.read(tiny_base)
+    return {name: read_adapter(folder, shape) for name, folder in tiny_adapters.items()}
+
+
+def opened(
+    placed: Placed, *providers: Provider, adapters: Mapping[str, AdapterWeights] | None = None
+) -> Opened:
+    return open_best(providers, placed, 1, lambda: adapters or {})
+
+
+def reason(found: Opened) -> str:
+    assert found.place.provider is CPU
+    assert found.check is None
+    assert found.info.name == "cpu"
+    assert found.info.fallback is not None
+    assert found.info.fallback.device == "webgpu"
+    assert isinstance(found.open_runner(), CpuRunner)
+    return f"{found.info.fallback.reason}: {found.info.fallback.message}"
+
+
+def test_a_device_that_works_is_taken(placed: Placed, weights: dict[str, AdapterWeights]) -> None:
+    found = opened(placed, DEVICE, CPU, adapters=weights)
+    assert (found.info.name, found.info.precision, found.info.fallback) == ("webgpu", "fp32", None)
+    assert isinstance(found.open_runner(), DeviceRunner)
+    assert found.check is not None
+
+
+def test_the_cpu_alone_is_opened_when_it_is_asked_for(placed: Placed) -> None:
+    found = opened(placed, CPU)
+    assert (found.info.name, found.info.fallback, found.check) == ("cpu", None, None)
+
+
+def test_a_device_that_does_not_come_up_costs_no_graph(placed: Placed) -> None:
+    asked: list[str] = []
+
+    def watched(provider: Provider) -> Place:
+        asked.append(provider.name)
+        return placed(provider)
+
+    with pytest.warns(UserWarning, match="NoSuchExecutionProvider"):
+        found = opened(watched, GONE, CPU)
+    assert reason(found).startswith("absent: device webgpu does not come up: ")
+    assert asked == ["cpu"]
+
+
+def test_bringing_up_needs_more_than_a_name() -> None:
+    bring_up(DEVICE)
+    with (
+        pytest.warns(UserWarning, match="NoSuchExecutionProvider"),
+        pytest.raises(DeviceError, match="does not come up"),
+    ):
+        bring_up(GONE)
+
+
+def test_by_its_name_alone_it_is_refused(placed: Placed) -> None:
+    with (
+        pytest.warns(UserWarning, match="NoSuchExecutionProvider"),
+        pytest.raises(DeviceError, match="does not come up"),
+    ):
+        opened(placed, GONE)
+
+
+def spoil(place: Place) -> None:
+    """Flip the weights on disk, as a failing disk would, after the CPU's logits were kept."""
+    data = place.graph.folder / DATA_FILE
+    content = bytearray(data.read_bytes())
+    content[: 1 << 14] = bytes(value ^ 0x80 for value in content[: 1 << 14])
+    data.write_bytes(content)
+
+
+def test_logits_that_are_not_the_cpus_are_refused(placed: Placed, caplog: pytest.LogCaptureFixture) -> None:
+    opened(placed, DEVICE)
+    spoil(placed(DEVICE))
+    with pytest.raises(DeviceError, match="webgpu computes the base off by"):
+        opened(placed, DEVICE)
+    assert reason(opened(placed, DEVICE, CPU)).startswith("logits: webgpu computes the base off by")
+    assert "device webgpu is not used: webgpu computes the base off by" in caplog.text
+
+
+def test_an_adapter_that_goes_wrong_leads_auto_to_the_cpu(
+    placed: Placed, weights: dict[str, AdapterWeights]
+) -> None:
+    opened(placed, DEVICE, CPU, adapters={"sha256:a": weights["en"]})
+    wrong = {"sha256:a": weights["sv"]}
+    found = opened(placed, DEVICE, CPU, adapters=wrong)
+    assert reason(found).startswith("logits: webgpu computes the adapter off by")
+    assert opened(placed, DEVICE, adapters=wrong).info.name == "webgpu", "its load will refuse it, by name"
+
+
+def test_too_little_memory_leads_auto_to_the_cpu(placed: Placed) -> None:
+    def short(provider: Provider) -> Place:
+        if provider is DEVICE:
+            raise ValueError("kv_cache_memory of 5 bytes holds no row")
+        return placed(provider)
+
+    assert reason(opened(short, DEVICE, CPU)) == "memory: kv_cache_memory of 5 bytes holds no row"
+    with pytest.raises(ValueError, match="holds no row"):
+        opened(short, DEVICE)
+
+
+def test_a_driver_that_fails_leads_auto_to_the_cpu(placed: Placed, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("DXGI_ERROR_DEVICE_HUNG\n at d3d12.cpp:120")
+
+    monkeypatch.setattr(DeviceRunner, "prefill", fail)
+    assert reason(opened(placed, DEVICE, CPU)) == "failed: webgpu fails at the base: RuntimeError"
+    monkeypatch.setattr(DeviceRunner, "__init__", fail)
+    assert reason(opened(placed, DEVICE, CPU)) == (
+        "failed: device webgpu cannot be opened: DXGI_ERROR_DEVICE_HUNG"
+    )
+
+
+def test_auto_tries_what_there_is_and_a_name_what_it_names() -> None:
+    every = [provider.ort for provider in PROVIDERS.values()]
+    assert [provider.name for provider in candidates("auto", every)] == ["directml", "webgpu", "cpu"]
+    assert candidates("auto", [CPU.ort]) == [CPU]
+    assert candidates("webgpu", every) == [PROVIDERS["webgpu"]]
+    with pytest.raises(EngineError, match="--device webgpu needs onnxruntime-webgpu"):
+        candidates("webgpu", [CPU.ort])
+
+
+@pytest.mark.anyio
+async def test_an_engine_on_a_device_judges_what_it_loads(
+    placed: Placed, tiny_base: Path, tiny_adapters: dict[str, Path]
+) -> None:
+    """The device's answers are those of the CPU, with adapters that were judged as they were loaded."""
+    answers: list[list[int]] = []
+    for provider in (DEVICE, CPU):
+        found = opened(placed, provider)
+        engine = EmbeddedEngine(
+            open_runner=found.open_runner,
+            shape=ModelShape.read(tiny_base),
+            limits=LIMITS,
+            tokenizer=Tokenizer.load(tiny_base),
+            base_digest=DIGEST,
+            vocabulary=found.place.graph.config.vocabulary,
+            max_queue=4,
+            check=found.check,
+            device=found.info,
+        )
+        await engine.start()
+        try:
+            voices = [read_manifest(folder) for folder in tiny_adapters.values()]
+            for voice in voices:
+                await engine.load(voice)
+            questions = [ask([1, *range(60, 70)], alone(voice)) for voice in voices]
+            answers += [await tokens(engine, question) for question in questions]
+            assert engine.info.device == found.info
+        finally:
+            await engine.close()
+    half = len(answers) // 2
+    assert answers[:half] == answers[half:]

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from server.engines.embedded.model.checkpoint import Checkpoint, CheckpointError
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_tensors_come_as_float32(tmp_path: Path, dtype: type) -> None:
+    value = np.arange(12).reshape(3, 4).astype(dtype)
+    save_file({"a": value, "b": value[0].copy()}, tmp_path / "model.safetensors")
+    with Checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.read("b").dtype == np.float32
+        np.testing.assert_array_equal(checkpoint.read("b"), np.arange(4))
+        np.testing.assert_array_equal(np.concatenate([b for _, b in checkpoint.blocks("a")]), value)
+
+
+def test_blocks_are_bounded_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.engines.embedded.model.checkpoint.BLOCK_BYTES", 40)
+    value = np.arange(28, dtype=np.float32).reshape(7, 4)
+    save_file({"a": value}, tmp_path / "model.safetensors")
+    blocks = list(Checkpoint(tmp_path).blocks("a"))
+    assert [start for start, _ in blocks] == [0, 2, 4, 6]
+    np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), value)
+
+
+def test_shards_are_found_through_the_index(tmp_path: Path) -> None:
+    for name in "ab":
+        save_file({name: np.full((2, 2), ord(name), np.float32)}, tmp_path / f"{name}.safetensors")
+    index = {"weight_map": {name: f"{name}.safetensors" for name in "ab"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    checkpoint = Checkpoint(tmp_path)
+    assert checkpoint.read("b")[0, 0] == ord("b")
+    assert "c" not in checkpoint
+
+
+def test_what_is_wrong_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"neither model\.safetensors nor"):
+        Checkpoint(tmp_path)
+    save_file({"a": np.zeros((2, 3), np.float32), "i": np.zeros(2, np.int64)}, tmp_path / "model.safetensors")
+    checkpoint = Checkpoint(tmp_path)
+    with pytest.raises(CheckpointError, match="no tensor b"):
+        checkpoint.read("b")
+    with pytest.raises(CheckpointError, match=r"a has shape \[2, 3\].*\[3, 2\]"):
+        checkpoint.check("a", (3, 2))
+    with pytest.raises(CheckpointError, match="i has type I64"):
+        checkpoint.check("i", (2,))
+
+
+@pytest.mark.parametrize("file", ["missing.safetensors", "../outside.safetensors"])
+def test_an_index_cannot_name_what_is_not_there(tmp_path: Path, file: str) -> None:
+    save_file({"a": np.zeros(2, np.float32)}, tmp_path / "outside.safetensors")
+    folder = tmp_path / "base"
+    folder.mkdir()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": file}}))
+    with pytest.raises(CheckpointError, match="not a file of the checkpoint"):
+        Checkpoint(folder).read("a")
+
+
+def test_a_torn_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"\x10\x00")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        Checkpoint(tmp_path)

@@ -1,0 +1,121 @@
+"""What can be said of a graph without running it: what device providers ask for."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from server.engines.embedded.model import decoder as module
+from server.engines.embedded.model.config import ModelConfig
+from server.engines.embedded.model.decoder import Dtype, plan_graph
+from server.engines.embedded.model.plan import IR_VERSION, ONNX_TYPES, OPSET, GraphPlan
+from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.model.rope import Rope
+
+CONFIG = ModelConfig(
+    hidden=64,
+    layers=2,
+    heads=4,
+    kv_heads=2,
+    head_dim=16,
+    intermediate=96,
+    vocabulary=96,
+    context=128,
+    norm_epsilon=1e-5,
+    rope=Rope(1e4),
+    tied_head=False,
+)
+PRIM: list[tuple[Dtype, Quantize]] = [("fp32", "none"), ("fp16", "none"), ("fp32", "int8"), ("fp32", "int4")]
+SIZES = {"B": 4, "S": 8, "T": 32, "GS": 16, "M": 4, "R_qkv": 6, "R_o": 2, "R_gate": 2, "R_up": 2, "R_down": 2}
+
+
+def finished(plan: GraphPlan) -> onnx.ModelProto:
+    """The model, its weights zero."""
+    external: list[TensorProto] = []
+    for weight in plan.weights:
+        for spec in weight.tensors:
+            raw = np.zeros(spec.shape, spec.dtype).tobytes()
+            kind = ONNX_TYPES[spec.dtype.name]
+            external.append(helper.make_tensor(spec.name, kind, spec.shape, raw, raw=True))
+    return helper.make_model(
+        plan.graph(external), opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+    )
+
+
+def fixed(plan: GraphPlan) -> onnx.ModelProto:
+    """The same with every named dimension given its size, and all shapes inferred."""
+    model = finished(plan)
+    for value in itertools.chain(model.graph.input, model.graph.output):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.HasField("dim_param"):
+                dimension.dim_value = SIZES[dimension.dim_param]
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+
+
+@pytest.mark.parametrize(("dtype", "quantize"), PRIM)
+def test_prim_is_made_of_what_device_providers_run(dtype: Dtype, quantize: Quantize) -> None:
+    plan = plan_graph(CONFIG, "prim", dtype, quantize)
+    kinds = {(node.domain, node.op_type) for node in plan.nodes}
+    assert "Shape" not in {kind for _, kind in kinds}
+    foreign = {kind for domain, kind in kinds if domain}
+    assert foreign == (set() if quantize == "none" else {"MatMulNBits"})
+    assert OPSET <= 20
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+def test_prim_has_static_shapes_and_products_of_rank_four_at_most(dtype: Dtype) -> None:
+    model = fixed(plan_graph(CONFIG, "prim", dtype, "none"))
+    onnx.checker.check_model(model, full_check=True)
+    ranks: dict[str, int] = {}
+    for value in itertools.chain(model.graph.input, model.graph.output, model.graph.value_info):
+        dimensions = value.type.tensor_type.shape.dim
+        assert all(dimension.HasField("dim_value") for dimension in dimensions), value.name
+        ranks[value.name] = len(dimensions)
+    ranks |= {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    products = [node for node in model.graph.node if node.op_type == "MatMul"]
+    assert products
+    for node in products:
+        assert all(ranks[name] <= 4 for name in (*node.input, *node.output)), node.name
+    assert all(name in ranks for node in model.graph.node for name in node.output)
+
+
+@pytest.mark.parametrize("variant", ["gqa", "prim"])
+def test_every_input_is_documented(variant: module.Variant) -> None:
+    plan = plan_graph(CONFIG, variant, "fp32", "none")
+    documented = module.__doc__ or ""
+    for value in (*plan.inputs, *plan.outputs):
+        kind = value.name.split(".")[0]
+        assert f"    {kind}" in documented or f"{kind}." in documented or f" {kind} " in documented, kind
+
+
+@pytest.mark.parametrize("variant", ["gqa", "prim"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_every_weight_of_the_checkpoint_is_read_once(variant: module.Variant, tied: bool) -> None:
+    config = replace(CONFIG, tied_head=tied)
+    plan = plan_graph(config, variant, "fp32", "none")
+    read = [name for weight in plan.weights for name, _ in weight.sources]
+    expected = {"model.embed_tokens.weight", "model.norm.weight"} | (set() if tied else {"lm_head.weight"})
+    for layer in range(2):
+        prefix = f"model.layers.{layer}"
+        expected |= {f"{prefix}.self_attn.{name}_proj.weight" for name in "qkvo"}
+        expected |= {f"{prefix}.mlp.{name}_proj.weight" for name in ("gate", "up", "down")}
+        expected |= {f"{prefix}.{name}_layernorm.weight" for name in ("input", "post_attention")}
+    assert sorted(read) == sorted(expected)
+
+
+def test_a_combination_that_is_not_built_is_refused() -> None:
+    with pytest.raises(ValueError, match="fp16"):
+        plan_graph(CONFIG, "gqa", "fp16", "none")
+
+
+@given(heads=st.sampled_from([1, 2, 4]), group=st.sampled_from([1, 2, 3]), dim=st.sampled_from([2, 8, 14]))
+def test_any_sizes_make_a_valid_prim_graph(heads: int, group: int, dim: int) -> None:
+    config = replace(CONFIG, heads=heads * group, kv_heads=heads, head_dim=dim, layers=1)
+    onnx.checker.check_model(finished(plan_graph(config, "prim", "fp32", "none")), full_check=True)

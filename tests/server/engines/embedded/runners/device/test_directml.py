@@ -1,0 +1,120 @@
+"""Every node of the graphs that device providers are given, against what DirectML has kernels for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import onnx
+import onnx.defs
+import pytest
+from onnx import TensorProto, helper
+
+from server.engines.embedded.model.decoder import GROUPS, Dtype, plan_graph
+from server.engines.embedded.model.quantize import Quantize
+from tests.server.engines.embedded.model.test_decoder_static import CONFIG, finished
+from tests.server.engines.embedded.runners.device.directml import (
+    TYPES,
+    faults,
+    fixed,
+    optimised,
+    registered,
+    tensors,
+)
+
+GRAPHS: list[tuple[Dtype, Quantize]] = [
+    (dtype, quantize) for dtype in ("fp32", "fp16") for quantize in ("none", "int8", "int4")
+]
+SESSIONS = {"decode": (4, 1), "prefill": (1, 8)}
+"""Rows, and positions of a row, in a run."""
+
+
+def sizes(rows: int, length: int) -> dict[str, int]:
+    heads = CONFIG.heads // CONFIG.kv_heads
+    named = {"B": rows, "S": length, "T": 32, "GS": heads * length, "M": rows}
+    return named | {f"R_{group}": 6 for group in GROUPS}
+
+
+@pytest.mark.parametrize("session", SESSIONS)
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize(("dtype", "quantize"), GRAPHS)
+def test_directml_has_a_kernel_for_every_node(
+    dtype: Dtype, quantize: Quantize, tied: bool, session: str
+) -> None:
+    plan = plan_graph(replace(CONFIG, tied_head=tied), "prim", dtype, quantize)
+    assert faults(fixed(finished(plan), sizes(*SESSIONS[session]))) == []
+
+
+@pytest.mark.parametrize("session", SESSIONS)
+@pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
+def test_what_onnx_runtime_makes_of_the_graph_has_kernels_too(
+    tmp_path: Path, quantize: Quantize, session: str
+) -> None:
+    model = finished(plan_graph(CONFIG, "prim", "fp32", quantize))
+    given = optimised(model, sizes(*SESSIONS[session]), tmp_path)
+    assert {node.op_type for node in given.graph.node} <= {node.op_type for node in model.graph.node}
+    assert faults(given) == []
+
+
+def one_node(node: onnx.NodeProto, shapes: dict[str, list[int]], opset: int = 17) -> onnx.ModelProto:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    inputs = [value for value in values if value.name in node.input]
+    outputs = [value for value in values if value.name in node.output]
+    graph = helper.make_graph([node], "one", inputs, outputs)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+
+def test_what_directml_does_not_run_is_found() -> None:
+    node = helper.make_node("MatMul", ["a", "b"], ["y"], "product")
+    good = {"a": [2, 3], "b": [3, 4], "y": [2, 4]}
+    assert faults(one_node(node, good)) == []
+    wide = {name: [1, 1, 1, *shape] for name, shape in good.items()}
+    assert faults(one_node(node, wide)) == ["product: MatMul of rank 5"] * 3
+    assert faults(one_node(node, good | {"a": [0, 3], "y": [0, 4]})) == ["a: shape [0, 3]", "y: shape [0, 4]"]
+    assert "opset 21" in faults(one_node(node, good, 21))[0]
+    shape = helper.make_node("Shape", ["a"], ["y"], "shape")
+    assert "shape: Shape computes on the CPU" in faults(one_node(shape, {"a": [2], "y": [1]}))
+    unknown = helper.make_node("Det", ["a"], ["y"], "det")
+    assert "no kernel for Det" in faults(one_node(unknown, {"a": [2, 2], "y": [1]}))[0]
+    integers = one_node(node, good)
+    integers.graph.input[0].type.tensor_type.elem_type = TensorProto.INT32
+    assert faults(integers) == ["product: MatMul takes no int32 as a"]
+    untyped = one_node(node, {name: good[name] for name in "ab"})
+    assert faults(untyped) == ["product: the type of y is not known"]
+
+
+def test_a_later_definition_of_an_operator_is_another_operator() -> None:
+    model = finished(plan_graph(CONFIG, "prim", "fp32", "none"))
+    for node in model.graph.node:
+        assert onnx.defs.get_schema(node.op_type, 17).since_version in registered()[node.op_type]
+    model.opset_import[0].version = 18
+    found = [fault for fault in faults(model) if "no kernel" in fault]
+    assert any("ScatterND as opset 18 defines it; [13, 16]" in fault for fault in found)
+
+
+def test_the_quantised_product_keeps_directmls_rules() -> None:
+    odd = replace(CONFIG, intermediate=80)
+    found = faults(fixed(finished(plan_graph(odd, "prim", "fp32", "int4")), sizes(4, 1)))
+    assert len(found) == odd.layers
+    assert all("MatMulNBits of 80 features: not a multiple of 32" in fault for fault in found)
+    model = fixed(finished(plan_graph(CONFIG, "prim", "fp32", "int4")), sizes(4, 1))
+    node = next(node for node in model.graph.node if node.op_type == "MatMulNBits")
+    # The reshape before it made its rows one batch.
+    node.input[0] = next(other.input[0] for other in model.graph.node if node.input[0] in other.output)
+    (fault,) = faults(model)
+    assert fault == f"{node.name}: MatMulNBits of a batch: DirectML would unpack its weight for each row"
+
+
+def test_the_table_speaks_of_operators_that_are_there() -> None:
+    table = registered()
+    assert len(table) > 130
+    for name, registrations in table.items():
+        for opset, letters in registrations.items():
+            assert all(letter in TYPES or letter in "*~" for letter in letters), name
+            if "::" not in name and name != "SimplifiedLayerNormalization":
+                assert onnx.defs.get_schema(name, opset).since_version == opset, name
+
+
+def test_tensors_are_known_by_onnx_runtimes_names() -> None:
+    model = one_node(helper.make_node("Exp", ["a"], ["y"]), {"a": [2], "y": [2]})
+    assert {(tensor.type, tensor.shape) for tensor in tensors(model).values()} == {("float", (2,))}

@@ -1,0 +1,165 @@
+"""Guides agree with the text that the server shows, whatever the tokenizer, and stop what costs too much."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.engines.embedded.sampling import guided
+from server.engines.embedded.sampling.guided import Guide, Guides
+from server.engines.embedded.sampling.sampler import BadRowsError, Sampler, SamplerState
+from server.errors import EngineError, UnsupportedRequestError
+from server.grammar import text as grammar
+from server.request import Sampling
+from server.text.tokenizer import Tokenizer
+from tests.server.small_tokenizers import llama3_like, mistral_like
+
+pytestmark = pytest.mark.anyio
+PADDING = 37
+
+
+def tokenizers() -> dict[str, Tokenizer]:
+    llama = llama3_like()
+    ends = frozenset(llama.encode("<|eot_id|><|end_of_text|>", add_special_tokens=False).ids)
+    return {
+        "byte fallback": Tokenizer(mistral_like().to_str(), {}, frozenset({2})),
+        "metaspace": Tokenizer(mistral_like(metaspace=True).to_str(), {}, frozenset({2})),
+        "byte level": Tokenizer(llama.to_str(), {}, ends),
+    }
+
+
+TOKENIZERS = tokenizers()
+
+
+@pytest.fixture(params=TOKENIZERS)
+def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
+    return TOKENIZERS[request.param]
+
+
+async def guide(tokenizer: Tokenizer, text: str) -> Guide:
+    return await Guides(tokenizer, tokenizer.vocabulary_size + PADDING).guide(text)
+
+
+async def test_the_first_tokens_are_those_whose_bytes_fit(tokenizer: Tokenizer) -> None:
+    allowed = np.flatnonzero((await guide(tokenizer, grammar.regex(r"(?s:[ -~å]*)x"))).allowed()).tolist()
+    fitting = {
+        token
+        for token in range(tokenizer.vocabulary_size)
+        if token not in tokenizer.special_ids
+        and re.fullmatch(rb"([ -~]|\xc3\xa5)+", tokenizer.token_bytes(token))
+    }
+    assert len(fitting) > 100
+    assert fitting <= set(allowed)
+    for token in allowed:
+        text = tokenizer.token_bytes(token).decode("utf-8", "ignore")
+        assert all(" " <= c <= "~" or c == "å" for c in text)
+        assert token not in tokenizer.special_ids
+
+
+async def test_neither_special_nor_padding_tokens_are_text(tokenizer: Tokenizer) -> None:
+    for text in (grammar.regex("(?s:.)+"), grammar.lark("start: <[*]>")):
+        allowed = (await guide(tokenizer, text)).allowed()
+        assert allowed.shape == (tokenizer.vocabulary_size + PADDING,)
+        assert not allowed[tokenizer.vocabulary_size :].any()
+    plain = (await guide(tokenizer, grammar.regex("(?s:.)+"))).allowed()
+    assert not plain[sorted(tokenizer.special_ids)].any()
+
+
+async def test_every_end_token_ends_an_accepted_text(tokenizer: Tokenizer) -> None:
+    for end in tokenizer.eos_ids:
+        one = await guide(tokenizer, grammar.regex("a*"))
+        assert one.allowed()[end]
+        one.add(end)
+        assert one.complete
+
+
+async def test_a_walk_at_random_shows_a_text_that_fits(tokenizer: Tokenizer) -> None:
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        one, ids = await guide(tokenizer, grammar.choice(["på väg, på väg", "日本語 😀", "nej"])), list[int]()
+        while not one.complete:
+            ids.append(int(random.choice(np.flatnonzero(one.allowed()))))
+            one.add(ids[-1])
+        shown = b"".join(tokenizer.token_bytes(token) for token in ids if token not in tokenizer.eos_ids)
+        assert shown.decode() in ("på väg, på väg", "日本語 😀", "nej")
+
+
+async def test_guides_of_one_grammar_are_apart(tokenizer: Tokenizer) -> None:
+    guides = Guides(tokenizer, tokenizer.vocabulary_size)
+    text = grammar.regex("ab")
+    first, second = await guides.guide(text), await guides.guide(text)
+    before = second.allowed().copy()
+    first.add(int(np.flatnonzero(first.allowed())[0]))
+    assert (second.allowed() == before).all()
+    assert (await guides.guide(text)).allowed().tolist() == before.tolist()
+
+
+async def test_few_compiled_grammars_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guided, "COMPILED", 2)
+    guides = Guides(TOKENIZERS["byte level"], 600)
+    for i in range(5):
+        assert (await guides.guide(grammar.choice([f"a{i}"]))).allowed().any()
+
+
+async def test_what_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guided, "START_SECONDS", -1.0)
+    with pytest.raises(UnsupportedRequestError, match="too long"):
+        (await guide(TOKENIZERS["byte level"], grammar.json_object())).allowed()
+
+
+async def test_what_llguidance_gives_up_is_an_error_not_an_end() -> None:
+    tokenizer = TOKENIZERS["byte fallback"]
+    one = await guide(tokenizer, grammar.lark("start: X\nX: /((a{100}){100}){100}/"))
+
+    def follow() -> None:
+        for _ in range(50):
+            one.add(int(np.flatnonzero(one.allowed())[0]))
+            assert not one.complete
+
+    with pytest.raises(UnsupportedRequestError, match="followed"):
+        follow()
+
+
+async def test_one_row_that_cannot_go_on_leaves_the_others_their_logits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokenizer = TOKENIZERS["byte fallback"]
+    size = tokenizer.vocabulary_size
+    sampler = Sampler(size, tokenizer.eos_ids)
+    texts = [grammar.choice(["ja"]), "", grammar.choice(["nej"]), ""]
+    made: list[SamplerState] = []
+    for text in texts:
+        one = await Guides(tokenizer, size).guide(text) if text else None
+        made.append(
+            sampler.state(Sampling(max_tokens=5, temperature=0.0, min_tokens=2, logprobs=0), [1], one)
+        )
+    logits = np.random.default_rng(1).normal(size=(4, size)).astype(np.float32)
+    logits[2, :] = -np.inf
+    logits[2, 0] = 1.0  # the one token that the model can take is none of the grammar's
+    before = logits.copy()
+    with pytest.raises(BadRowsError) as error:
+        sampler.sample(logits, made)
+    assert list(error.value.faults) == [2]
+    assert all(isinstance(fault, EngineError) for fault in error.value.faults.values())
+    assert (logits == before).all()
+    assert [state.step for state in made] == [0] * 4
+    rest = [0, 1, 3]
+    first, free, other = sampler.sample(logits[rest], [made[row] for row in rest])
+    assert tokenizer.token_bytes(first.token_id) in (b"j", b"ja")
+    assert [free.token_id, other.token_id] == before[[1, 3]].argmax(axis=1).tolist()
+    assert first.logprob is not None
+    row = before[0].astype(np.float64)
+    assert first.logprob.logprob == pytest.approx(row[first.token_id] - np.log(np.exp(row).sum()), abs=1e-4)
+
+
+def test_an_engine_without_grammars_never_loads_llguidance() -> None:
+    code = (
+        "import sys, server.asgi.app, server.engines.embedded.launch.launch;"
+        "sys.exit('llguidance' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[5], timeout=60)

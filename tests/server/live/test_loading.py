@@ -1,0 +1,478 @@
+"""vLLM's pair over HTTP: what it answers, what it opens, and that nothing is dropped while it works."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import safetensors.numpy
+
+from server.api.fields.admin import LORA_HINTS, LORA_REFUSED, lora_table
+from tests.server.administered import (
+    ENGLISH,
+    SWEDISH,
+    Place,
+    add,
+    administered,
+    ask,
+    asking,
+    change,
+    done,
+    load,
+    unload,
+    until,
+)
+from tests.server.documented import documented
+from tests.server.serving import Serving
+
+LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+
+
+@pytest.fixture(scope="module")
+def place(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, make_adapter: Callable[..., Path]
+) -> Place:
+    """An installation whose server finds one adapter in lora_adapters."""
+    place = Place.make(tmp_path_factory.mktemp("loading"), tiny_base, make_adapter)
+    shutil.copytree(make_adapter("load-0", 40), place.lora_adapters / "found-v1.0-SV")
+    return place
+
+
+@pytest.fixture(scope="module")
+def serving(place: Place, engine_kind: str) -> Iterator[Serving]:
+    with administered(place, place.settings(), engine=engine_kind) as serving:
+        yield serving
+
+
+@pytest.fixture
+def more(place: Place) -> Callable[[int], Path]:
+    return place.more
+
+
+@pytest.fixture(autouse=True)
+def clean(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test loaded is gone from names and engine when the next begins."""
+    serving: Serving = request.getfixturevalue("serving")
+    yield
+    for adapter in serving.registry.adapters():
+        if adapter.alias != "found-sv":
+            assert unload(serving.http, adapter.full_name).status_code == 200
+    until(lambda: len(serving.engine.state().resident) == 1)
+
+
+def error(answer: httpx.Response) -> dict[str, Any]:
+    found = answer.json()["error"]
+    assert set(found) == {"message", "type", "param", "code"}
+    assert found["code"] == answer.status_code, "vLLM's code is the status"
+    return found
+
+
+def test_the_documented_fields_are_the_code() -> None:
+    assert documented("Loading adapters") == lora_table()
+
+
+def test_load_and_unload_answer_as_vllm_does(serving: Serving, more: Callable[[int], Path]) -> None:
+    loaded = load(serving.http, "extra", more(1))
+    assert (loaded.status_code, loaded.text) == (200, "Success: LoRA adapter 'extra' added successfully.")
+    answer = ask(serving.http, "extra")
+    assert answer.status_code == 200
+    assert answer.headers["X-OneSeek-Adapter"] == "extra@v1.0"
+    assert "extra" in {model["id"] for model in serving.http.get("/v1/models").json()["data"]}
+
+    again = load(serving.http, "extra", more(1))
+    assert again.status_code == 400
+    assert error(again)["type"] == "InvalidUserInput"
+    assert error(again)["message"] == (
+        "The lora adapter 'extra' has already been loaded. If you want to load the adapter in place, "
+        "set 'load_inplace' to True."
+    )
+
+    digest = serving.registry.resolve("extra").digest
+    gone = unload(serving.http, "extra", lora_int_id=7)
+    assert (gone.status_code, gone.text) == (200, "Success: LoRA adapter 'extra' removed successfully.")
+    assert ask(serving.http, "extra").status_code == 404
+    until(lambda: digest not in serving.engine.state().resident)
+
+    missing = unload(serving.http, "extra")
+    assert missing.status_code == 404
+    assert error(missing) == {
+        "message": "The lora adapter 'extra' cannot be found.",
+        "type": "NotFoundError",
+        "param": "lora_name",
+        "code": 404,
+    }
+
+
+def test_a_version_is_loaded_beside_others_and_asked_for_by_its_full_name(
+    serving: Serving, more: Callable[[int], Path]
+) -> None:
+    assert load(serving.http, "found-sv@v2.0", more(1)).status_code == 200
+    assert ask(serving.http, "found-sv@v2.0").headers["X-OneSeek-Adapter"] == "found-sv@v2.0"
+    assert ask(serving.http, "found-sv").headers["X-OneSeek-Adapter"] == "found-sv@v1.0", "it moves no alias"
+    assert unload(serving.http, "found-sv@v2.0").status_code == 200
+    assert ask(serving.http, "found-sv@v2.0").status_code == 404
+
+
+def test_in_place_the_new_contents_answer_and_the_old_are_gone(
+    serving: Serving, more: Callable[[int], Path]
+) -> None:
+    assert load(serving.http, "extra", more(1)).status_code == 200
+    old = serving.registry.resolve("extra").digest
+    with asking(serving, "extra") as answers:
+        until(lambda: len(answers.seen) > 5)
+        assert load(serving.http, "extra", more(2), load_inplace=True).status_code == 200
+        begun_after = ask(serving.http, "extra")
+        until(lambda: old not in serving.engine.state().resident)
+    new = serving.registry.resolve("extra").digest
+    assert begun_after.headers["X-OneSeek-Adapter-Digest"] == new != old
+    assert answers.statuses == {200}
+    assert answers.pairs == {("extra@v1.0", old), ("extra@v1.0", new)}
+
+
+def test_changed_files_are_another_adapter_and_come_in_by_loading_in_place(
+    serving: Serving, place: Place, more: Callable[[int], Path]
+) -> None:
+    folder = place.lora_adapters / "later" / "changing"
+    shutil.copytree(more(1), folder)
+    assert load(serving.http, "extra", folder).status_code == 200
+    first = ask(serving.http, "extra").headers["X-OneSeek-Adapter-Digest"]
+    shutil.copytree(more(2), folder, dirs_exist_ok=True)
+    assert ask(serving.http, "extra").headers["X-OneSeek-Adapter-Digest"] == first
+    for _ in range(2):
+        assert load(serving.http, "extra", folder, load_inplace=True).status_code == 200
+        assert ask(serving.http, "extra").headers["X-OneSeek-Adapter-Digest"] != first
+
+
+def test_two_loaded_versions_of_one_alias(serving: Serving, more: Callable[[int], Path]) -> None:
+    assert load(serving.http, "pair@v1", more(1)).status_code == 200
+    assert load(serving.http, "pair@v2", more(2)).status_code == 200
+    unclear = unload(serving.http, "pair")
+    assert unclear.status_code == 400
+    assert "pair@v1 or pair@v2" in error(unclear)["message"]
+    assert unload(serving.http, "pair@v1").status_code == 200, "the active one, as another is left"
+    assert ask(serving.http, "pair").headers["X-OneSeek-Adapter"] == "pair@v2"
+
+
+def test_loading_and_unloading_drops_no_request(serving: Serving, more: Callable[[int], Path]) -> None:
+    with asking(serving, "found-sv", clients=2) as answers:
+        for round_ in range(6):
+            assert load(serving.http, "extra", more(1 + round_ % 3)).status_code == 200
+            assert ask(serving.http, "extra").status_code == 200
+            assert unload(serving.http, "extra").status_code == 200
+    assert len(answers.seen) > 6
+    assert answers.statuses == {200}
+
+
+def test_of_many_that_load_one_name_one_does(serving: Serving, more: Callable[[int], Path]) -> None:
+    def attempt(number: int) -> int:
+        with httpx.Client(base_url=serving.url, timeout=60, headers=serving.http.headers) as client:
+            return load(client, "extra", more(1 + number % 3)).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = sorted(pool.map(attempt, range(8)))
+    assert statuses == [200] + [400] * 7
+    assert ask(serving.http, "extra").status_code == 200
+    until(lambda: len(serving.engine.state().resident) == 2)
+
+
+def test_a_storm_of_loads_and_unloads_leaves_what_is_named(
+    serving: Serving, more: Callable[[int], Path]
+) -> None:
+    def storm(seed: int) -> None:
+        chance = random.Random(seed)
+        with httpx.Client(base_url=serving.url, timeout=60, headers=serving.http.headers) as client:
+            for _ in range(12):
+                name, number = chance.choice(["one", "two"]), chance.randint(1, 3)
+                match chance.randrange(3):
+                    case 0:
+                        status = load(client, name, more(number), load_inplace=True).status_code
+                        assert status == 200
+                    case 1:
+                        assert unload(client, name).status_code in (200, 404)
+                    case _:
+                        assert ask(client, name, max_tokens=2).status_code in (200, 404)
+
+    with asking(serving, "found-sv", clients=1) as answers, ThreadPoolExecutor(4) as pool:
+        list(pool.map(storm, range(4)))
+    assert answers.statuses == {200}
+    named = {adapter.digest for adapter in serving.registry.adapters()}
+    until(lambda: {*serving.engine.state().resident} == named)
+
+
+def test_an_answer_that_runs_when_its_adapter_is_unloaded_ends_whole(
+    serving: Serving, more: Callable[[int], Path]
+) -> None:
+    assert load(serving.http, "extra", more(1)).status_code == 200
+    digest = serving.registry.resolve("extra").digest
+    body = {"model": "extra", "prompt": [1, 50, 60], "max_tokens": 200, "ignore_eos": True, "stream": True}
+    with serving.http.stream("POST", "/v1/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        with httpx.Client(base_url=serving.url, headers=serving.http.headers) as other:
+            assert unload(other, "extra").status_code == 200
+            assert ask(other, "extra").status_code == 404, "named no longer, at once"
+        rest = [line for line in lines if line.startswith("data: ")]
+    assert rest[-1] == "data: [DONE]"
+    assert json.loads(rest[-2].removeprefix("data: "))["choices"][0]["finish_reason"] == "length"
+    until(lambda: digest not in serving.engine.state().resident)
+
+
+def test_a_language_comes_and_goes_with_its_adapter(
+    serving: Serving, place: Place, more: Callable[[int], Path]
+) -> None:
+    spoken = place.lora_adapters / "later" / "spoken-v1.0-EN"
+    shutil.copytree(more(3), spoken)
+    assert ask(serving.http, "oneseek", ENGLISH).headers["X-OneSeek-Adapter"] == "base"
+    assert load(serving.http, "spoken-en", spoken).status_code == 200
+    assert ask(serving.http, "oneseek", ENGLISH).headers["X-OneSeek-Adapter"] == "spoken-en@v1.0"
+    assert unload(serving.http, "spoken-en").status_code == 200
+    assert ask(serving.http, "oneseek", ENGLISH).headers["X-OneSeek-Adapter"] == "base"
+
+
+def test_a_second_speaker_takes_no_questions_from_the_first(
+    serving: Serving, place: Place, more: Callable[[int], Path]
+) -> None:
+    second = place.lora_adapters / "later" / "second-v1.0-SV"
+    shutil.copytree(more(4), second)
+    assert load(serving.http, "second", second).status_code == 200
+    assert ask(serving.http, "oneseek", SWEDISH).headers["X-OneSeek-Adapter"] == "found-sv@v1.0"
+    assert ask(serving.http, "second").headers["X-OneSeek-Adapter"] == "second@v1.0"
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "says"),
+    [
+        ("found-sv", 400, "found when the server started"),
+        ("found-sv@v1.0", 400, "found when the server started"),
+        ("nobody", 404, "cannot be found"),
+        ("tiny", 404, "cannot be found"),
+    ],
+)
+def test_what_was_not_loaded_is_not_unloaded(serving: Serving, name: str, status: int, says: str) -> None:
+    answer = unload(serving.http, name)
+    assert answer.status_code == status
+    assert says in error(answer)["message"]
+    assert ask(serving.http, "found-sv").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "name", ["base", "mistral-7b-instruct", "auto", "a b", "x@", "x@1", "@v1", "å", "sv", "sv@v3", "found-sv"]
+)
+def test_names_that_cannot_be_taken(serving: Serving, more: Callable[[int], Path], name: str) -> None:
+    before = serving.registry.snapshot
+    answer = load(serving.http, name, more(1))
+    assert answer.status_code == 400
+    assert error(answer)["param"] == "lora_name"
+    assert serving.registry.snapshot is before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "../outside",
+        "{root}/../outside",
+        "{root}/later/../../../outside",
+        "{root}\\..\\outside",
+        "{outside}",
+        "/etc/passwd",
+        "/etc/nothing-here",
+        "/proc/self/root/etc",
+        "{root}/link",
+        "{root}/link/outside",
+        "{root}/loop",
+        "{root}/files-lead-out",
+        "https://example.com/adapter",
+        "http://169.254.169.254/latest",
+        "file:///etc/passwd",
+        "s3://bucket/adapter",
+        "hf:owner/adapter",
+        "owner/adapter",
+        "~/adapter",
+        "\\\\host\\share",
+        "//host/share",
+        "a\x00b",
+        "a\nb",
+        " ",
+    ],
+)
+def test_paths_that_are_not_opened(
+    serving: Serving, place: Place, more: Callable[[int], Path], path: str
+) -> None:
+    outside = place.root / "outside"
+    if not outside.exists():
+        shutil.copytree(more(1), outside)
+        (place.lora_adapters / "link").symlink_to(place.root)
+        (place.lora_adapters / "loop").symlink_to("loop")
+        leads_out = place.lora_adapters / "files-lead-out"
+        leads_out.mkdir()
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            (leads_out / name).symlink_to(outside / name)
+    before = serving.registry.snapshot
+    answer = load(serving.http, "extra", path.format(root=place.lora_adapters, outside=outside))
+    assert answer.status_code == 400, answer.text
+    found = error(answer)
+    assert (found["param"], found["type"]) == ("lora_path", "InvalidUserInput")
+    assert str(place.root) not in found["message"]
+    assert serving.registry.snapshot is before
+
+
+def test_an_answer_does_not_tell_what_is_outside(serving: Serving, place: Place) -> None:
+    told = {load(serving.http, "extra", path).text for path in ("/etc/passwd", "/etc/no-such", "/root/x")}
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("folder", ["_", "---", "å", "con", "x" * 200, "base-v1", "a v1.0-SV"])
+def test_a_folders_name_may_be_anything(
+    serving: Serving, place: Place, more: Callable[[int], Path], folder: str
+) -> None:
+    named = place.lora_adapters / "odd" / folder
+    shutil.copytree(more(1), named)
+    assert load(serving.http, "extra", named).status_code == 200
+    refused = add(serving.http, named)
+    assert refused.status_code in (200, 400), refused.text
+    if refused.status_code == 200:
+        done(change(serving.http, refused.json()["name"], "retire"))
+
+
+def test_a_folder_that_is_not_there(serving: Serving, place: Place) -> None:
+    answer = load(serving.http, "extra", place.lora_adapters / "nothing")
+    assert answer.status_code == 404
+    assert error(answer)["type"] == "NotFoundError"
+
+
+def test_a_link_between_roots_is_followed(
+    serving: Serving, place: Place, more: Callable[[int], Path]
+) -> None:
+    inner = place.lora_adapters / "inner"
+    inner.symlink_to(more(1))
+    assert load(serving.http, "extra", inner).status_code == 200
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes in folders here")
+def test_a_pipe_in_place_of_a_file_holds_nothing_up(serving: Serving, place: Place) -> None:
+    folder = place.lora_adapters / "pipe"
+    folder.mkdir()
+    os.mkfifo(folder / "adapter_config.json")
+    answer = load(serving.http, "extra", folder)
+    assert answer.status_code == 400
+    assert "adapter_config.json" in error(answer)["message"]
+
+
+@pytest.mark.parametrize("spoilt", ["nan", "zero", "shape", "cut", "pickle"])
+def test_what_the_registry_would_refuse_changes_nothing(
+    serving: Serving, place: Place, more: Callable[[int], Path], spoilt: str
+) -> None:
+    folder = place.lora_adapters / "later" / f"spoilt-{spoilt}"
+    shutil.copytree(more(1), folder)
+    weights = folder / "adapter_model.safetensors"
+    tensors = safetensors.numpy.load_file(weights)
+    name = next(key for key in tensors if "lora_B" in key)
+    if spoilt == "cut":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif spoilt == "pickle":
+        weights.rename(folder / "adapter_model.bin")
+    else:
+        if spoilt == "nan":
+            tensors[name][0, 0] = float("nan")
+        elif spoilt == "shape":
+            tensors[name] = tensors[name][:-1].copy()
+        else:
+            tensors = {key: tensor * (0 if "lora_B" in key else 1) for key, tensor in tensors.items()}
+        safetensors.numpy.save_file(tensors, weights)
+    before, held = serving.registry.snapshot, dict(serving.engine.state().resident)
+    answer = load(serving.http, "extra", folder)
+    assert answer.status_code == 400
+    found = error(answer)
+    assert found["param"] == "lora_path"
+    assert str(place.root) not in found["message"]
+    assert serving.registry.snapshot is before
+    assert dict(serving.engine.state().resident) == held
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "lora_name"),
+        ({"lora_name": "x"}, "lora_path"),
+        ({"lora_name": "", "lora_path": "x"}, "lora_name"),
+        ({"lora_name": "x", "lora_path": ""}, "lora_path"),
+        ({"lora_name": 1, "lora_path": "x"}, "lora_name"),
+        ({"lora_name": "x", "lora_path": ["x"]}, "lora_path"),
+        ({"lora_name": "x" * 257, "lora_path": "x"}, "lora_name"),
+        ({"lora_name": "x", "lora_path": "x" * 1025}, "lora_path"),
+        ({"lora_name": "x", "lora_path": "x", "load_inplace": "yes"}, "load_inplace"),
+        ({"lora_name": "x", "lora_path": "x", "lora_pth": "x"}, "lora_pth"),
+        ({"lora_name": "x", "lora_path": "x", "is_3d_lora_weight": True}, "is_3d_lora_weight"),
+    ],
+)
+def test_misfits_are_named(serving: Serving, body: dict[str, Any], param: str) -> None:
+    answer = serving.http.post(LOAD, json=body)
+    assert answer.status_code == 400
+    assert (error(answer)["param"], error(answer)["type"]) == (param, "Bad Request")
+
+
+def test_vllms_own_fields_are_taken(serving: Serving, more: Callable[[int], Path]) -> None:
+    assert LORA_REFUSED.keys() == {"is_3d_lora_weight"}
+    assert {"lora_int_id"} == LORA_HINTS
+    assert load(serving.http, "extra", more(1), is_3d_lora_weight=False).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"[]", "application/json", 400),
+        (b"{", "application/json", 400),
+        (b"{}", "text/plain", 415),
+        (b'{"lora_name": "' + b"x" * 100_000 + b'"}', "application/json", 413),
+        (b"[" * 60_000, "application/json", 400),
+    ],
+)
+def test_bodies_that_are_none(serving: Serving, content: bytes, kind: str, status: int) -> None:
+    answer = serving.http.post(UNLOAD, content=content, headers={"Content-Type": kind})
+    assert answer.status_code == status
+    error(answer)
+
+
+def test_every_change_is_counted_and_told_in_one_line(
+    serving: Serving, more: Callable[[int], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    counted = 'oneseek_admin_changes_total{action="load",outcome="%s"}'
+    before = serving.counts()
+    with caplog.at_level("INFO", "oneseek.admin"):
+        headers = {"X-Request-ID": "the-request"}
+        body = {"lora_name": "extra", "lora_path": str(more(1))}
+        assert serving.http.post(LOAD, json=body, headers=headers).status_code == 200
+        assert load(serving.http, "bad\nname", more(2)).status_code == 400
+    after = serving.counts()
+    for outcome in ("ok", "refused"):
+        assert after[counted % outcome] == before.get(counted % outcome, 0) + 1
+    lines = [record.getMessage() for record in caplog.records if record.name == "oneseek.admin"]
+    digest = serving.registry.resolve("extra").digest
+    assert lines[0].startswith(f"load 'extra@v1.0' {digest} outcome=ok request=the-request key=")
+    assert lines[1].startswith(r"load 'bad\nname' outcome=refused code=invalid_value request=")
+    assert "\n" not in "".join(lines)
+
+
+def test_the_engines_room_is_the_limit(serving: Serving, more: Callable[[int], Path]) -> None:
+    """Where no more fit, the refusal says so and names nothing; what is loaded stays."""
+    names = [f"room-{number}" for number in range(8)]
+    statuses: list[int] = []
+    for number, name in enumerate(names):
+        folder = more(1).parent / f"room-{number}"
+        if not folder.exists():
+            shutil.copytree(more(1), folder)
+            config = json.loads((folder / "adapter_config.json").read_text("utf-8"))
+            config["lora_alpha"] = 3 + number
+            (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+        statuses.append(load(serving.http, name, folder).status_code)
+    assert statuses == [200] * 5 + [400] * 3
+    assert [serving.registry.is_adapter(name) for name in names] == [True] * 5 + [False] * 3
+    assert ask(serving.http, "room-0").status_code == 200

@@ -1,0 +1,102 @@
+"""No text makes a server open a folder outside of its roots, whatever links lie in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.live.roots import MAX_PATH, PathMissingError, PathRefusedError, Roots
+
+LINKS = ("out", "up", "within", "chain", "loop", "broken", "across")
+PIECES = (*LINKS, "a", "b", "..", ".", "", "~", "C:", "secret", "root")
+JOINS = ("/", "//", "\\", "/./", "/../")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """root/a/b is an adapter's folder, other/ is another root, secret/ is neither; links lead everywhere."""
+    top = tmp_path_factory.mktemp("tree")
+    for folder in ("root/a/b", "other/b", "secret/b"):
+        (top / folder).mkdir(parents=True)
+        (top / folder / "adapter_config.json").write_text("{}", encoding="utf-8")
+    for link, target in {
+        "root/out": top / "secret",
+        "root/up": Path(".."),
+        "root/within": Path("a/b"),
+        "root/a/chain": Path("../out/b"),
+        "root/loop": Path("loop"),
+        "root/broken": top / "secret" / "nothing",
+        "root/across": top / "other" / "b",
+        "entrance": top / "root",
+    }.items():
+        (top / link).symlink_to(target)
+    for name, target in {"config": "adapter_config.json", "card": "README.md"}.items():
+        (top / "root" / name).mkdir()
+        (top / "root" / name / target).symlink_to(top / "secret" / "b" / "adapter_config.json")
+    return top
+
+
+@given(
+    pieces=st.lists(st.tuples(st.sampled_from(PIECES), st.sampled_from(JOINS)), max_size=8),
+    begins=st.sampled_from(["", "root/", "{top}/", "{top}/root/", "{top}/entrance/", "/", "file:"]),
+)
+def test_whatever_is_opened_lies_beneath_a_root(
+    tree: Path, pieces: list[tuple[str, str]], begins: str
+) -> None:
+    text = begins.format(top=tree) + "".join(piece + join for piece, join in pieces)
+    try:
+        folder = Roots([Path("root"), tree / "other"], tree).open(text)
+    except PathRefusedError:
+        return
+    real = os.path.realpath(folder)
+    assert os.path.realpath(tree / text) == real
+    assert any(f"{real}/".startswith(f"{tree / root}{os.sep}") for root in ("root", "other"))
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_opened_or_refused(tree: Path, text: str) -> None:
+    try:
+        folder = Roots([tree / "root"]).open(text)
+    except PathRefusedError:
+        return
+    assert folder.is_relative_to(tree / "root")
+
+
+@pytest.mark.parametrize(
+    ("text", "opened"),
+    [
+        ("root/a/b", "root/a/b"),
+        ("./root//a/./b/", "root/a/b"),
+        ("root/within", "root/a/b"),
+        ("root/across", "other/b"),
+        ("{top}/root/a/b", "root/a/b"),
+        ("{top}/entrance/a/b", "root/a/b"),
+        ("other/b", "other/b"),
+    ],
+)
+def test_what_is_opened(tree: Path, text: str, opened: str) -> None:
+    roots = Roots([tree / "entrance", Path("root"), tree / "other", tree / "missing"], tree)
+    assert roots.open(text.format(top=tree)) == tree / opened
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["secret/b", "root/out/b", "root/up/secret/b", "root/a/chain", "root/loop", "root/broken", "root/config",
+     "root/card", "rootless", "root/../root/a/b", "a/b", "", " ", "root/a\x00", "x" * (MAX_PATH + 1)],
+)  # fmt: skip
+def test_what_is_refused(tree: Path, text: str) -> None:
+    with pytest.raises(PathRefusedError) as refused:
+        Roots([Path("root"), Path("other")], tree).open(text)
+    assert not isinstance(refused.value, PathMissingError)
+    assert str(tree) not in str(refused.value)
+
+
+def test_what_is_missing_beneath_a_root(tree: Path) -> None:
+    with pytest.raises(PathMissingError):
+        Roots([Path("root")], tree).open("root/a/nothing")
+    with pytest.raises(PathMissingError):
+        Roots([Path("missing")], tree).open("missing/a")

@@ -1,0 +1,174 @@
+"""Calls are read the same however their text is cut, and nothing of a text is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from itertools import count, pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.text.tool_parser import CallReader
+from server.text.tool_syntax import ID, MARKS, NAME, Argued, Called, Event, Said, new_call_id, whole
+
+BEGIN, ARGS, CALL_ID = MARKS.values()
+SPELLED = {ord(mark): token for token, mark in MARKS.items()}
+
+
+def read(parts: Iterable[str], parallel: bool = True) -> list[Event]:
+    numbers = count()
+    reader = CallReader(parallel=parallel, new_id=lambda: f"call{next(numbers):05}")
+    return [*(event for part in parts for event in reader.push(part)), *reader.finish()]
+
+
+def calls(text: str, parallel: bool = True) -> tuple[str, list[tuple[str, str]]]:
+    answer = whole(read([text], parallel))
+    return answer.text, [(call.name, arguments) for call, arguments in answer.calls]
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters=list(MARKS.values())), max_size=8)
+"""What a model's own text can hold: never a mark."""
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=8,
+)
+ARGUMENTS = st.dictionaries(TEXT, JSON, max_size=3)
+NAMES = st.text("abcXYZ019_-", min_size=1, max_size=64)
+CALLS = st.lists(st.tuples(NAMES, ARGUMENTS), min_size=1, max_size=4)
+INDENTS = st.sampled_from([None, 0, 2])
+
+
+def array(wanted: list[tuple[str, dict[str, object]]], indent: int | None, reverse: bool) -> str:
+    items = [{"name": name, "arguments": arguments} for name, arguments in wanted]
+    if reverse:
+        items = [dict(reversed(item.items())) for item in items]
+    return BEGIN + " " + json.dumps(items, ensure_ascii=False, indent=indent)
+
+
+def named(wanted: list[tuple[str, dict[str, object]]], indent: int | None, marked: bool) -> str:
+    return "".join(
+        BEGIN + name + (ARGS if marked else "") + json.dumps(arguments, ensure_ascii=False, indent=indent)
+        for name, arguments in wanted
+    )
+
+
+@given(TEXT, CALLS, INDENTS, st.booleans(), st.booleans())
+def test_what_a_model_writes_is_read(
+    prose: str, wanted: list[tuple[str, dict[str, object]]], indent: int | None, other: bool, as_array: bool
+) -> None:
+    write = array if as_array else named
+    said, found = calls(prose + write(wanted, indent, other) + "\n")
+    assert said == (prose if prose.strip() else "")
+    assert [(name, json.loads(arguments)) for name, arguments in found] == wanted
+
+
+PIECES = st.sampled_from(
+    [
+        *(BEGIN, ARGS, CALL_ID, "[", "]", "{", "}", ",", ":", " ", "\n", '"', "\\", "7", "null", "ö"),
+        *('"name"', '"arguments"', '{"name": "f", "arguments": ', '{"a": "\\"}"}', "abcdefgh1"),
+    ]
+)
+SOUP = st.lists(PIECES | NAMES, max_size=30).map("".join)
+
+
+@given(SOUP, st.data(), st.booleans())
+def test_any_cut_gives_the_same(text: str, data: st.DataObject, parallel: bool) -> None:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=len(text))))
+    borders = [0, *cuts, len(text)]
+    parts = [text[a:b] for a, b in pairwise(borders)]
+    assert whole(read(parts, parallel)) == whole(read([text], parallel)) == whole(read(text, parallel))
+
+
+@given(SOUP)
+def test_events_are_in_order_and_nothing_is_lost(text: str) -> None:
+    open_call = -1
+    for event in read(text):
+        match event:
+            case Called(index, call_id, name):
+                assert index == open_call + 1
+                assert ID.fullmatch(call_id)
+                assert NAME.fullmatch(name)
+                open_call = index
+            case Argued(index, part):
+                assert index == open_call
+                assert part
+            case Said(part):
+                assert part
+    answer = whole(read(text))
+    if not answer.calls:
+        assert answer.text == text.translate(SPELLED)
+    assert len({call.id for call, _ in answer.calls}) == len(answer.calls)
+
+
+@given(SOUP)
+def test_one_call_is_the_first_of_several(text: str) -> None:
+    one, several = whole(read([text], parallel=False)), whole(read([text]))
+    assert one.calls == several.calls[:1]
+    assert one.text == several.text
+
+
+def test_arguments_come_as_they_are_written() -> None:
+    text = BEGIN + ' [{"name": "f", "arguments": {"a": "b"}}]'
+    begun = text.index('{"a"')
+    reader = CallReader()
+    assert not reader.push(text[:begun])
+    first = reader.push(text[begun : begun + 3])
+    assert isinstance(first[0], Called)
+    assert first[1:] == [Argued(0, '{"a')]
+    assert reader.push('": ') == [Argued(0, '": ')]
+    assert reader.push('"b"}}]') == [Argued(0, '"b"}')]
+    assert not reader.finish()
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "found"),
+    [
+        ("plain", "plain", []),
+        ("  \n", "  \n", []),
+        ("", "", []),
+        ("[TOOL_CALLS]f{}", "[TOOL_CALLS]f{}", []),
+        (f" Sure.\n{BEGIN}f{ARGS}{{}}", " Sure.\n", [("f", "{}")]),
+        (f" \n{BEGIN}f{ARGS}{{}} \n{BEGIN}g{{}}\n", "", [("f", "{}"), ("g", "{}")]),
+        (f"{BEGIN}f{CALL_ID}abc{ARGS} {{}}", "", [("f", "{}")]),
+        (f"{BEGIN}f{ARGS}{{}} and so on", " and so on", [("f", "{}")]),
+        (f'{BEGIN}{{"name": "f", "arguments": {{}}}}', "", [("f", "{}")]),
+        (f'{BEGIN}[{{"name": "f"}}]', "", [("f", "{}")]),
+        (f'{BEGIN}[{{"name": "f", "arguments": null}}]', "", [("f", "{}")]),
+        (f'{BEGIN}[{{"name": "f", "arguments": "{{\\"a\\": 1}}"}}]', "", [("f", '{"a": 1}')]),
+        (f'{BEGIN}[{{"arguments": "\\ud800", "name": "f"}}]', "", [("f", "\ufffd")]),
+        (f'{BEGIN}[{{"name": "f", "arguments": {{}}, "id": [1, "]"]}}]', "", [("f", "{}")]),
+        # Cut short: the arguments as far as they came, or the text.
+        (f'{BEGIN}[{{"name": "f", "arguments": {{"a": "b', "", [("f", '{"a": "b')]),
+        (f'{BEGIN}[{{"name": "f", "argum', '[TOOL_CALLS][{"name": "f", "argum', []),
+        (f"{BEGIN}f{ARGS}", "[TOOL_CALLS]f[ARGS]", []),
+        (f'{BEGIN}f{{"a{BEGIN}g{{}}', "", [("f", '{"a'), ("g", "{}")]),
+        (f'{BEGIN}[{{"name": "f", "arguments": {{}}}}, {{"na', ' {"na', [("f", "{}")]),
+        # No calls at all.
+        (f"{BEGIN}", "[TOOL_CALLS]", []),
+        (f"{BEGIN}[]", "[TOOL_CALLS][]", []),
+        (f"{BEGIN}[3] x", "[TOOL_CALLS][3] x", []),
+        (f"{BEGIN}f(1)", "[TOOL_CALLS]f(1)", []),
+        (f"{BEGIN}{'x' * 65}{{}}", f"[TOOL_CALLS]{'x' * 65}{{}}", []),
+        (f'{BEGIN}[{{"name": "a b", "more": {{}}}}]', '[TOOL_CALLS][{"name": "a b", "more": {}}]', []),
+        (f'{BEGIN}[{{"name": "f", "arguments": 3}}]', '[TOOL_CALLS][{"name": "f", "arguments": 3}]', []),
+        (f'{BEGIN}[{{"arguments": {{}}}}]', '[TOOL_CALLS][{"arguments": {}}]', []),
+        (f"{BEGIN}no{BEGIN}f{{}}", "[TOOL_CALLS]no", [("f", "{}")]),
+        (f"a{ARGS}b", "a[ARGS]b", []),
+    ],
+)  # fmt: skip
+def test_edges(text: str, said: str, found: list[tuple[str, str]]) -> None:
+    assert calls(text) == (said, found)
+
+
+def test_an_id_of_the_model_is_kept_once() -> None:
+    text = f"{BEGIN}f{CALL_ID}abcdefgh1{ARGS}{{}}" * 2
+    assert [call.id for call, _ in whole(read([text])).calls] == ["abcdefgh1", "call00000"]
+
+
+def test_new_ids_differ() -> None:
+    ids = {new_call_id() for _ in range(100)}
+    assert len(ids) == 100
+    assert all(ID.fullmatch(call_id) for call_id in ids)
