@@ -35,6 +35,7 @@ from bench.gpu.scenarios import (
     BY_NAME,
     RANKS,
     SLOTS,
+    STEADY,
     TARGETS,
     Length,
     Point,
@@ -57,8 +58,8 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--servers", default=",".join(SERVERS), help="comma-separated")
-    add("--scenarios", default=",".join(BY_NAME), help="comma-separated")
+    add("--servers", default="oneseek,vllm", help=f"comma-separated, of: {', '.join(SERVERS)}")
+    add("--scenarios", default=",".join(STEADY), help=f"comma-separated, of: {', '.join(BY_NAME)}")
     add("--streams", default="1,16,64,256", help="comma-separated")
     add("--budget-seconds", type=float, default=1200, help="rounds are trimmed to fit, and it says so")
     add("--plan", nargs="?", const="", metavar="GPU", help="print what would be run, on this GPU or another")

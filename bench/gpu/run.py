@@ -7,15 +7,17 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import uvloop
 
 from bench.gpu.budget import TimeBudget
-from bench.gpu.contenders import Contenders
+from bench.gpu.contenders import ADMIN_KEY, Contenders
 from bench.gpu.record import ResultFile
-from bench.gpu.scenarios import Length, Point, jobs, wanted_rounds, warm_up
+from bench.gpu.scenarios import BY_NAME, SWAPPED, VERSIONS, Length, Point, jobs, wanted_rounds, warm_up
+from bench.gpu.swap import Swap, swap_adapter, timed_swap
 from bench.host import Gpu, used_mib, wait_until_free
 from bench.load.closed_loop import LoadResult, closed_loop
 from bench.load.steady import SteadyFigures, steady
@@ -42,6 +44,7 @@ class GpuRun:
     length: Length
     vocabulary: int
     todo: list[Point]
+    swaps: int = 0
 
     def all(self) -> None:
         """Start each server that a point needs, run its points, stop it."""
@@ -83,6 +86,8 @@ class GpuRun:
                     continue
                 rounds = self.budget.rounds(self.todo[self.todo.index(point) :], fresh=False)
                 if point.scenario != warm:
+                    if BY_NAME[point.scenario].swaps:
+                        uvloop.run(swap_adapter(running.url, SWAPPED, self._next_version(), ADMIN_KEY))
                     self._warm(running, max(o.streams for o in here if o.scenario == point.scenario), point)
                     warm = point.scenario
                 if rounds[point] < wanted_rounds(point.streams):
@@ -96,12 +101,20 @@ class GpuRun:
     def _point(self, server: Server, point: Point, rounds: int) -> None:
         work = jobs(point, rounds, self.length, self.vocabulary)
         hits, busy, began = server.prefix_hits(), time.process_time(), time.monotonic()
-        outcome = uvloop.run(closed_loop(server.url, work, point.streams, LONGEST_ANSWER))
+        swaps: list[Swap] = []
+
+        async def swap() -> None:
+            swaps.append(await timed_swap(server.url, SWAPPED, self._next_version(), ADMIN_KEY))
+
+        halfway = swap if BY_NAME[point.scenario].swaps else None
+        outcome = uvloop.run(closed_loop(server.url, work, point.streams, LONGEST_ANSWER, halfway))
         took = time.monotonic() - began
         self.budget.saw(point, rounds, took)
         after = server.prefix_hits()
         row = asdict(point) | {"rounds": rounds, "seconds": round(took, 2)}
         row |= figures(outcome, point.streams)
+        for done in swaps:
+            row["swap"] = done.figures(outcome)
         row["memory_mib"] = used_mib(self.gpu, server.process)
         row["client_cpu"] = round((time.process_time() - busy) / took, 2)
         row["prefix_hits"] = None if hits is None or after is None else after - hits
@@ -114,6 +127,11 @@ class GpuRun:
         )
         if not server.alive:
             raise RuntimeError(f"ended during {point}: {row['faults']}")
+
+    def _next_version(self) -> Path:
+        """The folder of one of the two versions of `SWAPPED`, in turn."""
+        self.swaps += 1
+        return self.contenders.work / VERSIONS[self.swaps % len(VERSIONS)]
 
     def _fault(self, here: Sequence[Point], error: RuntimeError) -> None:
         server, start = here[0].start

@@ -19,6 +19,9 @@ from bench.load.steady import LEAST_ROUNDS
 ADAPTERS = tuple(f"a{number}" for number in range(1, 9))
 """Names of the adapters, ranks 16 and 8 in turn."""
 RANKS = (16, 8) * 4
+VERSIONS = ("swap-1", "swap-2")
+"""Two versions of one more adapter, of the largest rank, which `swap` serves under `SWAPPED` in turn."""
+SWAPPED = "swapped"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 SLOTS = {"base": 0, "lora": 9, "thrash": 4}
 """Start → adapters that fit on the GPU at once; 0 is a server without LoRA. Nine are the eight and one spare,
@@ -37,10 +40,14 @@ class Scenario:
     adapters: int
     """The first so many of `ADAPTERS` in turn; 0 asks for the base."""
     says: str
+    swaps: bool = False
+    """One of the adapters is `SWAPPED`, which is exchanged for another version halfway."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """Values of the request's `model`, in turn."""
+        if self.swaps:
+            return (*ADAPTERS[: self.adapters - 1], SWAPPED)
         return ADAPTERS[: self.adapters] or ("base",)
 
 
@@ -50,9 +57,14 @@ SCENARIOS = (
     Scenario("one", "lora", 1, "every request asks for the same adapter"),
     Scenario("two", "lora", 2, "two adapters, half and half"),
     Scenario("eight", "lora", 8, "eight adapters in turn"),
+    Scenario(
+        "swap", "lora", 8, "eight adapters in turn, one exchanged for another version halfway", swaps=True
+    ),
     Scenario("thrash", "thrash", 8, "eight adapters in turn, four slots"),
 )
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+STEADY = tuple(scenario.name for scenario in SCENARIOS if not scenario.swaps)
+"""What is run unless scenarios are named."""
 
 
 @dataclass(frozen=True, slots=True)

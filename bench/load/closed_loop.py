@@ -10,7 +10,7 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,23 +129,33 @@ def _usage(tail: bytes) -> int:
 
 
 async def closed_loop(
-    url: str, jobs: Sequence[LoadRequest], streams: int, timeout: float = 600
+    url: str,
+    jobs: Sequence[LoadRequest],
+    streams: int,
+    timeout: float = 600,
+    halfway: Callable[[], Coroutine[Any, Any, None]] | None = None,
 ) -> LoadResult:
     """Send all `jobs` over `streams` concurrent streams to the server at `url`.
 
-    An answer that takes longer than `timeout` seconds is a fault.
+    An answer that takes longer than `timeout` seconds is a fault. `halfway` runs once, beside the load, when
+    half of the jobs have been sent.
     """
     outcome = LoadResult()
     queue = list(reversed(jobs))
     connector = aiohttp.TCPConnector(limit=0)
     limit = aiohttp.ClientTimeout(total=timeout)
     async with aiohttp.ClientSession(connector=connector, timeout=limit) as session:
+        beside: list[asyncio.Task[None]] = []
 
         async def worker() -> None:
             while queue:
-                await _one(session, url, queue.pop(), outcome)
+                job = queue.pop()
+                if halfway is not None and not beside and len(queue) <= len(jobs) // 2:
+                    beside.append(asyncio.create_task(halfway()))
+                await _one(session, url, job, outcome)
 
         began = time.perf_counter()
         await asyncio.gather(*(worker() for _ in range(streams)))
         outcome.seconds = time.perf_counter() - began
+        await asyncio.gather(*beside)
     return outcome

@@ -39,6 +39,7 @@ from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
 from server.asgi.turns import Turns
 from server.config.settings import Settings
 from server.engines.base import Engine
+from server.engines.kinds import ENGINES
 from server.exchange import exchange_of
 from server.live.follower import FollowOptions, RegistryFollower
 from server.live.inventory import Inventory
@@ -46,7 +47,7 @@ from server.live.loading import LoraLoading
 from server.live.registry_changes import RegistryChanges
 from server.live.rollout_changes import RolloutChanges
 from server.live.roots import Roots
-from server.metrics.collectors import EngineCollector, VllmCollector
+from server.metrics.collectors import EngineCollector
 from server.metrics.metrics import Metrics
 from server.serving.generation import Generation
 from server.serving.sampling_defaults import SamplingDefaults
@@ -188,8 +189,8 @@ def _lifespan(
         try:
             metrics.runs(engine.info)
             metrics.registry.register(EngineCollector(engine, generation.base_name, served.adapters))
-            if engine.info.name == "vllm":
-                metrics.registry.register(VllmCollector())
+            for collector in ENGINES[engine.info.name].collectors():
+                metrics.registry.register(collector)
             await generation.residency.load_all([served.active(alias) for alias in served.aliases()])
             if follower is not None:
                 await generation.rollouts.start(follower.options.home)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import sys
@@ -10,26 +9,22 @@ import time
 from collections.abc import Callable
 from functools import partial
 from socket import socket
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from starlette.applications import Starlette
 
 from server.asgi.app import create_app, uvicorn_config
 from server.asgi.listening import AnnouncingServer, bind
 from server.config.settings import Settings
-from server.config.values import SettingsError
 from server.engines.base import Engine
-from server.engines.choice import choose_engine
+from server.engines.kinds import choose_engine
+from server.engines.setup import EngineSetup
 from server.errors import EngineError
 from server.live.catalogue import Catalogue, open_catalogue, provenance
 from server.live.follower import FollowOptions
-from server.metrics.engine_state import EngineInfo
 from server.metrics.metrics import Metrics
 from server.serving.sampling_defaults import read_defaults
 from server.text.tokenizer import Tokenizer
-
-if TYPE_CHECKING:  # it loads ONNX Runtime
-    from server.engines.embedded.launch.options import EmbeddedOptions
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits for it."""
@@ -104,118 +99,20 @@ def open_engine(
     choice = choose_engine(settings.engine.kind, os.environ)
     if choice.warning is not None:
         narrator(f"warning: {choice.warning}")
-    narrator(f"engine {choice.kind}: {choice.reason}")
-    open_it = _open_vllm if choice.kind == "vllm" else _open_embedded
-    return open_it(settings, catalogue, tokenizer, metrics, narrator)
-
-
-def _open_vllm(
-    settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, narrator: Narrator
-) -> Engine:
-    _refuse_embedded_settings(settings)
-    if importlib.util.find_spec("vllm") is None:
-        raise SettingsError("engine.kind", "'vllm' is not installed here: pip install 'oneseek[vllm]'")
-    from server.engines.vllm.options import VllmOptions, prepare_environment
-
-    prepare_environment(os.environ, settings.log_level)
-    narrator("loading vLLM; with the base, this takes a minute or more")
-    from server.engines.vllm.core import vllm_engine
-
-    options = VllmOptions(
+    narrator(f"engine {choice.kind.name}: {choice.reason}")
+    registry = catalogue.served
+    setup = EngineSetup(
         base=catalogue.base.path,
         base_name=catalogue.base.name,
-        max_num_seqs=settings.max_num_seqs,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
-        max_model_len=settings.max_model_len,
-        kv_bytes=settings.kv_cache_memory,
-        prefix_caching=settings.prefix_caching,
-        max_queue=settings.max_queue,
-        drain_seconds=settings.drain_seconds,
-        extra=settings.engine.options,
-    )
-    served = catalogue.served
-    engine = vllm_engine(options, served.base_digest, tokenizer, served.adapters(), observer=metrics)
-    narrator(f"vLLM's context is {engine.info.context}; starting its engine core")
-    return engine
-
-
-def _refuse_embedded_settings(settings: Settings) -> None:
-    remedies = {
-        "quantize": "vLLM's own is quantization, under engine",
-        "device": "vLLM finds its devices; CUDA_VISIBLE_DEVICES narrows them",
-        "dtype": "vLLM's own is dtype, under engine",
-        "prefill_dtype": "vLLM's own is dtype, under engine",
-        "threads": "vLLM's own are environment variables, such as OMP_NUM_THREADS",
-        "prefill_chunk": "vLLM's own is long_prefill_token_threshold, under engine",
-    }
-    plain = Settings()
-    for name, remedy in remedies.items():
-        value = getattr(settings, name)
-        if value != getattr(plain, name):
-            raise SettingsError(name, f"{value} is for the embedded engine; {remedy}")
-
-
-def _open_embedded(
-    settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, narrator: Narrator
-) -> Engine:
-    if settings.engine.options:
-        named = ", ".join(settings.engine.options)
-        raise SettingsError("engine.options", f"{named}: for vLLM alone, and this is the embedded engine")
-    from server.engines.embedded.runners.device.flavours import check_flavours, find_installed
-
-    # Before anything loads ONNX Runtime: of two that share a folder, what loads is neither.
-    check_flavours(None if settings.device == "auto" else settings.device, find_installed())
-    from server.engines.embedded.launch.launch import embedded_engine
-
-    served = catalogue.served
-    engine = embedded_engine(
-        catalogue.base.path,
-        served.base_digest,
-        tokenizer,
-        embedded_options(settings),
+        base_digest=registry.base_digest,
+        tokenizer=tokenizer,
+        adapters=registry.adapters(),
+        active=[registry.active(alias) for alias in registry.aliases()],
         observer=metrics,
-        progress=narrator.progress(f"building the graph ({settings.quantize})"),
-        adapters=[served.active(alias) for alias in served.aliases()],
-        say=narrator,
+        narrate=narrator,
+        environ=os.environ,
     )
-    _print_device(engine.info, settings, narrator)
-    return engine
-
-
-def embedded_options(settings: Settings) -> EmbeddedOptions:
-    """What the settings say to the embedded engine."""
-    from server.engines.embedded.launch.options import (
-        DEFAULT_BATCHED_TOKENS,
-        DEFAULT_NUM_SEQS,
-        EmbeddedOptions,
-    )
-
-    seqs = settings.max_num_seqs or DEFAULT_NUM_SEQS
-    return EmbeddedOptions(
-        graphs=settings.home / "graphs",
-        device=settings.device,
-        dtype=None if settings.dtype == "auto" else settings.dtype,
-        prefill_dtype=settings.prefill_dtype,
-        quantize=settings.quantize,
-        threads=settings.threads,
-        max_num_seqs=seqs,
-        max_num_batched_tokens=settings.max_num_batched_tokens or max(seqs, DEFAULT_BATCHED_TOKENS),
-        prefill_chunk=settings.prefill_chunk,
-        max_model_len=settings.max_model_len,
-        kv_bytes=settings.kv_cache_memory,
-        max_queue=settings.max_queue,
-        prefix_caching=settings.prefix_caching,
-    )
-
-
-def _print_device(info: EngineInfo, settings: Settings, narrator: Narrator) -> None:
-    device = info.device
-    assert device is not None
-    if device.fallback is not None:
-        narrator(f"warning: the CPU is used, not {device.fallback.device}: {device.fallback.message}")
-    where = "the CPU" if device.name == "cpu" else f"{device.name}, whose logits are the CPU's"
-    prompts = ", prompts in bf16" if settings.prefill_dtype == "bf16" else ""
-    narrator(f"embedded on {where}; weights {settings.quantize}{prompts}, context {info.context}")
+    return choice.kind.open(settings, setup)
 
 
 class Narrator:

@@ -25,7 +25,7 @@ def devices(resolved: ResolvedSettings, *, json: Json = False) -> int:
     settings = resolved.settings
     flavours = find_installed()
     check_flavours(None if settings.device == "auto" else settings.device, flavours)
-    from server.asgi.compose import embedded_options
+    from server.engines.embedded.launch.start import embedded_options
     from server.engines.embedded.launch.survey import survey
 
     base = find_base(Path.cwd(), settings.base_model)

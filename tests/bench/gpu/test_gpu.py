@@ -90,6 +90,17 @@ def test_a_plan_starts_nothing(tmp_path: Path) -> None:
     assert "limit unknown" in elsewhere.stderr
 
 
+def test_an_adapter_is_swapped_under_load(tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    done = run(*command(tmp_path, "--scenarios", "swap", "--out", str(out)))
+    assert done.returncode == 0, done.stderr
+    rows = points(out)
+    assert [row["failed"] for row in rows] == [0, 0]
+    for row in rows:
+        assert row["swap"]["fault"] is None
+        assert row["swap"]["seconds"] > 0
+
+
 def test_a_server_that_does_not_start_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:
     out = tmp_path / "r.json"
     engine = ["--engine", "vllm", "--python", sys.executable, "--engine-option", "no_such_option=1"]

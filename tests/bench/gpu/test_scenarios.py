@@ -13,6 +13,7 @@ from bench.gpu.limits import Model, find_device
 from bench.gpu.scenarios import (
     BY_NAME,
     SLOTS,
+    STEADY,
     Length,
     Point,
     expected_seconds,
@@ -25,7 +26,7 @@ from bench.gpu.scenarios import (
 from bench.load.steady import LEAST_ROUNDS
 from bench.random_model import PRESETS
 
-ALL = points(["oneseek", "vllm"], list(BY_NAME), [1, 16, 64, 256])
+ALL = points(["oneseek", "vllm"], list(STEADY), [1, 16, 64, 256])
 
 
 def test_each_server_is_started_once_for_base_lora_and_thrash_never_both_at_once() -> None:

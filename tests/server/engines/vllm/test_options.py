@@ -10,7 +10,8 @@ import pytest
 from adapters.lora.manifest import Adapter
 from server.config.settings import resolve
 from server.config.values import SettingsError
-from server.engines.choice import choose_engine, count_gpus
+from server.engines.kinds import ENGINES, choose_engine
+from server.engines.suitability import count_gpus
 from server.engines.vllm.options import VllmOptions, engine_args, prepare_environment
 
 
@@ -140,6 +141,6 @@ def test_hidden_gpus_are_none(hidden: str) -> None:
 
 
 def test_an_engine_that_is_asked_for_is_taken() -> None:
-    assert choose_engine("embedded", {}).kind == "embedded"
-    assert choose_engine("vllm", {"CUDA_VISIBLE_DEVICES": ""}).kind == "vllm"
-    assert choose_engine("auto", {"CUDA_VISIBLE_DEVICES": ""}).kind == "embedded"
+    assert choose_engine("embedded", {}).kind is ENGINES["embedded"]
+    assert choose_engine("vllm", {"CUDA_VISIBLE_DEVICES": ""}).kind is ENGINES["vllm"]
+    assert choose_engine("auto", {"CUDA_VISIBLE_DEVICES": ""}).kind is ENGINES["embedded"]

@@ -1,38 +1,22 @@
-"""Which engine runs a base where nobody says: vLLM on a machine with an NVIDIA GPU, else the embedded one."""
+"""Whether an engine suits this machine, and the NVIDIA GPUs that decide it."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
-
-EngineKind = Literal["embedded", "vllm"]
 
 _HIDDEN = ("", "-1", "none", "void", "NoDevFiles")
 
 
 @dataclass(frozen=True, slots=True)
-class EngineChoice:
-    """An engine, and why it is that one."""
+class Suitability:
+    """Whether an engine is chosen if nobody names one."""
 
-    kind: EngineKind
-    reason: str
+    suits: bool
+    reason: str = ""
     warning: str | None = None
-
-
-def choose_engine(asked: Literal["auto", "embedded", "vllm"], environ: Mapping[str, str]) -> EngineChoice:
-    """The engine that `asked` leads to on this machine."""
-    if asked != "auto":
-        return EngineChoice(asked, "as the settings say")
-    gpus = count_gpus(environ)
-    if not gpus:
-        return EngineChoice("embedded", "no NVIDIA GPU is seen")
-    if importlib.util.find_spec("vllm") is None:
-        remedy = "vLLM is not installed, so the GPU stays idle: pip install 'oneseek[vllm]'"
-        return EngineChoice("embedded", f"{gpus} NVIDIA GPU(s), but no vLLM", remedy)
-    return EngineChoice("vllm", f"{gpus} NVIDIA GPU(s)")
+    """What an operator should know if it is passed over."""
 
 
 def count_gpus(environ: Mapping[str, str]) -> int:
