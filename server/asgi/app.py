@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import uvicorn
 from starlette.applications import Starlette
@@ -16,10 +14,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.ledger import Ledger
-from adapters.registry.registry import Registry
-from adapters.registry.served import ServedAdapters
-from routing.route import Router
 from server.api.endpoints.adapters import Admin
 from server.api.endpoints.audit import AuditLog
 from server.api.endpoints.chat import Chat
@@ -38,64 +32,22 @@ from server.asgi.connection import BoundedProtocol
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
 from server.asgi.turns import Turns
 from server.config.settings import Settings
-from server.engines.base import Engine
-from server.engines.kinds import ENGINES
 from server.exchange import exchange_of
-from server.live.follower import FollowOptions, RegistryFollower
-from server.live.inventory import Inventory
-from server.live.loading import LoraLoading
-from server.live.registry_changes import RegistryChanges
-from server.live.rollout_changes import RolloutChanges
-from server.live.roots import Roots
-from server.metrics.collectors import EngineCollector
 from server.metrics.metrics import Metrics
-from server.serving.generation import Generation
-from server.serving.sampling_defaults import SamplingDefaults
-from server.text.tokenizer import Tokenizer
+from server.serving.service import BaseService
 
-DEFAULT_BATCH = 32
-"""Requests in one batch, where the settings do not say; vLLM takes more on large GPUs."""
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(
-    settings: Settings,
-    engine: Engine,
-    served: ServedAdapters,
-    router: Router,
-    tokenizer: Tokenizer,
-    base_name: str,
-    metrics: Metrics,
-    defaults: SamplingDefaults | None = None,
-    follow_options: FollowOptions | None = None,
-) -> Starlette:
-    """The whole server around an engine that has not started; its lifespan starts and closes the engine.
+def create_app(settings: Settings, services: Sequence[BaseService], metrics: Metrics) -> Starlette:
+    """The whole server around services that have not started; its lifespan runs them.
 
-    With `follow`, it also follows the registry on disk, and has the endpoints that change adapters.
+    If a service follows the registry on disk, there are endpoints that change adapters too.
     """
-    registry = (
-        Registry(follow_options.home, Ledger.open(follow_options.home / "ledger"))
-        if follow_options is not None
-        else None
-    )
-    generation = Generation(
-        engine=engine,
-        served=served,
-        router=router,
-        tokenizer=tokenizer,
-        base_name=base_name,
-        metrics=metrics,
-        rollout=settings.rollout,
-        registry=registry,
-        batch=settings.max_num_seqs or DEFAULT_BATCH,
-    )
-    context = Context(generation, settings, defaults or SamplingDefaults())
-    follower = RegistryFollower(generation, follow_options) if follow_options is not None else None
+    context = Context(tuple(services), settings, metrics)
+    changeable = any(service.changes is not None for service in services)
     app = Starlette(
-        routes=[
-            *_routes(context),
-            *(_admin_routes(context, follower, registry) if follower and registry else ()),
-        ],
+        routes=[*_routes(context), *(_admin_routes(context) if changeable else ())],
         middleware=[
             Middleware(Receipts, metrics=metrics),
             Middleware(Turns),
@@ -104,7 +56,7 @@ def create_app(
             Middleware(ApiKeys, keys=settings.api_keys, admin_keys=settings.admin_keys),
         ],
         exception_handlers={HTTPException: _http_error},
-        lifespan=_lifespan(generation, follower),
+        lifespan=_lifespan(services),
     )
     # A redirect would be built from the client's Host header.
     app.router.redirect_slashes = False
@@ -137,15 +89,9 @@ def _routes(context: Context) -> list[Route]:
     ]
 
 
-def _admin_routes(context: Context, follower: RegistryFollower, registry: Registry) -> list[Route]:
-    generation, settings, options = context.generation, context.settings, follower.options
-    roots = Roots([*map(Path, settings.adapter_roots), options.home / "registry"])
-    audit, limit = AuditLog(generation.metrics), settings.max_body
-    registry_changes = RegistryChanges(generation, follower, registry, roots)
-    inventory = Inventory(generation, follower, registry_changes)
-    loras = Loras(LoraLoading(generation, follower, roots), audit, limit)
-    admin = Admin(registry_changes, inventory, audit, limit)
-    rollout = Rollout(RolloutChanges(generation, follower, registry_changes), audit, limit)
+def _admin_routes(context: Context) -> list[Route]:
+    audit = AuditLog(context.metrics)
+    loras, admin, rollout = Loras(context, audit), Admin(context, audit), Rollout(context, audit)
     return [
         _route("POST", "/v1/load_lora_adapter", loras.load),
         _route("POST", "/v1/unload_lora_adapter", loras.unload),
@@ -179,53 +125,16 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 
 
 def _lifespan(
-    generation: Generation, follower: RegistryFollower | None
+    services: Sequence[BaseService],
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    engine, metrics, served = generation.engine, generation.metrics, generation.served
-
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
-        await engine.start()
-        try:
-            metrics.runs(engine.info)
-            metrics.registry.register(EngineCollector(engine, generation.base_name, served.adapters))
-            for collector in ENGINES[engine.info.name].collectors():
-                metrics.registry.register(collector)
-            await generation.residency.load_all([served.active(alias) for alias in served.aliases()])
-            if follower is not None:
-                await generation.rollouts.start(follower.options.home)
-            async with _rolling_out(generation), _following(follower):
-                yield
-        finally:
-            generation.grammars.close()
-            await engine.close()
+        async with AsyncExitStack() as stack:
+            for service in services:
+                await stack.enter_async_context(service.run())
+            yield
 
     return lifespan
-
-
-@asynccontextmanager
-async def _following(follower: RegistryFollower | None) -> AsyncGenerator[None]:
-    if follower is None:
-        yield
-        return
-    task = asyncio.create_task(follower.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-@asynccontextmanager
-async def _rolling_out(generation: Generation) -> AsyncGenerator[None]:
-    task = asyncio.create_task(generation.rollouts.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        await generation.shadows.close()
-        generation.residency.close()
 
 
 def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:

@@ -22,8 +22,10 @@ from server.engines.setup import EngineSetup
 from server.errors import EngineError
 from server.live.catalogue import Catalogue, open_catalogue, provenance
 from server.live.follower import FollowOptions
+from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
 from server.serving.sampling_defaults import read_defaults
+from server.serving.service import BaseService, open_service
 from server.text.tokenizer import Tokenizer
 
 SWITCH_SECONDS = 0.0005
@@ -49,8 +51,9 @@ def run(settings: Settings) -> int:
 
 
 def _serve(settings: Settings, sockets: list[socket], narrator: Narrator) -> int:
-    app, engine = compose(settings, narrator)
-    server = AnnouncingServer(uvicorn_config(app, settings), narrator, engine)
+    app, services = compose(settings, narrator)
+    engines = [service.runtime.engine for service in services]
+    server = AnnouncingServer(uvicorn_config(app, settings), narrator, engines)
     try:
         server.run(sockets)
     except SystemExit:  # uvicorn's way to end where the application did not start, which it has logged
@@ -58,28 +61,40 @@ def _serve(settings: Settings, sockets: list[socket], narrator: Narrator) -> int
     return 1 if server.engine_died or not server.started else 0
 
 
-def compose(settings: Settings, narrator: Narrator) -> tuple[Starlette, Engine]:
-    """The whole application that the settings lead to, and the engine in it, not yet started.
+def compose(settings: Settings, narrator: Narrator) -> tuple[Starlette, list[BaseService]]:
+    """The whole application that the settings lead to, and its services, not yet started.
 
     Raises what opening the catalogue and the engine does.
     """
-    catalogue = open_catalogue(settings)
-    narrator(f"base {catalogue.base.name}: {catalogue.base.reason}")
+    metrics = Metrics()
+    services = [open_base_service(settings, open_catalogue(settings), metrics, narrator)]
+    return create_app(settings, services, metrics), services
+
+
+def open_base_service(
+    settings: Settings, catalogue: Catalogue, metrics: Metrics, narrator: Narrator
+) -> BaseService:
+    """The service of a catalogue's base. Raises `SettingsError` and `EngineError`."""
+    base, served = catalogue.base, catalogue.served
+    narrator(f"base {base.name}: {base.reason}")
     for note in catalogue.notes:
         narrator(f"note: {note}")
     try:
-        tokenizer, defaults = Tokenizer.load(catalogue.base.path), read_defaults(catalogue.base.path)
+        tokenizer, defaults = Tokenizer.load(base.path), read_defaults(base.path)
     except ValueError as error:
-        raise EngineError(f"{catalogue.base.path}: {error}") from error
-    metrics = Metrics(catalogue.base.name)
+        raise EngineError(f"{base.path}: {error}") from error
     engine = open_engine(settings, catalogue, tokenizer, metrics, narrator)
-    served = catalogue.served
     aliases = [served.active(alias).full_name for alias in served.aliases()]
     narrator(f"adapters: {', '.join(aliases) or 'none; every question goes to the base'}")
-    base = catalogue.base.name
-    router, options = catalogue.router, _options(settings, catalogue)
-    app = create_app(settings, engine, served, router, tokenizer, base, metrics, defaults, options)
-    return app, engine
+    runtime = Runtime(
+        name=base.name,
+        engine=engine,
+        served=served,
+        router=catalogue.router,
+        tokenizer=tokenizer,
+        metrics=metrics,
+    )
+    return open_service(settings, runtime, defaults, _options(settings, catalogue))
 
 
 def _options(settings: Settings, catalogue: Catalogue) -> FollowOptions:
@@ -108,7 +123,7 @@ def open_engine(
         tokenizer=tokenizer,
         adapters=registry.adapters(),
         active=[registry.active(alias) for alias in registry.aliases()],
-        observer=metrics,
+        observer=metrics.steps(catalogue.base.name),
         narrate=narrator,
         environ=os.environ,
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from adapters.bases import FoundBase
 from adapters.errors import AdapterRejectedError, FileRefusedError
@@ -20,12 +21,12 @@ from adapters.ledger.provenance import Provenance
 from adapters.lora.manifest import Adapter
 from adapters.registry.finder import RegistryScan, look_at_registry
 from adapters.registry.listing import fingerprint
-from adapters.registry.pointers import active_versions
+from adapters.registry.pointers import AliasPointers, active_versions
 from routing.route import Router
 from server.config.values import SettingsError
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
 from server.live.catalogue import describe_contested
-from server.serving.generation import Generation
+from server.live.runtime import Runtime
 
 SWEEP_SECONDS = 10.0
 """Between two looks at what the engine holds, where the registry is not looked at."""
@@ -48,12 +49,24 @@ class FollowOptions:
     """Makes a router for the languages that the registry has now. Raises `SettingsError`."""
 
 
-class RegistryFollower:
-    """Keeps one server's registry as the folder is."""
+class PointersObserver(Protocol):
+    """Divides requests as the registry's pointers say."""
 
-    def __init__(self, generation: Generation, options: FollowOptions) -> None:
-        self._generation = generation
-        self._served = generation.served
+    async def follow(self, pointers: AliasPointers, problems: set[str]) -> bool:
+        """Take up what `pointers` asks for, adding what hinders it to `problems`.
+
+        Returns False if it should be tried again.
+        """
+        ...
+
+
+class RegistryFollower:
+    """Keeps what a runtime serves as the registry's folder is; `shares` follows how requests are divided."""
+
+    def __init__(self, runtime: Runtime, options: FollowOptions, shares: PointersObserver) -> None:
+        self._runtime = runtime
+        self._shares = shares
+        self._served = runtime.served
         self.options = options
         self._seen: str | None = None
         self._said: frozenset[str] = frozenset()
@@ -107,7 +120,7 @@ class RegistryFollower:
             except AdapterRejectedError as error:
                 problems.add(str(error))
         done = await self._activate(found, problems)
-        done = await self._generation.rollouts.follow(found.pointers, problems) and done
+        done = await self._shares.follow(found.pointers, problems) and done
         self._remove(found, place, problems)
         if self._served.languages() != languages:
             problems |= await self._reroute()
@@ -141,7 +154,7 @@ class RegistryFollower:
             if after == before:
                 continue
             try:
-                await self._generation.residency.ensure(after)
+                await self._runtime.residency.ensure(after)
             except AdapterRefusedError as error:
                 problems.add(f"{after.full_name} is promoted and refused by the engine: {error}")
                 continue
@@ -171,7 +184,7 @@ class RegistryFollower:
     def _sweep(self) -> None:
         """Unload what no name has stood for since the last look: a late request has brought it back."""
         named = {adapter.digest for adapter in self._served.adapters()}
-        unnamed = frozenset(self._generation.engine.state().resident.keys() - named)
+        unnamed = frozenset(self._runtime.engine.state().resident.keys() - named)
         for digest in unnamed & self._unnamed - {*self._unloading.values()}:
             self._drop(digest)
         self._unnamed = unnamed
@@ -185,7 +198,7 @@ class RegistryFollower:
     def _drop(self, digest: str) -> None:
         async def unload() -> None:
             with suppress(EngineError):
-                await self._generation.engine.unload(digest)
+                await self._runtime.engine.unload(digest)
 
         task = asyncio.create_task(unload())
         self._unloading[task] = digest
@@ -195,7 +208,7 @@ class RegistryFollower:
         """Why it could not be done, and which languages have too many adapters now."""
         problems = set(describe_contested(self._served))
         try:
-            self._generation.router = await asyncio.to_thread(self.options.router)
+            self._runtime.router = await asyncio.to_thread(self.options.router)
         except SettingsError as error:
             problems.add(f"routing stays as it was: {error}")
         return problems

@@ -14,16 +14,16 @@ from adapters.lora.manifest import Adapter, read_fields
 from adapters.registry.listing import RegistryListing, VersionFolder
 from server.live.follower import RegistryFollower
 from server.live.registry_changes import RegistryChanges, not_found
-from server.serving.generation import Generation
+from server.live.runtime import Runtime
 
 
 class Inventory:
     """What is there, and where it is from. Names no folder of the host."""
 
     def __init__(
-        self, generation: Generation, follower: RegistryFollower, registry_changes: RegistryChanges
+        self, runtime: Runtime, follower: RegistryFollower, registry_changes: RegistryChanges
     ) -> None:
-        self._generation = generation
+        self._runtime = runtime
         self._follower = follower
         self._options = follower.options
         self._registry_changes = registry_changes
@@ -37,7 +37,7 @@ class Inventory:
         """All that is known of `alias@version`, or of what an alias stands for. Raises `ApiError` (404)."""
         listing = await self._registry_changes.listing()
         entries = await self._entries(listing)
-        served = self._generation.served
+        served = self._runtime.served
         if served.is_adapter(name):
             adapter = served.resolve(name)
             full_name, folder = adapter.full_name, adapter.path
@@ -57,7 +57,7 @@ class Inventory:
         }
 
     async def _entries(self, listing: RegistryListing) -> dict[str, dict[str, Any]]:
-        registry = self._generation.served.snapshot
+        registry = self._runtime.served.snapshot
         found = {adapter.full_name.lower(): self._served(adapter) for adapter in registry.adapters()}
         kept = {entry.full_name.lower(): entry for entry in listing.entries}
         unread = [entry for name, entry in kept.items() if name not in found]
@@ -66,7 +66,7 @@ class Inventory:
         return dict(sorted(found.items(), key=_order))
 
     def _served(self, adapter: Adapter) -> dict[str, Any]:
-        state, served = self._generation.engine.state(), self._generation.served
+        state, served = self._runtime.engine.state(), self._runtime.served
         kept = adapter.path.is_relative_to(self._options.home / "registry")
         source = "loaded" if self._follower.is_loaded(adapter) else "registry" if kept else "start"
         names, alias = served.snapshot, adapter.alias.lower()

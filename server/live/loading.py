@@ -20,7 +20,7 @@ from adapters.registry.served import ServedAdapters
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, ApiError, ErrorReply, bad_field
 from server.live.follower import FollowOptions, RegistryFollower
 from server.live.roots import PathMissingError, PathRefusedError, Roots
-from server.serving.generation import Generation
+from server.live.runtime import Runtime
 
 log = logging.getLogger("oneseek.admin")
 
@@ -31,9 +31,9 @@ NAME = "lora_name"
 class LoraLoading:
     """The adapters of one server that clients bring and take away."""
 
-    def __init__(self, generation: Generation, follower: RegistryFollower, roots: Roots) -> None:
-        self._generation = generation
-        self._served = generation.served
+    def __init__(self, runtime: Runtime, follower: RegistryFollower, roots: Roots) -> None:
+        self._runtime = runtime
+        self._served = runtime.served
         self._follower = follower
         self._options = follower.options
         self._roots = roots
@@ -72,7 +72,7 @@ class LoraLoading:
             others = [one for one in self._served.versions(adapter.alias) if one != adapter]
             languages = self._served.languages()
             if others and self._served.active(adapter.alias) == adapter:
-                await self._generation.residency.ensure(others[-1])
+                await self._runtime.residency.ensure(others[-1])
                 self._served.activate(adapter.alias, others[-1].version)
             try:
                 self._served.remove(adapter.full_name)
@@ -168,7 +168,7 @@ class LoraLoading:
     async def _admit(self, adapter: Adapter) -> None:
         """Make it resident; where that does not succeed in time, what may still come in leaves again."""
         try:
-            await self._generation.residency.ensure(adapter)
+            await self._runtime.residency.ensure(adapter)
         except AdapterNotLoadedError:
             self._follower.unload(adapter)
             raise

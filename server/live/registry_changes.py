@@ -30,7 +30,7 @@ from server.live.loading import (
     unusable,
 )
 from server.live.roots import Roots
-from server.serving.generation import Generation
+from server.live.runtime import Runtime
 
 ChangeT = TypeVar("ChangeT")
 
@@ -58,10 +58,10 @@ class RegistryChanges:
     """The changes that one server makes to the registry on disk."""
 
     def __init__(
-        self, generation: Generation, follower: RegistryFollower, registry: Registry, roots: Roots
+        self, runtime: Runtime, follower: RegistryFollower, registry: Registry, roots: Roots
     ) -> None:
-        self._generation = generation
-        self._served = generation.served
+        self._runtime = runtime
+        self._served = runtime.served
         self._follower = follower
         self._options = follower.options
         self.registry = registry
@@ -183,10 +183,10 @@ class RegistryChanges:
                 "served here. Promote it where its own base is served."
             )
         await require_known(self._options, adapter, "name")
-        if adapter.digest not in self._generation.engine.state().resident:
+        if adapter.digest not in self._runtime.engine.state().resident:
             brought.append(adapter)
         try:
-            await self._generation.residency.ensure(adapter)
+            await self._runtime.residency.ensure(adapter)
         except AdapterRefusedError as error:
             raise describe_engine_refusal(error, "name") from None
         return adapter
@@ -215,7 +215,7 @@ class RegistryChanges:
 
     async def _comes_in(self, adapter: Adapter) -> bool:
         try:
-            await self._generation.residency.ensure(adapter)
+            await self._runtime.residency.ensure(adapter)
         except (AdapterRefusedError, AdapterNotLoadedError):
             return False
         return True

@@ -37,13 +37,25 @@ UNCOUNTED = frozenset({"/live", "/ready", "/health", "/metrics"})
 """Probes and scrapes, which would drown the rest."""
 
 
-class Metrics:
-    """All counters and histograms; an engine's `StepObserver`. Thread-safe, as prometheus-client is."""
+class StepMetrics:
+    """Counts the steps of one base's engine; its `StepObserver`."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, seconds: Histogram, batch_size: Histogram) -> None:
+        self._seconds = seconds
+        self._batch_size = batch_size
+
+    def step(self, seconds: float, batch: int) -> None:
+        """One step of the engine; called from its thread."""
+        self._seconds.observe(seconds)
+        self._batch_size.observe(batch)
+
+
+class Metrics:
+    """All counters and histograms of a server. Thread-safe, as prometheus-client is."""
+
+    def __init__(self) -> None:
         # A second series for each one, of the time when it began, that no dashboard reads.
         disable_created_metrics()
-        self.base = base
         self.registry = CollectorRegistry()
         self._make_request_metrics()
         self._make_engine_metrics()
@@ -95,10 +107,12 @@ class Metrics:
 
     def _make_engine_metrics(self) -> None:
         r = self.registry
-        batch = Histogram("oneseek_batch_size", "Requests in one step", ("base",), buckets=BATCH, registry=r)
-        step = Histogram("oneseek_step_seconds", "Time of one step", ("base",), buckets=STEP, registry=r)
-        self.batch_size = batch.labels(self.base)
-        self.step_seconds = step.labels(self.base)
+        self.batch_size = Histogram(
+            "oneseek_batch_size", "Requests in one step", ("base",), buckets=BATCH, registry=r
+        )
+        self.step_seconds = Histogram(
+            "oneseek_step_seconds", "Time of one step", ("base",), buckets=STEP, registry=r
+        )
         self.loads = Counter(
             "oneseek_adapter_loads", "Adapters made resident", ("adapter", "outcome"), registry=r
         )
@@ -150,10 +164,9 @@ class Metrics:
             voice, buckets=BETWEEN_TOKENS, registry=r,
         )  # fmt: skip
 
-    def step(self, seconds: float, batch: int) -> None:
-        """One step of the engine; called from its thread."""
-        self.step_seconds.observe(seconds)
-        self.batch_size.observe(batch)
+    def steps(self, base: str) -> StepMetrics:
+        """What counts the steps of the engine that runs `base`."""
+        return StepMetrics(self.step_seconds.labels(base), self.batch_size.labels(base))
 
     def record_answer(self, exchange: Exchange) -> None:
         """One HTTP request has been answered, or its client has gone."""

@@ -22,12 +22,11 @@ from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapt
 from adapters.lora.manifest import Adapter
 from adapters.registry.pointers import AliasPointers
 from adapters.registry.registry import Registry
-from adapters.registry.served import ServedAdapters, Snapshot
+from adapters.registry.served import Snapshot
 from adapters.registry.traffic import Shadow, TrafficSplit, format_shares
 from server.config.settings import RolloutOptions
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
-from server.live.residency import Residency
-from server.metrics.metrics import Metrics
+from server.live.runtime import Runtime
 from server.rollout.outcomes import AnswerOutcome, TrialVerdict, judge
 from server.rollout.trials import ChosenVersion, Trial, Trials
 
@@ -58,19 +57,17 @@ class EndedTrial:
 
 
 class Rollouts:
-    """The canaries and shadows of one server. `registry` is what is told of an end; None tells nobody."""
+    """The canaries and shadows of one runtime. `registry` is what is told of an end; None tells nobody."""
 
     def __init__(
         self,
-        served: ServedAdapters,
-        residency: Residency,
-        metrics: Metrics,
+        runtime: Runtime,
         options: RolloutOptions,
         registry: Registry | None,
     ) -> None:
-        self._served = served
-        self._residency = residency
-        self._metrics = metrics
+        self._served = runtime.served
+        self._residency = runtime.residency
+        self._metrics = runtime.metrics
         self._options = options
         self._registry = registry
         self._trials = Trials()

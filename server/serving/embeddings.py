@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 from server.errors import AdapterNotLoadedError, EngineBusyError, UnsupportedRequestError
 from server.exchange import Exchange
+from server.live.runtime import Runtime
 from server.request import EmbeddingRequest
-from server.serving.generation import Generation, Resolution
+from server.serving.resolution import Resolution
 
 
 async def embed_all(
-    generation: Generation,
+    runtime: Runtime,
     exchange: Exchange,
     resolution: Resolution,
     prompts: Sequence[tuple[int, ...]],
@@ -36,7 +37,7 @@ async def embed_all(
                 dimensions=dimensions,
                 cache_salt=exchange.tenant,
             )
-            vectors[index] = await _vector(generation, exchange, resolution, request)
+            vectors[index] = await _vector(runtime, exchange, resolution, request)
 
     workers = [asyncio.create_task(work()) for _ in range(min(max(1, together), len(prompts)))]
     try:
@@ -49,11 +50,11 @@ async def embed_all(
 
 
 async def _vector(
-    generation: Generation, exchange: Exchange, resolution: Resolution, request: EmbeddingRequest
+    runtime: Runtime, exchange: Exchange, resolution: Resolution, request: EmbeddingRequest
 ) -> tuple[float, ...]:
-    metrics = generation.metrics
+    metrics = runtime.metrics
     try:
-        vector = await _embed(generation, resolution, request)
+        vector = await _embed(runtime, resolution, request)
     except asyncio.CancelledError:
         metrics.cancelled.labels(exchange.cancel_reason).inc()
         raise
@@ -66,13 +67,11 @@ async def _vector(
     return vector
 
 
-async def _embed(
-    generation: Generation, resolution: Resolution, request: EmbeddingRequest
-) -> tuple[float, ...]:
+async def _embed(runtime: Runtime, resolution: Resolution, request: EmbeddingRequest) -> tuple[float, ...]:
     """An adapter unloaded since it was chosen is loaded again, once."""
     try:
-        return await generation.engine.embed(request)
+        return await runtime.engine.embed(request)
     except AdapterNotLoadedError:
         for adapter in resolution.adapters:
-            await generation.residency.ensure(adapter)
-    return await generation.engine.embed(request)
+            await runtime.residency.ensure(adapter)
+    return await runtime.engine.embed(request)

@@ -17,7 +17,6 @@ from adapters.bases import SHIPPED, find_base
 from adapters.ledger import Ledger
 from adapters.lora.manifest import Adapter
 from adapters.registry.registry import Base, Registry
-from server.asgi.app import create_app
 from server.config.settings import RolloutOptions, RoutingOptions, Settings
 from server.engines.base import Engine
 from server.engines.embedded.launch.launch import embedded_engine
@@ -29,7 +28,7 @@ from server.metrics.engine_state import EngineInfo, EngineState
 from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
-from tests.server.serving import Made, Serving, served
+from tests.server.serving import Made, Serving, one_base_app, served
 
 ALIAS = "zero-sv"
 OLD, NEW = f"{ALIAS}@v1.1", f"{ALIAS}@v1.2"
@@ -150,7 +149,8 @@ def rolling(
         routing=RoutingOptions(languages={"sv": ALIAS}),
     )
     catalogue = open_catalogue(settings, scratch)
-    tokenizer, metrics = Tokenizer.load(catalogue.base.path), Metrics("mini")
+    tokenizer, metrics = Tokenizer.load(catalogue.base.path), Metrics()
+    steps = metrics.steps("tiny")
     limits = EmbeddedOptions(
         graphs=graphs,
         max_num_seqs=seqs,
@@ -161,7 +161,7 @@ def rolling(
     )
     adapters = catalogue.served
     engine = Bad(
-        embedded_engine(catalogue.base.path, adapters.base_digest, tokenizer, limits, observer=metrics)
+        embedded_engine(catalogue.base.path, adapters.base_digest, tokenizer, limits, observer=steps)
     )
     follow = FollowOptions(
         home=home,
@@ -170,8 +170,8 @@ def rolling(
         provenance=lambda: None,
         router=catalogue.make_router,
     )
-    app = create_app(
-        settings, engine, adapters, catalogue.router, tokenizer, "mini", metrics, follow_options=follow
+    app = one_base_app(
+        settings, engine, adapters, catalogue.router, tokenizer, "mini", metrics, follow=follow
     )
     with served(Made(app, engine, adapters), settings, {}) as serving:
         yield Rolling(serving, registry, engine, home)

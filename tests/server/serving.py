@@ -21,7 +21,10 @@ from routing.settings import LanguageRow, RoutingSettings
 from server.asgi.app import create_app, uvicorn_config
 from server.config.settings import Settings
 from server.engines.base import Engine
+from server.live.follower import FollowOptions
+from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
+from server.serving.service import open_service
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.making import BASE_DIGEST, ENGINES, EngineLimits
 
@@ -73,23 +76,32 @@ def make_app(
 ) -> Made:
     """The application around a real engine, by its name in `tests.server.engines.making.ENGINES`."""
     tokenizer = Tokenizer.load(base)
-    metrics = Metrics(BASE)
+    metrics = Metrics()
     limits = EngineLimits(
         max_num_seqs=settings.max_num_seqs or 8, max_queue=settings.max_queue, kv_tokens=kv_tokens
     )
     routing = RoutingSettings(languages=(LanguageRow("en", EN), LanguageRow("sv", SV)))
-    made = ENGINES[engine](base, graphs, tuple(adapters.values()), limits, metrics)
+    made = ENGINES[engine](base, graphs, tuple(adapters.values()), limits, metrics.steps(BASE))
     served = ServedAdapters(adapters.values(), base_digest=BASE_DIGEST, base_name=BASE)
-    app = create_app(
-        settings,
-        made,
-        served,
-        Router(routing, ProfileDetector(routing)),
-        tokenizer,
-        BASE,
-        metrics,
+    router = Router(routing, ProfileDetector(routing))
+    return Made(one_base_app(settings, made, served, router, tokenizer, BASE, metrics), made, served)
+
+
+def one_base_app(
+    settings: Settings,
+    engine: Engine,
+    served: ServedAdapters,
+    router: Router,
+    tokenizer: Tokenizer,
+    name: str,
+    metrics: Metrics,
+    follow: FollowOptions | None = None,
+) -> Starlette:
+    """The application of a server with one base."""
+    runtime = Runtime(
+        name=name, engine=engine, served=served, router=router, tokenizer=tokenizer, metrics=metrics
     )
-    return Made(app, made, served)
+    return create_app(settings, [open_service(settings, runtime, follow=follow)], metrics)
 
 
 @contextmanager

@@ -11,39 +11,38 @@ from starlette.responses import Response
 
 from adapters.registry.verify import VersionVerdict
 from server.api.endpoints.audit import MAX_ADMIN_BODY, AuditLog
-from server.api.endpoints.context import reply
+from server.api.endpoints.context import Context, reply
 from server.api.fields.admin import AddFields, NoFields
 from server.api.fields.decode import to_fields
 from server.api.wire.body import JSON_TYPES, is_empty, read_object
-from server.live.inventory import Inventory
 from server.live.registry_changes import ChangeResult, RegistryChanges, check_names
 
 
 class Admin:
     """The endpoints. 200 where a change is live, 202 where it is made and this server has yet to follow."""
 
-    def __init__(
-        self, registry_changes: RegistryChanges, inventory: Inventory, audit: AuditLog, limit: int
-    ) -> None:
-        self._registry_changes = registry_changes
-        self._inventory = inventory
+    def __init__(self, context: Context, audit: AuditLog) -> None:
+        self._context = context
         self._audit = audit
-        self._limit = min(limit, MAX_ADMIN_BODY)
+        self._limit = min(context.settings.max_body, MAX_ADMIN_BODY)
 
     async def all(self, _request: Request) -> Response:
         """Every version that is served or kept."""
-        return reply({"object": "list", "data": await self._inventory.all()})
+        inventories = [service.changes.inventory for service in self._context.services if service.changes]
+        entries = [entry for inventory in inventories for entry in await inventory.all()]
+        return reply({"object": "list", "data": entries})
 
     async def one(self, request: Request) -> Response:
         """All that is known of one."""
-        return reply(await self._inventory.one(request.path_params["name"]))
+        name = request.path_params["name"]
+        return reply(await self._context.changes_for(name).inventory.one(name))
 
     async def add(self, request: Request) -> Response:
         """A folder beneath the roots becomes a version."""
         value = await read_object(request.scope, request.receive, self._limit, JSON_TYPES)
         body = to_fields(value, AddFields)
         check_names(body.alias, body.version, body.language)
-        change = self._registry_changes.add(
+        change = self._changes(body.alias).add(
             body.path, alias=body.alias, version=body.version, language=body.language
         )
         return await self._changed(request, "add", body.path, change)
@@ -52,27 +51,30 @@ class Admin:
         """An alias stands for this version from now on."""
         await self._no_fields(request)
         name = request.path_params["name"]
-        return await self._changed(request, "promote", name, self._registry_changes.promote(name))
+        return await self._changed(request, "promote", name, self._changes(name).promote(name))
 
     async def rollback(self, request: Request) -> Response:
         """An alias stands for what it stood for before."""
         await self._no_fields(request)
         name = request.path_params["name"]
-        return await self._changed(request, "rollback", name, self._registry_changes.rollback(name))
+        return await self._changed(request, "rollback", name, self._changes(name).rollback(name))
 
     async def retire(self, request: Request) -> Response:
         """A version is served no longer."""
         await self._no_fields(request)
         name = request.path_params["name"]
-        return await self._changed(request, "retire", name, self._registry_changes.retire(name))
+        return await self._changed(request, "retire", name, self._changes(name).retire(name))
 
     async def verify(self, request: Request) -> Response:
         """Whether versions are still what was added."""
         await self._no_fields(request)
         name = request.path_params["name"]
         async with self._audit.record(request, "verify", name):
-            verdicts = await self._registry_changes.verify(name)
+            verdicts = await self._changes(name).verify(name)
         return reply({"object": "list", "data": [_verdict(verdict) for verdict in verdicts]})
+
+    def _changes(self, name: str | None) -> RegistryChanges:
+        return self._context.changes_for(name).registry
 
     async def _changed(
         self, request: Request, action: str, name: str, change: Awaitable[ChangeResult]

@@ -24,7 +24,8 @@ from server.api.wire.stream import EventStream
 from server.errors import ErrorReply, bad_field
 from server.exchange import exchange_of
 from server.request import Delta, Sampling, Usage
-from server.serving.generation import Resolution
+from server.serving.resolution import Resolution
+from server.serving.service import BaseService
 from server.text.tokenizer import Tokenizer
 
 
@@ -36,13 +37,15 @@ class Chat:
 
     async def create(self, request: Request) -> Response:
         """One conversation → `n` next messages, whole or streamed."""
-        generation, settings = self._context.generation, self._context.settings
+        settings = self._context.settings
         exchange = exchange_of(request.scope)
         value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, ChatFields)
         messages = parse_messages(body.messages)
-        sampling = chat_sampling(body, generation.engine.info, self._context.defaults)
-        tools = read_tools(body, generation.tokenizer)
+        service = self._context.service_for(request, body.model)
+        generation, tokenizer = service.generation, service.runtime.tokenizer
+        sampling = chat_sampling(body, service.runtime.info, service.defaults)
+        tools = read_tools(body, tokenizer)
         _check(body)
         sampling = await guided(body, sampling, generation.grammars)
         if tools is not None:
@@ -55,18 +58,17 @@ class Chat:
             continue_final_message=body.continue_final_message,
             tools=tools.tools if tools else (),
         )
-        sampling = self._fit(body, sampling, len(prompt))
+        sampling = self._fit(service, body, sampling, len(prompt))
         deltas = generation.generate(
             exchange, resolution, [prompt], [sampling], body.n, body.continue_final_message
         )
         echo = messages[-1]["content"] if body.echo and messages[-1]["role"] == "assistant" else ""
         answer_id = "chatcmpl-" + exchange.answer_id
         if body.stream:
-            chunks = ChatChunks(answer_id, resolution, body, echo, generation.tokenizer, tools)
+            chunks = ChatChunks(answer_id, resolution, body, echo, tokenizer, tools)
             return EventStream(deltas, chunks, settings.request_timeout)
         async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
             answers = await gather(deltas, body.n)
-        tokenizer = generation.tokenizer
         return reply(
             envelope(answer_id, "chat.completion", resolution)
             | {"choices": [_choice(i, a, body, echo, tokenizer, tools) for i, a in enumerate(answers)]}
@@ -74,11 +76,11 @@ class Chat:
             | _prompt_logprobs(answers[0], tokenizer)
         )
 
-    def _fit(self, body: ChatFields, sampling: Sampling, prompt: int) -> Sampling:
+    def _fit(self, service: BaseService, body: ChatFields, sampling: Sampling, prompt: int) -> Sampling:
         asked, name = body.max_completion_tokens, "max_completion_tokens"
         if asked is None:
             asked, name = body.max_tokens, "max_tokens"
-        default, info = self._context.default_length, self._context.generation.engine.info
+        default, info = self._context.default_length(service), service.runtime.info
         length = answer_length(asked, default, prompt, info, ("messages", name))
         return of_length(sampling, length)
 

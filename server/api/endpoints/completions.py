@@ -25,7 +25,8 @@ from server.api.wire.stream import EventStream
 from server.errors import ErrorReply, bad_field
 from server.exchange import exchange_of
 from server.request import Delta, Sampling, Usage
-from server.serving.generation import Generation, Resolution
+from server.serving.resolution import Resolution
+from server.serving.service import BaseService
 from server.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
@@ -48,39 +49,42 @@ class Completions:
 
     async def create(self, request: Request) -> Response:
         """Prompts → `n` continuations of each, whole or streamed."""
-        generation, settings = self._context.generation, self._context.settings
+        settings = self._context.settings
         exchange = exchange_of(request.scope)
         value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, CompletionFields)
-        sampling = completion_sampling(body, generation.engine.info, self._context.defaults)
-        prompts = await read_prompts(body.prompt, generation)
+        service = self._context.service_for(request, body.model)
+        generation, tokenizer = service.generation, service.runtime.tokenizer
+        sampling = completion_sampling(body, service.runtime.info, service.defaults)
+        prompts = await read_prompts(body.prompt, service)
         _check(body, len(prompts))
         sampling = await guided(body, sampling, generation.grammars)
         turns = ("\n".join(prompt.text for prompt in prompts),)
         asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
         resolution = await generation.choose(exchange, asked)
-        samplings = [self._fit(body, sampling, prompt) for prompt in prompts]
+        samplings = [self._fit(service, body, sampling, prompt) for prompt in prompts]
         deltas = generation.generate(
             exchange, resolution, [p.tokens for p in prompts], samplings, body.n, True
         )
         answer_id = "cmpl-" + exchange.answer_id
         if body.stream:
-            chunks = CompletionChunks(answer_id, resolution, body, prompts, generation.tokenizer)
+            chunks = CompletionChunks(answer_id, resolution, body, prompts, tokenizer)
             return EventStream(deltas, chunks, settings.request_timeout)
         async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
             answers = await gather(deltas, len(prompts) * body.n)
         choices = [
-            _choice(i, answer, body, prompts[i // body.n], generation.tokenizer)
-            for i, answer in enumerate(answers)
+            _choice(i, answer, body, prompts[i // body.n], tokenizer) for i, answer in enumerate(answers)
         ]
         usage = total([answer.usage for answer in answers], body.n)
         return reply(
             envelope(answer_id, "text_completion", resolution) | {"choices": choices, "usage": usage}
         )
 
-    def _fit(self, body: CompletionFields, sampling: Sampling, prompt: CompletionPrompt) -> Sampling:
+    def _fit(
+        self, service: BaseService, body: CompletionFields, sampling: Sampling, prompt: CompletionPrompt
+    ) -> Sampling:
         default = self._context.settings.default_max_tokens or DEFAULT_MAX_TOKENS
-        info = self._context.generation.engine.info
+        info = service.runtime.info
         fields = ("prompt", "max_tokens")
         length = answer_length(body.max_tokens, default, len(prompt.tokens), info, fields)
         return of_length(sampling, length)
@@ -96,7 +100,7 @@ def _check(body: CompletionFields, prompts: int) -> None:
 
 
 async def read_prompts(
-    prompt: object, generation: Generation, field: str = "prompt", most: int = MAX_PROMPTS
+    prompt: object, service: BaseService, field: str = "prompt", most: int = MAX_PROMPTS
 ) -> list[CompletionPrompt]:
     """The prompts of OpenAI's four shapes: text, texts, token ids, lists of token ids.
 
@@ -104,29 +108,30 @@ async def read_prompts(
     """
     several = cast("list[object]", prompt) if isinstance(prompt, list) else [prompt]
     if isinstance(prompt, list) and several and _is_id(several[0]):
-        return [await _read(several, field, generation)]
+        return [await _read(several, field, service)]
     if not isinstance(prompt, list):
-        return [await _read(prompt, field, generation)]
+        return [await _read(prompt, field, service)]
     if not 0 < len(several) <= most:
         raise bad_field(field, f"{field} must hold 1 to {most} texts.", code="invalid_value")
     prompts: list[CompletionPrompt] = []
     for index, item in enumerate(several):
-        prompts.append(await _read(item, f"{field}[{index}]", generation))
+        prompts.append(await _read(item, f"{field}[{index}]", service))
         # Many short texts are as much work as a long one, for which no stream should wait.
         await asyncio.sleep(0)
     return prompts
 
 
-async def _read(item: object, path: str, generation: Generation) -> CompletionPrompt:
+async def _read(item: object, path: str, service: BaseService) -> CompletionPrompt:
+    info = service.runtime.info
     match item:
         case str() if item:
-            return CompletionPrompt(item, await generation.encode(item, path))
-        case list() if len(cast("list[object]", item)) > generation.engine.info.context:
-            message = f"The context is {generation.engine.info.context} tokens; {path} has more."
+            return CompletionPrompt(item, await service.generation.encode(item, path))
+        case list() if len(cast("list[object]", item)) > info.context:
+            message = f"The context is {info.context} tokens; {path} has more."
             raise bad_field(path, message, code="context_length_exceeded")
         case list() if item and all(_is_id(token) for token in cast("list[object]", item)):
-            tokens = check_ids(cast("list[int]", item), path, generation.engine.info)
-            return CompletionPrompt(generation.tokenizer.decode(tokens), tokens)
+            tokens = check_ids(cast("list[int]", item), path, info)
+            return CompletionPrompt(service.runtime.tokenizer.decode(tokens), tokens)
         case _:
             message = f"{path} must be a text or an array of token ids, and not empty."
             raise bad_field(path, message, code="invalid_type")

@@ -31,8 +31,8 @@ class Legacy:
 
     async def oneseek(self, request: Request) -> Response:
         """A question → an answer, by the adapter of its language unless a header names one."""
-        generation, settings = self._context.generation, self._context.settings
-        defaults = self._context.defaults
+        settings, service = self._context.settings, self._context.service_for(request)
+        generation, defaults = service.generation, service.defaults
         exchange = exchange_of(request.scope)
         value = await read_object(request.scope, request.receive, settings.max_body, LEGACY_TYPES)
         body = to_fields(value, LegacyFields)
@@ -43,9 +43,9 @@ class Legacy:
         asked = question(request, "oneseek", (body.text,), opening_of(body.text, value))
         resolution = await generation.choose(exchange, asked)
         prompt = await generation.chat([{"role": "user", "content": body.text}], "text")
-        info = generation.engine.info
+        info = service.runtime.info
         # Callers send a generous constant; it is an upper bound here, never an error.
-        bound = body.max_tokens or body.max_length or self._context.default_length
+        bound = body.max_tokens or body.max_length or self._context.default_length(service)
         sampling = Sampling(
             max_tokens=answer_length(None, bound, len(prompt), info, ("text", "max_tokens")),
             temperature=defaults.temperature if body.temperature is None else body.temperature,

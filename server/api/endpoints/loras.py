@@ -9,6 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.endpoints.audit import MAX_ADMIN_BODY, AuditLog
+from server.api.endpoints.context import Context
 from server.api.fields.admin import LORA_HINTS, LORA_REFUSED, LoadFields, UnloadFields
 from server.api.fields.decode import to_generation
 from server.api.rendering.error_replies import reply_for
@@ -31,10 +32,10 @@ _TYPES = {404: "NotFoundError", 503: "ServiceUnavailableError"}
 class Loras:
     """Both endpoints. `lora_name` is an alias or `alias@version`; `lora_path` is beneath `adapter_roots`."""
 
-    def __init__(self, lora_loading: LoraLoading, audit: AuditLog, limit: int) -> None:
-        self._lora_loading = lora_loading
+    def __init__(self, context: Context, audit: AuditLog) -> None:
+        self._context = context
         self._audit = audit
-        self._limit = min(limit, MAX_ADMIN_BODY)
+        self._limit = min(context.settings.max_body, MAX_ADMIN_BODY)
 
     async def load(self, request: Request) -> Response:
         """Serve one more adapter, in memory alone."""
@@ -43,7 +44,7 @@ class Loras:
             body = to_generation(value, LoadFields, refused=LORA_REFUSED, hints=frozenset())
             name = body.lora_name
             async with self._audit.record(request, "load", name) as told:
-                adapter = await self._lora_loading.load(name, body.lora_path, in_place=body.load_inplace)
+                adapter = await self._loading(name).load(name, body.lora_path, in_place=body.load_inplace)
                 told.about(adapter.full_name, adapter.digest)
         except Exception as error:
             return self._failed(error)
@@ -56,11 +57,14 @@ class Loras:
             body = to_generation(value, UnloadFields, refused={}, hints=LORA_HINTS)
             name = body.lora_name
             async with self._audit.record(request, "unload", name) as told:
-                adapter = await self._lora_loading.unload(name)
+                adapter = await self._loading(name).unload(name)
                 told.about(adapter.full_name, adapter.digest)
         except Exception as error:
             return self._failed(error)
         return Response(f"Success: LoRA adapter '{name}' removed successfully.", media_type="text/plain")
+
+    def _loading(self, name: str) -> LoraLoading:
+        return self._context.changes_for(name).loras
 
     def _failed(self, error: Exception) -> Response:
         """vLLM's error: `code` is the status, `type` its kind. What nobody foresaw is raised again."""

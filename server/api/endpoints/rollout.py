@@ -10,32 +10,32 @@ from starlette.responses import Response
 
 from adapters.registry.traffic import shares_to_json
 from server.api.endpoints.audit import MAX_ADMIN_BODY, AuditLog
-from server.api.endpoints.context import reply
+from server.api.endpoints.context import Context, reply
 from server.api.fields.admin import CanaryFields, SettleFields, ShadowFields
 from server.api.fields.decode import to_fields
 from server.api.wire.body import JSON_TYPES, is_empty, read_object
-from server.live.rollout_changes import AliasShares, RolloutChanges
+from server.rollout.changes import AliasShares, RolloutChanges
 
 
 class Rollout:
     """The endpoints. 200 where requests are divided so when it is answered, 202 where this server lags."""
 
-    def __init__(self, rollout_changes: RolloutChanges, audit: AuditLog, limit: int) -> None:
-        self._rollout_changes = rollout_changes
+    def __init__(self, context: Context, audit: AuditLog) -> None:
+        self._context = context
         self._audit = audit
-        self._limit = min(limit, MAX_ADMIN_BODY)
+        self._limit = min(context.settings.max_body, MAX_ADMIN_BODY)
 
     async def canary(self, request: Request) -> Response:
         """A part of the requests goes to other versions."""
         value = await read_object(request.scope, request.receive, self._limit, JSON_TYPES)
         body, alias = to_fields(value, CanaryFields), request.path_params["name"]
-        return await self._divided(request, "canary", alias, self._rollout_changes.canary(alias, body.shares))
+        return await self._divided(request, "canary", alias, self._changes(alias).canary(alias, body.shares))
 
     async def shadow(self, request: Request) -> Response:
         """A version answers a part of the requests as well, unseen."""
         value = await read_object(request.scope, request.receive, self._limit, JSON_TYPES)
         body, alias = to_fields(value, ShadowFields), request.path_params["name"]
-        done = self._rollout_changes.shadow(alias, body.version, body.share)
+        done = self._changes(alias).shadow(alias, body.version, body.share)
         return await self._divided(request, "shadow", alias, done)
 
     async def settle(self, request: Request) -> Response:
@@ -43,11 +43,15 @@ class Rollout:
         empty = is_empty(request.scope)
         value = {} if empty else await read_object(request.scope, request.receive, self._limit, JSON_TYPES)
         body, alias = to_fields(value, SettleFields), request.path_params["name"]
-        return await self._divided(request, "settle", alias, self._rollout_changes.settle(alias, body.reason))
+        return await self._divided(request, "settle", alias, self._changes(alias).settle(alias, body.reason))
 
     async def describe(self, request: Request) -> Response:
         """How requests are divided, and what was measured."""
-        return reply(await self._rollout_changes.describe(request.path_params["name"]))
+        alias = request.path_params["name"]
+        return reply(await self._changes(alias).describe(alias))
+
+    def _changes(self, alias: str) -> RolloutChanges:
+        return self._context.changes_for(alias).rollouts
 
     async def _divided(
         self, request: Request, action: str, alias: str, work: Awaitable[AliasShares]

@@ -17,13 +17,13 @@ from adapters.registry.served import ServedAdapters
 from routing.detect import ProfileDetector
 from routing.route import Router
 from routing.settings import RoutingSettings
-from server.asgi.app import create_app
 from server.config.settings import Settings
 from server.engines.base import Engine
 from server.metrics.metrics import Metrics
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.asking import alone, ask, collect
 from tests.server.engines.making import BASE_DIGEST
+from tests.server.serving import one_base_app
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -45,7 +45,7 @@ async def client(engine: Engine, served: ServedAdapters, tiny_base: Path) -> Asy
     """The whole server around the engine, which runs already."""
     routing = RoutingSettings()
     router = Router(routing, ProfileDetector(routing))
-    app = create_app(Settings(), engine, served, router, Tokenizer.load(tiny_base), "tiny", Metrics("tiny"))
+    app = one_base_app(Settings(), engine, served, router, Tokenizer.load(tiny_base), "tiny", Metrics())
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=120) as client:
         yield client

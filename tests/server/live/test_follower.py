@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.asgi.app import create_app
 from server.config.settings import Settings
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
@@ -22,7 +21,7 @@ from server.live.catalogue import open_catalogue, provenance
 from server.live.follower import FollowOptions
 from server.metrics.metrics import Metrics
 from server.text.tokenizer import Tokenizer
-from tests.server.serving import Made, Serving, served
+from tests.server.serving import Made, Serving, one_base_app, served
 
 ROOT = Path(__file__).resolve().parents[3]
 SWEDISH = "Kan du hjälpa mig med det här, tack?"
@@ -62,7 +61,8 @@ def serving(installation: Path, voices: dict[str, Path]) -> Iterator[Serving]:
     home = installation / "home"
     settings = Settings(home=home, port=0, log_level="warning", drain_seconds=2, require_provenance=True)
     catalogue = open_catalogue(settings, installation / "root")
-    tokenizer, metrics = Tokenizer.load(catalogue.base.path), Metrics("tiny")
+    tokenizer, metrics = Tokenizer.load(catalogue.base.path), Metrics()
+    steps = metrics.steps("tiny")
     options = EmbeddedOptions(
         graphs=installation / "graphs",
         max_num_seqs=4,
@@ -72,7 +72,7 @@ def serving(installation: Path, voices: dict[str, Path]) -> Iterator[Serving]:
         threads=1,
     )
     adapters = catalogue.served
-    engine = embedded_engine(catalogue.base.path, adapters.base_digest, tokenizer, options, observer=metrics)
+    engine = embedded_engine(catalogue.base.path, adapters.base_digest, tokenizer, options, observer=steps)
     follow = FollowOptions(
         home=settings.home,
         base=catalogue.base,
@@ -80,8 +80,8 @@ def serving(installation: Path, voices: dict[str, Path]) -> Iterator[Serving]:
         provenance=lambda: provenance(settings),
         router=catalogue.make_router,
     )
-    app = create_app(
-        settings, engine, adapters, catalogue.router, tokenizer, "tiny", metrics, follow_options=follow
+    app = one_base_app(
+        settings, engine, adapters, catalogue.router, tokenizer, "tiny", metrics, follow=follow
     )
     with served(Made(app, engine, adapters), settings, {}) as serving:
         yield serving

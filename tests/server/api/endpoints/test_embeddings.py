@@ -33,7 +33,6 @@ from server.api.fields.embeddings import (
     embedding_table,
 )
 from server.api.fields.generation import known
-from server.asgi.app import create_app
 from server.config.settings import Settings
 from server.errors import AdapterNotLoadedError, EngineError, UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo, EngineState, Tier
@@ -41,7 +40,7 @@ from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
 from tests.server.documented import documented
-from tests.server.serving import BASE, BASE_DIGEST, CONTEXT, EN, SV, Made, Serving, served
+from tests.server.serving import BASE, BASE_DIGEST, CONTEXT, EN, SV, Made, Serving, one_base_app, served
 
 PATH = "/v1/embeddings"
 WIDTH = 16
@@ -132,7 +131,7 @@ def embedding(engine: TokenVectors, tokenizer: Tokenizer, voices: dict[str, Adap
     routing = RoutingSettings(languages=(LanguageRow("en", EN), LanguageRow("sv", SV)))
     adapters = ServedAdapters(voices.values(), base_digest=BASE_DIGEST, base_name=BASE)
     router = Router(routing, ProfileDetector(routing))
-    app = create_app(limits, engine, adapters, router, tokenizer, BASE, Metrics(BASE))
+    app = one_base_app(limits, engine, adapters, router, tokenizer, BASE, Metrics())
     with served(Made(app, engine, adapters), limits, voices) as serving:
         yield serving
 

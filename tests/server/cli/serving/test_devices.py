@@ -89,7 +89,7 @@ def test_a_device_that_is_asked_for_by_name_and_is_not_there_ends_the_start(
 
 
 def test_what_was_given_up_is_counted() -> None:
-    metrics = Metrics("tiny")
+    metrics = Metrics()
     fallback = DeviceFallback("webgpu", "logits", "webgpu computes the base off by 7")
     info = EngineInfo(
         name="embedded",

@@ -13,7 +13,8 @@ from adapters.registry.traffic import check_shares, shares_to_json
 from server.errors import bad_field
 from server.live.follower import RegistryFollower
 from server.live.registry_changes import RegistryChanges
-from server.serving.generation import Generation
+from server.live.runtime import Runtime
+from server.rollout.rollouts import Rollouts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,14 @@ class RolloutChanges:
     """Divides the requests of one server, and of all that follow its registry."""
 
     def __init__(
-        self, generation: Generation, follower: RegistryFollower, registry_changes: RegistryChanges
+        self,
+        runtime: Runtime,
+        rollouts: Rollouts,
+        follower: RegistryFollower,
+        registry_changes: RegistryChanges,
     ) -> None:
-        self._generation = generation
+        self._runtime = runtime
+        self._rollouts = rollouts
         self._follower = follower
         self._registry_changes = registry_changes
 
@@ -72,16 +78,14 @@ class RolloutChanges:
         """How requests are divided here, what the registry asks for, and what was measured."""
         listing = await self._registry_changes.listing()
         active = self._active(listing, alias)
-        names, key = self._generation.served.snapshot, active.alias.lower()
+        names, key = self._runtime.served.snapshot, active.alias.lower()
         state = listing.pointers.state(active.alias)
         return {
             "alias": active.alias,
             "active": active.version,
             **shares_to_json(names.splits.get(key), names.shadows.get(key)),
             "wanted": shares_to_json(state.split, state.shadow),
-            "trials": [
-                trial for trial in self._generation.rollouts.to_json() if trial["adapter"].lower() == key
-            ],
+            "trials": [trial for trial in self._rollouts.to_json() if trial["adapter"].lower() == key],
         }
 
     def _active(self, listing: RegistryListing, alias: str) -> VersionFolder:
@@ -96,6 +100,6 @@ class RolloutChanges:
             async with self._registry_changes.ready(*wanted(await self._registry_changes.listing())):
                 done = await self._registry_changes.ask(work)
             await self._registry_changes.follow_now()
-            names, key = self._generation.served.snapshot, done.active.alias.lower()
+            names, key = self._runtime.served.snapshot, done.active.alias.lower()
             here = names.splits.get(key), names.shadows.get(key)
             return AliasShares(done.active, done.after, here == (done.after.split, done.after.shadow))
