@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from adapters.lora.manifest import Adapter
 from server.config.version import oneseek_version
 from server.exchange import Exchange
+from server.metrics.collectors import EngineCollectors
 from server.metrics.engine_state import EngineInfo
 from server.metrics.histogram import TokenHistogram
 from server.metrics.pace import Pace
@@ -57,6 +58,8 @@ class Metrics:
         # A second series for each one, of the time when it began, that no dashboard reads.
         disable_created_metrics()
         self.registry = CollectorRegistry()
+        self.engines = EngineCollectors()
+        self.registry.register(self.engines)
         self._make_request_metrics()
         self._make_engine_metrics()
         self._make_rollout_metrics()

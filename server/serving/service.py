@@ -61,9 +61,9 @@ class BaseService:
         await engine.start()
         try:
             metrics.runs(engine.info)
-            metrics.registry.register(EngineCollector(engine, runtime.name, served.adapters))
+            metrics.engines.add(EngineCollector(engine, runtime.name, served.adapters))
             for collector in ENGINES[engine.info.name].collectors():
-                metrics.registry.register(collector)
+                metrics.engines.add(collector)
             await runtime.residency.load_all([served.active(alias) for alias in served.aliases()])
             async with self._in_background():
                 yield

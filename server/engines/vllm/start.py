@@ -15,6 +15,8 @@ from server.engines.suitability import Suitability, count_gpus
 from server.engines.vllm.options import VllmOptions, prepare_environment
 from server.metrics.collectors import VllmCollector
 
+_METRICS = VllmCollector()
+
 
 def judge(environ: Mapping[str, str]) -> Suitability:
     """vLLM suits a machine that has an NVIDIA GPU and vLLM."""
@@ -54,8 +56,8 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
 
 
 def collectors() -> Sequence[Collector]:
-    """vLLM's own metrics."""
-    return (VllmCollector(),)
+    """vLLM's own metrics, which all of its engines in a process share."""
+    return (_METRICS,)
 
 
 def _refuse_embedded_settings(settings: Settings) -> None:
