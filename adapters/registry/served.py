@@ -55,7 +55,7 @@ class ServedAdapters:
         for adapter in adapters:
             state = _with(state, adapter)
         highest = {alias: list(versions)[-1] for alias, versions in state.by_alias.items()}
-        state = replace(state, actives=highest)
+        state = replace(state, active_versions=highest)
         for alias, version in active.items():
             state = _activated(state, alias, version)
         for name in short_names:
@@ -142,7 +142,7 @@ class ServedAdapters:
                 raise UnknownAdapterError(adapter.full_name)
             before = held[version]
             others = {key: one for key, one in held.items() if key != version}
-            without = replace(self._state, held={**self._state.by_alias, alias: others})
+            without = replace(self._state, by_alias={**self._state.by_alias, alias: others})
             self._state = _with(without, adapter)
             return before
 
@@ -201,7 +201,9 @@ def _with(state: Snapshot, adapter: Adapter) -> Snapshot:
         return state
     order = sorted({**versions, version: adapter}.items(), key=lambda item: names.natural(item[0]))
     actives = {**state.active_versions, alias: state.active_versions.get(alias, version)}
-    return replace(state, held={**state.by_alias, alias: MappingProxyType(dict(order))}, actives=actives)
+    return replace(
+        state, by_alias={**state.by_alias, alias: MappingProxyType(dict(order))}, active_versions=actives
+    )
 
 
 def _activated(state: Snapshot, alias: str, version: str) -> Snapshot:
@@ -209,7 +211,7 @@ def _activated(state: Snapshot, alias: str, version: str) -> Snapshot:
     key, active = adapter.alias.lower(), adapter.version.lower()
     if state.active_versions[key] != active:
         state = _undivided(state, key)
-    return replace(state, actives={**state.active_versions, key: active})
+    return replace(state, active_versions={**state.active_versions, key: active})
 
 
 def _divided(state: Snapshot, alias: str, split: TrafficSplit | None, shadow: Shadow | None) -> Snapshot:
@@ -243,11 +245,11 @@ def _without(state: Snapshot, adapter: Adapter) -> Snapshot:
     if version in (split.shares if split else ()) or (shadow is not None and shadow.version == version):
         state = _undivided(state, alias)
     if left:
-        return replace(state, held={**state.by_alias, alias: MappingProxyType(left)})
+        return replace(state, by_alias={**state.by_alias, alias: MappingProxyType(left)})
     pointing = [n for n, to in {**state.short_names, **state.spoken}.items() if to.lower() == alias]
     if pointing:
         raise AdapterRejectedError(
             f"{adapter.full_name} is the last version of its alias, which {pointing[0]} is configured to mean"
         )
     held = {key: versions for key, versions in state.by_alias.items() if key != alias}
-    return replace(state, held=held, actives={key: state.active_versions[key] for key in held})
+    return replace(state, by_alias=held, active_versions={key: state.active_versions[key] for key in held})

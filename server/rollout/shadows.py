@@ -46,7 +46,7 @@ class Shadows:
             self._count(shadowing, "dropped")
             return
         digest = shadowing.adapter.digest
-        own = replace(request, request_id=uuid.uuid4().hex, voice=((digest, 1.0),), share=digest)
+        own = replace(request, request_id=uuid.uuid4().hex, adapter_mix=((digest, 1.0),), share=digest)
         task = asyncio.create_task(self._run(own, shadowing))
         self._running[task] = False
         task.add_done_callback(self._running.pop)

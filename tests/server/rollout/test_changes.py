@@ -22,7 +22,7 @@ from tests.server.administered import (
     two_versions,
     until,
 )
-from tests.server.serving import Serving
+from tests.server.running import Serving
 
 
 @pytest.fixture(scope="module")
