@@ -49,7 +49,7 @@ class Contenders:
         make = self._oneseek if server == "oneseek" else self._vllm
         return make(port, start, self.adapters if SLOTS[start] else {})
 
-    def told(self, server: str, start: str) -> dict[str, float]:
+    def memory_figures(self, server: str, start: str) -> dict[str, float]:
         """What the engine's log says of its memory."""
         text = self._log(server, start).read_text(errors="replace")
         found = {name: re.search(pattern, text) for name, pattern in TOLD.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from bench.gpu.run import say
+from bench.gpu.run import print_progress
 from bench.gpu.scenarios import ADAPTERS, RANKS, TARGETS
 from bench.random_model import PRESETS, write_adapter, write_model
 
@@ -25,5 +25,5 @@ def make_model(work: Path, preset: str, dtype: str) -> tuple[Path, dict[str, Pat
         else:
             write_model(partial, shape, dtype=dtype)
         partial.rename(path)
-        say(f"wrote {path} ({time.monotonic() - began:.0f} s)")
+        print_progress(f"wrote {path} ({time.monotonic() - began:.0f} s)")
     return base, adapters

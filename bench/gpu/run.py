@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from bench.gpu.budget import Budget
+from bench.gpu.budget import TimeBudget
 from bench.gpu.contenders import Contenders
-from bench.gpu.record import Record
+from bench.gpu.record import ResultFile
 from bench.gpu.scenarios import Length, Point, jobs, wanted_rounds, warm_up
 from bench.host import Gpu, used_mib, wait_until_free
-from bench.load.closed_loop import Outcome, closed_loop
-from bench.load.steady import Steady, steady
+from bench.load.closed_loop import LoadResult, closed_loop
+from bench.load.steady import SteadyFigures, steady
 from bench.servers import Server
 
 OUT_OF_TIME = "out of time"
@@ -26,18 +26,18 @@ LONGEST_ANSWER = 180.0
 """Seconds after which a request has failed, so that a server that hangs does not take the whole budget."""
 
 
-def say(text: str) -> None:
+def print_progress(text: str) -> None:
     """Progress, for people, on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 @dataclass(slots=True)
-class Run:
+class GpuRun:
     """One run over the points that are not in the record yet."""
 
-    record: Record
+    record: ResultFile
     contenders: Contenders
-    budget: Budget
+    budget: TimeBudget
     gpu: Gpu | None
     length: Length
     vocabulary: int
@@ -65,7 +65,7 @@ class Run:
 
     def _start(self, here: Sequence[Point]) -> None:
         server, start = here[0].start
-        say(f"starting {server} ({start})")
+        print_progress(f"starting {server} ({start})")
         with ExitStack() as stack:
             began = time.monotonic()
             running = stack.enter_context(self.contenders.start(server, start))
@@ -73,7 +73,7 @@ class Run:
             self.budget.starts.append(took)
             self.record.starts.append(
                 {"server": server, "start": start, "seconds": round(took, 1)}
-                | self.contenders.told(server, start)
+                | self.contenders.memory_figures(server, start)
             )
             self.record.save()
             warm = ""
@@ -108,7 +108,7 @@ class Run:
         self.record.points.append(row)
         self.record.save()
         rate = row["tokens_per_second"]
-        say(
+        print_progress(
             f"{point}: {rate} tokens/s, {row['failed']} failed, "
             f"{rounds} rounds in {took:.1f} s; {self.budget.left:.0f} s of the budget left"
         )
@@ -123,10 +123,10 @@ class Run:
     def _note(self, text: str) -> None:
         self.record.notes.append(text)
         self.record.save()
-        say(text)
+        print_progress(text)
 
 
-def figures(outcome: Outcome, streams: int) -> dict[str, Any]:
+def figures(outcome: LoadResult, streams: int) -> dict[str, Any]:
     """What a run gave; milliseconds. A run without a steady state has its requests and faults alone."""
     found = steady(outcome.traces, streams)
     percentiles = ("p50", "p95", "p99")
@@ -147,5 +147,5 @@ def figures(outcome: Outcome, streams: int) -> dict[str, Any]:
     return row
 
 
-def _step(found: Steady | None) -> float | None:
+def _step(found: SteadyFigures | None) -> float | None:
     return round(found.decode_step * 1e3, 3) if found and found.decode_step else None

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.gpu.limits import Device, Model, decode_step, prefill
-from bench.load.closed_loop import Job
+from bench.gpu.limits import GpuSpec, Model, decode_step, prefill
+from bench.load.closed_loop import LoadRequest
 from bench.load.steady import LEAST_ROUNDS
 
 ADAPTERS = tuple(f"a{number}" for number in range(1, 9))
@@ -101,7 +101,7 @@ def wanted_rounds(streams: int) -> int:
     return next((rounds for most, rounds in sorted(ROUNDS.items()) if streams <= most), ROUNDS_OF_MANY)
 
 
-def jobs(point: Point, rounds: int, length: Length, vocabulary: int) -> list[Job]:
+def jobs(point: Point, rounds: int, length: Length, vocabulary: int) -> list[LoadRequest]:
     """Completions of random token ids, none alike, so that no prefix is found in a cache.
 
     Both servers get the same prompts for a point; no two points share one.
@@ -109,7 +109,7 @@ def jobs(point: Point, rounds: int, length: Length, vocabulary: int) -> list[Job
     return _jobs(f"{point.scenario}/{point.streams}", point, rounds * point.streams, length, vocabulary)
 
 
-def warm_up(point: Point, length: Length, vocabulary: int) -> list[Job]:
+def warm_up(point: Point, length: Length, vocabulary: int) -> list[LoadRequest]:
     """What runs before a scenario's first point: every adapter, with short answers."""
     names = len(BY_NAME[point.scenario].names)
     count = max(2 * names, min(64, point.streams))
@@ -117,12 +117,12 @@ def warm_up(point: Point, length: Length, vocabulary: int) -> list[Job]:
     return _jobs(f"{point.scenario}/{point.streams}/warm", point, count, short, vocabulary)
 
 
-def _jobs(seed: str, point: Point, count: int, length: Length, vocabulary: int) -> list[Job]:
+def _jobs(seed: str, point: Point, count: int, length: Length, vocabulary: int) -> list[LoadRequest]:
     random = np.random.default_rng(zlib.crc32(seed.encode()))
     names = BY_NAME[point.scenario].names
     prompts = random.integers(10, vocabulary - 10, (count, length.prompt)).tolist()
     return [
-        Job(
+        LoadRequest(
             "/v1/completions",
             {
                 "model": names[number % len(names)],
@@ -138,7 +138,7 @@ def _jobs(seed: str, point: Point, count: int, length: Length, vocabulary: int) 
 
 
 def expected_seconds(
-    point: Point, rounds: int, length: Length, model: Model, device: Device, share: float
+    point: Point, rounds: int, length: Length, model: Model, device: GpuSpec, share: float
 ) -> float:
     """A guess at a point's time: prompts and decode steps in turn at `share` of the device's limit, 1.5 ms of
     launches a step and 0.1 ms of HTTP a token."""

@@ -19,7 +19,7 @@ import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class LoadRequest:
     """One streamed request and the number of tokens its answer must have."""
 
     path: str
@@ -47,7 +47,7 @@ class Trace:
 
 
 @dataclass(slots=True)
-class Outcome:
+class LoadResult:
     """What a run of jobs gave; times in seconds."""
 
     seconds: float = 0.0
@@ -96,7 +96,7 @@ class Outcome:
         }
 
 
-async def _one(session: aiohttp.ClientSession, url: str, job: Job, outcome: Outcome) -> None:
+async def _one(session: aiohttp.ClientSession, url: str, job: LoadRequest, outcome: LoadResult) -> None:
     body = job.body | {"stream": True, "stream_options": {"include_usage": True}}
     trace = Trace(time.perf_counter())
     tail = b""
@@ -128,12 +128,14 @@ def _usage(tail: bytes) -> int:
     return 0
 
 
-async def closed_loop(url: str, jobs: Sequence[Job], streams: int, timeout: float = 600) -> Outcome:
+async def closed_loop(
+    url: str, jobs: Sequence[LoadRequest], streams: int, timeout: float = 600
+) -> LoadResult:
     """Send all `jobs` over `streams` concurrent streams to the server at `url`.
 
     An answer that takes longer than `timeout` seconds is a fault.
     """
-    outcome = Outcome()
+    outcome = LoadResult()
     queue = list(reversed(jobs))
     connector = aiohttp.TCPConnector(limit=0)
     limit = aiohttp.ClientTimeout(total=timeout)

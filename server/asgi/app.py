@@ -17,11 +17,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from adapters.ledger import Ledger
-from adapters.registry.served import Registry
-from adapters.registry.store import Store
+from adapters.registry.registry import Registry
+from adapters.registry.served import ServedAdapters
 from routing.route import Router
 from server.api.endpoints.adapters import Admin
-from server.api.endpoints.audit import Changes
+from server.api.endpoints.audit import AuditLog
 from server.api.endpoints.chat import Chat
 from server.api.endpoints.completions import Completions
 from server.api.endpoints.context import Context
@@ -32,7 +32,7 @@ from server.api.endpoints.models import Models
 from server.api.endpoints.responses import Responses
 from server.api.endpoints.rollout import Rollout
 from server.api.endpoints.status import Status
-from server.api.endpoints.tokenize import Tokens
+from server.api.endpoints.tokenize import Tokenize
 from server.api.rendering.error_replies import reply_for
 from server.asgi.connection import BoundedProtocol
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
@@ -40,11 +40,11 @@ from server.asgi.turns import Turns
 from server.config.settings import Settings
 from server.engines.base import Engine
 from server.exchange import exchange_of
-from server.live.follower import Follow, Watch
+from server.live.follower import FollowOptions, RegistryFollower
 from server.live.inventory import Inventory
-from server.live.loading import Loading
-from server.live.registry_changes import Administration
-from server.live.rollout_changes import Dividing
+from server.live.loading import LoraLoading
+from server.live.registry_changes import RegistryChanges
+from server.live.rollout_changes import RolloutChanges
 from server.live.roots import Roots
 from server.metrics.collectors import EngineCollector, VllmCollector
 from server.metrics.metrics import Metrics
@@ -54,40 +54,47 @@ from server.text.tokenizer import Tokenizer
 
 DEFAULT_BATCH = 32
 """Requests in one batch, where the settings do not say; vLLM takes more on large GPUs."""
-Endpoint = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(
     settings: Settings,
     engine: Engine,
-    registry: Registry,
+    served: ServedAdapters,
     router: Router,
     tokenizer: Tokenizer,
     base_name: str,
     metrics: Metrics,
     defaults: SamplingDefaults | None = None,
-    follow: Follow | None = None,
+    follow_options: FollowOptions | None = None,
 ) -> Starlette:
     """The whole server around an engine that has not started; its lifespan starts and closes the engine.
 
-    With `follow`, it also follows the registry on disk, and has the endpoints that change adapters.
+    With `follow_options`, it also follows the registry on disk, and has the endpoints that change adapters.
     """
-    store = Store(follow.home, Ledger.open(follow.home / "ledger")) if follow is not None else None
+    registry = (
+        Registry(follow_options.home, Ledger.open(follow_options.home / "ledger"))
+        if follow_options is not None
+        else None
+    )
     generation = Generation(
         engine=engine,
-        registry=registry,
+        served=served,
         router=router,
         tokenizer=tokenizer,
         base_name=base_name,
         metrics=metrics,
         rollout=settings.rollout,
-        store=store,
+        registry=registry,
         batch=settings.max_num_seqs or DEFAULT_BATCH,
     )
     context = Context(generation, settings, defaults or SamplingDefaults())
-    watch = Watch(generation, follow) if follow is not None else None
+    follower = RegistryFollower(generation, follow_options) if follow_options is not None else None
     app = Starlette(
-        routes=[*_routes(context), *(_admin_routes(context, watch, store) if watch and store else ())],
+        routes=[
+            *_routes(context),
+            *(_admin_routes(context, follower, registry) if follower and registry else ()),
+        ],
         middleware=[
             Middleware(Receipts, metrics=metrics),
             Middleware(Turns),
@@ -96,7 +103,7 @@ def create_app(
             Middleware(ApiKeys, keys=settings.api_keys, admin_keys=settings.admin_keys),
         ],
         exception_handlers={HTTPException: _http_error},
-        lifespan=_lifespan(generation, watch),
+        lifespan=_lifespan(generation, follower),
     )
     # A redirect would be built from the client's Host header.
     app.router.redirect_slashes = False
@@ -105,7 +112,7 @@ def create_app(
 
 def _routes(context: Context) -> list[Route]:
     chat, completions, legacy = Chat(context), Completions(context), Legacy(context)
-    models, tokens, status = Models(context), Tokens(context), Status(context)
+    models, tokens, status = Models(context), Tokenize(context), Status(context)
     responses, embeddings = Responses(context), Embeddings(context)
     return [
         _route("POST", "/v1/chat/completions", chat.create),
@@ -129,15 +136,15 @@ def _routes(context: Context) -> list[Route]:
     ]
 
 
-def _admin_routes(context: Context, watch: Watch, store: Store) -> list[Route]:
-    generation, settings, follow = context.generation, context.settings, watch.follow
-    roots = Roots([*map(Path, settings.adapter_roots), follow.home / "registry"])
-    changes, limit = Changes(generation.metrics), settings.max_body
-    administration = Administration(generation, watch, store, roots)
-    inventory = Inventory(generation, watch, administration)
-    loras = Loras(Loading(generation, watch, roots), changes, limit)
-    admin = Admin(administration, inventory, changes, limit)
-    rollout = Rollout(Dividing(generation, watch, administration), changes, limit)
+def _admin_routes(context: Context, follower: RegistryFollower, registry: Registry) -> list[Route]:
+    generation, settings, options = context.generation, context.settings, follower.options
+    roots = Roots([*map(Path, settings.adapter_roots), options.home / "registry"])
+    audit, limit = AuditLog(generation.metrics), settings.max_body
+    registry_changes = RegistryChanges(generation, follower, registry, roots)
+    inventory = Inventory(generation, follower, registry_changes)
+    loras = Loras(LoraLoading(generation, follower, roots), audit, limit)
+    admin = Admin(registry_changes, inventory, audit, limit)
+    rollout = Rollout(RolloutChanges(generation, follower, registry_changes), audit, limit)
     return [
         _route("POST", "/v1/load_lora_adapter", loras.load),
         _route("POST", "/v1/unload_lora_adapter", loras.unload),
@@ -151,11 +158,11 @@ def _admin_routes(context: Context, watch: Watch, store: Store) -> list[Route]:
         _route("POST", "/admin/adapters/{name}/canary", rollout.canary),
         _route("POST", "/admin/adapters/{name}/shadow", rollout.shadow),
         _route("POST", "/admin/adapters/{name}/settle", rollout.settle),
-        _route("GET", "/admin/adapters/{name}/rollout", rollout.told),
+        _route("GET", "/admin/adapters/{name}/rollout", rollout.describe),
     ]
 
 
-def _route(method: str, path: str, endpoint: Endpoint) -> Route:
+def _route(method: str, path: str, endpoint: Handler) -> Route:
     label = path.replace(":path", "")
 
     async def named(request: Request) -> Response:
@@ -171,22 +178,22 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 
 
 def _lifespan(
-    generation: Generation, watch: Watch | None
+    generation: Generation, follower: RegistryFollower | None
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    engine, metrics, registry = generation.engine, generation.metrics, generation.registry
+    engine, metrics, served = generation.engine, generation.metrics, generation.served
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         await engine.start()
         try:
             metrics.runs(engine.info)
-            metrics.registry.register(EngineCollector(engine, generation.base_name, registry.adapters))
+            metrics.registry.register(EngineCollector(engine, generation.base_name, served.adapters))
             if engine.info.name == "vllm":
                 metrics.registry.register(VllmCollector())
-            await generation.residency.load_all([registry.active(alias) for alias in registry.aliases()])
-            if watch is not None:
-                await generation.rollouts.start(watch.follow.home)
-            async with _rolling_out(generation), _following(watch):
+            await generation.residency.load_all([served.active(alias) for alias in served.aliases()])
+            if follower is not None:
+                await generation.rollouts.start(follower.options.home)
+            async with _rolling_out(generation), _following(follower):
                 yield
         finally:
             generation.grammars.close()
@@ -196,11 +203,11 @@ def _lifespan(
 
 
 @asynccontextmanager
-async def _following(watch: Watch | None) -> AsyncGenerator[None]:
-    if watch is None:
+async def _following(follower: RegistryFollower | None) -> AsyncGenerator[None]:
+    if follower is None:
         yield
         return
-    task = asyncio.create_task(watch.run())
+    task = asyncio.create_task(follower.run())
     try:
         yield
     finally:

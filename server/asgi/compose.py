@@ -22,7 +22,7 @@ from server.engines.base import Engine
 from server.engines.choice import choose_engine
 from server.errors import EngineError
 from server.live.catalogue import Catalogue, open_catalogue, provenance
-from server.live.follower import Follow
+from server.live.follower import FollowOptions
 from server.metrics.engine_state import EngineInfo
 from server.metrics.metrics import Metrics
 from server.serving.sampling_defaults import read_defaults
@@ -35,27 +35,27 @@ SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits for it."""
 
 
-def run(settings: Settings) -> int:
+def run_server(settings: Settings) -> int:
     """Serve until told to stop; the process's exit code. Mistakes raise before anything listens."""
     # The engine's thread must not wait long for a busy event loop to let go of the interpreter.
     sys.setswitchinterval(SWITCH_SECONDS)
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    say = Narrator(sys.stderr)
+    narrator = Narrator(sys.stderr)
     for warning in settings.warnings:
-        say(f"warning: {warning}")
+        narrator(f"warning: {warning}")
     sockets = bind(settings.host, settings.port)
     try:
-        return _serve(settings, sockets, say)
+        return _serve(settings, sockets, narrator)
     finally:
         for opened in sockets:
             opened.close()
 
 
-def _serve(settings: Settings, sockets: list[socket], say: Narrator) -> int:
-    app, engine = compose(settings, say)
-    server = AnnouncingServer(uvicorn_config(app, settings), say, engine)
+def _serve(settings: Settings, sockets: list[socket], narrator: Narrator) -> int:
+    app, engine = compose(settings, narrator)
+    server = AnnouncingServer(uvicorn_config(app, settings), narrator, engine)
     try:
         server.run(sockets)
     except SystemExit:  # uvicorn's way to end where the application did not start, which it has logged
@@ -63,32 +63,32 @@ def _serve(settings: Settings, sockets: list[socket], say: Narrator) -> int:
     return 1 if server.engine_died or not server.started else 0
 
 
-def compose(settings: Settings, say: Narrator) -> tuple[Starlette, Engine]:
+def compose(settings: Settings, narrator: Narrator) -> tuple[Starlette, Engine]:
     """The whole application that the settings lead to, and the engine in it, not yet started.
 
     Raises what opening the catalogue and the engine does.
     """
     catalogue = open_catalogue(settings)
-    say(f"base {catalogue.base.name}: {catalogue.base.reason}")
+    narrator(f"base {catalogue.base.name}: {catalogue.base.reason}")
     for note in catalogue.notes:
-        say(f"note: {note}")
+        narrator(f"note: {note}")
     try:
         tokenizer, defaults = Tokenizer.load(catalogue.base.path), read_defaults(catalogue.base.path)
     except ValueError as error:
         raise EngineError(f"{catalogue.base.path}: {error}") from error
     metrics = Metrics(catalogue.base.name)
-    engine = open_engine(settings, catalogue, tokenizer, metrics, say)
-    registry = catalogue.registry
-    aliases = [registry.active(alias).full_name for alias in registry.aliases()]
-    say(f"adapters: {', '.join(aliases) or 'none; every question goes to the base'}")
+    engine = open_engine(settings, catalogue, tokenizer, metrics, narrator)
+    served = catalogue.served
+    aliases = [served.active(alias).full_name for alias in served.aliases()]
+    narrator(f"adapters: {', '.join(aliases) or 'none; every question goes to the base'}")
     base = catalogue.base.name
-    router, follow = catalogue.router, _follow(settings, catalogue)
-    app = create_app(settings, engine, registry, router, tokenizer, base, metrics, defaults, follow)
+    router, options = catalogue.router, _options(settings, catalogue)
+    app = create_app(settings, engine, served, router, tokenizer, base, metrics, defaults, options)
     return app, engine
 
 
-def _follow(settings: Settings, catalogue: Catalogue) -> Follow:
-    return Follow(
+def _options(settings: Settings, catalogue: Catalogue) -> FollowOptions:
+    return FollowOptions(
         home=settings.home,
         base=catalogue.base,
         seconds=settings.follow_registry,
@@ -98,19 +98,19 @@ def _follow(settings: Settings, catalogue: Catalogue) -> Follow:
 
 
 def open_engine(
-    settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, say: Narrator
+    settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, narrator: Narrator
 ) -> Engine:
     """The engine that the settings ask for, not yet started. Raises `SettingsError` and `EngineError`."""
     choice = choose_engine(settings.engine.kind, os.environ)
     if choice.warning is not None:
-        say(f"warning: {choice.warning}")
-    say(f"engine {choice.kind}: {choice.reason}")
+        narrator(f"warning: {choice.warning}")
+    narrator(f"engine {choice.kind}: {choice.reason}")
     open_it = _open_vllm if choice.kind == "vllm" else _open_embedded
-    return open_it(settings, catalogue, tokenizer, metrics, say)
+    return open_it(settings, catalogue, tokenizer, metrics, narrator)
 
 
 def _open_vllm(
-    settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, say: Narrator
+    settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, narrator: Narrator
 ) -> Engine:
     _refuse_embedded_settings(settings)
     if importlib.util.find_spec("vllm") is None:
@@ -118,7 +118,7 @@ def _open_vllm(
     from server.engines.vllm.options import VllmOptions, prepare_environment
 
     prepare_environment(os.environ, settings.log_level)
-    say("loading vLLM; with the base, this takes a minute or more")
+    narrator("loading vLLM; with the base, this takes a minute or more")
     from server.engines.vllm.core import vllm_engine
 
     options = VllmOptions(
@@ -133,9 +133,9 @@ def _open_vllm(
         drain_seconds=settings.drain_seconds,
         extra=settings.engine.options,
     )
-    registry = catalogue.registry
-    engine = vllm_engine(options, registry.base_digest, tokenizer, registry.adapters(), observer=metrics)
-    say(f"vLLM's context is {engine.info.context}; starting its engine core")
+    served = catalogue.served
+    engine = vllm_engine(options, served.base_digest, tokenizer, served.adapters(), observer=metrics)
+    narrator(f"vLLM's context is {engine.info.context}; starting its engine core")
     return engine
 
 
@@ -156,29 +156,29 @@ def _refuse_embedded_settings(settings: Settings) -> None:
 
 
 def _open_embedded(
-    settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, say: Narrator
+    settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, narrator: Narrator
 ) -> Engine:
     if settings.engine.options:
         named = ", ".join(settings.engine.options)
         raise SettingsError("engine.options", f"{named}: for vLLM alone, and this is the embedded engine")
-    from server.engines.embedded.runners.device.flavours import check_flavours, installed
+    from server.engines.embedded.runners.device.flavours import check_flavours, find_installed
 
     # Before anything loads ONNX Runtime: of two that share a folder, what loads is neither.
-    check_flavours(None if settings.device == "auto" else settings.device, installed())
+    check_flavours(None if settings.device == "auto" else settings.device, find_installed())
     from server.engines.embedded.launch.launch import embedded_engine
 
-    registry = catalogue.registry
+    served = catalogue.served
     engine = embedded_engine(
         catalogue.base.path,
-        registry.base_digest,
+        served.base_digest,
         tokenizer,
         embedded_options(settings),
         observer=metrics,
-        progress=say.progress(f"building the graph ({settings.quantize})"),
-        adapters=[registry.active(alias) for alias in registry.aliases()],
-        say=say,
+        progress=narrator.progress(f"building the graph ({settings.quantize})"),
+        adapters=[served.active(alias) for alias in served.aliases()],
+        say=narrator,
     )
-    _say_device(engine.info, settings, say)
+    _print_device(engine.info, settings, narrator)
     return engine
 
 
@@ -208,14 +208,14 @@ def embedded_options(settings: Settings) -> EmbeddedOptions:
     )
 
 
-def _say_device(info: EngineInfo, settings: Settings, say: Narrator) -> None:
+def _print_device(info: EngineInfo, settings: Settings, narrator: Narrator) -> None:
     device = info.device
     assert device is not None
     if device.fallback is not None:
-        say(f"warning: the CPU is used, not {device.fallback.device}: {device.fallback.message}")
+        narrator(f"warning: the CPU is used, not {device.fallback.device}: {device.fallback.message}")
     where = "the CPU" if device.name == "cpu" else f"{device.name}, whose logits are the CPU's"
     prompts = ", prompts in bf16" if settings.prefill_dtype == "bf16" else ""
-    say(f"embedded on {where}; weights {settings.quantize}{prompts}, context {info.context}")
+    narrator(f"embedded on {where}; weights {settings.quantize}{prompts}, context {info.context}")
 
 
 class Narrator:

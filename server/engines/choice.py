@@ -8,31 +8,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["embedded", "vllm"]
+EngineKind = Literal["embedded", "vllm"]
 
 _HIDDEN = ("", "-1", "none", "void", "NoDevFiles")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class EngineChoice:
     """An engine, and why it is that one."""
 
-    kind: Kind
+    kind: EngineKind
     reason: str
     warning: str | None = None
 
 
-def choose_engine(asked: Literal["auto", "embedded", "vllm"], environ: Mapping[str, str]) -> Choice:
+def choose_engine(asked: Literal["auto", "embedded", "vllm"], environ: Mapping[str, str]) -> EngineChoice:
     """The engine that `asked` leads to on this machine."""
     if asked != "auto":
-        return Choice(asked, "as the settings say")
+        return EngineChoice(asked, "as the settings say")
     gpus = count_gpus(environ)
     if not gpus:
-        return Choice("embedded", "no NVIDIA GPU is seen")
+        return EngineChoice("embedded", "no NVIDIA GPU is seen")
     if importlib.util.find_spec("vllm") is None:
         remedy = "vLLM is not installed, so the GPU stays idle: pip install 'oneseek[vllm]'"
-        return Choice("embedded", f"{gpus} NVIDIA GPU(s), but no vLLM", remedy)
-    return Choice("vllm", f"{gpus} NVIDIA GPU(s)")
+        return EngineChoice("embedded", f"{gpus} NVIDIA GPU(s), but no vLLM", remedy)
+    return EngineChoice("vllm", f"{gpus} NVIDIA GPU(s)")
 
 
 def count_gpus(environ: Mapping[str, str]) -> int:

@@ -16,7 +16,7 @@ import httpx
 from server.asgi.app import create_app
 from server.config.settings import Settings
 from server.live.catalogue import open_catalogue, provenance
-from server.live.follower import Follow
+from server.live.follower import FollowOptions
 from server.metrics.metrics import Metrics
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.making import ENGINES, EngineLimits
@@ -73,18 +73,20 @@ def administered(
 ) -> Generator[Serving]:
     """A running server over `place`; its client presents the admin key."""
     catalogue = open_catalogue(settings, place.root)
-    tokenizer, metrics, registry = Tokenizer.load(catalogue.base.path), Metrics("tiny"), catalogue.registry
+    tokenizer, metrics, adapters = Tokenizer.load(catalogue.base.path), Metrics("tiny"), catalogue.served
     limits = EngineLimits(max_num_seqs=8, max_queue=64, kv_tokens=32 * 256, max_adapters=slots)
-    made = ENGINES[engine](catalogue.base.path, place.graphs, registry.adapters(), limits, metrics)
-    follow = Follow(
+    made = ENGINES[engine](catalogue.base.path, place.graphs, adapters.adapters(), limits, metrics)
+    options = FollowOptions(
         home=settings.home,
         base=catalogue.base,
         seconds=settings.follow_registry,
         provenance=lambda: provenance(settings),
         router=catalogue.make_router,
     )
-    app = create_app(settings, made, registry, catalogue.router, tokenizer, "tiny", metrics, follow=follow)
-    with served(Made(app, made, registry), settings, {}) as serving:
+    app = create_app(
+        settings, made, adapters, catalogue.router, tokenizer, "tiny", metrics, follow_options=options
+    )
+    with served(Made(app, made, adapters), settings, {}) as serving:
         serving.http.headers["Authorization"] = f"Bearer {ADMIN}"
         yield serving
 

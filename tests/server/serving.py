@@ -14,7 +14,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from adapters.lora.manifest import Adapter
-from adapters.registry.served import Registry
+from adapters.registry.served import ServedAdapters
 from routing.detect import ProfileDetector
 from routing.route import Router
 from routing.settings import LanguageRow, RoutingSettings
@@ -36,7 +36,7 @@ class Made:
 
     app: Starlette
     engine: Engine
-    registry: Registry
+    served: ServedAdapters
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Serving:
     server: uvicorn.Server
     loop: asyncio.AbstractEventLoop
     engine: Engine
-    registry: Registry
+    served: ServedAdapters
     adapters: Mapping[str, Adapter]
 
     def close_engine(self) -> None:
@@ -79,17 +79,17 @@ def make_app(
     )
     routing = RoutingSettings(languages=(LanguageRow("en", EN), LanguageRow("sv", SV)))
     made = ENGINES[engine](base, graphs, tuple(adapters.values()), limits, metrics)
-    registry = Registry(adapters.values(), base_digest=BASE_DIGEST, base_name=BASE)
+    served = ServedAdapters(adapters.values(), base_digest=BASE_DIGEST, base_name=BASE)
     app = create_app(
         settings,
         made,
-        registry,
+        served,
         Router(routing, ProfileDetector(routing)),
         tokenizer,
         BASE,
         metrics,
     )
-    return Made(app, made, registry)
+    return Made(app, made, served)
 
 
 @contextmanager
@@ -114,7 +114,7 @@ def served(made: Made, settings: Settings, adapters: Mapping[str, Adapter]) -> G
     url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(base_url=url, timeout=60) as client:
-            yield Serving(url, client, server, loop, made.engine, made.registry, adapters)
+            yield Serving(url, client, server, loop, made.engine, made.served, adapters)
     finally:
         server.should_exit = True
         thread.join(30)

@@ -17,14 +17,14 @@ from server.api.parsing.tools import ToolUse, read_tools, with_tools
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.logprobs import chat_logprobs, prompt_logprobs
 from server.api.rendering.tool_answers import CallStreams, called_message, end_reason
-from server.api.wire.body import JSON_TYPES, read_object
-from server.api.wire.disconnect import while_wanted
+from server.api.wire.body import JSON_TYPES, read_body
+from server.api.wire.disconnect import cancel_on_disconnect
 from server.api.wire.frames import DONE, Frames
 from server.api.wire.stream import EventStream
 from server.errors import ErrorReply, bad_field
 from server.exchange import exchange_of
 from server.request import Delta, Sampling, Usage
-from server.serving.generation import Served
+from server.serving.generation import Resolution
 from server.text.tokenizer import Tokenizer
 
 
@@ -38,7 +38,7 @@ class Chat:
         """One conversation → `n` next messages, whole or streamed."""
         generation, settings = self._context.generation, self._context.settings
         exchange = exchange_of(request.scope)
-        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, ChatFields)
         messages = parse_messages(body.messages)
         sampling = chat_sampling(body, generation.engine.info, self._context.defaults)
@@ -48,7 +48,7 @@ class Chat:
         if tools is not None:
             sampling = await with_tools(tools, sampling, generation.grammars)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
-        served = await generation.choose(exchange, asked)
+        resolution = await generation.choose(exchange, asked)
         prompt = await generation.chat(
             messages,
             add_generation_prompt=body.add_generation_prompt,
@@ -57,18 +57,18 @@ class Chat:
         )
         sampling = self._fit(body, sampling, len(prompt))
         deltas = generation.generate(
-            exchange, served, [prompt], [sampling], body.n, body.continue_final_message
+            exchange, resolution, [prompt], [sampling], body.n, body.continue_final_message
         )
         echo = messages[-1]["content"] if body.echo and messages[-1]["role"] == "assistant" else ""
         answer_id = "chatcmpl-" + exchange.answer_id
         if body.stream:
-            chunks = ChatChunks(answer_id, served, body, echo, generation.tokenizer, tools)
+            chunks = ChatChunks(answer_id, resolution, body, echo, generation.tokenizer, tools)
             return EventStream(deltas, chunks, settings.request_timeout)
-        async with while_wanted(exchange, request.receive, settings.request_timeout):
+        async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
             answers = await gather(deltas, body.n)
         tokenizer = generation.tokenizer
         return reply(
-            envelope(answer_id, "chat.completion", served)
+            envelope(answer_id, "chat.completion", resolution)
             | {"choices": [_choice(i, a, body, echo, tokenizer, tools) for i, a in enumerate(answers)]}
             | {"usage": total([answer.usage for answer in answers], body.n)}
             | _prompt_logprobs(answers[0], tokenizer)
@@ -126,7 +126,7 @@ class ChatChunks:
     def __init__(
         self,
         answer_id: str,
-        served: Served,
+        resolution: Resolution,
         body: ChatFields,
         echo: str,
         tokenizer: Tokenizer,
@@ -134,7 +134,7 @@ class ChatChunks:
     ) -> None:
         self._with_usage = body.stream_options is not None and body.stream_options.include_usage
         self._frames = Frames.chat(
-            envelope(answer_id, "chat.completion.chunk", served), body.n, usage=self._with_usage
+            envelope(answer_id, "chat.completion.chunk", resolution), body.n, usage=self._with_usage
         )
         self._logprobs = body.logprobs
         self._echo = echo

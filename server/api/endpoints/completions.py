@@ -18,14 +18,14 @@ from server.api.parsing.messages import opening_of
 from server.api.parsing.sampling import answer_length, check_ids, completion_sampling, of_length
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.logprobs import completion_logprobs, prompt_logprobs
-from server.api.wire.body import JSON_TYPES, read_object
-from server.api.wire.disconnect import while_wanted
+from server.api.wire.body import JSON_TYPES, read_body
+from server.api.wire.disconnect import cancel_on_disconnect
 from server.api.wire.frames import DONE, Frames
 from server.api.wire.stream import EventStream
 from server.errors import ErrorReply, bad_field
 from server.exchange import exchange_of
 from server.request import Delta, Sampling, Usage
-from server.serving.generation import Generation, Served
+from server.serving.generation import Generation, Resolution
 from server.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
@@ -33,7 +33,7 @@ DEFAULT_MAX_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class CompletionPrompt:
     """One prompt, as text and as tokens."""
 
     text: str
@@ -50,7 +50,7 @@ class Completions:
         """Prompts → `n` continuations of each, whole or streamed."""
         generation, settings = self._context.generation, self._context.settings
         exchange = exchange_of(request.scope)
-        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, CompletionFields)
         sampling = completion_sampling(body, generation.engine.info, self._context.defaults)
         prompts = await read_prompts(body.prompt, generation)
@@ -58,23 +58,27 @@ class Completions:
         sampling = await guided(body, sampling, generation.grammars)
         turns = ("\n".join(prompt.text for prompt in prompts),)
         asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
-        served = await generation.choose(exchange, asked)
+        resolution = await generation.choose(exchange, asked)
         samplings = [self._fit(body, sampling, prompt) for prompt in prompts]
-        deltas = generation.generate(exchange, served, [p.tokens for p in prompts], samplings, body.n, True)
+        deltas = generation.generate(
+            exchange, resolution, [p.tokens for p in prompts], samplings, body.n, True
+        )
         answer_id = "cmpl-" + exchange.answer_id
         if body.stream:
-            chunks = CompletionChunks(answer_id, served, body, prompts, generation.tokenizer)
+            chunks = CompletionChunks(answer_id, resolution, body, prompts, generation.tokenizer)
             return EventStream(deltas, chunks, settings.request_timeout)
-        async with while_wanted(exchange, request.receive, settings.request_timeout):
+        async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
             answers = await gather(deltas, len(prompts) * body.n)
         choices = [
             _choice(i, answer, body, prompts[i // body.n], generation.tokenizer)
             for i, answer in enumerate(answers)
         ]
         usage = total([answer.usage for answer in answers], body.n)
-        return reply(envelope(answer_id, "text_completion", served) | {"choices": choices, "usage": usage})
+        return reply(
+            envelope(answer_id, "text_completion", resolution) | {"choices": choices, "usage": usage}
+        )
 
-    def _fit(self, body: CompletionFields, sampling: Sampling, prompt: Prompt) -> Sampling:
+    def _fit(self, body: CompletionFields, sampling: Sampling, prompt: CompletionPrompt) -> Sampling:
         default = self._context.settings.default_max_tokens or DEFAULT_MAX_TOKENS
         info = self._context.generation.engine.info
         fields = ("prompt", "max_tokens")
@@ -93,7 +97,7 @@ def _check(body: CompletionFields, prompts: int) -> None:
 
 async def read_prompts(
     prompt: object, generation: Generation, field: str = "prompt", most: int = MAX_PROMPTS
-) -> list[Prompt]:
+) -> list[CompletionPrompt]:
     """The prompts of OpenAI's four shapes: text, texts, token ids, lists of token ids.
 
     Raises `ApiError` with the path of a bad one in `field`, and where there are none or more than `most`.
@@ -105,7 +109,7 @@ async def read_prompts(
         return [await _read(prompt, field, generation)]
     if not 0 < len(several) <= most:
         raise bad_field(field, f"{field} must hold 1 to {most} texts.", code="invalid_value")
-    prompts: list[Prompt] = []
+    prompts: list[CompletionPrompt] = []
     for index, item in enumerate(several):
         prompts.append(await _read(item, f"{field}[{index}]", generation))
         # Many short texts are as much work as a long one, for which no stream should wait.
@@ -113,16 +117,16 @@ async def read_prompts(
     return prompts
 
 
-async def _read(item: object, path: str, generation: Generation) -> Prompt:
+async def _read(item: object, path: str, generation: Generation) -> CompletionPrompt:
     match item:
         case str() if item:
-            return Prompt(item, await generation.encode(item, path))
+            return CompletionPrompt(item, await generation.encode(item, path))
         case list() if len(cast("list[object]", item)) > generation.engine.info.context:
             message = f"The context is {generation.engine.info.context} tokens; {path} has more."
             raise bad_field(path, message, code="context_length_exceeded")
         case list() if item and all(_is_id(token) for token in cast("list[object]", item)):
             tokens = check_ids(cast("list[int]", item), path, generation.engine.info)
-            return Prompt(generation.tokenizer.decode(tokens), tokens)
+            return CompletionPrompt(generation.tokenizer.decode(tokens), tokens)
         case _:
             message = f"{path} must be a text or an array of token ids, and not empty."
             raise bad_field(path, message, code="invalid_type")
@@ -133,7 +137,7 @@ def _is_id(item: object) -> bool:
 
 
 def _choice(
-    index: int, answer: Answer, body: CompletionFields, prompt: Prompt, tokenizer: Tokenizer
+    index: int, answer: Answer, body: CompletionFields, prompt: CompletionPrompt, tokenizer: Tokenizer
 ) -> dict[str, Any]:
     logprobs = None
     if body.logprobs is not None:
@@ -156,15 +160,15 @@ class CompletionChunks:
     def __init__(
         self,
         answer_id: str,
-        served: Served,
+        resolution: Resolution,
         body: CompletionFields,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[CompletionPrompt],
         tokenizer: Tokenizer,
     ) -> None:
         count = len(prompts) * body.n
         self._with_usage = body.stream_options is not None and body.stream_options.include_usage
         self._frames = Frames.completion(
-            envelope(answer_id, "text_completion", served), count, usage=self._with_usage
+            envelope(answer_id, "text_completion", resolution), count, usage=self._with_usage
         )
         self._n = body.n
         self._echo = [prompts[i // body.n] for i in range(count)] if body.echo else []

@@ -10,10 +10,10 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from routing.route import Question
+from routing.route import RouteQuery
 from server.config.settings import Settings
 from server.exchange import header
-from server.serving.generation import Generation, Served
+from server.serving.generation import Generation, Resolution
 from server.serving.sampling_defaults import SamplingDefaults
 
 
@@ -38,9 +38,11 @@ def reply(value: Any) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-def question(request: Request, model: str, turns: tuple[str, ...], opening: tuple[str, ...] = ()) -> Question:
-    """What routing has to decide for `request`; `opening` as `Question` has it."""
-    return Question(
+def question(
+    request: Request, model: str, turns: tuple[str, ...], opening: tuple[str, ...] = ()
+) -> RouteQuery:
+    """What routing has to decide for `request`; `opening` as `RouteQuery` has it."""
+    return RouteQuery(
         header=header(request.scope, b"x-oneseek-adapter"),
         model=model,
         turns=turns,
@@ -49,12 +51,12 @@ def question(request: Request, model: str, turns: tuple[str, ...], opening: tupl
     )
 
 
-def envelope(answer_id: str, kind: str, served: Served) -> dict[str, Any]:
+def envelope(answer_id: str, kind: str, resolution: Resolution) -> dict[str, Any]:
     """What every answer and every chunk of a stream begins with."""
     return {
         "id": answer_id,
         "object": kind,
         "created": int(time.time()),
-        "model": served.name,
-        "system_fingerprint": served.fingerprint,
+        "model": resolution.name,
+        "system_fingerprint": resolution.fingerprint,
     }

@@ -31,11 +31,11 @@ class Models:
 
     def _entries(self) -> dict[str, dict[str, Any]]:
         generation = self._context.generation
-        base, registry = generation.base_name, generation.registry
+        base, served = generation.base_name, generation.served
         listed: list[tuple[str, str, str | None]] = [(AUTOMATIC_MODEL, base, None), (base, base, None)]
-        for alias in registry.aliases():
-            listed.append((alias, registry.active(alias).full_name, base))
-            listed += [(version.full_name, version.full_name, base) for version in registry.versions(alias)]
+        for alias in served.aliases():
+            listed.append((alias, served.active(alias).full_name, base))
+            listed += [(version.full_name, version.full_name, base) for version in served.versions(alias)]
         return {name: self._entry(name, root, parent) for name, root, parent in listed}
 
     def _entry(self, name: str, root: str, parent: str | None) -> dict[str, Any]:

@@ -48,7 +48,7 @@ class Status:
         ready = is_ready(state)
         body: dict[str, Any] = {"status": "ok" if ready else "unhealthy"}
         if exchange_of(request.scope).authenticated:
-            adapters = generation.registry.adapters()
+            adapters = generation.served.adapters()
             body |= {
                 "version": oneseek_version(),
                 "engine": generation.engine.info.name,
@@ -58,7 +58,7 @@ class Status:
                     {"name": a.full_name, "digest": a.digest, "tier": state.resident.get(a.digest)}
                     for a in adapters
                 ],
-                "rollouts": generation.rollouts.told(),
+                "rollouts": generation.rollouts.to_json(),
                 "queue": {
                     "running": sum(state.running.values()),
                     "waiting": sum(state.waiting.values()),

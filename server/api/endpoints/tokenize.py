@@ -10,12 +10,12 @@ from server.api.fields.decode import to_fields
 from server.api.fields.generation import HINTS, DetokenizeFields, TokenizeFields
 from server.api.parsing.messages import parse_messages
 from server.api.parsing.sampling import check_ids
-from server.api.wire.body import JSON_TYPES, read_object
+from server.api.wire.body import JSON_TYPES, read_body
 from server.errors import bad_field
 from server.exchange import exchange_of
 
 
-class Tokens:
+class Tokenize:
     """Both endpoints. All adapters share the base's tokenizer; an unknown model is refused all the same."""
 
     def __init__(self, context: Context) -> None:
@@ -24,7 +24,7 @@ class Tokens:
     async def tokenize(self, request: Request) -> Response:
         """A prompt or a conversation → `{"count", "max_model_len", "tokens", "token_strs"}`."""
         generation = self._context.generation
-        value = await read_object(request.scope, request.receive, self._context.settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, self._context.settings.max_body, JSON_TYPES)
         body = to_fields(value, TokenizeFields, hints=HINTS)
         if (body.prompt is None) == (body.messages is None):
             raise bad_field("prompt", "Send either prompt or messages.", code="invalid_value")
@@ -52,7 +52,7 @@ class Tokens:
     async def detokenize(self, request: Request) -> Response:
         """Token ids → `{"prompt"}`, special tokens left out."""
         generation = self._context.generation
-        value = await read_object(request.scope, request.receive, self._context.settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, self._context.settings.max_body, JSON_TYPES)
         body = to_fields(value, DetokenizeFields)
         generation.check_name(exchange_of(request.scope), question(request, body.model, ()))
         return reply(

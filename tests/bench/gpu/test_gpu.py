@@ -17,8 +17,8 @@ ROOT = Path(bench.__file__).parent.parent
 TINY = """
 import sys
 from bench import gpu
-from bench.random_model import PRESETS, Shape
-PRESETS["28m"] = Shape(64, 2, 4, 2, 16, 96, 300, 64)
+from bench.random_model import PRESETS, DecoderShape
+PRESETS["28m"] = DecoderShape(64, 2, 4, 2, 16, 96, 300, 64)
 gpu.main(sys.argv[1:])
 """
 

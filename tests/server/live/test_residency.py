@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from adapters.lora.manifest import Adapter
-from adapters.registry.served import Registry
+from adapters.registry.served import ServedAdapters
 from routing.detect import ProfileDetector
-from routing.route import Question, Router
+from routing.route import RouteQuery, Router
 from routing.settings import LanguageRow, RoutingSettings
 from server.api.rendering.error_replies import reply_for
 from server.engines.embedded.launch.launch import embedded_engine
@@ -21,7 +21,7 @@ from server.errors import AdapterNotLoadedError, AdapterRefusedError
 from server.exchange import Exchange
 from server.metrics.metrics import Metrics
 from server.request import Delta, GenerationRequest, Sampling
-from server.serving.generation import Generation, Served
+from server.serving.generation import Generation, Resolution
 from server.text.tokenizer import Tokenizer
 from tests.server.serving import BASE, BASE_DIGEST, EN, SV
 
@@ -40,7 +40,7 @@ async def generation(
     await engine.start()
     yield Generation(
         engine=engine,
-        registry=Registry(voices.values(), base_digest=BASE_DIGEST, base_name=BASE),
+        served=ServedAdapters(voices.values(), base_digest=BASE_DIGEST, base_name=BASE),
         router=Router(routing, ProfileDetector(routing)),
         tokenizer=tokenizer,
         base_name=BASE,
@@ -49,11 +49,11 @@ async def generation(
     await engine.close()
 
 
-async def answers(generation: Generation, served: Served, n: int, length: int = 8) -> list[list[int]]:
+async def answers(generation: Generation, resolution: Resolution, n: int, length: int = 8) -> list[list[int]]:
     """The tokens of each of `n` choices."""
     sampling = Sampling(max_tokens=length, temperature=0.0, ignore_eos=True)
     choices: list[list[int]] = [[] for _ in range(n)]
-    async for batch in generation.generate(Exchange("r"), served, [PROMPT], [sampling], n):
+    async for batch in generation.generate(Exchange("r"), resolution, [PROMPT], [sampling], n):
         for index, delta in batch:
             choices[index] += delta.token_ids
     return choices
@@ -63,12 +63,12 @@ async def answers(generation: Generation, served: Served, n: int, length: int = 
 async def test_an_adapter_that_left_since_it_was_chosen_is_loaded_again(
     generation: Generation, n: int
 ) -> None:
-    served = await generation.choose(Exchange("r"), Question(model=SV))
-    before = await answers(generation, served, n)
-    await generation.engine.unload(served.digest)
-    assert served.digest not in generation.engine.state().resident
-    assert await answers(generation, served, n) == before
-    assert served.digest in generation.engine.state().resident
+    resolution = await generation.choose(Exchange("r"), RouteQuery(model=SV))
+    before = await answers(generation, resolution, n)
+    await generation.engine.unload(resolution.digest)
+    assert resolution.digest not in generation.engine.state().resident
+    assert await answers(generation, resolution, n) == before
+    assert resolution.digest in generation.engine.state().resident
     loads = generation.metrics.registry.get_sample_value(
         "oneseek_adapter_loads_total", {"adapter": SV, "outcome": "ok"}
     )
@@ -78,24 +78,24 @@ async def test_an_adapter_that_left_since_it_was_chosen_is_loaded_again(
 async def test_an_adapter_that_leaves_each_time_is_tried_twice_and_then_a_503(
     generation: Generation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = await generation.choose(Exchange("r"), Question(model=SV))
+    resolution = await generation.choose(Exchange("r"), RouteQuery(model=SV))
     generate, tried = generation.engine.generate, 0
 
     async def leaving(request: GenerationRequest) -> AsyncGenerator[Delta]:
         nonlocal tried
         tried += 1
-        await generation.engine.unload(served.digest)
+        await generation.engine.unload(resolution.digest)
         async for delta in generate(request):
             yield delta
 
     monkeypatch.setattr(generation.engine, "generate", leaving)
     with pytest.raises(AdapterNotLoadedError) as caught:
-        await answers(generation, served, 1)
+        await answers(generation, resolution, 1)
     assert tried == 2
     reply = reply_for(caught.value)
     assert (reply.status, reply.code) == (503, "adapter_not_loaded")
     assert int(reply.headers["Retry-After"]) >= 1
-    assert served.digest not in reply.message
+    assert resolution.digest not in reply.message
 
 
 async def test_a_client_that_leaves_does_not_end_the_load_that_others_wait_for(
@@ -116,8 +116,8 @@ async def test_a_request_waits_for_an_adapter_within_bounds(
 ) -> None:
     adapter, residency, engine = voices["sv"], generation.residency, generation.engine
     await residency.ensure(adapter)
-    served = await generation.choose(Exchange("r"), Question(model=f"{SV}@{adapter.version}"))
-    busy = asyncio.create_task(answers(generation, served, 30, length=240))
+    resolution = await generation.choose(Exchange("r"), RouteQuery(model=f"{SV}@{adapter.version}"))
+    busy = asyncio.create_task(answers(generation, resolution, 30, length=240))
     while not engine.state().running:
         await asyncio.sleep(0.001)
     unloading = asyncio.create_task(engine.unload(adapter.digest))

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from openai import OpenAI
 
 from adapters.lora.manifest import Adapter
-from adapters.registry.served import Registry
+from adapters.registry.served import ServedAdapters
 from routing.detect import ProfileDetector
 from routing.route import Router
 from routing.settings import LanguageRow, RoutingSettings
@@ -219,10 +219,10 @@ class OneWord:
 @contextmanager
 def one_word(base: Path, voices: dict[str, Adapter], limits: Settings) -> Generator[Serving]:
     engine, routing = OneWord(), RoutingSettings(languages=(LanguageRow("sv", SV),))
-    registry = Registry(voices.values(), base_digest=BASE_DIGEST, base_name=BASE)
+    adapters = ServedAdapters(voices.values(), base_digest=BASE_DIGEST, base_name=BASE)
     router = Router(routing, ProfileDetector(routing))
-    app = create_app(limits, engine, registry, router, Tokenizer.load(base), BASE, Metrics(BASE))
-    with served(Made(app, engine, registry), limits, voices) as serving:
+    app = create_app(limits, engine, adapters, router, Tokenizer.load(base), BASE, Metrics(BASE))
+    with served(Made(app, engine, adapters), limits, voices) as serving:
         yield serving
 
 
