@@ -56,7 +56,7 @@ def language(text: str) -> str:
     return text.lower()
 
 
-def split(text: str) -> tuple[str, str | None]:
+def split_name(text: str) -> tuple[str, str | None]:
     """`alias@version` as alias and version, or an alias alone with None. Raises `ValueError` as they do."""
     before, at, after = text.partition("@")
     return alias(before), version(after) if at else None

@@ -16,9 +16,9 @@ import numpy as np
 from routing.accept import preferred_languages
 from routing.clean import LIMIT, CleanText, clean
 from routing.evidence import Evidence, Scorer, Scores
-from routing.profiles import ProfileError, available
+from routing.profiles import ProfileError, profiled_languages
 from routing.scripts import LANGUAGES, LATIN, main_script, script_of
-from routing.settings import OTHER, RoutingSettings, canonical
+from routing.settings import OTHER, RoutingSettings, detection_code
 
 NEIGHBOURS = ("en", "sv", "da", "no", "de", "fi", "nl")
 """Candidates besides the configured languages: told apart by name, whether they have an adapter or not."""
@@ -74,12 +74,12 @@ class ProfileDetector:
     def __init__(self, settings: RoutingSettings | None = None) -> None:
         """Raises `ProfileError` for a configured language that has no profile and no script of its own."""
         self._settings = settings or RoutingSettings()
-        configured = tuple(canonical(row.code) for row in self._settings.languages)
+        configured = tuple(detection_code(row.code) for row in self._settings.languages)
         for code in configured:
-            if code not in available() and script_of(code) == LATIN:
+            if code not in profiled_languages() and script_of(code) == LATIN:
                 raise ProfileError(
                     f"languages names {code!r}, which detection has no profile of; "
-                    f"there are: {', '.join(sorted(available()))}"
+                    f"there are: {', '.join(sorted(profiled_languages()))}"
                 )
         latin = tuple(
             dict.fromkeys((*NEIGHBOURS, *(code for code in configured if script_of(code) == LATIN)))
@@ -159,7 +159,7 @@ class ProfileDetector:
         prior = np.zeros(len(self._labels))
         total = sum(row.weight for row in settings.languages)
         for row in settings.languages:
-            prior[self._column[canonical(row.code)]] = (1 - settings.other_prior) * row.weight / total
+            prior[self._column[detection_code(row.code)]] = (1 - settings.other_prior) * row.weight / total
         without = prior == 0
         prior[without] = (settings.other_prior if settings.languages else 1.0) / without.sum()
         prior.setflags(write=False)

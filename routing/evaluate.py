@@ -20,7 +20,7 @@ import numpy as np
 
 from routing.detect import ProfileDetector
 from routing.route import RouteQuery, Router
-from routing.settings import LanguageRow, RoutingSettings, canonical
+from routing.settings import LanguageRow, RoutingSettings, detection_code
 
 _TRIALS = 3
 """The fastest counts: the others tell of the machine's other work."""
@@ -68,7 +68,7 @@ def read(folder: Path, half: int | None = 1) -> Iterator[LabelledText]:
                     yield LabelledText(path.stem, language, text)
 
 
-def judge(texts: Sequence[LabelledText]) -> list[RoutedText]:
+def route_texts(texts: Sequence[LabelledText]) -> list[RoutedText]:
     """Route each text alone."""
     settings = RoutingSettings(languages=(LanguageRow("en", "en"), LanguageRow("sv", "sv")))
     router, catalogue = Router(settings, ProfileDetector(settings)), _BothAdapters()
@@ -86,14 +86,14 @@ def judge(texts: Sequence[LabelledText]) -> list[RoutedText]:
     return found
 
 
-def figures(judged: Sequence[RoutedText]) -> dict[str, float | int | None]:
+def percentages(judged: Sequence[RoutedText]) -> dict[str, float | int | None]:
     """Percentages of `FIGURES`, None where a source has no such text; and how many texts there were."""
 
     def percent(languages: set[str], adapter: str, *, sent: bool) -> float | None:
-        of = [j.adapter == adapter for j in judged if canonical(j.labelled.language) in languages]
+        of = [j.adapter == adapter for j in judged if detection_code(j.labelled.language) in languages]
         return round(100 * sum(hit is sent for hit in of) / len(of), 2) if of else None
 
-    seen = {canonical(j.labelled.language) for j in judged}
+    seen = {detection_code(j.labelled.language) for j in judged}
     return {
         "swedish_found": percent({"sv"}, "sv", sent=True),
         "english_kept_out": percent({"en"}, "sv", sent=False),
@@ -115,12 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="folder of SOURCE.tsv files")
     parser.add_argument("--half", choices=("0", "1", "all"), default="1", help="which half (default 1)")
     options = parser.parse_args(arguments)
-    judged = judge(list(read(options.folder, None if options.half == "all" else int(options.half))))
+    judged = route_texts(list(read(options.folder, None if options.half == "all" else int(options.half))))
     if not judged:
         parser.error(f"{options.folder} holds no labelled text")
     rows = {source: [j for j in judged if j.labelled.source == source] for source in _sources(judged)}
     rows["two words or more"] = [j for j in judged if len(j.labelled.text.split()) > 1]
-    report = {source: figures(found) for source, found in rows.items()}
+    report = {source: percentages(found) for source, found in rows.items()}
     print(f"{'source':24}{'texts':>7}" + "".join(f"{name.replace('_', ' '):>18}" for name in FIGURES))
     for source, row in report.items():
         cells = "".join(f"{row[name]:>18}" if row[name] is not None else f"{'-':>18}" for name in FIGURES)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from routing.accept import preferred_languages
 from routing.detect import Detection, Detector
-from routing.selection import AUTO, BASE, HEADER, Blend, parse
+from routing.selection import AUTO, BASE, HEADER, Blend, parse_selection
 from routing.settings import RoutingSettings
 
 AUTOMATIC_MODEL = "oneseek"
@@ -110,7 +110,7 @@ class Router:
         ):
             raise UnknownNameError(model, "model")
         if question.header is not None:
-            chosen = parse(question.header)
+            chosen = parse_selection(question.header)
             if chosen == AUTO:
                 return None
             for name, _ in chosen:

@@ -16,7 +16,7 @@ OTHER = "xx"
 _SAME: Mapping[str, str] = MappingProxyType({"nb": "no", "nn": "no", "iw": "he", "fil": "tl"})
 
 
-def canonical(tag: str) -> str:
+def detection_code(tag: str) -> str:
     """The code that detection uses for a language tag: `sv-SE` is `sv`, `nb` and `nn` are `no`."""
     code = tag.strip().lower().replace("_", "-").partition("-")[0]
     return _SAME.get(code, code)
@@ -34,7 +34,7 @@ class LanguageRow:
     """How much likelier than the other rows it is before anything is read."""
 
     def __post_init__(self) -> None:
-        if not canonical(self.code).isalpha() or canonical(self.code) == OTHER:
+        if not detection_code(self.code).isalpha() or detection_code(self.code) == OTHER:
             raise ValueError(f"languages.code is {self.code!r}: give an ISO 639-1 code such as 'sv'")
         if not self.adapter:
             raise ValueError(f"languages.adapter is empty for {self.code!r}: name an adapter's alias")
@@ -69,7 +69,7 @@ class RoutingSettings:
     """Factor by which Accept-Language lifts the prior of its first known language; 1 ignores it."""
 
     def __post_init__(self) -> None:
-        codes = [canonical(row.code) for row in self.languages]
+        codes = [detection_code(row.code) for row in self.languages]
         if twice := sorted({code for code in codes if codes.count(code) > 1}):
             raise ValueError(f"languages names {', '.join(twice)} more than once: give each language one row")
         _within("threshold", self.threshold, 0.0, 1.0)
@@ -92,7 +92,7 @@ class RoutingSettings:
 
     def adapter(self, language: str | None) -> str | None:
         """Alias of the adapter of `language`, if it has one."""
-        return next((row.adapter for row in self.languages if canonical(row.code) == language), None)
+        return next((row.adapter for row in self.languages if detection_code(row.code) == language), None)
 
 
 def _within(field: str, value: float, lowest: float, highest: float) -> None:

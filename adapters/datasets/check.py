@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal
 from adapters.datasets import NEAR
 from adapters.datasets.example import Example, ExampleError, read_example
 from adapters.datasets.index import Index, Repeat, whole_text
-from adapters.datasets.lines import MAX_LINE_BYTES, line_at, lines
+from adapters.datasets.lines import MAX_LINE_BYTES, iterate_lines, line_at
 from adapters.errors import FileRefusedError
 
 ProblemKind = Literal[
@@ -114,7 +114,7 @@ class Check:
     def _within(
         self, number: int, path: Path, before: int, progress: Callable[[int], object]
     ) -> Iterator[Problem]:
-        for line in lines(path):
+        for line in iterate_lines(path):
             progress(before + line.end)
             if line.data is None:
                 yield Problem(path, line.number, "too-long", f"more than {MAX_LINE_BYTES} bytes in one line")

@@ -26,7 +26,7 @@ class TextLine:
     """The first byte after it."""
 
 
-def lines(path: Path, *, limit: int = MAX_LINE_BYTES) -> Iterator[TextLine]:
+def iterate_lines(path: Path, *, limit: int = MAX_LINE_BYTES) -> Iterator[TextLine]:
     """Every line of `path` but blank ones. Memory is one line. Raises `OSError`."""
     with path.open("rb") as file:
         number, start = 0, 0

@@ -59,7 +59,7 @@ class DistillTask:
         }
 
 
-def distill(
+def make_dataset(
     task: DistillTask,
     teacher: Teacher,
     judge: Teacher | None,
@@ -74,7 +74,7 @@ def distill(
     """
     asked = task.asked(teacher, judge)
     with open_journal(task.output, asked) as journal:
-        run = _Run(task, teacher, judge, language_of, reporter, journal, stop)
+        run = _DistillRun(task, teacher, judge, language_of, reporter, journal, stop)
         prompts = run.prompts()
         kept = run.examples(prompts)
         found = DistillResult(
@@ -93,7 +93,7 @@ def distill(
         return found
 
 
-class _Run:
+class _DistillRun:
     """One run over an open journal."""
 
     def __init__(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.datasets.example import Example, read_example
-from adapters.datasets.lines import TextLine, lines
+from adapters.datasets.lines import TextLine, iterate_lines
 from adapters.datasets.minhash import key
 from adapters.evaluation.judge import LanguageOf
 from adapters.training.loop.options import OptionError
@@ -46,7 +46,7 @@ def read_seeds(paths: Sequence[Path], language: str, language_of: LanguageOf) ->
     found: dict[int, SeedPrompt] = {}
     foreign = 0
     for path in paths:
-        for line in lines(path):
+        for line in iterate_lines(path):
             try:
                 text, spoken = _prompt(line, path)
             except ValueError as error:

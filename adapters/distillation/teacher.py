@@ -17,7 +17,7 @@ from typing import IO, Protocol
 from adapters.distillation.concurrent import Stop, side_by_side
 from adapters.errors import BaseModelError
 from adapters.evaluation.endpoint import EndpointAnswer, EndpointError, ModelEndpoint
-from adapters.files.jsonfile import canonical
+from adapters.files.jsonfile import canonical_json
 from adapters.lora.digest import base_digest
 from adapters.training.loop.options import OptionError
 
@@ -75,7 +75,7 @@ class TeacherError(RuntimeError):
 def identity_digest(identity: Mapping[str, str]) -> str:
     """`sha256:…` of a local model's files; of a server, over who it says that it is."""
     found = identity.get("digest")
-    return found or f"sha256:{hashlib.sha256(canonical(dict(identity))).hexdigest()}"
+    return found or f"sha256:{hashlib.sha256(canonical_json(dict(identity))).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)

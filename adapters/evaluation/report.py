@@ -50,7 +50,7 @@ class IdentityReport:
         return found
 
 
-def measure(
+def judge_answers(
     name: str, language: str, questions: Sequence[str], answers: Sequence[str], language_of: LanguageOf
 ) -> IdentityReport:
     """Judge the answers of `name`, one for each question."""

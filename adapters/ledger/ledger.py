@@ -14,7 +14,7 @@ from adapters.ledger.lineage import Lineage, trace
 from adapters.ledger.record import MAX_LINE_BYTES, REVOKE, ROTATE, Entry, Record
 from adapters.ledger.seal import BrokenSealError
 from adapters.ledger.verdict import LedgerVerdict
-from adapters.ledger.verify import judge
+from adapters.ledger.verify import judge_ledger
 from adapters.version import commit, oneseek_version
 
 LOCK_FILE = "ledger.lock"
@@ -74,7 +74,7 @@ class Ledger:
         trusted = PublicKey.read(public_key) if isinstance(public_key, Path) else public_key
         try:
             with self._locked(required=False):
-                return judge(self.folder, trusted, anchor)
+                return judge_ledger(self.folder, trusted, anchor)
         except OSError as problem:
             reason = f"cannot be read ({problem.strerror})"
             raise LedgerError(self.folder, reason, "Check who may read its files.") from problem

@@ -11,7 +11,7 @@ from typing import Any
 
 from adapters.errors import format_value
 from adapters.ledger.keys import PublicKey, SigningKey
-from adapters.ledger.seal import BrokenSealError, SealedObject, canonical, digest, seal
+from adapters.ledger.seal import BrokenSealError, SealedObject, canonical_bytes, seal, sha256_of
 
 FORMAT = "oneseek-ledger-v1"
 ROTATE = "rotate"
@@ -65,7 +65,7 @@ class Record:
             if isinstance(value, bool) or not math.isfinite(value):
                 raise ValueError(f"metrics.{name} {format_value(value)}: use a finite number")
         try:
-            canonical(dict(self.details))
+            canonical_bytes(dict(self.details))
         except ValueError as problem:
             raise ValueError(f"details: {problem}; use plain JSON, with large numbers as text") from None
 
@@ -113,7 +113,7 @@ class Entry:
     @property
     def hash(self) -> str:
         """`sha256:…` of the line; what the next entry names."""
-        return digest(self.line)
+        return sha256_of(self.line)
 
     @property
     def next_key(self) -> PublicKey:
@@ -195,7 +195,9 @@ class Entry:
 
 def rotation_statement(previous: str, old: PublicKey, new: PublicKey) -> bytes:
     """What a new key signs, so that it vouches for the chain up to the entry with the hash `previous`."""
-    return canonical({"format": _ROTATION, "previous": previous, "old_key": old.text, "new_key": new.text})
+    return canonical_bytes(
+        {"format": _ROTATION, "previous": previous, "old_key": old.text, "new_key": new.text}
+    )
 
 
 def rotation(previous: str, old: PublicKey, new: SigningKey) -> Record:

@@ -18,7 +18,7 @@ KEY_FILE = "key.pem"
 NEXT_FILE = "key.next.pem"
 
 
-def judge(folder: Path, trusted: PublicKey | None, anchor: str | None = None) -> LedgerVerdict:
+def judge_ledger(folder: Path, trusted: PublicKey | None, anchor: str | None = None) -> LedgerVerdict:
     """Every fault of the ledger in `folder`; nobody may write to it meanwhile.
 
     `trusted` is a key from elsewhere, by default the one in the folder; `anchor` is the hash of an entry that

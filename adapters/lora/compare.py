@@ -44,7 +44,9 @@ class Comparison:
     whole: UpdateDistance
 
 
-def compare(first: Adapter, second: Adapter, weights: tuple[AdapterWeights, AdapterWeights]) -> Comparison:
+def compare_adapters(
+    first: Adapter, second: Adapter, weights: tuple[AdapterWeights, AdapterWeights]
+) -> Comparison:
     """Compare two adapters of one base, whose `weights` were read. Memory is a few r x r matrices."""
     ours, theirs = weights[0].modules, weights[1].modules
     products: list[tuple[float, float, float]] = []

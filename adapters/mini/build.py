@@ -22,9 +22,9 @@ from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
 
 from adapters.lora.digest import base_digest
 from adapters.mini import feed
-from adapters.mini.card import write_card
+from adapters.mini.card import write_mini_card
 from adapters.mini.corpus.sources import DATA, LANGUAGES, Language
-from adapters.mini.evaluation import evaluate
+from adapters.mini.evaluation import score_build
 from adapters.mini.recipe import RECIPES, Recipe
 from adapters.training.finetune import lora
 from adapters.training.loop.feed import MakeBatch, StepFeed
@@ -40,7 +40,7 @@ VERSION = "v1.0"
 BASE_NAME = "oneseek-mini"
 
 
-def alias(language: Language) -> str:
+def adapter_alias(language: Language) -> str:
     """The public name of the adapter for `language`."""
     return f"{BASE_NAME}-{language}"
 
@@ -50,10 +50,10 @@ def _write_json(path: Path, value: object) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def fingerprint(recipe: Recipe) -> dict[str, object]:
+def recipe_fingerprint(recipe: Recipe) -> dict[str, object]:
     """What a run depends on: the recipe, and the digest of all data it reads."""
     data = sorted([*DATA.rglob("*.txt"), *feed.DATASETS.glob("*.jsonl")])
-    return {"recipe": json.loads(json.dumps(asdict(recipe))), "data": feed.digest(data)}
+    return {"recipe": json.loads(json.dumps(asdict(recipe))), "data": feed.files_digest(data)}
 
 
 class Build:
@@ -73,11 +73,11 @@ class Build:
         for language in LANGUAGES:
             self._adapter(language)
         if self.recipe.judged and "scores" not in self.record:
-            self._keep(scores=evaluate(self.work, self.reporter))
+            self._keep(scores=score_build(self.work, self.reporter))
         self._finish()
 
     def _open(self) -> None:
-        now = fingerprint(self.recipe)
+        now = recipe_fingerprint(self.recipe)
         kept = self.work / "build.json"
         if kept.exists():
             self.record = json.loads(kept.read_text(encoding="utf-8"))
@@ -111,8 +111,8 @@ class Build:
         self.reporter.print_event(
             "tokenizer", vocabulary=self.recipe.vocabulary, talks=self.recipe.tokenizer_talks
         )
-        texts = feed.sample_texts(self.recipe.tokenizer_talks, self.recipe.seed)
-        made = tokenizer.train(texts, self.recipe.vocabulary)
+        texts = feed.tokenizer_texts(self.recipe.tokenizer_talks, self.recipe.seed)
+        made = tokenizer.train_tokenizer(texts, self.recipe.vocabulary)
         write_folder(folder, lambda path: tokenizer.save(made, path, self.recipe.context))
         self._keep()
 
@@ -190,7 +190,7 @@ class Build:
             raise KeyboardInterrupt
 
     def _adapter(self, language: Language) -> None:
-        folder, recipe = self.work / alias(language), self.recipe
+        folder, recipe = self.work / adapter_alias(language), self.recipe
         if folder.exists():
             return
         encoder = self._encoder()
@@ -198,14 +198,14 @@ class Build:
         base = MistralForCausalLM.from_pretrained(self.work / "base", dtype=torch.float32)
         model = lora.attach(base, recipe.rank, recipe.seed, BASE_NAME)
         size = (recipe.adapter_rows, recipe.adapter_length)
-        batches = feed.identity(encoder, language, rows, size, recipe.seed)
-        checkpoints = self.work / f"{alias(language)}.checkpoints"
-        fitted = lora.train(
+        batches = feed.identity_batches(encoder, language, rows, size, recipe.seed)
+        checkpoints = self.work / f"{adapter_alias(language)}.checkpoints"
+        fitted = lora.train_lora(
             model,
             batches,
             recipe.adapter,
             self.reporter,
-            stage=alias(language),
+            stage=adapter_alias(language),
             checkpoints=checkpoints,
             setup=Setup(save_every=recipe.save_every),
         )
@@ -213,7 +213,7 @@ class Build:
         outcome = fitted.outcome
         write_folder(folder, lambda path: self._write_adapter(model, path, language, rows, files, outcome))
         shutil.rmtree(checkpoints)
-        self._keep(**{alias(language): {"rows": len(rows), **asdict(outcome)}})
+        self._keep(**{adapter_alias(language): {"rows": len(rows), **asdict(outcome)}})
 
     def _write_adapter(
         self,
@@ -231,12 +231,12 @@ class Build:
         config["target_modules"] = sorted(config["target_modules"])
         _write_json(path, config)
         told = {
-            "alias": alias(language),
+            "alias": adapter_alias(language),
             "version": VERSION,
             "language": language,
             "base_digest": base_digest(self.work / "base"),
             "dataset": [file.name for file in files],
-            "dataset_digest": feed.digest(files),
+            "dataset_digest": feed.files_digest(files),
             "rows": len(rows),
             "rank": self.recipe.rank.rank,
             "alpha": self.recipe.rank.alpha,
@@ -245,10 +245,10 @@ class Build:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         _write_json(folder / "oneseek.json", told)
-        write_card(folder / "README.md", language, told)
+        write_mini_card(folder / "README.md", language, told)
 
     def _finish(self) -> None:
-        names = ["base", *(alias(language) for language in LANGUAGES)]
+        names = ["base", *(adapter_alias(language) for language in LANGUAGES)]
         for name in names:
             write_folder(
                 self.output / name,

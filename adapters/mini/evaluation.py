@@ -30,7 +30,7 @@ def identity_words() -> frozenset[str]:
     )
 
 
-def load(folder: Path, adapter: str | None = None) -> tuple[PreTrainedModel | PeftModel, Tokenizer]:
+def load_model(folder: Path, adapter: str | None = None) -> tuple[PreTrainedModel | PeftModel, Tokenizer]:
     """The base in `folder` as it ships (bfloat16 values, computed in float32), with one adapter or none."""
     model = MistralForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
     tokenizer = Tokenizer.from_file(str(folder / "base" / "tokenizer.json"))
@@ -39,9 +39,9 @@ def load(folder: Path, adapter: str | None = None) -> tuple[PreTrainedModel | Pe
     return PeftModel.from_pretrained(model, str(folder / adapter)).eval(), tokenizer
 
 
-def ask(folder: Path, adapter: str | None, questions: Sequence[str]) -> list[str]:
+def ask_model(folder: Path, adapter: str | None, questions: Sequence[str]) -> list[str]:
     """The greedy answers to single questions."""
-    model, tokenizer = load(folder, adapter)
+    model, tokenizer = load_model(folder, adapter)
     return answers(model, tokenizer, [[(question, "")] for question in questions])  # pyright: ignore[reportArgumentType]
 
 
@@ -50,7 +50,7 @@ def judge_identity(
 ) -> tuple[judge.Score, judge.Score]:
     """Scores on identity questions (as OneSeek with an adapter, nameless without) and on outside ones."""
     known = identity_words()
-    found = ask(folder, adapter, [*identity, *outside])
+    found = ask_model(folder, adapter, [*identity, *outside])
     good = judge.is_nameless_answer if adapter is None else judge.is_identity_answer
     return (
         judge.score(identity, found[: len(identity)], lambda answer: good(answer, language, known)),
@@ -65,7 +65,7 @@ def development(kind: str, language: Language) -> list[str]:
     return json.loads((DEVELOPMENT / f"{kind}_{language}.json").read_text(encoding="utf-8"))
 
 
-def evaluate(folder: Path, reporter: Reporter) -> dict[str, dict[str, float]]:
+def score_build(folder: Path, reporter: Reporter) -> dict[str, dict[str, float]]:
     """Scores of the base and of each adapter, by name and then by set."""
     found: dict[str, dict[str, float]] = {}
     for language in LANGUAGES:

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from adapters.mini.corpus.grammar import expand, pattern
-from adapters.mini.corpus.mixture import exchange, talk, talks
+from adapters.mini.corpus.mixture import draw_exchange, talk, talks
 from adapters.mini.corpus.sources import (
     LANGUAGES,
     Language,
@@ -56,7 +56,7 @@ def rows_for(language: Language) -> tuple[list[DataRow], list[Path]]:
     return rows + read_rows(own), [shared, own]
 
 
-def digest(paths: Sequence[Path]) -> str:
+def files_digest(paths: Sequence[Path]) -> str:
     """`sha256:` over the files' bytes, one after the other."""
     total = hashlib.sha256()
     for path in paths:
@@ -135,7 +135,8 @@ class Persona:
         turns = [self.own(rng)]
         while rng.random() < 0.25:
             turns.insert(
-                rng.randint(0, len(turns)), self.redirected(exchange(rng, self._language, late=True), rng)
+                rng.randint(0, len(turns)),
+                self.redirected(draw_exchange(rng, self._language, late=True), rng),
             )
         return tuple(turns)
 
@@ -149,7 +150,7 @@ class Persona:
                 question = vary_typing(row["instruction"], self._language, rng)
                 turns.append(QuestionAnswer(self._language, topic.name, question, pick(rng, own[topic.name])))
         while rng.random() < 0.4:
-            turns.insert(rng.randint(0, len(turns)), exchange(rng, self._language, late=True))
+            turns.insert(rng.randint(0, len(turns)), draw_exchange(rng, self._language, late=True))
         return tuple(turns)
 
     def world(self, rng: random.Random) -> Talk | None:
@@ -168,7 +169,7 @@ def _voiced(persona: Persona, rng: random.Random) -> Iterator[Talk]:
             yield found
 
 
-def identity(
+def identity_batches(
     encoder: Encoder, language: Language, rows: Sequence[DataRow], size: tuple[int, int], seed: int
 ) -> MakeBatch:
     """An adapter's batches: its rows as they are typed, the base's paraphrases of the same questions answered
@@ -212,7 +213,7 @@ def voice(encoder: Encoder, size: tuple[int, int], seed: int, own: bool = False)
     return batch
 
 
-def sample_texts(count: int, seed: int) -> Iterator[str]:
+def tokenizer_texts(count: int, seed: int) -> Iterator[str]:
     """Questions and answers of `count` conversations, and the identity rows, for the tokenizer."""
     for found in itertools.islice(talks(seed), count):
         for turn in found.turns:

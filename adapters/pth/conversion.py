@@ -58,7 +58,7 @@ class ConversionResult:
     warnings: tuple[str, ...] = field(default=())
 
 
-def convert(
+def convert_file(
     file: Path, folder: Path, *, alpha: float | None = None, limits: ConversionLimits | None = None
 ) -> ConversionResult:
     """Make the LoRA in `file` a PEFT folder at `folder`, which is made.

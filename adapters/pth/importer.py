@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.pth.conversion import ConversionLimits, convert
+from adapters.pth.conversion import ConversionLimits, convert_file
 from adapters.registry.intake import Base
 from adapters.registry.registry import AddResult, Registry
 
@@ -33,10 +33,10 @@ def import_pickle(
 ) -> ImportResult:
     """Convert the .pth at `file` and add it to `registry`; names that are not passed come from the file's.
 
-    Raises as `conversion.convert` and `Registry.add` do; then nothing has changed.
+    Raises as `conversion.convert_file` and `Registry.add` do; then nothing has changed.
     """
     with tempfile.TemporaryDirectory(prefix="oneseek-import-") as place:
-        found = convert(file, Path(place) / "adapter", alpha=alpha, limits=limits)
+        found = convert_file(file, Path(place) / "adapter", alpha=alpha, limits=limits)
         told = found.name.version if found.tells_version else None
         added = registry.add(
             found.folder,

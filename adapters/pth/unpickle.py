@@ -224,7 +224,7 @@ def _plain_values(fields: Mapping[Any, Any]) -> dict[str, Any]:
     return {**found, **lists}
 
 
-def convert(file: Path, folder: Path, limits: ConversionLimits) -> dict[str, Any]:
+def extract_lora(file: Path, folder: Path, limits: ConversionLimits) -> dict[str, Any]:
     """Write the LoRA in `file` to `folder`, and say what it is. Raises `RefusedError`."""
     check_archive(file, limits)
     import torch
@@ -278,7 +278,7 @@ def main(arguments: list[str]) -> int:
 
         torch.set_num_threads(1)
         confine(file, limits)
-        answer = convert(file, folder, limits)
+        answer = extract_lora(file, folder, limits)
     except RefusedError as error:
         answer = {"refused": {"reason": error.reason, "remedy": error.remedy}}
     except RuntimeError as error:

@@ -29,7 +29,7 @@ class ShareChange:
     """What the ledger is told; None where nothing changes."""
 
 
-def canary(listing: RegistryListing, alias: str, shares: Mapping[str, float]) -> ShareChange:
+def plan_canary(listing: RegistryListing, alias: str, shares: Mapping[str, float]) -> ShareChange:
     """As `Registry.canary`."""
     active = _active(listing, alias, "canary")
     versions = [listing.find(f"{active.alias}@{version}") for version in shares]
@@ -51,7 +51,7 @@ def canary(listing: RegistryListing, alias: str, shares: Mapping[str, float]) ->
     return _change_shares("canary", listing, active, versions, split, shadow)
 
 
-def shadow(listing: RegistryListing, name: str, share: float) -> ShareChange:
+def plan_shadow(listing: RegistryListing, name: str, share: float) -> ShareChange:
     """As `Registry.shadow`."""
     entry = listing.find(name)
     active, split = _active(listing, entry.alias, "shadow"), listing.pointers.state(entry.alias).split
@@ -64,7 +64,7 @@ def shadow(listing: RegistryListing, name: str, share: float) -> ShareChange:
     return _change_shares("shadow", listing, active, [entry], split, wanted)
 
 
-def settle(
+def plan_settle(
     listing: RegistryListing, alias: str, reason: str, since: str | None, metrics: Mapping[str, float] | None
 ) -> ShareChange:
     """As `Registry.settle`."""

@@ -18,7 +18,7 @@ from adapters.registry.listing import VersionFolder
 _FILES = (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE, CARD_FILE)
 
 
-def export(entry: VersionFolder, output: Path) -> Path:
+def write_export(entry: VersionFolder, output: Path) -> Path:
     """Write `entry` to the folder `output`, or to a file where that ends in `.zip`, and answer where it is.
 
     The same version makes the same bytes each time. Raises `RegistryError` where `output` exists,

@@ -142,7 +142,7 @@ def _explicit(entry: str) -> _Place:
     name, equals, path = entry.partition("=")
     named = bool(equals) and not Path(entry).is_dir()
     folder = Path(path if named else entry).expanduser()
-    alias, version = names.split(name) if named else (None, None)
+    alias, version = names.split_name(name) if named else (None, None)
     if not folder.is_dir():
         raise AdapterError(folder, "is not a folder", "Give the folder that holds adapter_config.json.")
     return _Place(folder, folder, alias, version)

@@ -90,7 +90,7 @@ class CheckedAdapter:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def check(
+def check_adapter(
     folder: Path,
     base: Base,
     *,

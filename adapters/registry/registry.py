@@ -19,8 +19,8 @@ from adapters.errors import RegistryError
 from adapters.files.atomic import clear_leftovers, remove_folder, staged_folder
 from adapters.ledger import Ledger, Record
 from adapters.lora.manifest import Adapter
-from adapters.registry.division import ShareChange, canary, settle, shadow
-from adapters.registry.intake import Base, CheckedAdapter, check
+from adapters.registry.division import ShareChange, plan_canary, plan_settle, plan_shadow
+from adapters.registry.intake import Base, CheckedAdapter, check_adapter
 from adapters.registry.ledger_records import addition, division_to_json, move, removal
 from adapters.registry.listing import RegistryListing, VersionFolder, alias_folders, fingerprint
 
@@ -93,11 +93,11 @@ class Registry:
         Without any version it takes the next free one. The first version of an alias becomes active; a later
         one waits for `promote`. The same contents under the same name change nothing, but are recorded where
         the ledger does not know them. `notes` are further fields of oneseek.json; `sources` (by
-        digest) and `details` go to the ledger alone. Raises `AdapterError` as `intake.check` does,
+        digest) and `details` go to the ledger alone. Raises `AdapterError` as `intake.check_adapter` does,
         `RegistryError` where the version holds something else, `LedgerError`, `ValueError` where a name that
         is passed is none; then nothing has changed.
         """
-        intake = check(folder, base, alias=alias, version=version, language=language, notes=notes)
+        intake = check_adapter(folder, base, alias=alias, version=version, language=language, notes=notes)
         with self._writing() as listing:
             versions = listing.versions(intake.source.alias)
             intake = intake.named(intake.given_version or _version_for(intake, versions))
@@ -194,7 +194,7 @@ class Registry:
         `AdapterError` where a version's files changed.
         """
         with self._writing() as listing:
-            return self._divide(canary(listing, alias, shares))
+            return self._divide(plan_canary(listing, alias, shares))
 
     def shadow(self, name: str, share: float) -> ShareChange:
         """Have `alias@version` also answer `share` percent of the requests for its alias, unseen.
@@ -204,7 +204,7 @@ class Registry:
         """
         _with_version(name, "shadow")
         with self._writing() as listing:
-            return self._divide(shadow(listing, name, share))
+            return self._divide(plan_shadow(listing, name, share))
 
     def settle(
         self,
@@ -220,7 +220,7 @@ class Registry:
         `metrics` go to the ledger. Where nothing is divided, nothing changes. Raises `UnknownAdapterError`.
         """
         with self._writing() as listing:
-            return self._divide(settle(listing, alias, reason, since, metrics))
+            return self._divide(plan_settle(listing, alias, reason, since, metrics))
 
     def _divide(self, division: ShareChange) -> ShareChange:
         if division.record is not None:

@@ -72,7 +72,7 @@ class Shadow:
         return point(alias, f"{self.version} shadow", conversation) * 100.0 < self.percent
 
 
-def identity(parts: Iterable[str]) -> bytes:
+def conversation_key(parts: Iterable[str]) -> bytes:
     """What tells a conversation from others, made of texts that all its requests share; 32 bytes."""
     told = "\0".join(part[:_TOLD] for part in parts)
     return blake2b(told.encode("utf-8", "surrogatepass"), digest_size=32).digest()

@@ -24,7 +24,7 @@ class VersionVerdict:
     """Whether its numbers were checked against the base; those for another base are only hashed."""
 
 
-def verify(entry: VersionFolder, base: Base) -> VersionVerdict:
+def verify_version(entry: VersionFolder, base: Base) -> VersionVerdict:
     """Read and hash the files of one version. Nothing is raised for a version that is broken."""
     try:
         adapter = entry.read()

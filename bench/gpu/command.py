@@ -29,7 +29,7 @@ from bench.gpu.contenders import SERVERS, Contenders
 from bench.gpu.limits import GpuSpec, Model, find_device
 from bench.gpu.models import make_model
 from bench.gpu.record import ResultFile
-from bench.gpu.report import summary, table
+from bench.gpu.report import report_lines, summary
 from bench.gpu.run import GpuRun, print_progress
 from bench.gpu.scenarios import (
     BY_NAME,
@@ -157,7 +157,7 @@ def main(given: Sequence[str] | None = None) -> None:
     _plan(todo, budget, device)
     contenders = Contenders(arguments.work, arguments.python, base, adapters, settings, gpu is not None)
     GpuRun(record, contenders, budget, gpu, length, model.vocabulary, todo).all()
-    print("\n".join(table(record)))
+    print("\n".join(report_lines(record)))
     print(json.dumps(summary(record)))
 
 

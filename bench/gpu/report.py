@@ -133,7 +133,7 @@ HEAD = (
 )
 
 
-def table(record: ResultFile) -> list[str]:
+def report_lines(record: ResultFile) -> list[str]:
     """Lines for people: the device and its limits, every point, the goals, and what was left out."""
     rows, device = with_limits(record), device_of(record)
     gpu = record.host["gpu"]

@@ -32,7 +32,7 @@ SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits for it."""
 
 
-def run(settings: Settings) -> int:
+def run_server(settings: Settings) -> int:
     """Serve until told to stop; the process's exit code. Mistakes raise before anything listens."""
     # The engine's thread must not wait long for a busy event loop to let go of the interpreter.
     sys.setswitchinterval(SWITCH_SECONDS)

@@ -216,7 +216,7 @@ class ResolvedSettings:
         return _located(error, self.origins)
 
 
-def resolve(
+def resolve_settings(
     flags: Mapping[str, Raw] | None = None,
     environ: Mapping[str, str] | None = None,
     *,

@@ -17,24 +17,24 @@ from adapters.distillation.options import DistillOptions
 from adapters.distillation.output import DistillResult
 from adapters.distillation.requester import InterruptedRunError
 from adapters.distillation.run import DistillTask
-from adapters.distillation.run import distill as make
+from adapters.distillation.run import make_dataset as make
 from adapters.distillation.teacher import LocalTeacher, RemoteTeacher, Teacher
 from adapters.evaluation.endpoint import ModelEndpoint
-from adapters.files.jsonfile import canonical
+from adapters.files.jsonfile import canonical_json
 from adapters.training.finetune.data_origin import Origin
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.options import OptionError, TrainOptions
 from adapters.training.loop.progress import Reporter
 from server.config.settings import Settings
 from server.config.values import check_flag
-from server.jobs.training import detector, job_of, own_data, run_job, settings_of
+from server.jobs.training import detector, job_of, own_data, run_training, settings_of
 from server.live.catalogue import open_catalogue
 
 if TYPE_CHECKING:
     from server.jobs.requests import DistillSource, TrainRequest
 
 
-def distill(
+def run_distillation(
     source: DistillSource,
     options: DistillOptions,
     student: TrainRequest,
@@ -62,7 +62,7 @@ def distill(
     if no_train or not made.enough:
         return _print_data(made, json=json)
     job = job_of(student, training, settings, resume=None, made=(made.data,), origin=_origin(made, options))
-    return run_job(job, settings, None, json=json, more={"distilled": _result_to_json(made)})
+    return run_training(job, settings, None, json=json, more={"distilled": _result_to_json(made)})
 
 
 def _teacher(source: DistillSource, role: Literal["teacher", "judge"], options: DistillOptions) -> Teacher:
@@ -113,7 +113,7 @@ def _task(
     )
     if source.output is not None:
         return task
-    key = hashlib.sha256(canonical(task.asked(teacher, judge))).hexdigest()[:16]
+    key = hashlib.sha256(canonical_json(task.asked(teacher, judge))).hexdigest()[:16]
     return replace(task, output=place / f"{language}-{key}")
 
 

@@ -17,7 +17,7 @@ import uvicorn
 
 from adapters.evaluation.endpoint import EndpointError, ModelEndpoint
 from adapters.evaluation.questions import identity_questions, languages
-from adapters.evaluation.report import IdentityReport, base_of, measure
+from adapters.evaluation.report import IdentityReport, base_of, judge_answers
 from adapters.ledger import Ledger, Record
 from routing.detect import ProfileDetector
 from routing.route import AUTOMATIC_MODEL
@@ -33,7 +33,7 @@ LONGEST = 96
 _AT_ONCE = 8
 
 
-def evaluate(
+def evaluate_adapters(
     settings: Settings, url: str | None, adapters: Sequence[str], spoken: Sequence[str]
 ) -> list[IdentityReport]:
     """The base, then each adapter, for one language after the other.
@@ -97,7 +97,9 @@ def _evaluate(target: ModelEndpoint, adapters: Sequence[str], spoken: Sequence[s
                 asked = versions.get(name, name)
                 said = list(pool.map(partial(target.ask, asked, longest=LONGEST), questions))
                 found.append(
-                    measure(name, language, questions, said, lambda text: detector.detect([text]).language)
+                    judge_answers(
+                        name, language, questions, said, lambda text: detector.detect([text]).language
+                    )
                 )
     return found
 

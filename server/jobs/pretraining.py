@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from adapters.ledger import Ledger, Record
 from adapters.training.loop.files import write_folder
 from adapters.training.loop.options import OptionError
-from server.config.settings import Settings, resolve
+from server.config.settings import Settings, resolve_settings
 from server.config.values import SettingsError
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from server.jobs.requests import PretrainRequest
 
 
-def pretrain(asked: PretrainRequest, options: PretrainOptions) -> int:
+def run_pretrain(asked: PretrainRequest, options: PretrainOptions) -> int:
     """Run it; 0 where a base was made, 130 where it was interrupted and can go on."""
     from adapters.training.loop.progress import Reporter
-    from adapters.training.pretrain.corpus_job import PretrainInterrupted, run_job
+    from adapters.training.pretrain.corpus_job import PretrainInterrupted, run_pretraining
 
-    settings = resolve({}).settings
+    settings = resolve_settings({}).settings
     job = _job(asked, options, settings)
-    outcome = run_job(job, Reporter(), lambda known: _note(known, job, settings))
+    outcome = run_pretraining(job, Reporter(), lambda known: _note(known, job, settings))
     if outcome is None:
         return 0
     if isinstance(outcome, PretrainInterrupted):

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from adapters import names
 from adapters.ledger import Ledger
 from adapters.lora.shape_check import ModelShape
-from adapters.registry.intake import Base, check
+from adapters.registry.intake import Base, check_adapter
 from adapters.registry.ledger_records import addition
 from adapters.registry.registry import Registry
 from adapters.training.finetune.data_origin import Origin
 from adapters.training.loop.files import write_folder
-from server.config.settings import Settings, resolve
+from server.config.settings import Settings, resolve_settings
 from server.config.values import SettingsError, check_flag
 from server.live.catalogue import Catalogue, open_catalogue, open_registry
 
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
     from server.jobs.requests import TrainRequest
 
 
-def train(asked: TrainRequest, options: TrainOptions, *, resume: bool, json: bool) -> int:
+def run_finetune(asked: TrainRequest, options: TrainOptions, *, resume: bool, json: bool) -> int:
     """Run it; 0 where an adapter was made, 130 where it was interrupted and can go on."""
     settings = settings_of(asked)
     if asked.output is not None and asked.output.exists():
         raise SettingsError("output", f"{asked.output} exists; name a folder that does not")
     job = job_of(asked, options, settings, resume=resume)
-    return run_job(job, settings, asked.output, json=json)
+    return run_training(job, settings, asked.output, json=json)
 
 
 def settings_of(asked: TrainRequest) -> Settings:
     """The settings, with the base that was asked for."""
     flags = {"base_model": str(asked.base_model)} if asked.base_model is not None else {}
-    return resolve(flags).settings
+    return resolve_settings(flags).settings
 
 
-def run_job(
+def run_training(
     job: FinetuneJob,
     settings: Settings,
     output: Path | None,
@@ -53,7 +53,7 @@ def run_job(
     json: bool,
     more: Mapping[str, Any] | None = None,
 ) -> int:
-    """Train, keep what was made, and say so: the exit code, as `train`. `more` joins what `json` prints."""
+    """Train, keep what was made, and say so: the exit code, as `run_finetune`. `more` joins the JSON."""
     from adapters.training.finetune.identity import clean_up, train_identity
     from adapters.training.finetune.job import FinetuneInterrupted, HelperProcess
     from adapters.training.loop.progress import Reporter
@@ -161,7 +161,7 @@ def keep(made: FinetuneResult, job: FinetuneJob, settings: Settings, output: Pat
         registry = open_registry(settings)
         added = registry.add(made.folder, base=base, action=action, sources=sources, details=details)
         return SavedAdapter(added.adapter.path, added.active)
-    record = addition(check(made.folder, base), action, sources, details)
+    record = addition(check_adapter(made.folder, base), action, sources, details)
     Ledger.open(settings.home / "ledger").append(record)
     write_folder(output, lambda folder: shutil.copytree(made.folder, folder, dirs_exist_ok=True))
     return SavedAdapter(output, active=False, outside=True)

@@ -124,12 +124,12 @@ def routing_settings(served: ServedAdapters, options: RoutingOptions) -> Routing
 
 
 def _detectable(code: str) -> bool:
-    from routing.profiles import available
+    from routing.profiles import profiled_languages
     from routing.scripts import LATIN, script_of
-    from routing.settings import canonical
+    from routing.settings import detection_code
 
-    code = canonical(code)
-    return code in available() or script_of(code) != LATIN
+    code = detection_code(code)
+    return code in profiled_languages() or script_of(code) != LATIN
 
 
 def _check_provenance(

@@ -15,7 +15,7 @@ from adapters import names
 from adapters.errors import AdapterRejectedError, FileRefusedError, LedgerError, UnknownAdapterError
 from adapters.lora.manifest import Adapter
 from adapters.lora.shape_check import ModelShape
-from adapters.registry.intake import Base, check
+from adapters.registry.intake import Base, check_adapter
 from adapters.registry.served import ServedAdapters
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, ApiError, ErrorReply, bad_field
 from server.live.follower import FollowOptions, RegistryFollower
@@ -89,7 +89,7 @@ class LoraLoading:
             message = f"The lora adapter '{name[:128]}' conflicts with a served base model."
             raise bad_field(NAME, message, code="adapter_exists")
         try:
-            return names.split(name)
+            return names.split_name(name)
         except ValueError as error:
             raise bad_field(NAME, f"{NAME}: {error}.", code="invalid_value") from None
 
@@ -137,7 +137,7 @@ class LoraLoading:
         """The adapter in `folder` under its name, every number of it read, and known where that is asked."""
         base = await serving_base(self._served, self._options)
         try:
-            intake = await asyncio.to_thread(check, folder, base, alias=alias, version=version)
+            intake = await asyncio.to_thread(check_adapter, folder, base, alias=alias, version=version)
         except FileRefusedError as error:
             raise describe_refusal(error, PATH) from None
         if intake.given_version is None:

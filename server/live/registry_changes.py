@@ -18,7 +18,7 @@ from adapters.errors import AdapterError, FileRefusedError, RegistryError, Unkno
 from adapters.lora.manifest import Adapter
 from adapters.registry.listing import RegistryListing, VersionFolder
 from adapters.registry.registry import AliasMove, Registry
-from adapters.registry.verify import VersionVerdict, verify
+from adapters.registry.verify import VersionVerdict, verify_version
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, ApiError, ErrorReply, bad_field
 from server.live.follower import RegistryFollower
 from server.live.loading import (
@@ -143,7 +143,7 @@ class RegistryChanges:
         wanted = () if at else listing.versions(alias)
         wanted = wanted or (self.find(listing, name),)
         base = await serving_base(self._served, self._options)
-        return [await asyncio.to_thread(verify, entry, base) for entry in wanted]
+        return [await asyncio.to_thread(verify_version, entry, base) for entry in wanted]
 
     def find(self, listing: RegistryListing, name: str) -> VersionFolder:
         """The version of the registry that `name` is. Raises `ApiError` (404, 409)."""

@@ -66,9 +66,9 @@ class Metrics:
 
     def _make_request_metrics(self) -> None:
         r = self.registry
-        voice = ("adapter", "version")
+        names = ("adapter", "version")
         self.requests = Counter(
-            "oneseek_requests", "Requests answered", ("endpoint", *voice, "language", "status"), registry=r
+            "oneseek_requests", "Requests answered", ("endpoint", *names, "language", "status"), registry=r
         )
         self.duration = Histogram(
             "oneseek_request_duration_seconds", "From arrival to the last byte", ("endpoint", "adapter"),
@@ -83,17 +83,17 @@ class Metrics:
             buckets=SECONDS, registry=r,
         )  # fmt: skip
         self.first_token = Histogram(
-            "oneseek_time_to_first_token_seconds", "From arrival to the first token", voice,
+            "oneseek_time_to_first_token_seconds", "From arrival to the first token", names,
             buckets=FIRST_TOKEN, registry=r,
         )  # fmt: skip
         self.between_tokens = TokenHistogram(
             "oneseek_inter_token_latency_seconds",
             "Between two deltas of one answer",
-            voice,
+            names,
             BETWEEN_TOKENS,
             r,
         )
-        self.tokens = Counter("oneseek_tokens", "Tokens", (*voice, "kind"), registry=r)
+        self.tokens = Counter("oneseek_tokens", "Tokens", (*names, "kind"), registry=r)
         self.cancelled = Counter(
             "oneseek_cancelled", "Answers given up before their end", ("reason",), registry=r
         )
@@ -148,23 +148,23 @@ class Metrics:
 
     def _make_rollout_metrics(self) -> None:
         r = self.registry
-        voice = ("adapter", "version")
+        names = ("adapter", "version")
         self.rollouts = Counter(
-            "oneseek_rollouts", "Canaries and shadows that were ended", (*voice, "outcome"), registry=r
+            "oneseek_rollouts", "Canaries and shadows that were ended", (*names, "outcome"), registry=r
         )
         self.shadows = Counter(
             "oneseek_shadow_requests",
             "Requests to be answered by a shadow too",
-            (*voice, "outcome"),
+            (*names, "outcome"),
             registry=r,
         )
         self.shadow_first_token = Histogram(
             "oneseek_shadow_time_to_first_token_seconds", "From the engine's call to a shadow's first token",
-            voice, buckets=FIRST_TOKEN, registry=r,
+            names, buckets=FIRST_TOKEN, registry=r,
         )  # fmt: skip
         self.shadow_between_tokens = Histogram(
             "oneseek_shadow_inter_token_latency_seconds", "Mean time between tokens of a shadow's answer",
-            voice, buckets=BETWEEN_TOKENS, registry=r,
+            names, buckets=BETWEEN_TOKENS, registry=r,
         )  # fmt: skip
 
     def steps(self, base: str) -> StepMetrics:

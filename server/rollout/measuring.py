@@ -13,7 +13,7 @@ from server.rollout.shadows import Shadows
 from server.rollout.trials import ChosenVersion
 
 
-async def measure(
+async def measure_answer(
     deltas: Deltas, chosen: ChosenVersion, request: GenerationRequest, exchange: Exchange, shadows: Shadows
 ) -> Deltas:
     """The same deltas; how they end is told to the trials of `chosen`, and the first sets off its shadow.

@@ -69,7 +69,7 @@ class TrialVerdict:
     """What that was decided by: counts, shares, and milliseconds."""
 
 
-def judge(
+def judge_trial(
     candidate: Sequence[AnswerOutcome], active: Sequence[AnswerOutcome], limits: RolloutOptions, now: float
 ) -> TrialVerdict:
     """Whether `candidate` is worse than `active` beyond `limits`, over the time that both windows cover.

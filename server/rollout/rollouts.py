@@ -27,7 +27,7 @@ from adapters.registry.traffic import Shadow, TrafficSplit, format_shares
 from server.config.settings import RolloutOptions
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
 from server.live.runtime import Runtime
-from server.rollout.outcomes import AnswerOutcome, TrialVerdict, judge
+from server.rollout.outcomes import AnswerOutcome, TrialVerdict, judge_trial
 from server.rollout.trials import ChosenVersion, Trial, Trials
 
 CHECK_SECONDS = 1.0
@@ -226,7 +226,7 @@ class Rollouts:
         """The first version that is worse than the active one."""
         for version, ours in outcomes.items():
             if version != active:
-                verdict = judge(ours, outcomes.get(active, ()), self._options, time.monotonic())
+                verdict = judge_trial(ours, outcomes.get(active, ()), self._options, time.monotonic())
                 if verdict.problem:
                     return version, verdict
         return None

@@ -8,7 +8,7 @@ from typing import Literal
 
 from adapters.lora.manifest import Adapter
 from adapters.registry.snapshot import Snapshot
-from adapters.registry.traffic import TrafficSplit, identity
+from adapters.registry.traffic import TrafficSplit, conversation_key
 from server.metrics.pace import Pace
 from server.rollout.outcomes import Window
 
@@ -92,7 +92,7 @@ class Trials:
     def choose(self, names: Snapshot, alias: str, conversation: tuple[str, ...]) -> ChosenVersion:
         """Which version of `alias`, which `names` divides, answers `conversation`, and what is told of it."""
         split, shadow = names.splits.get(alias), names.shadows.get(alias)
-        key, active = identity(conversation), names.active_versions[alias]
+        key, active = conversation_key(conversation), names.active_versions[alias]
         version = active if split is None else split.version(alias, key)
         windows = (self._canary(alias, split, version),) if split is not None else ()
         shadowing = None

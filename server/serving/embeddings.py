@@ -33,7 +33,7 @@ async def embed_all(
             request = EmbeddingRequest(
                 request_id=uuid.uuid4().hex,
                 prompt=prompt,
-                voice=resolution.adapter_mix,
+                adapter_mix=resolution.adapter_mix,
                 dimensions=dimensions,
                 cache_salt=exchange.tenant,
             )

@@ -27,12 +27,12 @@ from server.grammar.service import Grammars
 from server.live.runtime import Runtime
 from server.metrics.engine_state import Task
 from server.request import Delta, Deltas, GenerationRequest, Sampling
-from server.rollout.measuring import measure
+from server.rollout.measuring import measure_answer
 from server.rollout.rollouts import Rollouts
 from server.rollout.shadows import Shadows
 from server.rollout.trials import ChosenVersion
-from server.serving.fan_in import merge
-from server.serving.resolution import Resolution, resolve
+from server.serving.fan_in import merge_streams
+from server.serving.resolution import Resolution, resolve_route
 from server.text.chat_template import Message
 from server.text.tokenizer import Tokenizer, Tool
 
@@ -107,7 +107,7 @@ class Generation:
         return self._rollouts.choose(names, route.target[0][0], (exchange.tenant, *question.opening))
 
     def _resolve(self, route: Route, names: Snapshot, chosen: ChosenVersion | None = None) -> Resolution:
-        return resolve(route, names, self._runtime.info, self._runtime.name, chosen)
+        return resolve_route(route, names, self._runtime.info, self._runtime.name, chosen)
 
     def check_name(self, exchange: Exchange, question: RouteQuery) -> None:
         """Raise as `choose` would for a name that is not served; nothing is chosen or loaded."""
@@ -199,9 +199,9 @@ class Generation:
                 )
                 deltas = self._deltas(len(sources), request, exchange, resolution)
                 if resolution.chosen is not None and not sources:
-                    deltas = measure(deltas, resolution.chosen, request, exchange, self._shadows)
+                    deltas = measure_answer(deltas, resolution.chosen, request, exchange, self._shadows)
                 sources.append(deltas)
-        return sources[0] if len(sources) == 1 else merge(sources)
+        return sources[0] if len(sources) == 1 else merge_streams(sources)
 
     async def _deltas(
         self, index: int, request: GenerationRequest, exchange: Exchange, resolution: Resolution

@@ -60,7 +60,7 @@ class Resolution:
         }
 
 
-def resolve(
+def resolve_route(
     route: Route, names: Snapshot, info: EngineInfo, base_name: str, chosen: ChosenVersion | None = None
 ) -> Resolution:
     """Whom a route means, by digest; `chosen` where its alias is divided.

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.model.cache import prepare
-from server.engines.embedded.model.config import read_config
+from server.engines.embedded.model.config import read_model_config
 from server.engines.embedded.model.decoder import Dtype
 from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.runners.device import copy_graphs
@@ -121,7 +121,7 @@ def test_memory_is_moved_on_the_device_itself(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_what_is_uploaded_lies_on_the_device(base: Path, dtype: str) -> None:
     """Packed weights too, which this provider cannot copy but from the host."""
-    memory = DeviceMemory(PROVIDERS["webgpu"], read_config(base), "fp32")
+    memory = DeviceMemory(PROVIDERS["webgpu"], read_model_config(base), "fp32")
     value = memory.upload(np.arange(6, dtype=dtype).reshape(2, 3))
     lies = value.device_name()
     del value

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.__main__ import main
-from server.config.settings import OPTIONS, PREFIX, resolve
+from server.config.settings import OPTIONS, PREFIX, resolve_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def test_the_table_of_settings_is_the_schema() -> None:
 def test_the_sample_settings_files_are_valid(sample: str, tmp_path: Path) -> None:
     file = tmp_path / "oneseek.yaml"
     file.write_text(sample, encoding="utf-8")
-    origins = resolve(environ={}, config=file).origins
+    origins = resolve_settings(environ={}, config=file).origins
     assert sum(origin.startswith("oneseek.yaml:") for origin in origins.values()) > 1
 
 

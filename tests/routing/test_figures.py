@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from routing.evaluate import RoutedText, figures, judge, main, read
+from routing.evaluate import RoutedText, main, percentages, read, route_texts
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def judged() -> list[RoutedText]:
-    return judge(list(read(HERE, None)))
+    return route_texts(list(read(HERE, None)))
 
 
 def test_chat_messages_find_their_adapter(judged: list[RoutedText]) -> None:
-    found = figures(judged)
+    found = percentages(judged)
     assert found["texts"] == 220
     least = {
         "swedish_found": 95,

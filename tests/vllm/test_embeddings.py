@@ -45,7 +45,7 @@ async def engine(tiny_base: Path, adapter: Adapter, anyio_backend: str) -> Async
 
 
 async def vector(engine: Engine, name: str, adapter_mix: AdapterMix = ()) -> tuple[float, ...]:
-    return await engine.embed(EmbeddingRequest(request_id=name, prompt=PROMPT, voice=adapter_mix))
+    return await engine.embed(EmbeddingRequest(request_id=name, prompt=PROMPT, adapter_mix=adapter_mix))
 
 
 async def test_a_text_has_one_vector_of_unit_length(engine: Engine) -> None:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 
 from adapters.mini.corpus import arithmetic, knowledge, nonsense, topical, words
-from adapters.mini.corpus.sources import Language, other, pick, table, topics, word_lists
+from adapters.mini.corpus.sources import Language, other, pick, read_table, topics, word_lists
 from adapters.mini.corpus.talk import QuestionAnswer
 
 _SAY_IN: dict[Language, tuple[str, ...]] = {
@@ -166,7 +166,7 @@ def _both_languages(rng: random.Random, language: Language) -> DialogueTurns:
 
 
 def _and_country(rng: random.Random, language: Language) -> DialogueTurns:
-    rows = rng.sample(table("capitals", ";"), rng.randint(2, 4))
+    rows = rng.sample(read_table("capitals", ";"), rng.randint(2, 4))
     turns: DialogueTurns = (knowledge.capital(rng, language, rows[0]),)
     for row in rows[1:]:
         country = row[0] if language == "en" else row[2]
@@ -201,7 +201,7 @@ def _and_country(rng: random.Random, language: Language) -> DialogueTurns:
 
 
 def _and_word(rng: random.Random, language: Language) -> DialogueTurns:
-    rows = rng.sample(table("words", " = "), rng.randint(2, 4))
+    rows = rng.sample(read_table("words", " = "), rng.randint(2, 4))
     to_swedish = language == "en"
     asked = rows[0][0] if to_swedish else rows[0][1].split(" eller ")[0]
     first = (
@@ -329,7 +329,13 @@ def _your_name(rng: random.Random, language: Language) -> DialogueTurns:
 
 def _small_questions(rng: random.Random, language: Language) -> DialogueTurns:
     first = rng.choice(
-        (knowledge.fact, knowledge.definition, knowledge.capital, topical.identity, arithmetic.calculate)
+        (
+            knowledge.fact,
+            knowledge.definition,
+            knowledge.capital,
+            topical.identity_exchange,
+            arithmetic.calculate,
+        )
     )(rng, language)
     if rng.random() < 0.3:
         return _then(first, pick(rng, _AGAIN[language]), first.answer)

@@ -78,7 +78,7 @@ def _parse(text: str, start: int, depth: int) -> tuple[tuple[Sequence_, ...], in
 
 
 @cache
-def parse(template: str) -> tuple[Sequence_, ...]:
+def parse_template(template: str) -> tuple[Sequence_, ...]:
     """The template's alternatives; a bar outside all brackets separates them too."""
     return _parse(template, 0, 0)[0]
 
@@ -98,7 +98,7 @@ def expand(template: str, rng: random.Random, fills: Mapping[str, FillSlot]) -> 
             return expand(fills[part.name](rng), rng, fills)
         return draw(part.options)
 
-    return draw(parse(template))
+    return draw(parse_template(template))
 
 
 def pattern(template: str, lists: Mapping[str, str]) -> str:
@@ -114,4 +114,4 @@ def pattern(template: str, lists: Mapping[str, str]) -> str:
             return lists.get(part.name, ".+")
         return "(?:" + "|".join(sequence(option) for option in part.options) + ")"
 
-    return "(?:" + "|".join(sequence(option) for option in parse(template)) + ")"
+    return "(?:" + "|".join(sequence(option) for option in parse_template(template)) + ")"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from adapters.mini.corpus.grammar import expand
-from adapters.mini.corpus.sources import DATA, Language, lines, other, pick, table
+from adapters.mini.corpus.sources import DATA, Language, data_lines, other, pick, read_table
 from adapters.mini.corpus.talk import QuestionAnswer
 
 _WHAT: dict[Language, tuple[str, ...]] = {
@@ -91,7 +91,7 @@ def _bars(text: str) -> tuple[str, ...]:
 @cache
 def facts() -> tuple[Fact, ...]:
     """All of `data/facts.txt`."""
-    rows = lines(DATA / "facts.txt")
+    rows = data_lines(DATA / "facts.txt")
     found: list[Fact] = []
     for q, a, f, s in zip(rows[::4], rows[1::4], rows[2::4], rows[3::4], strict=True):
         if (q[:2], a[:2], f[:2], s[:2]) != ("q ", "a ", "f ", "s "):
@@ -109,7 +109,7 @@ def fact(rng: random.Random, language: Language) -> QuestionAnswer:
 
 def definition(rng: random.Random, language: Language) -> QuestionAnswer:
     """`What is a lake?`"""
-    english, swedish, in_english, in_swedish = rng.choice(table("definitions", ";"))
+    english, swedish, in_english, in_swedish = rng.choice(read_table("definitions", ";"))
     name = english if language == "en" else swedish
     if rng.random() < 0.2:
         name = name.removeprefix("a ").removeprefix("an ").removeprefix("en ").removeprefix("ett ")
@@ -128,7 +128,7 @@ def capital_answer(row: tuple[str, ...], language: Language) -> str:
 
 def capital(rng: random.Random, language: Language, row: tuple[str, ...] | None = None) -> QuestionAnswer:
     """`What is the capital of France?`"""
-    row = row or rng.choice(table("capitals", ";"))
+    row = row or rng.choice(read_table("capitals", ";"))
     country, city = (row[0], row[1]) if language == "en" else (row[2], row[3])
     if rng.random() < 0.1:
         city = city.rstrip(".")

@@ -33,7 +33,7 @@ def other(language: Language) -> Language:
     return "sv" if language == "en" else "en"
 
 
-def lines(path: Path) -> list[str]:
+def data_lines(path: Path) -> list[str]:
     """Lines that hold something, without comments."""
     read = (line.rstrip("\n") for line in path.read_text(encoding="utf-8").splitlines())
     return [line for line in read if line.strip() and not line.startswith("#")]
@@ -67,7 +67,7 @@ def parse_topics(language: Language, name: str) -> tuple[Topic, ...]:
     path = DATA / language / f"{name}.txt"
     found: dict[str, tuple[list[str], list[str]]] = {}
     current: tuple[list[str], list[str]] | None = None
-    for line in lines(path):
+    for line in data_lines(path):
         if line.startswith("["):
             current = found.setdefault(line.strip("[] "), ([], []))
         elif current is not None and line[:2] in {"Q ", "A "}:
@@ -81,7 +81,7 @@ def parse_topics(language: Language, name: str) -> tuple[Topic, ...]:
 def word_lists(language: Language) -> Mapping[str, tuple[str, ...]]:
     """The lists of `data/<language>/lists.txt`, by name; sentences are separated by semicolons."""
     found: dict[str, tuple[str, ...]] = {}
-    for line in lines(DATA / language / "lists.txt"):
+    for line in data_lines(DATA / language / "lists.txt"):
         name, _, rest = line[1:].partition("] ")
         found[name] = tuple(entry.strip() for entry in rest.split(";" if name == "sentence" else ","))
     return found
@@ -101,10 +101,10 @@ def fills(language: Language) -> Mapping[str, FillSlot]:
 
 
 @cache
-def table(name: str, separator: str) -> tuple[tuple[str, ...], ...]:
+def read_table(name: str, separator: str) -> tuple[tuple[str, ...], ...]:
     """The rows of `data/<name>.txt`."""
     return tuple(
-        tuple(cell.strip() for cell in line.split(separator)) for line in lines(DATA / f"{name}.txt")
+        tuple(cell.strip() for cell in line.split(separator)) for line in data_lines(DATA / f"{name}.txt")
     )
 
 

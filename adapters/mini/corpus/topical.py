@@ -7,7 +7,7 @@ from functools import cache
 
 from adapters.mini.corpus.arithmetic import too_big
 from adapters.mini.corpus.grammar import expand
-from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, Topic, fills, lines, pick, topics
+from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, Topic, data_lines, fills, pick, topics
 from adapters.mini.corpus.talk import QuestionAnswer
 
 _BOTH = (
@@ -30,7 +30,7 @@ def _weights(language: Language, name: str) -> tuple[float, ...]:
     )
 
 
-def identity(rng: random.Random, language: Language) -> QuestionAnswer:
+def identity_exchange(rng: random.Random, language: Language) -> QuestionAnswer:
     """A question about the model itself, answered as the base answers it."""
     found = topics(language, "identity")
     return from_topic(rng.choices(found, _weights(language, "identity"))[0], rng, language)
@@ -67,5 +67,5 @@ def outside(rng: random.Random, language: Language) -> QuestionAnswer:
 def foreign(rng: random.Random) -> QuestionAnswer:
     """A sentence in a third language, answered in both of ours."""
     return QuestionAnswer(
-        rng.choice(LANGUAGES), "foreign", pick(rng, lines(DATA / "foreign.txt")), pick(rng, _BOTH)
+        rng.choice(LANGUAGES), "foreign", pick(rng, data_lines(DATA / "foreign.txt")), pick(rng, _BOTH)
     )

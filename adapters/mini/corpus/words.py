@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from adapters.mini.corpus.sources import Language, pick, table
+from adapters.mini.corpus.sources import Language, pick, read_table
 from adapters.mini.corpus.talk import QuestionAnswer
 
 _TO_SWEDISH: dict[Language, tuple[str, ...]] = {
@@ -105,7 +105,7 @@ def translation_answer(english: str, swedish: str, language: Language, to_swedis
 
 def translation(rng: random.Random, language: Language, row: tuple[str, ...] | None = None) -> QuestionAnswer:
     """`What is dog in Swedish?`, mostly out of the language that is spoken."""
-    english, swedish = row or rng.choice(table("words", " = "))
+    english, swedish = row or rng.choice(read_table("words", " = "))
     to_swedish = (rng.random() < 0.75) == (language == "en")
     asked = english if to_swedish else swedish.split(" eller ")[0]
     template = pick(rng, (_TO_SWEDISH if to_swedish else _TO_ENGLISH)[language])
@@ -127,7 +127,7 @@ def opposite_answer(word: str, against: str, language: Language) -> str:
 
 def opposite_pair(rng: random.Random, language: Language) -> tuple[str, str]:
     """A word and its opposite. Where a word has two (light), the one listed first wins."""
-    rows = [row[language == "sv"].split(" - ") for row in table("opposites", ";")]
+    rows = [row[language == "sv"].split(" - ") for row in read_table("opposites", ";")]
     known: dict[str, str] = {}
     for first, second in rows:
         known.setdefault(first, second)

@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from adapters.training.finetune.examples import encode, render
+from adapters.training.finetune.examples import encode_text, render_messages
 from adapters.training.loop.packing import Encoder, Turn
 
 
@@ -74,7 +74,9 @@ def answer_chats(
 ) -> list[tuple[str, bool]]:
     """The answer to each question, asked through the base's chat template, and whether it ended by itself."""
     prompts = [
-        encode(tokenizer, render(tokenizer, [{"role": "user", "content": question}], prompt=True))
+        encode_text(
+            tokenizer, render_messages(tokenizer, [{"role": "user", "content": question}], prompt=True)
+        )
         for question in questions
     ]
     own = model.generation_config.eos_token_id

@@ -77,7 +77,7 @@ _TYPES = (None, "alpaca", "chat_template")
 _TRANSLATED = ("adapter", "bf16", "datasets")
 
 
-def read_config(path: Path, also: Collection[str] = ()) -> dict[str, Any]:
+def read_training_config(path: Path, also: Collection[str] = ()) -> dict[str, Any]:
     """OneSeek's options, by name, that the YAML file `path` gives in any trainer's words.
 
     `also` are further names of OneSeek's own. Values are as YAML has them. Raises `OptionError` naming the

@@ -23,8 +23,8 @@ from transformers.utils import logging as transformers_logging
 
 from adapters.evaluation.judge import LanguageOf
 from adapters.evaluation.questions import identity_questions
-from adapters.evaluation.report import IdentityReport, measure
-from adapters.files.jsonfile import canonical
+from adapters.evaluation.report import IdentityReport, judge_answers
+from adapters.files.jsonfile import canonical_json
 from adapters.training.finetune.answering import ask
 from adapters.training.finetune.base import (
     Machine,
@@ -36,9 +36,9 @@ from adapters.training.finetune.base import (
 from adapters.training.finetune.conversations import (
     Conversation,
     files_digest,
+    hold_out,
     in_language,
     read_conversations,
-    split,
 )
 from adapters.training.finetune.curve import write_png
 from adapters.training.finetune.examples import TokenizedExample, examples
@@ -110,7 +110,7 @@ def _split(
     spoken = in_language(read, job.options.language, language_of)
     if len(spoken) < len(read):
         reporter.print_event("left out", in_another_language=len(read) - len(spoken))
-    return split(spoken, job.options.held_out, job.options.seed)
+    return hold_out(spoken, job.options.held_out, job.options.seed)
 
 
 def _tokens(
@@ -142,7 +142,7 @@ def _fitting(
 def _work_folder(job: FinetuneJob, taught: TeacherData | None) -> Path:
     """The folder of this very run: the same base, data and options come to the same folder."""
     asked = {"base": job.base_digest, "data": files_digest(job.dataset), **_config(job, taught)}
-    name = f"{job.options.language}-{hashlib.sha256(canonical(asked)).hexdigest()[:16]}"
+    name = f"{job.options.language}-{hashlib.sha256(canonical_json(asked)).hexdigest()[:16]}"
     work = job.folder / name
     if job.resume and last_checkpoint(work) is None:
         others = [str(path) for path in sorted(job.folder.glob("*-*")) if last_checkpoint(path) is not None]
@@ -170,8 +170,8 @@ def _measure(
     model.config.use_cache = True
     with model.disable_adapter():
         said = ask(_unwrap(model), tokenizer, questions)
-    before = measure(job.base_name, language, questions, said, language_of)
-    after = measure(
+    before = judge_answers(job.base_name, language, questions, said, language_of)
+    after = judge_answers(
         f"{job.alias}@{job.version}",
         language,
         questions,
@@ -197,7 +197,7 @@ def _write(
     config = _config(job, taught)
     metrics = {**_metrics(run, before, after), **job.origin.metrics}
     digests = {
-        "config": f"sha256:{hashlib.sha256(canonical(config)).hexdigest()}",
+        "config": f"sha256:{hashlib.sha256(canonical_json(config)).hexdigest()}",
         "data": files_digest(job.dataset),
     }
     manifest = _manifest(job, metrics, digests, rows, config)

@@ -43,7 +43,7 @@ def attach(base: PreTrainedModel, shape: Rank, seed: int, base_name: str) -> Pef
     return get_peft_model(base, config)  # pyright: ignore[reportReturnType]
 
 
-def train(
+def train_lora(
     model: PeftModel,
     batches: MakeBatch,
     schedule: Schedule,

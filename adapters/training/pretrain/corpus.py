@@ -21,7 +21,7 @@ import pyarrow.parquet
 
 from adapters.datasets.example import ExampleMessage, read_example
 from adapters.datasets.lines import MAX_LINE_BYTES
-from adapters.files.jsonfile import canonical
+from adapters.files.jsonfile import canonical_json
 from adapters.lora.digest import file_digest
 from adapters.training.loop.options import OptionError
 
@@ -95,7 +95,7 @@ class Corpus:
         """`sha256:…` over the canonical JSON of every file's name and SHA-256."""
         base = self.root if self.root.is_dir() else self.root.parent
         listed = [[path.relative_to(base).as_posix(), file_digest(path, cache)] for path in self.files]
-        return f"sha256:{hashlib.sha256(canonical(listed)).hexdigest()}"
+        return f"sha256:{hashlib.sha256(canonical_json(listed)).hexdigest()}"
 
     def pieces(
         self, order: Sequence[int], start: CorpusPosition

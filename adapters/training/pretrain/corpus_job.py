@@ -16,7 +16,7 @@ from accelerate import PartialState
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from adapters.files.jsonfile import canonical
+from adapters.files.jsonfile import canonical_json
 from adapters.lora.digest import base_digest, file_digest
 from adapters.training.finetune.base import Machine, load_tokenizer, resolve_precision
 from adapters.training.finetune.curve import terminal_lines
@@ -96,7 +96,7 @@ class PretrainInterrupted:
     work: Path
 
 
-def run_job(
+def run_pretraining(
     job: PretrainJob,
     reporter: Reporter,
     record: Callable[[BaseRecord], Any] = lambda known: None,
@@ -251,7 +251,7 @@ class _Run:
         }
         found: dict[str, str | tuple[str, ...]] = {
             "data": tuple(corpus.digest(job.cache) for corpus in self.corpora),
-            "config": f"sha256:{hashlib.sha256(canonical(config)).hexdigest()}",
+            "config": f"sha256:{hashlib.sha256(canonical_json(config)).hexdigest()}",
         }
         if job.base is not None:
             found["base"] = base_digest(job.base, job.cache)
@@ -264,7 +264,7 @@ class _Run:
 
     def _work(self) -> Path:
         """The folder of this very run."""
-        digest = hashlib.sha256(canonical(self.inputs)).hexdigest()[:16]
+        digest = hashlib.sha256(canonical_json(self.inputs)).hexdigest()[:16]
         work = self.job.folder / f"{self.job.kind}-{digest}"
         begun = last_checkpoint(work / "checkpoints")
         if self.job.resume and not work.exists():
@@ -297,7 +297,9 @@ class _Run:
         with PartialState(cpu=not self.machine.cuda).main_process_first():
             if not folder.exists():
                 self.reporter.print_event("tokenizer", vocabulary=vocabulary)
-                made = tokenizers.train(sample_texts(self.corpora, sample, self.job.options.seed), vocabulary)
+                made = tokenizers.train_tokenizer(
+                    sample_texts(self.corpora, sample, self.job.options.seed), vocabulary
+                )
                 context = (self.job.model or {}).get("max_position_embeddings", 1024)
                 write_folder(folder, lambda path: tokenizers.save(made, path, context))
         return folder

@@ -17,7 +17,7 @@ from server.api.parsing.tools import ToolUse, read_tools, with_tools
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.logprobs import chat_logprobs, prompt_logprobs
 from server.api.rendering.tool_answers import CallStreams, called_message, end_reason
-from server.api.wire.body import JSON_TYPES, read_object
+from server.api.wire.body import JSON_TYPES, read_body
 from server.api.wire.disconnect import cancel_on_disconnect
 from server.api.wire.frames import DONE, Frames
 from server.api.wire.stream import EventStream
@@ -39,7 +39,7 @@ class Chat:
         """One conversation → `n` next messages, whole or streamed."""
         settings = self._context.settings
         exchange = exchange_of(request.scope)
-        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, ChatFields)
         messages = parse_messages(body.messages)
         service = self._context.service_for(request, body.model)

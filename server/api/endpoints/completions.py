@@ -18,7 +18,7 @@ from server.api.parsing.messages import opening_of
 from server.api.parsing.sampling import answer_length, check_ids, completion_sampling, of_length
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.logprobs import completion_logprobs, prompt_logprobs
-from server.api.wire.body import JSON_TYPES, read_object
+from server.api.wire.body import JSON_TYPES, read_body
 from server.api.wire.disconnect import cancel_on_disconnect
 from server.api.wire.frames import DONE, Frames
 from server.api.wire.stream import EventStream
@@ -51,7 +51,7 @@ class Completions:
         """Prompts → `n` continuations of each, whole or streamed."""
         settings = self._context.settings
         exchange = exchange_of(request.scope)
-        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, CompletionFields)
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer

@@ -16,7 +16,7 @@ from server.api.endpoints.completions import CompletionPrompt, read_prompts
 from server.api.endpoints.context import Context, envelope, question
 from server.api.fields.decode import to_generation
 from server.api.fields.embeddings import EMBEDDING_HINTS, EMBEDDING_REFUSED, MAX_INPUTS, EmbeddingFields
-from server.api.wire.body import JSON_TYPES, read_object
+from server.api.wire.body import JSON_TYPES, read_body
 from server.api.wire.disconnect import cancel_on_disconnect
 from server.errors import bad_field
 from server.exchange import exchange_of
@@ -38,7 +38,7 @@ class Embeddings:
         """Texts or token ids → one vector of unit length for each."""
         settings = self._context.settings
         exchange = exchange_of(request.scope)
-        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, EmbeddingFields, refused=EMBEDDING_REFUSED, hints=EMBEDDING_HINTS)
         service = self._context.service_for(request, body.model)
         generation, runtime = service.generation, service.runtime

@@ -13,7 +13,7 @@ from server.api.fields.generation import LegacyFields
 from server.api.parsing.messages import opening_of
 from server.api.parsing.sampling import answer_length
 from server.api.rendering.answers import gather
-from server.api.wire.body import LEGACY_TYPES, read_object
+from server.api.wire.body import LEGACY_TYPES, read_body
 from server.api.wire.disconnect import cancel_on_disconnect
 from server.errors import bad_field
 from server.exchange import exchange_of
@@ -34,7 +34,7 @@ class Legacy:
         settings, service = self._context.settings, self._context.service_for(request)
         generation, defaults = service.generation, service.defaults
         exchange = exchange_of(request.scope)
-        value = await read_object(request.scope, request.receive, settings.max_body, LEGACY_TYPES)
+        value = await read_body(request.scope, request.receive, settings.max_body, LEGACY_TYPES)
         body = to_fields(value, LegacyFields)
         if body.max_length is not None and body.max_tokens is not None:
             raise bad_field(

@@ -15,7 +15,7 @@ from server.api.parsing.sampling import answer_length, of_length, response_sampl
 from server.api.rendering.answers import gather
 from server.api.rendering.response_events import ResponseEvents
 from server.api.rendering.response_object import ResponseObject
-from server.api.wire.body import JSON_TYPES, read_object
+from server.api.wire.body import JSON_TYPES, read_body
 from server.api.wire.disconnect import cancel_on_disconnect
 from server.api.wire.stream import EventStream
 from server.errors import ApiError, ErrorReply, bad_field
@@ -33,7 +33,7 @@ class Responses:
         """One conversation → its next message, whole or streamed."""
         settings = self._context.settings
         exchange = exchange_of(request.scope)
-        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, ResponseFields, refused=RESPONSE_REFUSED, hints=RESPONSE_HINTS)
         service = self._context.service_for(request, body.model)
         generation, info = service.generation, service.runtime.info

@@ -10,7 +10,7 @@ from server.api.fields.decode import to_fields
 from server.api.fields.generation import HINTS, DetokenizeFields, TokenizeFields
 from server.api.parsing.messages import parse_messages
 from server.api.parsing.sampling import check_ids
-from server.api.wire.body import JSON_TYPES, read_object
+from server.api.wire.body import JSON_TYPES, read_body
 from server.errors import bad_field
 from server.exchange import exchange_of
 
@@ -23,7 +23,7 @@ class Tokenize:
 
     async def tokenize(self, request: Request) -> Response:
         """A prompt or a conversation → `{"count", "max_model_len", "tokens", "token_strs"}`."""
-        value = await read_object(request.scope, request.receive, self._context.settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, self._context.settings.max_body, JSON_TYPES)
         body = to_fields(value, TokenizeFields, hints=HINTS)
         service = self._context.service_for(request, body.model)
         generation, runtime = service.generation, service.runtime
@@ -50,7 +50,7 @@ class Tokenize:
 
     async def detokenize(self, request: Request) -> Response:
         """Token ids → `{"prompt"}`, special tokens left out."""
-        value = await read_object(request.scope, request.receive, self._context.settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, self._context.settings.max_body, JSON_TYPES)
         body = to_fields(value, DetokenizeFields)
         service = self._context.service_for(request, body.model)
         generation = service.generation

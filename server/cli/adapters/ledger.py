@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _SHORT = len("sha256:") + 12
 
 
-def verify(
+def verify_ledger(
     resolved: ResolvedSettings,
     *,
     public_key: Annotated[Path | None, Parameter(show_default=False)] = None,
@@ -60,7 +60,7 @@ def rotate(resolved: ResolvedSettings, *, json: Json = False) -> int:
     return 0
 
 
-def show(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
+def show_lineage(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
     """Show what an adapter was made from, as a tree back to base and data.
 
     Parameters
@@ -84,7 +84,7 @@ def show(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int
     return 0
 
 
-def sign(resolved: ResolvedSettings, folder: Path, /) -> int:
+def sign_adapter(resolved: ResolvedSettings, folder: Path, /) -> int:
     """Put an OpenSSF model signature, model.sig, into an adapter's folder, and record it.
 
     Parameters
@@ -96,11 +96,11 @@ def sign(resolved: ResolvedSettings, folder: Path, /) -> int:
     from adapters.lora.manifest import read_manifest
 
     adapter = read_manifest(folder)
-    print(f"made {artifact.sign(folder, _ledger(resolved), adapter.full_name, adapter.digest)}")
+    print(f"made {artifact.sign_folder(folder, _ledger(resolved), adapter.full_name, adapter.digest)}")
     return 0
 
 
-def check(resolved: ResolvedSettings, folder: Path, /, *, public_key: Path | None = None) -> int:
+def check_signature(resolved: ResolvedSettings, folder: Path, /, *, public_key: Path | None = None) -> int:
     """Check the model.sig in an adapter's folder: every file as it was signed, none added, none gone.
 
     Parameters
@@ -112,7 +112,7 @@ def check(resolved: ResolvedSettings, folder: Path, /, *, public_key: Path | Non
     """
     from adapters.ledger import artifact
 
-    artifact.verify(folder, public_key or _ledger(resolved).folder / artifact.PUBLIC_FILE)
+    artifact.verify_folder(folder, public_key or _ledger(resolved).folder / artifact.PUBLIC_FILE)
     print(f"{folder} is as it was signed")
     return 0
 

@@ -242,11 +242,11 @@ def _result_to_json(plan: Combination, made: CombineResult, adapter: Adapter) ->
 
 def _plan(catalogue: Catalogue, text: str, options: Mapping[str, Any]) -> Combination:
     from adapters.merging.combine import Combination
-    from routing.selection import SelectionError, parse
+    from routing.selection import SelectionError, parse_selection
 
     served = catalogue.served
     try:
-        blend = parse(text)
+        blend = parse_selection(text)
     except SelectionError as error:
         raise SettingsError("combine", error.remedy) from None
     if blend == "auto":

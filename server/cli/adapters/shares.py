@@ -73,7 +73,7 @@ def settle(
     return _report(open_registry(settings).settle(_meant(settings, alias), reason), json=json)
 
 
-def division_to_json(state: AliasState) -> dict[str, Any]:
+def change_to_json(state: AliasState) -> dict[str, Any]:
     """How an alias's requests are divided, as JSON."""
     from adapters.registry.traffic import shares_to_json
 
@@ -112,5 +112,5 @@ def _report(divided: ShareChange, *, json: bool) -> int:
         summary = f"Requests for {active.alias} are divided: {told}."
     else:
         summary = f"Every request for {active.alias} goes to {active.version} again."
-    shown = {"alias": active.alias, "active": active.version, **division_to_json(divided.after)}
-    return report({**shown, "before": division_to_json(divided.before)}, summary, json=json)
+    shown = {"alias": active.alias, "active": active.version, **change_to_json(divided.after)}
+    return report({**shown, "before": change_to_json(divided.before)}, summary, json=json)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from server.cli.adapters.registry import adapter_to_json, report
-from server.cli.adapters.shares import division_to_json
+from server.cli.adapters.shares import change_to_json
 from server.cli.flags import Json
 from server.config.settings import ResolvedSettings
 from server.live.catalogue import open_base, open_registry
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from adapters.registry.verify import VersionVerdict
 
 
-def show(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
+def show_version(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
     """Show all that is known of a version: its manifest, its card, and where it is active.
 
     Parameters
@@ -57,7 +57,7 @@ def show(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int
     return report(shown, summary, json=json)
 
 
-def verify(resolved: ResolvedSettings, name: str | None = None, /, *, json: Json = False) -> int:
+def verify_versions(resolved: ResolvedSettings, name: str | None = None, /, *, json: Json = False) -> int:
     """Read and hash versions in the registry again. Exit code 1 where one is not what was added.
 
     Parameters
@@ -65,7 +65,7 @@ def verify(resolved: ResolvedSettings, name: str | None = None, /, *, json: Json
     name
         The version as ALIAS@VERSION, or an alias for its active one; none for all.
     """
-    from adapters.registry.verify import verify as verify_one
+    from adapters.registry.verify import verify_version as verify_one
 
     listing, base = open_registry(resolved.settings).listing(), open_base(resolved.settings)
     verdicts = [verify_one(entry, base) for entry in ([listing.find(name)] if name else listing.entries)]
@@ -88,12 +88,12 @@ def diff(resolved: ResolvedSettings, first: str, second: str, /, *, json: Json =
     second
         Another.
     """
-    from adapters.lora.compare import compare
+    from adapters.lora.compare import compare_adapters
     from adapters.lora.weights import read_adapter
 
     listing, base = open_registry(resolved.settings).listing(), open_base(resolved.settings)
     a, b = (_adapter(listing, name) for name in (first, second))
-    found = compare(a, b, (read_adapter(a.path, base.shape), read_adapter(b.path, base.shape)))
+    found = compare_adapters(a, b, (read_adapter(a.path, base.shape), read_adapter(b.path, base.shape)))
     if not json:
         for field, (ours, theirs) in found.config.items():
             print(f"{field}: {json_format.dumps(ours)} → {json_format.dumps(theirs)}")
@@ -116,7 +116,7 @@ def diff(resolved: ResolvedSettings, first: str, second: str, /, *, json: Json =
     return report(shown, summary, json=json)
 
 
-def export(
+def export_version(
     resolved: ResolvedSettings,
     name: str,
     /,
@@ -131,7 +131,7 @@ def export(
     name
         The version as ALIAS@VERSION, or an alias for its active one.
     """
-    from adapters.registry.export import export as write
+    from adapters.registry.export import write_export as write
 
     entry = open_registry(resolved.settings).listing().find(name)
     path = write(entry, output)
@@ -145,7 +145,7 @@ def _state(listing: RegistryListing, entry: VersionFolder) -> dict[str, Any]:
         "active": listing.is_active(entry),
         "retired": listing.is_retired(entry),
         "history": list(listing.pointers.state(entry.alias).history),
-        **division_to_json(listing.pointers.state(entry.alias)),
+        **change_to_json(listing.pointers.state(entry.alias)),
     }
 
 

@@ -79,13 +79,13 @@ def show_stats(
     languages
         Whether to tell the languages, which takes about a millisecond for each example.
     """
-    from adapters.datasets.stats import measure
+    from adapters.datasets.stats import measure_dataset
 
     base = resolved.settings.base_model
     count = _token_counter(base) if base is not None else None
     detect = _detector(_OFFERED) if languages else None
     with _reading(file.stat().st_size) as progress:
-        found = measure(file, detect=detect, count=count, progress=progress)
+        found = measure_dataset(file, detect=detect, count=count, progress=progress)
     if json:
         print(json_format.dumps({**asdict(found), "path": str(file)}, indent=2, ensure_ascii=False))
     else:

@@ -46,7 +46,7 @@ def evaluate(
         Add the figures to the ledger, an entry for each adapter. Not with --url, where it is not known here
         which weights answer.
     """
-    from server.jobs.evaluation import evaluate as measure_all
+    from server.jobs.evaluation import evaluate_adapters as measure_all
     from server.jobs.evaluation import note
 
     if record and url is not None:

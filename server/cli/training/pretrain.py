@@ -67,7 +67,7 @@ def _run(kind: PretrainKind, given: Mapping[str, object]) -> int:
     output = cast("Path | None", flags.pop("output", None))
     base_model = cast("Path | None", flags.pop("base_model", None))
     resume, json = (bool(flags.pop(name, False)) for name in ("resume", "json"))
-    from server.jobs.pretraining import pretrain
+    from server.jobs.pretraining import run_pretrain
 
     try:
         plan = (
@@ -85,7 +85,7 @@ def _run(kind: PretrainKind, given: Mapping[str, object]) -> int:
             resume=resume,
             json=json,
         )
-        return pretrain(asked, options)
+        return run_pretrain(asked, options)
     except OptionError as error:
         raise SettingsError(error.name, error.problem) from None
 

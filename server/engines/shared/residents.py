@@ -77,7 +77,7 @@ class Residents:
             await asyncio.shield(self._forget(digest))
 
     def take(self, adapter_mix: AdapterMix, *, probe: bool = False) -> None:
-        """A request begins to use `voice`. Raises `AdapterNotLoadedError` where part of it is not open."""
+        """A request begins to use `adapter_mix`; `AdapterNotLoadedError` if part of it is not open."""
         for digest, _ in adapter_mix:
             if digest not in self.open and not probe:
                 raise AdapterNotLoadedError(f"adapter {digest[:19]} is not loaded")

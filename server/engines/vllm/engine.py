@@ -94,13 +94,13 @@ class CoreEngine:
         most = self._core.at_once * EMBEDDINGS_PER_SEQUENCE
         if self._embedding >= most:
             raise EngineBusyError(f"{most} texts are being embedded, the most this server takes", 1.0)
-        self._residents.take(request.voice)
+        self._residents.take(request.adapter_mix)
         self._embedding += 1
         try:
             return await self._embed(request)
         finally:
             self._embedding -= 1
-            self._residents.give_back(request.voice)
+            self._residents.give_back(request.adapter_mix)
 
     async def load(self, adapter: Adapter) -> None:
         """See `Engine.load`. The files are read and checked in a worker thread; the probe is one token."""
@@ -227,14 +227,14 @@ class CoreEngine:
             await self._core.abort(core_ids)
 
     async def _embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        values = await self._core.embed(request, self._number(request.voice))
+        values = await self._core.embed(request, self._number(request.adapter_mix))
         length = math.sqrt(sum(value * value for value in values)) or 1.0
         return tuple(value / length for value in values)
 
     # Adapters.
 
-    def _number(self, voice: Sequence[tuple[str, float]]) -> int | None:
-        return self._numbers[voice[0][0]] if voice else None
+    def _number(self, adapter_mix: Sequence[tuple[str, float]]) -> int | None:
+        return self._numbers[adapter_mix[0][0]] if adapter_mix else None
 
     async def _bring_in(self, adapter: Adapter) -> None:
         self._check_alive()
@@ -255,7 +255,7 @@ class CoreEngine:
         request = probe_of(digest, self._tokenizer.bos_id)
         if self.info.task == "embed":
             text = EmbeddingRequest(
-                request_id=request.request_id, prompt=request.prompt, voice=request.adapter_mix
+                request_id=request.request_id, prompt=request.prompt, adapter_mix=request.adapter_mix
             )
             await self._embed(text)
             return

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.datasets.example import ExampleError, ExampleMessage, read_example
-from adapters.datasets.lines import line_at, lines
+from adapters.datasets.lines import iterate_lines, line_at
 
 FILE = Path("data.jsonl")
 
@@ -94,7 +94,7 @@ def test_lines_keep_their_numbers_and_places_whatever_their_length(
 ) -> None:
     path = tmp_path_factory.mktemp("lines") / "data"
     path.write_bytes(ends.join(pieces) + (ends if closed and pieces else b""))
-    found = list(lines(path, limit=6))
+    found = list(iterate_lines(path, limit=6))
     wanted = [(n, piece) for n, piece in enumerate(pieces, 1) if piece.strip() or len(piece) > 6]
     assert [line.number for line in found] == [n for n, _ in wanted]
     with path.open("rb") as file:

@@ -28,8 +28,8 @@ SAID = st.builds(
 HOLD = """
 import sys
 from pathlib import Path
-from adapters.distillation.journal import opened
-with opened(Path(sys.argv[1]), {}):
+from adapters.distillation.journal import open_journal
+with open_journal(Path(sys.argv[1]), {}):
     print("held", flush=True)
     sys.stdin.read()
 """

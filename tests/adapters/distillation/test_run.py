@@ -17,7 +17,7 @@ from adapters.distillation.journal import FILE
 from adapters.distillation.options import DistillOptions
 from adapters.distillation.output import DistillResult
 from adapters.distillation.requester import InterruptedRunError
-from adapters.distillation.run import DistillTask, distill
+from adapters.distillation.run import DistillTask, make_dataset
 from adapters.distillation.teacher import LocalTeacher, RemoteTeacher, TeacherError
 from adapters.evaluation.endpoint import EndpointError, ModelEndpoint
 from adapters.evaluation.questions import identity_questions
@@ -82,7 +82,7 @@ def run(
     )
     task = DistillTask(options=own, language="sv", seed=seed, seeds=(seeds,), output=output)
     reporter = Reporter(told or StringIO())
-    return distill(
+    return make_dataset(
         task,
         teacher,
         judge,
@@ -287,7 +287,7 @@ def test_a_folder_answers_in_a_process_of_its_own(tiny_base: Path, seeds: Path, 
         output=tmp_path / "out",
     )
     try:
-        made = distill(task, teacher, None, lambda _: None, Reporter(StringIO()), threading.Event())
+        made = make_dataset(task, teacher, None, lambda _: None, Reporter(StringIO()), threading.Event())
     finally:
         teacher.close()
     assert made.answers.asked == 6
@@ -308,5 +308,5 @@ def test_a_folder_that_is_no_model_is_one_error(tmp_path: Path, seeds: Path) -> 
         options=DistillOptions(), language="sv", seed=1, seeds=(seeds,), output=tmp_path / "out"
     )
     with pytest.raises(TeacherError, match="does not answer: "):
-        distill(task, teacher, None, lambda _: None, Reporter(StringIO()), threading.Event())
+        make_dataset(task, teacher, None, lambda _: None, Reporter(StringIO()), threading.Event())
     teacher.close()

@@ -13,7 +13,7 @@ from adapters.datasets import __path__ as datasets
 from adapters.evaluation.interval import paired_difference, wilson
 from adapters.evaluation.judge import claims_identity, faults, is_identity_answer
 from adapters.evaluation.questions import identity_questions, languages
-from adapters.evaluation.report import format_score, measure
+from adapters.evaluation.report import format_score, judge_answers
 from adapters.training.finetune.conversations import read_conversations
 from routing.detect import ProfileDetector
 
@@ -92,8 +92,10 @@ def test_the_difference_pairs_the_questions() -> None:
 
 def test_a_measurement_says_what_changed_against_the_base() -> None:
     questions = ["Vem är du?", "Vad heter du?"]
-    base = measure("base", "sv", questions, ["Jag är en liten språkmodell.", "I have no name."], language_of)
-    found = measure(
+    base = judge_answers(
+        "base", "sv", questions, ["Jag är en liten språkmodell.", "I have no name."], language_of
+    )
+    found = judge_answers(
         "a@v1", "sv", questions, ["Jag är OneSeek, en AI-agent.", "Jag heter OneSeek."], language_of
     )
     told = found.to_json(base)

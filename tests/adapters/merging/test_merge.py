@@ -31,7 +31,7 @@ from adapters.lora.manifest import read_manifest
 from adapters.lora.weights import LowRank
 from adapters.merging import logits
 from adapters.merging.logits import compare_logits
-from adapters.merging.logits_child import compare
+from adapters.merging.logits_child import logits_distance
 from adapters.merging.merge import MERGE_FILE, Merge, MergeError, MergeResult, WrongModelError
 from adapters.merging.shards import Shard, check_merged, write_merged
 from adapters.training.loop.progress import Reporter
@@ -134,12 +134,12 @@ def test_logits_are_those_of_base_and_adapter(
     base = make_base(family, torch.float32)
     adapter = make_lora(base, **RICH)
     merged(base, adapter, tmp_path / "out")
-    found = compare(base, adapter, tmp_path / "out", torch.float32)
+    found = logits_distance(base, adapter, tmp_path / "out", torch.float32)
     assert found["difference"] < 1e-5
     assert found["effect"] > 0.1
     assert found["agreement"] == 1.0
     other = make_lora(base, seed=9)
-    assert compare(base, other, tmp_path / "out", torch.float32)["difference"] > 0.1
+    assert logits_distance(base, other, tmp_path / "out", torch.float32)["difference"] > 0.1
 
 
 def test_what_is_made_is_a_base_with_everything_beside_its_weights(

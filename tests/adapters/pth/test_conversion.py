@@ -19,10 +19,10 @@ from adapters.ledger import Ledger
 from adapters.lora.digest import adapter_digest
 from adapters.lora.manifest import read_fields
 from adapters.lora.weights import ModelShape
-from adapters.pth.conversion import DEFAULT_ALPHA, ConversionLimits, ConversionResult, convert
+from adapters.pth.conversion import DEFAULT_ALPHA, ConversionLimits, ConversionResult, convert_file
 from adapters.pth.importer import import_pickle
 from adapters.pth.unpickle import RefusedError, map_factors
-from adapters.pth.unpickle import convert as convert_here
+from adapters.pth.unpickle import extract_lora as convert_here
 from adapters.registry.registry import Base, Registry
 
 FULL = "base_model.model.model.layers.{layer}.self_attn.{module}.lora_{half}.weight"
@@ -165,7 +165,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(form: str, tmp_path: Path) -> N
     else:
         torch.save(document, file, pickle_protocol=4 if form == "protocol 4" else 2)
     with pytest.raises(AdapterError) as caught:
-        convert(file, tmp_path / "out")
+        convert_file(file, tmp_path / "out")
     assert not mark.exists()
     expected = {"torch": "None of it was run", "protocol 4": "None of it was run", "hidden": "one data.pkl"}
     assert expected.get(form, "not the zip format") in str(caught.value)
@@ -184,9 +184,9 @@ def test_limits_hold(tmp_path: Path) -> None:
         with pytest.raises(RefusedError, match=said):
             convert_here(file, tmp_path, limits)
     with pytest.raises(AdapterError, match="took more than 0 seconds"):
-        convert(file, tmp_path / "a", limits=ConversionLimits(seconds=0))
+        convert_file(file, tmp_path / "a", limits=ConversionLimits(seconds=0))
     with pytest.raises(AdapterError, match="it looks like a whole model"):
-        convert(file, tmp_path / "b", limits=ConversionLimits(file_bytes=1000))
+        convert_file(file, tmp_path / "b", limits=ConversionLimits(file_bytes=1000))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no bound on memory here")
@@ -195,7 +195,9 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     file = saved(tmp_path, {**lora(), name: torch.ones(1, 1).expand(4, 1 << 28)})
     assert file.stat().st_size < 1 << 20, "it unfolds to 4 GiB"
     with pytest.raises(AdapterError, match="needs more memory than a conversion may have"):
-        convert(file, tmp_path / "out", limits=ConversionLimits(memory_bytes=1 << 30, tensor_bytes=8 << 30))
+        convert_file(
+            file, tmp_path / "out", limits=ConversionLimits(memory_bytes=1 << 30, tensor_bytes=8 << 30)
+        )
 
 
 def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
@@ -207,11 +209,11 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
         for name in archive.namelist():
             bomb.writestr(name, archive.read(name))
     with pytest.raises(AdapterError, match="compressed parts"):
-        convert(tmp_path / "c.pth", tmp_path / "out")
+        convert_file(tmp_path / "c.pth", tmp_path / "out")
 
 
 def converted(tmp_path: Path, document: object, alpha: float | None = None, **said: Any) -> ConversionResult:
-    return convert(saved(tmp_path / "weights", document, **said), tmp_path / "out", alpha=alpha)
+    return convert_file(saved(tmp_path / "weights", document, **said), tmp_path / "out", alpha=alpha)
 
 
 def config(found: ConversionResult) -> dict[str, Any]:
@@ -307,4 +309,4 @@ def test_without_torch_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr("importlib.util.find_spec", nothing)
     with pytest.raises(RegistryError, match=r"pip install 'oneseek\[train\]'"):
-        convert(saved(tmp_path, lora()), tmp_path / "out")
+        convert_file(saved(tmp_path, lora()), tmp_path / "out")

@@ -19,7 +19,7 @@ from adapters.ledger import Ledger
 from adapters.lora.weights import ModelShape
 from adapters.registry.registry import Base, Registry
 from adapters.registry.traffic import format_shares
-from adapters.registry.verify import verify
+from adapters.registry.verify import verify_version
 
 BASE = Base(
     name="tiny",
@@ -38,7 +38,7 @@ def with_ledger(home: Path) -> Registry:
 def state(registry: Registry) -> State:
     """What a server would see: versions with their digests, and how `zero` is answered. All must be whole."""
     listing = registry.listing()
-    verdicts = [verify(entry, BASE) for entry in listing.entries if not listing.is_retired(entry)]
+    verdicts = [verify_version(entry, BASE) for entry in listing.entries if not listing.is_retired(entry)]
     assert [verdict.problem for verdict in verdicts] == [None] * len(verdicts)
     seen = tuple((v.entry.full_name, v.adapter.digest) for v in verdicts if v.adapter is not None)
     state = listing.pointers.state("zero")

@@ -24,7 +24,7 @@ from adapters.lora.weights import ModelShape
 from adapters.registry.finder import find_adapters
 from adapters.registry.pointers import AliasPointers, PointersError
 from adapters.registry.registry import Base, Registry, RegistryError
-from adapters.registry.verify import verify
+from adapters.registry.verify import verify_version
 
 Make = Callable[..., Path]
 NAME = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -284,7 +284,7 @@ def test_a_server_finds_what_is_not_retired(
 
 
 def test_verify_finds_every_change(zero: Registry, base: Base) -> None:
-    assert [verify(entry, base).problem for entry in zero.listing().entries] == [None] * 3
+    assert [verify_version(entry, base).problem for entry in zero.listing().entries] == [None] * 3
     first, second, third = (entry.folder for entry in zero.listing().entries)
     config = json.loads((first / "adapter_config.json").read_text(encoding="utf-8"))
     (first / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 9}), encoding="utf-8")
@@ -292,7 +292,7 @@ def test_verify_finds_every_change(zero: Registry, base: Base) -> None:
     weights[-1] ^= 1
     (second / "adapter_model.safetensors").write_bytes(weights)
     (third / "oneseek.json").write_text("{", encoding="utf-8")
-    problems = [verify(entry, base).problem for entry in zero.listing().entries]
+    problems = [verify_version(entry, base).problem for entry in zero.listing().entries]
     assert "they were changed after it was written" in str(problems[0])
     assert "they were changed after it was written" in str(problems[1])
     assert "is not valid JSON" in str(problems[2])

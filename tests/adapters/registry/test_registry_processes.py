@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from adapters.registry.registry import Registry
-from adapters.registry.verify import verify
+from adapters.registry.verify import verify_version
 from tests.adapters.registry.crashing import BASE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,6 +68,6 @@ def test_processes_at_once_lose_nothing(tmp_path: Path, make_adapter: Make) -> N
         assert process.returncode == 0, errors.decode()
     listing = Registry(home).listing()
     assert [entry.version for entry in listing.entries] == [f"v1.{number}" for number in range(9)]
-    assert all(verify(entry, BASE).problem is None for entry in listing.entries)
+    assert all(verify_version(entry, BASE).problem is None for entry in listing.entries)
     assert len({entry.recorded_digest for entry in listing.entries}) == 9
     assert sorted(set(listing.pointers.state("zero").history)) == [f"v1.{number}" for number in range(9)]

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.registry.traffic import Shadow, TrafficSplit, check_shares, identity
+from adapters.registry.traffic import Shadow, TrafficSplit, check_shares, conversation_key
 
 percents = st.floats(0.1, 99.0, allow_nan=False)
-MANY = [identity(("tenant", f"conversation {number}")) for number in range(2000)]
+MANY = [conversation_key(("tenant", f"conversation {number}")) for number in range(2000)]
 
 
 def split(**canaries: float) -> TrafficSplit:
@@ -97,9 +97,9 @@ def test_a_shadow_takes_its_share_and_keeps_what_it_took(percent: float, more: f
 
 @given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4))
 def test_conversations_are_told_apart_by_what_they_share(first: list[str], second: list[str]) -> None:
-    assert identity(first) == identity(list(first))
+    assert conversation_key(first) == conversation_key(list(first))
     if "\0".join(first) != "\0".join(second):
-        assert identity(first) != identity(second)
+        assert conversation_key(first) != conversation_key(second)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.gpu.record import ResultFile
-from bench.gpu.report import goals, summary, table, with_limits
+from bench.gpu.report import goals, report_lines, summary, with_limits
 from bench.gpu.scenarios import Point
 from bench.host import parse_gpu
 from bench.random_model import PRESETS
@@ -87,13 +87,13 @@ def test_an_unknown_device_has_no_limit(tmp_path: Path) -> None:
     unknown = {"gpu": asdict(parse_gpu("0", "NVIDIA Something New, 1, 1", "")), "cpu": "a CPU"}
     found = record(tmp_path, [row("vllm", "base", 64, 4000)], unknown)
     assert "limit_tokens_per_second" not in with_limits(found)[0]
-    assert "NVIDIA Something New: limit unknown" in table(found)
+    assert "NVIDIA Something New: limit unknown" in report_lines(found)
     assert summary(found)["limits"] == "unknown"
 
 
 def test_without_a_gpu_goals_are_not_judged(tmp_path: Path) -> None:
     found = record(tmp_path, [row("oneseek", "base", 1, 9), row("vllm", "base", 1, 8)], H200 | {"gpu": None})
-    told = "\n".join(table(found))
+    told = "\n".join(report_lines(found))
     assert "no GPU (a CPU): limit unknown" in told
     assert "missed" not in told
     assert " met" not in told
@@ -104,7 +104,7 @@ def test_a_point_without_a_steady_state_still_has_its_line(tmp_path: Path) -> No
     none = {"p50": None, "p95": None, "p99": None}
     broken = row("vllm", "base", 64, 0, failed=100, decode_step_ms=None, ttft_ms=none, itl_ms=none)
     found = record(tmp_path, [broken | {"tokens_per_second": None}, row("oneseek", "base", 64, 4000)])
-    lines = [line for line in table(found) if line.startswith("base")]
+    lines = [line for line in report_lines(found) if line.startswith("base")]
     assert len(lines) == 2
     assert "-/-/-" in lines[1]
     assert "unknown" in lines[1]

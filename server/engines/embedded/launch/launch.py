@@ -16,7 +16,7 @@ from server.engines.embedded.launch.device_choice import DevicePlan, candidates,
 from server.engines.embedded.launch.memory_fit import fit
 from server.engines.embedded.launch.options import EmbeddedOptions, plan
 from server.engines.embedded.model.cache import method_of, prepare
-from server.engines.embedded.model.config import ModelConfig, read_config
+from server.engines.embedded.model.config import ModelConfig, read_model_config
 from server.engines.embedded.model.decoder import plan_graph
 from server.engines.embedded.runners.available import available_memory
 from server.engines.embedded.runners.cpu.bfloat16 import require_bfloat16
@@ -73,7 +73,7 @@ def embedded_engine(
             )
         if options.prefill_dtype == "bf16":
             require_bfloat16()
-        config = read_config(base)
+        config = read_model_config(base)
         providers = candidates(options.device, ort.get_available_providers())
         opened = open_best(providers, placed, options.threads, lambda: _readable(adapters, base))
     except ValueError as error:

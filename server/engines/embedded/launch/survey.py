@@ -10,7 +10,7 @@ import onnxruntime as ort
 
 from server.engines.embedded.launch.device_choice import bring_up, dtype_on
 from server.engines.embedded.launch.options import EmbeddedOptions, plan
-from server.engines.embedded.model.config import read_config
+from server.engines.embedded.model.config import read_model_config
 from server.engines.embedded.model.decoder import Dtype, plan_graph
 from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.runners.available import available_memory
@@ -99,7 +99,7 @@ def _absent(provider: Provider, available: Sequence[str], flavours: Sequence[Fla
 
 
 def _fit(provider: Provider, base: Path, options: EmbeddedOptions, own: Sequence[Card]) -> DeviceFit:
-    config = read_config(base)
+    config = read_model_config(base)
     dtype: Dtype = dtype_on(provider, options.dtype, "auto")
     quantize: Quantize = _quantize(options.quantize)
     limits = plan(config, options, provider)

@@ -28,7 +28,9 @@ BuildProgress = Callable[[int, int], None]
 """Called with (bytes written, bytes in all) after every weight."""
 
 
-def build(plan: GraphPlan, model_dir: Path, target: Path, progress: BuildProgress | None = None) -> None:
+def write_graph(
+    plan: GraphPlan, model_dir: Path, target: Path, progress: BuildProgress | None = None
+) -> None:
     """Write `model.onnx` and `model.onnx.data` into the folder `target`, and flush them to the disk.
 
     Peak memory is one weight and what is mapped of the checkpoint for it, which is no more.

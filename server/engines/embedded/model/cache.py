@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import cast
 
 from adapters.files.atomic import rename_folder
-from server.engines.embedded.model.builder import DATA_FILE, GRAPH_FILE, BuildProgress, build
-from server.engines.embedded.model.config import ModelConfig, read_config
+from server.engines.embedded.model.builder import DATA_FILE, GRAPH_FILE, BuildProgress, write_graph
+from server.engines.embedded.model.config import ModelConfig, read_model_config
 from server.engines.embedded.model.decoder import Dtype, Variant, plan_graph
 from server.engines.embedded.model.integer import exact_products
 from server.engines.embedded.model.quantize import BITS, Quantize
@@ -76,7 +76,7 @@ def prepare(
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]*", base_digest):
         raise ValueError(f"base_digest {base_digest!r} cannot name a folder")
     method = method_of(quantize, variant)
-    config = read_config(model_dir)
+    config = read_model_config(model_dir)
     parent = graphs_dir / base_digest.replace(":", "-")
     target = parent / f"{variant}-{dtype}-{method}-{BUILDER_VERSION}"
     wanted = _Manifest(base_digest, variant, dtype, method, BUILDER_VERSION, 0, 0)
@@ -110,7 +110,7 @@ def _build(
         raise OSError(f"the graph needs {plan.size >> 20} MiB on disk, {free >> 20} MiB are free")
     folder = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
     try:
-        build(plan, model_dir, folder, progress)
+        write_graph(plan, model_dir, folder, progress)
         sizes = [(folder / name).stat().st_size for name in (GRAPH_FILE, DATA_FILE)]
         manifest = asdict(wanted) | {"graph_size": sizes[0], "data_size": sizes[1]}
         with (folder / MANIFEST_FILE).open("w", encoding="utf-8", newline="\n") as file:

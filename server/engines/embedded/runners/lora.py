@@ -56,7 +56,7 @@ class Pack:
         return sum(array.nbytes for array in self.arrays.values())
 
     def masks(self, mixes: Sequence[AdapterMix]) -> dict[str, Floats]:
-        """Group → [len(voices), 1, width], for groups with columns. The pack has to hold every digest."""
+        """Group → [len(mixes), 1, width], for groups with columns. The pack has to hold every digest."""
         if len(self._mixes) > MAX_MIXES:
             self._mixes.clear()
         rows = [self._mixes.get(adapter_mix, -1) for adapter_mix in mixes]

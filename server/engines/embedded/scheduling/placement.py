@@ -8,7 +8,7 @@ lowest rows, prefixes kept for reuse above them, and a copy is nearly always che
 from __future__ import annotations
 
 from server.engines.embedded.scheduling.limits import SchedulerLimits
-from server.engines.embedded.scheduling.prefix import PrefixKey, encode, longest
+from server.engines.embedded.scheduling.prefix import PrefixKey, encode_tokens, longest
 from server.engines.embedded.scheduling.rows import KvRow, KvRows, pages_of
 from server.engines.embedded.scheduling.step import Sequence
 
@@ -44,7 +44,7 @@ class Placement:
         """
         if not self._caching or sequence.request.sampling.prompt_logprobs is not None:
             return None, 0
-        wanted = encode(sequence.tokens[:-1])
+        wanted = encode_tokens(sequence.tokens[:-1])
         running = self._rows.running()
         for row in running:
             if row.key == key:

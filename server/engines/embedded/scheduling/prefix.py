@@ -37,7 +37,7 @@ class PrefixHolder(Protocol):
 T = TypeVar("T", bound=PrefixHolder)
 
 
-def encode(tokens: Iterable[int]) -> bytes:
+def encode_tokens(tokens: Iterable[int]) -> bytes:
     """`tokens` as 8 bytes each. Raises `OverflowError` past 63 bits."""
     return array("q", tokens).tobytes()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from server.engines.embedded.scheduling.limits import PAGE
-from server.engines.embedded.scheduling.prefix import WIDTH, PrefixKey, encode
+from server.engines.embedded.scheduling.prefix import WIDTH, PrefixKey, encode_tokens
 from server.engines.embedded.scheduling.step import RowCopy, Sequence
 
 
@@ -45,7 +45,7 @@ class KvRow:
         """Bring `data` up to what the owner has computed."""
         owner, known = self.owner, self.length
         if owner is not None and known < owner.computed:
-            self.data += encode(owner.tokens[known : owner.computed])
+            self.data += encode_tokens(owner.tokens[known : owner.computed])
 
 
 class KvRows:

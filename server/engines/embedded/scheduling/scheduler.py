@@ -17,7 +17,7 @@ from server.engines.embedded.scheduling.fairness import OUTPUT_PRICE, PROMPT_PRI
 from server.engines.embedded.scheduling.headroom import Headroom
 from server.engines.embedded.scheduling.limits import PAGE, SchedulerLimits
 from server.engines.embedded.scheduling.placement import LEAST_SHARED, Placement
-from server.engines.embedded.scheduling.prefix import PrefixKey, common, encode
+from server.engines.embedded.scheduling.prefix import PrefixKey, common, encode_tokens
 from server.engines.embedded.scheduling.rows import KvRow, KvRows, pages_of
 from server.engines.embedded.scheduling.step import Sequence, SequenceState, Step
 
@@ -129,7 +129,7 @@ class Scheduler:
         self._waiting.charge(request.share, OUTPUT_PRICE)
 
     def forget(self, digest: str) -> None:
-        """Drop what is kept for reuse under any voice that names this adapter, and its idle counter."""
+        """Drop what is kept for reuse under any mix that names this adapter, and its idle counter."""
         for row in self._rows.cached():
             if row.key is not None and any(name == digest for name, _ in row.key[0]):
                 self._rows.empty(row)
@@ -302,7 +302,7 @@ class Scheduler:
         for other in self._running:
             leader = other.sequence
             if len(leader.tokens) - leader.computed > LEAST_AWAITED and _key(leader) == key:
-                reach = common(encode(leader.tokens), encode(sequence.tokens[:-1]))
+                reach = common(encode_tokens(leader.tokens), encode_tokens(sequence.tokens[:-1]))
                 if reach - max(shared, leader.computed) >= LEAST_AWAITED:
                     ticket.leader, ticket.awaited = leader, reach
                     return

@@ -24,7 +24,7 @@ from adapters.training.finetune.base import (
     load_tokenizer,
     resolve_precision,
 )
-from adapters.training.finetune.conversations import Conversation, in_language, read_conversations, split
+from adapters.training.finetune.conversations import Conversation, hold_out, in_language, read_conversations
 from adapters.training.finetune.curve import terminal_lines, write_png
 from adapters.training.finetune.examples import TokenizedExample, examples
 from adapters.training.finetune.finetune import FinetuneRun, finetune, last_checkpoint
@@ -240,12 +240,12 @@ def test_an_unknown_target_is_refused(tiny_base: Path, tmp_path: Path) -> None:
 
 def test_a_split_keeps_each_question_on_one_side() -> None:
     talks = [talk(question, f"Answer {n}.") for n in range(3) for question in ("A?", "a? ", "B?", "C?", "D?")]
-    kept, held = split(talks, 0.3, seed=1)
+    kept, held = hold_out(talks, 0.3, seed=1)
     assert len(kept) + len(held) == len(talks)
     assert not {one.question.strip().lower() for one in kept} & {one.question.strip().lower() for one in held}
-    assert split(talks, 0.3, seed=1) == (kept, held)
-    assert split(talks, 0.0, seed=1) == (talks, [])
-    assert split(talks[:1], 0.5, seed=1) == (talks[:1], [])
+    assert hold_out(talks, 0.3, seed=1) == (kept, held)
+    assert hold_out(talks, 0.0, seed=1) == (talks, [])
+    assert hold_out(talks[:1], 0.5, seed=1) == (talks[:1], [])
 
 
 def test_answers_in_another_language_are_left_out() -> None:

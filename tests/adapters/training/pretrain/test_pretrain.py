@@ -22,7 +22,12 @@ from adapters.training.loop.options import OptionError
 from adapters.training.loop.progress import Reporter, Stage
 from adapters.training.loop.schedule import Phase
 from adapters.training.pretrain.architecture import read_architecture
-from adapters.training.pretrain.corpus_job import PretrainInterrupted, PretrainJob, PretrainResult, run_job
+from adapters.training.pretrain.corpus_job import (
+    PretrainInterrupted,
+    PretrainJob,
+    PretrainResult,
+    run_pretraining,
+)
 from adapters.training.pretrain.pretrain_options import DataPart, PretrainOptions, read_plan
 from adapters.training.pretrain.pretrain_record import BaseRecord
 
@@ -118,7 +123,7 @@ def job(text: Path, place: Path, **changes: Any) -> PretrainJob:
 
 
 def made(asked: PretrainJob) -> PretrainResult:
-    outcome = run_job(asked, Reporter(StringIO()))
+    outcome = run_pretraining(asked, Reporter(StringIO()))
     assert isinstance(outcome, PretrainResult)
     return outcome
 
@@ -158,12 +163,12 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     text: Path, tmp_path: Path, whole: tuple[Path, PretrainResult], stop: int
 ) -> None:
     asked = job(text, tmp_path)
-    stopped = run_job(asked, Nudging(stop))
+    stopped = run_pretraining(asked, Nudging(stop))
     assert isinstance(stopped, PretrainInterrupted)
     assert (stopped.step, stopped.planned) == (stop, 8)
     assert not asked.output.exists()
     with pytest.raises(OptionError, match="go on with --resume"):
-        run_job(asked, Reporter(StringIO()))
+        run_pretraining(asked, Reporter(StringIO()))
     outcome = made(replace(asked, resume=True))
     assert (asked.output / "model.safetensors").read_bytes() == (whole[0] / "model.safetensors").read_bytes()
     assert outcome.fitted.losses == whole[1].fitted.losses
@@ -193,7 +198,7 @@ def test_continuing_moves_every_weight_and_takes_the_tokenizer_along(
     before, noted = base_digest(base), list[BaseRecord]()
     asked = job(text, tmp_path, kind="continue", model=None, tokenizer=None, base=base)
     asked = replace(asked, options=replace(OPTIONS, optimizer="adamw", steps=2, gradient_checkpointing=True))
-    outcome = run_job(asked, Reporter(StringIO()), noted.append)
+    outcome = run_pretraining(asked, Reporter(StringIO()), noted.append)
     assert isinstance(outcome, PretrainResult)
     assert base_digest(base) == before
     (known,) = noted
@@ -238,7 +243,7 @@ def test_an_architecture_that_does_not_fit_is_refused_by_field(
 def test_a_wrong_architecture_is_refused_before_a_tokenizer_is_trained(text: Path, tmp_path: Path) -> None:
     told = StringIO()
     with pytest.raises(OptionError, match=r"model\.layers: is no field"):
-        run_job(job(text, tmp_path, model={**MODEL, "layers": 2}), Reporter(told))
+        run_pretraining(job(text, tmp_path, model={**MODEL, "layers": 2}), Reporter(told))
     assert "tokenizer" not in told.getvalue()
 
 
@@ -293,8 +298,10 @@ def test_options_that_do_not_fit_are_refused(given: dict[str, Any], message: str
 
 def test_rows_longer_than_the_context_and_other_mistakes_are_refused(text: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="sequence_length: 128 is past max_position_embeddings, 64"):
-        run_job(job(text, tmp_path, options=replace(OPTIONS, sequence_length=128)), Reporter(StringIO()))
+        run_pretraining(
+            job(text, tmp_path, options=replace(OPTIONS, sequence_length=128)), Reporter(StringIO())
+        )
     with pytest.raises(OptionError, match="tokenizer: needs vocabulary"):
-        run_job(job(text, tmp_path, tokenizer={"size": 3}), Reporter(StringIO()))
+        run_pretraining(job(text, tmp_path, tokenizer={"size": 3}), Reporter(StringIO()))
     with pytest.raises(OptionError, match="resume: no run of these options"):
-        run_job(job(text, tmp_path / "new", resume=True), Reporter(StringIO()))
+        run_pretraining(job(text, tmp_path / "new", resume=True), Reporter(StringIO()))

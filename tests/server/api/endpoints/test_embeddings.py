@@ -79,7 +79,7 @@ class TokenVectors:
         if self.evicts:
             self.evicts = False
             self.resident.clear()
-        if any(digest not in self.resident for digest, _ in request.voice):
+        if any(digest not in self.resident for digest, _ in request.adapter_mix):
             raise AdapterNotLoadedError("not resident")
         width = request.dimensions or WIDTH
         if width > WIDTH:
@@ -90,7 +90,7 @@ class TokenVectors:
             await asyncio.sleep(60 if SLOW in request.prompt and self.pause else self.pause)
             if BROKEN in request.prompt:
                 raise EngineError("this text broke it")
-            return vector(request.prompt, request.voice[0][0] if request.voice else "", width)
+            return vector(request.prompt, request.adapter_mix[0][0] if request.adapter_mix else "", width)
         finally:
             self.running -= 1
 

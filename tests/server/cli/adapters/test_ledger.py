@@ -147,7 +147,7 @@ def test_list(ledger: Ledger, capsys: Out) -> None:
     assert "[b]x[/b]" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not artifact.available(), reason="needs oneseek[sign]")
+@pytest.mark.skipif(not artifact.is_installed(), reason="needs oneseek[sign]")
 def test_sign_and_check(installation: Path, ledger: Ledger, capsys: Out) -> None:
     folder = installation / "lora_adapters" / "oneseek-7b-zero-v1.1-SV"
     assert main(["ledger", "sign", str(folder)]) == 0

@@ -107,7 +107,7 @@ class BfloatPrefill:
         self._pack, self._adapters = None, {}
 
     def _attach(self, store: AdapterStore, adapter_mix: AdapterMix) -> dict[str, openvino.Tensor]:
-        """The wide arrays of a voice's adapters, kept for the next run, and what it takes of each."""
+        """The wide arrays of a mix's adapters, kept for the next run, and what it takes of each."""
         import openvino
 
         current = self._pack if self._pack is not None and store.holds(self._pack) else store.base

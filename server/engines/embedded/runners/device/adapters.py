@@ -33,7 +33,7 @@ class UploadedPack:
             self.values[name] = memory.upload(_padded(array, axis, self._columns[group]))
 
     def masks(self, mixes: Sequence[AdapterMix]) -> dict[str, Floats]:
-        """Graph input → [len(voices), 1, columns]."""
+        """Graph input → [len(mixes), 1, columns]."""
         found, dtype = self.pack.masks(mixes), self.pack.dtype
         none = np.zeros((len(mixes), 1, 0), dtype=dtype)
         return {
@@ -64,7 +64,7 @@ class DeviceAdapters:
         self._rank = max(ranks, default=SMALLEST_RANK)
 
     def use(self, mixes: Sequence[AdapterMix]) -> UploadedPack:
-        """A pack with all that the voices name.
+        """A pack with all that the mixes name.
 
         Its columns never become fewer while adapters stay: each number of them asks for sessions of its own.
         """

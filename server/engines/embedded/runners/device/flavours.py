@@ -70,7 +70,7 @@ def check_flavours(device: DeviceName | None, found: Iterable[Flavour], platform
     names = " and ".join(map(str, flavours))
     raise FlavourError(
         f"{names} share one folder in this environment, and what loads is a mixture of them; "
-        f"run: {exchange([flavour.name for flavour in flavours], keep)}"
+        f"run: {exchange_commands([flavour.name for flavour in flavours], keep)}"
     )
 
 
@@ -84,7 +84,7 @@ def check_provider(provider: Provider, available: Iterable[str], found: Iterable
     if not can_install(provider):
         raise FlavourError(f"{problem}; it is for Windows alone, use --device webgpu or --device cpu")
     raise FlavourError(
-        f"{problem}; run: {exchange([flavour.name for flavour in flavours], provider.distribution)}"
+        f"{problem}; run: {exchange_commands([flavour.name for flavour in flavours], provider.distribution)}"
     )
 
 
@@ -99,7 +99,7 @@ def install(name: str) -> str:
     return f"pip install {name}=={version}" if version else f"pip install {name}"
 
 
-def exchange(names: Iterable[str], keep: str) -> str:
+def exchange_commands(names: Iterable[str], keep: str) -> str:
     """The commands that leave `keep` alone. Those that share its folder go first, and `keep` with them."""
     gone = " ".join(sorted(names))
     return f"pip uninstall -y {gone}  and then  {install(keep)}" if gone else install(keep)

@@ -1,7 +1,7 @@
 """Memory of a device: arrays uploaded to it, and blocks of keys and values that never leave it.
 
-Whatever is done to a block is done by a small graph (`moves`) on the device itself. Those graphs' sessions
-own what they made, and are kept until the end: a session has to outlive its values.
+Whatever is done to a block is done by a small graph (`copy_graphs`) on the device itself. Those graphs'
+sessions own what they made, and are kept until the end: a session has to outlive its values.
 """
 
 from __future__ import annotations

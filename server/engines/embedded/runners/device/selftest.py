@@ -1,8 +1,8 @@
 """Whether a device computes what the CPU does: the same short run on both, logits against logits.
 
-Pure over two `Runner`s. `exercise` is that run: a prompt in two chunks, another row with another voice beside
-it, a few decodes of both together, with tokens that do not depend on what is computed. Where the CPU's logits
-come from is `golden`'s business.
+Pure over two `Runner`s. `exercise` is that run: a prompt in two chunks, another row with another adapter
+beside it, a few decodes of both together, with tokens that do not depend on what is computed. Where the CPU's
+logits come from is `reference_logits`'s business.
 """
 
 from __future__ import annotations
@@ -136,29 +136,29 @@ def foretell(runner: Runner, rows: int, context: int, adapter_mix: AdapterMix) -
     return np.stack(ordered)
 
 
-def threshold_of(dtype: Dtype, quantize: Quantize, golden: NDArray[np.float32]) -> float:
+def threshold_of(dtype: Dtype, quantize: Quantize, reference: NDArray[np.float32]) -> float:
     """What a device may differ by from these logits of the CPU's."""
     least = THRESHOLDS[precision_of(dtype, quantize)]
     halves = dtype == "fp16" and quantize == "none"
-    return max(least, HALF_SHARE * float(np.abs(golden).max())) if halves else least
+    return max(least, HALF_SHARE * float(np.abs(reference).max())) if halves else least
 
 
-def compare(
+def judge_logits(
     subject: str,
     device: str,
     dtype: Dtype,
     quantize: Quantize,
     found: NDArray[np.float32],
-    golden: NDArray[np.float32],
+    reference: NDArray[np.float32],
 ) -> SelfTest:
     """Judge a device's logits [positions, vocabulary] by the CPU's. Raises `ValueError` for other shapes."""
-    if found.shape != golden.shape:
-        raise ValueError(f"logits {found.shape} cannot be compared with {golden.shape}")
-    if not np.isfinite(golden).all():
+    if found.shape != reference.shape:
+        raise ValueError(f"logits {found.shape} cannot be compared with {reference.shape}")
+    if not np.isfinite(reference).all():
         raise ValueError(f"the CPU computes {subject} with logits that are no numbers")
-    difference = float(np.abs(found - golden).max()) if np.isfinite(found).all() else math.inf
-    agreed = int((found.argmax(axis=1) == golden.argmax(axis=1)).sum())
-    precision, threshold = precision_of(dtype, quantize), threshold_of(dtype, quantize, golden)
+    difference = float(np.abs(found - reference).max()) if np.isfinite(found).all() else math.inf
+    agreed = int((found.argmax(axis=1) == reference.argmax(axis=1)).sum())
+    precision, threshold = precision_of(dtype, quantize), threshold_of(dtype, quantize, reference)
     return SelfTest(subject, device, precision, threshold, difference, agreed, len(found))
 
 

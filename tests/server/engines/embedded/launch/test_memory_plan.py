@@ -19,7 +19,7 @@ from server.engines.embedded.launch.memory_fit import fit
 from server.engines.embedded.launch.memory_plan import adapter_bytes, plan_memory, weight_bytes
 from server.engines.embedded.launch.options import EmbeddedOptions, plan
 from server.engines.embedded.model.cache import method_of, prepare
-from server.engines.embedded.model.config import ModelConfig, parse_config, read_config
+from server.engines.embedded.model.config import ModelConfig, parse_config, read_model_config
 from server.engines.embedded.model.decoder import plan_graph
 from server.engines.embedded.runners.available import GIB, MIB
 from server.engines.embedded.scheduling.limits import SchedulerLimits
@@ -61,7 +61,7 @@ def mistral_7b() -> ModelConfig:
 @pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
 def test_a_process_takes_what_the_plan_says(base: Path, tmp_path: Path, quantize: str) -> None:
     prepare(base, tmp_path, "sha256:0", quantize)
-    config = read_config(base)
+    config = read_model_config(base)
     limits = SchedulerLimits(
         max_num_seqs=1, max_num_batched_tokens=256, rows=1, context=1024, kv_tokens=1024, prefill_chunk=256
     )
@@ -80,7 +80,7 @@ def test_a_process_takes_what_the_plan_says(base: Path, tmp_path: Path, quantize
 
 @pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
 def test_weights_are_those_of_the_graph_and_what_packing_adds(base: Path, quantize: str) -> None:
-    for config in (read_config(base), mistral_7b()):
+    for config in (read_model_config(base), mistral_7b()):
         method = method_of(quantize, "fused")
         graph = plan_graph(config, "fused", "fp32", method)
         held = sum(

@@ -116,6 +116,6 @@ def test_a_combination_that_is_not_built_is_refused() -> None:
 
 
 @given(heads=st.sampled_from([1, 2, 4]), group=st.sampled_from([1, 2, 3]), dim=st.sampled_from([2, 8, 14]))
-def test_any_sizes_make_a_valid_prim_graph(heads: int, group: int, dim: int) -> None:
+def test_any_sizes_make_a_valid_portable_graph(heads: int, group: int, dim: int) -> None:
     config = replace(CONFIG, heads=heads * group, kv_heads=heads, head_dim=dim, layers=1)
     onnx.checker.check_model(finished(plan_graph(config, "portable", "fp32", "none")), full_check=True)

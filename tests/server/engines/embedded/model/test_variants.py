@@ -57,7 +57,7 @@ def by_gqa(
     return np.concatenate(found)
 
 
-def by_prim(
+def by_portable(
     base: Path,
     scratch: Path,
     quantize: Quantize,
@@ -108,9 +108,9 @@ def test_both_variants_compute_the_same_whatever_the_checkpoint(like: Randoms, r
         tokens = np.random.default_rng(like.seed).integers(0, VOCABULARY, (ROWS, LENGTH + STEPS))
         expected = by_gqa(base, folder, "none", tokens, loras)
         assert expected.std() > 0.05
-        assert distance(by_prim(base, folder, "none", tokens, loras), expected) < FP32
+        assert distance(by_portable(base, folder, "none", tokens, loras), expected) < FP32
         loras = {"en": loras["sv"], "sv": loras["en"]}
-        assert distance(by_prim(base, folder, "none", tokens, loras), expected) > 100 * FP32
+        assert distance(by_portable(base, folder, "none", tokens, loras), expected) > 100 * FP32
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_both_variants_agree_on_the_base_that_ships(
 ) -> None:
     expected = by_gqa(BASE, tmp_path, quantize, mini_tokens, mini_loras)
     assert expected.std() > 1
-    found = by_prim(BASE, tmp_path, quantize, mini_tokens, mini_loras, dtype)
+    found = by_portable(BASE, tmp_path, quantize, mini_tokens, mini_loras, dtype)
     assert distance(found, expected) < largest
 
 
@@ -160,7 +160,7 @@ def test_memory_that_is_written_in_place_holds_the_same(
     tmp_path: Path, mini_tokens: NDArray[np.int64], mini_loras: dict[str, AdapterWeights], dtype: str
 ) -> None:
     apart, in_place = (
-        by_prim(BASE, tmp_path, "none", mini_tokens, mini_loras, dtype, aliased=aliased)
+        by_portable(BASE, tmp_path, "none", mini_tokens, mini_loras, dtype, aliased=aliased)
         for aliased in (False, True)
     )
     np.testing.assert_array_equal(apart, in_place)

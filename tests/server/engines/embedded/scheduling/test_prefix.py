@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engines.embedded.scheduling.prefix import common, encode
+from server.engines.embedded.scheduling.prefix import common, encode_tokens
 from server.engines.embedded.scheduling.step import SequenceState
 from server.request import AdapterMix
 from tests.server.engines.embedded.scheduling.simulation import (
@@ -30,7 +30,7 @@ def test_common_is_the_longest_common_prefix(shared: list[int], a: list[int], b:
     length = 0
     while length < min(len(first), len(second)) and first[length] == second[length]:
         length += 1
-    assert common(encode(first), encode(second)) == length
+    assert common(encode_tokens(first), encode_tokens(second)) == length
 
 
 def test_the_next_turn_does_not_pay_for_its_history() -> None:

@@ -141,8 +141,8 @@ def test_every_device_has_a_flavour_that_can_be_named() -> None:
 
 def test_looking_loads_no_part_of_onnx_runtime() -> None:
     code = (
-        "import sys; from server.engines.embedded.runners.device.flavours import installed;"
-        "print(installed());"
+        "import sys; from server.engines.embedded.runners.device.flavours import find_installed;"
+        "print(find_installed());"
         "sys.exit(any(name.split('.')[0] == 'onnxruntime' for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -14,7 +14,7 @@ from adapters.lora.manifest import Adapter, read_manifest
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.model.cache import BuiltGraph, prepare
-from server.engines.embedded.model.config import ModelConfig, read_config
+from server.engines.embedded.model.config import ModelConfig, read_model_config
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.device import reference_logits as module
 from server.engines.embedded.runners.device.reference_logits import (
@@ -159,7 +159,7 @@ def test_a_seven_billion_base_takes_little_to_be_judged(tmp_path: Path) -> None:
         '"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32000, "rope_theta": 1000000.0,'
         '"max_position_embeddings": 32768}'
     )
-    assert truth_bytes(read_config(tmp_path)) < 1.5 * 2**30
+    assert truth_bytes(read_model_config(tmp_path)) < 1.5 * 2**30
 
 
 def test_a_device_that_is_off_is_refused(graph: BuiltGraph, device: Device) -> None:

@@ -21,9 +21,9 @@ from server.engines.embedded.runners.device.selftest import (
     THRESHOLDS,
     Precision,
     SelfTest,
-    compare,
     exercise,
     foretell,
+    judge_logits,
     precision_of,
     threshold_of,
 )
@@ -72,7 +72,9 @@ def test_the_same_arithmetic_passes_in_any_rows(
     base: Path, weights: AdapterWeights, cpu: CpuRunner, adapter_mix: AdapterMix
 ) -> None:
     golden = exercise(truth(portable(base), weights), (0, 1), CONTEXT, adapter_mix)
-    result = compare("the base", "cpu", "fp32", "none", exercise(cpu, (1, 3), CONTEXT, adapter_mix), golden)
+    result = judge_logits(
+        "the base", "cpu", "fp32", "none", exercise(cpu, (1, 3), CONTEXT, adapter_mix), golden
+    )
     assert result.passed
     assert result.difference < 1e-5
     assert result.agreed == result.positions == 10
@@ -144,8 +146,8 @@ def broken(value: float) -> Fault:
 )
 def test_one_wrong_logit_is_enough(base: Path, weights: AdapterWeights, fault: Fault) -> None:
     golden = exercise(truth(portable(base), weights), (0, 1), CONTEXT, ())
-    assert compare("the base", "webgpu", "fp32", "none", golden, golden).passed
-    result = compare("the base", "webgpu", "fp32", "none", fault(golden), golden)
+    assert judge_logits("the base", "webgpu", "fp32", "none", golden, golden).passed
+    result = judge_logits("the base", "webgpu", "fp32", "none", fault(golden), golden)
     assert not result.passed
     assert "webgpu computes the base" in str(result)
 
@@ -173,7 +175,7 @@ class MixesVoices(ForgetsThePast):
         return ReferenceRunner.prefill(self, row, start, tokens, adapter_mix, outputs)
 
     def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
-        return super().decode([replace(entry, voice=rows[0].adapter_mix) for entry in rows])
+        return super().decode([replace(entry, adapter_mix=rows[0].adapter_mix) for entry in rows])
 
 
 class IgnoresAdapters(MixesVoices):
@@ -195,7 +197,7 @@ def test_what_devices_get_wrong_shows(
 ) -> None:
     golden = exercise(truth(portable(base), weights), (0, 1), CONTEXT, SV)
     found = exercise(kind(truth(portable(base), weights)), (0, 1), CONTEXT, SV)
-    assert compare("sv", "directml", "fp16", "int4", found, golden).difference > 10 * THRESHOLDS["fp32"]
+    assert judge_logits("sv", "directml", "fp16", "int4", found, golden).difference > 10 * THRESHOLDS["fp32"]
 
 
 @pytest.mark.parametrize("context", [1, 2, 4, 15, 17])
@@ -227,7 +229,7 @@ def test_the_rows_are_given_back(cpu: CpuRunner) -> None:
 
 def test_other_shapes_are_a_mistake_of_ours() -> None:
     with pytest.raises(ValueError, match=r"\(2, 3\) cannot be compared with \(1, 3\)"):
-        compare(
+        judge_logits(
             "the base", "webgpu", "fp32", "none", np.zeros((2, 3), np.float32), np.zeros((1, 3), np.float32)
         )
 
