@@ -28,7 +28,7 @@ from server.metrics.engine_state import EngineInfo, EngineState
 from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
-from tests.server.running import Made, Serving, one_base_app, served
+from tests.server.http_server import Made, Serving, one_base_app, served
 
 ALIAS = "zero-sv"
 OLD, NEW = f"{ALIAS}@v1.1", f"{ALIAS}@v1.2"

@@ -23,7 +23,7 @@ from server.metrics.metrics import Metrics
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.asking import alone, ask, collect
 from tests.server.engines.making import BASE_DIGEST
-from tests.server.running import one_base_app
+from tests.server.http_server import one_base_app
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

@@ -26,7 +26,7 @@ from server.request import Delta, GenerationRequest, Sampling
 from server.serving.resolution import Resolution
 from server.serving.service import BaseService, open_service
 from server.text.tokenizer import Tokenizer
-from tests.server.running import BASE, BASE_DIGEST, EN, SV
+from tests.server.http_server import BASE, BASE_DIGEST, EN, SV
 
 pytestmark = pytest.mark.anyio
 PROMPT = (1, 9, 30)

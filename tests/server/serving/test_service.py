@@ -22,7 +22,7 @@ from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
 from server.serving.service import BaseService, open_service
 from server.text.tokenizer import Tokenizer
-from tests.server.running import BASE_DIGEST, Made, Serving, served
+from tests.server.http_server import BASE_DIGEST, Made, Serving, served
 
 SETTINGS = Settings(port=0, log_level="warning", drain_seconds=1)
 

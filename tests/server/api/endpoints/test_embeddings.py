@@ -40,7 +40,7 @@ from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
 from tests.server.documented import documented
-from tests.server.running import BASE, BASE_DIGEST, CONTEXT, EN, SV, Made, Serving, one_base_app, served
+from tests.server.http_server import BASE, BASE_DIGEST, CONTEXT, EN, SV, Made, Serving, one_base_app, served
 
 PATH = "/v1/embeddings"
 WIDTH = 16
