@@ -20,7 +20,7 @@ from server.live.follower import FollowOptions
 from server.metrics.metrics import Metrics
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.making import ENGINES, EngineLimits
-from tests.server.serving import Made, Serving, served
+from tests.server.http_server import Made, Serving, served
 
 KEY, ADMIN = "ordinary-key", "admin-key"
 SWEDISH = "Kan du hjälpa mig med det här, tack?"

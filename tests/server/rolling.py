@@ -29,7 +29,7 @@ from server.metrics.engine_state import EngineInfo, EngineState
 from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
-from tests.server.serving import Made, Serving, served
+from tests.server.http_server import Made, Serving, served
 
 ALIAS = "zero-sv"
 OLD, NEW = f"{ALIAS}@v1.1", f"{ALIAS}@v1.2"

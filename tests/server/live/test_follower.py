@@ -22,7 +22,7 @@ from server.live.catalogue import open_catalogue, provenance
 from server.live.follower import FollowOptions
 from server.metrics.metrics import Metrics
 from server.text.tokenizer import Tokenizer
-from tests.server.serving import Made, Serving, served
+from tests.server.http_server import Made, Serving, served
 
 ROOT = Path(__file__).resolve().parents[3]
 SWEDISH = "Kan du hjälpa mig med det här, tack?"

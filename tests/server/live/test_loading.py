@@ -31,7 +31,7 @@ from tests.server.administered import (
     until,
 )
 from tests.server.documented import documented
-from tests.server.serving import Serving
+from tests.server.http_server import Serving
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 

@@ -33,7 +33,7 @@ from tests.server.administered import (
     until,
 )
 from tests.server.documented import documented
-from tests.server.serving import Serving
+from tests.server.http_server import Serving
 
 NAMES = {"name", "alias", "version", "digest", "language", "from"}
 FIELDS = NAMES | {"served", "active", "retired", "tier", "share", "shadow", "requests"}

@@ -23,7 +23,7 @@ from server.metrics.metrics import Metrics
 from server.request import Delta, GenerationRequest, Sampling
 from server.serving.generation import Generation, Resolution
 from server.text.tokenizer import Tokenizer
-from tests.server.serving import BASE, BASE_DIGEST, EN, SV
+from tests.server.http_server import BASE, BASE_DIGEST, EN, SV
 
 pytestmark = pytest.mark.anyio
 PROMPT = (1, 9, 30)

@@ -22,7 +22,7 @@ from tests.server.administered import (
     two_versions,
     until,
 )
-from tests.server.serving import Serving
+from tests.server.http_server import Serving
 
 
 @pytest.fixture(scope="module")

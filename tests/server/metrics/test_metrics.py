@@ -14,7 +14,7 @@ from adapters.lora.manifest import Adapter
 from server.config.settings import Settings
 from server.metrics.metrics import Metrics
 from server.request import Delta, Timing, Usage
-from tests.server.serving import BASE, BASE_DIGEST, EN, SV, Serving, make_app, served
+from tests.server.http_server import BASE, BASE_DIGEST, EN, SV, Serving, make_app, served
 
 CHAT = "/v1/chat/completions"
 TEN: dict[str, Any] = {

@@ -41,7 +41,7 @@ from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
 from tests.server.documented import documented
-from tests.server.serving import BASE, BASE_DIGEST, CONTEXT, EN, SV, Made, Serving, served
+from tests.server.http_server import BASE, BASE_DIGEST, CONTEXT, EN, SV, Made, Serving, served
 
 PATH = "/v1/embeddings"
 WIDTH = 16

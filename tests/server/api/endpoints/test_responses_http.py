@@ -31,7 +31,7 @@ from server.metrics.engine_state import EngineInfo, EngineState
 from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
-from tests.server.serving import BASE, BASE_DIGEST, CONTEXT, EN, SV, Made, Serving, served
+from tests.server.http_server import BASE, BASE_DIGEST, CONTEXT, EN, SV, Made, Serving, served
 
 PATH = "/v1/responses"
 ASK: dict[str, Any] = {"input": "Vem är du?", "max_output_tokens": 8, "temperature": 0}
