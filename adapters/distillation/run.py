@@ -130,7 +130,7 @@ class _DistillRun:
         taken = Deduplicator(self.options.near)
         for seed in seeds:
             taken.add(seed.text)
-        found = [*seeds, *self._paraphrased(asked, taken, held_out)]
+        found = [*seeds, *self._paraphrase(asked, taken, held_out)]
         if asked:
             counts = dict(self.paraphrases.dropped)
             self.reporter.print_event(
@@ -151,7 +151,7 @@ class _DistillRun:
             for seed in seeds
         ]
 
-    def _paraphrased(
+    def _paraphrase(
         self, asked: Iterable[tuple[SeedPrompt, TeacherQuestion]], taken: Deduplicator, held_out: Deduplicator
     ) -> Iterator[SeedPrompt]:
         tally = self.paraphrases
@@ -184,7 +184,7 @@ class _DistillRun:
             if not wave:
                 break
             left -= len(wave)
-            kept += self._judged(self._sifted(wave))
+            kept += self._judge(self._sift(wave))
             self.answers.kept = len(kept)
             dropped = dict(self.answers.dropped.most_common())
             self.reporter.print_event(
@@ -196,7 +196,7 @@ class _DistillRun:
             )
         return kept
 
-    def _sifted(self, wave: Sequence[tuple[int, SeedPrompt]]) -> list[AcceptedExample]:
+    def _sift(self, wave: Sequence[tuple[int, SeedPrompt]]) -> list[AcceptedExample]:
         """The answers to `wave` that pass every filter."""
         asked = [
             (number, prompt, self._question(f"answer/{prompt.key}/{number}", prompt.text))
@@ -221,7 +221,7 @@ class _DistillRun:
             passed.append(AcceptedExample(prompt, question, said))
         return passed
 
-    def _judged(self, passed: Sequence[AcceptedExample]) -> list[AcceptedExample]:
+    def _judge(self, passed: Sequence[AcceptedExample]) -> list[AcceptedExample]:
         """Those that the judge finds good enough; all, where there is none."""
         if self.judge is None:
             return list(passed)

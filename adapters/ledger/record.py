@@ -188,7 +188,7 @@ class Entry:
         )
         if record.action == ROTATE:
             statement = rotation_statement(entry.previous, entry.key, entry.next_key)
-            if not entry.next_key.signed(statement, record.details["proof"]):
+            if not entry.next_key.verify_signature(statement, record.details["proof"]):
                 raise ValueError("the new key has not signed the change")
         return entry
 

@@ -42,7 +42,7 @@ class SealedObject:
         if not isinstance(signature, str) or not isinstance(key, str):
             raise BrokenSealError("has no signature, or names no key")
         try:
-            fits = PublicKey.of(key).signed(canonical_bytes(found), signature)
+            fits = PublicKey.of(key).verify_signature(canonical_bytes(found), signature)
         except ValueError as problem:
             raise BrokenSealError(f"names a key that {problem}") from None
         if not fits:

@@ -110,7 +110,7 @@ class Merge:
         partial.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self._lock(), timeout=0):
-                done = self._resumed(partial, inputs)
+                done = self._resume(partial, inputs)
                 self._room(partial, sources, done)
                 tensors = self._shards(partial, inputs, sources, updates, done, reporter)
                 return self._finish(partial, inputs, tensors, check_model, record)
@@ -209,7 +209,7 @@ class Merge:
             "bound": "half a unit in the last place of base + update, and float32's error in the sum",
         }
 
-    def _resumed(self, partial: Path, inputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    def _resume(self, partial: Path, inputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         """The shards that an earlier try of this merge finished, hashed again; all else is removed."""
         note = partial / _NOTE_FILE
         try:

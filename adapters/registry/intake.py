@@ -51,7 +51,7 @@ class CheckedAdapter:
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What its oneseek.json notes beyond what is read from the files."""
 
-    def named(self, version: str) -> CheckedAdapter:
+    def with_version(self, version: str) -> CheckedAdapter:
         """The same under `version`."""
         return replace(self, source=replace(self.source, version=version))
 

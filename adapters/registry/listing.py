@@ -85,7 +85,7 @@ class RegistryListing:
         """The versions of `alias`, in natural order; none where it is unknown."""
         return tuple(entry for entry in self.entries if entry.alias.lower() == alias.lower())
 
-    def served(self, alias: str) -> tuple[VersionFolder, ...]:
+    def served_versions(self, alias: str) -> tuple[VersionFolder, ...]:
         """Those that are not retired."""
         return tuple(entry for entry in self.versions(alias) if not self.is_retired(entry))
 
@@ -95,7 +95,7 @@ class RegistryListing:
 
     def active(self, alias: str) -> VersionFolder | None:
         """What `alias` stands for: what was promoted last and is still served, else the highest that is."""
-        served = self.served(alias)
+        served = self.served_versions(alias)
         for version in reversed(self.pointers.state(alias).history):
             for entry in served:
                 if entry.version.lower() == version:

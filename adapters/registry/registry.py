@@ -100,7 +100,7 @@ class Registry:
         intake = check_adapter(folder, base, alias=alias, version=version, language=language, notes=notes)
         with self._writing() as listing:
             versions = listing.versions(intake.source.alias)
-            intake = intake.named(intake.given_version or _version_for(intake, versions))
+            intake = intake.with_version(intake.given_version or _version_for(intake, versions))
             adapter = intake.source
             for entry in versions:
                 if entry.is_named(adapter.alias, adapter.version):
@@ -146,7 +146,7 @@ class Registry:
             )
         with self._writing() as listing:
             before = listing.find(alias)
-            served = {entry.version for entry in listing.served(before.alias)}
+            served = {entry.version for entry in listing.served_versions(before.alias)}
             pointers = listing.pointers.roll_back(before.alias, served)
             if pointers is None:
                 raise RegistryError(
@@ -167,7 +167,7 @@ class Registry:
         _with_version(name, "retire")
         with self._writing() as listing:
             entry = listing.find(name)
-            others = [item.version for item in listing.served(entry.alias) if item != entry]
+            others = [item.version for item in listing.served_versions(entry.alias) if item != entry]
             if others and listing.is_active(entry):
                 raise RegistryError(
                     f"{entry.full_name} is active: promote another version first ({', '.join(others)})."

@@ -117,9 +117,9 @@ class ServedAdapters:
         """As `Snapshot.languages`, of the present state."""
         return self._state.languages()
 
-    def contested(self) -> dict[str, tuple[str, ...]]:
-        """As `Snapshot.contested`, of the present state."""
-        return self._state.contested()
+    def contested_languages(self) -> dict[str, tuple[str, ...]]:
+        """As `Snapshot.contested_languages`, of the present state."""
+        return self._state.contested_languages()
 
     def add(self, adapter: Adapter) -> None:
         """Hold `adapter`. It becomes active only where its alias is new; `activate` moves an alias.

@@ -100,7 +100,7 @@ class Snapshot:
         codes = sorted({*self._speakers, *self.spoken})
         return {code: self.active(code).alias for code in codes if code in self._short}
 
-    def contested(self) -> dict[str, tuple[str, ...]]:
+    def contested_languages(self) -> dict[str, tuple[str, ...]]:
         """Language code → aliases, where several speak it and none is configured; it names none then."""
         return {code: found for code, found in self._speakers.items() if code not in self._short}
 

@@ -179,7 +179,7 @@ def describe_contested(served: ServedAdapters) -> list[str]:
     return [
         f"several adapters speak {code} ({', '.join(aliases)}), so none is chosen for it; say which with "
         f"--routing-languages {code}={aliases[0]}"
-        for code, aliases in served.contested().items()
+        for code, aliases in served.contested_languages().items()
     ]
 
 

@@ -141,7 +141,7 @@ class LoraLoading:
         except FileRefusedError as error:
             raise describe_refusal(error, PATH) from None
         if intake.given_version is None:
-            intake = intake.named(names.next_version(self._versions(alias)))
+            intake = intake.with_version(names.next_version(self._versions(alias)))
         adapter = intake.source
         other = _find(self._served, adapter.full_name)
         if version is None and other is not None:
@@ -157,7 +157,7 @@ class LoraLoading:
 
     def _modest(self, adapter: Adapter) -> Adapter:
         """Without its language where another alias speaks that: loading changes no other's answers."""
-        spoken, contested = self._served.languages(), self._served.contested()
+        spoken, contested = self._served.languages(), self._served.contested_languages()
         code = adapter.language or ""
         aliases = {alias.lower() for alias in (*contested.get(code, ()), *filter(None, [spoken.get(code)]))}
         if not aliases - {adapter.alias.lower()}:

@@ -93,7 +93,7 @@ class RegistryChanges:
                 live=live,
                 new=added.new,
                 active=added.active,
-                contested=self._contested(adapter.alias),
+                contested=self._contested_aliases(adapter.alias),
             )
 
     async def promote(self, name: str) -> ChangeResult:
@@ -118,7 +118,7 @@ class RegistryChanges:
         if "@" in alias:
             return ()
         entry = self.find(listing, alias)
-        served = {one.version for one in listing.served(entry.alias)}
+        served = {one.version for one in listing.served_versions(entry.alias)}
         pointers = listing.pointers.roll_back(entry.alias, served)
         return (
             (listing.find(f"{entry.alias}@{pointers.active(entry.alias)}"),) if pointers is not None else ()
@@ -203,7 +203,7 @@ class RegistryChanges:
             live=live,
             before=before.full_name if before is not None else None,
             active=True,
-            contested=self._contested(after.alias),
+            contested=self._contested_aliases(after.alias),
         )
 
     async def follow_now(self) -> None:
@@ -227,11 +227,11 @@ class RegistryChanges:
         except UnknownAdapterError:
             return False
 
-    def _contested(self, alias: str) -> tuple[str, ...]:
+    def _contested_aliases(self, alias: str) -> tuple[str, ...]:
         """The aliases that speak what the active version of `alias` speaks; empty where it alone does."""
         snapshot = self._served.snapshot
         language = snapshot.active(alias).language if snapshot.is_adapter(alias) else None
-        return snapshot.contested().get(language or "", ())
+        return snapshot.contested_languages().get(language or "", ())
 
     async def ask(self, work: Callable[[], ChangeT], folder: Path | None = None) -> ChangeT:
         """What the registry answers, in a thread. Raises `ApiError`, in words that name no folder."""

@@ -188,7 +188,7 @@ class ChatChunks:
         usage = total(self._usages, len(self._usages))
         return (self._frames.usage(usage) if self._with_usage else b"") + DONE
 
-    def failed(self, error: ErrorReply) -> bytes:
+    def render_failure(self, error: ErrorReply) -> bytes:
         """The error that ended it."""
         return error.event() + DONE
 

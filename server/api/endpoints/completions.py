@@ -215,7 +215,7 @@ class CompletionChunks:
         usage = total(self._usages, self._n)
         return (self._frames.usage(usage) if self._with_usage else b"") + DONE
 
-    def failed(self, error: ErrorReply) -> bytes:
+    def render_failure(self, error: ErrorReply) -> bytes:
         """The error that ended it."""
         return error.event() + DONE
 

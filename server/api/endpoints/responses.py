@@ -60,7 +60,7 @@ class Responses:
             return EventStream(deltas, ResponseEvents(shape), settings.request_timeout)
         async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
             (answer,) = await gather(deltas, 1)
-        return reply(shape.ended(answer))
+        return reply(shape.render_end(answer))
 
     async def stored(self, _request: Request) -> Response:
         """No response is found again."""

@@ -41,7 +41,7 @@ class Chunks(Protocol):
         """Events after the last delta, the stream's end among them."""
         ...
 
-    def failed(self, error: ErrorReply) -> bytes:
+    def render_failure(self, error: ErrorReply) -> bytes:
         """Events for an error after the first delta, in place of `closing`."""
         ...
 
@@ -77,7 +77,7 @@ class EventStream(Response):
         except Exception as error:
             if not self._started:
                 raise
-            last = self._chunks.failed(_reply_for(error, exchange))
+            last = self._chunks.render_failure(_reply_for(error, exchange))
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _send_rest(self, stream: Deltas, send: Send) -> None:

@@ -258,7 +258,7 @@ def test_retire(zero: Registry, tmp_path: Path) -> None:
 def test_a_deleted_version_leaves_its_name_free(zero: Registry, base: Base, make_adapter: Make) -> None:
     zero.retire("zero@v1.1", delete=True)
     assert zero.add(make_adapter("9/zero-v1.1", tensors=scaled(9)), base=base).new
-    assert [entry.version for entry in zero.listing().served("zero")] == ["v1.0", "v1.1", "v1.2"]
+    assert [entry.version for entry in zero.listing().served_versions("zero")] == ["v1.0", "v1.1", "v1.2"]
 
 
 def test_names_that_lead_nowhere(zero: Registry) -> None:

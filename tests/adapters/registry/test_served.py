@@ -112,11 +112,11 @@ def test_a_language_that_two_speak_names_neither() -> None:
     known = served(SV, other)
     assert not known.is_adapter("sv")
     assert known.languages() == {}
-    assert known.contested() == {"sv": ("other-sv", "Zero-SV")}
+    assert known.contested_languages() == {"sv": ("other-sv", "Zero-SV")}
     settled = served(SV, other, sv="OTHER-SV")
     assert settled.resolve("sv") is other
     assert settled.languages() == {"sv": "other-sv"}
-    assert settled.contested() == {}
+    assert settled.contested_languages() == {}
 
 
 def test_a_configured_language_needs_no_adapter_that_says_so() -> None:
@@ -361,7 +361,9 @@ class Machine(RuleBasedStateMachine):
             if speaks is not None:
                 speakers.setdefault(speaks, []).append(self.held[alias, version].alias)
         assert self.served.languages() == {c: found[0] for c, found in speakers.items() if len(found) == 1}
-        assert self.served.contested() == {c: tuple(found) for c, found in speakers.items() if len(found) > 1}
+        assert self.served.contested_languages() == {
+            c: tuple(found) for c, found in speakers.items() if len(found) > 1
+        }
 
 
 Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

@@ -109,7 +109,9 @@ class _Decoder:
             if self.variant == "fused"
             else PortableAttention(graph, config, self.float)
         )
-        embedding = graph.copied("model.embed_tokens.weight", self.float, (config.vocabulary, config.hidden))
+        embedding = graph.copy_tensor(
+            "model.embed_tokens.weight", self.float, (config.vocabulary, config.hidden)
+        )
         flat = ids if self.variant == "portable" else graph.reshape(ids, -1)
         residual, update = graph.op("Gather", [embedding, flat], axis=0), ""
         for layer in range(config.layers):
@@ -174,7 +176,9 @@ class _Decoder:
     def _product(self, name: str, x: str, sources: Sequence[str], outs: Sequence[int], features: int) -> str:
         graph = self.graph
         if self.quantize == "none":
-            return graph.op("MatMul", [x, graph.transposed(name, sources, outs, features, self.float)])
+            return graph.op(
+                "MatMul", [x, graph.transpose_matrices(name, sources, outs, features, self.float)]
+            )
         if self.quantize == "w8a8" and name != "head":
             return self.integer.product(name, x, sources, outs, features)
         bits, out = BITS["int8" if self.quantize == "w8a8" else self.quantize], sum(outs)
@@ -189,7 +193,7 @@ class _Decoder:
             specs.append(TensorSpec(f"{name}.zero_points", np.dtype(np.uint8), shape))
         else:
             attributes["accuracy_level"] = 4
-        graph.quantized(specs, sources, outs, features, bits, block)
+        graph.quantize_matrices(specs, sources, outs, features, bits, block)
         return graph.op(
             "MatMulNBits", [x, *(spec.name for spec in specs)], (), domain=MICROSOFT, **attributes
         )
@@ -197,7 +201,7 @@ class _Decoder:
     def _norm(self, name: str, residual: str, update: str) -> tuple[str, str]:
         """(RMS norm of residual + update, residual + update); no update where there is none yet."""
         graph, config = self.graph, self.config
-        weight = graph.copied(name, self.float, (config.hidden,))
+        weight = graph.copy_tensor(name, self.float, (config.hidden,))
         if self.variant == "portable":
             total = graph.op("Add", [residual, update]) if update else residual
             return self._plain_norm(weight, total), total

@@ -104,14 +104,14 @@ class SamplerState:
         if self.guide is not None:
             self.guide.add(token)
 
-    def allowed(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    def mask_forbidden(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """`logits` [vocabulary] with -inf for what the grammar forbids; a copy.
 
         Ends that `min_tokens` or `ignore_eos` hold back are forbidden too, unless nothing else is left.
         Raises `UnsupportedRequestError` where no token is left at all.
         """
         assert self.guide is not None
-        kept = np.where(self.guide.allowed(), logits, -np.inf)
+        kept = np.where(self.guide.allowed_tokens(), logits, -np.inf)
         held = [*((self.ends,) if self.too_short else ()), *((self.eos,) if self.sampling.ignore_eos else ())]
         if held:
             going = kept.copy()
@@ -233,7 +233,7 @@ class _Batch:
         faults: dict[int, EngineError] = {}
         for row in self._guided:
             try:
-                kept.append(self.states[row].allowed(logits[row]))
+                kept.append(self.states[row].mask_forbidden(logits[row]))
             except UnsupportedRequestError as error:
                 faults[row] = error
         if faults:

@@ -47,7 +47,7 @@ class DeviceRows:
         self._spare: Block | None = None
         self.seated: SeatedRows | None = None
 
-    def parked(self, row: int, tokens: int) -> tuple[Block, Block]:
+    def park(self, row: int, tokens: int) -> tuple[Block, Block]:
         """The block of a row that is to hold `tokens`, and one to fill; call `fill` after the run."""
         positions = memory_for(self._sizes, tokens)
         block = self._leave(row, positions)

@@ -160,7 +160,7 @@ class DeviceRunner:
     ) -> NDArray[np.float32]:
         """Compute a part of a prompt; logits of its positions `indices`."""
         length = chunk_for(self._chunks, len(tokens))
-        block, target = self._rows.parked(row, start + len(tokens))
+        block, target = self._rows.park(row, start + len(tokens))
         batch = InputBatch.idle_rows(1, length, block.positions)
         batch.place(0, tokens, start)
         outputs = length if len(indices) > 1 else 1
