@@ -130,7 +130,7 @@ class Settings:
     default_max_tokens: int | None = None
     """Answer length where a request names none; none: what is left of the context, or 16 for completions."""
     request_timeout: float | None = None
-    """Seconds after which a request is given up; none never."""
+    """Seconds from a request's headers to the end of its answer, after which it is given up; none never."""
     drain_seconds: float = 30.0
     """Seconds that running requests have to finish when the server stops."""
     api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)

@@ -47,7 +47,7 @@ class Residency:
             task = asyncio.create_task(self._load(adapter))
             self._loading[adapter.digest] = task
             task.add_done_callback(lambda done: self._loaded(adapter.digest, done))
-        # A client that goes away does not end the load that others wait for.
+        # A client that goes away does not end the load: others wait for it, or will when they ask again.
         done, _ = await asyncio.wait([task], timeout=PATIENCE)
         if not done:
             raise AdapterNotLoadedError(f"adapter {adapter.full_name} is not loaded yet")

@@ -52,6 +52,7 @@ async def _vector(
     generation: Generation, exchange: Exchange, served: Served, request: EmbeddingRequest
 ) -> tuple[float, ...]:
     metrics = generation.metrics
+    exchange.generating = True
     try:
         vector = await _embed(generation, served, request)
     except asyncio.CancelledError:

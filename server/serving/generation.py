@@ -35,6 +35,7 @@ from server.rollout.rollouts import Rollouts
 from server.rollout.shadows import Shadows
 from server.rollout.trials import Chosen
 from server.serving.fan_in import merged
+from server.serving.one_thread import OneThread
 from server.serving.resolution import Served, resolve
 from server.text.chat_template import Message
 from server.text.tokenizer import Tokenizer, Tool
@@ -75,7 +76,7 @@ class Generation:
         self.rollouts = Rollouts(registry, self.residency, metrics, rollout or RolloutOptions(), store)
         self.shadows = Shadows(engine, metrics, batch // 2)
         self.grammars = Grammars(tokenizer)
-        self._long_texts = asyncio.Semaphore(1)
+        self._long_texts = OneThread()
         self._longest: int | None = None
 
     def check_task(self, task: Task) -> None:
@@ -113,6 +114,10 @@ class Generation:
         try:
             for adapter in served.adapters:
                 await self.residency.ensure(adapter)
+        except asyncio.CancelledError:
+            if chosen is not None and exchange.cancel_reason == "timeout":
+                chosen.failed()
+            raise
         except (AdapterNotLoadedError, AdapterRefusedError):
             if chosen is None or not chosen.canary:
                 raise
@@ -148,8 +153,7 @@ class Generation:
         """The text of tokens, special ones left out."""
         if len(tokens) <= INLINE_CHARACTERS:
             return self.tokenizer.decode(tokens)
-        async with self._long_texts:
-            return await asyncio.to_thread(self.tokenizer.decode, tokens)
+        return await self._long_texts.run(lambda: self.tokenizer.decode(tokens))
 
     async def chat(
         self,
@@ -177,15 +181,17 @@ class Generation:
         """Run `work` here where `size` characters are few, else in a thread, and one such text at a time."""
         if size <= INLINE_CHARACTERS:
             return tuple(work())
-        async with self._long_texts:
-            if self._longest is None:
-                self._longest = await asyncio.to_thread(_longest_token, self.tokenizer)
-            context = self.engine.info.context
-            # A normaliser may halve a text by composing its characters.
-            if size > 2 * context * self._longest:
-                message = f"The context is {context} tokens; {size} characters cannot fit it. Send less."
-                raise bad_field(field, message, code="context_length_exceeded")
-            return tuple(await asyncio.to_thread(work))
+        return await self._long_texts.run(lambda: self._fitting_tokens(size, field, work))
+
+    def _fitting_tokens(self, size: int, field: str, work: Callable[[], Sequence[int]]) -> tuple[int, ...]:
+        if self._longest is None:
+            self._longest = _longest_token(self.tokenizer)
+        context = self.engine.info.context
+        # A normaliser may halve a text by composing its characters.
+        if size > 2 * context * self._longest:
+            message = f"The context is {context} tokens; {size} characters cannot fit it. Send less."
+            raise bad_field(field, message, code="context_length_exceeded")
+        return tuple(work())
 
     def generate(
         self,
@@ -230,6 +236,7 @@ class Generation:
         meter = self.metrics.meter(served.adapter, served.version, exchange.started)
         source: AsyncGenerator[Delta] | None = None
         reason = "error"
+        exchange.generating = True
         try:
             source, first = await self._begin(request, served)
             meter.delta(first)

@@ -19,7 +19,6 @@ from server.api.parsing.sampling import answer_length, check_ids, completion_sam
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.logprobs import completion_logprobs, prompt_logprobs
 from server.api.wire.body import JSON_TYPES, read_object
-from server.api.wire.disconnect import while_wanted
 from server.api.wire.frames import DONE, Frames
 from server.api.wire.stream import EventStream
 from server.errors import ErrorReply, bad_field
@@ -64,9 +63,8 @@ class Completions:
         answer_id = "cmpl-" + exchange.answer_id
         if body.stream:
             chunks = CompletionChunks(answer_id, served, body, prompts, generation.tokenizer)
-            return EventStream(deltas, chunks, settings.request_timeout)
-        async with while_wanted(exchange, request.receive, settings.request_timeout):
-            answers = await gather(deltas, len(prompts) * body.n)
+            return EventStream(deltas, chunks)
+        answers = await gather(deltas, len(prompts) * body.n)
         choices = [
             _choice(i, answer, body, prompts[i // body.n], generation.tokenizer)
             for i, answer in enumerate(answers)

@@ -16,7 +16,6 @@ from server.api.rendering.answers import gather
 from server.api.rendering.response_events import ResponseEvents
 from server.api.rendering.response_object import ResponseObject
 from server.api.wire.body import JSON_TYPES, read_object
-from server.api.wire.disconnect import while_wanted
 from server.api.wire.stream import EventStream
 from server.errors import ApiError, ErrorReply, bad_field
 from server.exchange import exchange_of
@@ -56,9 +55,8 @@ class Responses:
         shape = ResponseObject(exchange.answer_id, served, body, sampling, generation.tokenizer)
         deltas = generation.generate(exchange, served, [prompt], [sampling], 1)
         if body.stream:
-            return EventStream(deltas, ResponseEvents(shape), settings.request_timeout)
-        async with while_wanted(exchange, request.receive, settings.request_timeout):
-            (answer,) = await gather(deltas, 1)
+            return EventStream(deltas, ResponseEvents(shape))
+        (answer,) = await gather(deltas, 1)
         return reply(shape.ended(answer))
 
     async def stored(self, _request: Request) -> Response:
