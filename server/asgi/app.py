@@ -219,6 +219,7 @@ async def _rolling_out(generation: Generation) -> AsyncGenerator[None]:
         task.cancel()
         await asyncio.wait([task])
         await generation.shadows.close()
+        await generation.rollouts.close()
         generation.residency.close()
 
 

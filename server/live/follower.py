@@ -25,6 +25,7 @@ from routing.route import Router
 from server.config.values import SettingsError
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
 from server.live.catalogue import contested
+from server.live.departures import Departures
 from server.serving.generation import Generation
 
 SWEEP_SECONDS = 10.0
@@ -59,6 +60,7 @@ class Watch:
         self._said: frozenset[str] = frozenset()
         self._unloading: dict[asyncio.Task[None], str] = {}
         self._unnamed: frozenset[str] = frozenset()
+        self._departures = Departures(generation.registry, generation.metrics)
         self.changing = asyncio.Lock()
         """Held by whoever changes which adapters this server has."""
         self.loaded: dict[str, Adapter] = {}
@@ -109,6 +111,7 @@ class Watch:
         done = await self._activate(found, problems)
         done = await self._generation.rollouts.follow(found.actives, problems) and done
         self._remove(found, place, problems)
+        self._departures.look()
         if self._registry.languages() != languages:
             problems |= await self._reroute()
         self.say(problems)
@@ -175,12 +178,14 @@ class Watch:
         for digest in unnamed & self._unnamed - {*self._unloading.values()}:
             self._drop(digest)
         self._unnamed = unnamed
+        self._departures.look()
 
     def unload(self, adapter: Adapter) -> None:
         """Have the engine drop it once no request uses it, unless an alias stands for the same weights."""
         actives = (self._registry.active(alias) for alias in self._registry.aliases())
         if adapter.digest not in {active.digest for active in actives}:
             self._drop(adapter.digest)
+        self._departures.look()
 
     def _drop(self, digest: str) -> None:
         async def unload() -> None:

@@ -110,7 +110,7 @@ class Generation:
         self.metrics.routes.labels(served.language, route.reason).inc()
         if route.detection is not None:
             self.metrics.confidence.observe(route.confidence)
-        _tell(exchange, served)
+        self._tell(exchange, served)
         try:
             for adapter in served.adapters:
                 await self.residency.ensure(adapter)
@@ -123,7 +123,7 @@ class Generation:
                 raise
             chosen.failed()
             served = self._resolve(route, names)
-            _tell(exchange, served)
+            self._tell(exchange, served)
             for adapter in served.adapters:
                 await self.residency.ensure(adapter)
         return served
@@ -136,6 +136,16 @@ class Generation:
 
     def _resolve(self, route: Route, names: Snapshot, chosen: Chosen | None = None) -> Served:
         return resolve(route, names, self.engine.info, self.base_name, chosen)
+
+    def _tell(self, exchange: Exchange, served: Served) -> None:
+        """Put on the exchange who answers."""
+        exchange.adapter, exchange.version, exchange.language = (
+            served.adapter,
+            served.version,
+            served.language,
+        )
+        exchange.receipt |= served.receipt
+        self.metrics.chosen(exchange)
 
     def check_name(self, exchange: Exchange, question: Question) -> None:
         """Raise as `choose` would for a name that is not served; nothing is chosen or loaded."""
@@ -271,12 +281,6 @@ class Generation:
                 raise
         source = self.engine.generate(request)
         return source, await anext(source)
-
-
-def _tell(exchange: Exchange, served: Served) -> None:
-    """Put on the exchange who answers."""
-    exchange.adapter, exchange.version, exchange.language = served.adapter, served.version, served.language
-    exchange.receipt |= served.receipt
 
 
 def _longest_token(tokenizer: Tokenizer) -> int:

@@ -17,7 +17,7 @@ from routing.settings import LanguageRow, RoutingSettings
 from server.api.rendering.error_replies import reply_for
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
-from server.errors import AdapterNotLoadedError, AdapterRefusedError
+from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineDeadError
 from server.exchange import Exchange
 from server.metrics.metrics import Metrics
 from server.request import Delta, GenerationRequest, Sampling
@@ -131,6 +131,34 @@ async def test_a_request_waits_for_an_adapter_within_bounds(
     busy.cancel()
     await asyncio.gather(unloading, waiting)
     assert adapter.digest in engine.state().resident
+
+
+async def test_a_load_that_did_not_come_to_its_end_is_not_counted_as_refused(
+    generation: Generation, voices: Mapping[str, Adapter]
+) -> None:
+    def outcomes(alias: str) -> dict[str, float]:
+        names = ("ok", "refused", "engine_dead", "cancelled", "failed")
+        found = {
+            name: generation.metrics.registry.get_sample_value(
+                "oneseek_adapter_loads_total", {"adapter": alias, "outcome": name}
+            )
+            for name in names
+        }
+        return {name: value for name, value in found.items() if value}
+
+    before = asyncio.all_tasks()
+    waiting = asyncio.create_task(generation.residency.ensure(voices["sv"]))
+    for _ in range(3):  # until the load has begun
+        await asyncio.sleep(0)
+    (load,) = asyncio.all_tasks() - before - {waiting}
+    load.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert outcomes(SV) == {"cancelled": 1}
+    await generation.engine.close()
+    with pytest.raises(EngineDeadError):
+        await generation.residency.ensure(voices["en"])
+    assert outcomes(EN) == {"engine_dead": 1}
 
 
 async def test_files_that_vanish_are_a_refusal_without_a_path(
