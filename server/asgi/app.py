@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -38,6 +37,7 @@ from server.asgi.cancellation import Cancellation
 from server.asgi.connection import BoundedProtocol
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
 from server.asgi.turns import Turns
+from server.config.environment import expand_home
 from server.config.settings import Settings
 from server.engines.base import Engine
 from server.exchange import exchange_of
@@ -133,7 +133,7 @@ def _routes(context: Context) -> list[Route]:
 
 def _admin_routes(context: Context, watch: Watch, store: Store) -> list[Route]:
     generation, settings, follow = context.generation, context.settings, watch.follow
-    roots = Roots([*map(Path, settings.adapter_roots), follow.home / "registry"])
+    roots = Roots([*map(expand_home, settings.adapter_roots), follow.home / "registry"])
     changes, limit = Changes(generation.metrics), settings.max_body
     administration = Administration(generation, watch, store, roots)
     inventory = Inventory(generation, watch, administration)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from functools import partial
 from socket import socket
 from typing import TYPE_CHECKING, TextIO
@@ -16,6 +15,7 @@ from starlette.applications import Starlette
 
 from server.asgi.app import create_app, uvicorn_config
 from server.asgi.listening import AnnouncingServer, bind
+from server.config.environment import process_environment
 from server.config.settings import Settings
 from server.config.values import SettingsError
 from server.engines.base import Engine
@@ -63,10 +63,13 @@ def _serve(settings: Settings, sockets: list[socket], say: Narrator) -> int:
     return 1 if server.engine_died or not server.started else 0
 
 
-def compose(settings: Settings, say: Narrator) -> tuple[Starlette, Engine]:
+def compose(
+    settings: Settings, say: Narrator, environ: MutableMapping[str, str] | None = None
+) -> tuple[Starlette, Engine]:
     """The whole application that the settings lead to, and the engine in it, not yet started.
 
-    Raises what opening the catalogue and the engine does.
+    `environ` decides on the engine where the settings do not, and is prepared for it; the process's own, by
+    default, is what vLLM reads. Raises what opening the catalogue and the engine does.
     """
     catalogue = open_catalogue(settings)
     say(f"base {catalogue.base.name}: {catalogue.base.reason}")
@@ -77,7 +80,8 @@ def compose(settings: Settings, say: Narrator) -> tuple[Starlette, Engine]:
     except ValueError as error:
         raise EngineError(f"{catalogue.base.path}: {error}") from error
     metrics = Metrics(catalogue.base.name)
-    engine = open_engine(settings, catalogue, tokenizer, metrics, say)
+    environ = process_environment() if environ is None else environ
+    engine = open_engine(settings, catalogue, tokenizer, metrics, say, environ)
     registry = catalogue.registry
     aliases = [registry.active(alias).full_name for alias in registry.aliases()]
     say(f"adapters: {', '.join(aliases) or 'none; every question goes to the base'}")
@@ -98,26 +102,37 @@ def _follow(settings: Settings, catalogue: Catalogue) -> Follow:
 
 
 def open_engine(
-    settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, say: Narrator
+    settings: Settings,
+    catalogue: Catalogue,
+    tokenizer: Tokenizer,
+    metrics: Metrics,
+    say: Narrator,
+    environ: MutableMapping[str, str],
 ) -> Engine:
     """The engine that the settings ask for, not yet started. Raises `SettingsError` and `EngineError`."""
-    choice = choose_engine(settings.engine.kind, os.environ)
+    choice = choose_engine(settings.engine.kind, environ)
     if choice.warning is not None:
         say(f"warning: {choice.warning}")
     say(f"engine {choice.kind}: {choice.reason}")
-    open_it = _open_vllm if choice.kind == "vllm" else _open_embedded
-    return open_it(settings, catalogue, tokenizer, metrics, say)
+    if choice.kind == "vllm":
+        return _open_vllm(settings, catalogue, tokenizer, metrics, say, environ)
+    return _open_embedded(settings, catalogue, tokenizer, metrics, say)
 
 
 def _open_vllm(
-    settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, say: Narrator
+    settings: Settings,
+    catalogue: Catalogue,
+    tokenizer: Tokenizer,
+    metrics: Metrics,
+    say: Narrator,
+    environ: MutableMapping[str, str],
 ) -> Engine:
     _refuse_embedded_settings(settings)
     if importlib.util.find_spec("vllm") is None:
         raise SettingsError("engine.kind", "'vllm' is not installed here: pip install 'oneseek[vllm]'")
     from server.engines.vllm.options import VllmOptions, prepare_environment
 
-    prepare_environment(os.environ, settings.log_level)
+    prepare_environment(environ, settings.log_level)
     say("loading vLLM; with the base, this takes a minute or more")
     from server.engines.vllm.core import vllm_engine
 
