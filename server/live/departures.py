@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from adapters.registry.served import Registry
-from server.metrics.metrics import Metrics
+from server.live.runtime import Runtime
 
 
 class Departures:
-    """Follows which versions leave a server's registry. Used on the event loop alone."""
+    """Follows which versions leave a base. Used on the event loop alone."""
 
-    def __init__(self, registry: Registry, metrics: Metrics) -> None:
-        self._registry = registry
-        self._metrics = metrics
+    def __init__(self, runtime: Runtime) -> None:
+        self._served = runtime.served
+        self._metrics = runtime.metrics
         self._known = self._present()
         self._gone: set[tuple[str, str]] = set()
 
@@ -22,10 +21,11 @@ class Departures:
         self._known = present
         idle = {name for name in self._gone if not self._metrics.in_use(*name)}
         self._gone -= idle
-        for alias, version in idle:
+        kept = self._metrics.served_names() | self._gone  # by any base
+        for alias, version in idle - kept:
             self._metrics.forget_version(alias, version)
-        for alias in {alias for alias, _ in idle} - {alias for alias, _ in present | self._gone}:
+        for alias in {alias for alias, _ in idle} - {alias for alias, _ in kept}:
             self._metrics.forget_alias(alias)
 
     def _present(self) -> set[tuple[str, str]]:
-        return {(adapter.alias, adapter.version) for adapter in self._registry.adapters()}
+        return {(adapter.alias, adapter.version) for adapter in self._served.adapters()}

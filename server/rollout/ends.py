@@ -14,8 +14,8 @@ from typing import Any
 
 from adapters.errors import UnknownAdapterError
 from adapters.lora.manifest import Adapter
-from adapters.registry.served import Registry
-from adapters.registry.store import Store
+from adapters.registry.registry import Registry
+from adapters.registry.served import ServedAdapters
 from server.metrics.metrics import Metrics
 from server.rollout.trials import Trial
 
@@ -29,7 +29,7 @@ log = logging.getLogger("oneseek.rollout")
 
 
 @dataclass(slots=True, eq=False)
-class Ended:
+class EndedTrial:
     """A trial that was ended here, and why."""
 
     trial: Trial
@@ -59,26 +59,26 @@ class Ended:
         }
 
 
-class Ends:
-    """The ends of one server's trials. `store` is what is told of them; None tells nobody."""
+class TrialEnds:
+    """The ends of one server's trials. `registry` is what is told of them; None tells nobody."""
 
-    def __init__(self, registry: Registry, metrics: Metrics, store: Store | None) -> None:
-        self._registry = registry
+    def __init__(self, served: ServedAdapters, metrics: Metrics, registry: Registry | None) -> None:
+        self._served = served
         self._metrics = metrics
-        self._store = store
-        self._latest = deque[Ended](maxlen=REMEMBERED)
-        self._unwritten: dict[tuple[str, str], Ended] = {}
+        self._registry = registry
+        self._latest = deque[EndedTrial](maxlen=REMEMBERED)
+        self._unwritten: dict[tuple[str, str], EndedTrial] = {}
         """Kind and alias → the end that the registry on disk is yet to learn of. At most one each: what
         ends later was set later, and the registry no longer asks for the earlier one."""
         self._writing: set[asyncio.Task[None]] = set()
 
     def refused(self, trial: Trial, adapter: Adapter) -> None:
         """The engine does not take a version; the registry on disk is not told."""
-        self._latest.append(Ended(trial, adapter, "the engine refuses it; the log says why", {}, None))
+        self._latest.append(EndedTrial(trial, adapter, "the engine refuses it; the log says why", {}, None))
 
     def rolled_back(self, trial: Trial, adapter: Adapter, reason: str, figures: Mapping[str, float]) -> None:
         """A version was worse than the active one; `write_due` has the registry told."""
-        ended = Ended(trial, adapter, reason, figures, None if self._store is None else False)
+        ended = EndedTrial(trial, adapter, reason, figures, None if self._registry is None else False)
         self._latest.append(ended)
         if ended.written is None:
             return
@@ -112,14 +112,14 @@ class Ends:
         older = [ended for ended in self._unwritten.values() if ended not in self._latest]
         return [ended.to_json() for ended in (*older, *self._latest)]
 
-    async def _write(self, ended: Ended) -> None:
+    async def _write(self, ended: EndedTrial) -> None:
         """Tell the registry on disk, and the ledger; whatever goes wrong, it is tried again."""
-        assert self._store is not None
+        assert self._registry is not None
         trial, adapter = ended.trial, ended.adapter
         reason = f"rolled back {adapter.full_name} ({trial.kind}): {ended.reason}"
         try:
             await asyncio.to_thread(
-                self._store.settle, trial.alias, reason, since=trial.since, metrics=ended.figures
+                self._registry.settle, trial.alias, reason, since=trial.since, metrics=ended.figures
             )
         except UnknownAdapterError:
             pass  # no version of it is on disk any more
@@ -131,12 +131,12 @@ class Ends:
         if self._unwritten.get((trial.kind, trial.alias)) is ended:
             del self._unwritten[trial.kind, trial.alias]
 
-    def _say_unwritten(self, ended: Ended, error: Exception) -> None:
+    def _say_unwritten(self, ended: EndedTrial, error: Exception) -> None:
         if ended.tried:
             return
         ended.tried = True
         adapter, alias = ended.adapter, ended.trial.alias
         remedy = f"after a restart it would begin again: oneseek adapters settle {alias}"
         log.error("the end of %s is not written (%s); %s", adapter.full_name, error, remedy)
-        if adapter in self._registry.adapters():  # the metrics of one that went have gone too
+        if adapter in self._served.adapters():  # the metrics of one that went have gone too
             self._metrics.rollouts.labels(adapter.alias, adapter.version, "unwritten").inc()

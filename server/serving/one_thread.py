@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeVar
 
-Result = TypeVar("Result")
+WorkResult = TypeVar("WorkResult")
 
 
 class OneThread:
@@ -19,7 +19,7 @@ class OneThread:
     def __init__(self) -> None:
         self._turn = asyncio.Semaphore(1)
 
-    async def run(self, work: Callable[[], Result]) -> Result:
+    async def run(self, work: Callable[[], WorkResult]) -> WorkResult:
         """What `work` returns or raises."""
         await self._turn.acquire()
         task = asyncio.create_task(asyncio.to_thread(work))

@@ -71,7 +71,7 @@ class EventStream(Response):
         except Exception as error:
             if not self._started:
                 raise
-            last = self._chunks.failed(_told(error, exchange))
+            last = self._chunks.failed(_reply_for(error, exchange))
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _send_deltas(self, send: Send, bare: Send) -> None:
@@ -98,7 +98,7 @@ class EventStream(Response):
         return self._chunks.opening()
 
 
-def _told(error: Exception, exchange: Exchange) -> ErrorReply:
+def _reply_for(error: Exception, exchange: Exchange) -> ErrorReply:
     reply = reply_for(error)
     exchange.status = reply.status
     if reply.code == "internal_error":

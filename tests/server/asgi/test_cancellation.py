@@ -19,7 +19,7 @@ import pytest
 from adapters.lora.config import CONFIG_FILE
 from adapters.lora.manifest import Adapter
 from server.config.settings import Settings
-from tests.server.serving import SV, Serving, make_app, served
+from tests.server.running import SV, Serving, make_app, served
 
 pytestmark = [
     pytest.mark.slow,
@@ -40,7 +40,7 @@ LONG = "LOOP " + "Vem är du? " * 400
 
 
 @dataclass
-class Held:
+class SlowServer:
     """A server with an adapter that does not come in before it is released."""
 
     serving: Serving
@@ -71,7 +71,7 @@ class Held:
         )
 
 
-Hold = Callable[..., AbstractContextManager[Held]]
+Hold = Callable[..., AbstractContextManager[SlowServer]]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def slow_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture
 def hold(slow_base: Path, voices: Mapping[str, Adapter], graphs: Path, tmp_path: Path) -> Hold:
     @contextmanager
-    def begin(**given: Any) -> Generator[Held]:
+    def begin(**given: Any) -> Generator[SlowServer]:
         folder = tmp_path / "cold"
         shutil.copytree(voices["sv-old"].path, folder)
         config = (folder / CONFIG_FILE).read_bytes()
@@ -96,13 +96,13 @@ def hold(slow_base: Path, voices: Mapping[str, Adapter], graphs: Path, tmp_path:
         adapters = {**voices, "sv-old": replace(voices["sv-old"], path=folder)}
         settings = Settings(port=0, max_num_seqs=2, log_level="critical", drain_seconds=1, **given)
         with served(make_app(slow_base, adapters, graphs, settings), settings, adapters) as serving:
-            held = Held(serving, folder / CONFIG_FILE, config)
+            slow = SlowServer(serving, folder / CONFIG_FILE, config)
             try:
-                yield held
+                yield slow
             finally:
                 asked = [one for one in asyncio.all_tasks(serving.loop) if "_load" in repr(one)]
                 if asked:
-                    held.release()
+                    slow.release()
 
     return begin
 
@@ -164,7 +164,7 @@ def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
 def test_time_runs_from_the_headers_on(hold: Hold, phase: str) -> None:
     path, head, content = PHASES[phase]
     late = phase.startswith("body")
-    with hold(request_timeout=0.3) as held, connect(held.serving) as connection:
+    with hold(request_timeout=0.3) as slow, connect(slow.serving) as connection:
         began = time.monotonic()
         connection.sendall(head + content)
         reply = connection.recv(65536).decode()
@@ -172,55 +172,55 @@ def test_time_runs_from_the_headers_on(hold: Hold, phase: str) -> None:
         status, code = (408, "request_timeout") if late else (504, "timeout")
         assert reply.startswith(f"HTTP/1.1 {status} ")
         assert json.loads(reply.partition("\r\n\r\n")[2])["error"]["code"] == code
-        assert eventually(lambda: held.given_up(path, status) == 1)
-        assert held.count('oneseek_cancelled_total{reason="timeout"}') == 1
-        assert held.count(f'oneseek_rejected_total{{reason="{code}"}}') == 1
+        assert eventually(lambda: slow.given_up(path, status) == 1)
+        assert slow.count('oneseek_cancelled_total{reason="timeout"}') == 1
+        assert slow.count(f'oneseek_rejected_total{{reason="{code}"}}') == 1
 
 
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_client_that_leaves_ends_its_request(hold: Hold, phase: str) -> None:
     path, head, content = PHASES[phase]
-    with hold() as held:
-        before = held.tasks()
-        with connect(held.serving) as connection:
+    with hold() as slow:
+        before = slow.tasks()
+        with connect(slow.serving) as connection:
             connection.sendall(head + content)
             time.sleep(0.2)
         began = time.monotonic()
-        assert eventually(lambda: held.given_up(path, 499) == 1)
+        assert eventually(lambda: slow.given_up(path, 499) == 1)
         assert time.monotonic() - began < SECONDS / 2
-        assert held.count('oneseek_cancelled_total{reason="disconnect"}') == 1
+        assert slow.count('oneseek_cancelled_total{reason="disconnect"}') == 1
         if phase.startswith("load"):
-            held.release()
-        assert eventually(lambda: held.tasks() <= before)
-        state = held.serving.engine.state()
+            slow.release()
+        assert eventually(lambda: slow.tasks() <= before)
+        state = slow.serving.engine.state()
         assert (dict(state.running), dict(state.waiting)) == ({}, {})
         again = request(CHAT, COLD if phase.startswith("load") else SV, "Hej")[2]
         headers = {"Content-Type": "application/json"}
-        assert held.serving.http.post(CHAT, content=again, headers=headers).status_code == 200
+        assert slow.serving.http.post(CHAT, content=again, headers=headers).status_code == 200
 
 
 def test_who_waits_for_a_load_is_served_although_the_first_has_left(hold: Hold) -> None:
-    with hold() as held:
+    with hold() as slow:
         _, head, content = request(CHAT, COLD, "Vem är du?")
-        with connect(held.serving) as first, connect(held.serving) as second:
+        with connect(slow.serving) as first, connect(slow.serving) as second:
             for connection in (first, second):
                 connection.sendall(head + content)
             time.sleep(0.2)
             first.close()
-            assert eventually(lambda: held.given_up(CHAT, 499) == 1)
-            held.release()
+            assert eventually(lambda: slow.given_up(CHAT, 499) == 1)
+            slow.release()
             assert second.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_texts_of_clients_who_left_are_still_tokenised_one_at_a_time(hold: Hold) -> None:
-    with hold() as held:
+    with hold() as slow:
         _, head, content = request(TOKENIZE, SV, LONG)
         for _ in range(4):
-            with connect(held.serving) as connection:
+            with connect(slow.serving) as connection:
                 connection.sendall(head + content)
                 time.sleep(0.1)
-        assert eventually(lambda: held.given_up(TOKENIZE, 499) == 4)
-        threads = asyncio.run_coroutine_threadsafe(_working(), held.serving.loop).result(30)
+        assert eventually(lambda: slow.given_up(TOKENIZE, 499) == 4)
+        threads = asyncio.run_coroutine_threadsafe(_working(), slow.serving.loop).result(30)
         assert threads == 1
 
 

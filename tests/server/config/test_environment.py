@@ -8,7 +8,7 @@ import pytest
 
 from adapters.training.loop.launch import ALONE, Launch
 from server.config.environment import expand_home, home_folder, process_environment
-from server.config.settings import resolve
+from server.config.settings import resolve_settings
 
 
 def test_the_users_folder_is_what_the_mapping_says(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_a_leading_tilde_is_the_users_folder(
 
 def test_settings_follow_the_mapping_and_not_the_process(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path), "ONESEEK_BASE_MODEL": "~/base"}
-    found = resolve(environ=environ, platform="linux").settings
+    found = resolve_settings(environ=environ, platform="linux").settings
     assert found.home == tmp_path / ".oneseek"
     assert found.base_model == tmp_path / "base"
 

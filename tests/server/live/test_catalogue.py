@@ -19,4 +19,4 @@ def test_an_adapter_may_lie_in_the_users_folder(
         monkeypatch.setenv(variable, str(tmp_path))
     scaled(tmp_path / "mine-v1", 0.5)
     settings = Settings(home=tmp_path / "home", adapters=(entry,))
-    assert open_catalogue(settings, tmp_path).registry.is_adapter("mine")
+    assert open_catalogue(settings, tmp_path).served.is_adapter("mine")

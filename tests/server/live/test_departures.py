@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.server.administered import Place, add, administered, ask, change, done, load, unload, until
-from tests.server.serving import Serving
+from tests.server.running import Serving
 
 
 @pytest.fixture

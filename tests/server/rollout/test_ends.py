@@ -11,11 +11,11 @@ import pytest
 from adapters.bases import find_base
 from adapters.ledger import Ledger
 from adapters.lora.manifest import Adapter
-from adapters.registry.served import Registry
-from adapters.registry.store import Base, Store
+from adapters.registry.registry import Base, Registry
+from adapters.registry.served import ServedAdapters
 from server.metrics.metrics import Metrics
 from server.rollout import ends as ends_module
-from server.rollout.ends import REMEMBERED, Ends
+from server.rollout.ends import REMEMBERED, TrialEnds
 from server.rollout.trials import Trial
 from tests.server.rolling import scaled
 
@@ -28,7 +28,7 @@ class Rolled:
 
     def __init__(self, scratch: Path) -> None:
         self.key = scratch / "home" / "ledger" / "key.pem"
-        self.store = Store(scratch / "home", Ledger.open(scratch / "home" / "ledger"))
+        self.registry = Registry(scratch / "home", Ledger.open(scratch / "home" / "ledger"))
         base = Base.read(find_base(scratch), scratch / "cache")
         folders = {
             version: scaled(scratch / version, factor) for version, factor in (("v1", 1.0), ("v2", 0.5))
@@ -36,23 +36,23 @@ class Rolled:
         adapters: list[Adapter] = []
         for alias in ALIASES:
             for version, folder in folders.items():
-                added = self.store.add(folder, base=base, alias=alias, version=version)
+                added = self.registry.add(folder, base=base, alias=alias, version=version)
                 adapters.append(added.adapter)
-            self.store.canary(alias, {"v1": 50, "v2": 50})
-        self.registry = Registry(adapters, base_digest=adapters[0].base_digest or "")
-        self.metrics = Metrics("mini")
-        self.ends = Ends(self.registry, self.metrics, self.store)
+            self.registry.canary(alias, {"v1": 50, "v2": 50})
+        self.served = ServedAdapters(adapters, base_digest=adapters[0].base_digest or "")
+        self.metrics = Metrics()
+        self.ends = TrialEnds(self.served, self.metrics, self.registry)
 
     def end_all(self) -> None:
         for alias in ALIASES:
-            split = self.store.shelf().actives.line(alias).split
+            split = self.registry.listing().pointers.state(alias).split
             assert split is not None
-            trial, adapter = Trial("canary", alias, split.since), self.registry.resolve(f"{alias}@v2")
+            trial, adapter = Trial("canary", alias, split.since), self.served.resolve(f"{alias}@v2")
             self.ends.rolled_back(trial, adapter, "worse", {"errors": 1})
 
     def divided(self) -> list[str]:
-        actives = self.store.shelf().actives
-        return [alias for alias in ALIASES if actives.line(alias).split is not None]
+        pointers = self.registry.listing().pointers
+        return [alias for alias in ALIASES if pointers.state(alias).split is not None]
 
     def unwritten(self) -> int:
         return sum(one["written"] is False for one in self.ends.to_json())
@@ -73,9 +73,9 @@ def rolled(made: Rolled, monkeypatch: pytest.MonkeyPatch) -> Rolled:
     """Every canary has ended here, and the ledger has no key to write that with."""
     monkeypatch.setattr(ends_module, "AGAIN_SECONDS", 3600.0)
     for alias in ALIASES:
-        made.store.canary(alias, {"v1": 50, "v2": 50})
-    made.metrics = Metrics("mini")
-    made.ends = Ends(made.registry, made.metrics, made.store)
+        made.registry.canary(alias, {"v1": 50, "v2": 50})
+    made.metrics = Metrics()
+    made.ends = TrialEnds(made.served, made.metrics, made.registry)
     made.end_all()
     return made
 
@@ -118,7 +118,7 @@ async def test_a_server_that_stops_writes_what_it_knows(rolled: Rolled) -> None:
 
 async def test_a_later_end_of_an_alias_takes_the_place_of_the_earlier(rolled: Rolled) -> None:
     for alias in ALIASES:
-        rolled.store.canary(alias, {"v1": 90, "v2": 10})
+        rolled.registry.canary(alias, {"v1": 90, "v2": 10})
     rolled.end_all()
     assert rolled.unwritten() == len(ALIASES)
     rolled.ends.write_due()

@@ -14,7 +14,7 @@ def in_pages(tokens: int) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class SchedulerLimits:
     """Bounds of the scheduler. Raises `ValueError`, naming field and value, where they contradict."""
 
     max_num_seqs: int

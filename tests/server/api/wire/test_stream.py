@@ -10,7 +10,7 @@ import pytest
 from server.api.rendering.answers import gather
 from server.errors import EngineError
 from server.request import Delta, Deltas
-from server.serving.fan_in import merged
+from server.serving.fan_in import merge_streams
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +36,7 @@ class Source:
 @pytest.mark.parametrize("count", [1, 2, 5])
 async def test_every_delta_comes_once_and_in_order(count: int) -> None:
     sources = [Source(index + 2) for index in range(count)]
-    answers = await gather(merged([source.deltas(i) for i, source in enumerate(sources)]), count)
+    answers = await gather(merge_streams([source.deltas(i) for i, source in enumerate(sources)]), count)
     assert [answer.text for answer in answers] == [
         "".join(f"{n} " for n in range(index + 2)) for index in range(count)
     ]
@@ -44,7 +44,7 @@ async def test_every_delta_comes_once_and_in_order(count: int) -> None:
 
 
 async def test_what_waits_is_read_at_once() -> None:
-    async with aclosing(merged([Source(3).deltas(), Source(3).deltas()])) as stream:
+    async with aclosing(merge_streams([Source(3).deltas(), Source(3).deltas()])) as stream:
         first = await anext(stream)
         await asyncio.sleep(0.01)
         rest = await anext(stream)
@@ -57,14 +57,14 @@ async def test_an_error_ends_all(others: int) -> None:
     slow = [Source(1000, pause=0.01) for _ in range(others)]
     broken = Source(2, fails=True)
     with pytest.raises(EngineError, match="broken"):
-        await gather(merged([source.deltas() for source in (broken, *slow)]), 1 + others)
+        await gather(merge_streams([source.deltas() for source in (broken, *slow)]), 1 + others)
     assert all(source.closed for source in (broken, *slow))
 
 
 @pytest.mark.parametrize("count", [1, 3])
 async def test_closing_the_whole_closes_the_parts(count: int) -> None:
     sources = [Source(1000) for _ in range(count)]
-    async with aclosing(merged([source.deltas() for source in sources])) as stream:
+    async with aclosing(merge_streams([source.deltas() for source in sources])) as stream:
         await anext(stream)
     assert all(source.closed for source in sources)
 
@@ -72,7 +72,9 @@ async def test_closing_the_whole_closes_the_parts(count: int) -> None:
 @pytest.mark.parametrize("count", [1, 3])
 async def test_cancelling_the_reader_closes_the_parts(count: int) -> None:
     sources = [Source(1000, pause=0.001) for _ in range(count)]
-    task = asyncio.create_task(gather(merged([source.deltas(i) for i, source in enumerate(sources)]), count))
+    task = asyncio.create_task(
+        gather(merge_streams([source.deltas(i) for i, source in enumerate(sources)]), count)
+    )
     await asyncio.sleep(0.02)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
