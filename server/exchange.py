@@ -37,12 +37,19 @@ class Exchange:
     """What the client was told; an error in mid-stream replaces the 200 that began it."""
     cancel_reason: str = "aborted"
     """Why unfinished work ended: `disconnect`, `timeout`, or `aborted` by the server itself."""
+    generating: bool = False
+    """Whether the engine was asked for anything; the end of that is counted where it is read."""
     answer_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     """What the answer's own id ends with."""
     send: Send | None = None
     """Sends what follows an answer's head, past the layers that only look at heads."""
     started: float = field(default_factory=time.perf_counter)
     """Seconds of `time.perf_counter()`."""
+
+    @property
+    def given_up(self) -> bool:
+        """Whether its client has left, or its time was up."""
+        return self.cancel_reason != "aborted"
 
 
 def open_exchange(scope: Scope, send: Send) -> Exchange:

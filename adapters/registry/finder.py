@@ -141,7 +141,7 @@ def _shape(base: FoundBase) -> ModelShape | None:
 def _explicit(entry: str) -> _Place:
     name, equals, path = entry.partition("=")
     named = bool(equals) and not Path(entry).is_dir()
-    folder = Path(path if named else entry).expanduser()
+    folder = Path(path if named else entry)
     alias, version = names.split_name(name) if named else (None, None)
     if not folder.is_dir():
         raise AdapterError(folder, "is not a folder", "Give the folder that holds adapter_config.json.")

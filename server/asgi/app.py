@@ -28,6 +28,7 @@ from server.api.endpoints.rollout import Rollout
 from server.api.endpoints.status import Status
 from server.api.endpoints.tokenize import Tokenize
 from server.api.rendering.error_replies import reply_for
+from server.asgi.cancellation import Cancellation
 from server.asgi.connection import BoundedProtocol
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
 from server.asgi.turns import Turns
@@ -50,8 +51,9 @@ def create_app(settings: Settings, services: Sequence[BaseService], metrics: Met
         routes=[*_routes(context), *(_admin_routes(context) if changeable else ())],
         middleware=[
             Middleware(Receipts, metrics=metrics),
-            Middleware(Turns),
             Middleware(Errors, metrics=metrics),
+            Middleware(Cancellation, limit=settings.request_timeout, metrics=metrics),
+            Middleware(Turns),
             Middleware(HeaderLimits),
             Middleware(ApiKeys, keys=settings.api_keys, admin_keys=settings.admin_keys),
         ],

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from functools import partial
 from socket import socket
 from typing import TextIO
@@ -15,6 +14,7 @@ from starlette.applications import Starlette
 
 from server.asgi.app import create_app, uvicorn_config
 from server.asgi.listening import AnnouncingServer, bind
+from server.config.environment import process_environment
 from server.config.settings import Settings
 from server.engines.base import Engine
 from server.engines.kinds import choose_engine
@@ -61,18 +61,26 @@ def _serve(settings: Settings, sockets: list[socket], narrator: Narrator) -> int
     return 1 if server.engine_died or not server.started else 0
 
 
-def compose(settings: Settings, narrator: Narrator) -> tuple[Starlette, list[BaseService]]:
+def compose(
+    settings: Settings, narrator: Narrator, environ: MutableMapping[str, str] | None = None
+) -> tuple[Starlette, list[BaseService]]:
     """The whole application that the settings lead to, and its services, not yet started.
 
-    Raises what opening the catalogue and the engine does.
+    `environ` decides on the engine where the settings do not, and is prepared for it; the process's own, by
+    default, is what vLLM reads. Raises what opening the catalogue and the engine does.
     """
     metrics = Metrics()
-    services = [open_base_service(settings, open_catalogue(settings), metrics, narrator)]
+    environ = process_environment() if environ is None else environ
+    services = [open_base_service(settings, open_catalogue(settings), metrics, narrator, environ)]
     return create_app(settings, services, metrics), services
 
 
 def open_base_service(
-    settings: Settings, catalogue: Catalogue, metrics: Metrics, narrator: Narrator
+    settings: Settings,
+    catalogue: Catalogue,
+    metrics: Metrics,
+    narrator: Narrator,
+    environ: MutableMapping[str, str],
 ) -> BaseService:
     """The service of a catalogue's base. Raises `SettingsError` and `EngineError`."""
     base, served = catalogue.base, catalogue.served
@@ -83,7 +91,7 @@ def open_base_service(
         tokenizer, defaults = Tokenizer.load(base.path), read_defaults(base.path)
     except ValueError as error:
         raise EngineError(f"{base.path}: {error}") from error
-    engine = open_engine(settings, catalogue, tokenizer, metrics, narrator)
+    engine = open_engine(settings, catalogue, tokenizer, metrics, narrator, environ)
     aliases = [served.active(alias).full_name for alias in served.aliases()]
     narrator(f"adapters: {', '.join(aliases) or 'none; every question goes to the base'}")
     runtime = Runtime(
@@ -108,10 +116,15 @@ def _options(settings: Settings, catalogue: Catalogue) -> FollowOptions:
 
 
 def open_engine(
-    settings: Settings, catalogue: Catalogue, tokenizer: Tokenizer, metrics: Metrics, narrator: Narrator
+    settings: Settings,
+    catalogue: Catalogue,
+    tokenizer: Tokenizer,
+    metrics: Metrics,
+    narrator: Narrator,
+    environ: MutableMapping[str, str],
 ) -> Engine:
     """The engine that the settings ask for, not yet started. Raises `SettingsError` and `EngineError`."""
-    choice = choose_engine(settings.engine.kind, os.environ)
+    choice = choose_engine(settings.engine.kind, environ)
     if choice.warning is not None:
         narrator(f"warning: {choice.warning}")
     narrator(f"engine {choice.kind.name}: {choice.reason}")
@@ -125,7 +138,7 @@ def open_engine(
         active=[registry.active(alias) for alias in registry.aliases()],
         observer=metrics.steps(catalogue.base.name),
         narrate=narrator,
-        environ=os.environ,
+        environ=environ,
     )
     return choice.kind.open(settings, setup)
 

@@ -1,13 +1,12 @@
 """Every setting of the server, and how one is found: flags > environment > oneseek.yaml > defaults.
 
-The only module that reads the environment. A setting is declared here once; the command line, the
+The environment comes from `server.config.environment`. A setting is declared here once; the command line, the
 environment, the file, `oneseek config` and the help are all made from these fields.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from server.config.environment import expand_home, home_folder, process_environment
 from server.config.schema import SECRET, Option, options_of
 from server.config.values import Raw, SettingsError, Size, closest, within
 
@@ -84,7 +84,9 @@ class EngineOptions:
 def default_home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
     """Where OneSeek keeps its state: `%LOCALAPPDATA%\\oneseek` on Windows, `~/.oneseek` elsewhere."""
     local = environ.get("LOCALAPPDATA")
-    return Path(local) / "oneseek" if platform == "win32" and local else Path.home() / ".oneseek"
+    if platform == "win32" and local:
+        return Path(local) / "oneseek"
+    return home_folder(environ, platform) / ".oneseek"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +132,7 @@ class Settings:
     default_max_tokens: int | None = None
     """Answer length where a request names none; none: what is left of the context, or 16 for completions."""
     request_timeout: float | None = None
-    """Seconds after which a request is given up; none never."""
+    """Seconds from a request's headers to the end of its answer, after which it is given up; none never."""
     drain_seconds: float = 30.0
     """Seconds that running requests have to finish when the server stops."""
     api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
@@ -143,7 +145,7 @@ class Settings:
     """Serve only adapters that the ledger knows; a ledger that does not verify then stops the start."""
     ledger_public_key: Path | None = None
     """PEM file of the ledger's public key, kept apart from it; none takes the one beside the ledger."""
-    home: Path = field(default_factory=lambda: default_home(os.environ))
+    home: Path = field(default_factory=lambda: default_home(process_environment()))
     """Folder of the registry, the ledger, the keys and the built graphs."""
     follow_registry: float = 2.0
     """Seconds between looks at the registry for what other processes add or promote; 0 never looks."""
@@ -228,12 +230,16 @@ def resolve_settings(
     The file is `config`, else what `ONESEEK_CONFIG` names, else `oneseek.yaml` in the working directory if
     it is there. Raises `SettingsError` for an unknown name on any surface and for a value that does not fit.
     """
-    environ = os.environ if environ is None else environ
+    environ = process_environment() if environ is None else environ
     layers = [_file_values(config, environ), _environment_values(environ), _flag_values(flags or {})]
     found: dict[str, tuple[Raw, str]] = {"home": (str(default_home(environ, platform)), "default")}
     for layer in layers:
         found |= layer
     values = {option.path: option.parse(*found[option.path]) for option in OPTIONS if option.path in found}
+    values = {
+        path: expand_home(value, environ) if isinstance(value, Path) else value
+        for path, value in values.items()
+    }
     origins = {option.path: found.get(option.path, (None, "default"))[1] for option in OPTIONS}
     try:
         return ResolvedSettings(_build(values), MappingProxyType(origins))
@@ -268,7 +274,9 @@ def _build(values: Mapping[str, object]) -> Settings:
 def _file_values(config: Path | None, environ: Mapping[str, str]) -> dict[str, tuple[Raw, str]]:
     from server.config.file import read_file
 
-    named = config or (Path(environ[CONFIG_VARIABLE]).expanduser() if environ.get(CONFIG_VARIABLE) else None)
+    named = config or (
+        expand_home(environ[CONFIG_VARIABLE], environ) if environ.get(CONFIG_VARIABLE) else None
+    )
     path = named or Path(CONFIG_FILE)
     if named is None and not path.exists():
         return {}

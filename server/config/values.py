@@ -159,7 +159,7 @@ _PARSERS: dict[object, Callable[[Raw], object]] = {
     int: _scalar(_integer),
     float: _scalar(_number),
     bool: _scalar(_boolean),
-    Path: _scalar(lambda text: Path(text).expanduser()),
+    Path: _scalar(Path),
     tuple: _listed,
     MAPPING: _mapped,
 }

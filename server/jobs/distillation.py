@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json as json_format
-import os
 import shlex
 import sys
 from contextlib import ExitStack, closing
@@ -25,6 +24,7 @@ from adapters.training.finetune.data_origin import Origin
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.options import OptionError, TrainOptions
 from adapters.training.loop.progress import Reporter
+from server.config.environment import expand_home, process_environment
 from server.config.settings import Settings
 from server.config.values import check_flag
 from server.jobs.training import detector, job_of, own_data, run_training, settings_of
@@ -72,7 +72,7 @@ def _teacher(source: DistillSource, role: Literal["teacher", "judge"], options: 
         for name in (f"{role}_model", f"{role}_key_env"):
             if getattr(source, name) is not None:
                 raise OptionError(name, f"is for a server, and {asked} is a folder; leave it out")
-        return LocalTeacher(Path(asked).expanduser(), options.concurrency)
+        return LocalTeacher(expand_home(asked), options.concurrency)
     url, _, model = asked.partition("#")
     key = _key(source, role)
     try:
@@ -90,7 +90,7 @@ def _key(source: DistillSource, role: str) -> str | None:
     variable: str | None = getattr(source, f"{role}_key_env")
     if variable is None:
         return None
-    if not (key := os.environ.get(variable)):
+    if not (key := process_environment().get(variable)):
         raise OptionError(
             f"{role}_key_env", f"{variable} is not set in the environment; export the key under it"
         )
@@ -106,7 +106,7 @@ def _task(
     settings: Settings,
 ) -> DistillTask:
     language = training.language
-    seeds = tuple(Path(path).expanduser() for path in source.seeds) or own_data(language)
+    seeds = tuple(map(expand_home, source.seeds)) or own_data(language)
     place = settings.home / "distilled"
     task = DistillTask(
         options=options, language=language, seed=training.seed, seeds=seeds, output=source.output or place

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from adapters.ledger import Ledger, Record
 from adapters.training.loop.files import write_folder
+from adapters.training.loop.launch import Launch
 from adapters.training.loop.options import OptionError
+from server.config.environment import expand_home, process_environment
 from server.config.settings import Settings, resolve_settings
 from server.config.values import SettingsError
 
@@ -62,12 +64,13 @@ def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -
         phases=plan.phases,
         model=plan.model,
         tokenizer=plan.tokenizer,
-        base=asked.base_model.expanduser() if asked.base_model is not None else None,
+        base=expand_home(asked.base_model) if asked.base_model is not None else None,
         data=asked.data,
-        output=asked.output.expanduser(),
+        output=expand_home(asked.output),
         folder=settings.home / "training",
         cache=settings.home / "cache",
         resume=asked.resume,
+        launch=Launch.read(process_environment()),
     )
 
 

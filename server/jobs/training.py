@@ -19,6 +19,8 @@ from adapters.registry.ledger_records import addition
 from adapters.registry.registry import Registry
 from adapters.training.finetune.data_origin import Origin
 from adapters.training.loop.files import write_folder
+from adapters.training.loop.launch import Launch
+from server.config.environment import expand_home, process_environment
 from server.config.settings import Settings, resolve_settings
 from server.config.values import SettingsError, check_flag
 from server.live.catalogue import Catalogue, open_catalogue, open_registry
@@ -98,18 +100,20 @@ def job_of(
         base=base.path,
         base_name=base.name,
         base_digest=catalogue.served.base_digest,
-        dataset=(*made, *map(_path, asked.dataset)) or own_data(options.language),
+        dataset=(*made, *map(expand_home, asked.dataset)) or own_data(options.language),
         alias=alias,
         version=version,
         folder=settings.home / "training",
         resume=resume,
-        teacher=asked.external_model,
+        teacher=_teacher(asked.external_model),
+        launch=Launch.read(process_environment()),
         origin=origin or Origin(),
     )
 
 
-def _path(given: str) -> Path:
-    return Path(given).expanduser()
+def _teacher(given: str | None) -> str | None:
+    """A server's address as it is, a folder's path without `~`."""
+    return given if given is None or "://" in given else str(expand_home(given))
 
 
 def default_alias(shipped: bool, language: str) -> str:

@@ -18,6 +18,7 @@ from adapters.lora.manifest import Adapter
 from adapters.registry.finder import FoundAdapters, find_adapters
 from adapters.registry.pointers import AliasPointers, active_versions
 from adapters.registry.served import ServedAdapters
+from server.config.environment import expand_home
 from server.config.settings import RoutingOptions, Settings
 from server.config.values import SettingsError
 
@@ -65,7 +66,7 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     root = root or Path.cwd()
     base = find_base(root, settings.base_model)
     try:
-        found = find_adapters(root, settings.home, base, settings.adapters)
+        found = find_adapters(root, settings.home, base, tuple(map(_expanded, settings.adapters)))
     except FileRefusedError:
         raise
     except ValueError as error:
@@ -83,6 +84,12 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
         raise SettingsError("routing.languages", str(error)) from None
     notes = (*_notes(found), *unrecorded, *refused, *passed_over, *describe_contested(served))
     return Catalogue(base, served, settings.routing, notes)
+
+
+def _expanded(entry: str) -> str:
+    """PATH or NAME=PATH with the user's folder for `~`."""
+    name, equals, path = entry.partition("=")
+    return f"{name}={expand_home(path)}" if equals and path.startswith("~") else str(expand_home(entry))
 
 
 def provenance(settings: Settings) -> Provenance | None:

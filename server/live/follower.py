@@ -26,6 +26,7 @@ from routing.route import Router
 from server.config.values import SettingsError
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
 from server.live.catalogue import describe_contested
+from server.live.departures import Departures
 from server.live.runtime import Runtime
 
 SWEEP_SECONDS = 10.0
@@ -72,6 +73,7 @@ class RegistryFollower:
         self._said: frozenset[str] = frozenset()
         self._unloading: dict[asyncio.Task[None], str] = {}
         self._unnamed: frozenset[str] = frozenset()
+        self._departures = Departures(runtime)
         self.change_lock = asyncio.Lock()
         """Held by whoever changes which adapters this server has."""
         self.loaded: dict[str, Adapter] = {}
@@ -122,6 +124,7 @@ class RegistryFollower:
         done = await self._activate(found, problems)
         done = await self._shares.follow(found.pointers, problems) and done
         self._remove(found, place, problems)
+        self._departures.look()
         if self._served.languages() != languages:
             problems |= await self._reroute()
         self.log_new(problems)
@@ -188,12 +191,14 @@ class RegistryFollower:
         for digest in unnamed & self._unnamed - {*self._unloading.values()}:
             self._drop(digest)
         self._unnamed = unnamed
+        self._departures.look()
 
     def unload(self, adapter: Adapter) -> None:
         """Have the engine drop it once no request uses it, unless an alias stands for the same weights."""
         actives = (self._served.active(alias) for alias in self._served.aliases())
         if adapter.digest not in {active.digest for active in actives}:
             self._drop(adapter.digest)
+        self._departures.look()
 
     def _drop(self, digest: str) -> None:
         async def unload() -> None:

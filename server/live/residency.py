@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from adapters.lora.manifest import Adapter
 from server.engines.base import Engine
-from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
+from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineDeadError, EngineError
 from server.metrics.metrics import Metrics
 
 PATIENCE = 30.0
@@ -47,7 +47,7 @@ class Residency:
             task = asyncio.create_task(self._load(adapter))
             self._loading[adapter.digest] = task
             task.add_done_callback(lambda done: self._forget_task(adapter.digest, done))
-        # A client that goes away does not end the load that others wait for.
+        # A client that goes away does not end the load: others wait for it, or will when they ask again.
         done, _ = await asyncio.wait([task], timeout=PATIENCE)
         if not done:
             raise AdapterNotLoadedError(f"adapter {adapter.full_name} is not loaded yet")
@@ -76,12 +76,20 @@ class Residency:
 
     async def _load(self, adapter: Adapter) -> None:
         started = time.perf_counter()
-        outcome = "refused"
-        try:
-            await self._engine.load(adapter)
-            outcome = "ok"
-        except AdapterRefusedError as error:
-            log.warning("adapter %s is not served: %s", adapter.full_name, error)
-            raise
-        finally:
-            self._metrics.record_load(adapter.alias, outcome, time.perf_counter() - started)
+        outcome = "failed"
+        with self._metrics.using(adapter):
+            try:
+                await self._engine.load(adapter)
+                outcome = "ok"
+            except AdapterRefusedError as error:
+                outcome = "refused"
+                log.warning("adapter %s is not served: %s", adapter.full_name, error)
+                raise
+            except EngineDeadError:
+                outcome = "engine_dead"
+                raise
+            except asyncio.CancelledError:
+                outcome = "cancelled"
+                raise
+            finally:
+                self._metrics.record_load(adapter.alias, outcome, time.perf_counter() - started)

@@ -35,7 +35,7 @@ class Roots:
 
     def __init__(self, roots: Iterable[Path], here: Path | None = None) -> None:
         self._here = (here or Path.cwd()).absolute()
-        self._roots = tuple(self._here / root.expanduser() for root in roots)
+        self._roots = tuple(self._here / root for root in roots)
 
     def open(self, text: str) -> Path:
         """The adapter's folder that `text` names, with its links followed; nothing in it is read yet.

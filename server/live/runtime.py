@@ -29,6 +29,7 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.residency = Residency(self.engine, self.metrics)
+        self.metrics.serve(self.name, self.served.adapters)
 
     @property
     def info(self) -> EngineInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, get_args
+from typing import Protocol
 
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -12,7 +12,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from adapters.lora.manifest import Adapter
-from server.metrics.engine_state import EngineInfo, EngineState, Tier
+from server.metrics.engine_state import EngineInfo, EngineState
 
 FOR_GATEWAYS = frozenset(
     {
@@ -140,7 +140,7 @@ class EngineCollector(Collector):
         )
         for adapter in adapters:
             where = state.resident.get(adapter.digest)
-            for tier in get_args(Tier):
+            for tier in self._engine.info.tiers:
                 labels = (adapter.alias, adapter.version, adapter.digest, tier)
                 gauge.add_metric(labels, float(where == tier))
         return gauge

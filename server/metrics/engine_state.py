@@ -52,6 +52,8 @@ class EngineInfo:
     """Adapters that can be resident at once."""
     task: Task = "generate"
     """What the base is served for; the other task is refused with `UnsupportedRequestError`."""
+    tiers: tuple[Tier, ...] = ("device",)
+    """Where an adapter's weights can be."""
     device: DeviceInfo | None = None
     """Of the embedded engine alone; vLLM says its own."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry
@@ -60,6 +60,13 @@ class TokenHistogram(Collector):
         if series is None:
             series = self._series[values] = Series(self._bounds)
         return series
+
+    def remove_by_labels(self, labels: Mapping[str, str]) -> None:
+        """Remove every series that has these values, whatever its other labels."""
+        wanted = {self._labels.index(name): value for name, value in labels.items()}
+        for values in list(self._series):
+            if all(values[place] == value for place, value in wanted.items()):
+                del self._series[values]
 
     def describe(self) -> Iterable[Metric]:
         """The metric without its series."""

@@ -7,6 +7,9 @@ engine when scraped, by `server.metrics.collectors`. Names and buckets are in do
 from __future__ import annotations
 
 import time
+from collections import Counter as Counts
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
@@ -34,6 +37,8 @@ ROUTE = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
 CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 LOAD = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
+NO_ALIASES = frozenset({"base", "blend", "none", "unknown"})
+"""What the label `adapter` says where no alias answers."""
 UNCOUNTED = frozenset({"/live", "/ready", "/health", "/metrics"})
 """Probes and scrapes, which would drown the rest."""
 
@@ -63,6 +68,16 @@ class Metrics:
         self._make_request_metrics()
         self._make_engine_metrics()
         self._make_rollout_metrics()
+        self._adapters: dict[str, Callable[[], Iterable[Adapter]]] = {}
+        """Base → the adapters that are served on it."""
+        self._serving: dict[int, tuple[str, str]] = {}
+        """Exchange → the alias and version that answers it."""
+        self._in_use = Counts[tuple[str, str]]()
+        self._of_versions = (
+            self.requests, self.first_token, self.between_tokens, self.tokens, self.rollouts, self.shadows,
+            self.shadow_first_token, self.shadow_between_tokens,
+        )  # fmt: skip
+        self._of_aliases = (self.duration, self.queue, self.prefill, self.loads, self.load_seconds)
 
     def _make_request_metrics(self) -> None:
         r = self.registry
@@ -173,6 +188,10 @@ class Metrics:
 
     def record_answer(self, exchange: Exchange) -> None:
         """One HTTP request has been answered, or its client has gone."""
+        self._count(exchange)
+        self._release(self._serving.pop(id(exchange), None))
+
+    def _count(self, exchange: Exchange) -> None:
         if exchange.endpoint in UNCOUNTED:
             return
         status = str(exchange.status or 500)
@@ -181,8 +200,54 @@ class Metrics:
         elapsed = time.perf_counter() - exchange.started
         self.duration.labels(exchange.endpoint, exchange.adapter).observe(elapsed)
 
+    def serve(self, base: str, adapters: Callable[[], Iterable[Adapter]]) -> None:
+        """A base is served, with the adapters that `adapters` gives at any time."""
+        self._adapters[base] = adapters
+
+    def served_names(self) -> set[tuple[str, str]]:
+        """Alias and version of every adapter of every base."""
+        return {(one.alias, one.version) for adapters in self._adapters.values() for one in adapters()}
+
+    def chosen(self, exchange: Exchange) -> None:
+        """An adapter serves the exchange from now on, until it is answered. On the event loop."""
+        self._release(self._serving.pop(id(exchange), None))
+        if exchange.version:
+            name = self._serving[id(exchange)] = exchange.adapter, exchange.version
+            self._in_use[name] += 1
+
+    @contextmanager
+    def using(self, adapter: Adapter) -> Generator[None]:
+        """Work beside the requests that will be counted under the adapter. On the event loop."""
+        name = adapter.alias, adapter.version
+        self._in_use[name] += 1
+        try:
+            yield
+        finally:
+            self._release(name)
+
+    def in_use(self, alias: str, version: str) -> bool:
+        """Whether anything is under way that will be counted under this version."""
+        return self._in_use[alias, version] > 0
+
+    def _release(self, name: tuple[str, str] | None) -> None:
+        if name is not None:
+            self._in_use[name] -= 1
+            if not self._in_use[name]:
+                del self._in_use[name]
+
+    def forget_version(self, alias: str, version: str) -> None:
+        """Remove every series of a version."""
+        for metric in self._of_versions:
+            metric.remove_by_labels({"adapter": alias, "version": version})
+
+    def forget_alias(self, alias: str) -> None:
+        """Remove every series of an alias that has no version any more."""
+        if alias not in NO_ALIASES:
+            for metric in self._of_aliases:
+                metric.remove_by_labels({"adapter": alias})
+
     def record_load(self, adapter: str, outcome: str, seconds: float) -> None:
-        """An adapter was made resident (`ok`) or not (`refused`)."""
+        """An adapter was made resident (`ok`) or not, and why."""
         self.loads.labels(adapter, outcome).inc()
         self.load_seconds.labels(adapter, outcome).observe(seconds)
 

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
-from adapters.lora.manifest import Adapter
 from adapters.registry.pointers import AliasPointers
 from adapters.registry.registry import Registry
 from adapters.registry.served import Snapshot
@@ -27,33 +23,13 @@ from adapters.registry.traffic import Shadow, TrafficSplit, format_shares
 from server.config.settings import RolloutOptions
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
 from server.live.runtime import Runtime
+from server.rollout.ends import TrialEnds
 from server.rollout.outcomes import AnswerOutcome, TrialVerdict, judge_trial
 from server.rollout.trials import ChosenVersion, Trial, Trials
 
 CHECK_SECONDS = 1.0
 """Between two judgements."""
-AGAIN_SECONDS = 60.0
-"""Between two attempts to write what could not be written."""
-_REMEMBERED = 16
-
 log = logging.getLogger("oneseek.rollout")
-
-
-@dataclass(slots=True)
-class EndedTrial:
-    """A trial that was ended here, and why."""
-
-    trial: Trial
-    adapter: Adapter
-    reason: str
-    figures: dict[str, float]
-    when: datetime
-    written: bool | None = None
-    """Whether the registry on disk knows; None where it is not to."""
-    again: float = 0.0
-    """When to try next, by `time.monotonic()`."""
-    tried: bool = False
-    """Whether that has failed, and was said."""
 
 
 class Rollouts:
@@ -69,16 +45,14 @@ class Rollouts:
         self._residency = runtime.residency
         self._metrics = runtime.metrics
         self._options = options
-        self._registry = registry
         self._trials = Trials()
-        self._ended = deque[EndedTrial](maxlen=_REMEMBERED)
+        self._ends = TrialEnds(runtime.served, runtime.metrics, registry)
         self._over: set[tuple[str, str]] = set()
         """Alias and time of what is not taken again."""
         self._refused: dict[tuple[str, str], frozenset[str]] = {}
         """Alias and time of a split → its canaries that the engine refuses."""
         self._held: dict[str, set[str]] = {}
         """Alias → the versions that are loaded for being divided between."""
-        self._writing: set[asyncio.Task[None]] = set()
 
     def choose(self, names: Snapshot, name: str, conversation: tuple[str, ...]) -> ChosenVersion | None:
         """What answers a request that asked for `name`; None where that is not an alias that is divided."""
@@ -87,17 +61,17 @@ class Rollouts:
 
     async def run(self) -> None:
         """Judge again and again, until cancelled."""
-        try:
-            while True:
-                await asyncio.sleep(CHECK_SECONDS)
-                try:
-                    await self.check()
-                except Exception:
-                    # A canary that nothing judges any more would be worse than a line a second.
-                    log.exception("versions on trial could not be judged")
-        finally:
-            for task in self._writing:
-                task.cancel()
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            try:
+                await self.check()
+            except Exception:
+                # A canary that nothing judges any more would be worse than a line a second.
+                log.exception("versions on trial could not be judged")
+
+    async def close(self) -> None:
+        """Write what is not written yet, if that can be done within seconds."""
+        await self._ends.close()
 
     async def start(self, home: Path) -> None:
         """Take up what the registry in `home` asks for."""
@@ -174,9 +148,7 @@ class Rollouts:
             log.error("%s is refused by the engine, so it gets no share: %s", adapter.full_name, error)
             self._metrics.rollouts.labels(adapter.alias, adapter.version, "refused").inc()
             trial = Trial("canary" if kind == "canary" else "shadow", alias, since)
-            self._ended.append(
-                EndedTrial(trial, adapter, "the engine refuses it; the log says why", {}, _now())
-            )
+            self._ends.refused(trial, adapter)
             return False
         return True
 
@@ -200,7 +172,13 @@ class Rollouts:
                 self._residency.unload_later(adapter)
 
     async def check(self) -> None:
-        """Judge every version on trial that has new outcomes, and end what is worse."""
+        """Judge every version on trial that has new outcomes, end what is worse, and have that written."""
+        try:
+            await self._judge_all()
+        finally:
+            self._ends.write_due()
+
+    async def _judge_all(self) -> None:
         # A request that was chosen for before an end may have begun its trial again.
         self._trials.keep(self._served.snapshot)
         for trial in self._trials:
@@ -213,12 +191,6 @@ class Rollouts:
             self._trials.keep(self._served.snapshot)
             if found is not None and trial in self._trials:
                 self._end(trial, *found)
-        for ended in self._ended:
-            if ended.written is False and time.monotonic() >= ended.again:
-                ended.again = math.inf
-                task = asyncio.create_task(self._write(ended))
-                self._writing.add(task)
-                task.add_done_callback(self._writing.discard)
 
     def _judge(
         self, outcomes: Mapping[str, Sequence[AnswerOutcome]], active: str
@@ -247,36 +219,14 @@ class Rollouts:
         )  # fmt: skip
         self._divide(trial.alias, split, shadow)
         self._metrics.rollouts.labels(adapter.alias, adapter.version, "rolled_back").inc()
-        written = None if self._registry is None else False
-        self._ended.append(EndedTrial(trial, adapter, verdict.problem, verdict.figures, _now(), written))
-
-    async def _write(self, ended: EndedTrial) -> None:
-        """Tell the registry on disk, and the ledger, that a trial has ended; what fails is tried again."""
-        assert self._registry is not None
-        trial, adapter = ended.trial, ended.adapter
-        reason = f"rolled back {adapter.full_name} ({trial.kind}): {ended.reason}"
-        try:
-            await asyncio.to_thread(
-                self._registry.settle, trial.alias, reason, since=trial.since, metrics=ended.figures
-            )
-        except UnknownAdapterError:
-            pass  # no version of it is on disk any more
-        except (OSError, ValueError) as error:
-            ended.again = time.monotonic() + AGAIN_SECONDS
-            if not ended.tried:
-                ended.tried = True
-                remedy = f"after a restart it would begin again: oneseek adapters settle {trial.alias}"
-                log.error("the end of %s is not written (%s); %s", adapter.full_name, error, remedy)
-                self._metrics.rollouts.labels(adapter.alias, adapter.version, "unwritten").inc()
-            return
-        ended.written = True
+        self._ends.rolled_back(trial, adapter, verdict.problem, verdict.figures)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Every trial under way, then those that ended here, the latest last; plain JSON for /health."""
         names = self._served.snapshot
         self._trials.keep(names)
         now = [_trial_to_json(trial, names) for trial in self._trials]
-        return [*now, *(_end_to_json(ended) for ended in self._ended)]
+        return [*now, *self._ends.to_json()]
 
 
 def _divided(names: Snapshot, alias: str) -> set[str]:
@@ -298,21 +248,3 @@ def _trial_to_json(trial: Trial, names: Snapshot) -> dict[str, Any]:
         "shares": shares,
         "answers": {version: window.count for version, window in trial.windows.items()},
     }
-
-
-def _end_to_json(ended: EndedTrial) -> dict[str, Any]:
-    return {
-        "adapter": ended.adapter.alias,
-        "version": ended.adapter.version,
-        "kind": ended.trial.kind,
-        "state": "ended",
-        "since": ended.trial.since,
-        "ended": ended.when.isoformat(timespec="seconds").replace("+00:00", "Z"),
-        "reason": ended.reason,
-        "figures": ended.figures,
-        "written": ended.written,
-    }
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)

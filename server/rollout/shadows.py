@@ -47,7 +47,7 @@ class Shadows:
             return
         digest = shadowing.adapter.digest
         own = replace(request, request_id=uuid.uuid4().hex, adapter_mix=((digest, 1.0),), share=digest)
-        task = asyncio.create_task(self._run(own, shadowing))
+        task = asyncio.create_task(self._count_run(own, shadowing))
         self._running[task] = False
         task.add_done_callback(self._running.pop)
         if self._guard is None or self._guard.done():
@@ -75,6 +75,10 @@ class Shadows:
             own = sum(not begun for begun in self._running.values())
             if sum(self._engine.state().waiting.values()) > own:
                 await self.clear()
+
+    async def _count_run(self, request: GenerationRequest, shadowing: ShadowRequest) -> None:
+        with self._metrics.using(shadowing.adapter):
+            await self._run(request, shadowing)
 
     async def _run(self, request: GenerationRequest, shadowing: ShadowRequest) -> None:
         task = asyncio.current_task()

@@ -53,6 +53,7 @@ async def _vector(
     runtime: Runtime, exchange: Exchange, resolution: Resolution, request: EmbeddingRequest
 ) -> tuple[float, ...]:
     metrics = runtime.metrics
+    exchange.generating = True
     try:
         vector = await _embed(runtime, resolution, request)
     except asyncio.CancelledError:

@@ -32,6 +32,7 @@ from server.rollout.rollouts import Rollouts
 from server.rollout.shadows import Shadows
 from server.rollout.trials import ChosenVersion
 from server.serving.fan_in import merge_streams
+from server.serving.one_thread import OneThread
 from server.serving.resolution import Resolution, resolve_route
 from server.text.chat_template import Message
 from server.text.tokenizer import Tokenizer, Tool
@@ -50,7 +51,7 @@ class Generation:
         self._rollouts = rollouts
         self._shadows = shadows
         self.grammars = Grammars(runtime.tokenizer)
-        self._long_texts = asyncio.Semaphore(1)
+        self._long_texts = OneThread()
         self._longest: int | None = None
 
     def check_task(self, task: Task) -> None:
@@ -84,16 +85,20 @@ class Generation:
         self._runtime.metrics.routes.labels(resolution.language, route.reason).inc()
         if route.detection is not None:
             self._runtime.metrics.confidence.observe(route.confidence)
-        _tell(exchange, resolution)
+        self._tell(exchange, resolution)
         try:
             for adapter in resolution.adapters:
                 await self._runtime.residency.ensure(adapter)
+        except asyncio.CancelledError:
+            if chosen is not None and exchange.cancel_reason == "timeout":
+                chosen.record_failure()
+            raise
         except (AdapterNotLoadedError, AdapterRefusedError):
             if chosen is None or not chosen.canary:
                 raise
             chosen.record_failure()
             resolution = self._resolve(route, names)
-            _tell(exchange, resolution)
+            self._tell(exchange, resolution)
             for adapter in resolution.adapters:
                 await self._runtime.residency.ensure(adapter)
         return resolution
@@ -108,6 +113,16 @@ class Generation:
 
     def _resolve(self, route: Route, names: Snapshot, chosen: ChosenVersion | None = None) -> Resolution:
         return resolve_route(route, names, self._runtime.info, self._runtime.name, chosen)
+
+    def _tell(self, exchange: Exchange, resolution: Resolution) -> None:
+        """Put on the exchange who answers."""
+        exchange.adapter, exchange.version, exchange.language = (
+            resolution.adapter,
+            resolution.version,
+            resolution.language,
+        )
+        exchange.receipt |= resolution.receipt
+        self._runtime.metrics.chosen(exchange)
 
     def check_name(self, exchange: Exchange, question: RouteQuery) -> None:
         """Raise as `choose` would for a name that is not served; nothing is chosen or loaded."""
@@ -127,8 +142,7 @@ class Generation:
         """The text of tokens, special ones left out."""
         if len(tokens) <= INLINE_CHARACTERS:
             return self._runtime.tokenizer.decode(tokens)
-        async with self._long_texts:
-            return await asyncio.to_thread(self._runtime.tokenizer.decode, tokens)
+        return await self._long_texts.run(lambda: self._runtime.tokenizer.decode(tokens))
 
     async def chat(
         self,
@@ -156,15 +170,17 @@ class Generation:
         """Run `work` here where `size` characters are few, else in a thread, and one such text at a time."""
         if size <= INLINE_CHARACTERS:
             return tuple(work())
-        async with self._long_texts:
-            if self._longest is None:
-                self._longest = await asyncio.to_thread(_longest_token, self._runtime.tokenizer)
-            context = self._runtime.info.context
-            # A normaliser may halve a text by composing its characters.
-            if size > 2 * context * self._longest:
-                message = f"The context is {context} tokens; {size} characters cannot fit it. Send less."
-                raise bad_field(field, message, code="context_length_exceeded")
-            return tuple(await asyncio.to_thread(work))
+        return await self._long_texts.run(lambda: self._fitting_tokens(size, field, work))
+
+    def _fitting_tokens(self, size: int, field: str, work: Callable[[], Sequence[int]]) -> tuple[int, ...]:
+        if self._longest is None:
+            self._longest = _longest_token(self._runtime.tokenizer)
+        context = self._runtime.info.context
+        # A normaliser may halve a text by composing its characters.
+        if size > 2 * context * self._longest:
+            message = f"The context is {context} tokens; {size} characters cannot fit it. Send less."
+            raise bad_field(field, message, code="context_length_exceeded")
+        return tuple(work())
 
     def generate(
         self,
@@ -209,6 +225,7 @@ class Generation:
         meter = self._runtime.metrics.meter(resolution.adapter, resolution.version, exchange.started)
         source: AsyncGenerator[Delta] | None = None
         reason = "error"
+        exchange.generating = True
         try:
             source, first = await self._begin(request, resolution)
             meter.delta(first)
@@ -245,16 +262,6 @@ class Generation:
                 raise
         source = self._runtime.engine.generate(request)
         return source, await anext(source)
-
-
-def _tell(exchange: Exchange, resolution: Resolution) -> None:
-    """Put on the exchange who answers."""
-    exchange.adapter, exchange.version, exchange.language = (
-        resolution.adapter,
-        resolution.version,
-        resolution.language,
-    )
-    exchange.receipt |= resolution.receipt
 
 
 def _longest_token(tokenizer: Tokenizer) -> int:

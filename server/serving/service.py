@@ -85,6 +85,7 @@ class BaseService:
                 task.cancel()
             await asyncio.wait(tasks)
             await self.shadows.close()
+            await self.rollouts.close()
             self.runtime.residency.close()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,6 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from adapters.training.loop.launch import ALONE, Launch
 from adapters.training.loop.options import OptionError, TrainOptions, TrainPrecision
 
 
@@ -29,20 +29,30 @@ class Machine:
     """CUDA devices that are visible."""
     bf16: bool
     """Whether the hardware multiplies bfloat16 itself."""
-    launched: bool
-    """Whether a launcher, such as `accelerate launch`, started this process."""
-    processes: int = 1
-    """How many processes it started for this run."""
-    rank: int = 0
-    """Which of them this is; 0 writes what is made."""
+    launch: Launch = ALONE
+    """How this process was started."""
 
     @classmethod
-    def here(cls) -> Machine:
-        """This machine, as the process sees it."""
+    def here(cls, launch: Launch) -> Machine:
+        """This machine, as the process sees it that was started so."""
         cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else _cpu_has_bf16()
-        processes, rank = (int(os.environ.get(name, n)) for name, n in (("WORLD_SIZE", "1"), ("RANK", "0")))
-        return cls(cuda=cuda, bf16=bf16, launched="LOCAL_RANK" in os.environ, processes=processes, rank=rank)
+        return cls(cuda=cuda, bf16=bf16, launch=launch)
+
+    @property
+    def launched(self) -> bool:
+        """Whether a launcher, such as `accelerate launch`, started this process."""
+        return self.launch.local_rank is not None
+
+    @property
+    def processes(self) -> int:
+        """How many processes it started for this run."""
+        return self.launch.processes
+
+    @property
+    def rank(self) -> int:
+        """Which of them this is; 0 writes what is made."""
+        return self.launch.rank
 
 
 def _cpu_has_bf16() -> bool:
@@ -93,7 +103,7 @@ def load_base(folder: Path, options: TrainOptions, machine: Machine) -> PreTrain
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=kept,
         )
-        more["device_map"] = {"": int(os.environ.get("LOCAL_RANK", "0"))}
+        more["device_map"] = {"": machine.launch.local_rank or 0}
     model = cast(
         "PreTrainedModel",
         AutoModelForCausalLM.from_pretrained(folder, dtype=kept, local_files_only=True, **more),

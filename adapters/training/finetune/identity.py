@@ -59,7 +59,7 @@ def train_identity(
     Raises `OptionError` where an option, the data or this machine do not fit together, and `OSError`.
     """
     transformers_logging.disable_progress_bar()
-    machine = Machine.here()
+    machine = Machine.here(job.launch)
     check_machine(job.options, machine)
     if machine.rank:
         reporter = Reporter(io.StringIO())
@@ -67,7 +67,7 @@ def train_identity(
     kept, held = _split(job, language_of, reporter)
     taught = None
     if job.teacher is not None:
-        taught = teach(job.teacher, kept, job.options, language_of, job.folder, reporter, rank=machine.rank)
+        taught = teach(job.teacher, kept, job.options, language_of, job.folder, reporter, launch=job.launch)
     training, held_out, rows = _tokens(
         job, tokenizer, (*kept, *(taught.conversations if taught else ())), held, reporter
     )

@@ -10,6 +10,7 @@ from adapters.evaluation.report import IdentityReport
 from adapters.training.finetune.curve import terminal_lines
 from adapters.training.finetune.data_origin import Origin
 from adapters.training.finetune.finetune import FinetuneRun
+from adapters.training.loop.launch import ALONE, Launch
 from adapters.training.loop.options import TrainOptions
 
 
@@ -31,6 +32,8 @@ class FinetuneJob:
     teacher: str | None = None
     """A model that writes further answers: `http://HOST:PORT#MODEL`, or a folder."""
     origin: Origin = field(default_factory=Origin)
+    launch: Launch = ALONE
+    """How this process of it was started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from adapters.training.finetune.answering import ask
 from adapters.training.finetune.base import Machine, load_base, load_tokenizer
 from adapters.training.finetune.conversations import Conversation, files_digest, read_conversations
 from adapters.training.loop.files import write_atomically
+from adapters.training.loop.launch import ALONE, Launch
 from adapters.training.loop.options import OptionError, TrainOptions
 from adapters.training.loop.progress import Reporter
 
@@ -61,7 +62,7 @@ def teach(
     folder: Path,
     reporter: Reporter,
     *,
-    rank: int = 0,
+    launch: Launch = ALONE,
 ) -> TeacherData:
     """Ask `teacher` (`http://HOST:PORT#MODEL`, or a folder) about each single question; keep what is good.
 
@@ -73,10 +74,10 @@ def teach(
     key = hashlib.sha256(json.dumps([teacher, asked]).encode()).hexdigest()[:16]
     path = folder / f"taught-{options.language}-{key}.jsonl"
     name = teacher if "://" in teacher else Path(teacher).name
-    while rank and not path.exists():  # the first process of several asks for them all
+    while launch.rank and not path.exists():  # the first process of several asks for them all
         time.sleep(1)
     if not path.exists():
-        said = _answerer(teacher, options)(asked)
+        said = _answerer(teacher, options, launch)(asked)
         good, dropped = _sift(sources, said, options.language, language_of)
         reporter.print_event("taught", teacher=name, asked=len(asked), kept=len(good), dropped=dict(dropped))
         if not good:
@@ -110,10 +111,10 @@ def _sift(
     return good, dropped
 
 
-def _answerer(teacher: str, options: TrainOptions) -> AnswerQuestions:
+def _answerer(teacher: str, options: TrainOptions, launch: Launch) -> AnswerQuestions:
     """How `teacher` is asked."""
     if "://" not in teacher:
-        return lambda asked: _ask_folder(Path(teacher).expanduser(), options, asked)
+        return lambda asked: _ask_folder(Path(teacher), options, launch, asked)
     url, _, model = teacher.partition("#")
     try:
         endpoint = ModelEndpoint.at(url)
@@ -128,12 +129,12 @@ def _answerer(teacher: str, options: TrainOptions) -> AnswerQuestions:
     return ask_all
 
 
-def _ask_folder(folder: Path, options: TrainOptions, asked: Sequence[str]) -> list[str]:
+def _ask_folder(folder: Path, options: TrainOptions, launch: Launch, asked: Sequence[str]) -> list[str]:
     """Ask a local model, which is gone from memory before the student comes."""
     if not (folder / "config.json").is_file():
         remedy = "give the folder of a model, or http://HOST:PORT#MODEL"
         raise OptionError("external_model", f"{folder} holds no config.json; {remedy}")
-    machine = Machine.here()
+    machine = Machine.here(launch)
     model = load_base(folder, options, machine)
     if machine.cuda and not options.load_in_4bit:
         model.to("cuda")  # pyright: ignore[reportArgumentType] its stubs know no device names

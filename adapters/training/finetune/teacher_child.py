@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 
 from adapters.training.finetune.answering import AnswerSampling, answer_chats
 from adapters.training.finetune.base import Machine, load_base, load_tokenizer
+from adapters.training.loop.launch import ALONE
 from adapters.training.loop.options import TrainOptions
 
 
@@ -23,7 +24,7 @@ def main(folder: Path) -> None:
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         transformers_logging.disable_progress_bar()
-        machine = Machine.here()
+        machine = Machine.here(ALONE)
         tokenizer = load_tokenizer(folder)
         model = load_base(folder, TrainOptions(language="en"), machine)
         if machine.cuda:

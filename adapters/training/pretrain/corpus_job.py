@@ -23,6 +23,7 @@ from adapters.training.finetune.curve import terminal_lines
 from adapters.training.loop.checkpoints import last_checkpoint
 from adapters.training.loop.files import TOKENIZER_FILES, write_folder
 from adapters.training.loop.interruption import Interruption
+from adapters.training.loop.launch import ALONE, Launch
 from adapters.training.loop.options import OptionError
 from adapters.training.loop.progress import Reporter
 from adapters.training.loop.schedule import Phase
@@ -68,6 +69,8 @@ class PretrainJob:
     cache: Path | None = None
     """Where digests of files are kept."""
     resume: bool = False
+    launch: Launch = ALONE
+    """How this process of it was started."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +111,7 @@ def run_pretraining(
     where options, data or this machine do not fit together, and `OSError`.
     """
     transformers_logging.disable_progress_bar()
-    machine = Machine.here()
+    machine = Machine.here(job.launch)
     if machine.cuda > 1 and not machine.launched:
         start = f"accelerate launch --num_processes {machine.cuda} -m server train {job.kind} …"
         raise OptionError("devices", f"{machine.cuda} GPUs are visible to one process; start: {start}")

@@ -18,7 +18,6 @@ from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.logprobs import chat_logprobs, prompt_logprobs
 from server.api.rendering.tool_answers import CallStreams, called_message, end_reason
 from server.api.wire.body import JSON_TYPES, read_body
-from server.api.wire.disconnect import cancel_on_disconnect
 from server.api.wire.frames import DONE, Frames
 from server.api.wire.stream import EventStream
 from server.errors import ErrorReply, bad_field
@@ -66,9 +65,8 @@ class Chat:
         answer_id = "chatcmpl-" + exchange.answer_id
         if body.stream:
             chunks = ChatChunks(answer_id, resolution, body, echo, tokenizer, tools)
-            return EventStream(deltas, chunks, settings.request_timeout)
-        async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
-            answers = await gather(deltas, body.n)
+            return EventStream(deltas, chunks)
+        answers = await gather(deltas, body.n)
         return reply(
             envelope(answer_id, "chat.completion", resolution)
             | {"choices": [_choice(i, a, body, echo, tokenizer, tools) for i, a in enumerate(answers)]}

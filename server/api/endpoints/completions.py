@@ -19,7 +19,6 @@ from server.api.parsing.sampling import answer_length, check_ids, completion_sam
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.logprobs import completion_logprobs, prompt_logprobs
 from server.api.wire.body import JSON_TYPES, read_body
-from server.api.wire.disconnect import cancel_on_disconnect
 from server.api.wire.frames import DONE, Frames
 from server.api.wire.stream import EventStream
 from server.errors import ErrorReply, bad_field
@@ -69,9 +68,8 @@ class Completions:
         answer_id = "cmpl-" + exchange.answer_id
         if body.stream:
             chunks = CompletionChunks(answer_id, resolution, body, prompts, tokenizer)
-            return EventStream(deltas, chunks, settings.request_timeout)
-        async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
-            answers = await gather(deltas, len(prompts) * body.n)
+            return EventStream(deltas, chunks)
+        answers = await gather(deltas, len(prompts) * body.n)
         choices = [
             _choice(i, answer, body, prompts[i // body.n], tokenizer) for i, answer in enumerate(answers)
         ]

@@ -17,7 +17,6 @@ from server.api.endpoints.context import Context, envelope, question
 from server.api.fields.decode import to_generation
 from server.api.fields.embeddings import EMBEDDING_HINTS, EMBEDDING_REFUSED, MAX_INPUTS, EmbeddingFields
 from server.api.wire.body import JSON_TYPES, read_body
-from server.api.wire.disconnect import cancel_on_disconnect
 from server.errors import bad_field
 from server.exchange import exchange_of
 from server.serving.embeddings import embed_all
@@ -50,14 +49,11 @@ class Embeddings:
         # One request fills a batch, and leaves others their place in the queue.
         together = min(settings.max_num_seqs or TOGETHER, settings.max_queue // 4)
         prompts = [item.tokens for item in inputs]
-        async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
-            vectors = await embed_all(
-                service.runtime, exchange, resolution, prompts, body.dimensions, together
-            )
-            tokens = sum(len(prompt) for prompt in prompts)
-            head = envelope("embd-" + exchange.answer_id, "list", resolution)
-            head |= {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
-            answer = await _render(head, vectors, body.encoding_format)
+        vectors = await embed_all(service.runtime, exchange, resolution, prompts, body.dimensions, together)
+        tokens = sum(len(prompt) for prompt in prompts)
+        head = envelope("embd-" + exchange.answer_id, "list", resolution)
+        head |= {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+        answer = await _render(head, vectors, body.encoding_format)
         return Response(answer, media_type="application/json")
 
 

@@ -14,7 +14,6 @@ from server.api.parsing.messages import opening_of
 from server.api.parsing.sampling import answer_length
 from server.api.rendering.answers import gather
 from server.api.wire.body import LEGACY_TYPES, read_body
-from server.api.wire.disconnect import cancel_on_disconnect
 from server.errors import bad_field
 from server.exchange import exchange_of
 from server.request import Sampling
@@ -55,8 +54,7 @@ class Legacy:
             repetition_penalty=defaults.repetition_penalty,
         )
         deltas = generation.generate(exchange, resolution, [prompt], [sampling], 1)
-        async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
-            (answer,) = await gather(deltas, 1)
+        (answer,) = await gather(deltas, 1)
         return reply(
             {
                 "response": answer.text,

@@ -16,7 +16,6 @@ from server.api.rendering.answers import gather
 from server.api.rendering.response_events import ResponseEvents
 from server.api.rendering.response_object import ResponseObject
 from server.api.wire.body import JSON_TYPES, read_body
-from server.api.wire.disconnect import cancel_on_disconnect
 from server.api.wire.stream import EventStream
 from server.errors import ApiError, ErrorReply, bad_field
 from server.exchange import exchange_of
@@ -57,9 +56,8 @@ class Responses:
         shape = ResponseObject(exchange.answer_id, resolution, body, sampling, service.runtime.tokenizer)
         deltas = generation.generate(exchange, resolution, [prompt], [sampling], 1)
         if body.stream:
-            return EventStream(deltas, ResponseEvents(shape), settings.request_timeout)
-        async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
-            (answer,) = await gather(deltas, 1)
+            return EventStream(deltas, ResponseEvents(shape))
+        (answer,) = await gather(deltas, 1)
         return reply(shape.render_end(answer))
 
     async def stored(self, _request: Request) -> Response:

@@ -44,8 +44,13 @@ async def read_body(scope: Scope, receive: Receive, limit: int, types: frozenset
         async with asyncio.timeout(READ_SECONDS):
             body = await _read(scope, receive, limit)
     except TimeoutError:
-        raise ApiError(ErrorReply(408, "The body did not arrive in time.", code="request_timeout")) from None
+        raise late_body() from None
     return parse_body(body)
+
+
+def late_body() -> ApiError:
+    """A body that did not arrive whole in time."""
+    return ApiError(ErrorReply(408, "The body did not arrive in time.", code="request_timeout"))
 
 
 async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:

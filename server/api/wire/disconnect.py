@@ -3,49 +3,120 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import TracebackType
+from typing import Self
 
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Message, Receive, Scope
 
+from server.api.wire.body import late_body
 from server.exchange import Exchange
 
+_KEY = "oneseek.cancel_scope"
 
-class cancel_on_disconnect:  # noqa: N801 - reads as a statement, like asyncio.timeout
-    """`async with while_wanted(exchange, receive, limit):` cancels its block once its result is not wanted.
 
-    The block then ends with `ClientDisconnect`, or with `TimeoutError` after `limit` seconds (None: no limit)
-    from the request's arrival in the block. The request's body must have been read before.
+class CancelScope:
+    """`with CancelScope(exchange, receive, limit) as scope:` cancels its block once its result is not wanted.
+
+    The block then ends with `ClientDisconnect`, with `TimeoutError` after `limit` seconds (None: no limit)
+    from the request's arrival, or with `ApiError` (408) if a body was to come and had not by then. The block
+    has to read the body by `scope.receive`: what follows the body's end is the client's leaving.
     """
 
-    def __init__(self, exchange: Exchange, receive: Receive, limit: float | None) -> None:
+    def __init__(
+        self, exchange: Exchange, receive: Receive, limit: float | None, *, body: bool = True
+    ) -> None:
         self._exchange = exchange
         self._receive = receive
         self._limit = limit
+        self._body_pending = body
+        self._watcher: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self._verdict: Exception | None = None
+        self._open = True
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> Self:
         task = asyncio.current_task()
         assert task is not None
         self._task = task
         self._cancelling = task.cancelling()
-        self._watcher = asyncio.create_task(self._watch())
+        if self._limit is not None:
+            left = self._limit - (time.perf_counter() - self._exchange.started)
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, left), self._expire)
+        return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._watcher.cancel()
-        if self._verdict is None:
-            return
-        if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise self._verdict from error
+        self.close()
+        verdict = self._take_back()
+        if verdict is not None and kind is asyncio.CancelledError:
+            raise verdict from error
+
+    @contextmanager
+    def unwind(self) -> Generator[None]:
+        """Raise inside the block what it would end with, so that a stream can say a last word."""
+        try:
+            yield
+        except asyncio.CancelledError as error:
+            verdict = self._take_back()
+            if verdict is None:
+                raise
+            raise verdict from error
+
+    async def receive(self) -> Message:
+        """The next part of the body, or that the client has left."""
+        if self._watcher is not None:
+            await asyncio.wait([self._watcher])
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._exchange.cancel_reason = "disconnect"
+        elif not message.get("more_body", False) and self._open:
+            self._body_pending = False
+            self._watcher = asyncio.create_task(self._watch())
+        return message
+
+    def close(self) -> None:
+        """Cancel nothing from now on: the answer is whole. Idempotent."""
+        self._open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._watcher is not None:
+            self._watcher.cancel()
 
     async def _watch(self) -> None:
-        try:
-            async with asyncio.timeout(self._limit):
-                while (await self._receive())["type"] != "http.disconnect":
-                    pass
-            self._verdict, self._exchange.cancel_reason = ClientDisconnect(), "disconnect"
-        except TimeoutError:
-            self._verdict, self._exchange.cancel_reason = TimeoutError(), "timeout"
-        self._task.cancel()
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._end(ClientDisconnect(), "disconnect")
+
+    def _expire(self) -> None:
+        self._end(late_body() if self._body_pending else TimeoutError(), "timeout")
+
+    def _end(self, verdict: Exception, reason: str) -> None:
+        if self._open:
+            self.close()
+            self._verdict, self._exchange.cancel_reason = verdict, reason
+            self._task.cancel()
+
+    def _take_back(self) -> Exception | None:
+        """The verdict behind a cancellation, once; None if it was not ours, or not ours alone."""
+        verdict, self._verdict = self._verdict, None
+        if verdict is None or self._task.uncancel() > self._cancelling:
+            return None
+        return verdict
+
+
+def enter(scope: Scope, cancel_scope: CancelScope) -> None:
+    """Have `cancel_scope_of` find it."""
+    scope[_KEY] = cancel_scope
+
+
+def cancel_scope_of(scope: Scope) -> CancelScope:
+    """The scope that serves this request."""
+    found = scope[_KEY]
+    assert isinstance(found, CancelScope)
+    return found

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.api.rendering.error_replies import reply_for
-from server.api.wire.disconnect import cancel_on_disconnect
+from server.api.wire.disconnect import cancel_scope_of
 from server.errors import ErrorReply
 from server.exchange import Exchange, exchange_of
 from server.request import Delta, Deltas
@@ -50,27 +50,21 @@ class EventStream(Response):
     """Streams deltas as `chunks` writes them.
 
     Nothing is sent before the first delta, so an error up to there is an ordinary answer with its own status;
-    one that comes later is an event. `limit` bounds the whole, in seconds.
+    one that comes later is an event, also where the time is up.
     """
 
-    def __init__(self, deltas: Deltas, chunks: Chunks, limit: float | None) -> None:
+    def __init__(self, deltas: Deltas, chunks: Chunks) -> None:
         super().__init__()
         self._deltas = deltas
         self._chunks = chunks
-        self._limit = limit
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
         exchange = exchange_of(scope)
         try:
-            async with cancel_on_disconnect(exchange, receive, self._limit), aclosing(self._deltas) as stream:
-                async for deltas in stream:
-                    if body := await self._start(send) + self._written(deltas):
-                        await send({"type": "http.response.body", "body": body, "more_body": True})
-                    break
-                # In a task of its own, so that a token wakes this alone and not every layer around it.
-                await asyncio.create_task(self._send_rest(stream, exchange.send or send))
+            with cancel_scope_of(scope).unwind():
+                await self._send_deltas(send, exchange.send or send)
             last = self._chunks.closing()
         except ClientDisconnect:
             raise
@@ -79,6 +73,16 @@ class EventStream(Response):
                 raise
             last = self._chunks.render_failure(_reply_for(error, exchange))
         await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _send_deltas(self, send: Send, bare: Send) -> None:
+        """Send every delta; after the first, past the layers that only look at heads."""
+        async with aclosing(self._deltas) as stream:
+            async for deltas in stream:
+                if body := await self._start(send) + self._written(deltas):
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                break
+            # In a task of its own, so that a token wakes this alone and not every layer around it.
+            await asyncio.create_task(self._send_rest(stream, bare))
 
     async def _send_rest(self, stream: Deltas, send: Send) -> None:
         async for deltas in stream:

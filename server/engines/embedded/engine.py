@@ -179,7 +179,7 @@ class EmbeddedEngine:
             raise EngineDeadError("the engine is not running")
         if not probe:
             self._admission.check_room()
-        check_fits(request, self._info, self._limits.kv_tokens)
+        check_fits(request, self._info, self._limits.kv_capacity)
         vocabulary, eos_ids = self._info.vocabulary, self._tokenizer.eos_ids
         try:
             state = SamplerState(request.sampling, request.prompt, vocabulary, eos_ids, guide)

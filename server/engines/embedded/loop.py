@@ -43,6 +43,14 @@ Delivery = tuple[Running, StepEvent | EngineError]
 """A sequence and what happened to it."""
 
 
+def _own_fault(sequence: Running, error: Exception) -> EngineError:
+    """What a request is told that the engine failed at, while the others go on; the log has the rest."""
+    if isinstance(error, EngineError):
+        return error
+    logger.error("request %s failed in the engine", sequence.request.request_id, exc_info=error)
+    return EngineError("the engine failed at this request")
+
+
 class Outbox(Protocol):
     """Where the thread leaves what it did. Must not block."""
 
@@ -96,8 +104,13 @@ class StepLoop:
         """Hand over a request that fits the scheduler's limits."""
 
         def admit() -> None:
-            if self._alive:
+            if not self._alive:
+                return
+            try:
                 self._scheduler.add(sequence)
+            except Exception as error:
+                self._outbox.deliver([(sequence, _own_fault(sequence, error))])
+            else:
                 self._states[sequence.request.request_id] = state
 
         self._post(admit)
@@ -174,7 +187,7 @@ class StepLoop:
                 if not self._step():
                     self._wake.wait()
                 self._wake.clear()
-        except Exception:
+        except BaseException:  # a panic in native code is no `Exception`, and must be told all the same
             logger.exception("the engine's step failed; the engine stops")
             fault = EngineDeadError("the engine stopped on an internal error")
         with self._gate:
@@ -199,11 +212,16 @@ class StepLoop:
             self._publish()
             return False
         batch: list[Delivery] = []
+        for sequence, error in step.faults:
+            self._break(sequence, _own_fault(sequence, error), batch)
         sequences, logits = self._run(step, batch)
         self._scheduler.advance(step)
         self._choose(sequences, logits, batch)
         for chunk in step.chunks:
-            self._end_without_token(chunk, batch)
+            try:
+                self._end_without_token(chunk, batch)
+            except Exception as error:
+                self._break(chunk.sequence, _own_fault(chunk.sequence, error), batch)
         self._publish()
         if batch:
             self._outbox.deliver(batch)
@@ -234,18 +252,34 @@ class StepLoop:
             except BadLogitsError as error:
                 self._break(chunk.sequence, error.faults[error.rows[0]], batch)
                 continue
+            except (EngineError, ValueError) as error:  # of its scores, or what the runner has refused
+                self._break(chunk.sequence, _own_fault(chunk.sequence, error), batch)
+                continue
             if chunk.final and chunk.sequence.request.sampling.max_tokens > 0:
                 sequences.append(chunk.sequence)
                 rows.append(logits[-1:].copy())
-        if step.decodes:
-            decoded = runner.decode(
-                [DecodeRow(s.row, s.tokens[s.computed], s.computed, s.adapter_mix) for s in step.decodes]
-            )
-            sequences.extend(step.decodes)
+        for done, decoded in self._decode(step.decodes, batch):
+            sequences.extend(done)
             rows.append(decoded)
         if not rows:
             return sequences, np.empty((0, runner.vocabulary), np.float32)
         return sequences, rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    def _decode(
+        self, sequences: Sequence[Running], batch: list[Delivery]
+    ) -> list[tuple[Sequence[Running], NDArray[np.float32]]]:
+        """Compute a token of each in one run; what the runner refuses is found alone, and fails alone."""
+        if not sequences:
+            return []
+        rows = [DecodeRow(s.row, s.tokens[s.computed], s.computed, s.adapter_mix) for s in sequences]
+        try:
+            return [(sequences, self._runner.decode(rows))]
+        except ValueError as error:
+            if len(sequences) == 1:
+                self._break(sequences[0], _own_fault(sequences[0], error), batch)
+                return []
+        alone = (done for sequence in sequences for done in self._decode([sequence], batch))
+        return [(done, logits.copy()) for done, logits in alone]
 
     def _prefill(self, chunk: Chunk) -> NDArray[np.float32]:
         sequence, start, length = chunk.sequence, chunk.start, chunk.length
@@ -262,7 +296,10 @@ class StepLoop:
         logits = self._runner.prefill(sequence.row, start, tokens, sequence.adapter_mix, outputs)
         if len(scored) and top is not None:
             following = sequence.tokens[start + 1 : start + 1 + len(scored)]
-            scores = self._sampler.score(logits[: len(scored)], following, top)
+            try:
+                scores = self._sampler.score(logits[: len(scored)], following, top)
+            except Exception as error:
+                raise _own_fault(sequence, error) from error
             self._prompt_scores.setdefault(sequence.request.request_id, []).extend(scores)
         return logits
 
@@ -279,7 +316,10 @@ class StepLoop:
                 sequences, logits = [sequences[row] for row in kept], logits[kept]
                 continue
             for sequence, choice in zip(sequences, choices, strict=True):
-                batch.append((sequence, self._append(sequence, choice)))
+                try:
+                    batch.append((sequence, self._append(sequence, choice)))
+                except Exception as error:
+                    self._break(sequence, _own_fault(sequence, error), batch)
             return
 
     def _break(self, sequence: Running, fault: EngineError, batch: list[Delivery]) -> None:

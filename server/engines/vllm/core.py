@@ -156,7 +156,7 @@ class VllmCore:
         cache = self._config.cache_config
         return CoreLoad(
             kv_usage=self._usage,
-            kv_capacity=(cache.num_gpu_blocks or 0) * cache.block_size,
+            kv_capacity=max(0, (cache.num_gpu_blocks or 0) - 1) * cache.block_size,  # one is never used
             prefix_queries=self._prefix_queries,
             prefix_hits=self._prefix_hits,
             preemptions=self._preemptions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ async def make_engine(new_engine: Callable[[EngineLimits], Engine]) -> AsyncIter
     """Makes an engine of the test's own, not started; takes the fields of `EngineLimits`."""
     made: list[Engine] = []
 
-    def make(**limits: int) -> Engine:
+    def make(**limits: Any) -> Engine:
         made.append(new_engine(EngineLimits(**limits)))
         return made[-1]
 

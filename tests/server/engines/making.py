@@ -37,6 +37,8 @@ class EngineLimits:
     max_queue: int = 2000
     kv_tokens: int = 32 * 256
     max_adapters: int = 4
+    max_model_len: int | None = None
+    prefix_caching: bool = True
 
 
 def embedded(
@@ -53,6 +55,8 @@ def embedded(
         max_queue=limits.max_queue,
         max_adapters=limits.max_adapters,
         kv_tokens=limits.kv_tokens,
+        max_model_len=limits.max_model_len,
+        prefix_caching=limits.prefix_caching,
         threads=2,
     )
     return embedded_engine(base, BASE_DIGEST, Tokenizer.load(base), options, observer=observer)
@@ -68,7 +72,7 @@ def on_device(
 ) -> Engine:
     """The embedded engine with the runner for devices; given the CPU, that stands in for a device."""
     graph = prepare(base, scratch / "graphs", BASE_DIGEST, variant="portable")
-    context = graph.config.context
+    context = limits.max_model_len or graph.config.context
     bounds = device_limits(
         graph.config,
         graph.dtype,
@@ -76,7 +80,7 @@ def on_device(
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=max(64, limits.max_num_seqs),
         prefill_chunk=64,
-        prefix_caching=True,
+        prefix_caching=limits.prefix_caching,
         kv_bytes=None,
         kv_tokens=limits.kv_tokens,
     )
@@ -109,6 +113,8 @@ def vllm(
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=ROOMY,
         max_queue=limits.max_queue,
+        max_model_len=limits.max_model_len,
+        prefix_caching=limits.prefix_caching,
         extra={
             "dtype": "float32",
             "enforce_eager": "true",

@@ -297,6 +297,15 @@ async def test_what_does_not_fit_the_context_is_refused_by_its_field(engine: Eng
     assert len(await tokens(engine, ask([1] * 200, max_tokens=56))) == 56
 
 
+async def test_a_request_that_fills_a_context_of_any_length_is_answered(
+    make_engine: Callable[..., Engine],
+) -> None:
+    engine = make_engine(max_num_seqs=1, max_model_len=250, prefix_caching=False)
+    await engine.start()
+    assert len(await tokens(engine, ask([5] * 10, max_tokens=240))) == 240
+    assert engine.state().alive
+
+
 async def test_little_kv_memory_preempts_and_changes_no_answer(
     engine: Engine, make_engine: Callable[..., Engine]
 ) -> None:

@@ -18,7 +18,7 @@ from server.api.rendering.error_replies import reply_for
 from server.config.settings import Settings
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
-from server.errors import AdapterNotLoadedError, AdapterRefusedError
+from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineDeadError
 from server.exchange import Exchange
 from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
@@ -131,6 +131,36 @@ async def test_a_request_waits_for_an_adapter_within_bounds(
     busy.cancel()
     await asyncio.gather(unloading, waiting)
     assert adapter.digest in engine.state().resident
+
+
+async def test_a_load_that_did_not_come_to_its_end_is_not_counted_as_refused(
+    service: BaseService, voices: Mapping[str, Adapter]
+) -> None:
+    runtime = service.runtime
+
+    def outcomes(alias: str) -> dict[str, float]:
+        names = ("ok", "refused", "engine_dead", "cancelled", "failed")
+        found = {
+            name: runtime.metrics.registry.get_sample_value(
+                "oneseek_adapter_loads_total", {"adapter": alias, "outcome": name}
+            )
+            for name in names
+        }
+        return {name: value for name, value in found.items() if value}
+
+    before = asyncio.all_tasks()
+    waiting = asyncio.create_task(runtime.residency.ensure(voices["sv"]))
+    for _ in range(3):  # until the load has begun
+        await asyncio.sleep(0)
+    (load,) = asyncio.all_tasks() - before - {waiting}
+    load.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert outcomes(SV) == {"cancelled": 1}
+    await runtime.engine.close()
+    with pytest.raises(EngineDeadError):
+        await runtime.residency.ensure(voices["en"])
+    assert outcomes(EN) == {"engine_dead": 1}
 
 
 async def test_files_that_vanish_are_a_refusal_without_a_path(

@@ -150,8 +150,11 @@ def test_residency_by_tier(fresh: Serving) -> None:
     counts = fresh.counts()
     digest = fresh.adapters["sv"].digest
     labels = f'adapter="{SV}",digest="{digest}"'
-    for tier, value in (("device", 1), ("host", 0), ("disk", 0)):
-        assert counts[f'oneseek_adapter_resident{{{labels},tier="{tier}",version="v1.1"}}'] == value
+    assert {
+        name: value for name, value in counts.items() if "oneseek_adapter_resident" in name and labels in name
+    } == {f'oneseek_adapter_resident{{{labels},tier="device",version="v1.1"}}': 1}, (
+        "no tier that no engine puts anything in"
+    )
     assert counts[f'oneseek_adapter_loads_total{{adapter="{EN}",outcome="ok"}}'] == 1
     assert any(
         name.startswith("oneseek_build_info{") and BASE_DIGEST in name and value == 1

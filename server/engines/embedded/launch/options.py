@@ -12,7 +12,7 @@ from server.engines.embedded.model.decoder import Dtype
 from server.engines.embedded.runners.available import available_memory
 from server.engines.embedded.runners.device.plan import device_limits
 from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
-from server.engines.embedded.scheduling.limits import PAGE, SchedulerLimits
+from server.engines.embedded.scheduling.limits import PAGE, SchedulerLimits, in_pages
 
 DEFAULT_NUM_SEQS = 32
 DEFAULT_BATCHED_TOKENS = 512
@@ -78,7 +78,7 @@ def plan(
         if budget is None:
             budget = min(KV_MOST, int(available_memory() * KV_SHARE))
         kv_tokens = budget // token_bytes
-    kv_tokens = min(kv_tokens, rows * context) // PAGE * PAGE
+    kv_tokens = min(kv_tokens, rows * in_pages(context)) // PAGE * PAGE
     if kv_tokens < PAGE:
         raise ValueError(
             f"kv_cache_memory holds {kv_tokens} tokens of {token_bytes} bytes; give it at least "

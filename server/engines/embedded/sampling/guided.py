@@ -44,6 +44,14 @@ class Guides:
         Raises `UnsupportedRequestError` where that fails. No bound but llguidance's own holds here: whoever
         takes grammars from clients tries them first, as `server.grammar.service` does.
         """
+        matcher = self._compiled.get(grammar)
+        if matcher is None:
+            # Goes on where the request that asked is given up: a thread cannot be stopped, and one is enough.
+            matcher = await asyncio.shield(asyncio.create_task(self._matcher(grammar)))
+        self._compiled.move_to_end(grammar)
+        return Guide(matcher.deep_copy(), self._vocabulary, self._source.vocabulary_size)
+
+    async def _matcher(self, grammar: str) -> LLMatcher:
         async with self._one:
             matcher = self._compiled.get(grammar)
             if matcher is None:
@@ -52,10 +60,9 @@ class Guides:
                 except GrammarRefusedError as error:
                     raise UnsupportedRequestError(f"the grammar cannot be used: {error}", FIELD) from error
                 self._compiled[grammar] = matcher
-            self._compiled.move_to_end(grammar)
             if len(self._compiled) > COMPILED:
                 self._compiled.popitem(last=False)
-        return Guide(matcher.deep_copy(), self._vocabulary, self._source.vocabulary_size)
+            return matcher
 
     def _compile(self, grammar: str) -> LLMatcher:
         if self._tokenizer is None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # it loads llguidance, which most servers never need
 
 _COLDEST = 1e-5
 _NO_NUMBERS = "the model returned values that are not finite numbers"
+_UNSAMPLED = "no token can be chosen for this request: sampling failed at it"
 
 
 class BadRowsError(EngineError):
@@ -63,7 +64,18 @@ class SamplerState:
     Raises `ValueError` for a logit_bias id outside the vocabulary.
     """
 
-    __slots__ = ("bias_ids", "bias_values", "ends", "eos", "guide", "sampling", "seed", "seen", "step")
+    __slots__ = (
+        "bias_ids",
+        "bias_values",
+        "ends",
+        "eos",
+        "guide",
+        "lost",
+        "sampling",
+        "seed",
+        "seen",
+        "step",
+    )
 
     def __init__(
         self,
@@ -90,6 +102,8 @@ class SamplerState:
         self.ends = np.array(sorted(token for token in ends if 0 <= token < vocabulary), np.int64)
         self.eos = np.array(sorted(token for token in eos_ids if token < vocabulary), np.int64)
         self.guide = guide
+        self.lost: Exception | None = None
+        """Why the grammar could not follow the last token, if it could not; shows with the next one."""
 
     @property
     def too_short(self) -> bool:
@@ -102,7 +116,10 @@ class SamplerState:
         if self.seen is not None:
             self.seen.add(token)
         if self.guide is not None:
-            self.guide.add(token)
+            try:
+                self.guide.add(token)
+            except Exception as error:
+                self.lost = error
 
     def mask_forbidden(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """`logits` [vocabulary] with -inf for what the grammar forbids; a copy.
@@ -111,6 +128,10 @@ class SamplerState:
         Raises `UnsupportedRequestError` where no token is left at all.
         """
         assert self.guide is not None
+        if self.lost is not None:
+            raise UnsupportedRequestError(
+                "the grammar cannot be followed here", "response_format"
+            ) from self.lost
         kept = np.where(self.guide.allowed_tokens(), logits, -np.inf)
         held = [*((self.ends,) if self.too_short else ()), *((self.eos,) if self.sampling.ignore_eos else ())]
         if held:
@@ -138,7 +159,8 @@ class Sampler:
     def sample(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> list[SampledToken]:
         """Choose a token for each row of `logits` [n, vocabulary], float32, which may be overwritten.
 
-        Raises `BadRowsError` before anything is changed: neither the states nor the logits.
+        Raises `BadRowsError` before anything is changed: neither the states nor the logits. What fails
+        otherwise is tried row by row, so that the rows to blame are known, and raised as that error too.
         """
         if logits.shape != (len(states), self._vocabulary) or logits.dtype != np.float32:
             raise ValueError(
@@ -147,10 +169,19 @@ class Sampler:
             )
         if not states:
             return []
-        batch = self._batch
-        if batch.states != list(states):
-            batch = self._batch = _Batch(states)
-        tokens, scores = batch.choose(logits)
+        kept = logits
+        try:
+            batch = self._batch
+            if batch.states != list(states):
+                batch = self._batch = _Batch(states)
+            if batch.edits and len(states) > 1:
+                kept = logits.copy()
+            tokens, scores = batch.choose(logits)
+        except BadRowsError:
+            raise
+        except Exception as error:
+            logits[...] = kept
+            raise _blame(logits, states) from error
         for state, token in zip(states, tokens, strict=True):
             state.add(token)
         return [SampledToken(token, score) for token, score in zip(tokens, scores, strict=True)]
@@ -164,6 +195,20 @@ class Sampler:
             return ()
         _check(logits.max(axis=1))
         return tuple(score_tokens(logits, tokens, [top] * len(tokens)))
+
+
+def _blame(logits: NDArray[np.float32], states: Sequence[SamplerState]) -> BadRowsError:
+    """The rows that cannot be sampled by themselves, or all where each of them can."""
+    faults: dict[int, EngineError] = {}
+    for row, state in enumerate(states):
+        try:
+            _Batch([state]).choose(logits[row : row + 1].copy())
+        except BadRowsError as error:
+            faults[row] = error.faults[0]
+        except Exception:
+            faults[row] = EngineError(_UNSAMPLED)
+    faults = faults or dict.fromkeys(range(len(states)), EngineError(_UNSAMPLED))
+    return BadRowsError(f"sampling failed at rows {sorted(faults)} of the batch", faults)
 
 
 class _Batch:
@@ -197,6 +242,11 @@ class _Batch:
             top_k=np.array([settings[row].top_k for row in drawn], np.int64),
             top_p=np.array([settings[row].top_p for row in drawn], np.float64),
         )
+
+    @property
+    def edits(self) -> bool:
+        """Whether choosing overwrites logits."""
+        return bool(self._edited or self._drawn.size or self._guided or self._minimum)
 
     def choose(self, logits: NDArray[np.float32]) -> tuple[list[int], list[TokenLogprob | None]]:
         """The token of each row, and its score where asked for."""

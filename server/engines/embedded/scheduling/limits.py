@@ -8,6 +8,11 @@ PAGE = 16
 """Tokens in which KV memory is counted."""
 
 
+def in_pages(tokens: int) -> int:
+    """`tokens` rounded up to whole pages: the KV memory that a row of so many takes."""
+    return -(-tokens // PAGE) * PAGE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulerLimits:
     """Bounds of the scheduler. Raises `ValueError`, naming field and value, where they contradict."""
@@ -26,6 +31,11 @@ class SchedulerLimits:
     """Most prompt tokens computed in a step while a sequence decodes; what bounds a stream's stall."""
     prefix_caching: bool = True
     """Whether finished sequences stay for reuse, and running ones are reused."""
+
+    @property
+    def kv_capacity(self) -> int:
+        """Tokens that the whole pages in `kv_tokens` hold: the longest request that can ever be scheduled."""
+        return self.kv_tokens // PAGE * PAGE
 
     def __post_init__(self) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens", "rows", "context", "prefill_chunk"):

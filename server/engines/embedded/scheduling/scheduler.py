@@ -32,7 +32,7 @@ class Scheduler:
 
     def __init__(self, limits: SchedulerLimits) -> None:
         self.limits = limits
-        self._rows = KvRows(limits.rows, limits.kv_tokens // PAGE)
+        self._rows = KvRows(limits.rows, limits.kv_capacity // PAGE)
         self._placement = Placement(self._rows, limits)
         self._headroom = Headroom(self._rows, limits.context)
         self._waiting = FairQueue()
@@ -40,6 +40,9 @@ class Scheduler:
         """Oldest first."""
         self._tickets: dict[str, Ticket] = {}
         self._order = 0
+        self._considered: Ticket | None = None
+        """The newcomer being weighed: whose fault it is where that fails."""
+        self._faults: list[tuple[Sequence, Exception]] = []
         self._queries = self._hits = self._preemptions = 0
 
     def add(self, sequence: Sequence) -> None:
@@ -96,10 +99,11 @@ class Scheduler:
         joined = not squeezed and bool(self._waiting) and self._admit(batch, now)
         if not joined:
             self._placement.compact()
+        faults, self._faults = self._faults, []
         if not batch:
-            return Step()
+            return Step(faults=faults)
         copies, released = self._rows.flush()
-        return Step(copies, batch.chunks, sorted(batch.decodes, key=_row), released)
+        return Step(copies, batch.chunks, sorted(batch.decodes, key=_row), released, faults)
 
     def advance(self, step: Step) -> None:
         """Record that `step` has run. Sequences that left meanwhile are passed over."""
@@ -246,23 +250,49 @@ class Scheduler:
         return ticket
 
     def _admit(self, batch: Batch, now: float) -> bool:
-        """Let newcomers join while sequences, tokens and memory allow; whether any did."""
+        """Let newcomers join while sequences, tokens and memory allow; whether any did.
+
+        One that cannot even be weighed leaves with its fault, and holds up nobody.
+        """
         joined = False
         while batch.budget > 0 and len(self._running) < self.limits.max_num_seqs:
-            found = self._next()
-            if found is None:
-                break
-            ticket, match, shared = found
-            sequence = ticket.sequence
-            room = self._headroom.room(ticket, self._running)
-            if not batch.worthwhile(len(sequence.tokens) - shared):
-                break
-            if not self._placement.place(sequence, _key(sequence), match, shared, room):
-                break
-            self._join(ticket, now)
-            batch.add(sequence)
-            joined = True
+            self._considered = None
+            try:
+                if not self._admit_next(batch, now):
+                    break
+                joined = True
+            except Exception as error:
+                if self._considered is None:
+                    raise
+                self._expel(self._considered)
+                self._faults.append((self._considered.sequence, error))
         return joined
+
+    def _admit_next(self, batch: Batch, now: float) -> bool:
+        """Let whoever is next join; False where nobody can."""
+        found = self._next()
+        if found is None:
+            return False
+        ticket, match, shared = found
+        sequence = ticket.sequence
+        room = self._headroom.room(ticket, self._running)
+        if not batch.worthwhile(len(sequence.tokens) - shared):
+            return False
+        if not self._placement.place(sequence, _key(sequence), match, shared, room):
+            return False
+        self._join(ticket, now)
+        batch.add(sequence)
+        return True
+
+    def _expel(self, ticket: Ticket) -> None:
+        """Drop a newcomer, however far its admission came."""
+        if ticket in self._running:
+            self._leave(ticket, reuse=False)
+        else:
+            if ticket.sequence.row >= 0:
+                self._rows.leave(self._rows[ticket.sequence.row], keep=False)
+            self._waiting.remove(ticket)
+        self._close(ticket)
 
     def _join(self, ticket: Ticket, now: float) -> None:
         sequence, shared = ticket.sequence, ticket.sequence.computed
@@ -285,6 +315,7 @@ class Scheduler:
         Those who had better wait for a prefix are passed over, but none for being large: it would starve.
         """
         for ticket in self._waiting.in_order(DEPTH):
+            self._considered = ticket
             if not self._headroom.fits(ticket, self._running):
                 return None
             match, shared = self._placement.match(ticket.sequence, _key(ticket.sequence))

@@ -97,8 +97,10 @@ class Step:
     """Sequences with exactly one pending token, by ascending row."""
     released: Seq[int] = ()
     """Rows whose contents are dropped, their memory given back; the same step may write to some of them."""
+    faults: Seq[tuple[Sequence, Exception]] = ()
+    """Sequences that could not be admitted, each with why; they wait for nothing any more."""
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to compute."""
-        return not (self.chunks or self.decodes)
+        return not (self.chunks or self.decodes or self.faults)

@@ -29,10 +29,11 @@ from adapters.training.finetune.curve import terminal_lines, write_png
 from adapters.training.finetune.examples import TokenizedExample, examples
 from adapters.training.finetune.finetune import FinetuneRun, finetune, last_checkpoint
 from adapters.training.loop.callbacks import Curve, Interruption
+from adapters.training.loop.launch import ALONE, Launch
 from adapters.training.loop.options import OptionError, TrainOptions
 from adapters.training.loop.progress import Reporter, Stage
 
-MACHINE = Machine(cuda=0, bf16=False, launched=False)
+MACHINE = Machine(cuda=0, bf16=False)
 OPTIONS = TrainOptions(
     language="en", epochs=3, batch_size=2, learning_rate=3e-2, dropout=0.2, precision="fp32", rank=2, alpha=4
 )
@@ -207,13 +208,13 @@ def test_the_seed_decides_everything(tiny_base: Path, tmp_path: Path) -> None:
     ("machine", "values", "message"),
     [
         (
-            Machine(cuda=0, bf16=True, launched=False),
+            Machine(cuda=0, bf16=True),
             {"load_in_4bit": True},
             "load_in_4bit: a base in 4 bits",
         ),
-        (Machine(cuda=2, bf16=True, launched=False), {}, "devices: 2 GPUs are visible to one process"),
+        (Machine(cuda=2, bf16=True), {}, "devices: 2 GPUs are visible to one process"),
         (
-            Machine(cuda=1, bf16=False, launched=False),
+            Machine(cuda=1, bf16=False),
             {"precision": "bf16"},
             "precision: bf16 is not computed",
         ),
@@ -226,10 +227,10 @@ def test_what_a_machine_cannot_do_is_refused(machine: Machine, values: dict[str,
 
 
 def test_bf16_is_taken_where_the_hardware_has_it() -> None:
-    check_machine(OPTIONS, Machine(cuda=4, bf16=True, launched=True, processes=4))
-    assert resolve_precision("auto", Machine(cuda=1, bf16=True, launched=False)) == "bf16"
+    check_machine(OPTIONS, Machine(cuda=4, bf16=True, launch=Launch(processes=4, local_rank=0)))
+    assert resolve_precision("auto", Machine(cuda=1, bf16=True)) == "bf16"
     assert resolve_precision("auto", MACHINE) == "fp32"
-    assert Machine.here().processes == 1
+    assert Machine.here(ALONE).processes == 1
 
 
 def test_an_unknown_target_is_refused(tiny_base: Path, tmp_path: Path) -> None:

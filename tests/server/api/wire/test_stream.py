@@ -1,4 +1,4 @@
-"""Streams: several as one, and work that nobody waits for any more."""
+"""Streams: several as one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
-from starlette.requests import ClientDisconnect
-from starlette.types import Message
 
 from server.api.rendering.answers import gather
-from server.api.wire.disconnect import cancel_on_disconnect
 from server.errors import EngineError
-from server.exchange import Exchange
 from server.request import Delta, Deltas
 from server.serving.fan_in import merge_streams
 
@@ -84,63 +80,3 @@ async def test_cancelling_the_reader_closes_the_parts(count: int) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert all(source.closed for source in sources)
-
-
-class Client:
-    """A client that stays until `leave`."""
-
-    def __init__(self) -> None:
-        self.gone = asyncio.Event()
-
-    async def receive(self) -> Message:
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
-
-
-async def test_wanted_work_is_left_alone() -> None:
-    exchange = Exchange("id")
-    async with cancel_on_disconnect(exchange, Client().receive, 10):
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0)
-    assert exchange.cancel_reason == "aborted"
-    current = asyncio.current_task()
-    assert current is not None
-    assert current.cancelling() == 0
-
-
-async def test_a_client_that_leaves_ends_the_work() -> None:
-    client, exchange, source = Client(), Exchange("id"), Source(1000, pause=0.001)
-    asyncio.get_running_loop().call_later(0.02, client.gone.set)
-    with pytest.raises(ClientDisconnect):
-        async with cancel_on_disconnect(exchange, client.receive, None):
-            await gather(merge_streams([source.deltas()]), 1)
-    assert source.closed
-    assert exchange.cancel_reason == "disconnect"
-    await asyncio.sleep(0.001)  # the cancellation was used up
-
-
-async def test_work_ends_when_its_time_is_up() -> None:
-    exchange, source = Exchange("id"), Source(1000, pause=0.001)
-    with pytest.raises(TimeoutError):
-        async with cancel_on_disconnect(exchange, Client().receive, 0.02):
-            await gather(merge_streams([source.deltas()]), 1)
-    assert source.closed
-    assert exchange.cancel_reason == "timeout"
-
-
-async def test_an_error_of_the_work_itself_comes_through() -> None:
-    with pytest.raises(EngineError):
-        async with cancel_on_disconnect(Exchange("id"), Client().receive, 10):
-            await gather(merge_streams([Source(1, fails=True).deltas()]), 1)
-
-
-async def test_a_cancellation_from_outside_stays_one() -> None:
-    async def work() -> None:
-        async with cancel_on_disconnect(Exchange("id"), Client().receive, 10):
-            await asyncio.sleep(60)
-
-    task = asyncio.create_task(work())
-    await asyncio.sleep(0.01)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task

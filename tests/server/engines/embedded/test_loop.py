@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ from server.metrics.engine_state import EngineState
 from server.request import AdapterMix, GenerationRequest, Sampling
 
 VOCABULARY = 16
-BROKEN, FATAL, HANGING = 13, 14, 15
-"""Prompt tokens at which the runner returns no numbers, raises, or waits to be let go."""
+REFUSED, PANICKING, BROKEN, FATAL, HANGING = 9, 12, 13, 14, 15
+"""Tokens at which the runner refuses, panics, returns no numbers, raises, or waits to be let go."""
 LIMITS = SchedulerLimits(
     max_num_seqs=4,
     max_num_batched_tokens=32,
@@ -40,6 +41,10 @@ LIMITS = SchedulerLimits(
 )
 
 
+class PanicError(BaseException):
+    """As pyo3 has one, which is no `Exception`."""
+
+
 class WrittenRunner:
     """After token t comes t + 1, up to 9."""
 
@@ -47,6 +52,8 @@ class WrittenRunner:
     vocabulary = VOCABULARY
 
     def __init__(self) -> None:
+        self.refuses: set[int] = set()
+        """Tokens that it refuses to compute."""
         self.let_go = threading.Event()
         self.hangs = threading.Event()
         self.closed = False
@@ -56,13 +63,21 @@ class WrittenRunner:
     ) -> NDArray[np.float32]:
         if FATAL in tokens:
             raise MemoryError("the device has no memory left")
+        if PANICKING in tokens:
+            raise PanicError
         if HANGING in tokens:
             self.hangs.set()
             self.let_go.wait(30)
+        self._check(tokens)
         return np.stack([_logits(tokens[index]) for index in outputs])
 
     def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
+        self._check([row.token for row in rows])
         return np.stack([_logits(row.token) for row in rows])
+
+    def _check(self, tokens: Sequence[int]) -> None:
+        if self.refuses.intersection(tokens):
+            raise ValueError("a token is refused")
 
     def copy(self, source: int, target: int, length: int) -> None: ...
 
@@ -128,8 +143,9 @@ class Driver:
         self.box.loop = self.loop
         self.loop.start()
 
-    def ask(self, name: str, prompt: Sequence[int], prompt_logprobs: int | None = None) -> None:
-        sampling = Sampling(max_tokens=3, temperature=0.0, prompt_logprobs=prompt_logprobs)
+    def ask(self, name: str, prompt: Sequence[int], prompt_logprobs: int | None = None, **other: Any) -> None:
+        settings: dict[str, Any] = {"max_tokens": 3, "temperature": 0.0, **other}
+        sampling = Sampling(prompt_logprobs=prompt_logprobs, **settings)
         request = GenerationRequest(request_id=name, prompt=tuple(prompt), sampling=sampling)
         state = SamplerState(sampling, request.prompt, VOCABULARY, frozenset())
         self.loop.add(Running(request, time.perf_counter()), state)
@@ -183,6 +199,46 @@ def test_logits_that_are_no_numbers_end_one_request_alone(
     assert isinstance(last, EngineError) == (scored is not None or prompt[-1] == BROKEN)
     assert tokens(driver.box.wait("sound")) == [6, 7, 8]
     assert driver.loop.alive
+
+
+@pytest.mark.parametrize(
+    ("prompt", "settings"),
+    [
+        ([1], {"max_tokens": LIMITS.context}),  # refused by the scheduler as it is queued
+        ([1 << 70, 1], {}),  # not even comparable with what is cached
+        ([3, REFUSED], {}),  # refused by the runner in its prompt
+        ([REFUSED - 1], {}),  # and in the run that decodes it beside others
+        ([1, 2], {"prompt_logprobs": "many"}),  # not to be scored
+        ([1], {"top_k": 1 << 70, "temperature": 1.0}),  # not to be sampled
+        ([1], {"logprobs": "many"}),
+    ],
+)
+def test_what_fails_for_one_request_alone_fails_it_alone(
+    drive: Callable[..., Driver], prompt: list[int], settings: dict[str, Any]
+) -> None:
+    driver = drive()
+    driver.runner.refuses.add(REFUSED)
+    driver.hang()
+    driver.ask("before", [2], temperature=1e-5, frequency_penalty=0.1)
+    driver.ask("faulty", prompt, **settings)
+    driver.ask("after", [4])
+    driver.runner.let_go.set()
+    *_, last = driver.box.wait("faulty")
+    assert isinstance(last, EngineError)
+    assert tokens(driver.box.wait("before")) == [3, 4, 5]
+    assert tokens(driver.box.wait("after")) == [5, 6, 7]
+    driver.ask("again", [1, 2])
+    assert tokens(driver.box.wait("again")) == [3, 4, 5]
+    assert driver.loop.alive
+    state = driver.loop.state()
+    assert (dict(state.running), dict(state.waiting)) == ({}, {})
+
+
+def test_a_panic_in_native_code_is_told_as_a_death(drive: Callable[..., Driver]) -> None:
+    driver = drive()
+    driver.ask("panicking", [PANICKING])
+    driver.box.wait_for_death()
+    assert not driver.loop.alive
 
 
 def test_a_fault_in_counting_ends_nobodys_answer(

@@ -12,7 +12,7 @@ from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.decoder import NUMPY, Dtype
 from server.engines.embedded.runners.available import format_bytes
 from server.engines.embedded.runners.device.buckets import memories
-from server.engines.embedded.scheduling.limits import SchedulerLimits
+from server.engines.embedded.scheduling.limits import SchedulerLimits, in_pages
 
 DEFAULT_BYTES = 5 << 29
 """KV memory where no budget is given."""
@@ -61,12 +61,13 @@ def device_limits(
         seqs = min(max_num_seqs, max(1, units // (3 if prefix_caching else 2)))
         cached = min(cached, units - 2 * seqs)
     rows = seqs + cached
+    most = rows * in_pages(context)
     return SchedulerLimits(
         max_num_seqs=seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         rows=rows,
         context=context,
-        kv_tokens=rows * context if kv_tokens is None else min(kv_tokens, rows * context),
+        kv_tokens=most if kv_tokens is None else min(kv_tokens, most),
         prefill_chunk=prefill_chunk,
         prefix_caching=prefix_caching,
     )

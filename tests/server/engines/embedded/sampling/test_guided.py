@@ -159,6 +159,31 @@ async def test_one_row_that_cannot_go_on_leaves_the_others_their_logits(
     assert first.logprob.logprob == pytest.approx(row[first.token_id] - np.log(np.exp(row).sum()), abs=1e-4)
 
 
+async def test_a_grammar_that_loses_its_place_fails_its_own_row_alone() -> None:
+    class Lost:
+        """A parser that fails at whatever it is to go on by."""
+
+        def consume_token(self, token: int) -> None:
+            raise RuntimeError("lost")
+
+        def compute_bitmask(self) -> bytes:
+            return b"\xff" * size
+
+        def is_error(self) -> bool:
+            return False
+
+    size = 16
+    sampler = Sampler(size, frozenset())
+    plain = Sampling(max_tokens=5, temperature=0.0)
+    states = [sampler.state(plain, [1], Guide(Lost(), size, size)), sampler.state(plain, [1])]  # pyright: ignore[reportArgumentType] # a parser in llguidance's place
+    logits = np.random.default_rng(1).normal(size=(2, size)).astype(np.float32)
+    first = sampler.sample(logits.copy(), states)
+    with pytest.raises(BadRowsError) as caught:
+        sampler.sample(logits.copy(), states)
+    assert list(caught.value.faults) == [0]
+    assert sampler.sample(logits[1:].copy(), states[1:]) == first[1:]
+
+
 def test_an_engine_without_grammars_never_loads_llguidance() -> None:
     code = (
         "import sys, server.asgi.app, server.engines.embedded.launch.launch;"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from server.engines.embedded.sampling.penalties import Penalties, SeenTokens
-from server.engines.embedded.sampling.sampler import BadLogitsError, SampledToken, Sampler, SamplerState
+from server.engines.embedded.sampling.sampler import (
+    BadLogitsError,
+    BadRowsError,
+    SampledToken,
+    Sampler,
+    SamplerState,
+)
 from server.engines.embedded.sampling.truncation import Truncation, truncate
 from server.engines.embedded.sampling.uniform import uniforms
 from server.request import Sampling
@@ -326,6 +333,22 @@ def test_bad_logits_fail_their_own_row_alone(bad: list[float], temperature: floa
     others = sampler.sample(logits[[0, 2]], [states[0], states[2]])
     fresh = [sampler.state(plain, ()) for _ in range(2)]
     assert others == sampler.sample(before[[0, 2]], fresh)
+
+
+@pytest.mark.parametrize("faulty", [{"top_k": 1 << 70}, {"logprobs": "many"}])
+def test_a_row_that_cannot_be_sampled_fails_alone(faulty: dict[str, Any]) -> None:
+    sampler = Sampler(4, NO_ENDS)
+    plain: dict[str, Any] = {"max_tokens": 9, "seed": 3, "frequency_penalty": 0.5}
+    logits = np.array([[0, 1, 2, 3], [1, 2, 3, 0], [3, 2, 1, 0]], np.float32)
+    before = logits.copy()
+    states = [sampler.state(Sampling(**plain | more), ()) for more in ({}, faulty, {})]
+    with pytest.raises(BadRowsError) as caught:
+        sampler.sample(logits, states)
+    assert set(caught.value.faults) == {1}
+    assert np.array_equal(logits, before)
+    assert [state.step for state in states] == [0, 0, 0]
+    fresh = [sampler.state(Sampling(**plain), ()) for _ in range(2)]
+    assert sampler.sample(logits[[0, 2]], [states[0], states[2]]) == sampler.sample(before[[0, 2]], fresh)
 
 
 def test_a_token_of_no_probability_is_never_chosen() -> None:

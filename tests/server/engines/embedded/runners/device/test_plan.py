@@ -45,6 +45,29 @@ def test_what_is_admitted_fits_the_budget(budget: int, prefix: bool, seqs: int) 
     assert found.kv_tokens == found.rows * 128
 
 
+@given(
+    context=st.integers(1, CONFIG.context),
+    prefix=st.booleans(),
+    seqs=st.integers(1, 4),
+    budget=st.integers(4, 9),
+)
+def test_a_request_as_long_as_the_context_fits_whatever_its_length(
+    context: int, prefix: bool, seqs: int, budget: int
+) -> None:
+    found = device_limits(
+        CONFIG,
+        "fp16",
+        context=context,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=64,
+        prefill_chunk=64,
+        prefix_caching=prefix,
+        kv_bytes=budget * row_bytes(CONFIG, context, "fp16"),
+        kv_tokens=None,
+    )
+    assert found.kv_capacity >= context
+
+
 def test_a_budget_for_all_that_is_asked_gives_it() -> None:
     found = limits(None)
     assert (found.max_num_seqs, found.rows) == (32, 64)

@@ -1,0 +1,50 @@
+"""Ends requests that nobody waits for any more, in whatever phase they are: one place for all endpoints."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.api.wire.body import is_empty
+from server.api.wire.disconnect import CancelScope, enter
+from server.asgi.middleware import is_admin_path
+from server.exchange import exchange_of
+from server.metrics.metrics import Metrics
+
+
+class Cancellation:
+    """Cancels what serves a request once its client has left, or `limit` seconds after its headers came.
+
+    Changes of adapters are not broken off: whoever asked for one finds it made, or not.
+    """
+
+    def __init__(self, app: ASGIApp, limit: float | None, metrics: Metrics) -> None:
+        self.app = app
+        self.limit = limit
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or raise as `CancelScope` does."""
+        if scope["type"] != "http" or is_admin_path(scope["path"]):
+            await self.app(scope, receive, send)
+            return
+        exchange = exchange_of(scope)
+        try:
+            body = not is_empty(scope)
+            with CancelScope(exchange, receive, self.limit, body=body) as cancel_scope:
+                enter(scope, cancel_scope)
+                await self.app(scope, cancel_scope.receive, _closing(cancel_scope, send))
+        except Exception:
+            if exchange.given_up and not exchange.generating:
+                self.metrics.cancelled.labels(exchange.cancel_reason).inc()
+            raise
+
+
+def _closing(cancel_scope: CancelScope, send: Send) -> Send:
+    """`send`, closing the scope with the answer's last part: a whole answer is not broken off."""
+
+    async def send_and_close(message: Message) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            cancel_scope.close()
+        await send(message)
+
+    return send_and_close
