@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adapters.files.atomic import staged_folder
 from adapters.ledger import Ledger, Record
-from adapters.training.loop.files import write_folder
 from adapters.training.loop.options import OptionError
 from server.config.settings import Settings, resolve
 from server.config.values import SettingsError
@@ -34,7 +34,8 @@ def pretrain(asked: PretrainRequest, options: PretrainOptions) -> int:
     if isinstance(outcome, CorpusStopped):
         return _say_stopped(outcome)
     report = settings.home / "training" / "reports" / asked.output.resolve().name
-    write_folder(report, lambda folder: shutil.copytree(outcome.work / "report", folder, dirs_exist_ok=True))
+    with staged_folder(report, replace=True) as folder:
+        shutil.copytree(outcome.work / "report", folder, dirs_exist_ok=True)
     shutil.rmtree(outcome.work)
     _say_made(outcome, asked, report)
     return 0

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters import names
+from adapters.files.atomic import staged_folder
 from adapters.ledger import Ledger
 from adapters.lora.shape_check import ModelShape
 from adapters.registry.intake import Base, check
 from adapters.registry.ledger_records import addition
 from adapters.registry.store import Store
 from adapters.training.finetune.data_origin import Origin
-from adapters.training.loop.files import write_folder
 from server.config.settings import Settings, resolve
 from server.config.values import SettingsError, checked
 from server.live.catalogue import Catalogue, open_catalogue, open_store
@@ -151,14 +151,16 @@ def keep(made: Made, job: Job, settings: Settings, output: Path | None) -> Kept:
     action = job.origin.action
     base = Base(name=job.base_name, digest=job.base_digest, shape=ModelShape.read(job.base))
     report = settings.home / "training" / "reports" / f"{job.alias}@{job.version}"
-    write_folder(report, lambda folder: shutil.copytree(made.report, folder, dirs_exist_ok=True))
+    with staged_folder(report, replace=True) as folder:
+        shutil.copytree(made.report, folder, dirs_exist_ok=True)
     if output is None:
         store = open_store(settings)
         added = store.add(made.folder, base=base, action=action, sources=sources, details=details)
         return Kept(added.adapter.path, added.active)
     record = addition(check(made.folder, base), action, sources, details)
     Ledger.open(settings.home / "ledger").append(record)
-    write_folder(output, lambda folder: shutil.copytree(made.folder, folder, dirs_exist_ok=True))
+    with staged_folder(output) as folder:
+        shutil.copytree(made.folder, folder, dirs_exist_ok=True)
     return Kept(output, active=False, outside=True)
 
 
