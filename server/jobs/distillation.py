@@ -143,7 +143,7 @@ def _origin(made: Distilled, options: DistillOptions) -> Origin:
 
 
 def _word(reason: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in reason)
+    return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in reason)
 
 
 def _told(made: Distilled) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class Checkpoints:
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint in `folder`, if there is one."""
     found = {path: path.name.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*")}
-    steps = {int(number): path for path, number in found.items() if number.isdecimal()}
+    steps = {int(number): path for path, number in found.items() if number.isascii() and number.isdigit()}
     return steps[max(steps)] if steps else None
 
 

@@ -242,6 +242,20 @@ def test_a_wrong_architecture_is_refused_before_a_tokenizer_is_trained(text: Pat
     assert "tokenizer" not in told.getvalue()
 
 
+def test_a_weight_is_a_plain_number_or_part_of_the_path() -> None:
+    assert DataPart.read("a=2.5") == DataPart("a", 2.5)
+    for text in ("a", "a=1_0", "a=٣", "a= 2", "a=nan", "a=inf"):
+        assert DataPart.read(text) == DataPart(text)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "save_every", "max_grad_norm"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_an_option_that_is_not_finite_is_refused_by_name(name: str, value: float) -> None:
+    with pytest.raises(OptionError) as refused:
+        PretrainOptions(steps=1, **{name: value})  # pyright: ignore[reportArgumentType] each name has its type
+    assert refused.value.name == name
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
