@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import sys
 import time
@@ -181,7 +180,7 @@ def _patiently(change: Callable[[], object]) -> None:
 
 
 def _beside(target: Path, suffix: str) -> Path:
-    return target.with_name(f".{target.name}.{secrets.token_hex(6)}{suffix}")
+    return target.with_name(f".{target.name}.{os.urandom(6).hex()}{suffix}")
 
 
 def _make_parents(folder: Path) -> None:

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from adapters import names
 from adapters.errors import StoreError
 from adapters.files.atomic import clear_leftovers, remove_folder, staged_folder
+from adapters.home import mark_home
 from adapters.ledger import Ledger, Record
 from adapters.lora.manifest import Adapter
 from adapters.registry.division import Division, canary, settle, shadow
@@ -224,6 +225,7 @@ class Store:
     @contextmanager
     def _writing(self) -> Generator[Shelf]:
         """Hold the registry's lock, with what killed writers left cleared away."""
+        mark_home(self.folder.parent)
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / ".lock", timeout=PATIENCE)
         try:

@@ -88,10 +88,8 @@ def complaint(message: str) -> str:
     for line in message.splitlines():
         number, bar, _ = line.partition("|")
         digits = number.strip()
-        if (bar and digits.isascii() and digits.isdigit()) or line.strip() in (
-            "^",
-            "<non-verbose/>",
-        ):
+        quoted = bar and digits.isascii() and digits.isdigit()
+        if quoted or line.strip() in ("^", "<non-verbose/>"):
             continue
         lines.append(line.strip())
     text = " ".join(" ".join(lines).split())

@@ -21,6 +21,7 @@ from adapters.distillation.run import distill as make
 from adapters.distillation.teacher import LocalTeacher, RemoteTeacher, Teacher
 from adapters.evaluation.endpoint import Endpoint
 from adapters.files.jsonfile import canonical
+from adapters.home import mark_home
 from adapters.training.finetune.data_origin import Origin
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.options import OptionError, TrainOptions
@@ -49,6 +50,8 @@ def distill(
     checked("version", student.version, names.version)
     if not no_train:
         open_catalogue(settings)
+    elif source.output is None:
+        mark_home(settings.home)
     with ExitStack() as held:
         teacher = held.enter_context(closing(_teacher(source, "teacher", options)))
         judge = held.enter_context(closing(_teacher(source, "judge", options))) if source.judge else None

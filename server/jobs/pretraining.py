@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters.files.atomic import staged_folder
-from adapters.ledger import Ledger, Record
+from adapters.home import mark_home
+from adapters.ledger import Record
 from adapters.training.loop.options import OptionError
 from server.config.settings import Settings, resolve
 from server.config.values import SettingsError
+from server.live.catalogue import open_ledger
 
 if TYPE_CHECKING:
     from adapters.training.pretrain.corpus_job import CorpusJob, CorpusMade, CorpusStopped, Known
@@ -27,6 +29,7 @@ def pretrain(asked: PretrainRequest, options: PretrainOptions) -> int:
     from adapters.training.pretrain.corpus_job import CorpusStopped, run_job
 
     settings = resolve({}).settings
+    mark_home(settings.home)
     job = _job(asked, options, settings)
     outcome = run_job(job, Reporter(), lambda known: _note(known, job, settings))
     if outcome is None:
@@ -69,7 +72,7 @@ def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -
 
 def _note(known: Known, job: CorpusJob, settings: Settings) -> None:
     """Tell the ledger; once, also where a kill came between that and the folder's name."""
-    ledger = Ledger.open(settings.home / "ledger")
+    ledger = open_ledger(settings)
     if ledger.knows(known.digest):
         return
     ledger.append(

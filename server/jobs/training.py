@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from adapters import names
 from adapters.files.atomic import staged_folder
-from adapters.ledger import Ledger
 from adapters.lora.shape_check import ModelShape
 from adapters.registry.intake import Base, check
 from adapters.registry.ledger_records import addition
@@ -21,7 +20,7 @@ from adapters.registry.store import Store
 from adapters.training.finetune.data_origin import Origin
 from server.config.settings import Settings, resolve
 from server.config.values import SettingsError, checked
-from server.live.catalogue import Catalogue, open_catalogue, open_store
+from server.live.catalogue import Catalogue, open_catalogue, open_ledger, open_store
 
 if TYPE_CHECKING:
     from adapters.evaluation.judge import LanguageOf
@@ -158,7 +157,7 @@ def keep(made: Made, job: Job, settings: Settings, output: Path | None) -> Kept:
         added = store.add(made.folder, base=base, action=action, sources=sources, details=details)
         return Kept(added.adapter.path, added.active)
     record = addition(check(made.folder, base), action, sources, details)
-    Ledger.open(settings.home / "ledger").append(record)
+    open_ledger(settings).append(record)
     with staged_folder(output) as folder:
         shutil.copytree(made.folder, folder, dirs_exist_ok=True)
     return Kept(output, active=False, outside=True)

@@ -51,7 +51,7 @@ def repair(resolved: Resolved, *, json: Json = False) -> int:
 
 def rotate(resolved: Resolved, *, json: Json = False) -> int:
     """Change the ledger's key: the old one signs an entry that names the new one, and is deleted."""
-    key = _ledger(resolved).rotate().text
+    key = _ledger(resolved, write=True).rotate().text
     print(
         json_format.dumps({"key": key})
         if json
@@ -96,7 +96,7 @@ def sign(resolved: Resolved, folder: Path, /) -> int:
     from adapters.lora.manifest import read_manifest
 
     adapter = read_manifest(folder)
-    print(f"made {artifact.sign(folder, _ledger(resolved), adapter.full_name, adapter.digest)}")
+    print(f"made {artifact.sign(folder, _ledger(resolved, write=True), adapter.full_name, adapter.digest)}")
     return 0
 
 
@@ -141,10 +141,13 @@ def list_entries(resolved: Resolved, *, json: Json = False) -> int:
     return 0
 
 
-def _ledger(resolved: Resolved) -> Ledger:
-    from adapters.ledger import Ledger
+def _ledger(resolved: Resolved, *, write: bool = False) -> Ledger:
+    from adapters.home import mark_home
+    from server.live.catalogue import open_ledger
 
-    return Ledger.open(resolved.settings.home / "ledger")
+    if write:
+        mark_home(resolved.settings.home)
+    return open_ledger(resolved.settings)
 
 
 def _tell(verdict: Verdict, json: bool) -> int:
