@@ -20,7 +20,7 @@ from transformers import MistralConfig, MistralForCausalLM
 from adapters.errors import AdapterError, BaseModelError
 from adapters.lora import config
 from adapters.lora.digest import adapter_digest
-from adapters.lora.patterns import Pattern
+from adapters.lora.patterns import ModulePattern
 from adapters.lora.weights import TARGET_MODULES, AdapterWeights, ModelShape, module_name, read_adapter
 
 QV: dict[str, Any] = {"target_modules": ["q_proj", "v_proj"]}
@@ -183,7 +183,7 @@ PIECES = st.sampled_from(
 @given(st.lists(PIECES, min_size=1, max_size=6).map("".join))
 def test_patterns_match_as_in_peft(text: str) -> None:
     try:
-        pattern = Pattern.read(text, Path("config"), "rank_pattern")
+        pattern = ModulePattern.read(text, Path("config"), "rank_pattern")
     except AdapterError:
         assume(False)
         return
@@ -195,7 +195,7 @@ def test_patterns_match_as_in_peft(text: str) -> None:
 
 
 def test_a_pattern_matches_whole_lines_only() -> None:
-    pattern = Pattern.read("q_proj", Path("config"), "rank_pattern")
+    pattern = ModulePattern.read("q_proj", Path("config"), "rank_pattern")
     assert pattern.matches_end("layers.0.q_proj")
     assert not pattern.matches_end("layers.0.q_proj\n")
 

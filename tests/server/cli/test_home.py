@@ -15,9 +15,9 @@ from adapters.bases import SHIPPED
 from adapters.home import FORMAT, FORMAT_FILE, read_format
 from adapters.ledger import Ledger
 from server.__main__ import main
-from server.config.settings import resolve
+from server.config.settings import resolve_settings
 from server.engines.embedded.model.cache import MANIFEST_FILE, prepare
-from server.jobs.evaluation import started
+from server.jobs.evaluation import running_server
 
 Out = pytest.CaptureFixture[str]
 OLD = Path(__file__).parents[2] / "homes" / "format-1"
@@ -83,7 +83,7 @@ def test_it_is_changed_and_added_to(home: Path, capsys: Out) -> None:
 
 
 def test_it_is_served_with_the_provenance_that_its_ledger_has(home: Path) -> None:
-    with started(resolve({"require_provenance": "true"}).settings) as target:
+    with running_server(resolve_settings({"require_provenance": "true"}).settings) as target:
         names = {str(model["id"]) for model in target.models()}
         assert {"tiny", "tiny@v1.1", "tiny@v1.2"} <= names
         for version in ("v1.1", "v1.2"):

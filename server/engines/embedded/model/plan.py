@@ -16,7 +16,7 @@ from server.engines.embedded.model.quantize import quantize_channels, quantize_r
 
 Array = NDArray[np.generic]
 Attribute = int | float | list[int]
-Fill = Callable[[Checkpoint, Sequence[Array]], None]
+FillTensors = Callable[[Checkpoint, Sequence[Array]], None]
 """Writes the arrays of one `Weight`, given in its order and shapes, from the checkpoint."""
 
 OPSET = 17
@@ -56,7 +56,7 @@ class Weight:
     tensors: tuple[TensorSpec, ...]
     sources: tuple[tuple[str, tuple[int, ...]], ...]
     """Name and shape of each checkpoint tensor that is read."""
-    fill: Fill
+    fill: FillTensors
 
 
 @dataclass(slots=True)
@@ -133,7 +133,7 @@ class GraphPlan:
         self.weights.append(Weight((TensorSpec(name, value.dtype, value.shape),), (), fill))
         return name
 
-    def copied(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> str:
+    def copy_tensor(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> str:
         """A checkpoint tensor as it is."""
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
@@ -146,7 +146,7 @@ class GraphPlan:
         self.weights.append(Weight((TensorSpec(name, np.dtype(dtype), shape),), ((name, shape),), fill))
         return name
 
-    def transposed(
+    def transpose_matrices(
         self, name: str, sources: Sequence[str], outs: Sequence[int], features: int, dtype: DTypeLike
     ) -> str:
         """Checkpoint matrices [out, in] side by side as one [in, sum of outs]."""
@@ -162,7 +162,7 @@ class GraphPlan:
         self.weights.append(Weight((spec,), _matrices(sources, outs, features), fill))
         return name
 
-    def quantized(
+    def quantize_matrices(
         self,
         specs: Sequence[TensorSpec],
         sources: Sequence[str],

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from adapters.training.loop.feed import Batch, Numbered
-from adapters.training.loop.optimizers import Paced
+from adapters.training.loop.feed import StepFeed, TrainingBatch
+from adapters.training.loop.optimizers import OptimizerRates
 from adapters.training.loop.progress import Reporter
 from adapters.training.loop.schedule import Schedule
 from adapters.training.loop.trainer import Setup, Trainer
@@ -35,15 +35,15 @@ CONFIG = LlamaConfig(
 )
 
 
-def batch(step: int) -> Batch:
+def batch(step: int) -> TrainingBatch:
     """Rows of which ever fewer tokens count, so that a mean of the rows' means is another loss."""
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(VOCABULARY, (ROWS, LENGTH), generator=generator)
     counts = torch.arange(LENGTH) < torch.tensor([[LENGTH], [8], [5], [2]])
-    return Batch(ids, counts)
+    return TrainingBatch(ids, counts)
 
 
-def plain_sgd(model: torch.nn.Module, schedule: Schedule) -> Paced:
+def plain_sgd(model: torch.nn.Module, schedule: Schedule) -> OptimizerRates:
     """SGD without momentum or decay."""
     return ((torch.optim.SGD(model.parameters(), lr=schedule.rate), schedule.rate),)
 
@@ -53,7 +53,7 @@ def fit(folder: Path, setup: Setup) -> tuple[dict[str, torch.Tensor], list[tuple
     torch.manual_seed(0)
     trainer = Trainer(
         LlamaForCausalLM(CONFIG),
-        Numbered(batch),
+        StepFeed(batch),
         Schedule(steps=STEPS, rate=0.5, warmup=0, clip=1e9),
         Reporter(StringIO()),
         stage="test",
