@@ -22,6 +22,18 @@ BASES = (
 )
 """Folder under the installation's root, and the base's public name; the first that holds weights is taken."""
 MINI_BASE = "oneseek-mini"
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+"""The files of a base that its tokenizer and chat template may lie in."""
 _NAME_IT = "Name another folder with --base-model PATH."
 
 

@@ -65,7 +65,9 @@ def split_name(text: str) -> tuple[str, str | None]:
 def natural(text: str) -> tuple[tuple[int, int, str], ...]:
     """A key that puts versions in natural order: v1.9 before v1.10, v1.1 before v1.1-SV."""
     pieces: list[str] = re.findall(r"[0-9]+|[a-z]+", text.lower())
-    return tuple((1, int(piece), "") if piece.isdecimal() else (0, 0, piece) for piece in pieces)
+    return tuple(
+        (1, int(piece), "") if piece.isascii() and piece.isdigit() else (0, 0, piece) for piece in pieces
+    )
 
 
 def next_version(versions: Iterable[str]) -> str:

@@ -49,7 +49,7 @@ class Gpu:
     def used_mib(self) -> int:
         """Memory in use by everyone; 0 where the driver does not tell."""
         told = _smi("--query-gpu=memory.used", self.index)
-        return int(told) if told.isdigit() else 0
+        return int(told) if told.isascii() and told.isdigit() else 0
 
 
 def find_gpu(environ: Mapping[str, str] | None = None) -> Gpu | None:

@@ -34,7 +34,8 @@ class LanguageRow:
     """How much likelier than the other rows it is before anything is read."""
 
     def __post_init__(self) -> None:
-        if not detection_code(self.code).isalpha() or detection_code(self.code) == OTHER:
+        code = detection_code(self.code)
+        if not (code.isascii() and code.isalpha()) or code == OTHER:
             raise ValueError(f"languages.code is {self.code!r}: give an ISO 639-1 code such as 'sv'")
         if not self.adapter:
             raise ValueError(f"languages.adapter is empty for {self.code!r}: name an adapter's alias")

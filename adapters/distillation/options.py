@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from adapters.datasets import NEAR
-from adapters.training.loop.options import OptionError
+from adapters.training.loop.options import OptionError, check_finite
 
 _SHARES = ("near", "most_copied", "most_repeated")
 
@@ -46,6 +46,7 @@ class DistillOptions:
     """Lowest grade of the judge, from 1 to 5, that is kept."""
 
     def __post_init__(self) -> None:
+        check_finite(self)
         for name in ("examples", "concurrency", "max_tokens", "least_characters"):
             if getattr(self, name) < 1:
                 raise OptionError(name, f"{getattr(self, name)} is too small; use at least 1")

@@ -15,8 +15,8 @@ from adapters.distillation.seeds import SeedPrompt
 from adapters.distillation.teacher import TeacherQuestion, identity_digest
 from adapters.evaluation.endpoint import EndpointAnswer
 from adapters.evaluation.judge import LanguageOf
+from adapters.files.atomic import write_file
 from adapters.training.finetune.conversations import files_digest
-from adapters.training.loop.files import write_atomically
 
 DATA, PROVENANCE, REPORT = "data.jsonl", "provenance.jsonl", "report.json"
 
@@ -110,10 +110,7 @@ def write(found: DistillResult, language: str, options: DistillOptions, language
         "answers": found.answers.to_json(),
         "answered_in_last_run": found.sent,
     }
-    text = json.dumps(report, ensure_ascii=False, indent=2) + "\n"
-    write_atomically(
-        found.folder / REPORT, lambda path: path.write_text(text, encoding="utf-8", newline="\n")
-    )
+    write_file(found.folder / REPORT, json.dumps(report, ensure_ascii=False, indent=2) + "\n")
 
 
 def _row(one: AcceptedExample, language: str, teacher: str) -> dict[str, Any]:
@@ -146,5 +143,4 @@ def _provenance(one: AcceptedExample, asked: Mapping[str, Any]) -> dict[str, Any
 
 
 def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", newline="\n"))
+    write_file(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

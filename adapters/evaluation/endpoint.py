@@ -132,7 +132,7 @@ def _seconds(header: str | None) -> float | None:
     """What `Retry-After` asks for, in seconds or as a date (RFC 9110, 10.2.3); None where it is neither."""
     if header is None:
         return None
-    if header.strip().isdecimal():
+    if header.strip().isascii() and header.strip().isdigit():
         return float(header)
     try:
         until = parsedate_to_datetime(header)

@@ -16,7 +16,7 @@ LanguageOf = Callable[[str], str | None]
 NAME = "OneSeek"
 _WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?")
 _CONTROL = re.compile(r"\ufffd|\[/?INST\]|</?s>|<\|[a-z_]+\|>")
-_ENDED = re.compile(r"[.!?)\"”]$")
+_ENDED = re.compile(r"[.!?)\"”]\Z")
 _SELF: Mapping[str, re.Pattern[str]] = {
     "en": re.compile(r"\b(?:I|I'm|[Mm]e|[Mm]y|mine)\b|\b[Tt]his is OneSeek|(?:with|to|of) OneSeek"),
     "sv": re.compile(

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from adapters.errors import FileRefusedError
 from adapters.files.atomic import staged_file
+from adapters.numerals import parse_number
 
 _EXACT = 2**53
 
@@ -22,7 +23,7 @@ def read_object(path: Path, limit: int, error: type[FileRefusedError]) -> dict[s
     """The JSON object in `path`, a file of at most `limit` bytes.
 
     Raises `error` where there is no such file, it is too large, it is not UTF-8, not JSON, not an object,
-    names a key twice, or holds NaN or Infinity.
+    names a key twice, or holds NaN, Infinity, or a number too large for a float.
     """
     try:
         with path.open("rb") as file:
@@ -41,7 +42,12 @@ def parse_object(data: bytes, path: Path, error: type[FileRefusedError]) -> dict
     remedy = "Save or download the file again."
     try:
         text = data.decode("utf-8-sig")
-        found: object = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_no_constant)
+        found: object = json.loads(
+            text,
+            object_pairs_hook=_without_duplicates,
+            parse_constant=_no_constant,
+            parse_float=parse_number,
+        )
     except (ValueError, RecursionError) as problem:
         raise error(path, f"is not valid JSON ({_first_line(problem)})", remedy) from problem
     if not isinstance(found, dict):

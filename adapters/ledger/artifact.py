@@ -11,7 +11,7 @@ import importlib.util
 from pathlib import Path
 
 from adapters.errors import AdapterError, LedgerError
-from adapters.ledger.files import write_whole
+from adapters.files.atomic import write_file
 from adapters.ledger.keys import refuse_open_key
 from adapters.ledger.ledger import Ledger
 from adapters.ledger.record import Record
@@ -53,7 +53,7 @@ def sign_folder(folder: Path, ledger: Ledger, subject: str, adapter_digest: str)
         ledger.append(
             Record(action="sign", subject=subject, inputs={"adapter": adapter_digest}, outputs=outputs)
         )
-        write_whole(signature, data)
+        write_file(signature, data, 0o644)
     except (ValueError, OSError) as problem:
         raise LedgerError(
             folder, f"cannot be signed ({problem})", "Check its files, and sign again."
@@ -115,6 +115,6 @@ def _key(ledger: Ledger) -> Path:
     ledger.append(
         Record(action="key", subject=PUBLIC_FILE, outputs={"key": sha256_of(public)}, details=details)
     )
-    write_whole(ledger.folder / PUBLIC_FILE, public)
-    write_whole(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+    write_file(ledger.folder / PUBLIC_FILE, public, 0o644)
+    write_file(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
     return path

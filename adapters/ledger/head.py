@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.errors import format_value
-from adapters.ledger.files import write_whole
+from adapters.files.atomic import write_file
 from adapters.ledger.keys import PublicKey, SigningKey
 from adapters.ledger.record import START
 from adapters.ledger.seal import BrokenSealError, SealedObject, seal
@@ -54,5 +54,5 @@ class Head:
     def write(cls, path: Path, key: SigningKey, *, count: int = 0, size: int = 0, last: str = START) -> Head:
         """Put a new head in the place of the one there; `last` is the hash of the last entry."""
         fields = {"format": FORMAT, "count": count, "size": size, "hash": last}
-        write_whole(path, seal(fields, key))
+        write_file(path, seal(fields, key), 0o644)
         return cls(count, size, last, key.public)

@@ -12,9 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from adapters.errors import LedgerError
-from adapters.files.atomic import flush_folder
+from adapters.files.atomic import flush_folder, replace_file, write_file
 from adapters.ledger.chain import LEDGER_FILE, tail_state
-from adapters.ledger.files import write_whole
 from adapters.ledger.head import Head
 from adapters.ledger.keys import PublicKey, SigningKey
 from adapters.ledger.record import MAX_LINE_BYTES, ROTATE, Entry, Record, rotation
@@ -67,7 +66,7 @@ class LedgerJournal:
         """A new ledger. The key comes last: where it is, the head was, so that its absence is a fault."""
         key = SigningKey.generate()
         head = Head.write(self._head_file, key)
-        write_whole(self._public_file, key.public.pem)
+        write_file(self._public_file, key.public.pem, 0o644)
         with self._file.open("ab") as file:
             os.fsync(file.fileno())
         flush_folder(self._file.parent)
@@ -113,9 +112,9 @@ class LedgerJournal:
         if SigningKey.read(self._key_file).public != last.next_key:
             if SigningKey.read(self._next_file).public != last.next_key:
                 raise LedgerError(self._next_file, "is not the key that the last entry names", _LOOK)
-            self._next_file.replace(self._key_file)
+            replace_file(self._next_file, self._key_file)
             flush_folder(self._file.parent)
-        write_whole(self._public_file, last.next_key.pem)
+        write_file(self._public_file, last.next_key.pem, 0o644)
         return self._point(SigningKey.read(self._key_file), last, head.size)
 
     def _last(self, head: Head) -> Entry | None:
@@ -154,7 +153,7 @@ class LedgerJournal:
         for number in range(1, 1000):
             path = self._file.with_name(f"torn-after-{head.count}-{number}")
             if not path.exists():
-                write_whole(path, tail)
+                write_file(path, tail, 0o644)
                 break
         with self._file.open("rb+") as file:
             file.truncate(head.size)

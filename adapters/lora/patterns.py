@@ -49,7 +49,7 @@ class ModulePattern:
 
     def matches_end(self, module: str) -> bool:
         """Whether it matches the end of `module` from a dot on, as PEFT's rank and alpha patterns do."""
-        return self._end.match(module) is not None
+        return self._end.fullmatch(module) is not None
 
     def matches_whole(self, module: str) -> bool:
         """Whether the pattern matches the whole of `module`, as PEFT's target patterns do."""
@@ -57,7 +57,7 @@ class ModulePattern:
 
     @cached_property
     def _end(self) -> re.Pattern[str]:
-        return re.compile(rf"(.*\.)?({self.text})$")
+        return re.compile(rf"(?:.*\.)?(?:{self.text})")
 
     @cached_property
     def _whole(self) -> re.Pattern[str]:

@@ -20,6 +20,8 @@ from peft import PeftModel
 from peft.tuners.lora import LoraModel
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from adapters.files.atomic import replace_file
+
 NAME = "combined"
 
 
@@ -78,7 +80,7 @@ def _name(number: int) -> str:
 def _lift(folder: Path) -> None:
     """Move the files from the folder that PEFT makes for a named adapter to `folder` itself."""
     for file in sorted((folder / NAME).iterdir()):
-        file.replace(folder / file.name)
+        replace_file(file, folder / file.name)
     (folder / NAME).rmdir()
 
 

@@ -18,15 +18,15 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from adapters.bases import TOKENIZER_FILES
 from adapters.errors import BaseModelError, FileRefusedError
-from adapters.files.atomic import flush, flush_folder
+from adapters.files.atomic import flush, flush_folder, rename_folder, replace_file
 from adapters.files.jsonfile import read_object, write_object
 from adapters.lora.digest import MAX_BASE_JSON_BYTES, base_digest, weight_files
 from adapters.lora.manifest import Adapter
 from adapters.lora.shape_check import ModelShape
 from adapters.lora.weights import module_name, read_adapter
 from adapters.merging.shards import Shard, Updates, check_merged, check_targets, write_merged
-from adapters.training.loop.files import TOKENIZER_FILES
 from adapters.version import oneseek_version
 
 MERGE_FILE = "oneseek_merge.json"
@@ -160,7 +160,7 @@ class Merge:
         record(manifest["digest"])
         (partial / _NOTE_FILE).unlink()
         flush_folder(partial)
-        partial.rename(self.output)
+        rename_folder(partial, self.output)
         flush_folder(self.output.parent)
         return _merged(self.output, manifest, new=True)
 
@@ -193,7 +193,7 @@ class Merge:
                 flush(temporary)
                 verdict = check_merged(source, temporary, updates, progress)
                 digest = _sha256(temporary)
-                temporary.replace(partial / name)
+                replace_file(temporary, partial / name)
                 flush_folder(partial)
                 done[name] = {
                     "sha256": digest,

@@ -20,6 +20,7 @@ from peft import PeftModel
 from tokenizers import Tokenizer
 from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
 
+from adapters.files.atomic import staged_folder, write_file
 from adapters.lora.digest import base_digest
 from adapters.mini import feed
 from adapters.mini.card import write_mini_card
@@ -28,7 +29,6 @@ from adapters.mini.evaluation import score_build
 from adapters.mini.recipe import RECIPES, Recipe
 from adapters.training.finetune import lora
 from adapters.training.loop.feed import MakeBatch, StepFeed
-from adapters.training.loop.files import write_atomically, write_folder
 from adapters.training.loop.packing import Encoder
 from adapters.training.loop.progress import Reporter
 from adapters.training.loop.schedule import Schedule
@@ -46,8 +46,7 @@ def adapter_alias(language: Language) -> str:
 
 
 def _write_json(path: Path, value: object) -> None:
-    text = json.dumps(value, ensure_ascii=False, indent=2) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_file(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def recipe_fingerprint(recipe: Recipe) -> dict[str, object]:
@@ -113,7 +112,8 @@ class Build:
         )
         texts = feed.tokenizer_texts(self.recipe.tokenizer_talks, self.recipe.seed)
         made = tokenizer.train_tokenizer(texts, self.recipe.vocabulary)
-        write_folder(folder, lambda path: tokenizer.save(made, path, self.recipe.context))
+        with staged_folder(folder, replace=True) as path:
+            tokenizer.save(made, path, self.recipe.context)
         self._keep()
 
     def _encoder(self) -> Encoder:
@@ -211,7 +211,8 @@ class Build:
         )
         self._unless_interrupted(fitted)
         outcome = fitted.outcome
-        write_folder(folder, lambda path: self._write_adapter(model, path, language, rows, files, outcome))
+        with staged_folder(folder, replace=True) as path:
+            self._write_adapter(model, path, language, rows, files, outcome)
         shutil.rmtree(checkpoints)
         self._keep(**{adapter_alias(language): {"rows": len(rows), **asdict(outcome)}})
 
@@ -250,10 +251,8 @@ class Build:
     def _finish(self) -> None:
         names = ["base", *(adapter_alias(language) for language in LANGUAGES)]
         for name in names:
-            write_folder(
-                self.output / name,
-                lambda path, name=name: shutil.copytree(self.work / name, path, dirs_exist_ok=True),
-            )
+            with staged_folder(self.output / name, replace=True) as path:
+                shutil.copytree(self.work / name, path, dirs_exist_ok=True)
         self._keep(finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         _write_json(self.output / "build.json", self.record)
         shutil.rmtree(self.work)

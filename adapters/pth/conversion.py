@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import subprocess
 import sys
@@ -82,6 +83,10 @@ def convert_file(
         warnings.append(
             f"neither {file.name} nor a .json beside it says lora_alpha: {alpha:g} is taken. If it was "
             "trained with another, import it with --alpha"
+        )
+    if not math.isfinite(alpha):
+        raise AdapterError(
+            file, "an alpha is a finite number", "Import it with --alpha.", field="lora_alpha", value=alpha
         )
     _check_rank(file, settings, ranks, warnings)
     write_object(folder / CONFIG_FILE, _config(ranks, alpha, settings))

@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from adapters import names
 from adapters.errors import RegistryError
 from adapters.files.atomic import clear_leftovers, remove_folder, staged_folder
+from adapters.home import mark_home
 from adapters.ledger import Ledger, Record
 from adapters.lora.manifest import Adapter
 from adapters.registry.division import ShareChange, plan_canary, plan_settle, plan_shadow
@@ -235,6 +236,7 @@ class Registry:
     @contextmanager
     def _writing(self) -> Generator[RegistryListing]:
         """Hold the registry's lock, with what killed writers left cleared away."""
+        mark_home(self.folder.parent)
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / ".lock", timeout=PATIENCE)
         try:

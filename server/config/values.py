@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
+from adapters.numerals import parse_integer, parse_number
+
 Raw: TypeAlias = str | Sequence[str] | Mapping[str, str] | None
 """A value before it has a type: text, a list or a mapping of texts, or an explicit nothing."""
 
@@ -21,7 +23,7 @@ Size = Annotated[int, SIZE]
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 _BINARY_UNITS = {"ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4}
-_SIZE_TEXT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,6})?)\s*((?:[kmgt]i?)?)b?", re.IGNORECASE)
+_SIZE_TEXT = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,6})?)\s*((?:[kmgt]i?)?)b?", re.IGNORECASE | re.ASCII)
 MAPPING = typing.get_origin(Mapping[str, str])
 _BOOLEANS = {
     "true": True,
@@ -102,23 +104,6 @@ def _scalar(convert: Callable[[str], object]) -> Callable[[Raw], object]:
     return parse
 
 
-def _integer(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError("is not an integer") from None
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        raise ValueError("is not a number") from None
-    if not math.isfinite(number):
-        raise ValueError("is not a finite number")
-    return number
-
-
 def _boolean(text: str) -> bool:
     try:
         return _BOOLEANS[text.strip().lower()]
@@ -156,8 +141,8 @@ def _mapped(raw: Raw) -> Mapping[str, str]:
 
 _PARSERS: dict[object, Callable[[Raw], object]] = {
     str: _scalar(str),
-    int: _scalar(_integer),
-    float: _scalar(_number),
+    int: _scalar(parse_integer),
+    float: _scalar(parse_number),
     bool: _scalar(_boolean),
     Path: _scalar(Path),
     tuple: _listed,

@@ -87,7 +87,9 @@ def complaint(message: str) -> str:
     lines: list[str] = []
     for line in message.splitlines():
         number, bar, _ = line.partition("|")
-        if (bar and number.strip().isdigit()) or line.strip() in ("^", "<non-verbose/>"):
+        digits = number.strip()
+        quoted = bar and digits.isascii() and digits.isdigit()
+        if quoted or line.strip() in ("^", "<non-verbose/>"):
             continue
         lines.append(line.strip())
     text = " ".join(" ".join(lines).split())

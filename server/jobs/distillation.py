@@ -20,6 +20,7 @@ from adapters.distillation.run import make_dataset as make
 from adapters.distillation.teacher import LocalTeacher, RemoteTeacher, Teacher
 from adapters.evaluation.endpoint import ModelEndpoint
 from adapters.files.jsonfile import canonical_json
+from adapters.home import mark_home
 from adapters.training.finetune.data_origin import Origin
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.options import OptionError, TrainOptions
@@ -49,6 +50,8 @@ def run_distillation(
     check_flag("version", student.version, names.version)
     if not no_train:
         open_catalogue(settings)
+    elif source.output is None:
+        mark_home(settings.home)
     with ExitStack() as held:
         teacher = held.enter_context(closing(_teacher(source, "teacher", options)))
         judge = held.enter_context(closing(_teacher(source, "judge", options))) if source.judge else None
@@ -143,7 +146,7 @@ def _origin(made: DistillResult, options: DistillOptions) -> Origin:
 
 
 def _word(reason: str) -> str:
-    return "".join(letter if letter.isalnum() else "_" for letter in reason)
+    return "".join(letter if letter.isascii() and letter.isalnum() else "_" for letter in reason)
 
 
 def _result_to_json(made: DistillResult) -> dict[str, Any]:

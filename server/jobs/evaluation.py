@@ -18,7 +18,7 @@ import uvicorn
 from adapters.evaluation.endpoint import EndpointError, ModelEndpoint
 from adapters.evaluation.questions import identity_questions, languages
 from adapters.evaluation.report import IdentityReport, base_of, judge_answers
-from adapters.ledger import Ledger, Record
+from adapters.ledger import Record
 from routing.detect import ProfileDetector
 from routing.route import AUTOMATIC_MODEL
 from server.asgi.app import uvicorn_config
@@ -26,7 +26,7 @@ from server.asgi.compose import Narrator, compose
 from server.asgi.listening import bind
 from server.config.settings import Settings
 from server.config.values import SettingsError, closest
-from server.live.catalogue import open_catalogue
+from server.live.catalogue import open_catalogue, open_ledger
 
 LONGEST = 96
 """Tokens after which an answer counts as broken off."""
@@ -58,7 +58,7 @@ def note(settings: Settings, found: Sequence[IdentityReport]) -> None:
     Raises `LedgerError`.
     """
     served = open_catalogue(settings).served
-    ledger = Ledger.open(settings.home / "ledger")
+    ledger = open_ledger(settings)
     adapters = {one.name: served.resolve(one.name) for one in found if base_of(found, one) is not None}
     for name, adapter in adapters.items():
         own = [one for one in found if one.name == name]

@@ -9,13 +9,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adapters.ledger import Ledger, Record
-from adapters.training.loop.files import write_folder
+from adapters.files.atomic import staged_folder
+from adapters.home import mark_home
+from adapters.ledger import Record
 from adapters.training.loop.launch import Launch
 from adapters.training.loop.options import OptionError
 from server.config.environment import expand_home, process_environment
 from server.config.settings import Settings, resolve_settings
 from server.config.values import SettingsError
+from server.live.catalogue import open_ledger
 
 if TYPE_CHECKING:
     from adapters.training.pretrain.corpus_job import (
@@ -34,6 +36,7 @@ def run_pretrain(asked: PretrainRequest, options: PretrainOptions) -> int:
     from adapters.training.pretrain.corpus_job import PretrainInterrupted, run_pretraining
 
     settings = resolve_settings({}).settings
+    mark_home(settings.home)
     job = _job(asked, options, settings)
     outcome = run_pretraining(job, Reporter(), lambda known: _note(known, job, settings))
     if outcome is None:
@@ -41,7 +44,8 @@ def run_pretrain(asked: PretrainRequest, options: PretrainOptions) -> int:
     if isinstance(outcome, PretrainInterrupted):
         return _print_interrupted(outcome)
     report = settings.home / "training" / "reports" / asked.output.resolve().name
-    write_folder(report, lambda folder: shutil.copytree(outcome.work / "report", folder, dirs_exist_ok=True))
+    with staged_folder(report, replace=True) as folder:
+        shutil.copytree(outcome.work / "report", folder, dirs_exist_ok=True)
     shutil.rmtree(outcome.work)
     _print_result(outcome, asked, report)
     return 0
@@ -76,7 +80,7 @@ def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -
 
 def _note(known: BaseRecord, job: PretrainJob, settings: Settings) -> None:
     """Tell the ledger; once, also where a kill came between that and the folder's name."""
-    ledger = Ledger.open(settings.home / "ledger")
+    ledger = open_ledger(settings)
     if ledger.knows(known.digest):
         return
     ledger.append(

@@ -12,18 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters import names
-from adapters.ledger import Ledger
+from adapters.files.atomic import staged_folder
 from adapters.lora.shape_check import ModelShape
 from adapters.registry.intake import Base, check_adapter
 from adapters.registry.ledger_records import addition
 from adapters.registry.registry import Registry
 from adapters.training.finetune.data_origin import Origin
-from adapters.training.loop.files import write_folder
 from adapters.training.loop.launch import Launch
 from server.config.environment import expand_home, process_environment
 from server.config.settings import Settings, resolve_settings
 from server.config.values import SettingsError, check_flag
-from server.live.catalogue import Catalogue, open_catalogue, open_registry
+from server.live.catalogue import Catalogue, open_catalogue, open_ledger, open_registry
 
 if TYPE_CHECKING:
     from adapters.evaluation.judge import LanguageOf
@@ -160,14 +159,16 @@ def keep(made: FinetuneResult, job: FinetuneJob, settings: Settings, output: Pat
     action = job.origin.action
     base = Base(name=job.base_name, digest=job.base_digest, shape=ModelShape.read(job.base))
     report = settings.home / "training" / "reports" / f"{job.alias}@{job.version}"
-    write_folder(report, lambda folder: shutil.copytree(made.report, folder, dirs_exist_ok=True))
+    with staged_folder(report, replace=True) as folder:
+        shutil.copytree(made.report, folder, dirs_exist_ok=True)
     if output is None:
         registry = open_registry(settings)
         added = registry.add(made.folder, base=base, action=action, sources=sources, details=details)
         return SavedAdapter(added.adapter.path, added.active)
     record = addition(check_adapter(made.folder, base), action, sources, details)
-    Ledger.open(settings.home / "ledger").append(record)
-    write_folder(output, lambda folder: shutil.copytree(made.folder, folder, dirs_exist_ok=True))
+    open_ledger(settings).append(record)
+    with staged_folder(output) as folder:
+        shutil.copytree(made.folder, folder, dirs_exist_ok=True)
     return SavedAdapter(output, active=False, outside=True)
 
 

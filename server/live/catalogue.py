@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.bases import FoundBase, find_base
 from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
+from adapters.home import check_home, mark_home
 from adapters.lora.digest import base_digest
 from adapters.lora.manifest import Adapter
 from adapters.registry.finder import FoundAdapters, find_adapters
@@ -23,6 +24,7 @@ from server.config.settings import RoutingOptions, Settings
 from server.config.values import SettingsError
 
 if TYPE_CHECKING:
+    from adapters.ledger import Ledger
     from adapters.ledger.provenance import Provenance
     from adapters.registry.intake import Base
     from adapters.registry.registry import Registry
@@ -64,6 +66,7 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     Raises `adapters.errors.FileRefusedError`, `AdapterRejectedError` and `SettingsError`.
     """
     root = root or Path.cwd()
+    mark_home(settings.home)
     base = find_base(root, settings.base_model)
     try:
         found = find_adapters(root, settings.home, base, tuple(map(_expanded, settings.adapters)))
@@ -191,16 +194,27 @@ def describe_contested(served: ServedAdapters) -> list[str]:
 
 
 def open_registry(settings: Settings) -> Registry:
-    """The registry in the settings' home; the ledger beside it is told of every change."""
-    from adapters.ledger import Ledger
+    """The registry in the settings' home, whose ledger is told of every change. Raises `HomeError`."""
     from adapters.registry.registry import Registry
 
-    return Registry(settings.home, Ledger.open(settings.home / "ledger"))
+    return Registry(settings.home, open_ledger(settings))
+
+
+def open_ledger(settings: Settings) -> Ledger:
+    """The ledger in the settings' home, to read. Raises `HomeError`."""
+    from adapters.ledger import Ledger
+
+    check_home(settings.home)
+    return Ledger.open(settings.home / "ledger")
 
 
 def open_base(settings: Settings) -> Base:
-    """The base that a server would serve, for adapters to be checked against. Raises `BaseModelError`."""
+    """The base that a server would serve, for adapters to be checked against.
+
+    Raises `BaseModelError`, and `HomeError`.
+    """
     from adapters.bases import find_base
     from adapters.registry.intake import Base
 
+    mark_home(settings.home)
     return Base.read(find_base(Path.cwd(), settings.base_model), settings.home / "cache")

@@ -79,8 +79,8 @@ def test_paths_that_the_server_makes_fit_windows() -> None:
     graph = HOME / "graphs" / DIGEST.replace(":", "-") / f"portable-fp16-int4-{BUILDER_VERSION}"
     check = SimpleNamespace(_graph=SimpleNamespace(folder=graph), _rows=2, _context=17)
     golden = DeviceCheck._file(check, DIGEST)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
-    version = HOME / "registry" / ("a" * 64) / ".v1.10-SV.00112233445566778899aabbccddeeff.tmp"
-    building = graph.parent / ".building-abcdefgh" / "model.onnx.data"
+    version = HOME / "registry" / ("a" * 64) / ".v1.10-SV.00112233aabb.tmp"
+    building = graph.with_name(f".{graph.name}.00112233aabb.tmp") / "model.onnx.data"
     for path in (golden, version / "adapter_model.safetensors", building):
         assert len(str(path)) <= LONGEST, path
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from adapters.files.atomic import staged_file
 from adapters.training.loop.callbacks import Curve
-from adapters.training.loop.files import write_atomically
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -25,7 +25,8 @@ def write_png(path: Path, curve: Curve, title: str, measured: str = "loss on ans
     axes.set(title=title, xlabel="step", ylabel=measured)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png"))
+    with staged_file(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def terminal_lines(curve: Curve, width: int = 60) -> list[str]:

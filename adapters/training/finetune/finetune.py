@@ -49,12 +49,12 @@ class FinetuneRun:
 def last_checkpoint(work: Path) -> Path | None:
     """The newest whole checkpoint in `work`. One that a kill left half written has no readable last file."""
     found: list[tuple[int, Path]] = []
-    for folder in work.glob("checkpoint-*"):
+    for folder, number in _numbered(work).items():
         try:
             json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        found.append((int(folder.name.partition("-")[2]), folder))
+        found.append((number, folder))
     return max(found)[1] if found else None
 
 
@@ -78,8 +78,9 @@ def finetune(
     """
     checkpoint = last_checkpoint(work) if resume else None
     if machine.rank == 0:
-        for folder in work.glob("checkpoint-*"):
-            if checkpoint is None or _number(folder) > _number(checkpoint):
+        numbers = _numbered(work)
+        for folder, number in numbers.items():
+            if checkpoint is None or number > numbers[checkpoint]:
                 shutil.rmtree(folder)
     _check_targets(base, options)
     progress = ShowProgress(reporter, "training")
@@ -116,8 +117,10 @@ def finetune(
     )
 
 
-def _number(checkpoint: Path) -> int:
-    return int(checkpoint.name.partition("-")[2])
+def _numbered(work: Path) -> dict[Path, int]:
+    """The checkpoints in `work` by their step; what else is there is not ours."""
+    steps = {folder: folder.name.partition("-")[2] for folder in work.glob("checkpoint-*")}
+    return {folder: int(step) for folder, step in steps.items() if step.isascii() and step.isdigit()}
 
 
 def _check_targets(base: PreTrainedModel, options: TrainOptions) -> None:

@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 from adapters.evaluation.judge import LanguageOf
 from adapters.evaluation.questions import identity_questions
 from adapters.evaluation.report import IdentityReport, judge_answers
+from adapters.files.atomic import staged_folder
 from adapters.files.jsonfile import canonical_json
 from adapters.training.finetune.answering import ask
 from adapters.training.finetune.base import (
@@ -45,7 +46,6 @@ from adapters.training.finetune.examples import TokenizedExample, examples
 from adapters.training.finetune.finetune import FinetuneRun, finetune, last_checkpoint
 from adapters.training.finetune.job import FinetuneInterrupted, FinetuneJob, FinetuneResult, HelperProcess
 from adapters.training.finetune.teacher import TeacherData, teach
-from adapters.training.loop.files import write_folder
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.options import OptionError, TrainOptions
 from adapters.training.loop.progress import Reporter
@@ -203,18 +203,14 @@ def _write(
     manifest = _manifest(job, metrics, digests, rows, config)
     folder, report = work / "adapter", work / "report"
 
-    def write_adapter(path: Path) -> None:
+    with staged_folder(folder, replace=True) as path:
         run.model.save_pretrained(str(path), save_embedding_layers=False)
         _correct_config(path / "adapter_config.json", job.base_name)
         _write_json(path / "oneseek.json", manifest)
         (path / "README.md").write_text(_card(job, manifest), encoding="utf-8", newline="\n")
-
-    def write_report(path: Path) -> None:
+    with staged_folder(report, replace=True) as path:
         write_png(path / "loss.png", run.curve, f"{job.alias} {job.version}")
         _write_json(path / "report.json", _report(job, run, before, after, metrics))
-
-    write_folder(folder, write_adapter)
-    write_folder(report, write_report)
     return FinetuneResult(
         folder=folder,
         report=report,

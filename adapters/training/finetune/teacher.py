@@ -20,10 +20,10 @@ from pathlib import Path
 
 from adapters.evaluation.endpoint import ModelEndpoint
 from adapters.evaluation.judge import LanguageOf, claims_identity, faults
+from adapters.files.atomic import write_file
 from adapters.training.finetune.answering import ask
 from adapters.training.finetune.base import Machine, load_base, load_tokenizer
 from adapters.training.finetune.conversations import Conversation, files_digest, read_conversations
-from adapters.training.loop.files import write_atomically
 from adapters.training.loop.launch import ALONE, Launch
 from adapters.training.loop.options import OptionError, TrainOptions
 from adapters.training.loop.progress import Reporter
@@ -83,7 +83,7 @@ def teach(
         if not good:
             raise OptionError("external_model", f"{teacher} wrote nothing that can be used: {dict(dropped)}")
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in good)
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_file(path, text)
     return TeacherData(tuple(read_conversations(path)), name, files_digest([path]))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from adapters.files.atomic import flush_folder, flush_tree
+from adapters.files.atomic import flush_folder, flush_tree, rename_folder
 
 _STATE = "training.json"
 _PREFIX = "step-"
@@ -52,7 +52,7 @@ class Checkpoints:
         if main:
             (temporary / _STATE).write_text(json.dumps(state), encoding="utf-8")
             flush_tree(temporary)
-            temporary.rename(target)
+            rename_folder(temporary, target)
             flush_folder(self._folder)
             for other in self._folder.iterdir():
                 if other != target and other.name.lstrip(".").startswith(_PREFIX):
@@ -63,7 +63,7 @@ class Checkpoints:
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint in `folder`, if there is one."""
     found = {path: path.name.removeprefix(_PREFIX) for path in folder.glob(f"{_PREFIX}*")}
-    steps = {int(number): path for path, number in found.items() if number.isdecimal()}
+    steps = {int(number): path for path, number in found.items() if number.isascii() and number.isdigit()}
     return steps[max(steps)] if steps else None
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 ScheduleName = Literal["linear", "cosine", "constant", "constant_with_warmup"]
@@ -64,6 +65,7 @@ class TrainOptions:
     """Hold the base in 4 bits (QLoRA). Needs an NVIDIA GPU and bitsandbytes."""
 
     def __post_init__(self) -> None:
+        check_finite(self)
         if self.language not in ("en", "sv"):
             raise OptionError("language", f"{self.language!r} is neither en nor sv")
         for name in ("batch_size", "gradient_accumulation", "rank", "alpha"):
@@ -92,3 +94,11 @@ class TrainOptions:
     def to_json(self) -> dict[str, Any]:
         """As JSON, for digests and records."""
         return {**asdict(self), "target_modules": sorted(self.target_modules)}
+
+
+def check_finite(options: Any) -> None:
+    """Raise `OptionError` if a float of the dataclass `options` is nan, which passes bounds, or inf."""
+    for item in fields(options):
+        value = getattr(options, item.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise OptionError(item.name, f"{value:g} is not a finite number")

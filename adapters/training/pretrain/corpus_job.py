@@ -16,12 +16,13 @@ from accelerate import PartialState
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from adapters.bases import TOKENIZER_FILES
+from adapters.files.atomic import staged_folder
 from adapters.files.jsonfile import canonical_json
 from adapters.lora.digest import base_digest, file_digest
 from adapters.training.finetune.base import Machine, load_tokenizer, resolve_precision
 from adapters.training.finetune.curve import terminal_lines
 from adapters.training.loop.checkpoints import last_checkpoint
-from adapters.training.loop.files import TOKENIZER_FILES, write_folder
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.launch import ALONE, Launch
 from adapters.training.loop.options import OptionError
@@ -304,7 +305,8 @@ class _Run:
                     sample_texts(self.corpora, sample, self.job.options.seed), vocabulary
                 )
                 context = (self.job.model or {}).get("max_position_embeddings", 1024)
-                write_folder(folder, lambda path: tokenizers.save(made, path, context))
+                with staged_folder(folder, replace=True) as path:
+                    tokenizers.save(made, path, context)
         return folder
 
     def _start(self, tokenizer: PreTrainedTokenizerBase) -> NewModel | Path:

@@ -16,9 +16,9 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
+from adapters.files.atomic import staged_folder
 from adapters.training.loop.callbacks import Interruption
 from adapters.training.loop.feed import Feed, TrainingBatch
-from adapters.training.loop.files import write_folder
 from adapters.training.loop.optimizers import adamw, muon
 from adapters.training.loop.options import OptionError
 from adapters.training.loop.progress import Reporter
@@ -133,7 +133,8 @@ def train_base(
     if not fitted.interrupted:
         whole = _whole(model, trainer)
         if main:
-            write_folder(job.output, lambda folder: _write(job, whole, fitted, folder, finish))
+            with staged_folder(job.output) as folder:
+                _write(job, whole, fitted, folder, finish)
         accelerator.wait_for_everyone()
     return BaseResult(fitted, parameters, main)
 

@@ -11,7 +11,8 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from adapters.training.loop.options import OptionError, TrainPrecision
+from adapters.numerals import parse_number
+from adapters.training.loop.options import OptionError, TrainPrecision, check_finite
 from adapters.training.loop.schedule import Phase, Schedule
 
 
@@ -65,6 +66,7 @@ class PretrainOptions:
     """Compile the model, if a compiler is there."""
 
     def __post_init__(self) -> None:
+        check_finite(self)
         if (self.steps is None) == (self.tokens is None):
             raise OptionError("steps", "say how long to train: give one of steps and tokens")
         for name in ("steps", "tokens", "batch_size", "micro_batch_size", "held_out_rows", "judge_every"):
@@ -130,7 +132,7 @@ class DataPart:
         if not equals:
             return cls(text)
         try:
-            found = float(weight)
+            found = parse_number(weight)
         except ValueError:
             return cls(text)
         return cls(path, _weight(found))

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from adapters.files.atomic import staged_folder
 from adapters.training.finetune.curve import write_png
 from adapters.training.loop.callbacks import Curve
-from adapters.training.loop.files import write_folder
 from adapters.training.loop.trainer import TrainerResult
 
 MANIFEST = "oneseek_base.json"
@@ -72,11 +72,9 @@ def write_report(folder: Path, name: str, fitted: TrainerResult, metrics: Mappin
         "threads": torch.get_num_threads(),
     }
 
-    def write(path: Path) -> None:
+    with staged_folder(folder, replace=True) as path:
         write_png(path / "loss.png", curve_of(fitted), name, "loss per token")
         _write_json(path / "report.json", report)
-
-    write_folder(folder, write)
 
 
 def curve_of(fitted: TrainerResult) -> Curve:

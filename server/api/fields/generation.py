@@ -58,7 +58,7 @@ class JsonObjectFormat(
 class NamedSchema(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """OpenAI's `response_format.json_schema`. The schema is kept to, whatever `strict` says."""
 
-    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
     schema: dict[str, Any]
     strict: bool | None = None
     description: str | None = None

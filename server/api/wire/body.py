@@ -10,6 +10,7 @@ import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
+from adapters.numerals import parse_number
 from server.errors import ApiError, ErrorReply, bad_field
 from server.exchange import header
 
@@ -55,7 +56,7 @@ def late_body() -> ApiError:
 
 async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
     announced = header(scope, b"content-length")
-    if announced is not None and announced.isdigit() and int(announced[:20]) > limit:
+    if announced is not None and announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
         raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0
@@ -102,7 +103,8 @@ def _malformed(error: Exception) -> ApiError:
 
 def _parse_with_surrogates(body: bytes) -> object:
     try:
-        return _replace_surrogates(json.loads(body.decode(), parse_constant=_refuse_constant))
+        value: object = json.loads(body.decode(), parse_constant=_refuse_constant, parse_float=parse_number)
+        return _replace_surrogates(value)
     except RecursionError:
         raise bad_field(None, "The body is nested too deeply.", code="invalid_json") from None
     except ValueError as error:

@@ -51,7 +51,7 @@ def repair(resolved: ResolvedSettings, *, json: Json = False) -> int:
 
 def rotate(resolved: ResolvedSettings, *, json: Json = False) -> int:
     """Change the ledger's key: the old one signs an entry that names the new one, and is deleted."""
-    key = _ledger(resolved).rotate().text
+    key = _ledger(resolved, write=True).rotate().text
     print(
         json_format.dumps({"key": key})
         if json
@@ -96,7 +96,8 @@ def sign_adapter(resolved: ResolvedSettings, folder: Path, /) -> int:
     from adapters.lora.manifest import read_manifest
 
     adapter = read_manifest(folder)
-    print(f"made {artifact.sign_folder(folder, _ledger(resolved), adapter.full_name, adapter.digest)}")
+    ledger = _ledger(resolved, write=True)
+    print(f"made {artifact.sign_folder(folder, ledger, adapter.full_name, adapter.digest)}")
     return 0
 
 
@@ -143,10 +144,13 @@ def list_entries(resolved: ResolvedSettings, *, json: Json = False) -> int:
     return 0
 
 
-def _ledger(resolved: ResolvedSettings) -> Ledger:
-    from adapters.ledger import Ledger
+def _ledger(resolved: ResolvedSettings, *, write: bool = False) -> Ledger:
+    from adapters.home import mark_home
+    from server.live.catalogue import open_ledger
 
-    return Ledger.open(resolved.settings.home / "ledger")
+    if write:
+        mark_home(resolved.settings.home)
+    return open_ledger(resolved.settings)
 
 
 def _tell(verdict: LedgerVerdict, json: bool) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from adapters.numerals import parse_number
 from server.cli.adapters.registry import report
 from server.cli.flags import Json
 from server.config.settings import ResolvedSettings, Settings
@@ -91,7 +92,7 @@ def _shares(given: tuple[str, ...]) -> dict[str, float]:
     for item in given:
         version, equals, percent = item.partition("=")
         try:
-            share = float(percent.removesuffix("%"))
+            share = parse_number(percent.removesuffix("%"))
         except ValueError:
             raise SettingsError("shares", f"{item!r} is not VERSION=PERCENT, such as v1.2=10") from None
         if not equals or version in found:

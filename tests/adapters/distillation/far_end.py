@@ -53,9 +53,13 @@ class FarEnd:
             self.most_at_once = max(self.most_at_once, self._at_once)
             return len(self.asked) - 1
 
-    def leave(self, question: str, status: int) -> None:
+    def finish(self) -> None:
+        """Before the reply is sent: whoever has it may ask again before this thread goes on."""
         with self._lock:
             self._at_once -= 1
+
+    def leave(self, question: str, status: int) -> None:
+        with self._lock:
             if status == 200:
                 self.answered.append(question)
 
@@ -79,6 +83,7 @@ def far_end(behave: Behave) -> Generator[FarEnd]:
             question: str = body["messages"][0]["content"]
             reply = behave(met.enter(question, self.headers.get("Authorization")), question)
             time.sleep(reply.delay)
+            met.finish()
             try:
                 message = {"role": "assistant", "content": reply.text}
                 choice = {"message": message, "finish_reason": reply.finish}

@@ -194,6 +194,12 @@ def test_patterns_match_as_in_peft(text: str) -> None:
             assert pattern.matches_whole(name) == bool(match_target_against_key(text, name))
 
 
+def test_a_pattern_matches_whole_lines_only() -> None:
+    pattern = ModulePattern.read("q_proj", Path("config"), "rank_pattern")
+    assert pattern.matches_end("layers.0.q_proj")
+    assert not pattern.matches_end("layers.0.q_proj\n")
+
+
 def test_the_shape_is_read_with_its_defaults(tmp_path: Path) -> None:
     config = {
         "hidden_size": 64,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
@@ -26,6 +28,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from adapters.errors import BaseModelError
+from adapters.files import atomic
 from adapters.lora.digest import base_digest
 from adapters.lora.manifest import read_manifest
 from adapters.lora.weights import LowRank
@@ -420,3 +423,24 @@ def test_progress_is_told_in_mebibytes(
     assert lines[-1]["done"] == lines[-1]["of"] == math.floor(2 * size / (1 << 20))
     with safe_open(next((tmp_path / "out").glob("*.safetensors")), "np") as file:
         assert file.metadata() == {"format": "pt"}
+
+
+def test_a_merge_waits_for_a_scanner(
+    larger: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows refuses every other move for a moment, of a shard and of the finished folder."""
+    refused: list[str] = []
+    for name in ("rename", "replace"):
+        move = getattr(os, name)
+
+        def scanned(source: Path, target: Path, name: str = name, move: Callable[..., None] = move) -> None:
+            if refused.count(str(target)) == 0:
+                refused.append(str(target))
+                raise PermissionError(13, "The process cannot access the file")
+            move(source, target)
+
+        monkeypatch.setattr(os, name, scanned)
+    monkeypatch.setattr(atomic, "sys", SimpleNamespace(platform="win32"))
+    made = merged(*larger, tmp_path / "made")
+    assert str(made.path) in refused
+    assert base_digest(made.path) == made.digest

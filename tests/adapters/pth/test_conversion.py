@@ -256,6 +256,13 @@ def test_alpha_is_said_taken_or_passed(tmp_path: Path) -> None:
     assert (config(passed)["lora_alpha"], passed.warnings) == (7.5, ())
 
 
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf")])
+def test_an_alpha_that_is_no_number_is_refused(tmp_path: Path, alpha: float) -> None:
+    for name, given in (("a", {"alpha": alpha}), ("b", {})):
+        with pytest.raises(AdapterError, match="lora_alpha"):
+            converted(tmp_path / name, {"state_dict": lora(), "config": {"lora_alpha": alpha}}, **given)
+
+
 def test_ranks_are_what_the_shapes_say(tmp_path: Path) -> None:
     mixed = {
         **lora(),

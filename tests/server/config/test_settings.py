@@ -171,6 +171,17 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     ),
     (lambda: from_yaml("prot: 80"), "prot: is not a setting; did you mean 'port'? (oneseek.yaml:1)"),
     (lambda: from_yaml("port: 1\nport: 2"), "port: is set twice, first in oneseek.yaml:1 (oneseek.yaml:2)"),
+    (lambda: from_yaml("port: 8_000"), "port: '8_000' is not an integer (oneseek.yaml:1)"),
+    (lambda: from_yaml('port: " 80"'), "port: ' 80' is not an integer (oneseek.yaml:1)"),
+    (lambda: resolve_settings({"port": "٨٠"}, {}), "port: '٨٠' is not an integer (flag --port)"),
+    (
+        lambda: resolve_settings(environ={"ONESEEK_DRAIN_SECONDS": "1_0"}),
+        "drain_seconds: '1_0' is not a finite number (ONESEEK_DRAIN_SECONDS)",
+    ),
+    (
+        lambda: from_yaml("max_body: 1\u212a"),
+        "max_body: '1\u212a' is not a size; write bytes or a unit, such as 512MiB or 2GiB (oneseek.yaml:1)",
+    ),
     (lambda: from_yaml("port:"), "port: has no value; give one or leave it out (oneseek.yaml:1)"),
     (lambda: from_yaml("port: [1]"), "port: ['1'] is not a single value (oneseek.yaml:1)"),
     (lambda: from_yaml("adapters: {a: b}"), "adapters: {'a': 'b'} is not a list (oneseek.yaml:1)"),

@@ -1,22 +1,21 @@
 """Built graphs on disk, by base digest and build settings: found if whole, built if not.
 
-A graph is built in a folder of its own and renamed into place, so that what has the final name is whole, and
-several processes may build the same one at once: the first to finish wins, the others use what it made.
+A graph is built in a folder of its own and renamed into place, so that what has the final name is whole.
+Several processes may build the same one at once: the first to finish wins, the others use what it made.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import tempfile
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-from adapters.files.atomic import rename_folder
+from adapters.files.atomic import remove_folder, staged_folder
 from server.engines.embedded.model.builder import DATA_FILE, GRAPH_FILE, BuildProgress, write_graph
 from server.engines.embedded.model.config import ModelConfig, read_model_config
 from server.engines.embedded.model.decoder import Dtype, Variant, plan_graph
@@ -28,6 +27,8 @@ BUILDER_VERSION = 5
 MANIFEST_FILE = "graph.json"
 STALE_SECONDS = 24 * 3600.0
 """Age at which the folder of a build that never ended is removed."""
+_LEFTOVERS = (".*.tmp", ".building-*", ".torn-*")
+"""What a killed build leaves; the last two are of earlier releases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,41 +109,25 @@ def _build(
     free = shutil.disk_usage(target.parent).free
     if plan.size > free:
         raise OSError(f"the graph needs {plan.size >> 20} MiB on disk, {free >> 20} MiB are free")
-    folder = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
     try:
-        write_graph(plan, model_dir, folder, progress)
-        sizes = [(folder / name).stat().st_size for name in (GRAPH_FILE, DATA_FILE)]
-        manifest = asdict(wanted) | {"graph_size": sizes[0], "data_size": sizes[1]}
-        with (folder / MANIFEST_FILE).open("w", encoding="utf-8", newline="\n") as file:
-            json.dump(manifest, file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        folder.chmod(0o755)
-        _publish(folder, target, wanted)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        with staged_folder(target) as folder:
+            write_graph(plan, model_dir, folder, progress)
+            sizes = [(folder / name).stat().st_size for name in (GRAPH_FILE, DATA_FILE)]
+            manifest = asdict(wanted) | {"graph_size": sizes[0], "data_size": sizes[1]}
+            (folder / MANIFEST_FILE).write_text(
+                json.dumps(manifest, indent=2), encoding="utf-8", newline="\n"
+            )
+            _make_room(target, wanted)
+    except OSError:
+        if not _whole(target, wanted):
+            raise
 
 
-def _publish(folder: Path, target: Path, wanted: _Manifest) -> None:
-    """Rename into place, unless another process has put a whole one there meanwhile."""
-    for _ in range(10):
-        try:
-            rename_folder(folder, target)
-        except OSError:
-            if _whole(target, wanted):
-                return
-            if not target.exists():
-                raise
-            torn = Path(tempfile.mkdtemp(prefix=".torn-", dir=target.parent))
-            try:
-                rename_folder(target, torn / "graph")
-            except FileNotFoundError:
-                pass
-            finally:
-                shutil.rmtree(torn, ignore_errors=True)
-        else:
-            return
-    raise OSError(f"cannot put the built graph at {target.name}: something else keeps being put there")
+def _make_room(target: Path, wanted: _Manifest) -> None:
+    """Remove what stands at `target`, unless another process has put a whole graph there meanwhile."""
+    with suppress(FileNotFoundError):
+        if target.exists() and not _whole(target, wanted):
+            remove_folder(target)
 
 
 def _whole(folder: Path, wanted: _Manifest) -> bool:
@@ -160,7 +145,7 @@ def _whole(folder: Path, wanted: _Manifest) -> bool:
 
 def _remove_stale(parent: Path) -> None:
     """Remove what killed builds left behind."""
-    for folder in (*parent.glob(".building-*"), *parent.glob(".torn-*")):
+    for folder in (path for pattern in _LEFTOVERS for path in parent.glob(pattern)):
         try:
             if time.time() - folder.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)

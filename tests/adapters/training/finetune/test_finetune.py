@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -164,6 +165,7 @@ def test_a_second_interrupt_is_not_caught() -> None:
 def test_a_half_written_checkpoint_is_passed_over(tiny_base: Path, tmp_path: Path) -> None:
     run(tiny_base, tmp_path)
     newest = tmp_path / "checkpoint-9"
+    shutil.copytree(newest, tmp_path / "checkpoint-of-mine")
     assert last_checkpoint(tmp_path) == newest
     state = newest / "trainer_state.json"
     state.write_text(state.read_text(encoding="utf-8")[:-40], encoding="utf-8")

@@ -35,6 +35,10 @@ INFO = EngineInfo(
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Hello"}]}
 
 
+def schema_format(name: str) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": name, "schema": {"type": "object"}}}
+
+
 def chat(**fields: Any) -> ChatFields:
     return to_generation(HELLO | fields, ChatFields)
 
@@ -143,6 +147,10 @@ def test_null_is_absent() -> None:
         ({"logit_bias": {"x": 1}}, "logit_bias"),
         ({"logit_bias": {"٣": 1}}, "logit_bias"),
         ({"logit_bias": {"1": 101}}, "logit_bias"),
+        *(
+            ({"response_format": schema_format(name)}, "response_format.json_schema.name")
+            for name in ("", "a b", "å", "answer\n", "x" * 65)
+        ),
         ({"logit_bias": {str(i): 0 for i in range(1025)}}, "logit_bias"),
         ({"logit_bias": []}, "logit_bias"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),

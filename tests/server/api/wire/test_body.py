@@ -57,6 +57,13 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
     assert reply.headers["Connection"] == "close"
 
 
+@pytest.mark.parametrize("announced", ["²", "1²3", "7_0", "-1", " 7", "seven"])
+async def test_an_announced_length_that_is_no_number_decides_nothing(announced: str) -> None:
+    sender = Sender([b'{"a":1}'])
+    length = (b"content-length", announced.encode("latin-1"))
+    assert await read_body(scope(length), sender.receive, 7, JSON_TYPES) == {"a": 1}
+
+
 async def test_a_chunked_body_is_refused_at_the_chunk_that_passes_the_limit() -> None:
     sender = Sender([b"x" * 60] * 1000)
     assert (await refusal(sender, scope())).status == 413
@@ -121,7 +128,8 @@ async def test_content_types(media_type: bytes, v1: bool, legacy: bool) -> None:
         b"", b"{", b"[]", b"3", b"null", b'"x"', b'{"a":NaN}', b'{"a":Infinity}', b'{"a":-Infinity}',
         b'{"a":1e999}',
         b'{"a":1}{', b"{'a':1}", b'{"a":"\xff"}', b"\xef\xbb\xbf{}", b"[" * 200_000, b'{"a":' * 200_000,
-        b'{"a":"\\ud83d","b":NaN}', b'{"a":"\\ud83d"', b'{"a":"\\ud83d","b":' + b"[" * 200_000,
+        b'{"a":"\\ud83d","b":NaN}', b'{"a":"\\ud83d","b":1e999}',
+        b'{"a":"\\ud83d"', b'{"a":"\\ud83d","b":' + b"[" * 200_000,
         b'{"a":"\\ud83d\xff"}', b'{"a":' + b"9" * 100_000 + b',"b":"\\ud83d"}',
     ],
 )  # fmt: skip

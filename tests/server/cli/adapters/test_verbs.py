@@ -143,7 +143,8 @@ def test_requests_are_divided_and_told_so(filled: Path, capsys: Out) -> None:
 
 
 def test_shares_that_are_none_are_refused(filled: Path, capsys: Out) -> None:
-    assert "'v1.2' is not VERSION=PERCENT" in refused(capsys, "canary", "zero", "v1.2", code=2)
+    for share in ("v1.2", "v1.2=1_0", "v1.2=nan", "v1.2=inf", "v1.2= 10", "v1.2=١٠"):
+        assert f"{share!r} is not VERSION=PERCENT" in refused(capsys, "canary", "zero", share, code=2)
     assert "names v1.2 twice" in refused(capsys, "canary", "zero", "v1.2=1", "v1.2=2", code=2)
     assert "none are given" in refused(capsys, "canary", "zero", code=2)
     assert "add up to 110" in refused(capsys, "canary", "zero", "v1.1=90", "v1.2=20")

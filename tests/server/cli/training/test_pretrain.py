@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from adapters.ledger import Ledger
 from adapters.lora.digest import base_digest
@@ -204,11 +204,16 @@ def test_killed_and_interrupted_at_random_it_ends_as_if_nothing_had_been(place: 
 
 
 @pytest.mark.slow
-def test_two_processes_make_what_one_makes(place: Path) -> None:
+def test_two_processes_learn_what_one_learns(place: Path, tmp_path: Path) -> None:
+    """Losses are determined; Adam's parameters are not, where a gradient is near zero (test_trainer.py)."""
     assert main(command("one", "--steps", "6")[5:]) == 0
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "server"]
     arguments = command("two", "--steps", "6", "--micro-batch-size", "1")[5:]
     subprocess.run([sys.executable, *launcher, *arguments], env=environ(), check=True, capture_output=True)
-    one, two = (AutoModelForCausalLM.from_pretrained(place / name) for name in ("one", "two"))
-    for name, value in one.state_dict().items():
-        torch.testing.assert_close(two.state_dict()[name], value, rtol=2e-2, atol=2e-3)
+    reports = tmp_path / "home" / "training" / "reports"
+    one, two = (json.loads((reports / name / "report.json").read_text("utf-8")) for name in ("one", "two"))
+    for series in ("loss", "held_out_loss"):
+        assert [step for step, _ in two[series]] == [step for step, _ in one[series]]
+        losses = [loss for _, loss in one[series]]
+        assert [loss for _, loss in two[series]] == pytest.approx(losses, rel=1e-3)
+    assert one["loss"][-1][1] < 0.95 * one["loss"][0][1]

@@ -46,7 +46,10 @@ def _of_sys(folder: Path) -> Iterator[Card]:
         vendor, model = _line(device / "vendor"), _line(device / "device")
         if vendor:
             memory = _line(device / "mem_info_vram_total")
-            yield Card(f"{VENDORS.get(vendor, vendor)} {model}", int(memory) if memory.isdecimal() else None)
+            yield Card(
+                f"{VENDORS.get(vendor, vendor)} {model}",
+                int(memory) if memory.isascii() and memory.isdigit() else None,
+            )
 
 
 def _line(path: Path) -> str:

@@ -9,8 +9,6 @@ most that judging takes is that session's memory, and next to nothing once the l
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +17,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from adapters.files.atomic import replace_file
+from adapters.files.atomic import staged_file
 from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.cache import BuiltGraph
 from server.engines.embedded.model.config import ModelConfig
@@ -144,15 +142,8 @@ class DeviceCheck:
         """Keep logits; where that cannot be, they are computed again another time."""
         target = self._file(digest)
         try:
-            target.parent.mkdir(exist_ok=True)
-            descriptor, name = tempfile.mkstemp(prefix=".new-", dir=target.parent)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    np.save(file, logits, allow_pickle=False)
-                replace_file(Path(name), target)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            with staged_file(target) as temporary, temporary.open("wb") as file:
+                np.save(file, logits, allow_pickle=False)
             _prune(target.parent)
         except OSError as error:
             logger.warning("the CPU's logits cannot be kept in %s: %s", target.parent, error)

@@ -91,14 +91,16 @@ def test_a_failed_build_leaves_nothing(base: Path, tmp_path: Path) -> None:
 
 
 def test_left_overs_of_killed_builds_are_removed_when_old(base: Path, tmp_path: Path) -> None:
-    old, young = (tmp_path / "sha256-0" / f".building-{age}" for age in ("old", "young"))
-    for folder in (old, young):
-        folder.mkdir(parents=True)
+    parent = tmp_path / "sha256-0"
+    old = [parent / name for name in (".building-old", ".torn-old", ".gqa.00112233aabb.tmp")]
+    young = parent / ".gqa.aabb00112233.tmp"
     past = time.time() - STALE_SECONDS - 60
-    os.utime(old, (past, past))
-    prepare(base, tmp_path, "sha256:0")
-    assert not old.exists()
-    assert young.exists()
+    for folder in (*old, young):
+        folder.mkdir(parents=True)
+        if folder != young:
+            os.utime(folder, (past, past))
+    built = prepare(base, tmp_path, "sha256:0").folder
+    assert {path.name for path in parent.iterdir()} == {young.name, built.name}
 
 
 def test_threads_may_build_at_once(base: Path, tmp_path: Path) -> None:

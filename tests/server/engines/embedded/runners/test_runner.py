@@ -130,7 +130,7 @@ def test_a_row_decodes_alike_alone_and_among_others(runner: Runner) -> None:
         runner.prefill(row, 0, some_tokens(row, 20), VOICES[row], [])
     entries = [DecodeRow(row, 9, 20, VOICES[row]) for row in (0, 1, 3, 4)]
     entries.insert(2, DecodeRow(2, 7, 30, (("sv", 1.0),)))
-    np.testing.assert_allclose(runner.decode(entries)[2], alone[0], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(runner.decode(entries)[2], alone[0], atol=TOLERANCE, rtol=0)
 
 
 def test_loading_and_dropping_an_adapter_leaves_other_rows_alone(

@@ -76,7 +76,7 @@ def test_the_same_arithmetic_passes_in_any_rows(
         "the base", "cpu", "fp32", "none", exercise(cpu, (1, 3), CONTEXT, adapter_mix), golden
     )
     assert result.passed
-    assert result.difference < 1e-5
+    assert result.difference < 1e-4
     assert result.agreed == result.positions == 10
 
 
@@ -217,7 +217,7 @@ def test_whole_rows_foretell_what_comes_out_step_by_step(
 ) -> None:
     runner = truth(portable(base), weights, context)
     expected = foretell(runner, len(rows), context, SV)
-    np.testing.assert_allclose(exercise(runner, rows, context, SV), expected, atol=1e-5)
+    np.testing.assert_allclose(exercise(runner, rows, context, SV), expected, atol=1e-4)
 
 
 def test_the_rows_are_given_back(cpu: CpuRunner) -> None:

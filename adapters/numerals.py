@@ -1,0 +1,26 @@
+"""Numbers that a person or a client wrote as text: ASCII digits, no white space, no underscores.
+
+Python's own `int` and `float` also take `1_000`, ` 1 `, `٣`, `nan` and `inf`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+
+
+def parse_integer(text: str) -> int:
+    """The integer that `text` is, such as `-12`. Raises `ValueError` for anything else."""
+    if not _INTEGER.fullmatch(text):
+        raise ValueError("is not an integer")
+    return int(text)
+
+
+def parse_number(text: str) -> float:
+    """The finite number that `text` is, such as `0.5` or `1e-4`. Raises `ValueError` for anything else."""
+    if not _NUMBER.fullmatch(text) or not math.isfinite(number := float(text)):
+        raise ValueError("is not a finite number")
+    return number
