@@ -39,7 +39,7 @@ from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
 from server.asgi.turns import Turns
 from server.config.settings import Settings
 from server.engines.base import Engine
-from server.exchange import exchange_of
+from server.exchange import EXCHANGE
 from server.live.follower import Follow, Watch
 from server.live.inventory import Inventory
 from server.live.loading import Loading
@@ -159,7 +159,7 @@ def _route(method: str, path: str, endpoint: Endpoint) -> Route:
     label = path.replace(":path", "")
 
     async def named(request: Request) -> Response:
-        exchange_of(request.scope).endpoint = label
+        request.scope[EXCHANGE].endpoint = label
         return await endpoint(request)
 
     return Route(path, named, methods=[method])

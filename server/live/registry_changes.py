@@ -172,7 +172,7 @@ class Administration:
                 "served here. Promote it where its own base is served."
             )
         await require_known(self._follow, adapter, "name")
-        if adapter.digest not in self._generation.engine.state().resident:
+        if adapter.digest not in self._generation.engine.residents.open:
             brought.append(adapter)
         try:
             await self._generation.residency.ensure(adapter)

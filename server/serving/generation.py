@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import cast
 
+from adapters.lora.manifest import Adapter
 from adapters.registry.served import Registry, Snapshot, UnknownAdapterError
 from adapters.registry.store import Store
 from routing.route import Question, Route, Router, UnknownNameError
@@ -28,7 +29,7 @@ from server.exchange import Exchange
 from server.grammar.service import Grammars
 from server.live.residency import Residency
 from server.metrics.engine_state import Task
-from server.metrics.metrics import Metrics
+from server.metrics.metrics import Meter, Metrics
 from server.request import Delta, Deltas, GenerationRequest, Sampling
 from server.rollout.measuring import measured
 from server.rollout.rollouts import Rollouts
@@ -100,8 +101,10 @@ class Generation:
         try:
             names = self.registry.snapshot
             route = self.router.decide(question, names)
-            chosen = self._chosen(exchange, question, route, names) if task == "generate" else None
-            served = self._resolve(route, names, chosen)
+            parts = names.weighted(route.target)
+            divides = task == "generate" and (names.splits or names.shadows)
+            chosen = self._chosen(exchange, question, route, names) if divides else None
+            served = resolve(route, parts, self.engine.info, self.base_name, chosen)
         except (UnknownNameError, UnknownAdapterError):
             exchange.adapter = "unknown"
             raise
@@ -111,26 +114,26 @@ class Generation:
             self.metrics.confidence.observe(route.confidence)
         _tell(exchange, served)
         try:
-            for adapter in served.adapters:
-                await self.residency.ensure(adapter)
+            await self._bring_in(served.adapters)
         except (AdapterNotLoadedError, AdapterRefusedError):
             if chosen is None or not chosen.canary:
                 raise
             chosen.failed()
-            served = self._resolve(route, names)
+            served = resolve(route, parts, self.engine.info, self.base_name)
             _tell(exchange, served)
-            for adapter in served.adapters:
-                await self.residency.ensure(adapter)
+            await self._bring_in(served.adapters)
         return served
+
+    async def _bring_in(self, adapters: Iterable[Adapter]) -> None:
+        for adapter in adapters:
+            if adapter.digest not in self.engine.residents.open:
+                await self.residency.ensure(adapter)
 
     def _chosen(self, exchange: Exchange, question: Question, route: Route, names: Snapshot) -> Chosen | None:
         """The version that answers, where an alias is asked for whose requests are divided."""
         if len(route.target) != 1 or route.target[0][1] != 1.0:
             return None
         return self.rollouts.choose(names, route.target[0][0], (exchange.tenant, *question.opening))
-
-    def _resolve(self, route: Route, names: Snapshot, chosen: Chosen | None = None) -> Served:
-        return resolve(route, names, self.engine.info, self.base_name, chosen)
 
     def check_name(self, exchange: Exchange, question: Question) -> None:
         """Raise as `choose` would for a name that is not served; nothing is chosen or loaded."""
@@ -227,11 +230,12 @@ class Generation:
     async def _deltas(
         self, index: int, request: GenerationRequest, exchange: Exchange, served: Served
     ) -> Deltas:
-        meter = self.metrics.meter(served.adapter, served.version, exchange.started)
         source: AsyncGenerator[Delta] | None = None
+        meter: Meter | None = None
         reason = "error"
         try:
             source, first = await self._begin(request, served)
+            meter = self.metrics.meter(served.adapter, served.version, exchange.started)
             meter.delta(first)
             yield [(index, first)]
             async for delta in source:
@@ -244,7 +248,10 @@ class Generation:
             reason = ""
             raise
         finally:
-            meter.close(len(request.prompt), reason)
+            if meter is None and reason:
+                self.metrics.cancelled.labels(reason).inc()
+            if meter is not None and not meter.finished:
+                meter.close(len(request.prompt), reason)
             if source is not None:
                 await source.aclose()
 
@@ -257,8 +264,7 @@ class Generation:
         try:
             return source, await anext(source)
         except AdapterNotLoadedError:
-            for adapter in served.adapters:
-                await self.residency.ensure(adapter)
+            await self._bring_in(served.adapters)
         except EngineBusyError:
             if not await self.shadows.clear():
                 raise

@@ -109,10 +109,10 @@ def changes(places: Iterable[str]) -> int:
 
 
 class Client:
-    """Asks the server on `port`, as a thread beside it."""
+    """Asks the server on `port` over one connection, as a thread beside it."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
     def wait(self) -> None:
         """Return once the server answers; raise `TimeoutError` after a minute."""
@@ -122,22 +122,18 @@ class Client:
                 if self.send("GET", "/ready")[0] == 200:
                     return
             except OSError:
-                pass
+                self._connection.close()
             time.sleep(0.05)
         raise TimeoutError("the server did not start within 60 seconds")
 
     def send(self, method: str, path: str, body: object = None) -> tuple[int, str]:
         """Status and text of an answer."""
-        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         headers = {"Authorization": f"Bearer {KEY}"}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        try:
-            connection.request(method, path, None if body is None else json.dumps(body), headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        finally:
-            connection.close()
+        self._connection.request(method, path, None if body is None else json.dumps(body), headers)
+        answer = self._connection.getresponse()
+        return answer.status, answer.read().decode()
 
     def get(self, method: str, path: str, body: object = None) -> str:
         """The text of an answer with status 200; raise `RuntimeError` for any other."""

@@ -19,7 +19,7 @@ from adapters.lora.manifest import Adapter
 from adapters.registry.store import Base, Store
 from server.asgi.app import create_app
 from server.config.settings import RolloutOptions, RoutingOptions, Settings
-from server.engines.base import Engine
+from server.engines.base import Engine, OpenAdapters
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
 from server.errors import AdapterRefusedError, EngineError
@@ -74,6 +74,10 @@ class Bad:
     @property
     def info(self) -> EngineInfo:
         return self.engine.info
+
+    @property
+    def residents(self) -> OpenAdapters:
+        return self.engine.residents
 
     async def start(self) -> None:
         await self.engine.start()

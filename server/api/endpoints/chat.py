@@ -12,7 +12,7 @@ from server.api.fields.decode import to_generation
 from server.api.fields.generation import ChatFields
 from server.api.parsing.formats import guided
 from server.api.parsing.messages import opening, parse_messages, user_turns
-from server.api.parsing.sampling import answer_length, chat_sampling, of_length
+from server.api.parsing.sampling import chat_sampling
 from server.api.parsing.tools import ToolUse, read_tools, with_tools
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.logprobs import chat_logprobs, prompt_logprobs
@@ -22,9 +22,10 @@ from server.api.wire.disconnect import while_wanted
 from server.api.wire.frames import DONE, Frames
 from server.api.wire.stream import EventStream
 from server.errors import ErrorReply, bad_field
-from server.exchange import exchange_of
-from server.request import Delta, Sampling, Usage
+from server.exchange import EXCHANGE, Exchange
+from server.request import Delta, Usage
 from server.serving.generation import Served
+from server.serving.length import Length
 from server.text.tokenizer import Tokenizer
 
 
@@ -37,7 +38,7 @@ class Chat:
     async def create(self, request: Request) -> Response:
         """One conversation → `n` next messages, whole or streamed."""
         generation, settings = self._context.generation, self._context.settings
-        exchange = exchange_of(request.scope)
+        exchange: Exchange = request.scope[EXCHANGE]
         value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, ChatFields)
         messages = parse_messages(body.messages)
@@ -48,6 +49,7 @@ class Chat:
         if tools is not None:
             sampling = await with_tools(tools, sampling, generation.grammars)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
+        length = self._length(body)
         served = await generation.choose(exchange, asked)
         prompt = await generation.chat(
             messages,
@@ -55,7 +57,7 @@ class Chat:
             continue_final_message=body.continue_final_message,
             tools=tools.tools if tools else (),
         )
-        sampling = self._fit(body, sampling, len(prompt))
+        sampling = length.fit(sampling, len(prompt), generation.engine.info)
         deltas = generation.generate(
             exchange, served, [prompt], [sampling], body.n, body.continue_final_message
         )
@@ -74,13 +76,11 @@ class Chat:
             | _prompt_logprobs(answers[0], tokenizer)
         )
 
-    def _fit(self, body: ChatFields, sampling: Sampling, prompt: int) -> Sampling:
+    def _length(self, body: ChatFields) -> Length:
         asked, name = body.max_completion_tokens, "max_completion_tokens"
         if asked is None:
             asked, name = body.max_tokens, "max_tokens"
-        default, info = self._context.default_length, self._context.generation.engine.info
-        length = answer_length(asked, default, prompt, info, ("messages", name))
-        return of_length(sampling, length)
+        return Length(asked, self._context.default_length, ("messages", name))
 
 
 def _check(body: ChatFields) -> None:

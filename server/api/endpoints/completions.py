@@ -15,7 +15,7 @@ from server.api.fields.decode import to_generation
 from server.api.fields.generation import MAX_CHOICES, MAX_PROMPTS, CompletionFields
 from server.api.parsing.formats import guided
 from server.api.parsing.messages import opening_of
-from server.api.parsing.sampling import answer_length, check_ids, completion_sampling, of_length
+from server.api.parsing.sampling import check_ids, completion_sampling
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.logprobs import completion_logprobs, prompt_logprobs
 from server.api.wire.body import JSON_TYPES, read_object
@@ -23,9 +23,10 @@ from server.api.wire.disconnect import while_wanted
 from server.api.wire.frames import DONE, Frames
 from server.api.wire.stream import EventStream
 from server.errors import ErrorReply, bad_field
-from server.exchange import exchange_of
-from server.request import Delta, Sampling, Usage
+from server.exchange import EXCHANGE, Exchange
+from server.request import Delta, Usage
 from server.serving.generation import Generation, Served
+from server.serving.length import Length
 from server.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
@@ -49,7 +50,7 @@ class Completions:
     async def create(self, request: Request) -> Response:
         """Prompts → `n` continuations of each, whole or streamed."""
         generation, settings = self._context.generation, self._context.settings
-        exchange = exchange_of(request.scope)
+        exchange: Exchange = request.scope[EXCHANGE]
         value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, CompletionFields)
         sampling = completion_sampling(body, generation.engine.info, self._context.defaults)
@@ -59,7 +60,9 @@ class Completions:
         turns = ("\n".join(prompt.text for prompt in prompts),)
         asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
         served = await generation.choose(exchange, asked)
-        samplings = [self._fit(body, sampling, prompt) for prompt in prompts]
+        default = settings.default_max_tokens or DEFAULT_MAX_TOKENS
+        length = Length(body.max_tokens, default, ("prompt", "max_tokens"))
+        samplings = [length.fit(sampling, len(prompt.tokens), generation.engine.info) for prompt in prompts]
         deltas = generation.generate(exchange, served, [p.tokens for p in prompts], samplings, body.n, True)
         answer_id = "cmpl-" + exchange.answer_id
         if body.stream:
@@ -73,13 +76,6 @@ class Completions:
         ]
         usage = total([answer.usage for answer in answers], body.n)
         return reply(envelope(answer_id, "text_completion", served) | {"choices": choices, "usage": usage})
-
-    def _fit(self, body: CompletionFields, sampling: Sampling, prompt: Prompt) -> Sampling:
-        default = self._context.settings.default_max_tokens or DEFAULT_MAX_TOKENS
-        info = self._context.generation.engine.info
-        fields = ("prompt", "max_tokens")
-        length = answer_length(body.max_tokens, default, len(prompt.tokens), info, fields)
-        return of_length(sampling, length)
 
 
 def _check(body: CompletionFields, prompts: int) -> None:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from routing.route import Question
 from server.config.settings import Settings
-from server.exchange import header
+from server.exchange import EXCHANGE, Exchange
 from server.serving.generation import Generation, Served
 from server.serving.sampling_defaults import SamplingDefaults
 
@@ -40,11 +40,12 @@ def reply(value: Any) -> Response:
 
 def question(request: Request, model: str, turns: tuple[str, ...], opening: tuple[str, ...] = ()) -> Question:
     """What routing has to decide for `request`; `opening` as `Question` has it."""
+    exchange: Exchange = request.scope[EXCHANGE]
     return Question(
-        header=header(request.scope, b"x-oneseek-adapter"),
+        header=exchange.headers.get(b"x-oneseek-adapter"),
         model=model,
         turns=turns,
-        accept_language=header(request.scope, b"accept-language"),
+        accept_language=exchange.headers.get(b"accept-language"),
         opening=opening,
     )
 

@@ -19,7 +19,7 @@ from server.api.fields.embeddings import EMBEDDING_HINTS, EMBEDDING_REFUSED, MAX
 from server.api.wire.body import JSON_TYPES, read_object
 from server.api.wire.disconnect import while_wanted
 from server.errors import bad_field
-from server.exchange import exchange_of
+from server.exchange import EXCHANGE, Exchange
 from server.serving.embeddings import embed_all
 
 TOGETHER = 64
@@ -37,7 +37,7 @@ class Embeddings:
     async def create(self, request: Request) -> Response:
         """Texts or token ids → one vector of unit length for each."""
         generation, settings = self._context.generation, self._context.settings
-        exchange = exchange_of(request.scope)
+        exchange: Exchange = request.scope[EXCHANGE]
         value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, EmbeddingFields, refused=EMBEDDING_REFUSED, hints=EMBEDDING_HINTS)
         generation.check_task("embed")

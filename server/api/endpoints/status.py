@@ -14,7 +14,7 @@ from starlette.responses import Response
 from server.api.endpoints.context import Context, reply
 from server.api.rendering.error_replies import NOT_READY_RETRY
 from server.config.version import oneseek_version
-from server.exchange import exchange_of
+from server.exchange import EXCHANGE, Exchange
 from server.metrics.engine_state import DeviceInfo, EngineState
 
 STALLED_SECONDS = 30.0
@@ -47,7 +47,8 @@ class Status:
         state = generation.engine.state()
         ready = is_ready(state)
         body: dict[str, Any] = {"status": "ok" if ready else "unhealthy"}
-        if exchange_of(request.scope).authenticated:
+        exchange: Exchange = request.scope[EXCHANGE]
+        if exchange.authenticated:
             adapters = generation.registry.adapters()
             body |= {
                 "version": oneseek_version(),

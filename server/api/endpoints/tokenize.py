@@ -12,7 +12,7 @@ from server.api.parsing.messages import parse_messages
 from server.api.parsing.sampling import check_ids
 from server.api.wire.body import JSON_TYPES, read_object
 from server.errors import bad_field
-from server.exchange import exchange_of
+from server.exchange import EXCHANGE
 
 
 class Tokens:
@@ -28,7 +28,7 @@ class Tokens:
         body = to_fields(value, TokenizeFields, hints=HINTS)
         if (body.prompt is None) == (body.messages is None):
             raise bad_field("prompt", "Send either prompt or messages.", code="invalid_value")
-        generation.check_name(exchange_of(request.scope), question(request, body.model, ()))
+        generation.check_name(request.scope[EXCHANGE], question(request, body.model, ()))
         if body.messages is not None:
             tokens = await generation.chat(
                 parse_messages(body.messages),
@@ -54,7 +54,7 @@ class Tokens:
         generation = self._context.generation
         value = await read_object(request.scope, request.receive, self._context.settings.max_body, JSON_TYPES)
         body = to_fields(value, DetokenizeFields)
-        generation.check_name(exchange_of(request.scope), question(request, body.model, ()))
+        generation.check_name(request.scope[EXCHANGE], question(request, body.model, ()))
         return reply(
             {"prompt": await generation.decode(check_ids(body.tokens, "tokens", generation.engine.info))}
         )

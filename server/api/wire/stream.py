@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from server.api.rendering.error_replies import reply_for
 from server.api.wire.disconnect import while_wanted
 from server.errors import ErrorReply
-from server.exchange import Exchange, exchange_of
+from server.exchange import EXCHANGE, Exchange
 from server.request import Delta, Deltas
 
 log = logging.getLogger("oneseek.api")
@@ -62,15 +62,11 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
-        exchange = exchange_of(scope)
+        exchange: Exchange = scope[EXCHANGE]
         try:
-            async with while_wanted(exchange, receive, self._limit), aclosing(self._deltas) as stream:
-                async for deltas in stream:
-                    if body := await self._start(send) + self._written(deltas):
-                        await send({"type": "http.response.body", "body": body, "more_body": True})
-                    break
+            async with while_wanted(exchange, receive, self._limit):
                 # In a task of its own, so that a token wakes this alone and not every layer around it.
-                await asyncio.create_task(self._send_rest(stream, exchange.send or send))
+                await asyncio.create_task(self._send(send, exchange.send or send))
             last = self._chunks.closing()
         except ClientDisconnect:
             raise
@@ -78,12 +74,15 @@ class EventStream(Response):
             if not self._started:
                 raise
             last = self._chunks.failed(_told(error, exchange))
+        send = exchange.send or send
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
-    async def _send_rest(self, stream: Deltas, send: Send) -> None:
-        async for deltas in stream:
-            if body := self._written(deltas):
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+    async def _send(self, send: Send, send_body: Send) -> None:
+        async with aclosing(self._deltas) as stream:
+            async for deltas in stream:
+                opening = b"" if self._started else await self._start(send)
+                if body := opening + self._written(deltas):
+                    await send_body({"type": "http.response.body", "body": body, "more_body": True})
 
     def _written(self, deltas: list[tuple[int, Delta]]) -> bytes:
         return b"".join([self._chunks.delta(index, delta) for index, delta in deltas])
