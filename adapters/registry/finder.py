@@ -83,10 +83,10 @@ def look_at_registry(home: Path, base: FoundBase, known: Collection[Path]) -> Re
 
     Raises `ActiveFileError`.
     """
-    shape = _shape(base)
     shelf = Shelf.read(home / "registry")
     places = list(_on_shelf(shelf, home / "registry"))
-    adapters, refused = _read_all((place for place in places if place.folder not in known), shape)
+    unknown = [place for place in places if place.folder not in known]
+    adapters, refused = _read_all(unknown, _shape(base) if unknown else None)
     return RegistryLook(
         adapters=tuple(adapters),
         refused=tuple(refused),

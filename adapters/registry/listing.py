@@ -113,9 +113,10 @@ class Shelf:
         Raises `UnknownAdapterError`, and `StoreError` for an alias whose versions are all retired.
         """
         alias, at, version = name.partition("@")
-        speakers = self._speakers(alias.strip())
-        spoken = speakers[0] if len(speakers) == 1 else ""
-        versions = self.versions(alias.strip()) or self.versions(spoken)
+        versions, speakers = self.versions(alias.strip()), list[str]()
+        if not versions:
+            speakers = self._speakers(alias.strip())
+            versions = self.versions(speakers[0]) if len(speakers) == 1 else ()
         if not versions:
             raise UnknownAdapterError(name, speakers[:3] or _near(alias, self._aliases))
         if not at:
