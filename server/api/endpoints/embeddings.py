@@ -12,10 +12,11 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.completions import Prompt, read_prompts
+from server.api.endpoints.completions import read_prompts
 from server.api.endpoints.context import Context, envelope, question
 from server.api.fields.decode import to_generation
 from server.api.fields.embeddings import EMBEDDING_HINTS, EMBEDDING_REFUSED, MAX_INPUTS, EmbeddingFields
+from server.api.parsing.prompt import Prompt
 from server.api.wire.body import JSON_TYPES, read_object
 from server.api.wire.disconnect import while_wanted
 from server.errors import bad_field
