@@ -24,7 +24,7 @@ from adapters.ledger.verify import HEAD_FILE, KEY_FILE, NEXT_FILE, PUBLIC_FILE
 _LOOK = "Look with: oneseek ledger verify"
 
 
-class Journal:
+class LedgerJournal:
     """The files of one ledger, ready to go on. Raises `LedgerError` where they cannot be gone on from."""
 
     def __init__(self, folder: Path) -> None:

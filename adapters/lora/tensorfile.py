@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
-from adapters.errors import AdapterError, shown
+from adapters.errors import AdapterError, format_value
 from adapters.files.jsonfile import parse_object
 from adapters.lora.tensorheader import Tensor, tensors
 
@@ -132,10 +132,10 @@ def halves(file: TensorFile) -> dict[Key, tuple[Tensor, Tensor]]:
 def _unknown(path: Path, name: str) -> AdapterError:
     for trace, reason, remedy in _TRACES:
         if trace in name:
-            return AdapterError(path, f"tensor {shown(name)}: {reason}", remedy)
+            return AdapterError(path, f"tensor {format_value(name)}: {reason}", remedy)
     return AdapterError(
         path,
-        f"tensor {shown(name)} is no LoRA factor of a projection in a Mistral- or Llama-family base",
+        f"tensor {format_value(name)} is no LoRA factor of a projection in a Mistral- or Llama-family base",
         "Save the adapter with PEFT's save_pretrained, trained on the seven projections alone.",
     )
 
@@ -149,6 +149,6 @@ def _header(path: Path, file: BinaryIO, size: int) -> tuple[Tensor, ...]:
         with safe_open(path, framework="np"):
             pass
     except SafetensorError as problem:
-        reason = f"is damaged ({shown(str(problem))})"
+        reason = f"is damaged ({format_value(str(problem))})"
         raise AdapterError(path, reason, "Save or download it again.") from problem
     return tuple(tensors(header, length))

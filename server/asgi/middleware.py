@@ -63,7 +63,7 @@ class Receipts:
         try:
             await self.app(scope, receive, send_with_receipt)
         finally:
-            self.metrics.answered(exchange)
+            self.metrics.record_answer(exchange)
 
 
 def open_exchange(scope: Scope, send: Send) -> Exchange:

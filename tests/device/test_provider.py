@@ -14,17 +14,17 @@ from onnx import TensorProto, helper
 
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.model.cache import prepare
-from server.engines.embedded.model.config import read_config
+from server.engines.embedded.model.config import read_model_config
 from server.engines.embedded.model.decoder import Dtype
 from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.runners.device import copy_graphs
 from server.engines.embedded.runners.device.memory import DeviceMemory
 from server.engines.embedded.runners.device.providers import PROVIDERS
 from server.engines.embedded.runners.device.sessions import detach_weights, rank_columns
-from server.request import Voice
+from server.request import AdapterMix
 from tests.device.probe import PROVIDER, flavours
 from tests.device.thresholds import threshold
-from tests.server.engines.embedded.prim import PrimRunner
+from tests.server.engines.embedded.portable import PortableRunner
 from tests.server.engines.embedded.randoms import (
     EVERY,
     VOCABULARY,
@@ -37,7 +37,7 @@ GRAPHS: list[tuple[Dtype, Quantize]] = [
     (dtype, quantize) for dtype in ("fp32", "fp16") for quantize in ("none", "int8", "int4")
 ]
 ON_DEVICE: dict[str, Any] = {"provider": PROVIDER, "memory": "webgpu", "only_provider": True}
-VOICES: list[Voice] = [(), (("en", 1.0),), (("sv", 1.0),), (("en", 0.5), ("sv", 0.5))]
+VOICES: list[AdapterMix] = [(), (("en", 1.0),), (("sv", 1.0),), (("en", 0.5), ("sv", 0.5))]
 LIKE = Randoms(ratio=4, window=9)
 PROMPT, STEPS = 12, 3
 
@@ -71,8 +71,8 @@ def logits(
     base: Path, loras: dict[str, AdapterWeights], dtype: Dtype, quantize: Quantize, **options: Any
 ) -> NDArray[np.float32]:
     """Of each prompt's last token and of some steps after it, four voices in one batch."""
-    graph = prepare(base, base.parent / "graphs", "base", quantize, variant="prim", dtype=dtype)
-    runner = PrimRunner(graph, len(VOICES), PROMPT + STEPS, loras, **options)
+    graph = prepare(base, base.parent / "graphs", "base", quantize, variant="portable", dtype=dtype)
+    runner = PortableRunner(graph, len(VOICES), PROMPT + STEPS, loras, **options)
     tokens = np.random.default_rng(1).integers(0, VOCABULARY, (len(VOICES), PROMPT + STEPS))
     last = [row * PROMPT + PROMPT - 1 for row in range(len(VOICES))]
     found = [runner.run(tokens[:, :PROMPT], [0] * 4, VOICES, last)]
@@ -101,7 +101,7 @@ def test_the_sessions_that_serve_leave_no_node_to_the_cpu(
     base: Path, dtype: Dtype, quantize: Quantize
 ) -> None:
     """There the weights are inputs, and a kernel may want to know them beforehand."""
-    graph = prepare(base, base.parent / "graphs", "base", quantize, variant="prim", dtype=dtype)
+    graph = prepare(base, base.parent / "graphs", "base", quantize, variant="portable", dtype=dtype)
     model, _ = detach_weights(graph)
     for rows, length in ((4, 1), (1, 16)):
         sizes = {"B": rows, "S": length, "T": 32, "GS": LIKE.ratio * length, "M": rows, **rank_columns(8)}
@@ -121,7 +121,7 @@ def test_memory_is_moved_on_the_device_itself(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_what_is_uploaded_lies_on_the_device(base: Path, dtype: str) -> None:
     """Packed weights too, which this provider cannot copy but from the host."""
-    memory = DeviceMemory(PROVIDERS["webgpu"], read_config(base), "fp32")
+    memory = DeviceMemory(PROVIDERS["webgpu"], read_model_config(base), "fp32")
     value = memory.upload(np.arange(6, dtype=dtype).reshape(2, 3))
     lies = value.device_name()
     del value

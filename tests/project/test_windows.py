@@ -13,7 +13,7 @@ from adapters import names
 from adapters.bases import find_base
 from adapters.files import atomic
 from adapters.registry.finder import find_adapters
-from server.config.settings import default_home, resolve
+from server.config.settings import default_home, resolve_settings
 from server.engines.embedded.model.cache import BUILDER_VERSION
 from server.engines.embedded.runners.device.reference_logits import DeviceCheck
 
@@ -46,9 +46,9 @@ def test_settings_keep_windows_paths_as_they_are(path: str, tmp_path: Path) -> N
     file = tmp_path / "oneseek.yaml"
     file.write_text(f"base_model: {path}\nadapters:\n  - sv={path}\n", encoding="utf-8")
     surfaces = (
-        resolve({"base_model": path, "adapters": [f"sv={path}"]}, {}),
-        resolve({}, {"ONESEEK_BASE_MODEL": path, "ONESEEK_ADAPTERS": f"sv={path}"}),
-        resolve({}, {}, config=file),
+        resolve_settings({"base_model": path, "adapters": [f"sv={path}"]}, {}),
+        resolve_settings({}, {"ONESEEK_BASE_MODEL": path, "ONESEEK_ADAPTERS": f"sv={path}"}),
+        resolve_settings({}, {}, config=file),
     )
     for found in surfaces:
         assert found.settings.base_model == Path(path)
@@ -76,7 +76,7 @@ def test_no_version_is(name: str) -> None:
 
 def test_paths_that_the_server_makes_fit_windows() -> None:
     """With an alias of 64 characters, and the longest name that writing gives a file for a moment."""
-    graph = HOME / "graphs" / DIGEST.replace(":", "-") / f"prim-fp16-int4-{BUILDER_VERSION}"
+    graph = HOME / "graphs" / DIGEST.replace(":", "-") / f"portable-fp16-int4-{BUILDER_VERSION}"
     check = SimpleNamespace(_graph=SimpleNamespace(folder=graph), _rows=2, _context=17)
     golden = DeviceCheck._file(check, DIGEST)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
     version = HOME / "registry" / ("a" * 64) / ".v1.10-SV.00112233445566778899aabbccddeeff.tmp"

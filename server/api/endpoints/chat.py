@@ -18,12 +18,13 @@ from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.chat_chunks import ChatChunks
 from server.api.rendering.logprobs import chat_logprobs, prompt_logprobs
 from server.api.rendering.tool_answers import called_message, end_reason
-from server.api.wire.body import JSON_TYPES, read_object
-from server.api.wire.disconnect import while_wanted
+from server.api.wire.body import JSON_TYPES, read_body
+from server.api.wire.disconnect import cancel_on_disconnect
 from server.api.wire.stream import EventStream
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
 from server.serving.length import Length
+from server.serving.service import BaseService
 from server.text.tokenizer import Tokenizer
 
 
@@ -35,51 +36,52 @@ class Chat:
 
     async def create(self, request: Request) -> Response:
         """One conversation → `n` next messages, whole or streamed."""
-        generation, settings = self._context.generation, self._context.settings
+        settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
-        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, ChatFields)
         messages = parse_messages(body.messages)
-        sampling = chat_sampling(body, generation.engine.info, self._context.defaults)
-        tools = read_tools(body, generation.tokenizer)
+        service = self._context.service_for(request, body.model)
+        generation, tokenizer = service.generation, service.runtime.tokenizer
+        sampling = chat_sampling(body, service.runtime.info, service.defaults)
+        tools = read_tools(body, tokenizer)
         _check(body)
         sampling = await guided(body, sampling, generation.grammars)
         if tools is not None:
             sampling = await with_tools(tools, sampling, generation.grammars)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
-        length = self._length(body)
-        served = await generation.choose(exchange, asked)
+        length = self._length(service, body)
+        resolution = await generation.choose(exchange, asked)
         prompt = await generation.chat(
             messages,
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
             tools=tools.tools if tools else (),
         )
-        sampling = length.fit(sampling, len(prompt), generation.engine.info)
+        sampling = length.fit(sampling, len(prompt), service.runtime.info)
         deltas = generation.generate(
-            exchange, served, [prompt], [sampling], body.n, body.continue_final_message
+            exchange, resolution, [prompt], [sampling], body.n, body.continue_final_message
         )
         echo = messages[-1]["content"] if body.echo and messages[-1]["role"] == "assistant" else ""
         answer_id = "chatcmpl-" + exchange.answer_id
         if body.stream:
-            head = envelope(answer_id, "chat.completion.chunk", served)
-            chunks = ChatChunks(head, body, echo, generation.tokenizer, tools)
+            head = envelope(answer_id, "chat.completion.chunk", resolution)
+            chunks = ChatChunks(head, body, echo, tokenizer, tools)
             return EventStream(deltas, chunks, settings.request_timeout)
-        async with while_wanted(exchange, request.receive, settings.request_timeout):
+        async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
             answers = await gather(deltas, body.n)
-        tokenizer = generation.tokenizer
         return reply(
-            envelope(answer_id, "chat.completion", served)
+            envelope(answer_id, "chat.completion", resolution)
             | {"choices": [_choice(i, a, body, echo, tokenizer, tools) for i, a in enumerate(answers)]}
             | {"usage": total([answer.usage for answer in answers], body.n)}
             | _prompt_logprobs(answers[0], tokenizer)
         )
 
-    def _length(self, body: ChatFields) -> Length:
+    def _length(self, service: BaseService, body: ChatFields) -> Length:
         asked, name = body.max_completion_tokens, "max_completion_tokens"
         if asked is None:
             asked, name = body.max_tokens, "max_tokens"
-        return Length(asked, self._context.default_length, ("messages", name))
+        return Length(asked, self._context.default_length(service), ("messages", name))
 
 
 def _check(body: ChatFields) -> None:

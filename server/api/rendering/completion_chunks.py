@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from server.api.fields.generation import CompletionFields
-from server.api.parsing.prompt import Prompt
+from server.api.parsing.prompt import CompletionPrompt
 from server.api.rendering.answers import total
 from server.api.rendering.frames import DONE, Frames
 from server.api.rendering.logprobs import completion_logprobs
@@ -25,7 +25,7 @@ class CompletionChunks:
         self,
         envelope: Mapping[str, object],
         body: CompletionFields,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[CompletionPrompt],
         tokenizer: Tokenizer,
     ) -> None:
         count = len(prompts) * body.n

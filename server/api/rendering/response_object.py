@@ -11,7 +11,7 @@ from server.api.rendering.answers import Answer
 from server.api.rendering.logprobs import chat_logprobs
 from server.errors import ErrorReply
 from server.request import Sampling, TokenLogprob, Usage
-from server.serving.generation import Served
+from server.serving.generation import Resolution
 from server.text.tokenizer import Tokenizer
 
 
@@ -21,7 +21,7 @@ class ResponseObject:
     def __init__(
         self,
         answer_id: str,
-        served: Served,
+        resolution: Resolution,
         body: ResponseFields,
         sampling: Sampling,
         tokenizer: Tokenizer,
@@ -33,8 +33,8 @@ class ResponseObject:
             "id": "resp_" + answer_id,
             "object": "response",
             "created_at": int(time.time()),
-            "model": served.name,
-            "system_fingerprint": served.fingerprint,
+            "model": resolution.name,
+            "system_fingerprint": resolution.fingerprint,
         } | _echo(body, sampling)
 
     def begun(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.api.rendering.error_replies import reply_for
-from server.api.wire.disconnect import while_wanted
+from server.api.wire.disconnect import cancel_on_disconnect
 from server.errors import ErrorReply
 from server.exchange import EXCHANGE, Exchange
 from server.request import Delta, Deltas
@@ -64,7 +64,7 @@ class EventStream(Response):
         """Send it."""
         exchange: Exchange = scope[EXCHANGE]
         try:
-            async with while_wanted(exchange, receive, self._limit):
+            async with cancel_on_disconnect(exchange, receive, self._limit):
                 # In a task of its own, so that a token wakes this alone and not every layer around it.
                 await asyncio.create_task(self._send(send, exchange.send or send))
             last = self._chunks.closing()
@@ -73,7 +73,7 @@ class EventStream(Response):
         except Exception as error:
             if not self._started:
                 raise
-            last = self._chunks.failed(_told(error, exchange))
+            last = self._chunks.failed(_reply_for(error, exchange))
         send = exchange.send or send
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
@@ -93,7 +93,7 @@ class EventStream(Response):
         return self._chunks.opening()
 
 
-def _told(error: Exception, exchange: Exchange) -> ErrorReply:
+def _reply_for(error: Exception, exchange: Exchange) -> ErrorReply:
     reply = reply_for(error)
     exchange.status = reply.status
     if reply.code == "internal_error":

@@ -17,7 +17,7 @@ from server.config.settings import Settings
 from server.config.values import SettingsError
 from server.exchange import EXCHANGE
 from tests.server.administered import ADMIN, KEY, Place, administered
-from tests.server.serving import Serving
+from tests.server.running import Serving
 
 ORDINARY = ("/v1/models", "/health", "/metrics", "/nowhere")
 GUARDED = (

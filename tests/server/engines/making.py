@@ -67,7 +67,7 @@ def on_device(
     observer: StepObserver | None = None,
 ) -> Engine:
     """The embedded engine with the runner for devices; given the CPU, that stands in for a device."""
-    graph = prepare(base, scratch / "graphs", BASE_DIGEST, variant="prim")
+    graph = prepare(base, scratch / "graphs", BASE_DIGEST, variant="portable")
     context = graph.config.context
     bounds = device_limits(
         graph.config,

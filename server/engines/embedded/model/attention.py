@@ -58,7 +58,7 @@ class FusedAttention:
         return self._graph.reshape(attended, -1, config.query_width)
 
 
-class PlainAttention:
+class PortableAttention:
     """Scatter, two products and a softmax over [B, S, all heads]; the mask comes from the host."""
 
     def __init__(self, graph: GraphPlan, config: ModelConfig, dtype: str) -> None:

@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-from adapters.files.atomic import renamed
-from server.engines.embedded.model.builder import DATA_FILE, GRAPH_FILE, Progress, build
-from server.engines.embedded.model.config import ModelConfig, read_config
+from adapters.files.atomic import rename_folder
+from server.engines.embedded.model.builder import DATA_FILE, GRAPH_FILE, BuildProgress, write_graph
+from server.engines.embedded.model.config import ModelConfig, read_model_config
 from server.engines.embedded.model.decoder import Dtype, Variant, plan_graph
 from server.engines.embedded.model.integer import exact_products
 from server.engines.embedded.model.quantize import BITS, Quantize
 
-BUILDER_VERSION = 4
+BUILDER_VERSION = 5
 """Raised with every change to the graph or to the layout of its weights."""
 MANIFEST_FILE = "graph.json"
 STALE_SECONDS = 24 * 3600.0
@@ -64,9 +64,9 @@ def prepare(
     graphs_dir: Path,
     base_digest: str,
     quantize: str = "none",
-    variant: Variant = "gqa",
+    variant: Variant = "fused",
     dtype: Dtype = "fp32",
-    progress: Progress | None = None,
+    progress: BuildProgress | None = None,
 ) -> BuiltGraph:
     """Find the graph of the base in `model_dir` under `graphs_dir`, or build it there.
 
@@ -76,7 +76,7 @@ def prepare(
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]*", base_digest):
         raise ValueError(f"base_digest {base_digest!r} cannot name a folder")
     method = method_of(quantize, variant)
-    config = read_config(model_dir)
+    config = read_model_config(model_dir)
     parent = graphs_dir / base_digest.replace(":", "-")
     target = parent / f"{variant}-{dtype}-{method}-{BUILDER_VERSION}"
     wanted = _Manifest(base_digest, variant, dtype, method, BUILDER_VERSION, 0, 0)
@@ -93,11 +93,11 @@ def method_of(quantize: str, variant: Variant) -> Quantize:
         return "none"
     if quantize not in BITS:
         raise ValueError(f"quantize {quantize!r} is unknown; one of: none, {', '.join(BITS)}")
-    return "w8a8" if quantize == "int8" and variant == "gqa" and exact_products() else quantize
+    return "w8a8" if quantize == "int8" and variant == "fused" and exact_products() else quantize
 
 
 def _build(
-    model_dir: Path, target: Path, wanted: _Manifest, progress: Progress | None, config: ModelConfig
+    model_dir: Path, target: Path, wanted: _Manifest, progress: BuildProgress | None, config: ModelConfig
 ) -> None:
     plan = plan_graph(
         config,
@@ -110,7 +110,7 @@ def _build(
         raise OSError(f"the graph needs {plan.size >> 20} MiB on disk, {free >> 20} MiB are free")
     folder = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
     try:
-        build(plan, model_dir, folder, progress)
+        write_graph(plan, model_dir, folder, progress)
         sizes = [(folder / name).stat().st_size for name in (GRAPH_FILE, DATA_FILE)]
         manifest = asdict(wanted) | {"graph_size": sizes[0], "data_size": sizes[1]}
         with (folder / MANIFEST_FILE).open("w", encoding="utf-8", newline="\n") as file:
@@ -127,7 +127,7 @@ def _publish(folder: Path, target: Path, wanted: _Manifest) -> None:
     """Rename into place, unless another process has put a whole one there meanwhile."""
     for _ in range(10):
         try:
-            renamed(folder, target)
+            rename_folder(folder, target)
         except OSError:
             if _whole(target, wanted):
                 return
@@ -135,7 +135,7 @@ def _publish(folder: Path, target: Path, wanted: _Manifest) -> None:
                 raise
             torn = Path(tempfile.mkdtemp(prefix=".torn-", dir=target.parent))
             try:
-                renamed(target, torn / "graph")
+                rename_folder(target, torn / "graph")
             except FileNotFoundError:
                 pass
             finally:

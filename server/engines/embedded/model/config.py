@@ -64,7 +64,7 @@ class ModelConfig:
         }
 
 
-def read_config(model_dir: Path) -> ModelConfig:
+def read_model_config(model_dir: Path) -> ModelConfig:
     """Read `config.json`. Raises `UnsupportedModelError` where the model is not one this engine runs."""
     path = model_dir / "config.json"
     try:

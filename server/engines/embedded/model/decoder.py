@@ -2,26 +2,26 @@
 
 Two variants share everything but norms, activation and attention:
 
-- `gqa`, for the CPU: ONNX Runtime's fused operators, past and present one memory;
-- `prim`, for device providers: ai.onnx operators only, static shapes, matrix products of rank 4 at most.
+- `fused`, for the CPU: ONNX Runtime's fused operators, past and present one memory;
+- `portable`, for device providers: ai.onnx operators only, static shapes, matrix products of rank 4 at most.
 
-Quantised, both use `MatMulNBits`, or `gqa` integer products (`integer`).
+Quantised, both use `MatMulNBits`, or `fused` integer products (`integer`).
 
 Inputs, with B rows, S positions a row, T positions of KV memory, M positions that want logits:
 
     input_ids           int64  [B, S]
-    positions           int64  [B, S]          prim
-    order               int64  [B, S]          prim: 0, 1, 2, … along S, then B; see `_rows_apart`
+    positions           int64  [B, S]          portable
+    order               int64  [B, S]          portable: 0, 1, 2, … along S, then B; see `_rows_apart`
     indices             int64  [M]             into B x S flattened: where the head runs
-    seqlens_k           int32  [B]             gqa: each row's positions after this run, less one
-    total_length        int32  []              gqa: the largest of them, plus one
-    mask                float  [B, 1, GS, T]   prim: 0 where seen, very negative elsewhere; GS = (heads per
-                                               KV head) x S, position fastest
-    scatter             int64  [B, KV, S, 3]   prim: (row, KV head, position) that each new key goes to
+    seqlens_k           int32  [B]             fused: each row's positions after this run, less one
+    total_length        int32  []              fused: the largest of them, plus one
+    mask                float  [B, 1, GS, T]   portable: 0 where seen, very negative elsewhere; GS = (heads
+                                               per KV head) x S, position fastest
+    scatter             int64  [B, KV, S, 3]   portable: (row, KV head, position) that each new key goes to
     past_k.L, past_v.L  float  [B, KV, T, D]   for each layer L; outputs present_k.L, present_v.L alike
-    lora_mask.G         float  [B, 1, R_G]     prim: for each group G of adapted modules, what each row
+    lora_mask.G         float  [B, 1, R_G]     portable: for each group G of adapted modules, what each row
                                                takes of each rank column; zero means no adapter
-                        float  [B x S, R_G]    gqa: the same for each position
+                        float  [B x S, R_G]    fused: the same for each position
     lora_a.G.L          float  [in, R_G]       all adapters side by side
     lora_b.G.L          float  [R_G, out]
 
@@ -35,7 +35,7 @@ from typing import Literal
 
 import numpy as np
 
-from server.engines.embedded.model.attention import Attention, FusedAttention, PlainAttention
+from server.engines.embedded.model.attention import Attention, FusedAttention, PortableAttention
 from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.integer import IntegerProducts
 from server.engines.embedded.model.plan import MICROSOFT, ONNX_TYPES, Attribute, GraphPlan, TensorSpec
@@ -49,7 +49,7 @@ from server.engines.embedded.model.quantize import (
     zero_points_shape,
 )
 
-Variant = Literal["gqa", "prim"]
+Variant = Literal["fused", "portable"]
 Dtype = Literal["fp32", "fp16"]
 NUMPY: dict[Dtype, str] = {"fp32": "float32", "fp16": "float16"}
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -68,15 +68,15 @@ BIG_HIDDEN = 2048
 
 def block_size(config: ModelConfig, variant: Variant, bits: int) -> int:
     """Weights that share a scale."""
-    return WIDE_BLOCK if variant == "gqa" and bits == 4 and config.hidden >= BIG_HIDDEN else BLOCK
+    return WIDE_BLOCK if variant == "fused" and bits == 4 and config.hidden >= BIG_HIDDEN else BLOCK
 
 
 def plan_graph(config: ModelConfig, variant: Variant, dtype: Dtype, quantize: Quantize) -> GraphPlan:
     """Plan the whole graph. Raises `ValueError` for a combination that is not built."""
-    if variant == "gqa" and dtype != "fp32":
-        raise ValueError(f"dtype {dtype} is for the prim variant; gqa is built in fp32")
-    if variant == "prim" and quantize == "w8a8":
-        raise ValueError("quantize w8a8 is for the gqa variant; prim is built with none, int8 or int4")
+    if variant == "fused" and dtype != "fp32":
+        raise ValueError(f"dtype {dtype} is for the portable variant; fused is built in fp32")
+    if variant == "portable" and quantize == "w8a8":
+        raise ValueError("quantize w8a8 is for the fused variant; portable is built with none, int8 or int4")
     return _Decoder(config, variant, dtype, quantize).plan()
 
 
@@ -102,15 +102,15 @@ class _Decoder:
         ids = graph.input("input_ids", "int64", ["B", "S"])
         graph.input("indices", "int64", ["M"])
         for group in GROUPS:
-            rows = ["B", 1] if self.variant == "prim" else ["N"]
+            rows = ["B", 1] if self.variant == "portable" else ["N"]
             graph.input(f"lora_mask.{group}", self.float, [*rows, f"R_{group}"])
         attention: Attention = (
             FusedAttention(graph, config)
-            if self.variant == "gqa"
-            else PlainAttention(graph, config, self.float)
+            if self.variant == "fused"
+            else PortableAttention(graph, config, self.float)
         )
         embedding = graph.copied("model.embed_tokens.weight", self.float, (config.vocabulary, config.hidden))
-        flat = ids if self.variant == "prim" else graph.reshape(ids, -1)
+        flat = ids if self.variant == "portable" else graph.reshape(ids, -1)
         residual, update = graph.op("Gather", [embedding, flat], axis=0), ""
         for layer in range(config.layers):
             normed, residual = self._norm(f"model.layers.{layer}.input_layernorm.weight", residual, update)
@@ -126,8 +126,8 @@ class _Decoder:
 
     def _chosen(self, tensor: str) -> str:
         """Only the positions that want logits: [M, hidden]."""
-        prim = self.variant == "prim"
-        flat = self.graph.reshape(tensor, -1, self.config.hidden) if prim else tensor
+        portable = self.variant == "portable"
+        flat = self.graph.reshape(tensor, -1, self.config.hidden) if portable else tensor
         return self.graph.op("Gather", [flat, "indices"], axis=0)
 
     def _head(self, residual: str, update: str) -> None:
@@ -151,14 +151,14 @@ class _Decoder:
         outs = [config.shapes[module][0] for module in GROUPS[group]]
         features = config.shapes[GROUPS[group][0]][1]
         sources = [f"model.layers.{layer}.{folder}.{module}.weight" for module in GROUPS[group]]
-        flat = graph.reshape(x, -1, features) if self.variant == "prim" else x
+        flat = graph.reshape(x, -1, features) if self.variant == "portable" else x
         y = self._product(f"{group}.{layer}", flat, sources, outs, features)
-        if self.variant == "prim":
+        if self.variant == "portable":
             y = self._rows_apart(y)
         a = graph.input(f"lora_a.{group}.{layer}", self.float, [features, f"R_{group}"])
         b = graph.input(f"lora_b.{group}.{layer}", self.float, [f"R_{group}", sum(outs)])
         bottleneck = graph.op("Mul", [graph.op("MatMul", [x, a]), f"lora_mask.{group}"])
-        if self.variant == "gqa":
+        if self.variant == "fused":
             return graph.op("Gemm", [bottleneck, b, y])
         return graph.op("Add", [y, graph.op("MatMul", [bottleneck, b])])
 
@@ -184,7 +184,7 @@ class _Decoder:
             TensorSpec(f"{name}.scales", np.dtype(self.float), (out, block_count(features, block))),
         ]
         attributes: dict[str, Attribute] = {"K": features, "N": out, "bits": bits, "block_size": block}
-        if self.variant == "prim":
+        if self.variant == "portable":
             shape = zero_points_shape(out, features, bits, block)
             specs.append(TensorSpec(f"{name}.zero_points", np.dtype(np.uint8), shape))
         else:
@@ -198,7 +198,7 @@ class _Decoder:
         """(RMS norm of residual + update, residual + update); no update where there is none yet."""
         graph, config = self.graph, self.config
         weight = graph.copied(name, self.float, (config.hidden,))
-        if self.variant == "prim":
+        if self.variant == "portable":
             total = graph.op("Add", [residual, update]) if update else residual
             return self._plain_norm(weight, total), total
         if not update:
@@ -224,6 +224,6 @@ class _Decoder:
         return graph.op("Mul", [narrow, weight])
 
     def _silu(self, x: str) -> str:
-        if self.variant == "gqa":
+        if self.variant == "fused":
             return self.graph.op("QuickGelu", [x], domain=MICROSOFT, alpha=1.0)
         return self.graph.op("Mul", [x, self.graph.op("Sigmoid", [x])])

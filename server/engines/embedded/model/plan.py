@@ -16,7 +16,7 @@ from server.engines.embedded.model.quantize import quantize_channels, quantize_r
 
 Array = NDArray[np.generic]
 Attribute = int | float | list[int]
-Fill = Callable[[Checkpoint, Sequence[Array]], None]
+FillTensors = Callable[[Checkpoint, Sequence[Array]], None]
 """Writes the arrays of one `Weight`, given in its order and shapes, from the checkpoint."""
 
 OPSET = 17
@@ -56,7 +56,7 @@ class Weight:
     tensors: tuple[TensorSpec, ...]
     sources: tuple[tuple[str, tuple[int, ...]], ...]
     """Name and shape of each checkpoint tensor that is read."""
-    fill: Fill
+    fill: FillTensors
 
 
 @dataclass(slots=True)

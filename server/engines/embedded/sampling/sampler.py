@@ -50,7 +50,7 @@ class BadLogitsError(BadRowsError):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SampledToken:
     """The token chosen for one sequence, scored where its request asked for that."""
 
     token_id: int
@@ -135,7 +135,7 @@ class Sampler:
         """The state for one new sequence."""
         return SamplerState(sampling, prompt, self._vocabulary, self._eos_ids, guide)
 
-    def sample(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> list[Choice]:
+    def sample(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> list[SampledToken]:
         """Choose a token for each row of `logits` [n, vocabulary], float32, which may be overwritten.
 
         Raises `BadRowsError` before anything is changed: neither the states nor the logits.
@@ -153,7 +153,7 @@ class Sampler:
         tokens, scores = batch.choose(logits)
         for state, token in zip(states, tokens, strict=True):
             state.add(token)
-        return [Choice(token, score) for token, score in zip(tokens, scores, strict=True)]
+        return [SampledToken(token, score) for token, score in zip(tokens, scores, strict=True)]
 
     def score(self, logits: NDArray[np.float32], tokens: Sequence[int], top: int) -> tuple[TokenLogprob, ...]:
         """Score `tokens[i]` by row i of `logits` [m, vocabulary], each with its `top` likeliest alternatives.

@@ -54,7 +54,7 @@ class Share:
     queue: OrderedDict[str, Ticket] = field(default_factory=OrderedDict[str, Ticket])
 
 
-class Waiting:
+class FairQueue:
     """Queues by share. Within a share: first come, first served, preempted ones before."""
 
     def __init__(self) -> None:

@@ -31,9 +31,9 @@ def test_each_device_is_listed_with_what_it_would_run(arguments: list[str], caps
     assert list(rows) == ["directml", "webgpu", "cpu"]
     assert rows["cpu"]["present"]
     assert rows["cpu"]["fits"] is True
-    assert (rows["cpu"]["fit"]["variant"], rows["cpu"]["fit"]["dtype"]) == ("gqa", "fp32")
+    assert (rows["cpu"]["fit"]["variant"], rows["cpu"]["fit"]["dtype"]) == ("fused", "fp32")
     for name in ("directml", "webgpu"):
-        assert (rows[name]["fit"]["variant"], rows[name]["fit"]["dtype"]) == ("prim", "fp16")
+        assert (rows[name]["fit"]["variant"], rows[name]["fit"]["dtype"]) == ("portable", "fp16")
         assert rows[name]["present"] is (rows[name]["remedy"] is None)
     assert shown["machine"]["memory"] > shown["machine"]["available"] > 0
 
@@ -66,7 +66,7 @@ def test_two_flavours_are_refused_before_anything_is_built(
     verb: str, arguments: list[str], capsys: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = (Flavour("onnxruntime", "1.32.0"), Flavour("onnxruntime-webgpu", "1.27.0"))
-    monkeypatch.setattr(flavours, "installed", lambda: two)
+    monkeypatch.setattr(flavours, "find_installed", lambda: two)
     port = ["--port", "0"] if verb == "serve" else []
     assert main([verb, *port, *arguments, "--device", "webgpu"]) == 1
     told = capsys.readouterr().err
@@ -89,7 +89,7 @@ def test_a_device_that_is_asked_for_by_name_and_is_not_there_ends_the_start(
 
 
 def test_what_was_given_up_is_counted() -> None:
-    metrics = Metrics("tiny")
+    metrics = Metrics()
     fallback = DeviceFallback("webgpu", "logits", "webgpu computes the base off by 7")
     info = EngineInfo(
         name="embedded",

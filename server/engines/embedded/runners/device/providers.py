@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from server.engines.embedded.model.decoder import Dtype, Variant
 
-Device = Literal["cpu", "directml", "webgpu"]
+DeviceName = Literal["cpu", "directml", "webgpu"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """An execution provider of ONNX Runtime, as this project uses it."""
 
-    name: Device
+    name: DeviceName
     """What `--device` calls it."""
     ort: str
     """What `InferenceSession(providers=...)` and `get_providers()` call it."""
@@ -38,7 +38,7 @@ _ALL = (
         ort="DmlExecutionProvider",
         memory="dml",
         distribution="onnxruntime-windowsml",
-        variant="prim",
+        variant="portable",
         dtypes=("fp16", "fp32"),
     ),
     Provider(
@@ -46,7 +46,7 @@ _ALL = (
         ort="WebGpuExecutionProvider",
         memory="webgpu",
         distribution="onnxruntime-webgpu",
-        variant="prim",
+        variant="portable",
         dtypes=("fp16", "fp32"),
     ),
     Provider(
@@ -54,9 +54,9 @@ _ALL = (
         ort="CPUExecutionProvider",
         memory="cpu",
         distribution="onnxruntime",
-        variant="gqa",
+        variant="fused",
         dtypes=("fp32",),
     ),
 )
-PROVIDERS: dict[Device, Provider] = {provider.name: provider for provider in _ALL}
+PROVIDERS: dict[DeviceName, Provider] = {provider.name: provider for provider in _ALL}
 """By name, best first: the order in which `--device auto` tries what is present."""

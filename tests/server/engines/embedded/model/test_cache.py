@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.random_model import Shape, write_model
+from bench.random_model import DecoderShape, write_model
 from server.engines.embedded.model.builder import DATA_FILE, GRAPH_FILE
 from server.engines.embedded.model.cache import MANIFEST_FILE, STALE_SECONDS, prepare
 from server.engines.embedded.model.checkpoint import CheckpointError
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 
-SHAPE = Shape(64, 2, 4, 2, 16, 96, 300, 64)
+SHAPE = DecoderShape(64, 2, 4, 2, 16, 96, 300, 64)
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +52,12 @@ def test_a_graph_is_built_once_with_progress(base: Path, tmp_path: Path) -> None
 
 def test_settings_and_bases_do_not_share_a_folder(base: Path, tmp_path: Path) -> None:
     folders = {
-        prepare(base, tmp_path, digest, quantize, variant="gqa").folder
+        prepare(base, tmp_path, digest, quantize, variant="fused").folder
         for digest in ("sha256:0", "sha256:1")
         for quantize in ("none", "int8", "int4")
     }
-    folders.add(prepare(base, tmp_path, "sha256:0", variant="prim").folder)
-    folders.add(prepare(base, tmp_path, "sha256:0", variant="prim", dtype="fp16").folder)
+    folders.add(prepare(base, tmp_path, "sha256:0", variant="portable").folder)
+    folders.add(prepare(base, tmp_path, "sha256:0", variant="portable", dtype="fp16").folder)
     assert len(folders) == 8
 
 
@@ -133,7 +133,7 @@ def test_building_needs_no_more_memory_than_a_few_weights(base: Path, tmp_path: 
     """Heap memory, that is; what is mapped of the built file belongs to the system."""
     resource = pytest.importorskip("resource")
     big = tmp_path / "big"
-    write_model(big, Shape(512, 8, 8, 4, 64, 1408, 4096))
+    write_model(big, DecoderShape(512, 8, 8, 4, 64, 1408, 4096))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     prepare(big, tmp_path / "graphs", "sha256:0", "int8")
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024

@@ -60,8 +60,8 @@ def fixed(plan: GraphPlan) -> onnx.ModelProto:
 
 
 @pytest.mark.parametrize(("dtype", "quantize"), PRIM)
-def test_prim_is_made_of_what_device_providers_run(dtype: Dtype, quantize: Quantize) -> None:
-    plan = plan_graph(CONFIG, "prim", dtype, quantize)
+def test_portable_is_made_of_what_device_providers_run(dtype: Dtype, quantize: Quantize) -> None:
+    plan = plan_graph(CONFIG, "portable", dtype, quantize)
     kinds = {(node.domain, node.op_type) for node in plan.nodes}
     assert "Shape" not in {kind for _, kind in kinds}
     foreign = {kind for domain, kind in kinds if domain}
@@ -70,8 +70,8 @@ def test_prim_is_made_of_what_device_providers_run(dtype: Dtype, quantize: Quant
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_prim_has_static_shapes_and_products_of_rank_four_at_most(dtype: Dtype) -> None:
-    model = fixed(plan_graph(CONFIG, "prim", dtype, "none"))
+def test_portable_has_static_shapes_and_products_of_rank_four_at_most(dtype: Dtype) -> None:
+    model = fixed(plan_graph(CONFIG, "portable", dtype, "none"))
     onnx.checker.check_model(model, full_check=True)
     ranks: dict[str, int] = {}
     for value in itertools.chain(model.graph.input, model.graph.output, model.graph.value_info):
@@ -86,7 +86,7 @@ def test_prim_has_static_shapes_and_products_of_rank_four_at_most(dtype: Dtype) 
     assert all(name in ranks for node in model.graph.node for name in node.output)
 
 
-@pytest.mark.parametrize("variant", ["gqa", "prim"])
+@pytest.mark.parametrize("variant", ["fused", "portable"])
 def test_every_input_is_documented(variant: module.Variant) -> None:
     plan = plan_graph(CONFIG, variant, "fp32", "none")
     documented = module.__doc__ or ""
@@ -95,7 +95,7 @@ def test_every_input_is_documented(variant: module.Variant) -> None:
         assert f"    {kind}" in documented or f"{kind}." in documented or f" {kind} " in documented, kind
 
 
-@pytest.mark.parametrize("variant", ["gqa", "prim"])
+@pytest.mark.parametrize("variant", ["fused", "portable"])
 @pytest.mark.parametrize("tied", [False, True])
 def test_every_weight_of_the_checkpoint_is_read_once(variant: module.Variant, tied: bool) -> None:
     config = replace(CONFIG, tied_head=tied)
@@ -112,10 +112,10 @@ def test_every_weight_of_the_checkpoint_is_read_once(variant: module.Variant, ti
 
 def test_a_combination_that_is_not_built_is_refused() -> None:
     with pytest.raises(ValueError, match="fp16"):
-        plan_graph(CONFIG, "gqa", "fp16", "none")
+        plan_graph(CONFIG, "fused", "fp16", "none")
 
 
 @given(heads=st.sampled_from([1, 2, 4]), group=st.sampled_from([1, 2, 3]), dim=st.sampled_from([2, 8, 14]))
-def test_any_sizes_make_a_valid_prim_graph(heads: int, group: int, dim: int) -> None:
+def test_any_sizes_make_a_valid_portable_graph(heads: int, group: int, dim: int) -> None:
     config = replace(CONFIG, heads=heads * group, kv_heads=heads, head_dim=dim, layers=1)
-    onnx.checker.check_model(finished(plan_graph(config, "prim", "fp32", "none")), full_check=True)
+    onnx.checker.check_model(finished(plan_graph(config, "portable", "fp32", "none")), full_check=True)
