@@ -89,6 +89,11 @@ class RegistryListing:
         """Those that are not retired."""
         return tuple(entry for entry in self.versions(alias) if not self.is_retired(entry))
 
+    @property
+    def served_folders(self) -> frozenset[Path]:
+        """The folders of every version that is not retired."""
+        return frozenset(entry.folder for entry in self.entries if not self.is_retired(entry))
+
     def is_retired(self, entry: VersionFolder) -> bool:
         """Whether it is kept and not served."""
         return self.pointers.is_retired(entry.alias, entry.version)

@@ -171,7 +171,7 @@ def rolling(
         home=home,
         base=catalogue.base,
         seconds=0.05,
-        provenance=lambda: None,
+        provenance=None,
         router=catalogue.make_router,
     )
     app = one_base_app(

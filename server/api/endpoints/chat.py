@@ -40,12 +40,12 @@ class Chat:
         exchange: Exchange = request.scope[EXCHANGE]
         value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, ChatFields)
-        messages = parse_messages(body.messages)
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer
+        _check(body)
+        messages = parse_messages(body.messages)
         sampling = chat_sampling(body, service.runtime.info, service.defaults)
         tools = read_tools(body, tokenizer)
-        _check(body)
         sampling = await guided(body, sampling, generation.grammars)
         if tools is not None:
             sampling = await with_tools(tools, sampling, generation.grammars)
