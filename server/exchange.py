@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import time
-import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from starlette.types import Scope, Send
+from starlette.types import Send
 
-_KEY = "oneseek.exchange"
-_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+EXCHANGE = "oneseek.exchange"
+"""Where an ASGI scope holds its request's `Exchange`, from the first middleware on."""
 
 
 @dataclass(slots=True)
@@ -19,6 +18,8 @@ class Exchange:
 
     request_id: str
     """The client's `X-Request-ID` where it is short plain ASCII, else ours."""
+    headers: Mapping[bytes, str] = field(default_factory=dict[bytes, str])
+    """The request's, by lower-case name; of several under one name, the first."""
     endpoint: str = "unknown"
     """The route's path, never the client's."""
     tenant: str = ""
@@ -39,7 +40,7 @@ class Exchange:
     """Why unfinished work ended: `disconnect`, `timeout`, or `aborted` by the server itself."""
     generating: bool = False
     """Whether the engine was asked for anything; the end of that is counted where it is read."""
-    answer_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    answer_id: str = ""
     """What the answer's own id ends with."""
     send: Send | None = None
     """Sends what follows an answer's head, past the layers that only look at heads."""
@@ -50,27 +51,3 @@ class Exchange:
     def given_up(self) -> bool:
         """Whether its client has left, or its time was up."""
         return self.cancel_reason != "aborted"
-
-
-def open_exchange(scope: Scope, send: Send) -> Exchange:
-    """The exchange of a request that has just arrived and is answered through `send`."""
-    theirs = header(scope, b"x-request-id")
-    sane = theirs is not None and _SANE_ID.fullmatch(theirs)
-    exchange = Exchange(theirs if theirs is not None and sane else uuid.uuid4().hex, send=send)
-    scope[_KEY] = exchange
-    return exchange
-
-
-def exchange_of(scope: Scope) -> Exchange:
-    """The exchange that `open_exchange` began."""
-    exchange = scope[_KEY]
-    assert isinstance(exchange, Exchange)
-    return exchange
-
-
-def header(scope: Scope, name: bytes) -> str | None:
-    """The first value of a header by its lower-case name; None where it is absent."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return value.decode("latin-1")
-    return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Literal
 
 import msgspec
@@ -21,9 +20,6 @@ AdapterMix = tuple[tuple[str, float], ...]
 
 One adapter is `((digest, 1.0),)`; a blend of several adds their weighted LoRA terms.
 """
-
-_NO_BIAS: Mapping[int, float] = MappingProxyType({})
-_NO_MARKS: Mapping[int, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +41,7 @@ class Sampling:
     """Subtracted once from tokens seen in the output."""
     frequency_penalty: float = 0.0
     """Subtracted for each time a token was seen in the output."""
-    logit_bias: Mapping[int, float] = field(default_factory=lambda: _NO_BIAS)
+    logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
     """Token id → added to its logit before everything else."""
     seed: int | None = None
     """64-bit; the same seed gives the same text. None draws one for the request."""
@@ -61,7 +57,7 @@ class Sampling:
     """The same for each prompt token after the first."""
     grammar: str = ""
     """What every token must keep to, in llguidance's Lark syntax (see `server.grammar`); empty: free."""
-    marks: Mapping[int, str] = field(default_factory=lambda: _NO_MARKS)
+    marks: Mapping[int, str] = field(default_factory=dict[int, str])
     """Token id → the one character that stands for it in the text, control tokens included.
 
     Where the model's own text holds such a character, it becomes U+FFFD, so that a mark is always the token.

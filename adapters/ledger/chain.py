@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-from adapters.ledger.head import Head
 from adapters.ledger.keys import PublicKey
 from adapters.ledger.record import REVOKE, ROTATE, START, Entry
 from adapters.ledger.seal import BrokenSealError
 from adapters.ledger.verdict import Fault, FaultKind
 
-Tail = Literal["none", "whole", "torn", "strange"]
 LEDGER_FILE = "ledger.jsonl"
 
 
@@ -164,21 +161,3 @@ def _entries(numbers: list[int]) -> str:
     if len(numbers) == 1:
         return f"entry {numbers[0]} is"
     return f"entries {numbers[0]} to {numbers[-1]} are"
-
-
-def tail_state(tail: bytes, after: Head) -> Tail:
-    """What stands after the bytes that the head names.
-
-    `whole` is the one entry that a crash can leave before its head was written, `torn` a part of one. A
-    machine that loses power may leave zeros in it.
-    """
-    if not tail:
-        return "none"
-    if b"\n" not in tail or b"\0" in tail:
-        return "torn"
-    try:
-        entry = Entry.read(tail.removesuffix(b"\n"))
-    except BrokenSealError:
-        return "strange"
-    fits = entry.sequence == after.count + 1 and entry.previous == after.hash and entry.key == after.key
-    return "whole" if fits and tail.endswith(b"\n") else "strange"

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from adapters.errors import format_value
 from adapters.files.atomic import write_file
 from adapters.ledger.keys import PublicKey, SigningKey
-from adapters.ledger.record import START
+from adapters.ledger.record import START, Entry
 from adapters.ledger.seal import BrokenSealError, SealedObject, seal
 
 FORMAT = "oneseek-ledger-head-v1"
 _KINDS = {"count": int, "format": str, "hash": str, "key": str, "size": int}
 _MAX_BYTES = 4096
+
+Tail = Literal["none", "whole", "torn", "strange"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +59,21 @@ class Head:
         fields = {"format": FORMAT, "count": count, "size": size, "hash": last}
         write_file(path, seal(fields, key), 0o644)
         return cls(count, size, last, key.public)
+
+
+def tail_state(tail: bytes, after: Head) -> Tail:
+    """What stands after the bytes that the head names.
+
+    `whole` is the one entry that a crash can leave before its head was written, `torn` a part of one. A
+    machine that loses power may leave zeros in it.
+    """
+    if not tail:
+        return "none"
+    if b"\n" not in tail or b"\0" in tail:
+        return "torn"
+    try:
+        entry = Entry.read(tail.removesuffix(b"\n"))
+    except BrokenSealError:
+        return "strange"
+    fits = entry.sequence == after.count + 1 and entry.previous == after.hash and entry.key == after.key
+    return "whole" if fits and tail.endswith(b"\n") else "strange"

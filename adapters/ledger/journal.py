@@ -13,8 +13,8 @@ from pathlib import Path
 
 from adapters.errors import LedgerError
 from adapters.files.atomic import flush_folder, replace_file, write_file
-from adapters.ledger.chain import LEDGER_FILE, tail_state
-from adapters.ledger.head import Head
+from adapters.ledger.chain import LEDGER_FILE
+from adapters.ledger.head import Head, tail_state
 from adapters.ledger.keys import PublicKey, SigningKey
 from adapters.ledger.record import MAX_LINE_BYTES, ROTATE, Entry, Record, rotation
 from adapters.ledger.seal import BrokenSealError

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from adapters.errors import LedgerError
@@ -149,7 +150,9 @@ class Ledger:
                 lock.release()
 
 
-def _code() -> dict[str, str]:
+@cache
+def _code() -> Mapping[str, str]:
+    """Which code runs here; it stays so for as long as the process does."""
     found = {"oneseek": oneseek_version()}
     if (here := commit()) is not None:
         found["commit"] = here

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from adapters.errors import LedgerError
-from adapters.ledger.chain import LEDGER_FILE, Walk, first_key, read_lines, tail_state
-from adapters.ledger.head import Head
+from adapters.ledger.chain import LEDGER_FILE, Walk, first_key, read_lines
+from adapters.ledger.head import Head, tail_state
 from adapters.ledger.keys import PublicKey
 from adapters.ledger.record import ROTATE
 from adapters.ledger.seal import BrokenSealError

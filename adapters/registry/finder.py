@@ -18,7 +18,6 @@ from adapters.lora.manifest import MANIFEST_FILE, Adapter, read_fields, read_man
 from adapters.lora.shape_check import ModelShape, check_fit
 from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.registry.listing import RegistryListing
-from adapters.registry.pointers import AliasPointers
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,33 +67,15 @@ def find_adapters(
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryScan:
-    """What `home`/registry holds at one moment."""
+def read_versions(
+    listing: RegistryListing, registry: Path, base: FoundBase, folders: Collection[Path]
+) -> tuple[list[Adapter], list[AdapterError]]:
+    """The versions of a listing whose folders are among `folders`, read as `find_adapters` does.
 
-    adapters: tuple[Adapter, ...]
-    """Those that were not known."""
-    refused: tuple[AdapterError, ...]
-    served: frozenset[Path]
-    """The folders of every version that is not retired."""
-    pointers: AliasPointers
-
-
-def look_at_registry(home: Path, base: FoundBase, known: Collection[Path]) -> RegistryScan:
-    """The versions in `home`/registry, reading those whose folders are not `known`, as `find_adapters` does.
-
-    Raises `PointersError`.
+    Also returns why others of them hold nothing that is served.
     """
-    shape = _shape(base)
-    listing = RegistryListing.read(home / "registry")
-    places = list(_on_shelf(listing, home / "registry"))
-    adapters, refused = _read_all((place for place in places if place.folder not in known), shape)
-    return RegistryScan(
-        adapters=tuple(adapters),
-        refused=tuple(refused),
-        served=frozenset(place.folder for place in places),
-        pointers=listing.pointers,
-    )
+    places = (place for place in _on_shelf(listing, registry) if place.folder in folders)
+    return _read_all(places, _shape(base))
 
 
 @dataclass(frozen=True, slots=True)

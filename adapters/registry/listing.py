@@ -89,6 +89,11 @@ class RegistryListing:
         """Those that are not retired."""
         return tuple(entry for entry in self.versions(alias) if not self.is_retired(entry))
 
+    @property
+    def served_folders(self) -> frozenset[Path]:
+        """The folders of every version that is not retired."""
+        return frozenset(entry.folder for entry in self.entries if not self.is_retired(entry))
+
     def is_retired(self, entry: VersionFolder) -> bool:
         """Whether it is kept and not served."""
         return self.pointers.is_retired(entry.alias, entry.version)
@@ -113,9 +118,10 @@ class RegistryListing:
         Raises `UnknownAdapterError`, and `RegistryError` for an alias whose versions are all retired.
         """
         alias, at, version = name.partition("@")
-        speakers = self._speakers(alias.strip())
-        spoken = speakers[0] if len(speakers) == 1 else ""
-        versions = self.versions(alias.strip()) or self.versions(spoken)
+        versions, speakers = self.versions(alias.strip()), list[str]()
+        if not versions:
+            speakers = self._speakers(alias.strip())
+            versions = self.versions(speakers[0]) if len(speakers) == 1 else ()
         if not versions:
             raise UnknownAdapterError(name, speakers[:3] or _near(alias, self._aliases))
         if not at:

@@ -60,66 +60,62 @@ class ServedAdapters:
             state = _activated(state, alias, version)
         for name in short_names:
             names.alias(name)
-        self._state = replace(
+        self.snapshot = replace(
             state,
             short_names={name.lower(): state.active(alias).alias for name, alias in short_names.items()},
             spoken={names.language(code): state.active(alias).alias for code, alias in languages.items()},
         )
-
-    @property
-    def snapshot(self) -> Snapshot:
         """The present state. Names resolved in one snapshot agree with each other."""
-        return self._state
 
     @property
     def base_digest(self) -> str:
         """Digest of the base that all adapters here are for."""
-        return self._state.base_digest
+        return self.snapshot.base_digest
 
     @property
     def base_name(self) -> str:
         """The base's public name."""
-        return self._state.base_name
+        return self.snapshot.base_name
 
     def resolve(self, name: str) -> Adapter:
         """As `Snapshot.resolve`, of the present state."""
-        return self._state.resolve(name)
+        return self.snapshot.resolve(name)
 
     def is_adapter(self, name: str) -> bool:
         """As `Snapshot.is_adapter`, of the present state."""
-        return self._state.is_adapter(name)
+        return self.snapshot.is_adapter(name)
 
     def is_base(self, name: str) -> bool:
         """As `Snapshot.is_base`, of the present state."""
-        return self._state.is_base(name)
+        return self.snapshot.is_base(name)
 
     def aliases(self) -> tuple[str, ...]:
         """As `Snapshot.aliases`, of the present state."""
-        return self._state.aliases()
+        return self.snapshot.aliases()
 
     def adapters(self) -> tuple[Adapter, ...]:
         """As `Snapshot.adapters`, of the present state."""
-        return self._state.adapters()
+        return self.snapshot.adapters()
 
     def versions(self, alias: str) -> tuple[Adapter, ...]:
         """As `Snapshot.versions`, of the present state."""
-        return self._state.versions(alias)
+        return self.snapshot.versions(alias)
 
     def active(self, alias: str) -> Adapter:
         """As `Snapshot.active`, of the present state."""
-        return self._state.active(alias)
+        return self.snapshot.active(alias)
 
     def by_digest(self, digest: str) -> Adapter:
         """As `Snapshot.by_digest`, of the present state."""
-        return self._state.by_digest(digest)
+        return self.snapshot.by_digest(digest)
 
     def languages(self) -> dict[str, str]:
         """As `Snapshot.languages`, of the present state."""
-        return self._state.languages()
+        return self.snapshot.languages()
 
     def contested_languages(self) -> dict[str, tuple[str, ...]]:
         """As `Snapshot.contested_languages`, of the present state."""
-        return self._state.contested_languages()
+        return self.snapshot.contested_languages()
 
     def add(self, adapter: Adapter) -> None:
         """Hold `adapter`. It becomes active only where its alias is new; `activate` moves an alias.
@@ -128,7 +124,7 @@ class ServedAdapters:
         base, its name is reserved, or another digest has its full name.
         """
         with self._lock:
-            self._state = _with(self._state, adapter)
+            self.snapshot = _with(self.snapshot, adapter)
 
     def replace(self, adapter: Adapter) -> Adapter:
         """Hold `adapter` in place of the version that has its full name, and answer what that was.
@@ -137,13 +133,13 @@ class ServedAdapters:
         """
         with self._lock:
             alias, version = adapter.alias.lower(), adapter.version.lower()
-            held = self._state.by_alias.get(alias, {})
+            held = self.snapshot.by_alias.get(alias, {})
             if version not in held:
                 raise UnknownAdapterError(adapter.full_name)
             before = held[version]
             others = {key: one for key, one in held.items() if key != version}
-            without = replace(self._state, by_alias={**self._state.by_alias, alias: others})
-            self._state = _with(without, adapter)
+            without = replace(self.snapshot, by_alias={**self.snapshot.by_alias, alias: others})
+            self.snapshot = _with(without, adapter)
             return before
 
     def activate(self, alias: str, version: str) -> Adapter:
@@ -153,8 +149,8 @@ class ServedAdapters:
         Raises `UnknownAdapterError`.
         """
         with self._lock:
-            before = self._state.active(alias)
-            self._state = _activated(self._state, alias, version)
+            before = self.snapshot.active(alias)
+            self.snapshot = _activated(self.snapshot, alias, version)
             return before
 
     def divide(self, alias: str, split: TrafficSplit | None, shadow: Shadow | None) -> None:
@@ -164,7 +160,7 @@ class ServedAdapters:
         `AdapterRejectedError` where the split is one of another active version.
         """
         with self._lock:
-            self._state = _divided(self._state, alias, split, shadow)
+            self.snapshot = _divided(self.snapshot, alias, split, shadow)
 
     def remove(self, full_name: str) -> Adapter:
         """Forget one version, by `alias@version`, and answer what it was. Its files stay as they are.
@@ -173,10 +169,10 @@ class ServedAdapters:
         versions, or the last one of an alias that a configured short name or language points to.
         """
         with self._lock:
-            adapter = self._state.resolve(full_name)
+            adapter = self.snapshot.resolve(full_name)
             if "@" not in full_name:
                 raise AdapterRejectedError(f"{full_name} is not a full name: say {adapter.full_name}")
-            self._state = _without(self._state, adapter)
+            self.snapshot = _without(self.snapshot, adapter)
             return adapter
 
 

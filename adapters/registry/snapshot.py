@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -53,6 +53,10 @@ class Snapshot:
             raise UnknownAdapterError(name, self._close_versions(alias, version))
         return self.by_alias[alias][version]
 
+    def weighted(self, parts: Iterable[tuple[str, float]]) -> list[tuple[Adapter, float]]:
+        """The adapter of each name with its weight. Raises as `resolve` does."""
+        return [(self.resolve(name), weight) for name, weight in parts]
+
     def is_adapter(self, name: str) -> bool:
         """Whether `resolve` finds it."""
         try:
@@ -90,8 +94,6 @@ class Snapshot:
 
     def divided_alias(self, name: str) -> str | None:
         """The alias in lower case, where `name` is one or a short name and its requests are divided."""
-        if not (self.splits or self.shadows):
-            return None
         alias = self._alias(name)
         return alias if alias in self.splits or alias in self.shadows else None
 

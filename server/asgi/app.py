@@ -33,7 +33,7 @@ from server.asgi.connection import BoundedProtocol
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
 from server.asgi.turns import Turns
 from server.config.settings import Settings
-from server.exchange import exchange_of
+from server.exchange import EXCHANGE
 from server.metrics.metrics import Metrics
 from server.serving.service import BaseService
 
@@ -115,7 +115,7 @@ def _route(method: str, path: str, endpoint: Handler) -> Route:
     label = path.replace(":path", "")
 
     async def named(request: Request) -> Response:
-        exchange_of(request.scope).endpoint = label
+        request.scope[EXCHANGE].endpoint = label
         return await endpoint(request)
 
     return Route(path, named, methods=[method])

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.api.wire.body import is_empty
 from server.api.wire.disconnect import CancelScope, enter
 from server.asgi.middleware import is_admin_path
-from server.exchange import exchange_of
+from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
 
 
@@ -27,7 +27,7 @@ class Cancellation:
         if scope["type"] != "http" or is_admin_path(scope["path"]):
             await self.app(scope, receive, send)
             return
-        exchange = exchange_of(scope)
+        exchange: Exchange = scope[EXCHANGE]
         try:
             body = not is_empty(scope)
             with CancelScope(exchange, receive, self.limit, body=body) as cancel_scope:

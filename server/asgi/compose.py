@@ -110,7 +110,7 @@ def _options(settings: Settings, catalogue: Catalogue) -> FollowOptions:
         home=settings.home,
         base=catalogue.base,
         seconds=settings.follow_registry,
-        provenance=partial(provenance, settings),
+        provenance=partial(provenance, settings) if settings.require_provenance else None,
         router=catalogue.make_router,
     )
 

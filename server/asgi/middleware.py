@@ -8,6 +8,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import re
+import uuid
 from collections.abc import Sequence
 
 from starlette.requests import ClientDisconnect
@@ -15,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.rendering.error_replies import reply_for
 from server.errors import ApiError, ErrorReply
-from server.exchange import exchange_of, header, open_exchange
+from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
 
 log = logging.getLogger("oneseek.api")
@@ -29,6 +31,8 @@ ADMIN_PATHS = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 1024
+
+_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 CLIENT_CLOSED = 499
 """The status that logs and metrics give a request whose client went away; never sent."""
@@ -62,6 +66,15 @@ class Receipts:
             self.metrics.record_answer(exchange)
 
 
+def open_exchange(scope: Scope, send: Send) -> Exchange:
+    """Put the exchange of a request that has just arrived, and is answered through `send`, into its scope."""
+    headers = {name: value.decode("latin-1") for name, value in reversed(scope["headers"])}
+    theirs = headers.get(b"x-request-id", "")
+    own = theirs if _SANE_ID.fullmatch(theirs) else uuid.uuid4().hex
+    exchange = scope[EXCHANGE] = Exchange(own, headers, send=send, answer_id=uuid.uuid4().hex)
+    return exchange
+
+
 class Errors:
     """Answers what an endpoint raised; an unexpected error is logged, and its client told nothing of it."""
 
@@ -84,7 +97,7 @@ class Errors:
         try:
             await self.app(scope, receive, watched_send)
         except ClientDisconnect:
-            exchange_of(scope).status = CLIENT_CLOSED
+            scope[EXCHANGE].status = CLIENT_CLOSED
         except Exception as error:
             if started:
                 raise
@@ -95,7 +108,7 @@ class Errors:
 
 async def _send_error(reply: ErrorReply, error: Exception, scope: Scope, send: Send) -> None:
     if reply.status >= 500 and reply.code == "internal_error":
-        log.error("request %s failed", exchange_of(scope).request_id, exc_info=error)
+        log.error("request %s failed", scope[EXCHANGE].request_id, exc_info=error)
     body = reply.body()
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     headers += [(name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers.items()]
@@ -140,8 +153,8 @@ class ApiKeys:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or raise `ApiError` (401, 403)."""
         if scope["type"] == "http":
-            exchange = exchange_of(scope)
-            known, admin, tenant = self._identify(scope)
+            exchange: Exchange = scope[EXCHANGE]
+            known, admin, tenant = self._identify(exchange.headers.get(b"authorization", ""))
             exchange.tenant = tenant if known else ""
             exchange.authenticated = known or not self.digests
             if is_admin_path(scope["path"]):
@@ -162,9 +175,9 @@ class ApiKeys:
         )
         raise ApiError(ErrorReply(403, message, type="permission_error", code="admin_key_needed"))
 
-    def _identify(self, scope: Scope) -> tuple[bool, bool, str]:
+    def _identify(self, authorization: str) -> tuple[bool, bool, str]:
         """Whether the key that is presented is one of ours, whether it is an admin's, and its digest."""
-        scheme, _, key = (header(scope, b"authorization") or "").partition(" ")
+        scheme, _, key = authorization.partition(" ")
         presented = hashlib.sha256(key.strip().encode("latin-1")).digest()
         # Every key is compared, so that the time says nothing of which one matched.
         ordinary = [hmac.compare_digest(presented, known) for known in self.digests]

@@ -18,12 +18,26 @@ class StepObserver(Protocol):
         ...
 
 
+class OpenAdapters(Protocol):
+    """The adapters of an engine that requests may name."""
+
+    @property
+    def open(self) -> frozenset[str]:
+        """Their digests. It is replaced and never changed, so any thread may read it."""
+        ...
+
+
 class Engine(Protocol):
     """One base model with adapters, batching whatever it is given."""
 
     @property
     def info(self) -> EngineInfo:
         """What never changes; available before `start`."""
+        ...
+
+    @property
+    def residents(self) -> OpenAdapters:
+        """Which adapters requests may name now: cheap to ask for every request."""
         ...
 
     async def start(self) -> None:

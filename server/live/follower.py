@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,8 @@ from adapters.errors import AdapterRejectedError, FileRefusedError
 from adapters.ledger.chain import LEDGER_FILE
 from adapters.ledger.provenance import Provenance
 from adapters.lora.manifest import Adapter
-from adapters.registry.finder import RegistryScan, look_at_registry
-from adapters.registry.listing import fingerprint
+from adapters.registry.finder import read_versions
+from adapters.registry.listing import RegistryListing, fingerprint
 from adapters.registry.pointers import AliasPointers, active_versions
 from routing.route import Router
 from server.config.values import SettingsError
@@ -44,8 +44,8 @@ class FollowOptions:
     base: FoundBase
     seconds: float
     """Between two looks; 0 looks only where something here has made a change."""
-    provenance: Callable[[], Provenance | None]
-    """What tells which adapters may enter; None for all. Raises `LedgerError`."""
+    provenance: Callable[[], Provenance | None] | None
+    """What tells which adapters may enter. None: all may. Raises `LedgerError`."""
     router: Callable[[], Router]
     """Makes a router for the languages that the registry has now. Raises `SettingsError`."""
 
@@ -108,12 +108,29 @@ class RegistryFollower:
         mark = await asyncio.to_thread(self._mark)
         if mark == self._seen:
             return
-        known = frozenset(a.path for a in self._served.adapters() if not self.is_loaded(a))
-        found = await asyncio.to_thread(look_at_registry, self.options.home, self.options.base, known)
-        recorded = await asyncio.to_thread(self.options.provenance) if found.adapters else None
-        languages = self._served.languages()
-        problems = {str(error) for error in found.refused}
-        for adapter in found.adapters:
+        found = await asyncio.to_thread(RegistryListing.read, place)
+        known = {a.path for a in self._served.adapters() if not self.is_loaded(a)}
+        languages, served = self._served.languages(), found.served_folders
+        problems = await self._take_in(found, served - known) if served - known else set[str]()
+        done = await self._activate(found.pointers, problems)
+        done = await self._shares.follow(found.pointers, problems) and done
+        self._remove(served, place, problems)
+        self._departures.look()
+        if self._served.languages() != languages:
+            problems |= await self._reroute()
+        self.log_new(problems)
+        if done:
+            self._seen = mark
+
+    async def _take_in(self, found: RegistryListing, folders: Collection[Path]) -> set[str]:
+        """Serve the versions in new `folders`; why some are not served."""
+        options = self.options
+        adapters, refused = await asyncio.to_thread(
+            read_versions, found, options.home / "registry", options.base, folders
+        )
+        recorded = await asyncio.to_thread(options.provenance) if adapters and options.provenance else None
+        problems = {str(error) for error in refused}
+        for adapter in adapters:
             try:
                 if recorded is not None:
                     recorded.require(adapter)
@@ -121,15 +138,7 @@ class RegistryFollower:
                 log.info("%s is served now", adapter.full_name)
             except AdapterRejectedError as error:
                 problems.add(str(error))
-        done = await self._activate(found, problems)
-        done = await self._shares.follow(found.pointers, problems) and done
-        self._remove(found, place, problems)
-        self._departures.look()
-        if self._served.languages() != languages:
-            problems |= await self._reroute()
-        self.log_new(problems)
-        if done:
-            self._seen = mark
+        return problems
 
     def is_loaded(self, adapter: Adapter) -> bool:
         """Whether it was loaded over HTTP."""
@@ -146,9 +155,9 @@ class RegistryFollower:
         size = ledger.stat().st_size if ledger.is_file() else 0
         return f"{size}\n{fingerprint(self.options.home / 'registry')}"
 
-    async def _activate(self, found: RegistryScan, problems: set[str]) -> bool:
+    async def _activate(self, pointers: AliasPointers, problems: set[str]) -> bool:
         """Move the aliases whose promoted version is another; False where one should be tried again."""
-        wanted, notes = active_versions(self._served.adapters(), found.pointers)
+        wanted, notes = active_versions(self._served.adapters(), pointers)
         problems |= set(notes)
         done = True
         for alias, version in wanted.items():
@@ -170,12 +179,12 @@ class RegistryFollower:
             self.unload(before)
         return done
 
-    def _remove(self, found: RegistryScan, place: Path, problems: set[str]) -> None:
+    def _remove(self, served: Collection[Path], place: Path, problems: set[str]) -> None:
         """Forget the versions that are retired or gone."""
         for adapter in self._served.adapters():
             if self.is_loaded(adapter):
                 continue
-            if adapter.path.is_relative_to(place) and adapter.path not in found.served:
+            if adapter.path.is_relative_to(place) and adapter.path not in served:
                 try:
                     self._served.remove(adapter.full_name)
                 except AdapterRejectedError as error:

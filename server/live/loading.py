@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from adapters import names
 from adapters.errors import AdapterRejectedError, FileRefusedError, LedgerError, UnknownAdapterError
+from adapters.ledger.provenance import Provenance
 from adapters.lora.manifest import Adapter
 from adapters.lora.shape_check import ModelShape
 from adapters.registry.intake import Base, check_adapter
@@ -146,7 +148,8 @@ class LoraLoading:
         other = _find(self._served, adapter.full_name)
         if version is None and other is not None:
             raise bad_field(NAME, f"{adapter.full_name} is served already.", code="adapter_exists")
-        await require_known(self._options, adapter, PATH)
+        if self._options.provenance is not None:
+            await require_known(self._options.provenance, adapter, PATH)
         return self._modest(adapter)
 
     def _versions(self, alias: str) -> list[str]:
@@ -195,10 +198,10 @@ async def serving_base(served: ServedAdapters, options: FollowOptions) -> Base:
     return Base(name=served.base_name, digest=served.base_digest, shape=shape)
 
 
-async def require_known(options: FollowOptions, adapter: Adapter, field: str) -> None:
-    """Raise `ApiError` where the settings ask for provenance and the ledger does not know the adapter."""
+async def require_known(provenance: Callable[[], Provenance | None], adapter: Adapter, field: str) -> None:
+    """Raise `ApiError` if the ledger does not know the adapter."""
     try:
-        recorded = await asyncio.to_thread(options.provenance)
+        recorded = await asyncio.to_thread(provenance)
     except LedgerError as error:
         raise unusable(error) from None
     if recorded is None:

@@ -182,8 +182,9 @@ class RegistryChanges:
                 f"{adapter.full_name} was made for another base than {self._served.base_name}, which is "
                 "served here. Promote it where its own base is served."
             )
-        await require_known(self._options, adapter, "name")
-        if adapter.digest not in self._runtime.engine.state().resident:
+        if self._options.provenance is not None:
+            await require_known(self._options.provenance, adapter, "name")
+        if adapter.digest not in self._runtime.engine.residents.open:
             brought.append(adapter)
         try:
             await self._runtime.residency.ensure(adapter)

@@ -40,7 +40,7 @@ class Residency:
         Raises `AdapterRefusedError` where the engine refuses it, and `AdapterNotLoadedError` where that takes
         longer than `PATIENCE`, as it can while requests hold it that is to be unloaded; the load goes on.
         """
-        if self._engine.state().resident.get(adapter.digest) == "device":
+        if adapter.digest in self._engine.residents.open:
             return
         task = self._loading.get(adapter.digest)
         if task is None:

@@ -26,15 +26,13 @@ class Runtime:
     tokenizer: Tokenizer
     metrics: Metrics
     residency: Residency = field(init=False)
+    info: EngineInfo = field(init=False)
+    """What never changes about the engine."""
 
     def __post_init__(self) -> None:
+        self.info = self.engine.info
         self.residency = Residency(self.engine, self.metrics)
         self.metrics.serve(self.name, self.served.adapters)
-
-    @property
-    def info(self) -> EngineInfo:
-        """What never changes about the engine."""
-        return self.engine.info
 
     def knows(self, name: str) -> bool:
         """True if `name` is this base's or one of its adapters'."""

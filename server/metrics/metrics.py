@@ -271,7 +271,6 @@ class Meter:
         "_between",
         "_cached",
         "_completion",
-        "_finished",
         "_first",
         "_last",
         "_metrics",
@@ -281,14 +280,16 @@ class Meter:
         "_queue",
         "_started",
         "_tokens",
-    )  # fmt: skip
+        "finished",
+    )
 
     def __init__(self, metrics: Metrics, adapter: str, version: str, started: float) -> None:
         self._metrics = metrics
         self._started = started
         self._last = 0.0
         self._tokens = 0
-        self._finished = False
+        self.finished = False
+        """True once the last delta was counted, and with it all that there is to count."""
         self._first = metrics.first_token.labels(adapter, version)
         self._between = metrics.between_tokens.labels(adapter, version)
         self._queue = metrics.queue.labels(adapter)
@@ -311,7 +312,7 @@ class Meter:
             self._finish(delta)
 
     def _finish(self, delta: Delta) -> None:
-        self._finished = True
+        self.finished = True
         if delta.usage is not None:
             self._tokens = delta.usage.completion_tokens
             self._prompt.inc(delta.usage.prompt_tokens)
@@ -319,14 +320,13 @@ class Meter:
         if delta.timing is not None:
             self._queue.observe(max(0.0, delta.timing.scheduled - delta.timing.arrived))
             self._prefill.observe(max(0.0, delta.timing.first_token - delta.timing.scheduled))
+        self._completion.inc(self._tokens)
 
     def close(self, prompt_tokens: int, reason: str) -> None:
-        """The generation is over; count what there was of it, and where it began but did not finish, why.
-
-        An empty `reason` means that the engine never took it.
-        """
+        """Count a generation that ended before its last delta, and why; a finished one is counted already."""
+        if self.finished:
+            return
+        self._metrics.cancelled.labels(reason).inc()
         self._completion.inc(self._tokens)
-        if not self._finished and reason:
-            self._metrics.cancelled.labels(reason).inc()
-            if self._tokens:
-                self._prompt.inc(prompt_tokens)
+        if self._tokens:
+            self._prompt.inc(prompt_tokens)

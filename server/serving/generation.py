@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import cast
 
 from adapters.errors import UnknownAdapterError
+from adapters.lora.manifest import Adapter
 from adapters.registry.snapshot import Snapshot
 from routing.route import Route, RouteQuery, UnknownNameError
 from server.errors import (
@@ -26,6 +27,7 @@ from server.exchange import Exchange
 from server.grammar.service import Grammars
 from server.live.runtime import Runtime
 from server.metrics.engine_state import Task
+from server.metrics.metrics import Meter
 from server.request import Delta, Deltas, GenerationRequest, Sampling
 from server.rollout.measuring import measure_answer
 from server.rollout.rollouts import Rollouts
@@ -76,8 +78,10 @@ class Generation:
         try:
             names = self._runtime.served.snapshot
             route = self._runtime.router.decide(question, names)
-            chosen = self._chosen(exchange, question, route, names) if task == "generate" else None
-            resolution = self._resolve(route, names, chosen)
+            parts = names.weighted(route.target)
+            divides = task == "generate" and (names.splits or names.shadows)
+            chosen = self._chosen(exchange, question, route, names) if divides else None
+            resolution = resolve_route(route, parts, self._runtime.info, self._runtime.name, chosen)
         except (UnknownNameError, UnknownAdapterError):
             exchange.adapter = "unknown"
             raise
@@ -87,8 +91,7 @@ class Generation:
             self._runtime.metrics.confidence.observe(route.confidence)
         self._tell(exchange, resolution)
         try:
-            for adapter in resolution.adapters:
-                await self._runtime.residency.ensure(adapter)
+            await self._bring_in(resolution.adapters)
         except asyncio.CancelledError:
             if chosen is not None and exchange.cancel_reason == "timeout":
                 chosen.record_failure()
@@ -97,11 +100,15 @@ class Generation:
             if chosen is None or not chosen.canary:
                 raise
             chosen.record_failure()
-            resolution = self._resolve(route, names)
+            resolution = resolve_route(route, parts, self._runtime.info, self._runtime.name)
             self._tell(exchange, resolution)
-            for adapter in resolution.adapters:
-                await self._runtime.residency.ensure(adapter)
+            await self._bring_in(resolution.adapters)
         return resolution
+
+    async def _bring_in(self, adapters: Iterable[Adapter]) -> None:
+        for adapter in adapters:
+            if adapter.digest not in self._runtime.engine.residents.open:
+                await self._runtime.residency.ensure(adapter)
 
     def _chosen(
         self, exchange: Exchange, question: RouteQuery, route: Route, names: Snapshot
@@ -110,9 +117,6 @@ class Generation:
         if len(route.target) != 1 or route.target[0][1] != 1.0:
             return None
         return self._rollouts.choose(names, route.target[0][0], (exchange.tenant, *question.opening))
-
-    def _resolve(self, route: Route, names: Snapshot, chosen: ChosenVersion | None = None) -> Resolution:
-        return resolve_route(route, names, self._runtime.info, self._runtime.name, chosen)
 
     def _tell(self, exchange: Exchange, resolution: Resolution) -> None:
         """Put on the exchange who answers."""
@@ -222,12 +226,14 @@ class Generation:
     async def _deltas(
         self, index: int, request: GenerationRequest, exchange: Exchange, resolution: Resolution
     ) -> Deltas:
-        meter = self._runtime.metrics.meter(resolution.adapter, resolution.version, exchange.started)
+        metrics = self._runtime.metrics
         source: AsyncGenerator[Delta] | None = None
+        meter: Meter | None = None
         reason = "error"
         exchange.generating = True
         try:
             source, first = await self._begin(request, resolution)
+            meter = metrics.meter(resolution.adapter, resolution.version, exchange.started)
             meter.delta(first)
             yield [(index, first)]
             async for delta in source:
@@ -240,7 +246,10 @@ class Generation:
             reason = ""
             raise
         finally:
-            meter.close(len(request.prompt), reason)
+            if meter is None and reason:
+                metrics.cancelled.labels(reason).inc()
+            if meter is not None and not meter.finished:
+                meter.close(len(request.prompt), reason)
             if source is not None:
                 await source.aclose()
 
@@ -255,8 +264,7 @@ class Generation:
         try:
             return source, await anext(source)
         except AdapterNotLoadedError:
-            for adapter in resolution.adapters:
-                await self._runtime.residency.ensure(adapter)
+            await self._bring_in(resolution.adapters)
         except EngineBusyError:
             if not await self._shadows.clear():
                 raise

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapters.lora.manifest import Adapter
-from adapters.registry.snapshot import Snapshot
 from routing.route import Route
 from routing.selection import HEADER
 from server.errors import UnsupportedRequestError
@@ -61,13 +61,17 @@ class Resolution:
 
 
 def resolve_route(
-    route: Route, names: Snapshot, info: EngineInfo, base_name: str, chosen: ChosenVersion | None = None
+    route: Route,
+    parts: Sequence[tuple[Adapter, float]],
+    info: EngineInfo,
+    base_name: str,
+    chosen: ChosenVersion | None = None,
 ) -> Resolution:
-    """Whom a route means, by digest; `chosen` where its alias is divided.
+    """Whom a route means, by digest. `parts` are the adapters of its target, with their weights.
 
-    Raises `UnknownAdapterError`, and `UnsupportedRequestError` for a blend on an engine that makes none.
+    `chosen` answers instead if requests for the alias are divided. Raises `UnsupportedRequestError` for a
+    blend on an engine that makes none.
     """
-    parts = [(names.resolve(name), weight) for name, weight in route.target]
     if chosen is not None:
         parts = [(chosen.adapter, 1.0)]
     plain = len(parts) == 1 and parts[0][1] == 1.0

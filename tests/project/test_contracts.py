@@ -16,8 +16,8 @@ LINT = "from importlinter.cli import lint_imports_command; lint_imports_command(
 UPWARD = [
     ("server.jobs.requests", "server.cli.flags"),
     ("server.asgi.turns", "server.jobs.requests"),
-    ("server.api.wire.frames", "server.asgi.turns"),
-    ("server.serving.fan_in", "server.api.wire.frames"),
+    ("server.api.rendering.frames", "server.asgi.turns"),
+    ("server.serving.fan_in", "server.api.rendering.frames"),
     ("server.rollout.outcomes", "server.serving.fan_in"),
     ("server.live.roots", "server.rollout.outcomes"),
     ("server.engines.base", "server.live.roots"),

@@ -80,7 +80,7 @@ def administered(
         home=settings.home,
         base=catalogue.base,
         seconds=settings.follow_registry,
-        provenance=lambda: provenance(settings),
+        provenance=(lambda: provenance(settings)) if settings.require_provenance else None,
         router=catalogue.make_router,
     )
     app = one_base_app(settings, made, adapters, catalogue.router, tokenizer, "tiny", metrics, follow=options)

@@ -18,7 +18,7 @@ from adapters.ledger import Ledger
 from adapters.lora.manifest import Adapter
 from adapters.registry.registry import Base, Registry
 from server.config.settings import RolloutOptions, RoutingOptions, Settings
-from server.engines.base import Engine
+from server.engines.base import Engine, OpenAdapters
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
 from server.errors import AdapterRefusedError, EngineError
@@ -75,6 +75,10 @@ class Bad:
     @property
     def info(self) -> EngineInfo:
         return self.engine.info
+
+    @property
+    def residents(self) -> OpenAdapters:
+        return self.engine.residents
 
     async def start(self) -> None:
         await self.engine.start()
@@ -167,7 +171,7 @@ def rolling(
         home=home,
         base=catalogue.base,
         seconds=0.05,
-        provenance=lambda: None,
+        provenance=None,
         router=catalogue.make_router,
     )
     app = one_base_app(

@@ -12,7 +12,7 @@ from starlette.requests import Request
 
 from adapters.errors import format_value
 from server.api.rendering.error_replies import reply_for
-from server.exchange import exchange_of
+from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
 
 MAX_ADMIN_BODY = 64 * 1024
@@ -44,7 +44,8 @@ class AuditLog:
     @asynccontextmanager
     async def record(self, request: Request, action: str, name: str) -> AsyncGenerator[AuditEntry]:
         """Log and count what happens inside, who asked, and how it ended. `action` is one of a few words."""
-        exchange, told, began = exchange_of(request.scope), AuditEntry(name), time.perf_counter()
+        exchange: Exchange = request.scope[EXCHANGE]
+        told, began = AuditEntry(name), time.perf_counter()
         why = ""
         try:
             yield told

@@ -12,18 +12,17 @@ from server.api.fields.decode import to_generation
 from server.api.fields.generation import ChatFields
 from server.api.parsing.formats import guided
 from server.api.parsing.messages import opening, parse_messages, user_turns
-from server.api.parsing.sampling import answer_length, chat_sampling, of_length
+from server.api.parsing.sampling import chat_sampling
 from server.api.parsing.tools import ToolUse, read_tools, with_tools
 from server.api.rendering.answers import Answer, gather, total
+from server.api.rendering.chat_chunks import ChatChunks
 from server.api.rendering.logprobs import chat_logprobs, prompt_logprobs
-from server.api.rendering.tool_answers import CallStreams, called_message, end_reason
+from server.api.rendering.tool_answers import called_message, end_reason
 from server.api.wire.body import JSON_TYPES, read_body
-from server.api.wire.frames import DONE, Frames
 from server.api.wire.stream import EventStream
-from server.errors import ErrorReply, bad_field
-from server.exchange import exchange_of
-from server.request import Delta, Sampling, Usage
-from server.serving.resolution import Resolution
+from server.errors import bad_field
+from server.exchange import EXCHANGE, Exchange
+from server.serving.length import Length
 from server.serving.service import BaseService
 from server.text.tokenizer import Tokenizer
 
@@ -37,19 +36,20 @@ class Chat:
     async def create(self, request: Request) -> Response:
         """One conversation → `n` next messages, whole or streamed."""
         settings = self._context.settings
-        exchange = exchange_of(request.scope)
+        exchange: Exchange = request.scope[EXCHANGE]
         value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, ChatFields)
-        messages = parse_messages(body.messages)
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer
+        _check(body)
+        messages = parse_messages(body.messages)
         sampling = chat_sampling(body, service.runtime.info, service.defaults)
         tools = read_tools(body, tokenizer)
-        _check(body)
         sampling = await guided(body, sampling, generation.grammars)
         if tools is not None:
             sampling = await with_tools(tools, sampling, generation.grammars)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
+        length = self._length(service, body)
         resolution = await generation.choose(exchange, asked)
         prompt = await generation.chat(
             messages,
@@ -57,14 +57,15 @@ class Chat:
             continue_final_message=body.continue_final_message,
             tools=tools.tools if tools else (),
         )
-        sampling = self._fit(service, body, sampling, len(prompt))
+        sampling = length.fit(sampling, len(prompt), service.runtime.info)
         deltas = generation.generate(
             exchange, resolution, [prompt], [sampling], body.n, body.continue_final_message
         )
         echo = messages[-1]["content"] if body.echo and messages[-1]["role"] == "assistant" else ""
         answer_id = "chatcmpl-" + exchange.answer_id
         if body.stream:
-            chunks = ChatChunks(answer_id, resolution, body, echo, tokenizer, tools)
+            head = envelope(answer_id, "chat.completion.chunk", resolution)
+            chunks = ChatChunks(head, body, echo, tokenizer, tools)
             return EventStream(deltas, chunks)
         answers = await gather(deltas, body.n)
         return reply(
@@ -74,13 +75,11 @@ class Chat:
             | _prompt_logprobs(answers[0], tokenizer)
         )
 
-    def _fit(self, service: BaseService, body: ChatFields, sampling: Sampling, prompt: int) -> Sampling:
+    def _length(self, service: BaseService, body: ChatFields) -> Length:
         asked, name = body.max_completion_tokens, "max_completion_tokens"
         if asked is None:
             asked, name = body.max_tokens, "max_tokens"
-        default, info = self._context.default_length(service), service.runtime.info
-        length = answer_length(asked, default, prompt, info, ("messages", name))
-        return of_length(sampling, length)
+        return Length(asked, self._context.default_length(service), ("messages", name))
 
 
 def _check(body: ChatFields) -> None:
@@ -118,80 +117,3 @@ def _prompt_logprobs(answer: Answer, tokenizer: Tokenizer) -> dict[str, Any]:
     if answer.prompt_logprobs is None:
         return {}
     return {"prompt_logprobs": prompt_logprobs(answer.prompt_logprobs, tokenizer)}
-
-
-class ChatChunks:
-    """A streamed chat completion: role, contents and calls, one end for each choice, usage."""
-
-    def __init__(
-        self,
-        answer_id: str,
-        resolution: Resolution,
-        body: ChatFields,
-        echo: str,
-        tokenizer: Tokenizer,
-        tools: ToolUse | None = None,
-    ) -> None:
-        self._with_usage = body.stream_options is not None and body.stream_options.include_usage
-        self._frames = Frames.chat(
-            envelope(answer_id, "chat.completion.chunk", resolution), body.n, usage=self._with_usage
-        )
-        self._logprobs = body.logprobs
-        self._echo = echo
-        self._tokenizer = tokenizer
-        self._forced = tools is not None and tools.forced
-        self._calls = None if tools is None else CallStreams(tools, body.n)
-        self._usages = [Usage(0, 0, 0)] * body.n
-
-    def opening(self) -> bytes:
-        """The role of every choice, and the text that was to be echoed."""
-        first = {"role": "assistant", "content": None if self._forced else "", "refusal": None}
-        events: list[bytes] = []
-        for index in range(len(self._usages)):
-            events.append(self._frames.choice(index, _delta(first)))
-            if self._echo:
-                events.append(self._frames.text(index, self._echo))
-        return b"".join(events)
-
-    def delta(self, index: int, delta: Delta) -> bytes:
-        """What a choice grew by, and its end."""
-        if self._calls is not None:
-            event = self._with_calls(self._calls, index, delta)
-        elif self._logprobs and delta.logprobs:
-            logprobs = chat_logprobs(delta.logprobs, self._tokenizer)
-            event = self._frames.choice(index, _delta({"content": delta.text}, logprobs))
-        else:
-            event = self._frames.text(index, delta.text) if delta.text else b""
-        if delta.usage is not None:
-            self._usages[index] = delta.usage
-        if delta.finish_reason is None:
-            return event
-        end = delta.finish_reason if self._calls is None else self._calls.end(index, delta.finish_reason)
-        return event + self._frames.choice(index, _delta({}, end=end))
-
-    def _with_calls(self, calls: CallStreams, index: int, delta: Delta) -> bytes:
-        parts = calls.deltas(index, delta)
-        logprobs = None
-        if self._logprobs and delta.logprobs:
-            logprobs = chat_logprobs(delta.logprobs, self._tokenizer)
-            parts = parts or [{}]
-        events = [
-            self._frames.choice(index, _delta(part, None if place else logprobs))
-            for place, part in enumerate(parts)
-        ]
-        return b"".join(events)
-
-    def closing(self) -> bytes:
-        """The usage, where it was asked for, and `[DONE]`."""
-        usage = total(self._usages, len(self._usages))
-        return (self._frames.usage(usage) if self._with_usage else b"") + DONE
-
-    def render_failure(self, error: ErrorReply) -> bytes:
-        """The error that ended it."""
-        return error.event() + DONE
-
-
-def _delta(
-    content: dict[str, Any], logprobs: dict[str, Any] | None = None, end: str | None = None
-) -> dict[str, Any]:
-    return {"delta": content, "logprobs": logprobs, "finish_reason": end}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -15,29 +13,21 @@ from server.api.fields.decode import to_generation
 from server.api.fields.generation import MAX_CHOICES, MAX_PROMPTS, CompletionFields
 from server.api.parsing.formats import guided
 from server.api.parsing.messages import opening_of
-from server.api.parsing.sampling import answer_length, check_ids, completion_sampling, of_length
+from server.api.parsing.prompt import CompletionPrompt
+from server.api.parsing.sampling import check_ids, completion_sampling
 from server.api.rendering.answers import Answer, gather, total
+from server.api.rendering.completion_chunks import CompletionChunks
 from server.api.rendering.logprobs import completion_logprobs, prompt_logprobs
 from server.api.wire.body import JSON_TYPES, read_body
-from server.api.wire.frames import DONE, Frames
 from server.api.wire.stream import EventStream
-from server.errors import ErrorReply, bad_field
-from server.exchange import exchange_of
-from server.request import Delta, Sampling, Usage
-from server.serving.resolution import Resolution
+from server.errors import bad_field
+from server.exchange import EXCHANGE, Exchange
+from server.serving.length import Length
 from server.serving.service import BaseService
 from server.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's, for this endpoint."""
-
-
-@dataclass(frozen=True, slots=True)
-class CompletionPrompt:
-    """One prompt, as text and as tokens."""
-
-    text: str
-    tokens: tuple[int, ...]
 
 
 class Completions:
@@ -49,7 +39,7 @@ class Completions:
     async def create(self, request: Request) -> Response:
         """Prompts → `n` continuations of each, whole or streamed."""
         settings = self._context.settings
-        exchange = exchange_of(request.scope)
+        exchange: Exchange = request.scope[EXCHANGE]
         value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, CompletionFields)
         service = self._context.service_for(request, body.model)
@@ -61,13 +51,16 @@ class Completions:
         turns = ("\n".join(prompt.text for prompt in prompts),)
         asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
         resolution = await generation.choose(exchange, asked)
-        samplings = [self._fit(service, body, sampling, prompt) for prompt in prompts]
+        default = settings.default_max_tokens or DEFAULT_MAX_TOKENS
+        length = Length(body.max_tokens, default, ("prompt", "max_tokens"))
+        samplings = [length.fit(sampling, len(prompt.tokens), service.runtime.info) for prompt in prompts]
         deltas = generation.generate(
             exchange, resolution, [p.tokens for p in prompts], samplings, body.n, True
         )
         answer_id = "cmpl-" + exchange.answer_id
         if body.stream:
-            chunks = CompletionChunks(answer_id, resolution, body, prompts, tokenizer)
+            head = envelope(answer_id, "text_completion", resolution)
+            chunks = CompletionChunks(head, body, prompts, tokenizer)
             return EventStream(deltas, chunks)
         answers = await gather(deltas, len(prompts) * body.n)
         choices = [
@@ -77,15 +70,6 @@ class Completions:
         return reply(
             envelope(answer_id, "text_completion", resolution) | {"choices": choices, "usage": usage}
         )
-
-    def _fit(
-        self, service: BaseService, body: CompletionFields, sampling: Sampling, prompt: CompletionPrompt
-    ) -> Sampling:
-        default = self._context.settings.default_max_tokens or DEFAULT_MAX_TOKENS
-        info = service.runtime.info
-        fields = ("prompt", "max_tokens")
-        length = answer_length(body.max_tokens, default, len(prompt.tokens), info, fields)
-        return of_length(sampling, length)
 
 
 def _check(body: CompletionFields, prompts: int) -> None:
@@ -155,68 +139,3 @@ def _choice(
     if body.prompt_logprobs is not None and answer.prompt_logprobs is not None:
         choice["prompt_logprobs"] = prompt_logprobs(answer.prompt_logprobs, tokenizer)
     return choice
-
-
-class CompletionChunks:
-    """A streamed completion: texts, one end for each choice, usage."""
-
-    def __init__(
-        self,
-        answer_id: str,
-        resolution: Resolution,
-        body: CompletionFields,
-        prompts: Sequence[CompletionPrompt],
-        tokenizer: Tokenizer,
-    ) -> None:
-        count = len(prompts) * body.n
-        self._with_usage = body.stream_options is not None and body.stream_options.include_usage
-        self._frames = Frames.completion(
-            envelope(answer_id, "text_completion", resolution), count, usage=self._with_usage
-        )
-        self._n = body.n
-        self._echo = [prompts[i // body.n] for i in range(count)] if body.echo else []
-        self._logprobs = body.logprobs is not None
-        self._tokenizer = tokenizer
-        self._offsets = [0] * count
-        self._usages = [Usage(0, 0, 0)] * count
-
-    def opening(self) -> bytes:
-        """The prompts, where they are echoed without log probabilities; with them they come with those."""
-        if self._logprobs:
-            return b""
-        return b"".join(self._frames.text(index, prompt.text) for index, prompt in enumerate(self._echo))
-
-    def delta(self, index: int, delta: Delta) -> bytes:
-        """What a choice grew by, and its end."""
-        if self._logprobs and (delta.logprobs or delta.prompt_logprobs is not None):
-            event = self._with_logprobs(index, delta)
-        else:
-            event = self._frames.text(index, delta.text) if delta.text else b""
-        if delta.usage is not None:
-            self._usages[index] = delta.usage
-        if delta.finish_reason is None:
-            return event
-        return event + self._frames.choice(index, _chunk("", None, delta.finish_reason))
-
-    def _with_logprobs(self, index: int, delta: Delta) -> bytes:
-        text, tokens, first = delta.text, delta.logprobs, None
-        if self._echo and delta.prompt_logprobs is not None:
-            prompt = self._echo[index]
-            text, tokens, first = prompt.text + text, delta.prompt_logprobs + tokens, prompt.tokens[0]
-        shape, self._offsets[index] = completion_logprobs(
-            tokens, self._tokenizer, self._offsets[index], first
-        )
-        return self._frames.choice(index, _chunk(text, shape, None))
-
-    def closing(self) -> bytes:
-        """The usage, where it was asked for, and `[DONE]`."""
-        usage = total(self._usages, self._n)
-        return (self._frames.usage(usage) if self._with_usage else b"") + DONE
-
-    def render_failure(self, error: ErrorReply) -> bytes:
-        """The error that ended it."""
-        return error.event() + DONE
-
-
-def _chunk(text: str, logprobs: dict[str, Any] | None, end: str | None) -> dict[str, Any]:
-    return {"text": text, "logprobs": logprobs, "finish_reason": end}

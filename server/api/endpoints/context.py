@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from routing.route import RouteQuery
 from server.config.settings import Settings
-from server.exchange import header
+from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
 from server.serving.resolution import Resolution
 from server.serving.service import BaseService, LiveChanges
@@ -32,7 +32,8 @@ class Context:
 
     def service_for(self, request: Request, model: str | None = None) -> BaseService:
         """The base that a request means: the first that knows its header or `model`, else the default."""
-        return self.service_named(header(request.scope, b"x-oneseek-adapter"), model)
+        exchange: Exchange = request.scope[EXCHANGE]
+        return self.service_named(exchange.headers.get(b"x-oneseek-adapter"), model)
 
     def service_named(self, *names: str | None) -> BaseService:
         """The base that knows the first of `names` that any base knows, else the default one."""
@@ -63,11 +64,12 @@ def question(
     request: Request, model: str, turns: tuple[str, ...], opening: tuple[str, ...] = ()
 ) -> RouteQuery:
     """What routing has to decide for `request`; `opening` as `RouteQuery` has it."""
+    exchange: Exchange = request.scope[EXCHANGE]
     return RouteQuery(
-        header=header(request.scope, b"x-oneseek-adapter"),
+        header=exchange.headers.get(b"x-oneseek-adapter"),
         model=model,
         turns=turns,
-        accept_language=header(request.scope, b"accept-language"),
+        accept_language=exchange.headers.get(b"accept-language"),
         opening=opening,
     )
 

@@ -12,13 +12,14 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.completions import CompletionPrompt, read_prompts
+from server.api.endpoints.completions import read_prompts
 from server.api.endpoints.context import Context, envelope, question
 from server.api.fields.decode import to_generation
 from server.api.fields.embeddings import EMBEDDING_HINTS, EMBEDDING_REFUSED, MAX_INPUTS, EmbeddingFields
+from server.api.parsing.prompt import CompletionPrompt
 from server.api.wire.body import JSON_TYPES, read_body
 from server.errors import bad_field
-from server.exchange import exchange_of
+from server.exchange import EXCHANGE, Exchange
 from server.serving.embeddings import embed_all
 
 TOGETHER = 64
@@ -36,7 +37,7 @@ class Embeddings:
     async def create(self, request: Request) -> Response:
         """Texts or token ids → one vector of unit length for each."""
         settings = self._context.settings
-        exchange = exchange_of(request.scope)
+        exchange: Exchange = request.scope[EXCHANGE]
         value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, EmbeddingFields, refused=EMBEDDING_REFUSED, hints=EMBEDDING_HINTS)
         service = self._context.service_for(request, body.model)

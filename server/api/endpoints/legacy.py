@@ -11,12 +11,12 @@ from server.api.endpoints.context import Context, question, reply
 from server.api.fields.decode import to_fields
 from server.api.fields.generation import LegacyFields
 from server.api.parsing.messages import opening_of
-from server.api.parsing.sampling import answer_length
 from server.api.rendering.answers import gather
 from server.api.wire.body import LEGACY_TYPES, read_body
 from server.errors import bad_field
-from server.exchange import exchange_of
+from server.exchange import EXCHANGE, Exchange
 from server.request import Sampling
+from server.serving.length import answer_length
 
 DEPRECATED = "@1767225600"
 """1 January 2026 as RFC 9745 writes a date: since when the endpoints named after bases are deprecated."""
@@ -32,7 +32,7 @@ class Legacy:
         """A question → an answer, by the adapter of its language unless a header names one."""
         settings, service = self._context.settings, self._context.service_for(request)
         generation, defaults = service.generation, service.defaults
-        exchange = exchange_of(request.scope)
+        exchange: Exchange = request.scope[EXCHANGE]
         value = await read_body(request.scope, request.receive, settings.max_body, LEGACY_TYPES)
         body = to_fields(value, LegacyFields)
         if body.max_length is not None and body.max_tokens is not None:
@@ -70,7 +70,8 @@ class Legacy:
 
     async def deprecated(self, request: Request) -> Response:
         """The same under an old name, saying so in every answer, errors included."""
-        exchange_of(request.scope).receipt |= {
+        exchange: Exchange = request.scope[EXCHANGE]
+        exchange.receipt |= {
             "Deprecation": DEPRECATED,
             "Link": '</inference/oneseek>; rel="successor-version"',
         }

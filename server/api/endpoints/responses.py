@@ -11,14 +11,15 @@ from server.api.fields.responses import RESPONSE_HINTS, RESPONSE_REFUSED, Respon
 from server.api.parsing.formats import guided_text
 from server.api.parsing.messages import opening, user_turns
 from server.api.parsing.responses import parse_input
-from server.api.parsing.sampling import answer_length, of_length, response_sampling
+from server.api.parsing.sampling import response_sampling
 from server.api.rendering.answers import gather
 from server.api.rendering.response_events import ResponseEvents
 from server.api.rendering.response_object import ResponseObject
 from server.api.wire.body import JSON_TYPES, read_body
 from server.api.wire.stream import EventStream
 from server.errors import ApiError, ErrorReply, bad_field
-from server.exchange import exchange_of
+from server.exchange import EXCHANGE, Exchange
+from server.serving.length import Length
 from server.text.tokenizer import TemplateError
 
 
@@ -31,7 +32,7 @@ class Responses:
     async def create(self, request: Request) -> Response:
         """One conversation → its next message, whole or streamed."""
         settings = self._context.settings
-        exchange = exchange_of(request.scope)
+        exchange: Exchange = request.scope[EXCHANGE]
         value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, ResponseFields, refused=RESPONSE_REFUSED, hints=RESPONSE_HINTS)
         service = self._context.service_for(request, body.model)
@@ -40,19 +41,14 @@ class Responses:
         sampling = response_sampling(body, info, service.defaults)
         sampling = await guided_text(body, sampling, generation.grammars)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
+        fields = ("input", "max_output_tokens")
+        length = Length(body.max_output_tokens, self._context.default_length(service), fields)
         resolution = await generation.choose(exchange, asked)
         try:
             prompt = await generation.chat(messages, "input")
         except TemplateError as error:
             raise bad_field("input", str(error), code="bad_conversation") from None
-        length = answer_length(
-            body.max_output_tokens,
-            self._context.default_length(service),
-            len(prompt),
-            info,
-            ("input", "max_output_tokens"),
-        )
-        sampling = of_length(sampling, length)
+        sampling = length.fit(sampling, len(prompt), info)
         shape = ResponseObject(exchange.answer_id, resolution, body, sampling, service.runtime.tokenizer)
         deltas = generation.generate(exchange, resolution, [prompt], [sampling], 1)
         if body.stream:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from server.api.endpoints.context import Context, reply
 from server.api.rendering.error_replies import NOT_READY_RETRY
 from server.config.version import oneseek_version
-from server.exchange import exchange_of
+from server.exchange import EXCHANGE, Exchange
 from server.metrics.engine_state import DeviceInfo, EngineState
 
 STALLED_SECONDS = 30.0
@@ -45,7 +45,8 @@ class Status:
         """How the server is; without a valid key, where keys are set, no more than whether."""
         ready = self._is_ready()
         body: dict[str, Any] = {"status": "ok" if ready else "unhealthy"}
-        if exchange_of(request.scope).authenticated:
+        exchange: Exchange = request.scope[EXCHANGE]
+        if exchange.authenticated:
             services = self._context.services
             states = [service.runtime.engine.state() for service in services]
             info = services[0].runtime.info

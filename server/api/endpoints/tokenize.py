@@ -12,7 +12,7 @@ from server.api.parsing.messages import parse_messages
 from server.api.parsing.sampling import check_ids
 from server.api.wire.body import JSON_TYPES, read_body
 from server.errors import bad_field
-from server.exchange import exchange_of
+from server.exchange import EXCHANGE
 
 
 class Tokenize:
@@ -29,7 +29,7 @@ class Tokenize:
         generation, runtime = service.generation, service.runtime
         if (body.prompt is None) == (body.messages is None):
             raise bad_field("prompt", "Send either prompt or messages.", code="invalid_value")
-        generation.check_name(exchange_of(request.scope), question(request, body.model, ()))
+        generation.check_name(request.scope[EXCHANGE], question(request, body.model, ()))
         if body.messages is not None:
             tokens = await generation.chat(
                 parse_messages(body.messages),
@@ -54,7 +54,7 @@ class Tokenize:
         body = to_fields(value, DetokenizeFields)
         service = self._context.service_for(request, body.model)
         generation = service.generation
-        generation.check_name(exchange_of(request.scope), question(request, body.model, ()))
+        generation.check_name(request.scope[EXCHANGE], question(request, body.model, ()))
         return reply(
             {"prompt": await generation.decode(check_ids(body.tokens, "tokens", service.runtime.info))}
         )

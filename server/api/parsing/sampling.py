@@ -1,9 +1,8 @@
-"""How a request is sampled, checked against the model's own limits: its vocabulary and its context."""
+"""How a request is sampled, checked against the model's vocabulary."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TypeVar
 
 from server.api.fields.generation import ChatFields, CompletionFields, GenerationFields, SamplingFields
@@ -120,28 +119,3 @@ def check_ids(ids: list[int], field: str, info: EngineInfo) -> tuple[int, ...]:
     for index, token in enumerate(ids):
         _in_vocabulary(f"{field}[{index}]", token, info)
     return tuple(ids)
-
-
-def of_length(sampling: Sampling, length: int) -> Sampling:
-    """`sampling` of at most `length` tokens. Raises `ApiError` where `min_tokens` asks for more."""
-    if sampling.min_tokens > length:
-        message = f"min_tokens is {sampling.min_tokens}, but at most {length} fit."
-        raise bad_field("min_tokens", message, code="invalid_value")
-    return replace(sampling, max_tokens=length)
-
-
-def answer_length(
-    asked: int | None, default: int | None, prompt: int, info: EngineInfo, fields: tuple[str, str]
-) -> int:
-    """How many tokens may follow `prompt` tokens: what was asked, else `default`, else all that fit.
-
-    `fields` are the request's names for the prompt and for the length. Raises `ApiError` with both numbers
-    where the two do not fit the context.
-    """
-    room = info.context - prompt
-    least = 1 if asked is None else asked
-    if least <= room:
-        return asked if asked is not None else room if default is None else min(default, room)
-    length = f" and {fields[1]} asks for {asked} more" if asked is not None else ""
-    message = f"The context is {info.context} tokens; the prompt has {prompt}{length}. Send or ask for less."
-    raise bad_field(fields[0] if room <= 0 else fields[1], message, code="context_length_exceeded")

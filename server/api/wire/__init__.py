@@ -1,1 +1,1 @@
-"""Bodies in, frames and streams out, without any endpoint's fields; `api` imports it."""
+"""Bodies in, streams of events out, without any endpoint's fields; `api` imports it."""

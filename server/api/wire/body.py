@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope
 
 from adapters.numerals import parse_number
 from server.errors import ApiError, ErrorReply, bad_field
-from server.exchange import header
+from server.exchange import EXCHANGE, Exchange
 
 JSON_TYPES = frozenset({"application/json"})
 LEGACY_TYPES = frozenset({"application/json", "application/x-www-form-urlencoded", ""})
@@ -27,13 +27,15 @@ MAX_MENDED = 256 * 1024
 
 def is_empty(scope: Scope) -> bool:
     """Whether a request announces no body."""
-    announced = header(scope, b"content-length") or "0"
-    return not announced.strip("0") and header(scope, b"transfer-encoding") is None
+    exchange: Exchange = scope[EXCHANGE]
+    announced = exchange.headers.get(b"content-length", "0")
+    return not announced.strip("0") and b"transfer-encoding" not in exchange.headers
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int, types: frozenset[str]) -> dict[str, Any]:
     """The JSON object in a request's body, at most `limit` bytes of it, whether announced or chunked."""
-    media_type = (header(scope, b"content-type") or "").split(";", 1)[0].strip().lower()
+    exchange: Exchange = scope[EXCHANGE]
+    media_type = exchange.headers.get(b"content-type", "").split(";", 1)[0].strip().lower()
     if media_type not in types:
         reply = ErrorReply(
             415,
@@ -43,7 +45,7 @@ async def read_body(scope: Scope, receive: Receive, limit: int, types: frozenset
         raise ApiError(reply)
     try:
         async with asyncio.timeout(READ_SECONDS):
-            body = await _read(scope, receive, limit)
+            body = await _read(exchange.headers.get(b"content-length", ""), receive, limit)
     except TimeoutError:
         raise late_body() from None
     return parse_body(body)
@@ -54,9 +56,8 @@ def late_body() -> ApiError:
     return ApiError(ErrorReply(408, "The body did not arrive in time.", code="request_timeout"))
 
 
-async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
-    announced = header(scope, b"content-length")
-    if announced is not None and announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
+async def _read(announced: str, receive: Receive, limit: int) -> bytes:
+    if announced.isascii() and announced.isdigit() and int(announced[:20]) > limit:
         raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0

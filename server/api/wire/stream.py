@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from server.api.rendering.error_replies import reply_for
 from server.api.wire.disconnect import cancel_scope_of
 from server.errors import ErrorReply
-from server.exchange import Exchange, exchange_of
+from server.exchange import EXCHANGE, Exchange
 from server.request import Delta, Deltas
 
 log = logging.getLogger("oneseek.api")
@@ -61,10 +61,12 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it."""
-        exchange = exchange_of(scope)
+        exchange: Exchange = scope[EXCHANGE]
+        cancel_scope = cancel_scope_of(scope)
         try:
-            with cancel_scope_of(scope).unwind():
-                await self._send_deltas(send, exchange.send or send)
+            with cancel_scope.unwind():
+                # In a task of its own, so that a token wakes this alone and not every layer around it.
+                await asyncio.create_task(self._send(send, exchange.send or send))
             last = self._chunks.closing()
         except ClientDisconnect:
             raise
@@ -72,22 +74,16 @@ class EventStream(Response):
             if not self._started:
                 raise
             last = self._chunks.render_failure(_reply_for(error, exchange))
+        cancel_scope.close()
+        send = exchange.send or send
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
-    async def _send_deltas(self, send: Send, bare: Send) -> None:
-        """Send every delta; after the first, past the layers that only look at heads."""
+    async def _send(self, send: Send, send_body: Send) -> None:
         async with aclosing(self._deltas) as stream:
             async for deltas in stream:
-                if body := await self._start(send) + self._written(deltas):
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
-                break
-            # In a task of its own, so that a token wakes this alone and not every layer around it.
-            await asyncio.create_task(self._send_rest(stream, bare))
-
-    async def _send_rest(self, stream: Deltas, send: Send) -> None:
-        async for deltas in stream:
-            if body := self._written(deltas):
-                await send({"type": "http.response.body", "body": body, "more_body": True})
+                opening = b"" if self._started else await self._start(send)
+                if body := opening + self._written(deltas):
+                    await send_body({"type": "http.response.body", "body": body, "more_body": True})
 
     def _written(self, deltas: list[tuple[int, Delta]]) -> bytes:
         return b"".join([self._chunks.delta(index, delta) for index, delta in deltas])

@@ -60,7 +60,7 @@ class EmbeddedEngine:
         self._limits = limits
         self._tokenizer = tokenizer
         self._observer = observer
-        self._info = EngineInfo(
+        self.info = EngineInfo(
             name="embedded",
             base_digest=base_digest,
             context=limits.context,
@@ -69,25 +69,20 @@ class EmbeddedEngine:
             max_adapters=max_adapters,
             device=device,
         )
-        self._residents = Residents(max_adapters, self._bring_in, self._drop)
+        self.residents = Residents(max_adapters, self._bring_in, self._drop)
         most = limits.max_num_seqs + max_queue
-        self._admission = Admission(tokenizer, self._residents, at_once=limits.max_num_seqs, most=most)
+        self._admission = Admission(tokenizer, self.residents, at_once=limits.max_num_seqs, most=most)
         self._guides: Guides | None = None
         self._closed = False
         self._loop: StepLoop | None = None
         self._events: asyncio.AbstractEventLoop | None = None
-
-    @property
-    def info(self) -> EngineInfo:
-        """What never changes."""
-        return self._info
 
     async def start(self) -> None:
         """Open the graph and start the step loop."""
         self._events = asyncio.get_running_loop()
         runner = await asyncio.to_thread(self._open_runner)
         eos_ids = self._tokenizer.eos_ids
-        sampler = Sampler(self._info.vocabulary, eos_ids)
+        sampler = Sampler(self.info.vocabulary, eos_ids)
         self._loop = StepLoop(Scheduler(self._limits), runner, sampler, self, self._observer, eos_ids)
         self._loop.start()
 
@@ -106,17 +101,17 @@ class EmbeddedEngine:
 
     async def load(self, adapter: Adapter) -> None:
         """See `Engine.load`. The file is read in a worker thread; the probe is one token."""
-        await self._residents.load(adapter)
+        await self.residents.load(adapter)
 
     async def unload(self, digest: str) -> None:
         """See `Engine.unload`."""
-        await self._residents.unload(digest)
+        await self.residents.unload(digest)
 
     def state(self) -> EngineState:
         """See `Engine.state`."""
         if self._loop is None:
             return EngineState(alive=False, progress=0.0)
-        return dataclasses.replace(self._loop.state(), resident=dict.fromkeys(self._residents.open, "device"))
+        return dataclasses.replace(self._loop.state(), resident=dict.fromkeys(self.residents.open, "device"))
 
     async def close(self) -> None:
         """Fail what runs and release everything."""
@@ -125,7 +120,7 @@ class EmbeddedEngine:
             return
         self._admission.fail_all(EngineDeadError("the server is shutting down"))
         await asyncio.to_thread(self._loop.close)
-        self._residents.abandon()
+        self.residents.abandon()
 
     # The outbox of the step loop: called in its thread.
 
@@ -138,7 +133,7 @@ class EmbeddedEngine:
 
         def tell() -> None:
             self._admission.fail_all(error)
-            self._residents.abandon()
+            self.residents.abandon()
 
         self._on_event_loop(tell)
 
@@ -168,7 +163,7 @@ class EmbeddedEngine:
         from server.engines.embedded.sampling.guided import Guides
 
         if self._guides is None:
-            self._guides = Guides(self._tokenizer, self._info.vocabulary)
+            self._guides = Guides(self._tokenizer, self.info.vocabulary)
         return await self._guides.guide(grammar)
 
     def _open(
@@ -179,8 +174,8 @@ class EmbeddedEngine:
             raise EngineDeadError("the engine is not running")
         if not probe:
             self._admission.check_room()
-        check_fits(request, self._info, self._limits.kv_capacity)
-        vocabulary, eos_ids = self._info.vocabulary, self._tokenizer.eos_ids
+        check_fits(request, self.info, self._limits.kv_capacity)
+        vocabulary, eos_ids = self.info.vocabulary, self._tokenizer.eos_ids
         try:
             state = SamplerState(request.sampling, request.prompt, vocabulary, eos_ids, guide)
         except ValueError as error:

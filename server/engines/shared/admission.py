@@ -10,7 +10,6 @@ from server.engines.shared.stream import DeltaStream, RequestWork
 from server.errors import EngineBusyError, EngineError, UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo
 from server.request import GenerationRequest, Sampling
-from server.text.detokenizer import TextStream
 from server.text.tokenizer import Tokenizer
 
 PROBE = "adapter-probe"
@@ -57,11 +56,7 @@ class Admission:
         if request.request_id in self._live:
             raise ValueError(f"request_id {request.request_id!r} is in use")
         self._residents.take(request.adapter_mix, probe=probe)
-        sampling, before = request.sampling, request.prompt if request.continues else ()
-        text = TextStream(
-            self._tokenizer, sampling.stop, sampling.min_tokens, prompt=before, marks=sampling.marks
-        )
-        stream = self._live[request.request_id] = DeltaStream(work, text)
+        stream = self._live[request.request_id] = DeltaStream(work, self._tokenizer)
         return stream
 
     def release(self, stream: DeltaStream) -> bool:

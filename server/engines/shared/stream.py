@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from functools import cached_property
 from typing import Protocol
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from server.errors import EngineError
 from server.request import Delta, FinishReason, GenerationRequest, Timing, TokenLogprob, Usage
 from server.text.detokenizer import TextStream
+from server.text.tokenizer import Tokenizer
 
 
 class RequestWork(Protocol):
@@ -58,11 +60,11 @@ class DeltaStream:
     step late; the step's extra token is dropped, and the caller cancels the work.
     """
 
-    def __init__(self, work: RequestWork, text: TextStream) -> None:
+    def __init__(self, work: RequestWork, tokenizer: Tokenizer) -> None:
         self.work = work
+        self._tokenizer = tokenizer
         self.done = False
         """Whether the last delta was made: nothing more will come."""
-        self._text = text
         self._events: deque[StepEvent] = deque()
         self._error: EngineError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -95,6 +97,14 @@ class DeltaStream:
             finally:
                 self._waiter = None
         return self._delta()
+
+    @cached_property
+    def _text(self) -> TextStream:
+        request = self.work.request
+        sampling, before = request.sampling, request.prompt if request.continues else ()
+        return TextStream(
+            self._tokenizer, sampling.stop, sampling.min_tokens, prompt=before, marks=sampling.marks
+        )
 
     def _delta(self) -> Delta:
         if len(self._events) == 1 and self._events[0].finish_reason is None:

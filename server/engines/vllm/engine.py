@@ -22,7 +22,7 @@ from server.engines.shared.residents import Residents
 from server.engines.shared.stream import DeltaStream, StepEvent
 from server.engines.vllm.protocol import Core, CoreRequest
 from server.errors import EngineBusyError, EngineDeadError, EngineError, UnsupportedRequestError
-from server.metrics.engine_state import EngineInfo, EngineState
+from server.metrics.engine_state import EngineState
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
 
@@ -43,12 +43,13 @@ class CoreEngine:
         observer: StepObserver | None = None,
     ) -> None:
         self._core = core
+        self.info = core.info
         self._shape = shape
         self._tokenizer = tokenizer
         self._observer = observer
-        self._residents = Residents(core.info.max_adapters, self._bring_in, self._drop)
+        self.residents = Residents(core.info.max_adapters, self._bring_in, self._drop)
         at_once = core.at_once
-        self._admission = Admission(tokenizer, self._residents, at_once=at_once, most=at_once + max_queue)
+        self._admission = Admission(tokenizer, self.residents, at_once=at_once, most=at_once + max_queue)
         self._running: dict[str, DeltaStream] = {}
         """By the core's names."""
         self._embedding = 0
@@ -62,11 +63,6 @@ class CoreEngine:
         self._started = False
         self._dead: str | None = None
         self._last_step = time.perf_counter()
-
-    @property
-    def info(self) -> EngineInfo:
-        """What never changes."""
-        return self._core.info
 
     async def start(self) -> None:
         """See `Engine.start`."""
@@ -94,23 +90,23 @@ class CoreEngine:
         most = self._core.at_once * EMBEDDINGS_PER_SEQUENCE
         if self._embedding >= most:
             raise EngineBusyError(f"{most} texts are being embedded, the most this server takes", 1.0)
-        self._residents.take(request.adapter_mix)
+        self.residents.take(request.adapter_mix)
         self._embedding += 1
         try:
             return await self._embed(request)
         finally:
             self._embedding -= 1
-            self._residents.give_back(request.adapter_mix)
+            self.residents.give_back(request.adapter_mix)
 
     async def load(self, adapter: Adapter) -> None:
         """See `Engine.load`. The files are read and checked in a worker thread; the probe is one token."""
         self._check_alive()
-        await self._residents.load(adapter)
+        await self.residents.load(adapter)
 
     async def unload(self, digest: str) -> None:
         """See `Engine.unload`."""
         self._check_alive()
-        await self._residents.unload(digest)
+        await self.residents.unload(digest)
 
     def state(self) -> EngineState:
         """See `Engine.state`."""
@@ -131,7 +127,7 @@ class CoreEngine:
             prefix_queries=load.prefix_queries,
             prefix_hits=load.prefix_hits,
             preemptions=load.preemptions,
-            resident=dict.fromkeys(self._residents.open, "device"),
+            resident=dict.fromkeys(self.residents.open, "device"),
         )
 
     async def close(self) -> None:
@@ -177,7 +173,7 @@ class CoreEngine:
             self._dead = why
             self._running.clear()
             self._admission.fail_all(EngineDeadError(why))
-            self._residents.abandon()
+            self.residents.abandon()
 
     # Requests.
 

@@ -10,10 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 from starlette.routing import Route
+from starlette.types import Message, Scope
 
-from server.asgi.middleware import ADMIN_PATHS, is_admin_path
+from server.asgi.middleware import ADMIN_PATHS, is_admin_path, open_exchange
 from server.config.settings import Settings
 from server.config.values import SettingsError
+from server.exchange import EXCHANGE
 from tests.server.administered import ADMIN, KEY, Place, administered
 from tests.server.http_server import Serving
 
@@ -139,3 +141,14 @@ def test_an_admin_key_is_a_key_of_its_own() -> None:
     with pytest.raises(SettingsError, match="adapter_roots"):
         Settings(adapter_roots=("lora_adapters", " "))
     assert "secret" not in repr(Settings(admin_keys=("secret",)))
+
+
+def test_of_several_headers_under_one_name_the_first_counts() -> None:
+    async def send(_message: Message) -> None: ...
+
+    headers = [(b"x-oneseek-adapter", b"first"), (b"x-request-id", b"id"), (b"x-oneseek-adapter", b"second")]
+    scope: Scope = {"type": "http", "headers": headers}
+    exchange = open_exchange(scope, send)
+    assert scope[EXCHANGE] is exchange
+    assert exchange.request_id == "id"
+    assert exchange.headers == {b"x-oneseek-adapter": "first", b"x-request-id": "id"}

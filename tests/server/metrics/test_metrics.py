@@ -236,10 +236,3 @@ def test_a_finished_answer_is_counted_once() -> None:
     assert value(metrics, "oneseek_queue_seconds_sum", adapter="a") == 0.5
     assert value(metrics, "oneseek_prefill_seconds_sum", adapter="a") == 0.25
     assert value(metrics, "oneseek_cancelled_total", reason="disconnect") == 0
-
-
-def test_what_the_engine_never_took_counts_nothing() -> None:
-    metrics = Metrics()
-    metrics.meter("a", "v1", 0.0).close(5, "")
-    assert value(metrics, "oneseek_tokens_total", adapter="a", version="v1", kind="prompt") == 0
-    assert value(metrics, "oneseek_cancelled_total", reason="") == 0

@@ -68,6 +68,14 @@ class TokenVectors:
         self.pause = 0.0
         self.evicts = False
 
+    @property
+    def residents(self) -> TokenVectors:
+        return self
+
+    @property
+    def open(self) -> frozenset[str]:
+        return frozenset(self.resident)
+
     async def start(self) -> None:
         self.alive = True
 

@@ -25,6 +25,7 @@ from routing.route import Router
 from routing.settings import LanguageRow, RoutingSettings
 from server.api.fields.responses import response_table
 from server.config.settings import Settings
+from server.engines.shared.residents import Residents
 from server.errors import EngineDeadError, UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo, EngineState
 from server.metrics.metrics import Metrics
@@ -189,6 +190,7 @@ class OneWord:
         self.info = EngineInfo(
             name="word", base_digest=BASE_DIGEST, context=CONTEXT, vocabulary=512, blends=True, max_adapters=8
         )
+        self.residents = Residents(8, self.load, lambda _: asyncio.Future())
         self.closed = asyncio.Event()
 
     async def start(self) -> None:

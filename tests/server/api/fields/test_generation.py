@@ -24,7 +24,7 @@ from server.api.fields.generation import (
     known,
 )
 from server.api.parsing.messages import parse_messages, user_turns
-from server.api.parsing.sampling import answer_length, chat_sampling, check_ids, completion_sampling
+from server.api.parsing.sampling import chat_sampling, check_ids, completion_sampling
 from server.errors import ApiError, ErrorReply
 from server.metrics.engine_state import EngineInfo
 from tests.server.documented import documented
@@ -242,30 +242,6 @@ def test_an_echoed_prompt_is_scored_like_its_completion() -> None:
     body = to_generation({"prompt": "x", "echo": True, "logprobs": 2}, CompletionFields)
     sampling = completion_sampling(body, INFO)
     assert (sampling.logprobs, sampling.prompt_logprobs) == (2, 2)
-
-
-def test_answer_length() -> None:
-    fields = ("messages", "max_tokens")
-    assert answer_length(10, 5, 90, INFO, fields) == 10
-    assert answer_length(None, 5, 90, INFO, fields) == 5
-    assert answer_length(None, 50, 90, INFO, fields) == 10
-    assert answer_length(None, None, 90, INFO, fields) == 10
-    assert answer_length(0, None, 100, INFO, fields) == 0
-
-
-@pytest.mark.parametrize(
-    ("asked", "prompt", "param"),
-    [(11, 90, "max_tokens"), (1, 100, "messages"), (None, 100, "messages"), (0, 101, "messages")],
-)
-def test_what_does_not_fit_the_context_is_told_with_both_numbers(
-    asked: int | None, prompt: int, param: str
-) -> None:
-    with pytest.raises(ApiError) as error:
-        answer_length(asked, None, prompt, INFO, ("messages", "max_tokens"))
-    reply = error.value.reply
-    assert (reply.param, reply.code) == (param, "context_length_exceeded")
-    assert "100" in reply.message
-    assert str(prompt) in reply.message
 
 
 def test_ids_outside_the_vocabulary_are_refused() -> None:

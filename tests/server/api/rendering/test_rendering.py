@@ -18,8 +18,8 @@ from routing.route import UnknownNameError
 from routing.selection import SelectionError
 from server.api.rendering.answers import Answer, total
 from server.api.rendering.error_replies import reply_for
+from server.api.rendering.frames import Frames
 from server.api.rendering.logprobs import chat_logprobs, completion_logprobs, prompt_logprobs
-from server.api.wire.frames import Frames
 from server.errors import (
     AdapterRefusedError,
     ApiError,

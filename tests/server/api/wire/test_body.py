@@ -13,6 +13,7 @@ from starlette.types import Message, Scope
 
 from server.api.wire import body as module
 from server.api.wire.body import JSON_TYPES, LEGACY_TYPES, MAX_MENDED, parse_body, read_body
+from server.asgi.middleware import open_exchange
 from server.errors import ApiError, ErrorReply
 
 pytestmark = pytest.mark.anyio
@@ -35,8 +36,15 @@ class Sender:
         return self.messages[self.read - 1]
 
 
-def scope(*headers: tuple[bytes, bytes]) -> Scope:
-    return {"type": "http", "headers": [(b"content-type", b"application/json"), *headers]}
+def scope(*headers: tuple[bytes, bytes], media_type: bytes = b"application/json") -> Scope:
+    typed = [(b"content-type", media_type)] if media_type else []
+    scope: Scope = {"type": "http", "headers": [*typed, *headers]}
+    open_exchange(scope, unused)
+    return scope
+
+
+async def unused(_message: Message) -> None:
+    raise AssertionError("nothing is sent")
 
 
 async def refusal(sender: Sender, scope: Scope, limit: int = 100) -> ErrorReply:
@@ -112,7 +120,7 @@ async def test_a_body_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPat
     ],
 )
 async def test_content_types(media_type: bytes, v1: bool, legacy: bool) -> None:
-    where: Scope = {"type": "http", "headers": [(b"content-type", media_type)] if media_type else []}
+    where = scope(media_type=media_type)
     for types, taken in ((JSON_TYPES, v1), (LEGACY_TYPES, legacy)):
         if taken:
             assert await read_body(where, Sender([b"{}"]).receive, 100, types) == {}

@@ -88,6 +88,10 @@ def test_a_client_that_leaves_frees_its_place_at_once(serving: Serving, stream: 
     assert counts[f"oneseek_requests_total{{{labels}}}"] > 0
 
 
+def cancellations(serving: Serving) -> dict[str, float]:
+    return {name: count for name, count in serving.counts().items() if name.startswith("oneseek_cancelled")}
+
+
 def test_a_full_queue_says_when_to_come_back(slow: Serving) -> None:
     async def ask(client: httpx.AsyncClient) -> httpx.Response:
         return await client.post(slow.url + CHAT, json=LONG)
@@ -96,6 +100,7 @@ def test_a_full_queue_says_when_to_come_back(slow: Serving) -> None:
         async with httpx.AsyncClient(timeout=60) as client:
             return await asyncio.gather(*(ask(client) for _ in range(24)))
 
+    given_up = cancellations(slow)
     replies = asyncio.run(all_at_once())
     refused = [reply for reply in replies if reply.status_code == 429]
     assert {reply.status_code for reply in replies} == {200, 429}
@@ -104,6 +109,7 @@ def test_a_full_queue_says_when_to_come_back(slow: Serving) -> None:
         assert reply.headers["x-oneseek-adapter"] == f"{SV}@v1.1"
         assert reply.json()["error"]["code"] == "queue_full"
     assert slow.counts()['oneseek_rejected_total{reason="queue_full"}'] == len(refused)
+    assert cancellations(slow) == given_up, "what the engine never took was not given up"
     assert slow.http.post(CHAT, json=LONG).status_code == 200
 
 

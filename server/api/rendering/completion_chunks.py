@@ -1,0 +1,80 @@
+"""A completion as the events of its stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from server.api.fields.generation import CompletionFields
+from server.api.parsing.prompt import CompletionPrompt
+from server.api.rendering.answers import total
+from server.api.rendering.frames import DONE, Frames
+from server.api.rendering.logprobs import completion_logprobs
+from server.errors import ErrorReply
+from server.request import Delta, Usage
+from server.text.tokenizer import Tokenizer
+
+
+class CompletionChunks:
+    """A streamed completion: texts, one end for each choice, usage.
+
+    `envelope` is what every chunk begins with.
+    """
+
+    def __init__(
+        self,
+        envelope: Mapping[str, object],
+        body: CompletionFields,
+        prompts: Sequence[CompletionPrompt],
+        tokenizer: Tokenizer,
+    ) -> None:
+        count = len(prompts) * body.n
+        self._with_usage = body.stream_options is not None and body.stream_options.include_usage
+        self._frames = Frames.completion(envelope, count, usage=self._with_usage)
+        self._n = body.n
+        self._echo = [prompts[i // body.n] for i in range(count)] if body.echo else []
+        self._logprobs = body.logprobs is not None
+        self._tokenizer = tokenizer
+        self._offsets = [0] * count
+        self._usages = [Usage(0, 0, 0)] * count
+
+    def opening(self) -> bytes:
+        """The prompts, where they are echoed without log probabilities; with them they come with those."""
+        if self._logprobs:
+            return b""
+        return b"".join(self._frames.text(index, prompt.text) for index, prompt in enumerate(self._echo))
+
+    def delta(self, index: int, delta: Delta) -> bytes:
+        """What a choice grew by, and its end."""
+        if self._logprobs and (delta.logprobs or delta.prompt_logprobs is not None):
+            event = self._with_logprobs(index, delta)
+        else:
+            event = self._frames.text(index, delta.text) if delta.text else b""
+        if delta.usage is not None:
+            self._usages[index] = delta.usage
+        if delta.finish_reason is None:
+            return event
+        return event + self._frames.choice(index, _chunk("", None, delta.finish_reason))
+
+    def _with_logprobs(self, index: int, delta: Delta) -> bytes:
+        text, tokens, first = delta.text, delta.logprobs, None
+        if self._echo and delta.prompt_logprobs is not None:
+            prompt = self._echo[index]
+            text, tokens, first = prompt.text + text, delta.prompt_logprobs + tokens, prompt.tokens[0]
+        shape, self._offsets[index] = completion_logprobs(
+            tokens, self._tokenizer, self._offsets[index], first
+        )
+        return self._frames.choice(index, _chunk(text, shape, None))
+
+    def closing(self) -> bytes:
+        """The usage, where it was asked for, and `[DONE]`."""
+        usage = total(self._usages, self._n)
+        return (self._frames.usage(usage) if self._with_usage else b"") + DONE
+
+    def render_failure(self, error: ErrorReply) -> bytes:
+        """The error that ended it."""
+        return error.event() + DONE
+
+
+def _chunk(text: str, logprobs: dict[str, Any] | None, end: str | None) -> dict[str, Any]:
+    return {"text": text, "logprobs": logprobs, "finish_reason": end}

@@ -1,0 +1,49 @@
+"""How long an answer may be: as long as the request asks, or the model's context leaves room for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from server.errors import bad_field
+from server.metrics.engine_state import EngineInfo
+from server.request import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """How many tokens a request asks for."""
+
+    asked: int | None
+    """None: as many as fit, or `default`."""
+    default: int | None
+    fields: tuple[str, str]
+    """The request's names for the prompt and for the length."""
+
+    def fit(self, sampling: Sampling, prompt: int, info: EngineInfo) -> Sampling:
+        """`sampling` for an answer to `prompt` tokens. Raises `ApiError` as the functions below do."""
+        return of_length(sampling, answer_length(self.asked, self.default, prompt, info, self.fields))
+
+
+def of_length(sampling: Sampling, length: int) -> Sampling:
+    """`sampling` of at most `length` tokens. Raises `ApiError` where `min_tokens` asks for more."""
+    if sampling.min_tokens > length:
+        message = f"min_tokens is {sampling.min_tokens}, but at most {length} fit."
+        raise bad_field("min_tokens", message, code="invalid_value")
+    return replace(sampling, max_tokens=length)
+
+
+def answer_length(
+    asked: int | None, default: int | None, prompt: int, info: EngineInfo, fields: tuple[str, str]
+) -> int:
+    """How many tokens may follow `prompt` tokens: what was asked, else `default`, else all that fit.
+
+    `fields` are the request's names for the prompt and for the length. Raises `ApiError` with both numbers
+    where the two do not fit the context.
+    """
+    room = info.context - prompt
+    least = 1 if asked is None else asked
+    if least <= room:
+        return asked if asked is not None else room if default is None else min(default, room)
+    length = f" and {fields[1]} asks for {asked} more" if asked is not None else ""
+    message = f"The context is {info.context} tokens; the prompt has {prompt}{length}. Send or ask for less."
+    raise bad_field(fields[0] if room <= 0 else fields[1], message, code="context_length_exceeded")
