@@ -89,7 +89,7 @@ def job_of(
     alias = checked("alias", asked.alias, names.alias) or default_alias(base.shipped, options.language)
     version = checked("version", asked.version, names.version) or _next_version(catalogue, settings, alias)
     return Job(
-        options=options,
+        options=options.for_family(ModelShape.read(base.path).family),
         base=base.path,
         base_name=base.name,
         base_digest=catalogue.registry.base_digest,
