@@ -219,7 +219,7 @@ FAMILIES: Mapping[str, LoraFamily] = {
     "starcoder2": MIXTRAL,
     "phi3": PHI3,
 }
-"""`model_type` of a base's config.json → its family. Which of them an engine runs is for the engine to say."""
+"""`model_type` of a base's config.json → its family. Which of them it runs is for each engine to say."""
 
 
 def family_of_tensors(tensors: Iterable[str], families: Iterable[LoraFamily] = ()) -> LoraFamily:

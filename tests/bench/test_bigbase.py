@@ -32,4 +32,4 @@ def test_it_builds_starts_and_measures(tmp_path: Path) -> None:
         assert row["decode"] > 0
     assert report["starts"]["first"]["peak_mib"] >= report["starts"]["cached"]["own_mib"] > 20
     assert not report["ratios to llama.cpp (median, least, most)"]
-    assert list(tmp_path.glob("home-5m/graphs/*/gqa-fp32-int4-*/model.onnx"))
+    assert list(tmp_path.glob("home-5m/graphs/*/fused-fp32-int4-*/model.onnx"))

@@ -54,7 +54,7 @@ def by_name(scratch: Path) -> Seen:
 def damaged(scratch: Path, by_name: Seen, tmp_path: Path) -> Path:
     """A home whose graph for devices is no longer what the CPU's logits were computed from."""
     shutil.copytree(scratch / "sound", tmp_path / "damaged")
-    (data,) = tmp_path.glob(f"damaged/home/graphs/*/prim-fp16-*/{DATA_FILE}")
+    (data,) = tmp_path.glob(f"damaged/home/graphs/*/portable-fp16-*/{DATA_FILE}")
     content = bytearray(data.read_bytes())
     half = len(content) // 2
     content[half:] = bytes(value ^ 0x80 for value in content[half:])

@@ -76,7 +76,7 @@ def test_no_version_is(name: str) -> None:
 
 def test_paths_that_the_server_makes_fit_windows() -> None:
     """With an alias of 64 characters, and the longest name that writing gives a file for a moment."""
-    graph = HOME / "graphs" / DIGEST.replace(":", "-") / f"prim-fp16-int4-{BUILDER_VERSION}"
+    graph = HOME / "graphs" / DIGEST.replace(":", "-") / f"portable-fp16-int4-{BUILDER_VERSION}"
     check = SimpleNamespace(_graph=SimpleNamespace(folder=graph), _rows=2, _context=17)
     golden = DeviceCheck._file(check, DIGEST)  # pyright: ignore[reportPrivateUsage, reportArgumentType]
     version = HOME / "registry" / ("a" * 64) / ".v1.10-SV.00112233445566778899aabbccddeeff.tmp"

@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.numpy import load_file, save_file
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
-    Phi3Config,
-    Phi3ForCausalLM,
 )
 from transformers.pytorch_utils import Conv1D
 
@@ -29,7 +27,6 @@ from adapters.lora.families import (
     LLAMA,
     PHI3,
     LoraFamily,
-    SizeReader,
     Sizes,
     Target,
     family_of_tensors,
@@ -39,8 +36,9 @@ from adapters.lora.manifest import read_manifest
 from adapters.lora.shape_check import ModelShape, check_fit
 from adapters.lora.weights import read_adapter
 from adapters.merging.shards import stored_updates
+from tests.adapters.lora.gpt2 import GPT2
 
-SMALL: dict[str, int] = {
+SMALL: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 2,
@@ -110,9 +108,16 @@ def saved(folder: Path, model: Any, family: LoraFamily, *targets: str) -> Path:
 
 
 def test_packed_projections_are_one_target(tmp_path: Path) -> None:
-    config = Phi3Config(**{**SMALL, "sliding_window": None})
+    config: Any = AutoConfig.for_model("phi3", **SMALL)
     config.save_pretrained(tmp_path)
-    folder = saved(tmp_path / "lora", Phi3ForCausalLM(config), PHI3, "qkv_proj", "o_proj", "gate_up_proj")
+    folder = saved(
+        tmp_path / "lora",
+        AutoModelForCausalLM.from_config(config),
+        PHI3,
+        "qkv_proj",
+        "o_proj",
+        "gate_up_proj",
+    )
     shape = ModelShape.read(tmp_path)
     assert PHI3.target("qkv_proj").packed
     assert not PHI3.target("o_proj").packed
@@ -123,39 +128,16 @@ def test_packed_projections_are_one_target(tmp_path: Path) -> None:
     assert read_adapter(tmp_path / "plain", shape).modules.keys() == weights.modules.keys()
 
 
-# GPT-2, as its own module would add it: nothing outside this table knows of it.
-
-
-def gpt2_sizes(size: SizeReader) -> Sizes:
-    hidden, heads = size("n_embd"), size("n_head")
-    return Sizes(
-        hidden=hidden,
-        intermediate=size("n_inner", 4 * hidden),
-        heads=heads,
-        kv_heads=heads,
-        head_dim=hidden // heads,
-        layers=size("n_layer"),
-    )
-
-
-GPT2 = LoraFamily(
-    title="GPT-2",
-    layers="transformer.h",
-    targets=(
-        Target("attn.c_attn", "hidden", ("queries", "keys", "keys"), transposed=True),
-        Target("attn.c_proj", "queries", ("hidden",), transposed=True, short="attn.c_proj"),
-        Target("mlp.c_fc", "hidden", ("intermediate",), transposed=True),
-        Target("mlp.c_proj", "intermediate", ("hidden",), transposed=True, short="mlp.c_proj"),
-    ),
-    usual=("c_attn",),
-    read_sizes=gpt2_sizes,
-)
 SHAPE = ModelShape(GPT2, Sizes(hidden=64, intermediate=256, heads=4, kv_heads=4, head_dim=16, layers=2))
 
 
 def gpt2() -> Any:
     torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config(n_embd=64, n_head=4, n_layer=2, vocab_size=96, n_positions=64)).eval()
+    return GPT2LMHeadModel(
+        GPT2Config(
+            bos_token_id=0, eos_token_id=1, n_embd=64, n_head=4, n_layer=2, vocab_size=96, n_positions=64
+        )
+    ).eval()
 
 
 @pytest.fixture
@@ -225,8 +207,6 @@ def test_fan_in_fan_out_is_for_transposed_weights_alone(c_attn: Path, tmp_path: 
 def test_an_update_is_turned_as_the_base_stores_its_weight(c_attn: Path) -> None:
     model = gpt2()
     before: Mapping[str, torch.Tensor] = {name: value.clone() for name, value in model.state_dict().items()}
-    from peft import PeftModel
-
     merged: Any = PeftModel.from_pretrained(model, str(c_attn)).merge_and_unload()  # pyright: ignore[reportCallIssue] a LoRA's tuner has it
     after = merged.state_dict()
     updates = stored_updates(read_adapter(c_attn, SHAPE))

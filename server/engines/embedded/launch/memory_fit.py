@@ -10,6 +10,7 @@ from adapters.lora.manifest import Adapter
 from server.engines.embedded.launch.memory_plan import Budget, budget, token_bytes
 from server.engines.embedded.model.cache import method_of
 from server.engines.embedded.model.config import ModelConfig
+from server.engines.embedded.model.variants import FUSED
 from server.engines.embedded.runners.available import MIB, render
 from server.engines.embedded.scheduling.limits import PAGE, Limits
 
@@ -45,7 +46,7 @@ def fit(
 def _attempt(
     config: ModelConfig, options: EmbeddedOptions, adapters: Sequence[Adapter], plan: Plan, available: int
 ) -> tuple[Limits, Budget]:
-    method = method_of(options.quantize, "gqa")
+    method = method_of(options.quantize, FUSED)
     bfloat16 = options.prefill_dtype == "bf16"
     limits = plan(options)
     needed = budget(config, limits, method, adapters, available, bfloat16=bfloat16)

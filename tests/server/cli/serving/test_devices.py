@@ -31,9 +31,9 @@ def test_each_device_is_listed_with_what_it_would_run(arguments: list[str], caps
     assert list(rows) == ["directml", "webgpu", "cpu"]
     assert rows["cpu"]["present"]
     assert rows["cpu"]["fits"] is True
-    assert (rows["cpu"]["fit"]["variant"], rows["cpu"]["fit"]["dtype"]) == ("gqa", "fp32")
+    assert (rows["cpu"]["fit"]["variant"], rows["cpu"]["fit"]["dtype"]) == ("fused", "fp32")
     for name in ("directml", "webgpu"):
-        assert (rows[name]["fit"]["variant"], rows[name]["fit"]["dtype"]) == ("prim", "fp16")
+        assert (rows[name]["fit"]["variant"], rows[name]["fit"]["dtype"]) == ("portable", "fp16")
         assert rows[name]["present"] is (rows[name]["remedy"] is None)
     assert shown["machine"]["memory"] > shown["machine"]["available"] > 0
 

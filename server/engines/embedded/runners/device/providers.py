@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from server.engines.embedded.model.decoder import Dtype, Variant
+    from server.engines.embedded.model.plan import Dtype
+    from server.engines.embedded.model.variants import VariantName
 
 Device = Literal["cpu", "directml", "webgpu"]
 
@@ -26,10 +27,15 @@ class Provider:
     """What `OrtValue` and `IOBinding` call its memory."""
     distribution: str
     """What pip calls the package that brings it; an environment holds one of these. Each brings the CPU."""
-    variant: Variant
+    variant: VariantName
     """The variant of the graph that it runs."""
     dtypes: tuple[Dtype, ...]
     """What its graphs can compute in; the first is the default."""
+
+    @property
+    def is_device(self) -> bool:
+        """True unless it is the CPU, which shares the machine's memory and whose logits judge the others."""
+        return self.name != "cpu"
 
 
 _ALL = (
@@ -38,7 +44,7 @@ _ALL = (
         ort="DmlExecutionProvider",
         memory="dml",
         distribution="onnxruntime-windowsml",
-        variant="prim",
+        variant="portable",
         dtypes=("fp16", "fp32"),
     ),
     Provider(
@@ -46,7 +52,7 @@ _ALL = (
         ort="WebGpuExecutionProvider",
         memory="webgpu",
         distribution="onnxruntime-webgpu",
-        variant="prim",
+        variant="portable",
         dtypes=("fp16", "fp32"),
     ),
     Provider(
@@ -54,7 +60,7 @@ _ALL = (
         ort="CPUExecutionProvider",
         memory="cpu",
         distribution="onnxruntime",
-        variant="gqa",
+        variant="fused",
         dtypes=("fp32",),
     ),
 )

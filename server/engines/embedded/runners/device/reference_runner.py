@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.cache import BuiltGraph
-from server.engines.embedded.model.decoder import GROUPS, NUMPY
+from server.engines.embedded.model.plan import NUMPY
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.lora import AdapterStore, Pack
 from server.engines.embedded.runners.protocol import DecodeRow
 from server.request import Voice
@@ -26,11 +27,13 @@ HIDDEN = {"float32": -1e9, "float16": -1e4}
 
 
 class TruthRunner:
-    """A `Runner` of a `prim` graph for a few short rows, each computed by itself."""
+    """A `Runner` of a portable graph for a few short rows, each computed by itself."""
 
     def __init__(self, graph: BuiltGraph, rows: int, context: int, threads: int | None = None) -> None:
-        if graph.variant != "prim":
-            raise ValueError(f"graph variant {graph.variant!r} is not what devices run; prepare it as 'prim'")
+        if graph.variant is not PORTABLE:
+            raise ValueError(
+                f"graph variant {graph.variant.name!r} is not what devices run; prepare it as 'portable'"
+            )
         self._config, self._context = graph.config, context
         self._float = NUMPY[graph.dtype]
         self._store = AdapterStore(graph.config, pack_bytes=0, dtype=self._float)
@@ -107,7 +110,7 @@ class TruthRunner:
     def _masks(self, pack: Pack, voice: Voice) -> dict[str, NDArray[np.generic]]:
         masks = pack.masks([voice])
         empty = np.zeros((1, 1, 0), self._float)
-        return {f"lora_mask.{group}": masks.get(group, empty) for group in GROUPS}
+        return {f"lora_mask.{group}": masks.get(group, empty) for group in self._config.groups}
 
     def _mask(self, positions: NDArray[np.int64]) -> NDArray[np.generic]:
         """[1, 1, GS, T], position fastest."""

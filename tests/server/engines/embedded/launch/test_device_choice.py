@@ -14,6 +14,7 @@ from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.launch.device_choice import Opened, Place, bring_up, candidates, open_best
 from server.engines.embedded.model.builder import DATA_FILE
 from server.engines.embedded.model.cache import prepare
+from server.engines.embedded.model.variants import VARIANTS
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
 from server.engines.embedded.runners.device.runner import DeviceRunner
@@ -44,7 +45,8 @@ Placed = Callable[[Provider], Place]
 @pytest.fixture
 def placed(tiny_base: Path, tmp_path: Path) -> Placed:
     def place(provider: Provider) -> Place:
-        return Place(provider, prepare(tiny_base, tmp_path, DIGEST, variant=provider.variant), LIMITS)
+        graph = prepare(tiny_base, tmp_path, DIGEST, variant=VARIANTS[provider.variant])
+        return Place(provider, graph, LIMITS)
 
     return place
 

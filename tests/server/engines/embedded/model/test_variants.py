@@ -1,4 +1,4 @@
-"""`prim`, which devices run, against `gqa`, which the CPU runs: the same base, adapters and tokens."""
+"""The portable graph against the fused one: the same base, adapters and tokens."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from adapters.mini.shipped import ADAPTERS, BASE
 from server.engines.embedded.model.cache import prepare
 from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.protocol import DecodeRow
 from server.request import Voice
 from server.text.tokenizer import Tokenizer
-from tests.server.engines.embedded.prim import PrimRunner
+from tests.server.engines.embedded.portable import PortableRunner
 from tests.server.engines.embedded.randoms import (
     EVERY,
     LINEAR,
@@ -66,8 +67,8 @@ def by_prim(
     dtype: Any = "fp32",
     **options: Any,
 ) -> Logits:
-    graph = prepare(base, scratch, "base", quantize, variant="prim", dtype=dtype)
-    runner = PrimRunner(graph, ROWS, LENGTH + STEPS, loras, **options)
+    graph = prepare(base, scratch, "base", quantize, variant=PORTABLE, dtype=dtype)
+    runner = PortableRunner(graph, ROWS, LENGTH + STEPS, loras, **options)
     found = [runner.run(tokens[:, :LENGTH], [0] * ROWS, VOICES, range(ROWS * LENGTH))]
     steps = range(LENGTH, LENGTH + STEPS)
     found += [runner.run(tokens[:, at : at + 1], [at] * ROWS, VOICES, range(ROWS)) for at in steps]

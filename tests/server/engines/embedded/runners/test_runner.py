@@ -10,6 +10,7 @@ import pytest
 
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.model.cache import BuiltGraph, prepare
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.device.providers import PROVIDERS
 from server.engines.embedded.runners.device.runner import DeviceRunner
@@ -60,18 +61,21 @@ def graph(base: Path) -> BuiltGraph:
 
 
 @pytest.fixture(scope="module")
-def prim(base: Path) -> BuiltGraph:
-    return prepare(base, base.parent / "graphs", "sha256:base", variant="prim")
+def portable(base: Path) -> BuiltGraph:
+    return prepare(base, base.parent / "graphs", "sha256:base", variant=PORTABLE)
 
 
 @pytest.fixture(params=["cpu", "device"])
 def runner(
-    request: pytest.FixtureRequest, graph: BuiltGraph, prim: BuiltGraph, weights: dict[str, AdapterWeights]
+    request: pytest.FixtureRequest,
+    graph: BuiltGraph,
+    portable: BuiltGraph,
+    weights: dict[str, AdapterWeights],
 ) -> Iterator[Runner]:
     runner = (
         CpuRunner(graph, 16, CONTEXT, threads=1)
         if request.param == "cpu"
-        else DeviceRunner(prim, PROVIDERS["cpu"], 16, CONTEXT, chunk=24)
+        else DeviceRunner(portable, PROVIDERS["cpu"], 16, CONTEXT, chunk=24)
     )
     for name, adapter in weights.items():
         runner.load(name, adapter)

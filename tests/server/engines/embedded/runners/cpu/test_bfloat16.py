@@ -18,6 +18,7 @@ from server.config.settings import Settings
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
 from server.engines.embedded.model.cache import prepare
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.bfloat16 import LEAST_TOKENS, BfloatPrefill
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.protocol import DecodeRow
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.skipif(not CAPABLE, reason="this CPU multiplies no bflo
 
 def a_runner(base: Path, *, bfloat: bool) -> CpuRunner:
     graphs = base.parent / "graphs"
-    prompts = BfloatPrefill(prepare(base, graphs, base.name, variant="prim"), 1) if bfloat else None
+    prompts = BfloatPrefill(prepare(base, graphs, base.name, variant=PORTABLE), 1) if bfloat else None
     runner = CpuRunner(prepare(base, graphs, base.name), 6, CONTEXT, threads=1, prompts=prompts)
     shape = ModelShape.read(base)
     for seed, (name, (rank, targets)) in enumerate(ADAPTERS.items()):
@@ -121,7 +122,7 @@ def test_an_adapter_that_takes_another_s_name_is_the_one_that_runs(
 
 def test_another_graph_is_refused(tmp_path: Path) -> None:
     base = write_model(tmp_path / "base")
-    with pytest.raises(ValueError, match="graph is gqa fp32; prepare it as prim fp32"):
+    with pytest.raises(ValueError, match="graph is fused fp32; prepare it as portable fp32"):
         BfloatPrefill(prepare(base, tmp_path / "graphs", "base"), 1)
 
 
@@ -131,8 +132,9 @@ def test_nothing_that_reports_use_is_loaded(tmp_path: Path) -> None:
         "import sys; from pathlib import Path;"
         "from server.engines.embedded.runners.cpu.bfloat16 import BfloatPrefill;"
         "from server.engines.embedded.model.cache import prepare;"
+        "from server.engines.embedded.model.variants import PORTABLE;"
         f"base = Path({str(base)!r});"
-        "BfloatPrefill(prepare(base, base.parent / 'graphs', 'base', variant='prim'), 1);"
+        "BfloatPrefill(prepare(base, base.parent / 'graphs', 'base', variant=PORTABLE), 1);"
         "print(sorted(name for name, found in sys.modules.items() if 'telemetry' in name and found))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -141,7 +143,7 @@ def test_nothing_that_reports_use_is_loaded(tmp_path: Path) -> None:
 
 def test_without_openvino_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = write_model(tmp_path / "base")
-    graph = prepare(base, tmp_path / "graphs", "base", variant="prim")
+    graph = prepare(base, tmp_path / "graphs", "base", variant=PORTABLE)
 
     def none(_name: str) -> None:
         return None
@@ -158,7 +160,7 @@ def test_the_mini_base_answers_so_behind_the_server(tmp_path: Path) -> None:
         said = server.ask("oneseek-mini-sv", "Vem är du? Berätta vad du heter och vad du är.", longest=64)
     assert "OneSeek" in said
     graphs = {path.name.rpartition("-")[0] for path in (tmp_path / "home" / "graphs").glob("*/*")}
-    assert graphs == {"gqa-fp32-none", "prim-fp32-none"}
+    assert graphs == {"fused-fp32-none", "portable-fp32-none"}
 
 
 def test_it_is_for_the_cpu_alone(tmp_path: Path) -> None:

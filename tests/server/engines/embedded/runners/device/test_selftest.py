@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.model.cache import BuiltGraph, prepare
-from server.engines.embedded.model.decoder import Dtype
+from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.device.reference_runner import TruthRunner
 from server.engines.embedded.runners.device.selftest import (
@@ -57,8 +58,8 @@ def cpu(base: Path, weights: AdapterWeights) -> CpuRunner:
     return runner
 
 
-def prim(base: Path, dtype: Dtype = "fp32", quantize: Quantize = "none") -> BuiltGraph:
-    return prepare(base, base.parent / "graphs", "sha256:base", quantize, "prim", dtype)
+def portable(base: Path, dtype: Dtype = "fp32", quantize: Quantize = "none") -> BuiltGraph:
+    return prepare(base, base.parent / "graphs", "sha256:base", quantize, PORTABLE, dtype)
 
 
 def truth(graph: BuiltGraph, weights: AdapterWeights, context: int = CONTEXT) -> TruthRunner:
@@ -71,7 +72,7 @@ def truth(graph: BuiltGraph, weights: AdapterWeights, context: int = CONTEXT) ->
 def test_the_same_arithmetic_passes_in_any_rows(
     base: Path, weights: AdapterWeights, cpu: CpuRunner, voice: Voice
 ) -> None:
-    golden = exercise(truth(prim(base), weights), (0, 1), CONTEXT, voice)
+    golden = exercise(truth(portable(base), weights), (0, 1), CONTEXT, voice)
     result = compare("the base", "cpu", "fp32", "none", exercise(cpu, (1, 3), CONTEXT, voice), golden)
     assert result.passed
     assert result.difference < 1e-5
@@ -81,7 +82,7 @@ def test_the_same_arithmetic_passes_in_any_rows(
 def test_the_truth_is_transformers(base: Path, folder: Path, weights: AdapterWeights) -> None:
     """Every position of the exercise, by a library that shares nothing with ours."""
     reference = Reference(base, {"sv": folder})
-    told = Told(truth(prim(base), weights))
+    told = Told(truth(portable(base), weights))
     golden = exercise(told, (0, 1), CONTEXT, SV)
     first, beside = (reference.logits(told.tokens[row], voice) for row, voice in ((0, SV), (1, ())))
     expected = [first[4], first[8], first[13], beside[4]]
@@ -112,8 +113,8 @@ def test_the_truth_runs_what_devices_run(
     base: Path, weights: AdapterWeights, dtype: Dtype, quantize: Quantize, most: float
 ) -> None:
     """In half precision and in 8 and 4 bits it stays near what the base is in float32."""
-    exact = exercise(truth(prim(base), weights), (0, 1), CONTEXT, SV)
-    found = exercise(truth(prim(base, dtype, quantize), weights), (0, 1), CONTEXT, SV)
+    exact = exercise(truth(portable(base), weights), (0, 1), CONTEXT, SV)
+    found = exercise(truth(portable(base, dtype, quantize), weights), (0, 1), CONTEXT, SV)
     assert 0 < np.abs(found - exact).max() < most
 
 
@@ -141,7 +142,7 @@ def broken(value: float) -> Fault:
     ids=["nudged", "zeros", "nan", "inf"],
 )
 def test_one_wrong_logit_is_enough(base: Path, weights: AdapterWeights, fault: Fault) -> None:
-    golden = exercise(truth(prim(base), weights), (0, 1), CONTEXT, ())
+    golden = exercise(truth(portable(base), weights), (0, 1), CONTEXT, ())
     assert compare("the base", "webgpu", "fp32", "none", golden, golden).passed
     result = compare("the base", "webgpu", "fp32", "none", fault(golden), golden)
     assert not result.passed
@@ -191,8 +192,8 @@ class WritesOverTheRowBeside(MixesVoices):
 def test_what_devices_get_wrong_shows(
     kind: type[ForgetsThePast], base: Path, weights: AdapterWeights
 ) -> None:
-    golden = exercise(truth(prim(base), weights), (0, 1), CONTEXT, SV)
-    found = exercise(kind(truth(prim(base), weights)), (0, 1), CONTEXT, SV)
+    golden = exercise(truth(portable(base), weights), (0, 1), CONTEXT, SV)
+    found = exercise(kind(truth(portable(base), weights)), (0, 1), CONTEXT, SV)
     assert compare("sv", "directml", "fp16", "int4", found, golden).difference > 10 * THRESHOLDS["fp32"]
 
 
@@ -201,7 +202,7 @@ def test_what_devices_get_wrong_shows(
 def test_short_contexts_and_a_single_row_are_enough(
     base: Path, weights: AdapterWeights, context: int, rows: tuple[int, ...]
 ) -> None:
-    logits = exercise(truth(prim(base), weights, context), rows, context, ())
+    logits = exercise(truth(portable(base), weights, context), rows, context, ())
     assert logits.shape[1] == VOCABULARY
     assert len(logits) >= 1
 
@@ -211,7 +212,7 @@ def test_short_contexts_and_a_single_row_are_enough(
 def test_whole_rows_foretell_what_comes_out_step_by_step(
     base: Path, weights: AdapterWeights, context: int, rows: tuple[int, ...]
 ) -> None:
-    runner = truth(prim(base), weights, context)
+    runner = truth(portable(base), weights, context)
     expected = foretell(runner, len(rows), context, SV)
     np.testing.assert_allclose(exercise(runner, rows, context, SV), expected, atol=1e-5)
 

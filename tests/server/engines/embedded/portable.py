@@ -1,4 +1,4 @@
-"""Runs the `prim` variant as device providers do: fixed shapes, keys and values that stay on the device."""
+"""Runs the portable variant as device providers do: fixed shapes, keys and values that stay on the device."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.cache import BuiltGraph
-from server.engines.embedded.model.decoder import GROUPS
 from server.engines.embedded.runners.lora import Pack
 from server.request import Voice
 
 
-class PrimRunner:
+class PortableRunner:
     """One batch of `rows` rows of `positions` positions, computed in steps of any one length.
 
     KV memory is read from one place and written to another, which change places after the run; `aliased`,
@@ -101,7 +100,7 @@ class PrimRunner:
             options.intra_op_num_threads = 1
             heads = self._config.heads // self._config.kv_heads
             sizes = {"B": self._rows, "S": length, "T": self._positions, "GS": heads * length, "M": count}
-            sizes |= {f"R_{group}": self._pack.widths[group] for group in GROUPS}
+            sizes |= {f"R_{group}": self._pack.widths[group] for group in self._config.groups}
             for name, size in sizes.items():
                 options.add_free_dimension_override_by_name(name, size)
             path = str(self._graph.path)
