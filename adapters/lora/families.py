@@ -222,11 +222,11 @@ FAMILIES: Mapping[str, LoraFamily] = {
 """`model_type` of a base's config.json → its family. Which of them it runs is for each engine to say."""
 
 
-def family_of_tensors(tensors: Iterable[str], families: Iterable[LoraFamily] = ()) -> LoraFamily:
+def family_of_tensors(tensors: Iterable[str]) -> LoraFamily:
     """The family that knows most of the tensors in a PEFT file, the first of several alike.
 
-    For files that are looked at without their base. Default: search all of `FAMILIES`.
+    For files that are looked at without their base.
     """
     names = list(tensors)
-    candidates = list(families) or list({id(family): family for family in FAMILIES.values()}.values())
+    candidates = dict.fromkeys(FAMILIES.values())
     return max(candidates, key=lambda family: sum(family.factor(name) is not None for name in names))

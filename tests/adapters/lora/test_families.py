@@ -221,8 +221,6 @@ def test_a_file_without_its_base_is_read_by_the_family_that_knows_its_tensors() 
         f"base_model.model.{LLAMA.module_name(0, name)}.lora_A.weight" for name in ("o_proj", "down_proj")
     ]
     packed = f"base_model.model.{PHI3.module_name(0, 'qkv_proj')}.lora_A.weight"
-    other = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
     assert family_of_tensors(names) is LLAMA
     assert family_of_tensors([*names, packed]) is PHI3
-    assert family_of_tensors([other], (LLAMA, GPT2)) is GPT2
     assert family_of_tensors([]) is LLAMA

@@ -95,7 +95,7 @@ def method_of(quantize: str, variant: Variant) -> Quantize:
         return "none"
     if quantize not in BITS:
         raise ValueError(f"quantize {quantize!r} is unknown; one of: none, {', '.join(BITS)}")
-    return variant.method(quantize)
+    return variant.choose_method(quantize)
 
 
 def _build(model_dir: Path, graph: BuiltGraph, wanted: _Manifest, progress: Progress | None) -> None:

@@ -156,7 +156,7 @@ class Decoder:
             sum(matrix.out for matrix in matrices),
             self._variant.block_size(self.config.hidden, bits),
         )
-        more, attributes = self._variant.unpacking(name, out, features, bits, block)
+        more, attributes = self._variant.describe_packing(name, out, features, bits, block)
         specs = [
             TensorSpec(f"{name}.packed", np.dtype(np.uint8), packed_shape(out, features, bits, block)),
             TensorSpec(f"{name}.scales", np.dtype(self._float), (out, block_count(features, block))),

@@ -83,7 +83,7 @@ class Variant(Protocol):
         """Raise `ValueError` for a combination that is not built."""
         ...
 
-    def method(self, quantize: Quantize) -> Quantize:
+    def choose_method(self, quantize: Quantize) -> Quantize:
         """How weights are held on this machine if `quantize` is asked for."""
         ...
 
@@ -91,7 +91,7 @@ class Variant(Protocol):
         """Weights that share a scale in a base of this width."""
         ...
 
-    def unpacking(
+    def describe_packing(
         self, name: str, out: int, features: int, bits: int, block: int
     ) -> tuple[list[TensorSpec], dict[str, Attribute]]:
         """What `MatMulNBits` takes beside weights and scales: further tensors, further attributes."""
@@ -112,7 +112,7 @@ class Fused:
         if dtype != "fp32":
             raise ValueError(f"dtype {dtype} is for the portable variant; fused is built in fp32")
 
-    def method(self, quantize: Quantize) -> Quantize:
+    def choose_method(self, quantize: Quantize) -> Quantize:
         """int8 becomes integer products if this CPU's are exact."""
         return "w8a8" if quantize == "int8" and exact_products() else quantize
 
@@ -120,7 +120,7 @@ class Fused:
         """See `Variant.block_size`."""
         return WIDE_BLOCK if bits == 4 and hidden >= BIG_HIDDEN else BLOCK
 
-    def unpacking(
+    def describe_packing(
         self, name: str, out: int, features: int, bits: int, block: int
     ) -> tuple[list[TensorSpec], dict[str, Attribute]]:
         """Activations are rounded to 8 bits for the product."""
@@ -143,7 +143,7 @@ class Portable:
                 "quantize w8a8 is for the fused variant; portable is built with none, int8 or int4"
             )
 
-    def method(self, quantize: Quantize) -> Quantize:
+    def choose_method(self, quantize: Quantize) -> Quantize:
         """As it is asked for."""
         return quantize
 
@@ -151,7 +151,7 @@ class Portable:
         """See `Variant.block_size`."""
         return BLOCK
 
-    def unpacking(
+    def describe_packing(
         self, name: str, out: int, features: int, bits: int, block: int
     ) -> tuple[list[TensorSpec], dict[str, Attribute]]:
         """Zero points, which DirectML asks for."""

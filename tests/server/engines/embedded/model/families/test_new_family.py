@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from adapters.lora import families as lora_families
+from adapters.lora.manifest import read_manifest
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.model.cache import prepare
 from server.engines.embedded.model.config import UnsupportedModelError
@@ -89,6 +90,7 @@ def test_both_runners_agree_with_transformers_and_peft(
 ) -> None:
     reference, shape = Reference(base, loras), ModelShape.read(base)
     weights: dict[str, AdapterWeights] = {name: read_adapter(path, shape) for name, path in loras.items()}
+    assert read_manifest(loras["fused"], alias="a", version="v1").targets == ("c_attn",)
     runner = opened(base, tmp_path, kind)
     for name, low in weights.items():
         runner.load(name, low)
