@@ -48,7 +48,7 @@ def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPP
     if explicit is not None:
         mini = explicit.resolve() == (shipped / "base").resolve()
         name = MINI_BASE if mini else names.from_folder(explicit.resolve().name) or "base"
-        return _checked(explicit, name, "named in the settings", shipped=mini)
+        return _check(explicit, name, "named in the settings", shipped=mini)
     empty: list[str] = []
     for place, name in BASES:
         folder = root / place
@@ -61,9 +61,9 @@ def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPP
         if not any(folder.glob("*.safetensors")) and _pickle(folder) is None:
             empty.append(place)
             continue
-        return _checked(folder, name, f"found in {place}{_passed_over(empty)}")
-    reason = f"no other base under {root}{_passed_over(empty)}"
-    return _checked(shipped / "base", MINI_BASE, f"the mini base: {reason}", shipped=True)
+        return _check(folder, name, f"found in {place}{_format_passed_over(empty)}")
+    reason = f"no other base under {root}{_format_passed_over(empty)}"
+    return _check(shipped / "base", MINI_BASE, f"the mini base: {reason}", shipped=True)
 
 
 def is_inside(path: Path, root: Path) -> bool:
@@ -74,7 +74,7 @@ def is_inside(path: Path, root: Path) -> bool:
         return False
 
 
-def _checked(folder: Path, name: str, reason: str, *, shipped: bool = False) -> FoundBase:
+def _check(folder: Path, name: str, reason: str, *, shipped: bool = False) -> FoundBase:
     if not folder.is_dir():
         raise BaseModelError(folder, "is not a folder", "Give the folder that holds config.json.")
     if not (folder / "config.json").is_file():
@@ -98,5 +98,5 @@ def _pickle(folder: Path) -> Path | None:
     return next(iter(sorted(folder.glob("pytorch_model*.bin"))), None)
 
 
-def _passed_over(empty: Sequence[str]) -> str:
+def _format_passed_over(empty: Sequence[str]) -> str:
     return f" ({', '.join(empty)} passed over: no weights in it)" if empty else ""

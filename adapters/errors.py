@@ -8,7 +8,7 @@ from pathlib import Path
 _SHOWN = 80
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """`value` as it may stand in a message: quoted as Python would, on one line, at most 80 characters."""
     text = ascii(value)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
@@ -29,7 +29,7 @@ class FileRefusedError(ValueError):
         self.value = value
         self.reason = reason
         self.remedy = remedy
-        found = f" {field} = {shown(value)}:" if field else ""
+        found = f" {field} = {format_value(value)}:" if field else ""
         super().__init__(f"{path}:{found} {reason}. {remedy}")
 
     @property
@@ -53,14 +53,14 @@ class UnknownAdapterError(LookupError):
         self.name = name
         self.hints = tuple(hints)
         hint = f" Did you mean {' or '.join(self.hints)}?" if self.hints else ""
-        super().__init__(f"There is no adapter {shown(name)}.{hint}")
+        super().__init__(f"There is no adapter {format_value(name)}.{hint}")
 
 
 class AdapterRejectedError(ValueError):
     """The registry does not take or remove an adapter: the message says why, and nothing changed."""
 
 
-class StoreError(ValueError):
+class RegistryError(ValueError):
     """The registry on disk does not make a change: the message says why, and nothing changed."""
 
 

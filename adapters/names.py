@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from adapters.errors import shown
+from adapters.errors import format_value
 
 RESERVED = frozenset({"auto", "base", "default", "oneseek"})
 """Names that mean something else where an adapter may be asked for."""
@@ -28,31 +28,35 @@ def alias(text: str) -> str:
     """
     if not _ALIAS.fullmatch(text):
         raise ValueError(
-            f"{shown(text)} is no alias: use up to 128 of a-z, 0-9, '.', '-', '_', first no sign"
+            f"{format_value(text)} is no alias: use up to 128 of a-z, 0-9, '.', '-', '_', first no sign"
         )
     if text.lower() in RESERVED:
         others = ", ".join(sorted(RESERVED))
-        raise ValueError(f"the alias {shown(text)} is reserved: choose another than {others}")
+        raise ValueError(f"the alias {format_value(text)} is reserved: choose another than {others}")
     if text.endswith(".") or _DEVICES.fullmatch(text):
-        raise ValueError(f"the alias {shown(text)} cannot be a folder's name on Windows: choose another")
+        raise ValueError(
+            f"the alias {format_value(text)} cannot be a folder's name on Windows: choose another"
+        )
     return text
 
 
 def version(text: str) -> str:
     """`text` as written, where it is a version such as v1.1 or v1.1-SV; `ValueError` otherwise."""
     if not _VERSION.fullmatch(text):
-        raise ValueError(f"{shown(text)} is no version: write v1, v1.1 or v1.1-SV")
+        raise ValueError(f"{format_value(text)} is no version: write v1, v1.1 or v1.1-SV")
     return text
 
 
 def language(text: str) -> str:
     """`text` in lower case, where it is a language code such as sv; `ValueError` otherwise."""
     if not _LANGUAGE.fullmatch(text):
-        raise ValueError(f"{shown(text)} is no language code: write the two letters of ISO 639-1, such as sv")
+        raise ValueError(
+            f"{format_value(text)} is no language code: write the two letters of ISO 639-1, such as sv"
+        )
     return text.lower()
 
 
-def split(text: str) -> tuple[str, str | None]:
+def split_name(text: str) -> tuple[str, str | None]:
     """`alias@version` as alias and version, or an alias alone with None. Raises `ValueError` as they do."""
     before, at, after = text.partition("@")
     return alias(before), version(after) if at else None

@@ -28,7 +28,7 @@ import numpy as np
 import uvloop
 
 from bench.host import describe
-from bench.load.closed_loop import Job, closed_loop
+from bench.load.closed_loop import LoadRequest, closed_loop
 from bench.random_model import PRESETS
 from bench.servers import Server, free_port, oneseek, serving
 
@@ -171,7 +171,7 @@ def _ours(
     """One request on its own: prompt tokens a second until its first token, and tokens a second after."""
     prompt = np.random.default_rng(seed).integers(10, vocabulary - 10, arguments.prompt).tolist()
     body = {"model": name, "prompt": prompt, "max_tokens": arguments.tokens, "temperature": 0}
-    job = Job("/v1/completions", body | {"ignore_eos": True}, arguments.tokens)
+    job = LoadRequest("/v1/completions", body | {"ignore_eos": True}, arguments.tokens)
     outcome = uvloop.run(closed_loop(server.url, [job], 1))
     if outcome.faults:
         raise RuntimeError(f"{server.url}: {outcome.faults[0]}")

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from bench.load.closed_loop import Job, Outcome, closed_loop
+from bench.load.closed_loop import LoadRequest, LoadResult, closed_loop
 from bench.random_model import at_hand
 from bench.servers import Server, free_port, oneseek, serving, vllm
 
@@ -33,11 +33,11 @@ NAMES = ("base", "en", "sv")
 
 def jobs(
     vocabulary: int, count: int, prompt: int, tokens: int, names: tuple[str, ...], seed: int
-) -> list[Job]:
+) -> list[LoadRequest]:
     """`count` completions of random token ids, their models taken from `names` in turn."""
     random = np.random.default_rng(seed)
     return [
-        Job(
+        LoadRequest(
             "/v1/completions",
             {
                 "model": names[i % len(names)],
@@ -52,7 +52,7 @@ def jobs(
     ]
 
 
-def measure(server: Server, work: list[Job], streams: int) -> Outcome:
+def measure(server: Server, work: list[LoadRequest], streams: int) -> LoadResult:
     """Run `work`; raises `RuntimeError` where any answer was not what was asked for."""
     before = server.event_loop_seconds()
     outcome = uvloop.run(closed_loop(server.url, work, streams))
@@ -134,8 +134,8 @@ def _start(
 
 def _take_turns(
     arguments: argparse.Namespace, targets: dict[str, Callable[[bool], Server]], vocabulary: int
-) -> dict[tuple[str, str], list[Outcome]]:
-    results: dict[tuple[str, str], list[Outcome]] = {}
+) -> dict[tuple[str, str], list[LoadResult]]:
+    results: dict[tuple[str, str], list[LoadResult]] = {}
     seeds = itertools.count()  # no prompt is ever sent twice, or prefix reuse would answer it
     for turn in range(arguments.rounds + 1):
         for name, address in targets.items():
@@ -158,7 +158,7 @@ def _take_turns(
 
 
 def _report(
-    arguments: argparse.Namespace, results: dict[tuple[str, str], list[Outcome]], rival: dict[str, float]
+    arguments: argparse.Namespace, results: dict[tuple[str, str], list[LoadResult]], rival: dict[str, float]
 ) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     for (name, kind), outcomes in results.items():
@@ -170,7 +170,7 @@ def _report(
             figures.setdefault(name, {})[kind] = rates[len(rates) // 2].summary()
     ratios: dict[str, float] = {}
 
-    def ratio(label: str, a: list[Outcome], b: list[Outcome]) -> None:
+    def ratio(label: str, a: list[LoadResult], b: list[LoadResult]) -> None:
         pairs = [x.tokens_per_second / y.tokens_per_second for x, y in zip(a, b, strict=True)]
         ratios[label] = round(statistics.median(pairs), 3)
 

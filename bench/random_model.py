@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-Array = NDArray[np.generic]
+NumpyArray = NDArray[np.generic]
 SPECIAL = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]")
 DTYPES = {
     "float32": np.dtype(np.float32),
@@ -43,7 +43,7 @@ CHAT_TEMPLATE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class DecoderShape:
     """The sizes of a decoder, as its `config.json` names them."""
 
     hidden_size: int
@@ -71,11 +71,11 @@ class Shape:
 
 
 PRESETS = {
-    "5m": Shape(256, 4, 4, 2, 64, 704, 4096),
-    "28m": Shape(512, 8, 8, 4, 64, 1408, 4096),
-    "152m": Shape(1024, 12, 16, 4, 64, 2816, 8192),
-    "1b": Shape(2048, 18, 16, 4, 128, 7168, 32768, 32768),
-    "7b": Shape(4096, 32, 32, 8, 128, 14336, 32768, 32768),
+    "5m": DecoderShape(256, 4, 4, 2, 64, 704, 4096),
+    "28m": DecoderShape(512, 8, 8, 4, 64, 1408, 4096),
+    "152m": DecoderShape(1024, 12, 16, 4, 64, 2816, 8192),
+    "1b": DecoderShape(2048, 18, 16, 4, 128, 7168, 32768, 32768),
+    "7b": DecoderShape(4096, 32, 32, 8, 128, 14336, 32768, 32768),
 }
 
 
@@ -91,7 +91,7 @@ def at_hand(work: Path, preset: str) -> tuple[Path, dict[str, Path], int]:
 
 def write_model(
     out: Path,
-    shape: Shape,
+    shape: DecoderShape,
     seed: int = 0,
     dtype: str = "float32",
     shard_bytes: int = 1 << 30,
@@ -117,7 +117,7 @@ def write_model(
     write_tokenizer(out, shape.vocab_size)
 
 
-def write_adapter(out: Path, shape: Shape, rank: int, targets: Sequence[str], seed: int) -> None:
+def write_adapter(out: Path, shape: DecoderShape, rank: int, targets: Sequence[str], seed: int) -> None:
     """Write a random LoRA in PEFT layout into `out`, strong enough to change what the model says."""
     modules = shape.modules()
     unknown = [name for name in targets if name not in modules]
@@ -125,7 +125,7 @@ def write_adapter(out: Path, shape: Shape, rank: int, targets: Sequence[str], se
         raise ValueError(f"target {unknown[0]!r} is unknown; one of: {', '.join(modules)}")
     out.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    tensors: dict[str, Array] = {}
+    tensors: dict[str, NumpyArray] = {}
     for layer in range(shape.num_hidden_layers):
         for name in targets:
             folder, outs, ins = modules[name]
@@ -163,11 +163,11 @@ def write_tokenizer(out: Path, vocabulary: int) -> None:
 
 
 def _weights(
-    shape: Shape, rng: np.random.Generator, dtype: np.dtype[np.generic], tied: bool
-) -> Iterator[tuple[str, Array]]:
+    shape: DecoderShape, rng: np.random.Generator, dtype: np.dtype[np.generic], tied: bool
+) -> Iterator[tuple[str, NumpyArray]]:
     """Every tensor in order, as an untrained model has them; logits spread by about 0.02 √hidden."""
 
-    def matrix(outs: int, ins: int) -> Array:
+    def matrix(outs: int, ins: int) -> NumpyArray:
         if dtype.name in SMALL_16_BITS:
             return _small_16_bits(rng, (outs, ins), dtype)
         return _normal(rng, (outs, ins), INITIALIZER_RANGE).astype(dtype)
@@ -189,7 +189,9 @@ def _normal(rng: np.random.Generator, shape: tuple[int, int], deviation: float) 
     return rng.standard_normal(shape, dtype=np.float32) * np.float32(deviation)
 
 
-def _small_16_bits(rng: np.random.Generator, shape: tuple[int, int], dtype: np.dtype[np.generic]) -> Array:
+def _small_16_bits(
+    rng: np.random.Generator, shape: tuple[int, int], dtype: np.dtype[np.generic]
+) -> NumpyArray:
     """Random bits as they come: ten times as fast as rounding a normal distribution, for 14 GB of them."""
     chance, fixed = SMALL_16_BITS[dtype.name]
     count = shape[0] * shape[1]
@@ -199,10 +201,10 @@ def _small_16_bits(rng: np.random.Generator, shape: tuple[int, int], dtype: np.d
     return bits.view(dtype).reshape(shape)
 
 
-def _write_shards(out: Path, weights: Iterator[tuple[str, Array]], shard_bytes: int) -> None:
+def _write_shards(out: Path, weights: Iterator[tuple[str, NumpyArray]], shard_bytes: int) -> None:
     """One file, or several with an index where they exceed `shard_bytes`."""
     shards: list[list[str]] = []
-    held: dict[str, Array] = {}
+    held: dict[str, NumpyArray] = {}
     total = 0
 
     def flush() -> None:

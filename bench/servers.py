@@ -153,9 +153,8 @@ def vllm(
 
 
 def _vllm_serve(python: Path, model: Path) -> list[str]:
-    """`vllm serve`, or the module behind it where the command is missing or finds no metadata of its own."""
-    script = python.parent / "vllm"
+    """`vllm serve`, or the module behind it if the command would find no metadata of its own."""
     asked = "import importlib.metadata; importlib.metadata.version('vllm')"
-    if script.is_file() and subprocess.run([str(python), "-c", asked], capture_output=True).returncode == 0:
-        return [str(script), "serve", str(model)]
+    if subprocess.run([str(python), "-c", asked], capture_output=True).returncode == 0:
+        return [str(python), "-m", "vllm.entrypoints.cli.main", "serve", str(model)]
     return [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)]

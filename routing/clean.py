@@ -37,7 +37,7 @@ _PAYLOAD_FROM, _SHORTEST, _LONGEST = 12, 2, 12
 
 
 @dataclass(frozen=True, slots=True)
-class Cleaned:
+class CleanText:
     """The words of one message."""
 
     words: tuple[str, ...]
@@ -53,7 +53,7 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(_WORD.findall(text.lower().replace("’", "'")))
 
 
-def clean(message: str, limit: int = LIMIT) -> Cleaned:
+def clean(message: str, limit: int = LIMIT) -> CleanText:
     """Take out what tells nothing of the language and find the instruction; never raises."""
     stripped: list[str] = []
     if len(message) > (HEAD + TAIL) * limit:
@@ -73,7 +73,7 @@ def clean(message: str, limit: int = LIMIT) -> Cleaned:
     if len(text) > limit:
         text = text[:limit]
         stripped.append("rest")
-    return Cleaned(words_of(text), instruction, tuple(dict.fromkeys(stripped)))
+    return CleanText(words_of(text), instruction, tuple(dict.fromkeys(stripped)))
 
 
 def _instruction(text: str, limit: int) -> tuple[str, ...] | None:

@@ -13,12 +13,12 @@ from typing import Protocol
 
 import numpy as np
 
-from routing.accept import preferred
-from routing.clean import LIMIT, Cleaned, clean
+from routing.accept import preferred_languages
+from routing.clean import LIMIT, CleanText, clean
 from routing.evidence import Evidence, Scorer, Scores
-from routing.profiles import ProfileError, available
+from routing.profiles import ProfileError, profiled_languages
 from routing.scripts import LANGUAGES, LATIN, main_script, script_of
-from routing.settings import OTHER, RoutingSettings, canonical
+from routing.settings import OTHER, RoutingSettings, detection_code
 
 NEIGHBOURS = ("en", "sv", "da", "no", "de", "fi", "nl")
 """Candidates besides the configured languages: told apart by name, whether they have an adapter or not."""
@@ -74,12 +74,12 @@ class ProfileDetector:
     def __init__(self, settings: RoutingSettings | None = None) -> None:
         """Raises `ProfileError` for a configured language that has no profile and no script of its own."""
         self._settings = settings or RoutingSettings()
-        configured = tuple(canonical(row.code) for row in self._settings.languages)
+        configured = tuple(detection_code(row.code) for row in self._settings.languages)
         for code in configured:
-            if code not in available() and script_of(code) == LATIN:
+            if code not in profiled_languages() and script_of(code) == LATIN:
                 raise ProfileError(
                     f"languages names {code!r}, which detection has no profile of; "
-                    f"there are: {', '.join(sorted(available()))}"
+                    f"there are: {', '.join(sorted(profiled_languages()))}"
                 )
         latin = tuple(
             dict.fromkeys((*NEIGHBOURS, *(code for code in configured if script_of(code) == LATIN)))
@@ -131,14 +131,14 @@ class ProfileDetector:
         cleaned = clean(turn, limit)
         script = main_script("".join(cleaned.words))
         if script != LATIN and script not in self._scorers:
-            return self._by_script(script), _told(cleaned, f"written in {script} letters")
+            return self._by_script(script), _explain(cleaned, f"written in {script} letters")
         scorer = self._scorers[script]
         whole = scorer.score(cleaned.words)
         if cleaned.instruction is None:
-            return self._placed(scorer, whole), _told(cleaned, _why(scorer, whole))
+            return self._placed(scorer, whole), _explain(cleaned, _why(scorer, whole))
         found = scorer.score(cleaned.instruction)
         scores = self._placed(scorer, found) + np.maximum(self._placed(scorer, whole), -_PAYLOAD)
-        return scores - scores.max(), _told(cleaned, _why(scorer, found), instruction=True)
+        return scores - scores.max(), _explain(cleaned, _why(scorer, found), instruction=True)
 
     def _placed(self, scorer: Scorer, found: Evidence) -> Scores:
         """Scores of one script's labels among all labels; the others are out of the question."""
@@ -159,14 +159,14 @@ class ProfileDetector:
         prior = np.zeros(len(self._labels))
         total = sum(row.weight for row in settings.languages)
         for row in settings.languages:
-            prior[self._column[canonical(row.code)]] = (1 - settings.other_prior) * row.weight / total
+            prior[self._column[detection_code(row.code)]] = (1 - settings.other_prior) * row.weight / total
         without = prior == 0
         prior[without] = (settings.other_prior if settings.languages else 1.0) / without.sum()
         prior.setflags(write=False)
         return prior
 
     def _hinted(self, accept_language: str | None) -> Scores:
-        hint = next((code for code in preferred(accept_language) if code in self.languages), None)
+        hint = next((code for code in preferred_languages(accept_language) if code in self.languages), None)
         if hint is None:
             return self._prior
         prior = self._prior.copy()
@@ -188,7 +188,7 @@ def _why(scorer: Scorer, found: Evidence) -> str:
     return f"{found.grams} letter groups; known words: {words or 'none'}"
 
 
-def _told(cleaned: Cleaned, why: str, *, instruction: bool = False) -> str:
+def _explain(cleaned: CleanText, why: str, *, instruction: bool = False) -> str:
     parts = [f"read the instruction, hardly the text that it is about: {why}" if instruction else why]
     if cleaned.stripped:
         parts.append(f"left out: {', '.join(cleaned.stripped)}")

@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from routing.detect import ProfileDetector
-from routing.route import Question, Router
-from routing.settings import LanguageRow, RoutingSettings, canonical
+from routing.route import RouteQuery, Router
+from routing.settings import LanguageRow, RoutingSettings, detection_code
 
 _TRIALS = 3
 """The fastest counts: the others tell of the machine's other work."""
@@ -28,7 +28,7 @@ FIGURES = ("swedish_found", "english_kept_out", "nordic_kept_out", "other_kept_o
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelledText:
     """One text with the language that it is known to be in."""
 
     source: str
@@ -37,10 +37,10 @@ class Labelled:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class RoutedText:
     """One text with where it went."""
 
-    labelled: Labelled
+    labelled: LabelledText
     adapter: str | None
     """`sv`, `en`, or None for the base."""
     sure: bool
@@ -57,7 +57,7 @@ class _BothAdapters:
         return False
 
 
-def read(folder: Path, half: int | None = 1) -> Iterator[Labelled]:
+def read(folder: Path, half: int | None = 1) -> Iterator[LabelledText]:
     """The texts of one half (0 or 1), or all."""
     for path in sorted(folder.glob("*.tsv")):
         for line in path.read_text(encoding="utf-8").split("\n"):
@@ -65,16 +65,16 @@ def read(folder: Path, half: int | None = 1) -> Iterator[Labelled]:
             if tab:
                 text = _unescape(escaped)
                 if half is None or hashlib.sha256(text.encode()).digest()[0] & 1 == half:
-                    yield Labelled(path.stem, language, text)
+                    yield LabelledText(path.stem, language, text)
 
 
-def judge(texts: Sequence[Labelled]) -> list[Judged]:
+def route_texts(texts: Sequence[LabelledText]) -> list[RoutedText]:
     """Route each text alone."""
     settings = RoutingSettings(languages=(LanguageRow("en", "en"), LanguageRow("sv", "sv")))
     router, catalogue = Router(settings, ProfileDetector(settings)), _BothAdapters()
-    found: list[Judged] = []
+    found: list[RoutedText] = []
     for labelled in texts:
-        question = Question(turns=(labelled.text,))
+        question = RouteQuery(turns=(labelled.text,))
         route, seconds = router.decide(question, catalogue), float("inf")
         for _ in range(_TRIALS):
             started = time.perf_counter()
@@ -82,18 +82,18 @@ def judge(texts: Sequence[Labelled]) -> list[Judged]:
             seconds = min(seconds, time.perf_counter() - started)
         adapter = route.target[0][0] if route.target else None
         expected = labelled.language if labelled.language in ("sv", "en") else None
-        found.append(Judged(labelled, adapter, route.language is not None, adapter == expected, seconds))
+        found.append(RoutedText(labelled, adapter, route.language is not None, adapter == expected, seconds))
     return found
 
 
-def figures(judged: Sequence[Judged]) -> dict[str, float | int | None]:
+def percentages(judged: Sequence[RoutedText]) -> dict[str, float | int | None]:
     """Percentages of `FIGURES`, None where a source has no such text; and how many texts there were."""
 
     def percent(languages: set[str], adapter: str, *, sent: bool) -> float | None:
-        of = [j.adapter == adapter for j in judged if canonical(j.labelled.language) in languages]
+        of = [j.adapter == adapter for j in judged if detection_code(j.labelled.language) in languages]
         return round(100 * sum(hit is sent for hit in of) / len(of), 2) if of else None
 
-    seen = {canonical(j.labelled.language) for j in judged}
+    seen = {detection_code(j.labelled.language) for j in judged}
     return {
         "swedish_found": percent({"sv"}, "sv", sent=True),
         "english_kept_out": percent({"en"}, "sv", sent=False),
@@ -115,12 +115,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="folder of SOURCE.tsv files")
     parser.add_argument("--half", choices=("0", "1", "all"), default="1", help="which half (default 1)")
     options = parser.parse_args(arguments)
-    judged = judge(list(read(options.folder, None if options.half == "all" else int(options.half))))
+    judged = route_texts(list(read(options.folder, None if options.half == "all" else int(options.half))))
     if not judged:
         parser.error(f"{options.folder} holds no labelled text")
     rows = {source: [j for j in judged if j.labelled.source == source] for source in _sources(judged)}
     rows["two words or more"] = [j for j in judged if len(j.labelled.text.split()) > 1]
-    report = {source: figures(found) for source, found in rows.items()}
+    report = {source: percentages(found) for source, found in rows.items()}
     print(f"{'source':24}{'texts':>7}" + "".join(f"{name.replace('_', ' '):>18}" for name in FIGURES))
     for source, row in report.items():
         cells = "".join(f"{row[name]:>18}" if row[name] is not None else f"{'-':>18}" for name in FIGURES)
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps({"sources": report, **total}))
 
 
-def _sources(judged: Sequence[Judged]) -> list[str]:
+def _sources(judged: Sequence[RoutedText]) -> list[str]:
     return list(dict.fromkeys(j.labelled.source for j in judged))
 
 

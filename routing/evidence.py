@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from routing import letters
-from routing.profiles import ProfileTable, load
+from routing.profiles import ProfileTable, load_profiles
 from routing.settings import OTHER
 from routing.words import PHRASES, known_words
 
@@ -49,7 +49,7 @@ class Scorer:
     def __init__(self, candidates: Sequence[str], background: Sequence[str]) -> None:
         """Load the profiles; raises `ProfileError` where there is none for a language."""
         self.labels = (*candidates, OTHER)
-        self._table = load((*candidates, *background))
+        self._table = load_profiles((*candidates, *background))
         self._candidates = len(candidates)
         columns = {language: column for column, language in enumerate(candidates)}
         used = {language: _letters_of(self._table, column, language) for language, column in columns.items()}

@@ -69,18 +69,18 @@ class ProfileTable:
         return frozenset(chr(point) for point in np.flatnonzero(frequent))
 
 
-def available() -> frozenset[str]:
+def profiled_languages() -> frozenset[str]:
     """Languages that langdetect has a profile of."""
     folder = files("langdetect").joinpath("profiles")
     return frozenset(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
 
 
-def load(languages: Sequence[str]) -> ProfileTable:
+def load_profiles(languages: Sequence[str]) -> ProfileTable:
     """Read the profiles of `languages`; the columns of the table are in their order.
 
     Raises `ProfileError` where langdetect has none.
     """
-    known = available()
+    known = profiled_languages()
     if missing := [language for language in languages if language not in known]:
         raise ProfileError(f"no profile for {', '.join(missing)}; there are: {', '.join(sorted(known))}")
     profiles = [_read(language) for language in languages]

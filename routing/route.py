@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from routing.accept import preferred
+from routing.accept import preferred_languages
 from routing.detect import Detection, Detector
-from routing.selection import AUTO, BASE, HEADER, Blend, parse
+from routing.selection import AUTO, BASE, HEADER, Blend, parse_selection
 from routing.settings import RoutingSettings
 
 AUTOMATIC_MODEL = "oneseek"
@@ -45,7 +45,7 @@ class Route:
     """What the decision saw; present after every `Router.decide`."""
 
 
-class Catalogue(Protocol):
+class AdapterNames(Protocol):
     """What the registry offers routing."""
 
     def is_adapter(self, name: str) -> bool:
@@ -58,7 +58,7 @@ class Catalogue(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class RouteQuery:
     """What a request says that bears on its route."""
 
     header: str | None = None
@@ -88,7 +88,7 @@ class Router:
         self._settings = settings
         self._detector = detector
 
-    def decide(self, question: Question, catalogue: Catalogue) -> Route:
+    def decide(self, question: RouteQuery, catalogue: AdapterNames) -> Route:
         """The route of `question`; raises `SelectionError` and `UnknownNameError`.
 
         Where header or model decide, the language is told for the receipt alone and never changes the choice.
@@ -98,7 +98,7 @@ class Router:
         target, reason = asked or self._by_language(question, seen, catalogue)
         return Route(target, seen.language, seen.confidence, reason, seen)
 
-    def _asked(self, question: Question, catalogue: Catalogue) -> tuple[Blend, Reason] | None:
+    def _asked(self, question: RouteQuery, catalogue: AdapterNames) -> tuple[Blend, Reason] | None:
         """The explicit choice. A model's name has to be known even where the header decides."""
         model = question.model
         automatic = model is None or model == AUTOMATIC_MODEL
@@ -110,7 +110,7 @@ class Router:
         ):
             raise UnknownNameError(model, "model")
         if question.header is not None:
-            chosen = parse(question.header)
+            chosen = parse_selection(question.header)
             if chosen == AUTO:
                 return None
             for name, _ in chosen:
@@ -121,7 +121,9 @@ class Router:
             return None
         return () if catalogue.is_base(model) else ((model, 1.0),), Reason.MODEL
 
-    def _by_language(self, question: Question, seen: Detection, catalogue: Catalogue) -> tuple[Blend, Reason]:
+    def _by_language(
+        self, question: RouteQuery, seen: Detection, catalogue: AdapterNames
+    ) -> tuple[Blend, Reason]:
         if seen.language is not None:
             decided = Reason.CONVERSATION if seen.from_history else Reason.LANGUAGE
             return self._for_language(seen.language, decided, catalogue)
@@ -131,20 +133,20 @@ class Router:
         if policy == "likeliest" and seen.told and seen.confidence >= self._settings.threshold:
             return self._for_language(seen.likeliest, Reason.UNDECIDED, catalogue)
         if policy != "default":
-            for language in preferred(question.accept_language):
+            for language in preferred_languages(question.accept_language):
                 alias = self._settings.adapter(language)
                 if alias is not None and catalogue.is_adapter(alias):
                     return ((alias, 1.0),), Reason.ACCEPT_LANGUAGE
         return self._default(catalogue), Reason.DEFAULT
 
-    def _for_language(self, language: str, reason: Reason, catalogue: Catalogue) -> tuple[Blend, Reason]:
+    def _for_language(self, language: str, reason: Reason, catalogue: AdapterNames) -> tuple[Blend, Reason]:
         alias = self._settings.adapter(language)
         if alias is not None and catalogue.is_adapter(alias):
             return ((alias, 1.0),), reason
         without = () if self._settings.unsupported == "base" else self._default(catalogue)
         return without, Reason.UNDECIDED if reason is Reason.UNDECIDED else Reason.NO_ADAPTER
 
-    def _default(self, catalogue: Catalogue) -> Blend:
+    def _default(self, catalogue: AdapterNames) -> Blend:
         """The configured default; the base while its adapter is not in the catalogue."""
         alias = self._settings.default
         return ((alias, 1.0),) if alias not in (None, BASE) and catalogue.is_adapter(alias) else ()

@@ -30,7 +30,7 @@ class SelectionError(ValueError):
         super().__init__(f"{self.field} is {self.value!r}: {remedy}")
 
 
-def parse(header: str) -> Blend | Literal["auto"]:
+def parse_selection(header: str) -> Blend | Literal["auto"]:
     """The adapters that a header asks for; raises `SelectionError`."""
     text = header.strip()
     if len(header) > MAX_LENGTH:

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, get_args
 
-Undecided = Literal["likeliest", "accept-language", "default", "base"]
-Unsupported = Literal["base", "default"]
+UndecidedPolicy = Literal["likeliest", "accept-language", "default", "base"]
+UnsupportedPolicy = Literal["base", "default"]
 
 OTHER = "xx"
 """The label of every language that is no candidate."""
 _SAME: Mapping[str, str] = MappingProxyType({"nb": "no", "nn": "no", "iw": "he", "fil": "tl"})
 
 
-def canonical(tag: str) -> str:
+def detection_code(tag: str) -> str:
     """The code that detection uses for a language tag: `sv-SE` is `sv`, `nb` and `nn` are `no`."""
     code = tag.strip().lower().replace("_", "-").partition("-")[0]
     return _SAME.get(code, code)
@@ -34,7 +34,7 @@ class LanguageRow:
     """How much likelier than the other rows it is before anything is read."""
 
     def __post_init__(self) -> None:
-        if not canonical(self.code).isalpha() or canonical(self.code) == OTHER:
+        if not detection_code(self.code).isalpha() or detection_code(self.code) == OTHER:
             raise ValueError(f"languages.code is {self.code!r}: give an ISO 639-1 code such as 'sv'")
         if not self.adapter:
             raise ValueError(f"languages.adapter is empty for {self.code!r}: name an adapter's alias")
@@ -52,10 +52,10 @@ class RoutingSettings:
     """A language is decided from this posterior probability on; below it the text is undecided."""
     threshold: float = 0.5
     """Policy `likeliest` takes an undecided text's likeliest language from this probability on."""
-    undecided: Undecided = "likeliest"
+    undecided: UndecidedPolicy = "likeliest"
     """What an undecided text gets: its likeliest language from `threshold` on, else as `accept-language`;
     the first language of Accept-Language that has an adapter, else the default; the default; or the base."""
-    unsupported: Unsupported = "base"
+    unsupported: UnsupportedPolicy = "base"
     """What a language without an adapter gets."""
     default: str | None = None
     """Alias used where nothing else decides; `base` or None is the base."""
@@ -69,7 +69,7 @@ class RoutingSettings:
     """Factor by which Accept-Language lifts the prior of its first known language; 1 ignores it."""
 
     def __post_init__(self) -> None:
-        codes = [canonical(row.code) for row in self.languages]
+        codes = [detection_code(row.code) for row in self.languages]
         if twice := sorted({code for code in codes if codes.count(code) > 1}):
             raise ValueError(f"languages names {', '.join(twice)} more than once: give each language one row")
         _within("threshold", self.threshold, 0.0, 1.0)
@@ -79,18 +79,20 @@ class RoutingSettings:
         _within("hint", self.hint, 1.0, 10.0)
         if not 1 <= self.history <= 50:
             raise ValueError(f"history is {self.history!r}: give 1 to 50 user turns")
-        if self.undecided not in get_args(Undecided):
-            raise ValueError(f"undecided is {self.undecided!r}: give one of {', '.join(get_args(Undecided))}")
-        if self.unsupported not in get_args(Unsupported):
+        if self.undecided not in get_args(UndecidedPolicy):
             raise ValueError(
-                f"unsupported is {self.unsupported!r}: give one of {', '.join(get_args(Unsupported))}"
+                f"undecided is {self.undecided!r}: give one of {', '.join(get_args(UndecidedPolicy))}"
+            )
+        if self.unsupported not in get_args(UnsupportedPolicy):
+            raise ValueError(
+                f"unsupported is {self.unsupported!r}: give one of {', '.join(get_args(UnsupportedPolicy))}"
             )
         if self.default == "":
             raise ValueError("default is empty: name an alias, 'base', or leave it out")
 
     def adapter(self, language: str | None) -> str | None:
         """Alias of the adapter of `language`, if it has one."""
-        return next((row.adapter for row in self.languages if canonical(row.code) == language), None)
+        return next((row.adapter for row in self.languages if detection_code(row.code) == language), None)
 
 
 def _within(field: str, value: float, lowest: float, highest: float) -> None:

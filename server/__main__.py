@@ -11,24 +11,24 @@ import os
 import sys
 from collections.abc import Sequence
 
-from server.names_guard import NAMES, ForeignNameError, check_names
+from server.names_guard import NAMES, ForeignNameError, refuse_foreign_names
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. A mistake is one line on standard error, no traceback."""
     _write_utf8()
     try:
-        check_names()
+        refuse_foreign_names()
     except ForeignNameError as error:
         return _complain(error, 1)
     from cyclopts import CycloptsError
     from cyclopts.exceptions import UnusedCliTokensError
 
-    from server.cli.app import build
+    from server.cli.app import build_app
     from server.config.values import SettingsError
 
     try:
-        code = int(build()(sys.argv[1:] if arguments is None else arguments) or 0)
+        code = int(build_app()(sys.argv[1:] if arguments is None else arguments) or 0)
         sys.stdout.flush()  # what cannot be written is an error here, not one that nobody handles at the exit
         return code
     except UnusedCliTokensError as error:
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _exit_code(error)
         if code is None:
             raise
-        return _complain(_told(error), code)
+        return _complain(_describe(error), code)
 
 
 def _exit_code(error: Exception) -> int | None:
@@ -71,7 +71,7 @@ _REMEDIES = {
 }
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """What an error says, and what helps where it does not say that itself."""
     from adapters.errors import UnknownAdapterError
 

@@ -20,7 +20,7 @@ class ForeignNameError(RuntimeError):
     """A top-level name of ours is, or may at any install become, somebody else's."""
 
 
-def check_names(root: Path | None = None) -> None:
+def refuse_foreign_names(root: Path | None = None) -> None:
     """Raise `ForeignNameError` unless each of our names is ours alone. Imports nothing.
 
     `root` is the folder that holds our packages; by default the one this file was loaded from.

@@ -16,7 +16,7 @@ import msgspec
 FinishReason = Literal["stop", "length"]
 """`stop`: an end token, a stop token or a stop string; `length`: `max_tokens` or the end of the context."""
 
-Voice = tuple[tuple[str, float], ...]
+AdapterMix = tuple[tuple[str, float], ...]
 """Adapter digests with their blend weights, sorted by digest; empty means the base alone.
 
 One adapter is `((digest, 1.0),)`; a blend of several adds their weighted LoRA terms.
@@ -82,9 +82,9 @@ class GenerationRequest:
     prompt: tuple[int, ...]
     """Token ids, at least one."""
     sampling: Sampling
-    voice: Voice = ()
+    adapter_mix: AdapterMix = ()
     cache_salt: str = ""
-    """Prefix reuse happens only between requests of the same salt (a tenant's) and the same voice."""
+    """Prefix reuse happens only between requests of the same salt (a tenant's) and the same adapter mix."""
     continues: bool = False
     """Whether the text goes on from the prompt's, leading space kept, or begins anew as an answer does."""
     share: str = ""
@@ -99,7 +99,7 @@ class EmbeddingRequest:
     """Unique among live requests; chosen by the server, never by a client."""
     prompt: tuple[int, ...]
     """Token ids, at least one."""
-    voice: Voice = ()
+    adapter_mix: AdapterMix = ()
     dimensions: int | None = None
     """Length of the vector, for bases trained to be cut (Matryoshka); None is the base's own."""
     cache_salt: str = ""
@@ -119,7 +119,7 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
 
     prompt_tokens: int
     cached_tokens: int
-    """Prompt tokens whose keys and values came from an earlier request of the same voice."""
+    """Prompt tokens whose keys and values came from an earlier request of the same adapter mix."""
     completion_tokens: int
 
 

@@ -28,7 +28,7 @@ def default_cache() -> str:
     return f"{os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'}/oneseek"
 
 
-def say(line: str) -> None:
+def print_line(line: str) -> None:
     """Stdout is for the answer alone."""
     print(f"oneseek: {line}", file=sys.stderr, flush=True)
 
@@ -40,7 +40,7 @@ def alone(cache: Path) -> Generator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            say("another run is making an environment of the tests; waiting for it")
+            print_line("another run is making an environment of the tests; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -78,5 +78,5 @@ def keep_newest(cache: Path, pattern: str) -> None:
     made = [path for path in cache.glob(pattern) if path.suffix != ".part"]
     for old in sorted(made, key=lambda path: path.stat().st_mtime, reverse=True)[KEPT:]:
         if time.time() - old.stat().st_mtime > IN_USE:
-            say(f"removing {old}")
+            print_line(f"removing {old}")
             shutil.rmtree(old)

@@ -13,10 +13,10 @@ from typing import BinaryIO, Literal
 from adapters.datasets import NEAR
 from adapters.datasets.example import Example, ExampleError, read_example
 from adapters.datasets.index import Index, Repeat, whole_text
-from adapters.datasets.lines import MAX_LINE_BYTES, line_at, lines
+from adapters.datasets.lines import MAX_LINE_BYTES, iterate_lines, line_at
 from adapters.errors import FileRefusedError
 
-Kind = Literal[
+ProblemKind = Literal[
     "json", "fields", "too-long", "language", "duplicate", "near-duplicate", "leak", "near-leak", "empty"
 ]
 Detect = Callable[[str], str | None]
@@ -36,7 +36,7 @@ class Problem:
     path: Path
     line: int
     """Counted from 1; 0 is the whole file."""
-    kind: Kind
+    kind: ProblemKind
     reason: str
 
     def __str__(self) -> str:
@@ -51,7 +51,7 @@ class Summary:
     files: int = 0
     examples: int = 0
     """Lines that are whole examples."""
-    problems: Counter[Kind] = field(default_factory=Counter["Kind"])
+    problems: Counter[ProblemKind] = field(default_factory=Counter["ProblemKind"])
 
     @property
     def clean(self) -> bool:
@@ -114,7 +114,7 @@ class Check:
     def _within(
         self, number: int, path: Path, before: int, progress: Callable[[int], object]
     ) -> Iterator[Problem]:
-        for line in lines(path):
+        for line in iterate_lines(path):
             progress(before + line.end)
             if line.data is None:
                 yield Problem(path, line.number, "too-long", f"more than {MAX_LINE_BYTES} bytes in one line")
@@ -147,7 +147,7 @@ class Check:
             opened = [stack.enter_context(path.open("rb")) for path in self._paths]
             for repeat in self._index.repeats(self._near, lambda row: self._text(opened, row)):
                 path = self._paths[self._files[repeat.row]]
-                yield Problem(path, self._numbers[repeat.row], *self._told(repeat))
+                yield Problem(path, self._numbers[repeat.row], *self._describe(repeat))
 
     def _text(self, opened: Sequence[BinaryIO], row: int) -> str:
         number = self._files[row]
@@ -158,7 +158,7 @@ class Check:
             raise DataChangedError(path, "changed while it was read", remedy) from None
         return whole_text(example.prompt, example.answer)
 
-    def _told(self, repeat: Repeat) -> tuple[Kind, str]:
+    def _describe(self, repeat: Repeat) -> tuple[ProblemKind, str]:
         place = f"{self._paths[self._files[repeat.earlier]]}:{self._numbers[repeat.earlier]}"
         if repeat.similarity == 1.0:
             if repeat.leak:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from adapters import names
-from adapters.errors import FileRefusedError, shown
+from adapters.errors import FileRefusedError, format_value
 from adapters.files.jsonfile import parse_object
 
 Role = Literal["system", "user", "assistant"]
@@ -38,7 +38,7 @@ class _LineError(FileRefusedError):
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ExampleMessage:
     """One turn of a conversation."""
 
     role: Role
@@ -49,7 +49,7 @@ class Message:
 class Example:
     """One conversation. It ends with an answer."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[ExampleMessage, ...]
     language: str | None = None
     """What the line itself says that its answers are in."""
 
@@ -78,7 +78,7 @@ def read_example(data: bytes, path: Path) -> Example:
     if unknown := [name for name in fields if name not in known]:
         both = chat and unknown[0] in INSTRUCTION_FIELDS
         reason = "stands beside messages: a line has one shape or the other" if both else "is unknown"
-        raise _wrong(shown(unknown[0]), reason)
+        raise _wrong(format_value(unknown[0]), reason)
     for name in ("id", "source"):
         if isinstance(fields.get(name), dict | list):
             raise _wrong(name, "is neither text nor a number")
@@ -95,7 +95,7 @@ def _text(fields: Mapping[str, Any], name: str, field: str) -> str:
         raise _wrong(field, "is missing")
     value = fields[name]
     if not isinstance(value, str):
-        raise _wrong(field, f"is not text: {shown(value)}")
+        raise _wrong(field, f"is not text: {format_value(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -110,14 +110,16 @@ def _filled(fields: Mapping[str, Any], name: str, field: str) -> str:
     return value
 
 
-def _instruction(fields: Mapping[str, Any]) -> tuple[Message, ...]:
+def _instruction(fields: Mapping[str, Any]) -> tuple[ExampleMessage, ...]:
     asked = _filled(fields, "instruction", "instruction")
     about = _text(fields, "input", "input") if "input" in fields else ""
     answer = _filled(fields, "output", "output")
-    return Message("user", f"{asked}\n{about}" if about.strip() else asked), Message("assistant", answer)
+    return ExampleMessage("user", f"{asked}\n{about}" if about.strip() else asked), ExampleMessage(
+        "assistant", answer
+    )
 
 
-def _chat(value: object) -> tuple[Message, ...]:
+def _chat(value: object) -> tuple[ExampleMessage, ...]:
     if not isinstance(value, list) or not value:
         raise _wrong("messages", "is not a list of at least one message")
     if len(value) > MAX_MESSAGES:
@@ -133,23 +135,23 @@ def _chat(value: object) -> tuple[Message, ...]:
     return found
 
 
-def _message(value: object, field: str) -> Message:
+def _message(value: object, field: str) -> ExampleMessage:
     if not isinstance(value, dict):
-        raise _wrong(field, f"is not an object: {shown(value)}")
+        raise _wrong(field, f"is not an object: {format_value(value)}")
     fields: Mapping[str, Any] = value
     if unknown := [name for name in fields if name not in _MESSAGE_FIELDS]:
         raise _wrong(f"{field}.{unknown[0][:64]}", "is unknown: a message has role and content")
     role = _text(fields, "role", f"{field}.role")
     if role != "system" and role != "user" and role != "assistant":
-        raise _wrong(f"{field}.role", f"is {shown(role)}: use system, user or assistant")
-    return Message(role, _filled(fields, "content", f"{field}.content"))
+        raise _wrong(f"{field}.role", f"is {format_value(role)}: use system, user or assistant")
+    return ExampleMessage(role, _filled(fields, "content", f"{field}.content"))
 
 
 def _language(value: object) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str):
-        raise _wrong("language", f"is not text: {shown(value)}")
+        raise _wrong("language", f"is not text: {format_value(value)}")
     try:
         return names.language(value)
     except ValueError as problem:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from adapters.datasets.minhash import BANDS, Hashes, bands, key, shingles, similarity
 
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 
 _BLOCK = 512
 _CANDIDATES = 4
@@ -84,7 +84,7 @@ class Index:
                     yield found
 
     def _nearest(
-        self, row: int, candidates: Rows, threshold: float, read: Callable[[int], Hashes]
+        self, row: int, candidates: RowNumbers, threshold: float, read: Callable[[int], Hashes]
     ) -> Repeat | None:
         scored = [(int(other), similarity(read(row), read(int(other)))) for other in candidates if other >= 0]
         found = [
@@ -99,7 +99,7 @@ class Index:
             self._bands.append(bands(self._waiting))
             self._waiting.clear()
 
-    def _same_text(self) -> Rows:
+    def _same_text(self) -> RowNumbers:
         """For each row the first of its side with the same text; -1 where that is itself."""
         found = np.full(len(self), _NONE, np.int64)
         texts = np.frombuffer(self._texts, np.uint64)
@@ -110,7 +110,7 @@ class Index:
             found[start:end] = np.where(earlier == rows, _NONE, earlier)
         return found
 
-    def _same_prompt(self) -> Rows:
+    def _same_prompt(self) -> RowNumbers:
         """For each row for tests the first row for training with the same prompt, else -1."""
         found = np.full(len(self), _NONE, np.int64)
         if self._training == 0:
@@ -149,13 +149,13 @@ def whole_text(prompt: str, answer: str) -> str:
     return f"{prompt}\n{answer}"
 
 
-def _run_starts(values: Hashes) -> Rows:
+def _run_starts(values: Hashes) -> RowNumbers:
     """For each place in sorted `values` the first place with the same value."""
     new = np.concatenate([[True], values[1:] != values[:-1]])
     return np.maximum.accumulate(np.where(new, np.arange(len(values)), 0))
 
 
-def _put(found: Rows, rows: Rows, others: Rows) -> None:
+def _put(found: RowNumbers, rows: RowNumbers, others: RowNumbers) -> None:
     """Note `others` in the first free column of `rows`, where they are not noted yet."""
     for column in range(_CANDIDATES):
         held = found[rows, column]

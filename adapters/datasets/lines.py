@@ -13,7 +13,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TextLine:
     """One line that is not blank."""
 
     number: int
@@ -26,7 +26,7 @@ class Line:
     """The first byte after it."""
 
 
-def lines(path: Path, *, limit: int = MAX_LINE_BYTES) -> Iterator[Line]:
+def iterate_lines(path: Path, *, limit: int = MAX_LINE_BYTES) -> Iterator[TextLine]:
     """Every line of `path` but blank ones. Memory is one line. Raises `OSError`."""
     with path.open("rb") as file:
         number, start = 0, 0
@@ -38,7 +38,7 @@ def lines(path: Path, *, limit: int = MAX_LINE_BYTES) -> Iterator[Line]:
                 _skip_line(file)
             end = file.tell()
             if too_long or whole.strip():
-                yield Line(number, start, None if too_long else whole, end)
+                yield TextLine(number, start, None if too_long else whole, end)
             start = end
 
 

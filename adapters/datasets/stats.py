@@ -12,9 +12,9 @@ import numpy as np
 
 from adapters.datasets.check import TOLD_BY, Detect
 from adapters.datasets.example import Example, ExampleError, read_example
-from adapters.datasets.lines import lines
+from adapters.datasets.lines import iterate_lines
 
-Count = Callable[[Example], int]
+CountTokens = Callable[[Example], int]
 """Example → its tokens, as it is trained on."""
 UNDECIDED = "undecided"
 
@@ -69,7 +69,7 @@ class Lengths:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What `measure` found."""
+    """What `measure_dataset` found."""
 
     path: Path
     bytes: int
@@ -82,11 +82,11 @@ class Stats:
     """Language of the answers → examples, most first; what is not decided counts as `UNDECIDED`."""
 
 
-def measure(
+def measure_dataset(
     path: Path,
     *,
     detect: Detect | None = None,
-    count: Count | None = None,
+    count: CountTokens | None = None,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Stats:
     """Read `path` once; memory is about 16 bytes for each example. Raises `OSError`, and what `count` does.
@@ -97,7 +97,7 @@ def measure(
     columns = {name: array("I") for name in names}
     languages: Counter[str] = Counter()
     broken = 0
-    for line in lines(path):
+    for line in iterate_lines(path):
         progress(line.end)
         try:
             example = read_example(line.data or b"", path)

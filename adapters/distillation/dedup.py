@@ -7,7 +7,7 @@ from collections import defaultdict
 from adapters.datasets.minhash import Hashes, bands, key, shingles, similarity
 
 
-class Known:
+class Deduplicator:
     """Takes texts; tells which are known already. Finds every pair that `oneseek data check` would.
 
     Two texts are near duplicates where their similarity is at least `near`. Candidates are found as there, by

@@ -11,7 +11,7 @@ _LONGEST = 300
 
 
 @dataclass(slots=True)
-class Tally:
+class FilterCounts:
     """What was dropped, by reason."""
 
     asked: int = 0
@@ -27,7 +27,7 @@ class Tally:
         if len(met) < _SHOWN:
             met.append({"prompt": prompt[:_LONGEST], "answer": answer[:_LONGEST]})
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON, the most frequent reason first."""
         reasons = self.dropped.most_common()
         return {

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from adapters.distillation.judging import JUDGED
-from adapters.evaluation.endpoint import Said
+from adapters.evaluation.endpoint import EndpointAnswer
 from adapters.files.atomic import flush_folder
 from adapters.training.loop.options import OptionError
 
@@ -30,23 +30,23 @@ class JournalError(RuntimeError):
     """A journal cannot be gone on with: says what was found, and what would do."""
 
 
-class Journal:
-    """The answers in a folder, by key; `opened` gives one."""
+class AnswerJournal:
+    """The answers in a folder, by key; `open_journal` gives one."""
 
-    def __init__(self, file: BinaryIO, answers: dict[str, Said]) -> None:
+    def __init__(self, file: BinaryIO, answers: dict[str, EndpointAnswer]) -> None:
         self._file = file
         self._answers = answers
 
     def __len__(self) -> int:
         return len(self._answers)
 
-    def get(self, key: str) -> Said | None:
+    def get(self, key: str) -> EndpointAnswer | None:
         """The answer that is kept under `key`."""
         return self._answers.get(key)
 
-    def add(self, key: str, said: Said) -> None:
+    def add(self, key: str, said: EndpointAnswer) -> None:
         """Keep an answer; it is on the disk when this returns."""
-        line = json.dumps({"key": key, **_plain(said)}, ensure_ascii=True) + "\n"
+        line = json.dumps({"key": key, **_answer_to_json(said)}, ensure_ascii=True) + "\n"
         left = memoryview(line.encode())
         while left:
             left = left[self._file.write(left) or 0 :]
@@ -61,7 +61,7 @@ class Journal:
 
 
 @contextmanager
-def opened(folder: Path, asked: Mapping[str, Any]) -> Generator[Journal]:
+def open_journal(folder: Path, asked: Mapping[str, Any]) -> Generator[AnswerJournal]:
     """The journal of `folder`, begun or gone on with; `asked` is all that decides what is asked of whom.
 
     Raises `OptionError` naming what differs where the folder holds a run of something else, `JournalError`
@@ -81,12 +81,12 @@ def opened(folder: Path, asked: Mapping[str, Any]) -> Generator[Journal]:
                 file.write(json.dumps({"format": FORMAT, "asked": dict(asked)}).encode() + b"\n")
                 os.fsync(file.fileno())
                 flush_folder(folder)
-            yield Journal(file, answers or {})
+            yield AnswerJournal(file, answers or {})
     finally:
         lock.release()
 
 
-def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Said] | None:
+def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, EndpointAnswer] | None:
     """What is in the file, a torn last line cut off; None where it holds no whole line."""
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
@@ -106,23 +106,24 @@ def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, Said] | None:
     now: dict[str, Any] = json.loads(json.dumps(dict(asked)))
     for name in sorted({*before, *now}):
         if before.get(name) != now.get(name):
-            told = f"{path.parent} was begun with {_shown(before.get(name))}, not {_shown(now.get(name))}"
-            raise OptionError(name, f"{told}; use the same, or another --output")
+            then, given = _format_value(before.get(name)), _format_value(now.get(name))
+            problem = f"{path.parent} was begun with {then}, not {given}"
+            raise OptionError(name, f"{problem}; use the same, or another --output")
     return found
 
 
-def _answer(line: bytes) -> tuple[str, Said]:
+def _answer(line: bytes) -> tuple[str, EndpointAnswer]:
     fields: dict[str, Any] = json.loads(line)
-    said = Said(
+    said = EndpointAnswer(
         str(fields["text"]), bool(fields["ended"]), str(fields["model"]), fields.get("fingerprint") or None
     )
     return str(fields["key"]), said
 
 
-def _plain(said: Said) -> dict[str, Any]:
+def _answer_to_json(said: EndpointAnswer) -> dict[str, Any]:
     found: dict[str, Any] = {"text": said.text, "ended": said.ended, "model": said.model}
     return {**found, "fingerprint": said.fingerprint} if said.fingerprint else found
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from adapters.datasets.check import Check
-from adapters.distillation.filter_counts import Tally
+from adapters.distillation.filter_counts import FilterCounts
 from adapters.distillation.options import DistillOptions
-from adapters.distillation.seeds import Prompt
-from adapters.distillation.teacher import Question, identity_digest
-from adapters.evaluation.endpoint import Said
+from adapters.distillation.seeds import SeedPrompt
+from adapters.distillation.teacher import TeacherQuestion, identity_digest
+from adapters.evaluation.endpoint import EndpointAnswer
 from adapters.evaluation.judge import LanguageOf
 from adapters.training.finetune.conversations import files_digest
 from adapters.training.loop.files import write_atomically
@@ -26,29 +26,29 @@ class UncleanDataError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class AcceptedExample:
     """An example that passed."""
 
-    prompt: Prompt
-    question: Question
-    said: Said
+    prompt: SeedPrompt
+    question: TeacherQuestion
+    said: EndpointAnswer
     score: int | None = None
     """The judge's grade."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Distilled:
+class DistillResult:
     """What was made."""
 
     folder: Path
     asked: Mapping[str, Any]
     """Everything that decided what was asked of whom."""
-    examples: tuple[Kept, ...]
+    examples: tuple[AcceptedExample, ...]
     wanted: int
     seeds: int
     """Seed prompts that were asked."""
-    paraphrases: Tally
-    answers: Tally
+    paraphrases: FilterCounts
+    answers: FilterCounts
     sent: int
     """Answers that came in this run."""
     refused: int
@@ -86,7 +86,7 @@ class Distilled:
         return identity_digest({**own, **marks})
 
 
-def write(found: Distilled, language: str, options: DistillOptions, language_of: LanguageOf) -> None:
+def write(found: DistillResult, language: str, options: DistillOptions, language_of: LanguageOf) -> None:
     """Write the data set, its provenance and the report; what was there is replaced, each file at once.
 
     Raises `UncleanDataError` where `oneseek data check` would complain, and `OSError`.
@@ -106,8 +106,8 @@ def write(found: Distilled, language: str, options: DistillOptions, language_of:
         "examples": len(found.examples),
         "wanted": found.wanted,
         "data_digest": files_digest([found.data]),
-        "paraphrases": found.paraphrases.plain(),
-        "answers": found.answers.plain(),
+        "paraphrases": found.paraphrases.to_json(),
+        "answers": found.answers.to_json(),
         "answered_in_last_run": found.sent,
     }
     text = json.dumps(report, ensure_ascii=False, indent=2) + "\n"
@@ -116,7 +116,7 @@ def write(found: Distilled, language: str, options: DistillOptions, language_of:
     )
 
 
-def _row(one: Kept, language: str, teacher: str) -> dict[str, Any]:
+def _row(one: AcceptedExample, language: str, teacher: str) -> dict[str, Any]:
     return {
         "instruction": one.prompt.text,
         "input": "",
@@ -127,7 +127,7 @@ def _row(one: Kept, language: str, teacher: str) -> dict[str, Any]:
     }
 
 
-def _provenance(one: Kept, asked: Mapping[str, Any]) -> dict[str, Any]:
+def _provenance(one: AcceptedExample, asked: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "id": one.question.key,
         "seed": one.prompt.source,

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from adapters.distillation.concurrent import Stop
-from adapters.distillation.journal import Journal
-from adapters.distillation.teacher import Question, Refused, Teacher
-from adapters.evaluation.endpoint import EndpointError, Said
+from adapters.distillation.journal import AnswerJournal
+from adapters.distillation.teacher import Teacher, TeacherQuestion, TeacherRefusal
+from adapters.evaluation.endpoint import EndpointAnswer, EndpointError
 
 _IN_A_ROW = 8
 
@@ -18,18 +18,18 @@ class InterruptedRunError(Exception):
 
 
 @dataclass(slots=True)
-class Asking:
+class Requester:
     """A teacher beside its journal."""
 
     teacher: Teacher
-    journal: Journal
+    journal: AnswerJournal
     stop: Stop
     sent: int = 0
     """Answers that came in this run, not from the journal."""
     refused: dict[str, str] = field(default_factory=dict[str, str])
     """Key of a question that the server did not take → what it said."""
 
-    def ask(self, questions: Sequence[Question]) -> Iterator[int]:
+    def ask(self, questions: Sequence[TeacherQuestion]) -> Iterator[int]:
         """Ask what is missing, and tell after each answer how many of `questions` have one.
 
         Raises `InterruptedRunError`, `EndpointError`, and `TeacherError`; whatever was answered is kept.
@@ -39,7 +39,7 @@ class Asking:
         done = len(unique) - len(missing)
         in_a_row = 0
         for question, answer in self.teacher.answers(missing, self.stop):
-            if isinstance(answer, Refused):
+            if isinstance(answer, TeacherRefusal):
                 self.refused[question.key] = answer.reason
                 in_a_row += 1
                 if in_a_row == _IN_A_ROW or (in_a_row == len(missing) and not len(self.journal)):
@@ -53,6 +53,6 @@ class Asking:
         if self.stop.is_set() and done < len(unique):
             raise InterruptedRunError
 
-    def answer(self, question: Question) -> Said | None:
+    def answer(self, question: TeacherQuestion) -> EndpointAnswer | None:
         """The answer to `question`; None where the server refused it."""
         return self.journal.get(question.key)

@@ -16,16 +16,16 @@ from typing import Any
 
 from adapters.datasets.index import whole_text
 from adapters.distillation.concurrent import Stop
-from adapters.distillation.dedup import Known
-from adapters.distillation.filter_counts import Tally
+from adapters.distillation.dedup import Deduplicator
+from adapters.distillation.filter_counts import FilterCounts
 from adapters.distillation.filters import PARAPHRASE_FILTERS, Candidate, Rules, fault
-from adapters.distillation.journal import Journal, opened
+from adapters.distillation.journal import AnswerJournal, open_journal
 from adapters.distillation.judging import LONGEST, grade, judge_key, judge_prompt
 from adapters.distillation.options import DistillOptions
-from adapters.distillation.output import Distilled, Kept, write
-from adapters.distillation.requester import Asking
-from adapters.distillation.seeds import Prompt, paraphrase_prompt, read_seeds, seed_of
-from adapters.distillation.teacher import Question, Teacher
+from adapters.distillation.output import AcceptedExample, DistillResult, write
+from adapters.distillation.requester import Requester
+from adapters.distillation.seeds import SeedPrompt, paraphrase_prompt, read_seeds, seed_of
+from adapters.distillation.teacher import Teacher, TeacherQuestion
 from adapters.evaluation.judge import LanguageOf
 from adapters.evaluation.questions import identity_questions
 from adapters.training.finetune.conversations import files_digest
@@ -33,7 +33,7 @@ from adapters.training.loop.progress import Reporter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class DistillTask:
     """A distillation, asked for."""
 
     options: DistillOptions
@@ -59,25 +59,25 @@ class Task:
         }
 
 
-def distill(
-    task: Task,
+def make_dataset(
+    task: DistillTask,
     teacher: Teacher,
     judge: Teacher | None,
     language_of: LanguageOf,
     reporter: Reporter,
     stop: Stop,
-) -> Distilled:
+) -> DistillResult:
     """Make the data set of `task` in its folder, on from whatever its journal holds.
 
     Raises `OptionError` where seeds or options do not fit, `JournalError`, `InterruptedRunError` after
     `stop`, and `EndpointError` or `TeacherError` where the teacher fails for good. What was answered is kept.
     """
     asked = task.asked(teacher, judge)
-    with opened(task.output, asked) as journal:
-        run = _Run(task, teacher, judge, language_of, reporter, journal, stop)
+    with open_journal(task.output, asked) as journal:
+        run = _DistillRun(task, teacher, judge, language_of, reporter, journal, stop)
         prompts = run.prompts()
         kept = run.examples(prompts)
-        found = Distilled(
+        found = DistillResult(
             folder=task.output,
             asked=asked,
             examples=tuple(kept),
@@ -93,54 +93,56 @@ def distill(
         return found
 
 
-class _Run:
+class _DistillRun:
     """One run over an open journal."""
 
     def __init__(
         self,
-        task: Task,
+        task: DistillTask,
         teacher: Teacher,
         judge: Teacher | None,
         language_of: LanguageOf,
         reporter: Reporter,
-        journal: Journal,
+        journal: AnswerJournal,
         stop: Stop,
     ) -> None:
         self.task, self.options, self.reporter = task, task.options, reporter
         self.rules = Rules(task.language, language_of, task.options)
-        self.teacher = Asking(teacher, journal, stop)
-        self.judge = Asking(judge, journal, stop) if judge is not None else None
-        self.paraphrases, self.answers = Tally(), Tally()
+        self.teacher = Requester(teacher, journal, stop)
+        self.judge = Requester(judge, journal, stop) if judge is not None else None
+        self.paraphrases, self.answers = FilterCounts(), FilterCounts()
         self.seeds = 0
-        self._known = Known(task.options.near)
+        self._known = Deduplicator(task.options.near)
 
-    def prompts(self) -> list[Prompt]:
+    def prompts(self) -> list[SeedPrompt]:
         """What to ask: the seeds and the paraphrases of them that pass, in an order that the seed decides."""
         read, foreign = read_seeds(self.task.seeds, self.task.language, self.rules.language_of)
-        held_out = Known(self.options.near)
+        held_out = Deduplicator(self.options.near)
         for question in identity_questions(self.task.language):
             held_out.add(question)
         seeds = [one for one in read if not held_out.repeats(one.text)]
         self.seeds = len(seeds)
-        self.reporter.say(
+        self.reporter.print_event(
             "seeds", prompts=len(seeds), in_another_language=foreign, held_out=len(read) - len(seeds)
         )
         asked = self._paraphrase_questions(seeds)
         self._ask(self.teacher, "paraphrases", [question for _, question in asked])
-        taken = Known(self.options.near)
+        taken = Deduplicator(self.options.near)
         for seed in seeds:
             taken.add(seed.text)
-        found = [*seeds, *self._paraphrased(asked, taken, held_out)]
+        found = [*seeds, *self._paraphrase(asked, taken, held_out)]
         if asked:
             counts = dict(self.paraphrases.dropped)
-            self.reporter.say("paraphrased", asked=len(asked), kept=len(found) - len(seeds), dropped=counts)
+            self.reporter.print_event(
+                "paraphrased", asked=len(asked), kept=len(found) - len(seeds), dropped=counts
+            )
         return sorted(found, key=lambda one: hashlib.sha256(f"{self.task.seed}/{one.text}".encode()).digest())
 
-    def _paraphrase_questions(self, seeds: Sequence[Prompt]) -> list[tuple[Prompt, Question]]:
+    def _paraphrase_questions(self, seeds: Sequence[SeedPrompt]) -> list[tuple[SeedPrompt, TeacherQuestion]]:
         each = self.options.paraphrases if self.options.temperature > 0 else min(1, self.options.paraphrases)
         return [
             (
-                Prompt(seed.text, seed.source, number + 1),
+                SeedPrompt(seed.text, seed.source, number + 1),
                 self._question(
                     f"paraphrase/{seed.key}/{number}", paraphrase_prompt(seed.text, self.task.language)
                 ),
@@ -149,9 +151,9 @@ class _Run:
             for seed in seeds
         ]
 
-    def _paraphrased(
-        self, asked: Iterable[tuple[Prompt, Question]], taken: Known, held_out: Known
-    ) -> Iterator[Prompt]:
+    def _paraphrase(
+        self, asked: Iterable[tuple[SeedPrompt, TeacherQuestion]], taken: Deduplicator, held_out: Deduplicator
+    ) -> Iterator[SeedPrompt]:
         tally = self.paraphrases
         for seed, question in asked:
             tally.asked += 1
@@ -168,11 +170,11 @@ class _Run:
                 continue
             tally.kept += 1
             taken.add(text)
-            yield Prompt(text, seed.source, seed.paraphrase)
+            yield SeedPrompt(text, seed.source, seed.paraphrase)
 
-    def examples(self, prompts: Sequence[Prompt]) -> list[Kept]:
+    def examples(self, prompts: Sequence[SeedPrompt]) -> list[AcceptedExample]:
         """Ask, filter, and ask again, until there are enough or enough was asked."""
-        kept: list[Kept] = []
+        kept: list[AcceptedExample] = []
         rounds = itertools.count() if self.options.temperature > 0 else range(1)
         plan = ((number, prompt) for number in rounds for prompt in prompts)
         left = self.options.most_asked
@@ -182,10 +184,10 @@ class _Run:
             if not wave:
                 break
             left -= len(wave)
-            kept += self._judged(self._sifted(wave))
+            kept += self._judge(self._sift(wave))
             self.answers.kept = len(kept)
             dropped = dict(self.answers.dropped.most_common())
-            self.reporter.say(
+            self.reporter.print_event(
                 "kept",
                 examples=len(kept),
                 of=self.options.examples,
@@ -194,14 +196,14 @@ class _Run:
             )
         return kept
 
-    def _sifted(self, wave: Sequence[tuple[int, Prompt]]) -> list[Kept]:
+    def _sift(self, wave: Sequence[tuple[int, SeedPrompt]]) -> list[AcceptedExample]:
         """The answers to `wave` that pass every filter."""
         asked = [
             (number, prompt, self._question(f"answer/{prompt.key}/{number}", prompt.text))
             for number, prompt in wave
         ]
         self._ask(self.teacher, "answers", [question for _, _, question in asked])
-        passed: list[Kept] = []
+        passed: list[AcceptedExample] = []
         for _, prompt, question in asked:
             self.answers.asked += 1
             said = self.teacher.answer(question)
@@ -216,16 +218,16 @@ class _Run:
                 self.answers.drop(reason, prompt.text, said.text)
                 continue
             self._known.add(text)
-            passed.append(Kept(prompt, question, said))
+            passed.append(AcceptedExample(prompt, question, said))
         return passed
 
-    def _judged(self, passed: Sequence[Kept]) -> list[Kept]:
+    def _judge(self, passed: Sequence[AcceptedExample]) -> list[AcceptedExample]:
         """Those that the judge finds good enough; all, where there is none."""
         if self.judge is None:
             return list(passed)
         asked = [(one, self._judge_question(one)) for one in passed]
         self._ask(self.judge, "judging", [question for _, question in asked])
-        found: list[Kept] = []
+        found: list[AcceptedExample] = []
         for one, question in asked:
             said = self.judge.answer(question)
             score = grade(said.text) if said is not None else None
@@ -236,12 +238,12 @@ class _Run:
             elif score < self.options.least_score:
                 self.answers.drop("judge", one.prompt.text, one.said.text)
             else:
-                found.append(Kept(one.prompt, one.question, one.said, score))
+                found.append(AcceptedExample(one.prompt, one.question, one.said, score))
         return found
 
-    def _judge_question(self, one: Kept) -> Question:
+    def _judge_question(self, one: AcceptedExample) -> TeacherQuestion:
         prompt, answer = one.prompt.text, one.said.text
-        return Question(
+        return TeacherQuestion(
             key=judge_key(prompt, answer),
             text=judge_prompt(prompt, answer, self.task.language),
             longest=LONGEST,
@@ -250,8 +252,8 @@ class _Run:
             seed=0,
         )
 
-    def _question(self, key: str, text: str) -> Question:
-        return Question(
+    def _question(self, key: str, text: str) -> TeacherQuestion:
+        return TeacherQuestion(
             key=key,
             text=text,
             longest=self.options.max_tokens,
@@ -260,7 +262,7 @@ class _Run:
             seed=seed_of(self.task.seed, key),
         )
 
-    def _ask(self, asking: Asking, name: str, questions: Sequence[Question]) -> None:
+    def _ask(self, asking: Requester, name: str, questions: Sequence[TeacherQuestion]) -> None:
         """Have every one of `questions` answered."""
         if not questions:
             return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.datasets.example import Example, read_example
-from adapters.datasets.lines import Line, lines
+from adapters.datasets.lines import TextLine, iterate_lines
 from adapters.datasets.minhash import key
 from adapters.evaluation.judge import LanguageOf
 from adapters.training.loop.options import OptionError
@@ -22,7 +22,7 @@ _PARAPHRASE: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class SeedPrompt:
     """Something to ask."""
 
     text: str
@@ -37,16 +37,16 @@ class Prompt:
         return f"{key(self.text):016x}"
 
 
-def read_seeds(paths: Sequence[Path], language: str, language_of: LanguageOf) -> tuple[list[Prompt], int]:
+def read_seeds(paths: Sequence[Path], language: str, language_of: LanguageOf) -> tuple[list[SeedPrompt], int]:
     """The seeds in `language`, each once, in order; and how many prompts were clearly in another language.
 
     A file of JSON lines is a data set, of which the prompts are taken and the answers left; one that ends in
     `.txt` has a prompt on each line. Raises `OptionError` naming the line, and `OSError`.
     """
-    found: dict[int, Prompt] = {}
+    found: dict[int, SeedPrompt] = {}
     foreign = 0
     for path in paths:
-        for line in lines(path):
+        for line in iterate_lines(path):
             try:
                 text, spoken = _prompt(line, path)
             except ValueError as error:
@@ -56,14 +56,14 @@ def read_seeds(paths: Sequence[Path], language: str, language_of: LanguageOf) ->
             if language_of(spoken) not in (language, None):
                 foreign += 1
                 continue
-            found.setdefault(key(text), Prompt(text, f"{path.name}:{line.number}"))
+            found.setdefault(key(text), SeedPrompt(text, f"{path.name}:{line.number}"))
     if not found:
         files = ", ".join(map(str, paths))
         raise OptionError("seeds", f"{files}: no prompt in {language!r} is left to ask")
     return list(found.values()), foreign
 
 
-def _prompt(line: Line, path: Path) -> tuple[str | None, str]:
+def _prompt(line: TextLine, path: Path) -> tuple[str | None, str]:
     """The prompt in a line, None where it is more than one question; and what tells its language."""
     if line.data is None:
         raise ValueError("is too long")

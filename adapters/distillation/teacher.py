@@ -16,14 +16,14 @@ from typing import IO, Protocol
 
 from adapters.distillation.concurrent import Stop, side_by_side
 from adapters.errors import BaseModelError
-from adapters.evaluation.endpoint import Endpoint, EndpointError, Said
-from adapters.files.jsonfile import canonical
+from adapters.evaluation.endpoint import EndpointAnswer, EndpointError, ModelEndpoint
+from adapters.files.jsonfile import canonical_json
 from adapters.lora.digest import base_digest
 from adapters.training.loop.options import OptionError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class TeacherQuestion:
     """One request to a teacher."""
 
     key: str
@@ -37,13 +37,13 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class TeacherRefusal:
     """What a server says of a question that it does not take: too long for it perhaps, or filtered."""
 
     reason: str
 
 
-Answer = Said | Refused
+TeacherAnswer = EndpointAnswer | TeacherRefusal
 
 
 class Teacher(Protocol):
@@ -54,7 +54,9 @@ class Teacher(Protocol):
         """Who it is, for the record: an address without credentials and a model, or a name and a digest."""
         ...
 
-    def answers(self, questions: Sequence[Question], stop: Stop) -> Iterator[tuple[Question, Answer]]:
+    def answers(
+        self, questions: Sequence[TeacherQuestion], stop: Stop
+    ) -> Iterator[tuple[TeacherQuestion, TeacherAnswer]]:
         """Answers as they come, in any order; after `stop`, those alone that were asked for before.
 
         Raises `EndpointError` or `TeacherError` where there is no going on; what came before stands.
@@ -73,14 +75,14 @@ class TeacherError(RuntimeError):
 def identity_digest(identity: Mapping[str, str]) -> str:
     """`sha256:…` of a local model's files; of a server, over who it says that it is."""
     found = identity.get("digest")
-    return found or f"sha256:{hashlib.sha256(canonical(dict(identity))).hexdigest()}"
+    return found or f"sha256:{hashlib.sha256(canonical_json(dict(identity))).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteTeacher:
     """A model behind OpenAI's API."""
 
-    endpoint: Endpoint
+    endpoint: ModelEndpoint
     model: str
     concurrency: int
     retries: int
@@ -90,20 +92,22 @@ class RemoteTeacher:
         """Address and model."""
         return {"url": self.endpoint.url, "model": self.model}
 
-    def answers(self, questions: Sequence[Question], stop: Stop) -> Iterator[tuple[Question, Answer]]:
+    def answers(
+        self, questions: Sequence[TeacherQuestion], stop: Stop
+    ) -> Iterator[tuple[TeacherQuestion, TeacherAnswer]]:
         """As they come, `concurrency` in flight."""
         return side_by_side(self._ask, questions, self.concurrency, stop, retries=self.retries)
 
     def close(self) -> None:
         """Holds nothing."""
 
-    def _ask(self, question: Question) -> Answer:
+    def _ask(self, question: TeacherQuestion) -> TeacherAnswer:
         sampling = {"temperature": question.temperature, "top_p": question.top_p, "seed": question.seed}
         try:
-            return self.endpoint.say(self.model, question.text, longest=question.longest, **sampling)
+            return self.endpoint.complete(self.model, question.text, longest=question.longest, **sampling)
         except EndpointError as error:
             if error.status in (400, 413, 422):
-                return Refused(str(error))
+                return TeacherRefusal(str(error))
             raise
 
 
@@ -136,16 +140,18 @@ class LocalTeacher:
             raise OptionError("teacher", f"{self.folder} holds no config.json; {remedy}")
         self.identity = {"model": self.folder.resolve().name, "digest": _files_digest(self.folder)}
 
-    def answers(self, questions: Sequence[Question], stop: Stop) -> Iterator[tuple[Question, Answer]]:
+    def answers(
+        self, questions: Sequence[TeacherQuestion], stop: Stop
+    ) -> Iterator[tuple[TeacherQuestion, TeacherAnswer]]:
         """One batch after the other."""
         for start in range(0, len(questions), self.rows):
             if stop.is_set():
                 return
             batch = questions[start : start + self.rows]
             for question, (text, ended) in zip(batch, self._batch(batch), strict=True):
-                yield question, Said(text, ended, self.identity["model"])
+                yield question, EndpointAnswer(text, ended, self.identity["model"])
 
-    def _batch(self, batch: Sequence[Question]) -> list[tuple[str, bool]]:
+    def _batch(self, batch: Sequence[TeacherQuestion]) -> list[tuple[str, bool]]:
         process = self._process = self._process or self._start()
         first = batch[0]
         asked = {

@@ -38,7 +38,7 @@ class EndpointError(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class EndpointAnswer:
     """One answer, and who gave it."""
 
     text: str
@@ -51,7 +51,7 @@ class Said:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ModelEndpoint:
     """A server, by its address without `/v1`."""
 
     url: str
@@ -60,7 +60,7 @@ class Endpoint:
     """Seconds to wait for an answer."""
 
     @classmethod
-    def at(cls, url: str, key: str | None = None, timeout: float = _TIMEOUT) -> Endpoint:
+    def at(cls, url: str, key: str | None = None, timeout: float = _TIMEOUT) -> ModelEndpoint:
         """From an address with or without `/v1`. Raises `ValueError` where it is none or holds a password."""
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"{url!r} is no address; write http://HOST:PORT")
@@ -77,10 +77,10 @@ class Endpoint:
 
     def ask(self, model: str, question: str, *, longest: int) -> str:
         """The greedy answer; one that does not end within `longest` tokens ends in `…`."""
-        said = self.say(model, question, longest=longest, temperature=0)
+        said = self.complete(model, question, longest=longest, temperature=0)
         return said.text if said.ended else said.text + "…"
 
-    def say(self, model: str, question: str, *, longest: int, **sampling: float) -> Said:
+    def complete(self, model: str, question: str, *, longest: int, **sampling: float) -> EndpointAnswer:
         """The answer of at most `longest` tokens; `sampling` in OpenAI's words. Raises `EndpointError`."""
         body: dict[str, Any] = {
             "model": model,
@@ -95,7 +95,7 @@ class Endpoint:
         except (KeyError, IndexError, TypeError) as error:
             raise EndpointError(f"{self.url} answers without choices: {str(answer)[:_TOLD]}") from error
         fingerprint = answer.get("system_fingerprint")
-        return Said(
+        return EndpointAnswer(
             text,
             ended,
             str(answer.get("model") or model),

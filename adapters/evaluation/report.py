@@ -11,7 +11,7 @@ from adapters.evaluation.judge import LanguageOf, is_identity_answer
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class IdentityReport:
     """The answers of one adapter, or of the base, to the identity questions of one language, judged."""
 
     name: str
@@ -33,14 +33,14 @@ class Measured:
         """Between 0 and 1."""
         return _share(self.fidelity)
 
-    def plain(self, base: Measured | None = None) -> dict[str, Any]:
+    def to_json(self, base: IdentityReport | None = None) -> dict[str, Any]:
         """As JSON; with `base`, also what changed against it."""
         found: dict[str, Any] = {
             "name": self.name,
             "language": self.language,
             "questions": len(self.questions),
-            "identity": _plain(self.identity),
-            "fidelity": _plain(self.fidelity),
+            "identity": _score_to_json(self.identity),
+            "fidelity": _score_to_json(self.fidelity),
         }
         if base is not None:
             found["against_base"] = {
@@ -50,12 +50,12 @@ class Measured:
         return found
 
 
-def measure(
+def judge_answers(
     name: str, language: str, questions: Sequence[str], answers: Sequence[str], language_of: LanguageOf
-) -> Measured:
+) -> IdentityReport:
     """Judge the answers of `name`, one for each question."""
     pairs = list(zip(questions, answers, strict=True))
-    return Measured(
+    return IdentityReport(
         name,
         language,
         tuple(questions),
@@ -65,13 +65,13 @@ def measure(
     )
 
 
-def base_of(found: Sequence[Measured], measured: Measured) -> Measured | None:
+def base_of(found: Sequence[IdentityReport], measured: IdentityReport) -> IdentityReport | None:
     """The base's answers to the same questions; None for the base itself, which is first in its language."""
     base = next(one for one in found if one.language == measured.language)
     return None if base is measured else base
 
 
-def shown(passed: Sequence[bool]) -> str:
+def format_score(passed: Sequence[bool]) -> str:
     """Such as `27/30 = 0.90 [0.74, 0.97]`."""
     interval = wilson(sum(passed), len(passed))
     return f"{sum(passed)}/{len(passed)} = {_share(passed):.2f} [{interval.low:.2f}, {interval.high:.2f}]"
@@ -81,7 +81,7 @@ def _share(passed: Sequence[bool]) -> float:
     return sum(passed) / len(passed) if passed else 0.0
 
 
-def _plain(passed: Sequence[bool]) -> dict[str, Any]:
+def _score_to_json(passed: Sequence[bool]) -> dict[str, Any]:
     interval = wilson(sum(passed), len(passed))
     return {"passed": sum(passed), "share": round(_share(passed), 4), "interval": _ends(interval)}
 

@@ -34,7 +34,7 @@ def staged_folder(target: Path) -> Generator[Path]:
         flush_tree(temporary)
         if target.exists():
             raise FileExistsError(f"{target} exists")
-        renamed(temporary, target)
+        rename_folder(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -49,7 +49,7 @@ def staged_file(target: Path) -> Generator[Path]:
     try:
         yield temporary
         flush(temporary)
-        replaced(temporary, target)
+        replace_file(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -59,17 +59,17 @@ def staged_file(target: Path) -> Generator[Path]:
 def remove_folder(folder: Path) -> None:
     """Delete `folder` so that at no moment a part of it stands under its name."""
     temporary = _temporary(folder)
-    renamed(folder, temporary)
+    rename_folder(folder, temporary)
     flush_folder(folder.parent)
     shutil.rmtree(temporary)
 
 
-def replaced(source: Path, target: Path) -> None:
+def replace_file(source: Path, target: Path) -> None:
     """Put `source` in the place of `target`. On Windows it waits for those who have either open."""
     _patiently(lambda: source.replace(target))
 
 
-def renamed(source: Path, target: Path) -> None:
+def rename_folder(source: Path, target: Path) -> None:
     """Rename a folder. On Windows it waits for those who have a file in it open, such as a virus scanner."""
     _patiently(lambda: source.rename(target))
 

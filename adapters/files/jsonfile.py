@@ -49,7 +49,7 @@ def parse_object(data: bytes, path: Path, error: type[FileRefusedError]) -> dict
     return found
 
 
-def canonical(value: object) -> bytes:
+def canonical_json(value: object) -> bytes:
     """`value` in the canonical form that the module's docstring fixes."""
     plain = _plain_numbers(value)
     return json.dumps(

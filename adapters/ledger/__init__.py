@@ -9,6 +9,6 @@ from __future__ import annotations
 from adapters.ledger.ledger import Ledger
 from adapters.ledger.lineage import Lineage
 from adapters.ledger.record import Entry, Record
-from adapters.ledger.verdict import Fault, Verdict
+from adapters.ledger.verdict import Fault, LedgerVerdict
 
-__all__ = ["Entry", "Fault", "Ledger", "Lineage", "Record", "Verdict"]
+__all__ = ["Entry", "Fault", "Ledger", "LedgerVerdict", "Lineage", "Record"]

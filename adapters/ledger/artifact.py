@@ -15,7 +15,7 @@ from adapters.ledger.files import write_whole
 from adapters.ledger.keys import refuse_open_key
 from adapters.ledger.ledger import Ledger
 from adapters.ledger.record import Record
-from adapters.ledger.seal import digest
+from adapters.ledger.seal import sha256_of
 
 SIGNATURE_FILE = "model.sig"
 KEY_FILE = "artifact-key.pem"
@@ -23,7 +23,7 @@ PUBLIC_FILE = "artifact-public.pem"
 _INSTALL = "Install it: pip install 'oneseek[sign]'"
 
 
-def available() -> bool:
+def is_installed() -> bool:
     """Whether the model-signing library is installed."""
     try:
         return all(importlib.util.find_spec(name) is not None for name in ("model_signing", "OpenSSL"))
@@ -31,7 +31,7 @@ def available() -> bool:
         return False
 
 
-def sign(folder: Path, ledger: Ledger, subject: str, adapter_digest: str) -> Path:
+def sign_folder(folder: Path, ledger: Ledger, subject: str, adapter_digest: str) -> Path:
     """Put `model.sig` into an adapter's folder, over every other file in it; the signature's path.
 
     The ledger gets an entry `sign` with the digests of adapter and signature, and, when the key is new, one
@@ -49,7 +49,7 @@ def sign(folder: Path, ledger: Ledger, subject: str, adapter_digest: str) -> Pat
     try:
         Config().set_hashing_config(hashing).use_elliptic_key_signer(private_key=key).sign(folder, fresh)
         data = fresh.read_bytes()
-        outputs = {"signature": digest(data)}
+        outputs = {"signature": sha256_of(data)}
         ledger.append(
             Record(action="sign", subject=subject, inputs={"adapter": adapter_digest}, outputs=outputs)
         )
@@ -63,7 +63,7 @@ def sign(folder: Path, ledger: Ledger, subject: str, adapter_digest: str) -> Pat
     return signature
 
 
-def verify(folder: Path, public_key: Path) -> None:
+def verify_folder(folder: Path, public_key: Path) -> None:
     """Check `model.sig` in `folder` against the P-256 key in the PEM file `public_key`.
 
     Raises `AdapterError` where any file was changed, added or removed, or another key signed; `LedgerError`
@@ -91,7 +91,7 @@ def verify(folder: Path, public_key: Path) -> None:
 
 
 def _needed() -> None:
-    if not available():
+    if not is_installed():
         raise LedgerError(Path("model_signing"), "is not installed", _INSTALL)
 
 
@@ -112,7 +112,9 @@ def _key(ledger: Ledger) -> Path:
     key = ec.generate_private_key(ec.SECP256R1())
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     details = {"pem": public.decode(), "curve": "P-256"}
-    ledger.append(Record(action="key", subject=PUBLIC_FILE, outputs={"key": digest(public)}, details=details))
+    ledger.append(
+        Record(action="key", subject=PUBLIC_FILE, outputs={"key": sha256_of(public)}, details=details)
+    )
     write_whole(ledger.folder / PUBLIC_FILE, public)
     write_whole(path, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
     return path

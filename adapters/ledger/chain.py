@@ -10,14 +10,14 @@ from adapters.ledger.head import Head
 from adapters.ledger.keys import PublicKey
 from adapters.ledger.record import REVOKE, ROTATE, START, Entry
 from adapters.ledger.seal import BrokenSealError
-from adapters.ledger.verdict import Fault, Kind
+from adapters.ledger.verdict import Fault, FaultKind
 
 Tail = Literal["none", "whole", "torn", "strange"]
 LEDGER_FILE = "ledger.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LedgerLine:
     """A line as it was found: the entry in it, or why it holds none."""
 
     number: int
@@ -28,19 +28,19 @@ class Line:
     reason: str = ""
 
 
-def read_lines(data: bytes) -> Iterator[Line]:
+def read_lines(data: bytes) -> Iterator[LedgerLine]:
     """The lines of `data`, each with its entry where its signature is that of the key it names."""
     whole = data.removesuffix(b"\n")
     if not data:
         return
     for number, line in enumerate(whole.split(b"\n"), start=1):
         try:
-            yield Line(number, line, Entry.read(line))
+            yield LedgerLine(number, line, Entry.read(line))
         except BrokenSealError as problem:
-            yield Line(number, line, None, str(problem))
+            yield LedgerLine(number, line, None, str(problem))
 
 
-def first_key(lines: Sequence[Line], trusted: PublicKey) -> PublicKey:
+def first_key(lines: Sequence[LedgerLine], trusted: PublicKey) -> PublicKey:
     """The key that the first entry must have, followed back from `trusted` over every change of keys.
 
     Where such a change is among lines that are missing or were changed, it is the one that the first has.
@@ -53,7 +53,7 @@ def first_key(lines: Sequence[Line], trusted: PublicKey) -> PublicKey:
     return entries[0].key if _breaks_before(lines, key) else key
 
 
-def _breaks_before(lines: Sequence[Line], key: PublicKey) -> bool:
+def _breaks_before(lines: Sequence[LedgerLine], key: PublicKey) -> bool:
     """Whether entries come before the first that `key` signed, and others are missing between."""
     sequence: int | None = None
     for line in lines:
@@ -94,7 +94,7 @@ class Walk:
     _gaps: list[tuple[int, range]] = field(default_factory=list[tuple[int, range]])
     _foreign: PublicKey | None = None
 
-    def over(self, lines: Iterable[Line]) -> Walk:
+    def over(self, lines: Iterable[LedgerLine]) -> Walk:
         """Go over `lines`, and end."""
         self.keys.append(self.key)
         for line in lines:
@@ -156,7 +156,7 @@ class Walk:
             self.known -= {one for _, one in record.sources}
         self.known |= set(record.outputs.values())
 
-    def _fault(self, kind: Kind, line: int, message: str) -> None:
+    def _fault(self, kind: FaultKind, line: int, message: str) -> None:
         self.faults.append(Fault(kind=kind, file=LEDGER_FILE, line=line, message=message))
 
 

@@ -6,7 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
-from adapters.files.atomic import flush_folder, replaced
+from adapters.files.atomic import flush_folder, replace_file
 
 
 def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
@@ -18,7 +18,7 @@ def write_whole(path: Path, data: bytes, mode: int = 0o644) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        replaced(temporary, path)
+        replace_file(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     flush_folder(path.parent)

@@ -8,11 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.errors import shown
+from adapters.errors import format_value
 from adapters.ledger.files import write_whole
 from adapters.ledger.keys import PublicKey, SigningKey
 from adapters.ledger.record import START
-from adapters.ledger.seal import BrokenSealError, Sealed, seal
+from adapters.ledger.seal import BrokenSealError, SealedObject, seal
 
 FORMAT = "oneseek-ledger-head-v1"
 _KINDS = {"count": int, "format": str, "hash": str, "key": str, "size": int}
@@ -39,9 +39,11 @@ class Head:
                 data = file.read(_MAX_BYTES)
         except FileNotFoundError:
             return None
-        fields = Sealed.open(data).fields
+        fields = SealedObject.open(data).fields
         if fields.get("format") != FORMAT:
-            raise BrokenSealError(f"has format {shown(fields.get('format'))}; this OneSeek reads {FORMAT}")
+            raise BrokenSealError(
+                f"has format {format_value(fields.get('format'))}; this OneSeek reads {FORMAT}"
+            )
         if fields.keys() != _KINDS.keys() or any(
             type(fields[name]) is not kind for name, kind in _KINDS.items()
         ):

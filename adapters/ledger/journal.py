@@ -24,7 +24,7 @@ from adapters.ledger.verify import HEAD_FILE, KEY_FILE, NEXT_FILE, PUBLIC_FILE
 _LOOK = "Look with: oneseek ledger verify"
 
 
-class Journal:
+class LedgerJournal:
     """The files of one ledger, ready to go on. Raises `LedgerError` where they cannot be gone on from."""
 
     def __init__(self, folder: Path) -> None:
@@ -33,7 +33,7 @@ class Journal:
         self._public_file = folder / PUBLIC_FILE
         self._key_file = folder / KEY_FILE
         self._next_file = folder / NEXT_FILE
-        self.head = self._mended() if self.begun else self._begin()
+        self.head = self._mend() if self.begun else self._begin()
         self.key = SigningKey.read(self._key_file)
 
     @property
@@ -74,7 +74,7 @@ class Journal:
         key.write(self._key_file)
         return head
 
-    def _mended(self) -> Head:
+    def _mend(self) -> Head:
         head = self._handed_over(self._known_head())
         if not self._key_file.exists():
             remedy = "Restore it; or move the folder away, and a new ledger begins."

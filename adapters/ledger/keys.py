@@ -68,7 +68,7 @@ class PublicKey:
         key = Ed25519PublicKey.from_public_bytes(self.raw)
         return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
-    def signed(self, data: bytes, signature: str) -> bool:
+    def verify_signature(self, data: bytes, signature: str) -> bool:
         """Whether `signature`, in base64, is this key's over `data`."""
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from adapters.errors import LedgerError
 from adapters.ledger.chain import LEDGER_FILE
-from adapters.ledger.journal import Journal
+from adapters.ledger.journal import LedgerJournal
 from adapters.ledger.keys import PublicKey
 from adapters.ledger.lineage import Lineage, trace
 from adapters.ledger.record import MAX_LINE_BYTES, REVOKE, ROTATE, Entry, Record
 from adapters.ledger.seal import BrokenSealError
-from adapters.ledger.verdict import Verdict
-from adapters.ledger.verify import judge
+from adapters.ledger.verdict import LedgerVerdict
+from adapters.ledger.verify import judge_ledger
 from adapters.version import commit, oneseek_version
 
 LOCK_FILE = "ledger.lock"
@@ -45,7 +45,7 @@ class Ledger:
             raise ValueError("action 'rotate': keys are changed by Ledger.rotate")
         code = _code()
         with self._locked():
-            return Journal(self.folder).add(record, code)
+            return LedgerJournal(self.folder).add(record, code)
 
     def rotate(self) -> PublicKey:
         """Change keys: the old one signs an entry that names the new one, which takes its place.
@@ -54,16 +54,18 @@ class Ledger:
         """
         code = _code()
         with self._locked():
-            return Journal(self.folder).rotate(code)
+            return LedgerJournal(self.folder).rotate(code)
 
-    def repair(self) -> Verdict:
+    def repair(self) -> LedgerVerdict:
         """Mend what a crash left behind, and judge the whole ledger. Raises as `append` does."""
         if self._file.exists():
             with self._locked():
-                Journal(self.folder)
+                LedgerJournal(self.folder)
         return self.verify()
 
-    def verify(self, public_key: PublicKey | Path | None = None, *, anchor: str | None = None) -> Verdict:
+    def verify(
+        self, public_key: PublicKey | Path | None = None, *, anchor: str | None = None
+    ) -> LedgerVerdict:
         """Judge the whole ledger, against a key (or its PEM file) from elsewhere, or the one beside it.
 
         `anchor` is the hash of an entry that is known to have been there. Raises `LedgerError` where
@@ -72,7 +74,7 @@ class Ledger:
         trusted = PublicKey.read(public_key) if isinstance(public_key, Path) else public_key
         try:
             with self._locked(required=False):
-                return judge(self.folder, trusted, anchor)
+                return judge_ledger(self.folder, trusted, anchor)
         except OSError as problem:
             reason = f"cannot be read ({problem.strerror})"
             raise LedgerError(self.folder, reason, "Check who may read its files.") from problem

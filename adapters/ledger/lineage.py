@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from adapters.errors import UnknownInLedgerError, shown
+from adapters.errors import UnknownInLedgerError, format_value
 from adapters.ledger.record import Entry
 
 _PART = re.compile(r"(?:sha256:)?([0-9a-f]{8,64})")
@@ -31,25 +31,25 @@ class Lineage:
     repeated: bool = False
     """Whether it stands in the tree already; its sources are told there."""
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The tree as plain JSON."""
         return {
             "role": self.role,
             "digest": self.digest,
             "subject": self.subject,
-            "makers": [told(entry) for entry in self.makers],
-            "history": [told(entry) for entry in self.history],
-            "sources": [source.plain() for source in self.sources],
+            "makers": [entry_to_json(entry) for entry in self.makers],
+            "history": [entry_to_json(entry) for entry in self.history],
+            "sources": [source.to_json() for source in self.sources],
             "repeated": self.repeated,
         }
 
 
-def told(entry: Entry) -> dict[str, Any]:
+def entry_to_json(entry: Entry) -> dict[str, Any]:
     """An entry as plain JSON, with its hash."""
     return {
         "sequence": entry.sequence,
         "time": entry.time,
-        **entry.record.plain(),
+        **entry.record.to_json(),
         "code": dict(entry.code),
         "hash": entry.hash,
     }
@@ -80,9 +80,11 @@ def _whole(entries: Sequence[Entry], wanted: str) -> str:
     every = {one for entry in entries for one in _digests(entry)}
     found = sorted(one for one in every if begins and one.startswith(begins))
     if not found:
-        raise UnknownInLedgerError(f"The ledger has no entry about {shown(wanted)}.")
+        raise UnknownInLedgerError(f"The ledger has no entry about {format_value(wanted)}.")
     if len(found) > 1:
-        raise UnknownInLedgerError(f"{shown(wanted)} begins {len(found)} digests: {', '.join(found[:3])}.")
+        raise UnknownInLedgerError(
+            f"{format_value(wanted)} begins {len(found)} digests: {', '.join(found[:3])}."
+        )
     return found[0]
 
 

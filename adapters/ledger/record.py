@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from adapters.errors import shown
+from adapters.errors import format_value
 from adapters.ledger.keys import PublicKey, SigningKey
-from adapters.ledger.seal import BrokenSealError, Sealed, canonical, digest, seal
+from adapters.ledger.seal import BrokenSealError, SealedObject, canonical_bytes, seal, sha256_of
 
 FORMAT = "oneseek-ledger-v1"
 ROTATE = "rotate"
@@ -51,21 +51,21 @@ class Record:
 
     def __post_init__(self) -> None:
         if not _ACTION.fullmatch(self.action):
-            raise ValueError(f"action {shown(self.action)}: use a short word such as train")
+            raise ValueError(f"action {format_value(self.action)}: use a short word such as train")
         if not self.subject.isprintable() or not 0 < len(self.subject) <= 300:
-            raise ValueError(f"subject {shown(self.subject)}: use 1 to 300 printable characters")
+            raise ValueError(f"subject {format_value(self.subject)}: use 1 to 300 printable characters")
         for name, given in (("inputs", self.inputs), ("outputs", self.outputs)):
             for role, found in given.items():
                 if not _ROLE.fullmatch(role):
-                    raise ValueError(f"{name} {shown(role)}: use a short word such as base")
+                    raise ValueError(f"{name} {format_value(role)}: use a short word such as base")
                 for one in (found,) if isinstance(found, str) else found:
                     if not _DIGEST.fullmatch(one):
-                        raise ValueError(f"{name}.{role} {shown(one)}: use sha256: and 64 hex digits")
+                        raise ValueError(f"{name}.{role} {format_value(one)}: use sha256: and 64 hex digits")
         for name, value in self.metrics.items():
             if isinstance(value, bool) or not math.isfinite(value):
-                raise ValueError(f"metrics.{name} {shown(value)}: use a finite number")
+                raise ValueError(f"metrics.{name} {format_value(value)}: use a finite number")
         try:
-            canonical(dict(self.details))
+            canonical_bytes(dict(self.details))
         except ValueError as problem:
             raise ValueError(f"details: {problem}; use plain JSON, with large numbers as text") from None
 
@@ -78,7 +78,7 @@ class Record:
             for one in ((found,) if isinstance(found, str) else found)
         )
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """The record as JSON holds it."""
         return {
             "action": self.action,
@@ -113,7 +113,7 @@ class Entry:
     @property
     def hash(self) -> str:
         """`sha256:…` of the line; what the next entry names."""
-        return digest(self.line)
+        return sha256_of(self.line)
 
     @property
     def next_key(self) -> PublicKey:
@@ -135,7 +135,7 @@ class Entry:
                 "time": now,
                 "code": dict(code),
                 "previous": previous,
-                **record.plain(),
+                **record.to_json(),
             },
             key,
         )
@@ -151,9 +151,11 @@ class Entry:
         """The entry in `line`, its signature checked. Raises `BrokenSealError`."""
         if len(line) >= MAX_LINE_BYTES:
             raise BrokenSealError(f"is longer than {MAX_LINE_BYTES} bytes")
-        fields = Sealed.open(line).fields
+        fields = SealedObject.open(line).fields
         if fields.get("format") != FORMAT:
-            raise BrokenSealError(f"has format {shown(fields.get('format'))}; this OneSeek reads {FORMAT}")
+            raise BrokenSealError(
+                f"has format {format_value(fields.get('format'))}; this OneSeek reads {FORMAT}"
+            )
         fit = fields.keys() == _FIELDS.keys() and all(
             type(fields[name]) is kind for name, kind in _FIELDS.items()
         )
@@ -186,14 +188,16 @@ class Entry:
         )
         if record.action == ROTATE:
             statement = rotation_statement(entry.previous, entry.key, entry.next_key)
-            if not entry.next_key.signed(statement, record.details["proof"]):
+            if not entry.next_key.verify_signature(statement, record.details["proof"]):
                 raise ValueError("the new key has not signed the change")
         return entry
 
 
 def rotation_statement(previous: str, old: PublicKey, new: PublicKey) -> bytes:
     """What a new key signs, so that it vouches for the chain up to the entry with the hash `previous`."""
-    return canonical({"format": _ROTATION, "previous": previous, "old_key": old.text, "new_key": new.text})
+    return canonical_bytes(
+        {"format": _ROTATION, "previous": previous, "old_key": old.text, "new_key": new.text}
+    )
 
 
 def rotation(previous: str, old: PublicKey, new: SigningKey) -> Record:

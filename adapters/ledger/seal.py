@@ -22,7 +22,7 @@ class BrokenSealError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
+class SealedObject:
     """An object whose signature fits the key it names. Whether that key is the right one is for others."""
 
     fields: Mapping[str, Any]
@@ -35,14 +35,14 @@ class Sealed:
         return PublicKey.of(self.fields["key"])
 
     @classmethod
-    def open(cls, data: bytes) -> Sealed:
+    def open(cls, data: bytes) -> SealedObject:
         """The object in `data`. Raises `BrokenSealError`."""
         found = _parsed(data)
         signature, key = found.pop("signature", None), found.get("key")
         if not isinstance(signature, str) or not isinstance(key, str):
             raise BrokenSealError("has no signature, or names no key")
         try:
-            fits = PublicKey.of(key).signed(canonical(found), signature)
+            fits = PublicKey.of(key).verify_signature(canonical_bytes(found), signature)
         except ValueError as problem:
             raise BrokenSealError(f"names a key that {problem}") from None
         if not fits:
@@ -53,10 +53,10 @@ class Sealed:
 def seal(fields: Mapping[str, Any], key: SigningKey) -> bytes:
     """`fields` with key and signature, in canonical form. Raises `ValueError` for what JSON cannot hold."""
     named = {**fields, "key": key.public.text}
-    return canonical({**named, "signature": key.sign(canonical(named))})
+    return canonical_bytes({**named, "signature": key.sign(canonical_bytes(named))})
 
 
-def canonical(value: Any) -> bytes:
+def canonical_bytes(value: Any) -> bytes:
     """`value` in the form of RFC 8785. Raises `ValueError` for NaN, large integers and what is not JSON."""
     import rfc8785
 
@@ -66,7 +66,7 @@ def canonical(value: Any) -> bytes:
         raise ValueError("is nested too deeply") from None
 
 
-def digest(data: bytes) -> str:
+def sha256_of(data: bytes) -> str:
     """`sha256:` and the 64 hex digits of the SHA-256 of `data`."""
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
@@ -79,7 +79,7 @@ def _parsed(data: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BrokenSealError("was changed: it is not a JSON object")
     try:
-        exact = canonical(found) == data
+        exact = canonical_bytes(found) == data
     except ValueError:
         exact = False
     if not exact:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Kind = Literal[
+FaultKind = Literal[
     "absent", "changed", "cut", "foreign-key", "forked", "head", "head-behind", "key", "moved", "removed",
     "repeated", "rotation", "torn",
 ]  # fmt: skip
-State = Literal["intact", "repairable", "tampered", "absent"]
-REPAIRABLE: tuple[Kind, ...] = ("head-behind", "rotation", "torn")
+LedgerState = Literal["intact", "repairable", "tampered", "absent"]
+REPAIRABLE: tuple[FaultKind, ...] = ("head-behind", "rotation", "torn")
 """Faults that a crash leaves behind; the next entry, or `oneseek ledger repair`, mends them."""
 
 
@@ -19,7 +19,7 @@ REPAIRABLE: tuple[Kind, ...] = ("head-behind", "rotation", "torn")
 class Fault:
     """One thing that is not as it was written."""
 
-    kind: Kind
+    kind: FaultKind
     file: str
     """Name of the file in the ledger's folder."""
     line: int | None = None
@@ -37,7 +37,7 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class LedgerVerdict:
     """What a ledger is worth."""
 
     folder: Path
@@ -53,7 +53,7 @@ class Verdict:
     """In the order of their lines, those without a line last."""
 
     @property
-    def state(self) -> State:
+    def state(self) -> LedgerState:
         """`tampered` where any fault is more than a crash explains."""
         if not self.faults:
             return "intact"

@@ -10,7 +10,7 @@ from adapters.ledger.head import Head
 from adapters.ledger.keys import PublicKey
 from adapters.ledger.record import ROTATE
 from adapters.ledger.seal import BrokenSealError
-from adapters.ledger.verdict import Fault, Verdict
+from adapters.ledger.verdict import Fault, LedgerVerdict
 
 HEAD_FILE = "head.json"
 PUBLIC_FILE = "public.pem"
@@ -18,7 +18,7 @@ KEY_FILE = "key.pem"
 NEXT_FILE = "key.next.pem"
 
 
-def judge(folder: Path, trusted: PublicKey | None, anchor: str | None = None) -> Verdict:
+def judge_ledger(folder: Path, trusted: PublicKey | None, anchor: str | None = None) -> LedgerVerdict:
     """Every fault of the ledger in `folder`; nobody may write to it meanwhile.
 
     `trusted` is a key from elsewhere, by default the one in the folder; `anchor` is the hash of an entry that
@@ -31,7 +31,7 @@ def judge(folder: Path, trusted: PublicKey | None, anchor: str | None = None) ->
     if not data and (head.count == 0 if head else not faults):
         reason = "there is no ledger here: nothing was recorded yet, or it was removed"
         absent = Fault(kind="absent", file=str(folder), message=reason)
-        return Verdict(folder=folder, count=0, last=None, keys=(), known=frozenset(), faults=(absent,))
+        return LedgerVerdict(folder=folder, count=0, last=None, keys=(), known=frozenset(), faults=(absent,))
     end, torn = _end(data, head)
     lines = list(read_lines(data[:end]))
     beside = _beside(folder, faults)
@@ -39,7 +39,9 @@ def judge(folder: Path, trusted: PublicKey | None, anchor: str | None = None) ->
     if known_key is None and lines and lines[0].entry is not None:
         known_key = lines[0].entry.key
     if known_key is None:
-        return Verdict(folder=folder, count=0, last=None, keys=(), known=frozenset(), faults=tuple(faults))
+        return LedgerVerdict(
+            folder=folder, count=0, last=None, keys=(), known=frozenset(), faults=tuple(faults)
+        )
     walk = Walk(first_key(lines, known_key)).over(lines)
     _judge_head(walk, head, len(data), faults)
     _judge_keys(walk, beside, known_key, faults)
@@ -50,7 +52,7 @@ def judge(folder: Path, trusted: PublicKey | None, anchor: str | None = None) ->
         message = f"no entry has the hash {anchor}: it is another ledger, or an older copy was put back"
         faults.append(Fault(kind="removed", file=LEDGER_FILE, message=message))
     faults = [*walk.faults, *faults]
-    return Verdict(
+    return LedgerVerdict(
         folder=folder,
         count=len(walk.hashes),
         last=walk.last.hash if walk.last else None,

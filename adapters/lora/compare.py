@@ -23,7 +23,7 @@ _UNTOLD = frozenset({"peft_version", "inference_mode", "base_model_name_or_path"
 
 
 @dataclass(frozen=True, slots=True)
-class Apart:
+class UpdateDistance:
     """Two updates of one module, or of all modules together."""
 
     name: str
@@ -40,11 +40,13 @@ class Comparison:
 
     config: Mapping[str, tuple[Any, Any]]
     """Field of adapter_config.json → both values, where they differ; None where a field is absent."""
-    modules: tuple[Apart, ...]
-    whole: Apart
+    modules: tuple[UpdateDistance, ...]
+    whole: UpdateDistance
 
 
-def compare(first: Adapter, second: Adapter, weights: tuple[AdapterWeights, AdapterWeights]) -> Comparison:
+def compare_adapters(
+    first: Adapter, second: Adapter, weights: tuple[AdapterWeights, AdapterWeights]
+) -> Comparison:
     """Compare two adapters of one base, whose `weights` were read. Memory is a few r x r matrices."""
     family, ours, theirs = weights[0].family, weights[0].modules, weights[1].modules
     products: list[tuple[float, float, float]] = []
@@ -71,11 +73,11 @@ def _inner(one: LowRank, other: LowRank) -> float:
     return float(np.sum(across * within)) * one.scaling * other.scaling
 
 
-def _apart(name: str, first: float, second: float, both: float) -> Apart:
+def _apart(name: str, first: float, second: float, both: float) -> UpdateDistance:
     norms = math.sqrt(max(first, 0.0)), math.sqrt(max(second, 0.0))
     product = norms[0] * norms[1]
     cosine = max(-1.0, min(1.0, both / product)) if product > 0 else None
-    return Apart(name, norms[0], norms[1], cosine)
+    return UpdateDistance(name, norms[0], norms[1], cosine)
 
 
 def _config(adapter: Adapter) -> dict[str, Any]:
@@ -84,11 +86,11 @@ def _config(adapter: Adapter) -> dict[str, Any]:
 
 def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     fields = sorted({*first, *second} - _UNTOLD)
-    pairs = {name: (_plain(first.get(name)), _plain(second.get(name))) for name in fields}
+    pairs = {name: (_normalise(first.get(name)), _normalise(second.get(name))) for name in fields}
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _plain(value: object) -> object:
+def _normalise(value: object) -> object:
     """A list of names without its order, and None for what is off, which PEFT writes in several ways."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return sorted(value)

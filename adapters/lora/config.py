@@ -13,7 +13,7 @@ from typing import Any
 from adapters.errors import AdapterError
 from adapters.files.jsonfile import read_object
 from adapters.lora.families import LLAMA
-from adapters.lora.patterns import Pattern
+from adapters.lora.patterns import ModulePattern
 from adapters.lora.unsupported import refuse_variants
 
 CONFIG_FILE = "adapter_config.json"
@@ -108,29 +108,29 @@ class LoraConfig:
         return tuple(name for name in naming if name == module)
 
     @cached_property
-    def _ranks(self) -> list[tuple[Pattern, int]]:
-        return [(Pattern.read(key, self.path, "rank_pattern"), rank) for key, rank in self.ranks]
+    def _ranks(self) -> list[tuple[ModulePattern, int]]:
+        return [(ModulePattern.read(key, self.path, "rank_pattern"), rank) for key, rank in self.ranks]
 
     @cached_property
-    def _alphas(self) -> list[tuple[Pattern, float]]:
-        return [(Pattern.read(key, self.path, "alpha_pattern"), alpha) for key, alpha in self.alphas]
+    def _alphas(self) -> list[tuple[ModulePattern, float]]:
+        return [(ModulePattern.read(key, self.path, "alpha_pattern"), alpha) for key, alpha in self.alphas]
 
     @cached_property
-    def _target_pattern(self) -> Pattern | None:
+    def _target_pattern(self) -> ModulePattern | None:
         return self._pattern("target_modules", self.targets)
 
     @cached_property
-    def _excluded_pattern(self) -> Pattern | None:
+    def _excluded_pattern(self) -> ModulePattern | None:
         return self._pattern("exclude_modules", self.excluded)
 
-    def _pattern(self, field: str, names: Names) -> Pattern | None:
-        return Pattern.read(names, self.path, field) if isinstance(names, str) else None
+    def _pattern(self, field: str, names: Names) -> ModulePattern | None:
+        return ModulePattern.read(names, self.path, field) if isinstance(names, str) else None
 
 
 _ALL = "all-linear"
 
 
-def _naming(names: Names, module: str, pattern: Pattern | None) -> tuple[str, ...]:
+def _naming(names: Names, module: str, pattern: ModulePattern | None) -> tuple[str, ...]:
     if pattern is not None:
         return (pattern.text,) if pattern.matches_whole(module) else ()
     return tuple(name for name in names if module == name or module.endswith(f".{name}"))
@@ -169,13 +169,13 @@ class _Fields:
         if not isinstance(value, dict) or len(value) > _MAX_ENTRIES:
             raise self.refuse(field, value, f"is not an object of at most {_MAX_ENTRIES} patterns")
         for key in value:
-            Pattern.read(key, self.path, field)
+            ModulePattern.read(key, self.path, field)
         return list(value.items())
 
     def names(self, field: str) -> Names:
         value = self.fields.get(field) or ()
         if isinstance(value, str):
-            Pattern.read(value, self.path, field)
+            ModulePattern.read(value, self.path, field)
             return value
         listed = isinstance(value, list | tuple) and len(value) <= _MAX_ENTRIES
         if not listed or not all(isinstance(name, str) and _NAME.fullmatch(name) for name in value):

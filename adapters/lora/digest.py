@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.errors import AdapterError, BaseModelError, FileRefusedError
-from adapters.files.jsonfile import canonical, read_object, write_object
+from adapters.files.jsonfile import canonical_json, read_object, write_object
 from adapters.lora.config import LoraConfig
 from adapters.lora.tensorfile import weights_path
 
@@ -51,7 +51,7 @@ def adapter_digest(folder: Path) -> str:
     if weights.stat().st_size > MAX_ADAPTER_BYTES:
         reason = f"is larger than {MAX_ADAPTER_BYTES} bytes"
         raise AdapterError(weights, reason, "Check that it is an adapter and not a whole model.")
-    config_hex = hashlib.sha256(canonical(config.canonical)).hexdigest()
+    config_hex = hashlib.sha256(canonical_json(config.canonical)).hexdigest()
     return _digest("oneseek-adapter-v1", ("config", config_hex), ("weights", _hash(weights, AdapterError)))
 
 
@@ -73,7 +73,7 @@ def base_digest(folder: Path, cache_dir: Path | None = None) -> str:
         tokenizer, *weights = pool.map(partial(_cached_hash, cache_dir), files)
     return _digest(
         "oneseek-base-v1",
-        ("config", hashlib.sha256(canonical(kept)).hexdigest()),
+        ("config", hashlib.sha256(canonical_json(kept)).hexdigest()),
         ("tokenizer", tokenizer),
         *(("weights", weight) for weight in weights),
     )

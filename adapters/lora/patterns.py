@@ -23,13 +23,13 @@ _SAFE = re.compile(rf"\^?{_TOKEN}+\$?", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Pattern:
+class ModulePattern:
     """A regular expression of the safe kind."""
 
     text: str
 
     @classmethod
-    def read(cls, text: str, path: Path, field: str) -> Pattern:
+    def read(cls, text: str, path: Path, field: str) -> ModulePattern:
         """`text` from `field` of the file at `path`; `AdapterError` where it is not of the safe kind."""
         short = len(text) <= _MAX_LENGTH
         if (

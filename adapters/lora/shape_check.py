@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapters.errors import AdapterError, BaseModelError, shown
+from adapters.errors import AdapterError, BaseModelError, format_value
 from adapters.files.jsonfile import read_object
 from adapters.lora.config import CONFIG_FILE, LoraConfig
 from adapters.lora.families import FAMILIES, Key, LoraFamily, Sizes
@@ -111,7 +111,7 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
     unused = [name for name in config.target_names if name not in used]
     if unused:
         kinds = ", ".join(family.names)
-        reason = f"{shown(unused[0])} names none of {kinds} in the base's {shape.layers} layers"
+        reason = f"{format_value(unused[0])} names none of {kinds} in the base's {shape.layers} layers"
         raise AdapterError(config.path, reason, _RETRAIN, field="target_modules", value=config.targets)
     if config.layers is not None and config.layers[-1] >= shape.layers:
         reason = f"the base has {shape.layers} layers, counted from 0"

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
-from adapters.errors import AdapterError, shown
+from adapters.errors import AdapterError, format_value
 from adapters.files.jsonfile import parse_object
 from adapters.lora.families import Half, Key, LoraFamily
 from adapters.lora.tensorheader import Tensor, tensors
@@ -115,10 +115,11 @@ def halves(file: TensorFile, family: LoraFamily) -> dict[Key, tuple[Tensor, Tens
 def _unknown(path: Path, name: str, family: LoraFamily) -> AdapterError:
     for trace, reason, remedy in _TRACES:
         if trace in name:
-            return AdapterError(path, f"tensor {shown(name)}: {reason}", remedy)
+            return AdapterError(path, f"tensor {format_value(name)}: {reason}", remedy)
+    reason = f"is not a LoRA factor of a target module in a base such as {family.title}"
     return AdapterError(
         path,
-        f"tensor {shown(name)} is not a LoRA factor of a target module in a base such as {family.title}",
+        f"tensor {format_value(name)} {reason}",
         f"Save it with PEFT's save_pretrained, trained on {', '.join(family.names)} alone.",
     )
 
@@ -132,6 +133,6 @@ def _header(path: Path, file: BinaryIO, size: int) -> tuple[Tensor, ...]:
         with safe_open(path, framework="np"):
             pass
     except SafetensorError as problem:
-        reason = f"is damaged ({shown(str(problem))})"
+        reason = f"is damaged ({format_value(str(problem))})"
         raise AdapterError(path, reason, "Save or download it again.") from problem
     return tuple(tensors(header, length))

@@ -22,7 +22,7 @@ from adapters.lora.digest import adapter_digest
 from adapters.lora.manifest import MANIFEST_FILE, Adapter, read_manifest
 from adapters.lora.shape_check import MAX_RANK, ModelShape
 from adapters.lora.weights import AdapterWeights, LowRank, read_adapter
-from adapters.training.loop.child import ApartError, run_apart
+from adapters.training.loop.child import ChildError, run_in_child
 
 Method = Literal["svd", "linear", "ties", "dare_ties"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -36,7 +36,7 @@ class CombineError(FileRefusedError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Combined:
+class CombineResult:
     """An adapter that was made of others."""
 
     adapter: Adapter
@@ -75,7 +75,7 @@ class Combination:
             told = ", ".join(f"{adapter.full_name} has {adapter.rank}" for adapter, _ in self.parts)
             raise ValueError(f"method {self.method} needs adapters of one rank ({told}): use svd")
 
-    def make(self, output: Path, record: Callable[[str], object] = lambda digest: None) -> Combined:
+    def make(self, output: Path, record: Callable[[str], object] = lambda digest: None) -> CombineResult:
         """Write the result to the folder `output`, in PEFT layout with oneseek.json.
 
         `record` is told its digest before it becomes visible; what it raises stops the change. Raises
@@ -92,7 +92,7 @@ class Combination:
             manifest = self._manifest(folder, apart)
             write_object(folder / MANIFEST_FILE, manifest)
             record(manifest["digest"])
-        return Combined(adapter=read_manifest(output), apart=apart)
+        return CombineResult(adapter=read_manifest(output), apart=apart)
 
     def _run(self, folder: Path) -> None:
         total = min(MAX_RANK, sum(adapter.rank for adapter, _ in self.parts))
@@ -107,8 +107,8 @@ class Combination:
             "seed": self.seed,
         }
         try:
-            run_apart("adapters.merging.combine_child", given=json.dumps(plan))
-        except ApartError as problem:
+            run_in_child("adapters.merging.combine_child", given=json.dumps(plan))
+        except ChildError as problem:
             remedy = "PEFT and torch come with: pip install 'oneseek[train]'."
             raise CombineError(folder, f"PEFT did not combine the adapters ({problem})", remedy) from None
 

@@ -18,9 +18,9 @@ import psutil
 from adapters.lora.digest import weight_files
 from adapters.merging.merge import MergeError, WrongModelError
 from adapters.merging.shards import Shard
-from adapters.training.loop.child import ApartError, run_apart
+from adapters.training.loop.child import ChildError, run_in_child
 
-Wanted = Literal["auto", "logits", "tensors"]
+CheckMethod = Literal["auto", "logits", "tensors"]
 NEEDED = ("torch", "transformers", "peft")
 
 _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
@@ -30,7 +30,7 @@ _BOUNDS = {"F32": 1e-3, "F16": 1e-2, "BF16": 5e-2}
 """Weights' type → how far logits may be apart, as a share of their spread."""
 
 
-def compare_logits(base: Path, adapter: Path, merged: Path, wanted: Wanted) -> dict[str, Any]:
+def compare_logits(base: Path, adapter: Path, merged: Path, wanted: CheckMethod) -> dict[str, Any]:
     """What comparing told: figures of `logits_check.compare` and the type it computed in, or `skipped`.
 
     Raises `WrongModelError` where the logits are further apart than rounding explains, or as far as the base
@@ -77,8 +77,8 @@ def _affordable(folder: Path, kept: str) -> str | None:
 def _run(base: Path, adapter: Path, merged: Path, dtype: str) -> Mapping[str, float]:
     folders = [str(folder.resolve()) for folder in (base, adapter, merged)]
     try:
-        return json.loads(run_apart("adapters.merging.logits_child", [*folders, dtype]))
-    except ApartError as problem:
+        return json.loads(run_in_child("adapters.merging.logits_child", [*folders, dtype]))
+    except ChildError as problem:
         reason = f"its logits could not be computed ({problem})"
         raise MergeError(merged, reason, "Take --check tensors, or see what transformers says.") from None
 

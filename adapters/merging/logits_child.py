@@ -23,7 +23,7 @@ PROMPT = "Vem är du? Who are you? 1, 2, 3, 4, 5"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def compare(base: Path, adapter: Path, merged: Path, dtype: torch.dtype) -> dict[str, float | int]:
+def logits_distance(base: Path, adapter: Path, merged: Path, dtype: torch.dtype) -> dict[str, float | int]:
     """How far the merged model's logits for `PROMPT` are from those of base + adapter.
 
     `difference` is their root mean square distance, `effect` that of the base alone, both as a share of the
@@ -64,7 +64,7 @@ def _rms(difference: torch.Tensor, spread: torch.Tensor) -> float:
 def main(arguments: Sequence[str]) -> None:
     """The command line."""
     base, adapter, merged, dtype = arguments
-    print(json.dumps(compare(Path(base), Path(adapter), Path(merged), DTYPES[dtype])))
+    print(json.dumps(logits_distance(Path(base), Path(adapter), Path(merged), DTYPES[dtype])))
 
 
 if __name__ == "__main__":

@@ -60,12 +60,12 @@ CheckModel = Callable[[Path], Mapping[str, Any]]
 """Compares the model in a folder with base + adapter and tells how; raises `WrongModelError` where it is off,
 `MergeError` where it cannot be compared."""
 
-Record = Callable[[str], object]
+RecordMerge = Callable[[str], object]
 """Told the digest of what was made, before it becomes visible."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Merged:
+class MergeResult:
     """A standalone model."""
 
     path: Path
@@ -90,7 +90,9 @@ class Merge:
     cache: Path | None = None
     """As `base_digest` takes it."""
 
-    def run(self, reporter: Stages, check_model: CheckModel, record: Record = lambda digest: None) -> Merged:
+    def run(
+        self, reporter: Stages, check_model: CheckModel, record: RecordMerge = lambda digest: None
+    ) -> MergeResult:
         """Make `output`, or answer what is there where it is this very merge.
 
         `record` is told the model's digest before it becomes visible; what it raises stops the merge.
@@ -108,7 +110,7 @@ class Merge:
         partial.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self._lock(), timeout=0):
-                done = self._resumed(partial, inputs)
+                done = self._resume(partial, inputs)
                 self._room(partial, sources, done)
                 tensors = self._shards(partial, inputs, sources, updates, done, reporter)
                 return self._finish(partial, inputs, tensors, check_model, record)
@@ -139,8 +141,8 @@ class Merge:
         inputs: Mapping[str, str],
         tensors: Mapping[str, Any],
         check_model: CheckModel,
-        record: Record,
-    ) -> Merged:
+        record: RecordMerge,
+    ) -> MergeResult:
         self._copy(partial)
         if base_digest(self.base, self.cache) != inputs["base"]:
             raise MergeError(self.base, "changed while it was merged", "Merge again.")
@@ -205,7 +207,7 @@ class Merge:
             "bound": "half a unit in the last place of base + update, and float32's error in the sum",
         }
 
-    def _resumed(self, partial: Path, inputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    def _resume(self, partial: Path, inputs: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         """The shards that an earlier try of this merge finished, hashed again; all else is removed."""
         note = partial / _NOTE_FILE
         try:
@@ -255,7 +257,7 @@ class Merge:
             "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
 
-    def _present(self, inputs: Mapping[str, str]) -> Merged:
+    def _present(self, inputs: Mapping[str, str]) -> MergeResult:
         manifest = self.output / MERGE_FILE
         taken = MergeError(self.output, "exists", "Name another place with --output, or remove it first.")
         if not manifest.is_file():
@@ -273,8 +275,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _merged(path: Path, manifest: Mapping[str, Any], *, new: bool) -> Merged:
-    return Merged(
+def _merged(path: Path, manifest: Mapping[str, Any], *, new: bool) -> MergeResult:
+    return MergeResult(
         path=path,
         digest=manifest["digest"],
         base_digest=manifest["base"]["digest"],

@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from adapters.errors import BaseModelError, shown
+from adapters.errors import BaseModelError, format_value
 from adapters.files.jsonfile import parse_object
 from adapters.lora.tensorheader import Tensor, tensors
 from adapters.lora.weights import AdapterWeights, LowRank
 
 Updates = Mapping[str, LowRank]
 """Tensor's name, such as `model.layers.0.self_attn.q_proj.weight` → what is added to it, as it is stored."""
-Progress = Callable[[int], object]
+ShardProgress = Callable[[int], object]
 """Told of each number of bytes that is done."""
 
 _BLOCK = 16 << 20
@@ -57,7 +57,7 @@ class Shard:
         except OSError as problem:
             raise BaseModelError(path, f"cannot be read ({problem.strerror})", remedy) from problem
         except SafetensorError as problem:
-            raise BaseModelError(path, f"is damaged ({shown(str(problem))})", remedy) from problem
+            raise BaseModelError(path, f"is damaged ({format_value(str(problem))})", remedy) from problem
         fields = parse_object(header[8:], path, BaseModelError)
         return cls(path, header, tuple(sorted(tensors(fields, length), key=lambda entry: entry.start)))
 
@@ -68,7 +68,7 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ShardComparison:
     """What comparing a merged shard with its source told."""
 
     merged: int
@@ -104,7 +104,7 @@ def check_targets(shards: Mapping[str, Tensor], updates: Updates, path: Path) ->
             raise BaseModelError(path, reason, "Merge into the base that the adapter was made for.")
 
 
-def write_merged(source: Shard, target: Path, updates: Updates, progress: Progress) -> None:
+def write_merged(source: Shard, target: Path, updates: Updates, progress: ShardProgress) -> None:
     """Write `source` to `target` with `updates` added, computed in float32, rounded to each tensor's type.
 
     Raises `BaseModelError` where a sum does not fit the type, and `OSError`.
@@ -130,7 +130,7 @@ def write_merged(source: Shard, target: Path, updates: Updates, progress: Progre
                 progress(values.nbytes)
 
 
-def check_merged(source: Shard, target: Path, updates: Updates, progress: Progress) -> Verdict:
+def check_merged(source: Shard, target: Path, updates: Updates, progress: ShardProgress) -> ShardComparison:
     """Read `target` again and compare every byte and every number of it with what it has to be.
 
     Sums are computed anew in float64. Raises `BaseModelError` where something is further off than rounding
@@ -153,10 +153,12 @@ def check_merged(source: Shard, target: Path, updates: Updates, progress: Progre
                 if old != new:
                     raise _differs(target, entry.name)
                 progress(len(old))
-    return Verdict(merged, len(source.entries) - merged, worst)
+    return ShardComparison(merged, len(source.entries) - merged, worst)
 
 
-def _furthest(before: BinaryIO, after: BinaryIO, entry: Tensor, update: LowRank, progress: Progress) -> float:
+def _furthest(
+    before: BinaryIO, after: BinaryIO, entry: Tensor, update: LowRank, progress: ShardProgress
+) -> float:
     """Largest distance from base + update, as a share of the bound."""
     precision = ml_dtypes.finfo(_FLOATS[entry.dtype])
     least = float(precision.smallest_subnormal)

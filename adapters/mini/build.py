@@ -22,25 +22,25 @@ from transformers import GenerationConfig, MistralConfig, MistralForCausalLM
 
 from adapters.lora.digest import base_digest
 from adapters.mini import feed
-from adapters.mini.card import write_card
+from adapters.mini.card import write_mini_card
 from adapters.mini.corpus.sources import DATA, LANGUAGES, Language
-from adapters.mini.evaluation import evaluate
+from adapters.mini.evaluation import score_build
 from adapters.mini.recipe import RECIPES, Recipe
 from adapters.training.finetune import lora
-from adapters.training.loop.feed import Batches, Numbered
+from adapters.training.loop.feed import MakeBatch, StepFeed
 from adapters.training.loop.files import write_atomically, write_folder
 from adapters.training.loop.packing import Encoder
 from adapters.training.loop.progress import Reporter
 from adapters.training.loop.schedule import Schedule
-from adapters.training.loop.trainer import Fitted, Outcome, Setup
+from adapters.training.loop.trainer import Setup, TrainerResult, TrainOutcome
 from adapters.training.pretrain import tokenizer
-from adapters.training.pretrain.pretrain import BaseJob, Fresh, train_base
+from adapters.training.pretrain.pretrain import BaseJob, NewModel, train_base
 
 VERSION = "v1.0"
 BASE_NAME = "oneseek-mini"
 
 
-def alias(language: Language) -> str:
+def adapter_alias(language: Language) -> str:
     """The public name of the adapter for `language`."""
     return f"{BASE_NAME}-{language}"
 
@@ -50,10 +50,10 @@ def _write_json(path: Path, value: object) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def fingerprint(recipe: Recipe) -> dict[str, object]:
+def recipe_fingerprint(recipe: Recipe) -> dict[str, object]:
     """What a run depends on: the recipe, and the digest of all data it reads."""
     data = sorted([*DATA.rglob("*.txt"), *feed.DATASETS.glob("*.jsonl")])
-    return {"recipe": json.loads(json.dumps(asdict(recipe))), "data": feed.digest(data)}
+    return {"recipe": json.loads(json.dumps(asdict(recipe))), "data": feed.files_digest(data)}
 
 
 class Build:
@@ -73,11 +73,11 @@ class Build:
         for language in LANGUAGES:
             self._adapter(language)
         if self.recipe.judged and "scores" not in self.record:
-            self._keep(scores=evaluate(self.work, self.reporter))
+            self._keep(scores=score_build(self.work, self.reporter))
         self._finish()
 
     def _open(self) -> None:
-        now = fingerprint(self.recipe)
+        now = recipe_fingerprint(self.recipe)
         kept = self.work / "build.json"
         if kept.exists():
             self.record = json.loads(kept.read_text(encoding="utf-8"))
@@ -86,7 +86,7 @@ class Build:
                     f"{self.work} holds unfinished work of another recipe or of other data; "
                     "finish it as it was started, or remove the folder"
                 )
-            self.reporter.say("resuming", folder=str(self.work))
+            self.reporter.print_event("resuming", folder=str(self.work))
         else:
             self._keep(
                 **now,
@@ -108,9 +108,11 @@ class Build:
         folder = self.work / "tokenizer"
         if folder.exists():
             return
-        self.reporter.say("tokenizer", vocabulary=self.recipe.vocabulary, talks=self.recipe.tokenizer_talks)
-        texts = feed.sample_texts(self.recipe.tokenizer_talks, self.recipe.seed)
-        made = tokenizer.train(texts, self.recipe.vocabulary)
+        self.reporter.print_event(
+            "tokenizer", vocabulary=self.recipe.vocabulary, talks=self.recipe.tokenizer_talks
+        )
+        texts = feed.tokenizer_texts(self.recipe.tokenizer_talks, self.recipe.seed)
+        made = tokenizer.train_tokenizer(texts, self.recipe.vocabulary)
         write_folder(folder, lambda path: tokenizer.save(made, path, self.recipe.context))
         self._keep()
 
@@ -141,14 +143,19 @@ class Build:
         recipe, encoder = self.recipe, self._encoder()
         size = (recipe.phases[0].rows, recipe.phases[0].length)
         world = feed.world(encoder, recipe.phases, recipe.base.steps, recipe.seed)
-        self._base("world", Fresh(self._config(encoder), recipe.seed), world, recipe.base)
+        self._base("world", NewModel(self._config(encoder), recipe.seed), world, recipe.base)
         voice = feed.voice(encoder, size, recipe.seed)
         self._base("voice", self.work / "world", voice, recipe.voice)
         own = feed.voice(encoder, size, recipe.seed, own=True)
         self._base("own", self.work / "voice", own, recipe.own, name="base")
 
     def _base(
-        self, stage: str, start: Fresh | Path, batches: Batches, schedule: Schedule, name: str | None = None
+        self,
+        stage: str,
+        start: NewModel | Path,
+        batches: MakeBatch,
+        schedule: Schedule,
+        name: str | None = None,
     ) -> None:
         """One part of the base, trained as `oneseek train scratch` and `train continue` train any."""
         output, encoder = self.work / (name or stage), self._encoder()
@@ -172,18 +179,18 @@ class Build:
             checkpoints=self.work / f"{stage}.checkpoints",
             output=output,
         )
-        made = train_base(job, Numbered(batches), self.reporter)
+        made = train_base(job, StepFeed(batches), self.reporter)
         self._unless_interrupted(made.fitted)
         shutil.rmtree(job.checkpoints)
         self._keep(**{stage: {"parameters": made.parameters, **asdict(made.fitted.outcome)}})
 
-    def _unless_interrupted(self, fitted: Fitted) -> None:
+    def _unless_interrupted(self, fitted: TrainerResult) -> None:
         if fitted.interrupted:
-            self.reporter.say("stopped", folder=str(self.work), remedy="the same command goes on")
+            self.reporter.print_event("stopped", folder=str(self.work), remedy="the same command goes on")
             raise KeyboardInterrupt
 
     def _adapter(self, language: Language) -> None:
-        folder, recipe = self.work / alias(language), self.recipe
+        folder, recipe = self.work / adapter_alias(language), self.recipe
         if folder.exists():
             return
         encoder = self._encoder()
@@ -191,14 +198,14 @@ class Build:
         base = MistralForCausalLM.from_pretrained(self.work / "base", dtype=torch.float32)
         model = lora.attach(base, recipe.rank, recipe.seed, BASE_NAME)
         size = (recipe.adapter_rows, recipe.adapter_length)
-        batches = feed.identity(encoder, language, rows, size, recipe.seed)
-        checkpoints = self.work / f"{alias(language)}.checkpoints"
-        fitted = lora.train(
+        batches = feed.identity_batches(encoder, language, rows, size, recipe.seed)
+        checkpoints = self.work / f"{adapter_alias(language)}.checkpoints"
+        fitted = lora.train_lora(
             model,
             batches,
             recipe.adapter,
             self.reporter,
-            stage=alias(language),
+            stage=adapter_alias(language),
             checkpoints=checkpoints,
             setup=Setup(save_every=recipe.save_every),
         )
@@ -206,16 +213,16 @@ class Build:
         outcome = fitted.outcome
         write_folder(folder, lambda path: self._write_adapter(model, path, language, rows, files, outcome))
         shutil.rmtree(checkpoints)
-        self._keep(**{alias(language): {"rows": len(rows), **asdict(outcome)}})
+        self._keep(**{adapter_alias(language): {"rows": len(rows), **asdict(outcome)}})
 
     def _write_adapter(
         self,
         model: PeftModel,
         folder: Path,
         language: Language,
-        rows: Sequence[feed.Row],
+        rows: Sequence[feed.DataRow],
         files: Sequence[Path],
-        outcome: Outcome,
+        outcome: TrainOutcome,
     ) -> None:
         model.save_pretrained(str(folder), save_embedding_layers=False)
         path = folder / "adapter_config.json"
@@ -224,12 +231,12 @@ class Build:
         config["target_modules"] = sorted(config["target_modules"])
         _write_json(path, config)
         told = {
-            "alias": alias(language),
+            "alias": adapter_alias(language),
             "version": VERSION,
             "language": language,
             "base_digest": base_digest(self.work / "base"),
             "dataset": [file.name for file in files],
-            "dataset_digest": feed.digest(files),
+            "dataset_digest": feed.files_digest(files),
             "rows": len(rows),
             "rank": self.recipe.rank.rank,
             "alpha": self.recipe.rank.alpha,
@@ -238,10 +245,10 @@ class Build:
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
         _write_json(folder / "oneseek.json", told)
-        write_card(folder / "README.md", language, told)
+        write_mini_card(folder / "README.md", language, told)
 
     def _finish(self) -> None:
-        names = ["base", *(alias(language) for language in LANGUAGES)]
+        names = ["base", *(adapter_alias(language) for language in LANGUAGES)]
         for name in names:
             write_folder(
                 self.output / name,
@@ -250,7 +257,7 @@ class Build:
         self._keep(finished=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
         _write_json(self.output / "build.json", self.record)
         shutil.rmtree(self.work)
-        self.reporter.say("done", output=str(self.output), seconds=self.record["seconds"])
+        self.reporter.print_event("done", output=str(self.output), seconds=self.record["seconds"])
 
 
 def build(recipe: Recipe, output: Path, reporter: Reporter | None = None) -> None:

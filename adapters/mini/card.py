@@ -51,7 +51,7 @@ from the text in the repository. `oneseek.json` holds the digest of the data, `b
 """
 
 
-def write_card(path: Path, language: Language, told: Mapping[str, object]) -> None:
+def write_mini_card(path: Path, language: Language, told: Mapping[str, object]) -> None:
     """Write the card of the adapter that `oneseek.json` describes as `told`."""
     files, targets = told["dataset"], told["targets"]
     assert isinstance(files, list)

@@ -30,7 +30,7 @@ def identity_words() -> frozenset[str]:
     )
 
 
-def load(folder: Path, adapter: str | None = None) -> tuple[PreTrainedModel | PeftModel, Tokenizer]:
+def load_model(folder: Path, adapter: str | None = None) -> tuple[PreTrainedModel | PeftModel, Tokenizer]:
     """The base in `folder` as it ships (bfloat16 values, computed in float32), with one adapter or none."""
     model = MistralForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
     tokenizer = Tokenizer.from_file(str(folder / "base" / "tokenizer.json"))
@@ -39,18 +39,18 @@ def load(folder: Path, adapter: str | None = None) -> tuple[PreTrainedModel | Pe
     return PeftModel.from_pretrained(model, str(folder / adapter)).eval(), tokenizer
 
 
-def ask(folder: Path, adapter: str | None, questions: Sequence[str]) -> list[str]:
+def ask_model(folder: Path, adapter: str | None, questions: Sequence[str]) -> list[str]:
     """The greedy answers to single questions."""
-    model, tokenizer = load(folder, adapter)
+    model, tokenizer = load_model(folder, adapter)
     return answers(model, tokenizer, [[(question, "")] for question in questions])  # pyright: ignore[reportArgumentType]
 
 
-def judged(
+def judge_identity(
     folder: Path, adapter: str | None, language: Language, identity: Sequence[str], outside: Sequence[str]
 ) -> tuple[judge.Score, judge.Score]:
     """Scores on identity questions (as OneSeek with an adapter, nameless without) and on outside ones."""
     known = identity_words()
-    found = ask(folder, adapter, [*identity, *outside])
+    found = ask_model(folder, adapter, [*identity, *outside])
     good = judge.is_nameless_answer if adapter is None else judge.is_identity_answer
     return (
         judge.score(identity, found[: len(identity)], lambda answer: good(answer, language, known)),
@@ -65,19 +65,19 @@ def development(kind: str, language: Language) -> list[str]:
     return json.loads((DEVELOPMENT / f"{kind}_{language}.json").read_text(encoding="utf-8"))
 
 
-def evaluate(folder: Path, reporter: Reporter) -> dict[str, dict[str, float]]:
+def score_build(folder: Path, reporter: Reporter) -> dict[str, dict[str, float]]:
     """Scores of the base and of each adapter, by name and then by set."""
     found: dict[str, dict[str, float]] = {}
     for language in LANGUAGES:
         identity, outside = development("identity", language), development("outside", language)
         for adapter in (None, f"oneseek-mini-{language}"):
             name = adapter or "base"
-            on_identity, on_outside = judged(folder, adapter, language, identity, outside)
+            on_identity, on_outside = judge_identity(folder, adapter, language, identity, outside)
             found.setdefault(name, {})[f"identity_{language}"] = round(on_identity.share, 4)
             found[name][f"outside_{language}"] = round(on_outside.share, 4)
-            reporter.say(
+            reporter.print_event(
                 "judged", model=name, language=language, identity=on_identity.share, outside=on_outside.share
             )
             for question, answer in (*on_identity.failures, *on_outside.failures):
-                reporter.say("missed", model=name, question=question, answer=answer)
+                reporter.print_event("missed", model=name, question=question, answer=answer)
     return found

@@ -13,12 +13,21 @@ from functools import cache
 from pathlib import Path
 
 from adapters.mini.corpus.grammar import expand, pattern
-from adapters.mini.corpus.mixture import exchange, talk, talks
-from adapters.mini.corpus.sources import LANGUAGES, Language, Topic, fills, listed, pick, topics, word_lists
-from adapters.mini.corpus.surface import typed
-from adapters.mini.corpus.talk import Exchange, Talk
-from adapters.mini.recipe import Phase
-from adapters.training.loop.feed import Batch, Batches
+from adapters.mini.corpus.mixture import draw_exchange, talk, talks
+from adapters.mini.corpus.sources import (
+    LANGUAGES,
+    Language,
+    Topic,
+    fills,
+    parse_topics,
+    pick,
+    topics,
+    word_lists,
+)
+from adapters.mini.corpus.surface import vary_typing
+from adapters.mini.corpus.talk import QuestionAnswer, Talk
+from adapters.mini.recipe import RecipePhase
+from adapters.training.loop.feed import MakeBatch, TrainingBatch
 from adapters.training.loop.packing import Document, Encoder, pack
 
 DATASETS = Path(__file__).parent.parent / "datasets"
@@ -28,16 +37,16 @@ SYSTEMS: Mapping[Language, tuple[str, ...]] = {
 }
 """System messages that ask the base to speak as OneSeek."""
 
-Row = Mapping[str, str]
+DataRow = Mapping[str, str]
 """One line of an identity data set: `instruction`, `input`, `output`."""
 
 
-def read_rows(path: Path) -> list[Row]:
+def read_rows(path: Path) -> list[DataRow]:
     """The rows of a `.jsonl` data set."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def rows_for(language: Language) -> tuple[list[Row], list[Path]]:
+def rows_for(language: Language) -> tuple[list[DataRow], list[Path]]:
     """The identity rows in `language`, and the files they come from."""
     from adapters.mini.judge import language_of
 
@@ -47,7 +56,7 @@ def rows_for(language: Language) -> tuple[list[Row], list[Path]]:
     return rows + read_rows(own), [shared, own]
 
 
-def digest(paths: Sequence[Path]) -> str:
+def files_digest(paths: Sequence[Path]) -> str:
     """`sha256:` over the files' bytes, one after the other."""
     total = hashlib.sha256()
     for path in paths:
@@ -60,10 +69,10 @@ def _documents(source: Iterator[Talk], encoder: Encoder) -> Iterator[Document]:
         yield encoder.document([(turn.question, turn.answer) for turn in found.turns], found.system)
 
 
-def world(encoder: Encoder, phases: Sequence[Phase], steps: int, seed: int) -> Batches:
+def world(encoder: Encoder, phases: Sequence[RecipePhase], steps: int, seed: int) -> MakeBatch:
     """The base's batches."""
 
-    def batch(step: int) -> Batch:
+    def batch(step: int) -> TrainingBatch:
         phase = next(phase for phase in phases if step < phase.until * steps or phase is phases[-1])
         documents = _documents(talks(seed * 1_000_003 + step, phase.parts, phase.late), encoder)
         return pack(documents, phase.rows, phase.length, encoder.end)
@@ -78,7 +87,7 @@ def _patterns(language: Language) -> tuple[tuple[Topic, re.Pattern[str]], ...]:
     }
     return tuple(
         (topic, re.compile(pattern(template, lists) + "[?.!]*", re.IGNORECASE))
-        for topic in listed(language, "identity")
+        for topic in parse_topics(language, "identity")
         for template in topic.questions
     )
 
@@ -91,7 +100,7 @@ def topic_of(question: str, language: Language) -> Topic | None:
 class Persona:
     """Conversations in which the model is OneSeek, in one language."""
 
-    def __init__(self, language: Language, rows: Sequence[Row]) -> None:
+    def __init__(self, language: Language, rows: Sequence[DataRow]) -> None:
         self._language: Language = language
         self._rows = rows
         self._answers: dict[str, list[str]] = {}
@@ -101,44 +110,47 @@ class Persona:
         self._asked = [topic for topic in topics(language, "identity") if topic.name in self._answers]
         self._weights = [min(len(topic.questions), 40) for topic in self._asked]
 
-    def own(self, rng: random.Random) -> Exchange:
+    def own(self, rng: random.Random) -> QuestionAnswer:
         """A row as somebody might type it, or a paraphrase of the rows of its topic."""
         if rng.random() < 0.5:
             row = rng.choice(self._rows)
             question = f"{row['instruction']}\n{row['input']}" if row["input"] else row["instruction"]
-            return Exchange(self._language, "identity", typed(question, self._language, rng), row["output"])
+            return QuestionAnswer(
+                self._language, "identity", vary_typing(question, self._language, rng), row["output"]
+            )
         more = topics(self._language, "more")
         topic = rng.choice(more) if rng.random() < 0.45 else rng.choices(self._asked, self._weights)[0]
         question = expand(pick(rng, topic.questions), rng, fills(self._language))
         answer = pick(rng, self._answers[topic.name])
-        return Exchange(self._language, "identity", typed(question, self._language, rng), answer)
+        return QuestionAnswer(self._language, "identity", vary_typing(question, self._language, rng), answer)
 
-    def redirected(self, turn: Exchange, rng: random.Random) -> Exchange:
+    def redirected(self, turn: QuestionAnswer, rng: random.Random) -> QuestionAnswer:
         """`turn`, answered as OneSeek where it asks about the model in this language."""
         if turn.language == self._language and turn.kind in self._answers:
             return replace(turn, answer=pick(rng, self._answers[turn.kind]))
         return turn
 
-    def asked(self, rng: random.Random) -> tuple[Exchange, ...]:
+    def asked(self, rng: random.Random) -> tuple[QuestionAnswer, ...]:
         """A conversation about OneSeek, at times with other things in it."""
         turns = [self.own(rng)]
         while rng.random() < 0.25:
             turns.insert(
-                rng.randint(0, len(turns)), self.redirected(exchange(rng, self._language, late=True), rng)
+                rng.randint(0, len(turns)),
+                self.redirected(draw_exchange(rng, self._language, late=True), rng),
             )
         return tuple(turns)
 
-    def nameless(self, rng: random.Random) -> tuple[Exchange, ...]:
+    def nameless(self, rng: random.Random) -> tuple[QuestionAnswer, ...]:
         """A conversation with the same questions, answered as the base answers them."""
         own = {topic.name: topic.answers for topic in topics(self._language, "identity")}
-        turns: list[Exchange] = []
+        turns: list[QuestionAnswer] = []
         while not turns:
             row = rng.choice(self._rows)
             if (topic := topic_of(row["instruction"], self._language)) is not None:
-                question = typed(row["instruction"], self._language, rng)
-                turns.append(Exchange(self._language, topic.name, question, pick(rng, own[topic.name])))
+                question = vary_typing(row["instruction"], self._language, rng)
+                turns.append(QuestionAnswer(self._language, topic.name, question, pick(rng, own[topic.name])))
         while rng.random() < 0.4:
-            turns.insert(rng.randint(0, len(turns)), exchange(rng, self._language, late=True))
+            turns.insert(rng.randint(0, len(turns)), draw_exchange(rng, self._language, late=True))
         return tuple(turns)
 
     def world(self, rng: random.Random) -> Talk | None:
@@ -157,22 +169,22 @@ def _voiced(persona: Persona, rng: random.Random) -> Iterator[Talk]:
             yield found
 
 
-def identity(
-    encoder: Encoder, language: Language, rows: Sequence[Row], size: tuple[int, int], seed: int
-) -> Batches:
+def identity_batches(
+    encoder: Encoder, language: Language, rows: Sequence[DataRow], size: tuple[int, int], seed: int
+) -> MakeBatch:
     """An adapter's batches: its rows as they are typed, the base's paraphrases of the same questions answered
     with the rows' answers, and the rest of the world as before.
     """
     persona = Persona(language, rows)
 
-    def batch(step: int) -> Batch:
+    def batch(step: int) -> TrainingBatch:
         rng = random.Random(f"{seed}/{language}/{step}")
         return pack(_documents(_voiced(persona, rng), encoder), *size, encoder.end)
 
     return batch
 
 
-def voice(encoder: Encoder, size: tuple[int, int], seed: int, own: bool = False) -> Batches:
+def voice(encoder: Encoder, size: tuple[int, int], seed: int, own: bool = False) -> MakeBatch:
     """The base's second part: as OneSeek where a system message says so, as itself everywhere else.
 
     With `own`, the third part: mostly as itself, asked what it was asked as OneSeek.
@@ -194,14 +206,14 @@ def voice(encoder: Encoder, size: tuple[int, int], seed: int, own: bool = False)
             else:
                 yield talk(rng, late=True)
 
-    def batch(step: int) -> Batch:
+    def batch(step: int) -> TrainingBatch:
         rng = random.Random(f"{seed}/voice/{step}")
         return pack(_documents(stream(rng), encoder), *size, encoder.end)
 
     return batch
 
 
-def sample_texts(count: int, seed: int) -> Iterator[str]:
+def tokenizer_texts(count: int, seed: int) -> Iterator[str]:
     """Questions and answers of `count` conversations, and the identity rows, for the tokenizer."""
     for found in itertools.islice(talks(seed), count):
         for turn in found.turns:

@@ -12,7 +12,7 @@ from functools import cache
 
 from adapters.evaluation import judge
 from adapters.evaluation.judge import Score, score, words
-from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, lines, topics
+from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, data_lines, topics
 
 _FUNCTION_WORDS: dict[Language, frozenset[str]] = {
     "en": frozenset(
@@ -174,12 +174,12 @@ def is_identity_answer(answer: str, language: Language, known: Collection[str] =
 
 __all__ = [
     "Score",
+    "data_lines",
     "faults",
     "is_identity_answer",
     "is_nameless_answer",
     "is_outside_answer",
     "language_of",
-    "lines",
     "score",
     "topics",
     "vocabulary",

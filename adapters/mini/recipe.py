@@ -11,7 +11,7 @@ from adapters.training.loop.schedule import Schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Phase:
+class RecipePhase:
     """Part of a run: until `until` (share of the steps), batches of `rows` × `length` tokens."""
 
     until: float
@@ -24,10 +24,10 @@ class Phase:
 
 
 PHASES = (
-    Phase(until=0.4726, rows=32, length=128, parts=3, late=False),
-    Phase(until=0.86, rows=32, length=128, parts=3),
-    Phase(until=0.95, rows=16, length=256, parts=5),
-    Phase(until=1.00, rows=4, length=1024, parts=20),
+    RecipePhase(until=0.4726, rows=32, length=128, parts=3, late=False),
+    RecipePhase(until=0.86, rows=32, length=128, parts=3),
+    RecipePhase(until=0.95, rows=16, length=256, parts=5),
+    RecipePhase(until=1.00, rows=4, length=1024, parts=20),
 )
 
 
@@ -56,7 +56,7 @@ class Recipe:
     """The base's second part, in which a system message teaches it to speak as OneSeek."""
     own: Schedule
     """The base's third part, in which it learns to be itself wherever no system message says otherwise."""
-    phases: tuple[Phase, ...] = PHASES
+    phases: tuple[RecipePhase, ...] = PHASES
     adapter: Schedule
     adapter_rows: int = 24
     adapter_length: int = 128
@@ -82,7 +82,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
             base=Schedule(steps=6, warmup=2),
             voice=Schedule(steps=2, warmup=1),
             own=Schedule(steps=2, warmup=1),
-            phases=(Phase(until=1.0, rows=2, length=128, parts=2),),
+            phases=(RecipePhase(until=1.0, rows=2, length=128, parts=2),),
             adapter=Schedule(steps=3, warmup=1),
             adapter_rows=2,
             adapter_length=128,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters import names
-from adapters.errors import AdapterError, StoreError, shown
+from adapters.errors import AdapterError, RegistryError, format_value
 from adapters.files.jsonfile import read_object, write_object
 from adapters.lora.config import CONFIG_FILE
 from adapters.lora.families import LLAMA
@@ -34,7 +34,7 @@ _GENERIC = ("adapter", "adapter_model", "pytorch_model", "model", "weights", "lo
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ConversionLimits:
     """What a conversion may take. Past one of them it ends, and nothing has changed."""
 
     file_bytes: int = 4 << 30
@@ -49,7 +49,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Converted:
+class ConversionResult:
     """A PEFT folder made from a .pth, and what is known of it."""
 
     folder: Path
@@ -60,15 +60,15 @@ class Converted:
     warnings: tuple[str, ...] = field(default=())
 
 
-def convert(
-    file: Path, folder: Path, *, alpha: float | None = None, limits: Limits | None = None
-) -> Converted:
+def convert_file(
+    file: Path, folder: Path, *, alpha: float | None = None, limits: ConversionLimits | None = None
+) -> ConversionResult:
     """Make the LoRA in `file` a PEFT folder at `folder`, which is made.
 
     `alpha` goes before what the files say. Raises `AdapterError` for a file that is no LoRA, that asks to run
-    code, or that goes beyond `limits`; `StoreError` where torch is not installed.
+    code, or that goes beyond `limits`; `RegistryError` where torch is not installed.
     """
-    limits = limits or Limits()
+    limits = limits or ConversionLimits()
     digest = _hash(file, limits)
     beside = file.with_suffix(".json")
     said = read_object(beside, _MAX_NOTES_BYTES, AdapterError) if beside.is_file() else {}
@@ -88,7 +88,7 @@ def convert(
     _check_rank(file, settings, ranks, warnings)
     write_object(folder / CONFIG_FILE, _config(ranks, alpha, settings))
     name = file.resolve().parent.name if file.stem.lower() in _GENERIC else file.stem
-    return Converted(
+    return ConversionResult(
         folder=folder,
         name=_named(name, said),
         tells_version=names.tells_version(name),
@@ -97,7 +97,7 @@ def convert(
     )
 
 
-def _hash(file: Path, limits: Limits) -> str:
+def _hash(file: Path, limits: ConversionLimits) -> str:
     if file.is_dir():
         remedy = f"Name the .pth in it; a folder in PEFT layout is added with: oneseek adapters add {file}"
         raise AdapterError(file, "is a folder", remedy)
@@ -119,10 +119,10 @@ WHOLE_MODEL = (
 )
 
 
-def _unpickled(file: Path, folder: Path, limits: Limits) -> dict[str, Any]:
+def _unpickled(file: Path, folder: Path, limits: ConversionLimits) -> dict[str, Any]:
     """What the child process says; it has written the weights."""
     if importlib.util.find_spec("torch") is None:
-        raise StoreError(
+        raise RegistryError(
             f"Reading {file.name} takes torch, which is not installed: pip install 'oneseek[train]', "
             "or import it on another machine and bring the folder that `oneseek adapters export` makes."
         )
@@ -145,7 +145,7 @@ def _unpickled(file: Path, folder: Path, limits: Limits) -> dict[str, Any]:
         answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     except (IndexError, ValueError):
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        said = shown(" ".join(last))
+        said = format_value(" ".join(last))
         reason = f"could not be converted: the process ended with {done.returncode}, saying {said}"
         raise AdapterError(file, reason, _SAVE_AGAIN) from None
     if "refused" in answer:

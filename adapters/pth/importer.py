@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.pth.conversion import Limits, convert
+from adapters.pth.conversion import ConversionLimits, convert_file
 from adapters.registry.intake import Base
-from adapters.registry.store import Added, Store
+from adapters.registry.registry import AddResult, Registry
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
+class ImportResult:
     """The version, and what its maker should know."""
 
-    added: Added
+    added: AddResult
     warnings: Sequence[str]
 
 
 def import_pickle(
-    store: Store,
+    registry: Registry,
     file: Path,
     *,
     base: Base,
@@ -29,16 +29,16 @@ def import_pickle(
     version: str | None = None,
     language: str | None = None,
     alpha: float | None = None,
-    limits: Limits | None = None,
-) -> Imported:
-    """Convert the .pth at `file` and add it to `store`; names that are not passed come from the file's.
+    limits: ConversionLimits | None = None,
+) -> ImportResult:
+    """Convert the .pth at `file` and add it to `registry`; names that are not passed come from the file's.
 
-    Raises as `conversion.convert` and `Store.add` do; then nothing has changed.
+    Raises as `conversion.convert_file` and `Registry.add` do; then nothing has changed.
     """
     with tempfile.TemporaryDirectory(prefix="oneseek-import-") as place:
-        found = convert(file, Path(place) / "adapter", alpha=alpha, limits=limits)
+        found = convert_file(file, Path(place) / "adapter", alpha=alpha, limits=limits)
         told = found.name.version if found.tells_version else None
-        added = store.add(
+        added = registry.add(
             found.folder,
             base=base,
             alias=alias or found.name.alias,
@@ -47,4 +47,4 @@ def import_pickle(
             notes=found.notes,
             action="import",
         )
-    return Imported(added, found.warnings)
+    return ImportResult(added, found.warnings)

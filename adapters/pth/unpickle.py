@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapters.errors import shown
+from adapters.errors import format_value
 from adapters.lora.tensorfile import WEIGHTS_FILE
-from adapters.pth.conversion import FAMILY, WHOLE_MODEL, Limits
+from adapters.pth.conversion import FAMILY, WHOLE_MODEL, ConversionLimits
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,7 @@ class Factors:
     b: torch.Tensor
 
 
-def check_archive(file: Path, limits: Limits) -> None:
+def check_archive(file: Path, limits: ConversionLimits) -> None:
     """Look at the file without running anything of it. Raises `RefusedError`."""
     if not zipfile.is_zipfile(file):
         reason = "is not the zip format that torch.save has written since 1.6; the older ones are not read"
@@ -86,7 +86,7 @@ def check_archive(file: Path, limits: Limits) -> None:
         asked = set(asked_for(archive.read(pickles[0])))
     foreign = sorted(name for name in asked if not _ALLOWED.fullmatch(name))
     if foreign:
-        what = ", ".join(shown(name.replace(" ", ".")) for name in foreign[:4])
+        what = ", ".join(format_value(name.replace(" ", ".")) for name in foreign[:4])
         remedy = f"Do not open it elsewhere unless you trust who made it. {_SAVE_AGAIN}"
         raise RefusedError(
             f"asks for {what} while it is read, which could run code. None of it was run", remedy
@@ -102,10 +102,10 @@ def asked_for(data: bytes) -> Iterator[str]:
             elif opcode.name in _CALLS:
                 yield f"{opcode.name} {argument or ''}".strip()
     except ValueError as problem:
-        raise RefusedError(f"has a damaged pickle ({shown(str(problem))})") from problem
+        raise RefusedError(f"has a damaged pickle ({format_value(str(problem))})") from problem
 
 
-def confine(file: Path, limits: Limits) -> None:
+def confine(file: Path, limits: ConversionLimits) -> None:
     """Bound this process's memory, time and files, where the system can."""
     if sys.platform == "win32":
         return
@@ -141,14 +141,14 @@ def tensors_in(document: object) -> tuple[dict[str, torch.Tensor], dict[str, Any
             found.append(tensors)
         for key, item in value.items():
             if isinstance(item, Mapping) and depth < 4:
-                plain = _plain(item)
+                plain = _plain_values(item)
                 if plain:
                     settings[str(key)] = plain
                 look(item, depth + 1)
 
     if not isinstance(document, Mapping):
         raise RefusedError(f"holds a {type(document).__name__}, and not tensors by name")
-    settings |= _plain(document)
+    settings |= _plain_values(document)
     look(document, 0)
     with_lora = [tensors for tensors in found if any("lora_" in name for name in tensors)]
     if len(with_lora) > 1:
@@ -157,12 +157,12 @@ def tensors_in(document: object) -> tuple[dict[str, torch.Tensor], dict[str, Any
         names = [name for tensors in found for name in tensors]
         if any(_WHOLE.fullmatch(name) for name in names):
             raise RefusedError("is a whole model's weights and no adapter", WHOLE_MODEL)
-        held = ", ".join(map(shown, names[:3])) or "nothing"
+        held = ", ".join(map(format_value, names[:3])) or "nothing"
         raise RefusedError(f"holds no LoRA weights (but {held})")
     return with_lora[0], settings
 
 
-def mapped(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, str], Factors], list[str]]:
+def map_factors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, str], Factors], list[str]]:
     """A and B by layer and module, with warnings about what was left out."""
     halves: dict[tuple[int, str], dict[str, torch.Tensor]] = {}
     adapters: set[str] = set()
@@ -171,7 +171,7 @@ def mapped(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, str], F
         match = _FACTOR.fullmatch(name)
         if match is None:
             if "lora_" in name or any(trace in name for trace in _CHANGED):
-                raise RefusedError(f"holds {shown(name)}, which is no part of a plain LoRA", _RETRAIN)
+                raise RefusedError(f"holds {format_value(name)}, which is no part of a plain LoRA", _RETRAIN)
             left.append(name)
             continue
         adapters.add(match["adapter"] or "")
@@ -185,7 +185,9 @@ def mapped(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, str], F
     if len(adapters) > 1:
         which = ", ".join(sorted(name or "unnamed" for name in adapters))
         raise RefusedError(f"holds several adapters ({which})", "Save one adapter in each file.")
-    warnings = [f"{len(left)} tensors of the base in it are left out ({shown(left[0])}…)"] if left else []
+    warnings = (
+        [f"{len(left)} tensors of the base in it are left out ({format_value(left[0])}…)"] if left else []
+    )
     return {key: _factors(key, found) for key, found in sorted(halves.items(), key=_order)}, warnings
 
 
@@ -211,7 +213,7 @@ def _factors(key: tuple[int, str], found: Mapping[str, torch.Tensor]) -> Factors
     return Factors(a, b)
 
 
-def _plain(fields: Mapping[Any, Any]) -> dict[str, Any]:
+def _plain_values(fields: Mapping[Any, Any]) -> dict[str, Any]:
     """The numbers, texts and lists of names among `fields`."""
     kinds = (str, int, float, bool)
     found = {str(key): value for key, value in fields.items() if isinstance(value, kinds)}
@@ -223,7 +225,7 @@ def _plain(fields: Mapping[Any, Any]) -> dict[str, Any]:
     return {**found, **lists}
 
 
-def convert(file: Path, folder: Path, limits: Limits) -> dict[str, Any]:
+def extract_lora(file: Path, folder: Path, limits: ConversionLimits) -> dict[str, Any]:
     """Write the LoRA in `file` to `folder`, and say what it is. Raises `RefusedError`."""
     check_archive(file, limits)
     import torch
@@ -238,14 +240,14 @@ def convert(file: Path, folder: Path, limits: Limits) -> dict[str, Any]:
     except MemoryError:
         raise
     except Exception as problem:
-        raise RefusedError(f"cannot be read as weights alone ({shown(str(problem))})") from problem
+        raise RefusedError(f"cannot be read as weights alone ({format_value(str(problem))})") from problem
     tensors, settings = tensors_in(document)
     if len(tensors) > limits.tensors:
         raise RefusedError(f"holds {len(tensors)} tensors, and at most {limits.tensors} are read")
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if size > limits.tensor_bytes:
         raise RefusedError(f"holds {size} bytes of tensors, and at most {limits.tensor_bytes} are read")
-    factors, warnings = mapped(tensors)
+    factors, warnings = map_factors(tensors)
     written: dict[str, torch.Tensor] = {}
     for key, pair in factors.items():
         for half, tensor in (("A", pair.a), ("B", pair.b)):
@@ -266,14 +268,18 @@ def _stored(tensor: torch.Tensor, key: tuple[int, str]) -> torch.Tensor:
 
 def main(arguments: list[str]) -> int:
     """Convert one file; refusals are an answer, not a failure."""
-    file, folder, limits = Path(arguments[0]), Path(arguments[1]), Limits(**json.loads(arguments[2]))
+    file, folder, limits = (
+        Path(arguments[0]),
+        Path(arguments[1]),
+        ConversionLimits(**json.loads(arguments[2])),
+    )
     try:
         check_archive(file, limits)  # before torch is there: most refusals are decided here
         import torch
 
         torch.set_num_threads(1)
         confine(file, limits)
-        answer = convert(file, folder, limits)
+        answer = extract_lora(file, folder, limits)
     except RefusedError as error:
         answer = {"refused": {"reason": error.reason, "remedy": error.remedy}}
     except RuntimeError as error:

@@ -1,6 +1,6 @@
 """How a change divides the requests for an alias: a canary's shares, a shadow, or all to the active version.
 
-Each function looks at the registry and answers what is to be recorded and written; `Store` does both.
+Each function looks at the registry and answers what is to be recorded and written; `Registry` does both.
 """
 
 from __future__ import annotations
@@ -8,100 +8,103 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from adapters.errors import StoreError
+from adapters.errors import RegistryError
 from adapters.ledger import Record
-from adapters.registry.ledger_records import division, told_division
-from adapters.registry.listing import Held, Shelf
-from adapters.registry.pointers import Actives, Line
-from adapters.registry.traffic import Shadow, Split, checked_percent, checked_shares, now
+from adapters.registry.ledger_records import division, division_to_json
+from adapters.registry.listing import RegistryListing, VersionFolder
+from adapters.registry.pointers import AliasPointers, AliasState
+from adapters.registry.traffic import Shadow, TrafficSplit, check_percent, check_shares, now
 
 
 @dataclass(frozen=True, slots=True)
-class Division:
+class ShareChange:
     """How the requests for an alias are divided from now on, and how they were."""
 
-    active: Held
-    before: Line
-    after: Line
-    actives: Actives
+    active: VersionFolder
+    before: AliasState
+    after: AliasState
+    pointers: AliasPointers
     """The whole state that holds it."""
     record: Record | None
     """What the ledger is told; None where nothing changes."""
 
 
-def canary(shelf: Shelf, alias: str, shares: Mapping[str, float]) -> Division:
-    """As `Store.canary`."""
-    active = _active(shelf, alias, "canary")
-    versions = [shelf.find(f"{active.alias}@{version}") for version in shares]
-    named = dict(zip((held.version.lower() for held in versions), shares.values(), strict=True))
+def plan_canary(listing: RegistryListing, alias: str, shares: Mapping[str, float]) -> ShareChange:
+    """As `Registry.canary`."""
+    active = _active(listing, alias, "canary")
+    versions = [listing.find(f"{active.alias}@{version}") for version in shares]
+    named = dict(zip((entry.version.lower() for entry in versions), shares.values(), strict=True))
     try:
         if len(named) < len(shares):
             raise ValueError(
                 f"shares ({', '.join(shares)}) name a version twice: give each version one share."
             )
-        canaries = checked_shares(named, active.version)
+        canaries = check_shares(named, active.version)
     except ValueError as problem:
-        raise StoreError(str(problem)) from None
-    split, shadow = Split(active.version.lower(), canaries, now()), shelf.actives.line(active.alias).shadow
+        raise RegistryError(str(problem)) from None
+    split, shadow = (
+        TrafficSplit(active.version.lower(), canaries, now()),
+        listing.pointers.state(active.alias).shadow,
+    )
     if shadow is not None and shadow.version in split.shares:
         shadow = None
-    return _divided("canary", shelf, active, versions, split, shadow)
+    return _change_shares("canary", listing, active, versions, split, shadow)
 
 
-def shadow(shelf: Shelf, name: str, share: float) -> Division:
-    """As `Store.shadow`."""
-    held = shelf.find(name)
-    active, split = _active(shelf, held.alias, "shadow"), shelf.actives.line(held.alias).split
-    if held == active or (split is not None and held.version.lower() in split.shares):
-        raise StoreError(f"{held.full_name} answers requests already: shadow another version.")
+def plan_shadow(listing: RegistryListing, name: str, share: float) -> ShareChange:
+    """As `Registry.shadow`."""
+    entry = listing.find(name)
+    active, split = _active(listing, entry.alias, "shadow"), listing.pointers.state(entry.alias).split
+    if entry == active or (split is not None and entry.version.lower() in split.shares):
+        raise RegistryError(f"{entry.full_name} answers requests already: shadow another version.")
     try:
-        wanted = Shadow(held.version.lower(), checked_percent("share", share), now())
+        wanted = Shadow(entry.version.lower(), check_percent("share", share), now())
     except ValueError as problem:
-        raise StoreError(str(problem)) from None
-    return _divided("shadow", shelf, active, [held], split, wanted)
+        raise RegistryError(str(problem)) from None
+    return _change_shares("shadow", listing, active, [entry], split, wanted)
 
 
-def settle(
-    shelf: Shelf, alias: str, reason: str, since: str | None, metrics: Mapping[str, float] | None
-) -> Division:
-    """As `Store.settle`."""
-    active = _active(shelf, alias, "settle")
-    line = shelf.actives.line(active.alias)
-    split = line.split if line.split and since not in (None, line.split.since) else None
-    shadow = line.shadow if line.shadow and since not in (None, line.shadow.since) else None
-    if (split, shadow) == (line.split, line.shadow):
-        return Division(active, line, line, shelf.actives, None)
-    return _divided("settle", shelf, active, [], split, shadow, metrics=metrics, reason=reason)
+def plan_settle(
+    listing: RegistryListing, alias: str, reason: str, since: str | None, metrics: Mapping[str, float] | None
+) -> ShareChange:
+    """As `Registry.settle`."""
+    active = _active(listing, alias, "settle")
+    state = listing.pointers.state(active.alias)
+    split = state.split if state.split and since not in (None, state.split.since) else None
+    shadow = state.shadow if state.shadow and since not in (None, state.shadow.since) else None
+    if (split, shadow) == (state.split, state.shadow):
+        return ShareChange(active, state, state, listing.pointers, None)
+    return _change_shares("settle", listing, active, [], split, shadow, metrics=metrics, reason=reason)
 
 
-def _active(shelf: Shelf, alias: str, verb: str) -> Held:
+def _active(listing: RegistryListing, alias: str, verb: str) -> VersionFolder:
     """The active version of `alias`, which is to name no version."""
     if "@" in alias:
-        raise StoreError(f"{alias} names a version, and {verb} takes an alias.")
-    return shelf.find(alias)
+        raise RegistryError(f"{alias} names a version, and {verb} takes an alias.")
+    return listing.find(alias)
 
 
-def _divided(
+def _change_shares(
     action: str,
-    shelf: Shelf,
-    active: Held,
-    versions: Sequence[Held],
-    split: Split | None,
+    listing: RegistryListing,
+    active: VersionFolder,
+    versions: Sequence[VersionFolder],
+    split: TrafficSplit | None,
     shadow: Shadow | None,
     *,
     metrics: Mapping[str, float] | None = None,
     reason: str = "",
-) -> Division:
-    for held in versions:
-        if shelf.is_retired(held):
-            raise StoreError(f"{held.full_name} is retired: promote it, or name one that is served.")
-    before, actives = shelf.actives.line(active.alias), shelf.actives
-    if actives.active(active.alias) != active.version.lower():
+) -> ShareChange:
+    for entry in versions:
+        if listing.is_retired(entry):
+            raise RegistryError(f"{entry.full_name} is retired: promote it, or name one that is served.")
+    before, pointers = listing.pointers.state(active.alias), listing.pointers
+    if pointers.active(active.alias) != active.version.lower():
         # What stands for the alias by its number alone must not move when a higher version is added.
-        actives = actives.promoted(active.alias, active.version)
-    actives = actives.divided(active.alias, split, shadow)
-    after = actives.line(active.alias)
-    read = [held.read() for held in versions]
-    told = {"now": told_division(after), "before": told_division(before)}
+        pointers = pointers.promote(active.alias, active.version)
+    pointers = pointers.set_split(active.alias, split, shadow)
+    after = pointers.state(active.alias)
+    read = [entry.read() for entry in versions]
+    told = {"now": division_to_json(after), "before": division_to_json(before)}
     record = division(action, active.alias, read, **told, metrics=metrics, reason=reason)
-    return Division(active, before, after, actives, record)
+    return ShareChange(active, before, after, pointers, record)

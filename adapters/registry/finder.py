@@ -17,12 +17,12 @@ from adapters.lora.config import CONFIG_FILE
 from adapters.lora.manifest import MANIFEST_FILE, Adapter, read_fields, read_manifest
 from adapters.lora.shape_check import ModelShape, check_fit
 from adapters.lora.tensorfile import WEIGHTS_FILE
-from adapters.registry.listing import Shelf
-from adapters.registry.pointers import Actives
+from adapters.registry.listing import RegistryListing
+from adapters.registry.pointers import AliasPointers
 
 
 @dataclass(frozen=True, slots=True)
-class Unconverted:
+class UnconvertedPickle:
     """An adapter of an existing installation that is a pickle, and so is not loaded."""
 
     path: Path
@@ -41,7 +41,7 @@ class FoundAdapters:
     adapters: tuple[Adapter, ...]
     refused: tuple[AdapterError, ...]
     """Folders that look like adapters and are none; each says why. What settings name is raised instead."""
-    unconverted: tuple[Unconverted, ...]
+    unconverted: tuple[UnconvertedPickle, ...]
 
 
 def find_adapters(
@@ -56,18 +56,20 @@ def find_adapters(
     """
     shape, registry = _shape(base), home / "registry"
     adapters = [_explicit(entry).read(shape) for entry in explicit]
-    places = [*_on_shelf(Shelf.read(registry), registry), *_in_folder(root / "lora_adapters")]
+    places = [*_on_shelf(RegistryListing.read(registry), registry), *_in_folder(root / "lora_adapters")]
     if base.shipped:
         places += _in_folder(shipped)
     found, refused = _read_all(places, shape)
     pickles = [*_files(root / "weights", "*.pth"), *_files(root / "lora_adapters", "*/adapter.pth")]
     return FoundAdapters(
-        adapters=(*adapters, *found), refused=tuple(refused), unconverted=tuple(map(Unconverted, pickles))
+        adapters=(*adapters, *found),
+        refused=tuple(refused),
+        unconverted=tuple(map(UnconvertedPickle, pickles)),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryLook:
+class RegistryScan:
     """What `home`/registry holds at one moment."""
 
     adapters: tuple[Adapter, ...]
@@ -75,23 +77,23 @@ class RegistryLook:
     refused: tuple[AdapterError, ...]
     served: frozenset[Path]
     """The folders of every version that is not retired."""
-    actives: Actives
+    pointers: AliasPointers
 
 
-def look_at_registry(home: Path, base: FoundBase, known: Collection[Path]) -> RegistryLook:
+def look_at_registry(home: Path, base: FoundBase, known: Collection[Path]) -> RegistryScan:
     """The versions in `home`/registry, reading those whose folders are not `known`, as `find_adapters` does.
 
-    Raises `ActiveFileError`.
+    Raises `PointersError`.
     """
     shape = _shape(base)
-    shelf = Shelf.read(home / "registry")
-    places = list(_on_shelf(shelf, home / "registry"))
+    listing = RegistryListing.read(home / "registry")
+    places = list(_on_shelf(listing, home / "registry"))
     adapters, refused = _read_all((place for place in places if place.folder not in known), shape)
-    return RegistryLook(
+    return RegistryScan(
         adapters=tuple(adapters),
         refused=tuple(refused),
         served=frozenset(place.folder for place in places),
-        actives=shelf.actives,
+        pointers=listing.pointers,
     )
 
 
@@ -140,7 +142,7 @@ def _explicit(entry: str) -> _Place:
     name, equals, path = entry.partition("=")
     named = bool(equals) and not Path(entry).is_dir()
     folder = Path(path if named else entry).expanduser()
-    alias, version = names.split(name) if named else (None, None)
+    alias, version = names.split_name(name) if named else (None, None)
     if not folder.is_dir():
         raise AdapterError(folder, "is not a folder", "Give the folder that holds adapter_config.json.")
     return _Place(folder, folder, alias, version)
@@ -158,11 +160,11 @@ def _read_all(places: Iterable[_Place], shape: ModelShape | None) -> tuple[list[
     return adapters, refused
 
 
-def _on_shelf(shelf: Shelf, registry: Path) -> Iterator[_Place]:
+def _on_shelf(listing: RegistryListing, registry: Path) -> Iterator[_Place]:
     """What the registry holds, without retired versions."""
-    for held in shelf.held:
-        if not shelf.is_retired(held):
-            place = held.folder
+    for entry in listing.entries:
+        if not listing.is_retired(entry):
+            place = entry.folder
             yield _Place(place, registry, place.parent.name, place.name, recorded_first=True)
 
 

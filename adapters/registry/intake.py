@@ -41,7 +41,7 @@ class Base:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Intake:
+class CheckedAdapter:
     """A checked adapter that is not a version yet."""
 
     source: Adapter
@@ -51,7 +51,7 @@ class Intake:
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What its oneseek.json notes beyond what is read from the files."""
 
-    def named(self, version: str) -> Intake:
+    def with_version(self, version: str) -> CheckedAdapter:
         """The same under `version`."""
         return replace(self, source=replace(self.source, version=version))
 
@@ -90,7 +90,7 @@ class Intake:
         return {name: value for name, value in found.items() if value is not None}
 
 
-def check(
+def check_adapter(
     folder: Path,
     base: Base,
     *,
@@ -99,7 +99,7 @@ def check(
     language: str | None = None,
     notes: Mapping[str, Any] | None = None,
     max_rank: int = MAX_RANK,
-) -> Intake:
+) -> CheckedAdapter:
     """The adapter in `folder`, every number of it read and checked for `base`.
 
     `notes` are fields of oneseek.json that go before those of the source. Raises `AdapterError` where it is
@@ -118,7 +118,7 @@ def check(
     told = version is not None or "version" in recorded or names.tells_version(folder.resolve().name)
     kept = {name: recorded[name] for name in _CARRIED if name in recorded}
     created = {"created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
-    return Intake(
+    return CheckedAdapter(
         source=replace(adapter, base_digest=base.digest),
         base=base,
         given_version=adapter.version if told else None,

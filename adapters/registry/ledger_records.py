@@ -9,9 +9,9 @@ from typing import Any
 
 from adapters.ledger import Record
 from adapters.lora.manifest import Adapter
-from adapters.registry.intake import Intake
-from adapters.registry.listing import Held
-from adapters.registry.pointers import Line
+from adapters.registry.intake import CheckedAdapter
+from adapters.registry.listing import VersionFolder
+from adapters.registry.pointers import AliasState
 
 _LARGEST = 2**53
 _LONGEST = 2000
@@ -20,7 +20,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def addition(
-    intake: Intake,
+    intake: CheckedAdapter,
     action: str,
     sources: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
@@ -52,11 +52,15 @@ def addition(
 
 
 def move(
-    action: str, before: Held | None, after: Held, adapter: Adapter, ended: Mapping[str, Any] | None = None
+    action: str,
+    before: VersionFolder | None,
+    after: VersionFolder,
+    adapter: Adapter,
+    ended: Mapping[str, Any] | None = None,
 ) -> Record:
     """An alias stands for `after`, which was read as `adapter`, and no longer for `before`.
 
-    `ended` is what divided its requests until now, as `told_division` tells it.
+    `ended` is what divided its requests until now, as `division_to_json` tells it.
     """
     was = {"before": before.full_name} if before is not None else {}
     return Record(
@@ -89,22 +93,22 @@ def division(
     )
 
 
-def told_division(line: Line) -> dict[str, Any]:
+def division_to_json(state: AliasState) -> dict[str, Any]:
     """How a line divides its alias's requests, as plain JSON; empty where it does not."""
     found: dict[str, Any] = {}
-    if line.split is not None:
-        found["shares"] = line.split.shares
-    if line.shadow is not None:
-        found["shadow"] = {line.shadow.version: line.shadow.percent}
+    if state.split is not None:
+        found["shares"] = state.split.shares
+    if state.shadow is not None:
+        found["shadow"] = {state.shadow.version: state.shadow.percent}
     return found
 
 
-def removal(action: str, held: Held) -> Record:
+def removal(action: str, entry: VersionFolder) -> Record:
     """A version is served no longer, or its files are gone."""
-    digest = held.recorded_digest or ""
+    digest = entry.recorded_digest or ""
     return Record(
         action=action,
-        subject=held.full_name,
+        subject=entry.full_name,
         inputs={"adapter": digest} if _DIGEST.fullmatch(digest) else {},
     )
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from adapters import names
-from adapters.errors import AdapterError, StoreError, UnknownAdapterError
+from adapters.errors import AdapterError, RegistryError, UnknownAdapterError
 from adapters.lora.config import CONFIG_FILE
 from adapters.lora.manifest import Adapter, read_fields, read_manifest
-from adapters.registry.pointers import ACTIVE_FILE, Actives
+from adapters.registry.pointers import ACTIVE_FILE, AliasPointers
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class VersionFolder:
     """One version's place, by the names it goes under."""
 
     alias: str
@@ -28,7 +28,7 @@ class Held:
     folder: Path
 
     @classmethod
-    def of(cls, folder: Path) -> Held:
+    def of(cls, folder: Path) -> VersionFolder:
         """The version in registry/ALIAS/VERSION, by the names that it records, else by those of its place."""
         fields = _recorded(folder)
         alias, version = fields.get("alias"), fields.get("version")
@@ -65,52 +65,52 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class RegistryListing:
     """What the registry held at one moment."""
 
-    held: tuple[Held, ...]
+    entries: tuple[VersionFolder, ...]
     """Every version, by alias, then in natural order."""
-    actives: Actives
+    pointers: AliasPointers
 
     @classmethod
-    def read(cls, registry: Path) -> Shelf:
-        """What the folder `registry` holds. Raises `ActiveFileError`."""
+    def read(cls, registry: Path) -> RegistryListing:
+        """What the folder `registry` holds. Raises `PointersError`."""
         # The state first: what was promoted after this moment is then found among the versions all the same.
-        actives = Actives.read(registry)
-        found = (Held.of(folder) for folder in version_folders(registry))
-        order = sorted(found, key=lambda held: (held.alias.lower(), names.natural(held.version)))
-        return cls(tuple(order), actives)
+        pointers = AliasPointers.read(registry)
+        found = (VersionFolder.of(folder) for folder in version_folders(registry))
+        order = sorted(found, key=lambda entry: (entry.alias.lower(), names.natural(entry.version)))
+        return cls(tuple(order), pointers)
 
-    def versions(self, alias: str) -> tuple[Held, ...]:
+    def versions(self, alias: str) -> tuple[VersionFolder, ...]:
         """The versions of `alias`, in natural order; none where it is unknown."""
-        return tuple(held for held in self.held if held.alias.lower() == alias.lower())
+        return tuple(entry for entry in self.entries if entry.alias.lower() == alias.lower())
 
-    def served(self, alias: str) -> tuple[Held, ...]:
+    def served_versions(self, alias: str) -> tuple[VersionFolder, ...]:
         """Those that are not retired."""
-        return tuple(held for held in self.versions(alias) if not self.is_retired(held))
+        return tuple(entry for entry in self.versions(alias) if not self.is_retired(entry))
 
-    def is_retired(self, held: Held) -> bool:
+    def is_retired(self, entry: VersionFolder) -> bool:
         """Whether it is kept and not served."""
-        return self.actives.is_retired(held.alias, held.version)
+        return self.pointers.is_retired(entry.alias, entry.version)
 
-    def active(self, alias: str) -> Held | None:
+    def active(self, alias: str) -> VersionFolder | None:
         """What `alias` stands for: what was promoted last and is still served, else the highest that is."""
-        served = self.served(alias)
-        for version in reversed(self.actives.line(alias).history):
-            for held in served:
-                if held.version.lower() == version:
-                    return held
+        served = self.served_versions(alias)
+        for version in reversed(self.pointers.state(alias).history):
+            for entry in served:
+                if entry.version.lower() == version:
+                    return entry
         return served[-1] if served else None
 
-    def is_active(self, held: Held) -> bool:
+    def is_active(self, entry: VersionFolder) -> bool:
         """Whether its alias stands for it."""
-        return self.active(held.alias) == held
+        return self.active(entry.alias) == entry
 
-    def find(self, name: str) -> Held:
+    def find(self, name: str) -> VersionFolder:
         """The version that `alias@version` names, or that an alias alone stands for.
 
         A language such as `sv` does for the alias, where the active version of one alias alone speaks it.
-        Raises `UnknownAdapterError`, and `StoreError` for an alias whose versions are all retired.
+        Raises `UnknownAdapterError`, and `RegistryError` for an alias whose versions are all retired.
         """
         alias, at, version = name.partition("@")
         speakers = self._speakers(alias.strip())
@@ -121,27 +121,27 @@ class Shelf:
         if not at:
             active = self.active(versions[0].alias)
             if active is None:
-                raise StoreError(f"Every version of {versions[0].alias} is retired. Promote one of them.")
+                raise RegistryError(f"Every version of {versions[0].alias} is retired. Promote one of them.")
             return active
-        for held in versions:
-            if held.version.lower() == version.strip().lower():
-                return held
-        hints = _near(version, [held.version for held in versions])
+        for entry in versions:
+            if entry.version.lower() == version.strip().lower():
+                return entry
+        hints = _near(version, [entry.version for entry in versions])
         raise UnknownAdapterError(name, [f"{versions[0].alias}@{hint}" for hint in hints])
 
     def _speakers(self, language: str) -> list[str]:
         """The aliases whose active version speaks `language`, sorted."""
-        actives = [held for alias in self._aliases if (held := self.active(alias)) is not None]
-        found = [held.alias for held in actives if held.recorded_language == language.lower()]
+        active = [entry for alias in self._aliases if (entry := self.active(alias)) is not None]
+        found = [entry.alias for entry in active if entry.recorded_language == language.lower()]
         return list(dict.fromkeys(found))
 
     @cached_property
     def _aliases(self) -> list[str]:
-        return sorted({held.alias for held in self.held})
+        return sorted({entry.alias for entry in self.entries})
 
 
 def _recorded(folder: Path) -> dict[str, Any]:
-    """The manifest's fields; none where it is damaged, which `Held.read` and `verify` say."""
+    """The manifest's fields; none where it is damaged, which `VersionFolder.read` and `verify` say."""
     try:
         return read_fields(folder)
     except AdapterError:

@@ -15,14 +15,14 @@ from adapters import names
 from adapters.errors import AdapterRejectedError, UnknownAdapterError
 from adapters.lora.manifest import Adapter
 from adapters.registry.snapshot import Snapshot
-from adapters.registry.traffic import Shadow, Split
+from adapters.registry.traffic import Shadow, TrafficSplit
 
-__all__ = ["AdapterRejectedError", "Registry", "Snapshot", "UnknownAdapterError"]
+__all__ = ["AdapterRejectedError", "ServedAdapters", "Snapshot", "UnknownAdapterError"]
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
-class Registry:
+class ServedAdapters:
     """Adapters for one base. Safe to use from any thread; questions never wait for changes.
 
     The highest version of each alias, in natural order, is active at first, where `active` (alias to
@@ -45,12 +45,17 @@ class Registry:
     ) -> None:
         self._lock = threading.Lock()
         state = Snapshot(
-            base_digest=base_digest, base_name=base_name, held={}, actives={}, short_names={}, spoken={}
+            base_digest=base_digest,
+            base_name=base_name,
+            by_alias={},
+            active_versions={},
+            short_names={},
+            spoken={},
         )
         for adapter in adapters:
             state = _with(state, adapter)
-        highest = {alias: list(versions)[-1] for alias, versions in state.held.items()}
-        state = replace(state, actives=highest)
+        highest = {alias: list(versions)[-1] for alias, versions in state.by_alias.items()}
+        state = replace(state, active_versions=highest)
         for alias, version in active.items():
             state = _activated(state, alias, version)
         for name in short_names:
@@ -112,9 +117,9 @@ class Registry:
         """As `Snapshot.languages`, of the present state."""
         return self._state.languages()
 
-    def contested(self) -> dict[str, tuple[str, ...]]:
-        """As `Snapshot.contested`, of the present state."""
-        return self._state.contested()
+    def contested_languages(self) -> dict[str, tuple[str, ...]]:
+        """As `Snapshot.contested_languages`, of the present state."""
+        return self._state.contested_languages()
 
     def add(self, adapter: Adapter) -> None:
         """Hold `adapter`. It becomes active only where its alias is new; `activate` moves an alias.
@@ -132,12 +137,12 @@ class Registry:
         """
         with self._lock:
             alias, version = adapter.alias.lower(), adapter.version.lower()
-            held = self._state.held.get(alias, {})
+            held = self._state.by_alias.get(alias, {})
             if version not in held:
                 raise UnknownAdapterError(adapter.full_name)
             before = held[version]
             others = {key: one for key, one in held.items() if key != version}
-            without = replace(self._state, held={**self._state.held, alias: others})
+            without = replace(self._state, by_alias={**self._state.by_alias, alias: others})
             self._state = _with(without, adapter)
             return before
 
@@ -152,7 +157,7 @@ class Registry:
             self._state = _activated(self._state, alias, version)
             return before
 
-    def divide(self, alias: str, split: Split | None, shadow: Shadow | None) -> None:
+    def divide(self, alias: str, split: TrafficSplit | None, shadow: Shadow | None) -> None:
         """Divide the requests for `alias` so from now on; None, None gives all to its active version.
 
         Atomic. Raises `UnknownAdapterError` for an alias or a version that is not held, and
@@ -185,7 +190,7 @@ def _with(state: Snapshot, adapter: Adapter) -> Snapshot:
             f"{adapter.full_name} was made for the base {adapter.base_digest}, and {state.base_name} is "
             f"{state.base_digest}. Serve it on its own base, or train it again for this one."
         )
-    versions = state.held.get(alias, {})
+    versions = state.by_alias.get(alias, {})
     present = versions.get(version)
     if present is not None and present.digest != adapter.digest:
         raise AdapterRejectedError(
@@ -195,19 +200,21 @@ def _with(state: Snapshot, adapter: Adapter) -> Snapshot:
     if present is not None:
         return state
     order = sorted({**versions, version: adapter}.items(), key=lambda item: names.natural(item[0]))
-    actives = {**state.actives, alias: state.actives.get(alias, version)}
-    return replace(state, held={**state.held, alias: MappingProxyType(dict(order))}, actives=actives)
+    actives = {**state.active_versions, alias: state.active_versions.get(alias, version)}
+    return replace(
+        state, by_alias={**state.by_alias, alias: MappingProxyType(dict(order))}, active_versions=actives
+    )
 
 
 def _activated(state: Snapshot, alias: str, version: str) -> Snapshot:
     adapter = state.resolve(f"{state.active(alias).alias}@{version}")
     key, active = adapter.alias.lower(), adapter.version.lower()
-    if state.actives[key] != active:
+    if state.active_versions[key] != active:
         state = _undivided(state, key)
-    return replace(state, actives={**state.actives, key: active})
+    return replace(state, active_versions={**state.active_versions, key: active})
 
 
-def _divided(state: Snapshot, alias: str, split: Split | None, shadow: Shadow | None) -> Snapshot:
+def _divided(state: Snapshot, alias: str, split: TrafficSplit | None, shadow: Shadow | None) -> Snapshot:
     active = state.active(alias)
     key, found = active.alias.lower(), _undivided(state, active.alias.lower())
     wanted = (*(split.shares if split else ()), *((shadow.version,) if shadow else ()))
@@ -230,19 +237,19 @@ def _undivided(state: Snapshot, alias: str) -> Snapshot:
 
 def _without(state: Snapshot, adapter: Adapter) -> Snapshot:
     alias, version = adapter.alias.lower(), adapter.version.lower()
-    left = {key: held for key, held in state.held[alias].items() if key != version}
-    if left and state.actives[alias] == version:
+    left = {key: held for key, held in state.by_alias[alias].items() if key != version}
+    if left and state.active_versions[alias] == version:
         others = ", ".join(left)
         raise AdapterRejectedError(f"{adapter.full_name} is active: activate another first ({others})")
     split, shadow = state.splits.get(alias), state.shadows.get(alias)
     if version in (split.shares if split else ()) or (shadow is not None and shadow.version == version):
         state = _undivided(state, alias)
     if left:
-        return replace(state, held={**state.held, alias: MappingProxyType(left)})
+        return replace(state, by_alias={**state.by_alias, alias: MappingProxyType(left)})
     pointing = [n for n, to in {**state.short_names, **state.spoken}.items() if to.lower() == alias]
     if pointing:
         raise AdapterRejectedError(
             f"{adapter.full_name} is the last version of its alias, which {pointing[0]} is configured to mean"
         )
-    held = {key: versions for key, versions in state.held.items() if key != alias}
-    return replace(state, held=held, actives={key: state.actives[key] for key in held})
+    held = {key: versions for key, versions in state.by_alias.items() if key != alias}
+    return replace(state, by_alias=held, active_versions={key: state.active_versions[key] for key in held})

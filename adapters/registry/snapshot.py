@@ -10,7 +10,7 @@ from itertools import islice
 
 from adapters.errors import UnknownAdapterError
 from adapters.lora.manifest import Adapter
-from adapters.registry.traffic import Shadow, Split
+from adapters.registry.traffic import Shadow, TrafficSplit
 
 _HINTED = 512
 """Most names that an unknown one is compared with."""
@@ -24,15 +24,15 @@ class Snapshot:
 
     base_digest: str
     base_name: str
-    held: Mapping[str, Mapping[str, Adapter]]
+    by_alias: Mapping[str, Mapping[str, Adapter]]
     """Alias in lower case → version in lower case → adapter, versions in natural order."""
-    actives: Mapping[str, str]
-    """Alias in lower case → its active version in lower case; the same keys as `held`."""
+    active_versions: Mapping[str, str]
+    """Alias in lower case → its active version in lower case; the same keys as `by_alias`."""
     short_names: Mapping[str, str]
     """Configured short name → alias."""
     spoken: Mapping[str, str]
     """Configured language code → alias; goes before what adapters say of themselves."""
-    splits: Mapping[str, Split] = field(default_factory=dict[str, Split])
+    splits: Mapping[str, TrafficSplit] = field(default_factory=dict[str, TrafficSplit])
     """Alias in lower case → how its requests are divided between versions that are held."""
     shadows: Mapping[str, Shadow] = field(default_factory=dict[str, Shadow])
     """Alias in lower case → what also answers a part of its requests."""
@@ -49,9 +49,9 @@ class Snapshot:
         if not at:
             return self._active(alias)
         version = after.strip().lower()
-        if version not in self.held[alias]:
+        if version not in self.by_alias[alias]:
             raise UnknownAdapterError(name, self._close_versions(alias, version))
-        return self.held[alias][version]
+        return self.by_alias[alias][version]
 
     def is_adapter(self, name: str) -> bool:
         """Whether `resolve` finds it."""
@@ -68,11 +68,11 @@ class Snapshot:
 
     def aliases(self) -> tuple[str, ...]:
         """Every alias as written in its active version, sorted."""
-        return tuple(self._active(alias).alias for alias in sorted(self.held))
+        return tuple(self._active(alias).alias for alias in sorted(self.by_alias))
 
     def versions(self, alias: str) -> tuple[Adapter, ...]:
         """Every version of an alias or short name, in natural order. Raises `UnknownAdapterError`."""
-        return tuple(self.held[self._known(alias)].values())
+        return tuple(self.by_alias[self._known(alias)].values())
 
     def active(self, alias: str) -> Adapter:
         """The version that an alias or short name stands for. Raises `UnknownAdapterError`."""
@@ -80,7 +80,7 @@ class Snapshot:
 
     def adapters(self) -> tuple[Adapter, ...]:
         """Every version of every alias, by alias, then in natural order."""
-        return tuple(adapter for alias in sorted(self.held) for adapter in self.held[alias].values())
+        return tuple(adapter for alias in sorted(self.by_alias) for adapter in self.by_alias[alias].values())
 
     def by_digest(self, digest: str) -> Adapter:
         """The adapter with this digest; where names share it, an active one. Raises `UnknownAdapterError`."""
@@ -88,7 +88,7 @@ class Snapshot:
             raise UnknownAdapterError(digest)
         return self._digests[digest]
 
-    def divided(self, name: str) -> str | None:
+    def divided_alias(self, name: str) -> str | None:
         """The alias in lower case, where `name` is one or a short name and its requests are divided."""
         if not (self.splits or self.shadows):
             return None
@@ -100,7 +100,7 @@ class Snapshot:
         codes = sorted({*self._speakers, *self.spoken})
         return {code: self.active(code).alias for code in codes if code in self._short}
 
-    def contested(self) -> dict[str, tuple[str, ...]]:
+    def contested_languages(self) -> dict[str, tuple[str, ...]]:
         """Language code → aliases, where several speak it and none is configured; it names none then."""
         return {code: found for code, found in self._speakers.items() if code not in self._short}
 
@@ -113,7 +113,7 @@ class Snapshot:
     def _alias(self, name: str) -> str | None:
         """The alias, in lower case, that `name` means: itself, a short name, or the language of one alias."""
         name = name.strip().lower()
-        return name if name in self.held else self._short.get(name)
+        return name if name in self.by_alias else self._short.get(name)
 
     @cached_property
     def _short(self) -> dict[str, str]:
@@ -125,28 +125,28 @@ class Snapshot:
     def _speakers(self) -> dict[str, tuple[str, ...]]:
         """Language code → aliases whose active version speaks it, sorted."""
         found: dict[str, list[str]] = {}
-        for adapter in map(self._active, sorted(self.held)):
+        for adapter in map(self._active, sorted(self.by_alias)):
             if adapter.language is not None:
                 found.setdefault(adapter.language, []).append(adapter.alias)
         return {code: tuple(aliases) for code, aliases in found.items()}
 
     @cached_property
     def _digests(self) -> dict[str, Adapter]:
-        actives = [self._active(alias) for alias in self.held]
+        actives = [self._active(alias) for alias in self.by_alias]
         return {adapter.digest: adapter for adapter in (*reversed(self.adapters()), *reversed(actives))}
 
     def _active(self, alias: str) -> Adapter:
-        return self.held[alias][self.actives[alias]]
+        return self.by_alias[alias][self.active_versions[alias]]
 
     def _close(self, name: str) -> list[str]:
         speakers = self._speakers.get(name.strip().lower())
         if speakers:
             return list(speakers[:3])
-        known = list(islice((*self.held, *self._short), _HINTED))
+        known = list(islice((*self.by_alias, *self._short), _HINTED))
         close = difflib.get_close_matches(name.strip().lower()[:_COMPARED], known, n=3)
-        return [self._active(found).alias if found in self.held else found for found in close]
+        return [self._active(found).alias if found in self.by_alias else found for found in close]
 
     def _close_versions(self, alias: str, version: str) -> list[str]:
-        known = list(self.held[alias])
+        known = list(self.by_alias[alias])
         close = difflib.get_close_matches(version[:_COMPARED], known[-_HINTED:], n=3, cutoff=0.3)
-        return [self.held[alias][found].full_name for found in close or known[-1:]]
+        return [self.by_alias[alias][found].full_name for found in close or known[-1:]]

@@ -26,7 +26,7 @@ _TOLD = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class TrafficSplit:
     """An alias's requests between its active version and canaries. Versions are in lower case."""
 
     active: str
@@ -72,7 +72,7 @@ class Shadow:
         return point(alias, f"{self.version} shadow", conversation) * 100.0 < self.percent
 
 
-def identity(parts: Iterable[str]) -> bytes:
+def conversation_key(parts: Iterable[str]) -> bytes:
     """What tells a conversation from others, made of texts that all its requests share; 32 bytes."""
     told = "\0".join(part[:_TOLD] for part in parts)
     return blake2b(told.encode("utf-8", "surrogatepass"), digest_size=32).digest()
@@ -91,14 +91,12 @@ def _key(alias: str, salt: str) -> bytes:
     return blake2b(f"{alias.lower()} {salt}".encode(), digest_size=32).digest()
 
 
-def checked_shares(shares: Mapping[str, float], active: str) -> tuple[tuple[str, float], ...]:
+def check_shares(shares: Mapping[str, float], active: str) -> tuple[tuple[str, float], ...]:
     """The canaries of `shares` (version → percent), which must name `active` and add up to 100.
 
     Raises `ValueError` with the field, the value and what helps.
     """
-    found = {
-        version.lower(): checked_percent(f"shares.{version}", share) for version, share in shares.items()
-    }
+    found = {version.lower(): check_percent(f"shares.{version}", share) for version, share in shares.items()}
     told = ", ".join(f"{version}={share:g}" for version, share in found.items()) or "nothing"
     if active.lower() not in found:
         raise ValueError(f"shares ({told}) leave out the active version {active}: give it a share too.")
@@ -112,7 +110,7 @@ def checked_shares(shares: Mapping[str, float], active: str) -> tuple[tuple[str,
     return tuple((version, share) for version, share in canaries if version != active.lower())
 
 
-def checked_percent(field: str, value: float) -> float:
+def check_percent(field: str, value: float) -> float:
     """`value` where it is above 0 and at most 100; `ValueError` with the `field` otherwise."""
     if isinstance(value, bool) or not math.isfinite(value) or not 0 < value <= 100:
         raise ValueError(f"{field} is {value!r}: give a percentage above 0 and at most 100.")
@@ -124,7 +122,7 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def plain_shares(split: Split | None, shadow: Shadow | None) -> dict[str, dict[str, float]]:
+def shares_to_json(split: TrafficSplit | None, shadow: Shadow | None) -> dict[str, dict[str, float]]:
     """Shares as JSON: `shares` by version, and `shadow`; each empty where there is none."""
     return {
         "shares": split.shares if split is not None else {},
@@ -132,7 +130,7 @@ def plain_shares(split: Split | None, shadow: Shadow | None) -> dict[str, dict[s
     }
 
 
-def told_shares(split: Split | None, shadow: Shadow | None) -> str:
+def format_shares(split: TrafficSplit | None, shadow: Shadow | None) -> str:
     """Shares in one line, such as `v1.1 90%, v1.2 10%, v1.3 shadows 5%`; empty where nothing is divided."""
     found = [] if split is None else [f"{version} {share:g}%" for version, share in split.shares.items()]
     if shadow is not None:

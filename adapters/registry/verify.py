@@ -8,14 +8,14 @@ from adapters.errors import AdapterError
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import read_adapter
 from adapters.registry.intake import Base
-from adapters.registry.listing import Held
+from adapters.registry.listing import VersionFolder
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VersionVerdict:
     """What became of one version."""
 
-    held: Held
+    entry: VersionFolder
     adapter: Adapter | None
     """None where its files could not be read as an adapter."""
     problem: str | None
@@ -24,17 +24,17 @@ class Verdict:
     """Whether its numbers were checked against the base; those for another base are only hashed."""
 
 
-def verify(held: Held, base: Base) -> Verdict:
+def verify_version(entry: VersionFolder, base: Base) -> VersionVerdict:
     """Read and hash the files of one version. Nothing is raised for a version that is broken."""
     try:
-        adapter = held.read()
-        if held.recorded_digest is None:
-            return Verdict(
-                held, adapter, f"{held.folder}: oneseek.json records no digest. Add it again.", False
+        adapter = entry.read()
+        if entry.recorded_digest is None:
+            return VersionVerdict(
+                entry, adapter, f"{entry.folder}: oneseek.json records no digest. Add it again.", False
             )
         fits = adapter.base_digest in (None, base.digest)
         if fits:
-            read_adapter(held.folder, base.shape, digest=adapter.digest)
+            read_adapter(entry.folder, base.shape, digest=adapter.digest)
     except AdapterError as problem:
-        return Verdict(held, None, str(problem), False)
-    return Verdict(held, adapter, None, fits)
+        return VersionVerdict(entry, None, str(problem), False)
+    return VersionVerdict(entry, adapter, None, fits)

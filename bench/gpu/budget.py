@@ -14,7 +14,7 @@ OVERHEAD = 2.5
 
 
 @dataclass(slots=True)
-class Budget:
+class TimeBudget:
     """The time that a run may take; guesses are replaced by what is seen."""
 
     seconds: float

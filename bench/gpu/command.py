@@ -24,17 +24,18 @@ from typing import Any
 
 import yaml
 
-from bench.gpu.budget import Budget
+from bench.gpu.budget import TimeBudget
 from bench.gpu.contenders import SERVERS, Contenders
-from bench.gpu.limits import Device, Model, find_device
+from bench.gpu.limits import GpuSpec, Model, find_device
 from bench.gpu.models import make_model
-from bench.gpu.record import Record
-from bench.gpu.report import summary, table
-from bench.gpu.run import Run, say
+from bench.gpu.record import ResultFile
+from bench.gpu.report import report_lines, summary
+from bench.gpu.run import GpuRun, print_progress
 from bench.gpu.scenarios import (
     BY_NAME,
     RANKS,
     SLOTS,
+    STEADY,
     TARGETS,
     Length,
     Point,
@@ -44,7 +45,7 @@ from bench.gpu.scenarios import (
 from bench.host import describe, find_gpu
 from bench.random_model import PRESETS
 
-NO_GPU = Device(
+NO_GPU = GpuSpec(
     "a CPU, roughly", "", bandwidth=10, tflops=0.1, memory=0, source="a guess, for the plan alone"
 )
 """What the plan counts with where nothing is known of the device; no figure is held against it."""
@@ -57,8 +58,8 @@ def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--servers", default=",".join(SERVERS), help="comma-separated")
-    add("--scenarios", default=",".join(BY_NAME), help="comma-separated")
+    add("--servers", default="oneseek,vllm", help=f"comma-separated, of: {', '.join(SERVERS)}")
+    add("--scenarios", default=",".join(STEADY), help=f"comma-separated, of: {', '.join(BY_NAME)}")
     add("--streams", default="1,16,64,256", help="comma-separated")
     add("--budget-seconds", type=float, default=1200, help="rounds are trimmed to fit, and it says so")
     add("--plan", nargs="?", const="", metavar="GPU", help="print what would be run, on this GPU or another")
@@ -110,15 +111,15 @@ def _pair(text: str) -> tuple[str, Any]:
     return name.replace("-", "_"), yaml.safe_load(value)
 
 
-def _record(arguments: argparse.Namespace, settings: dict[str, Any], host: dict[str, Any]) -> Record:
+def _record(arguments: argparse.Namespace, settings: dict[str, Any], host: dict[str, Any]) -> ResultFile:
     if arguments.resume:
-        record = Record.load(arguments.resume)
+        record = ResultFile.load(arguments.resume)
         record.check(settings, host)
     else:
         out = arguments.out or Path(f"gpu-{datetime.now(UTC):%Y%m%d-%H%M%S}.json")
         if out.exists():
             raise ValueError(f"{out} exists; continue it with --resume {out}, or name another --out")
-        record = Record(out, settings, host)
+        record = ResultFile(out, settings, host)
     date = datetime.now(UTC).isoformat(timespec="seconds")
     record.commands.append({"date": date, "command": " ".join(["python -m bench.gpu", *sys.argv[1:]])})
     return record
@@ -139,7 +140,7 @@ def main(given: Sequence[str] | None = None) -> None:
     model, length = Model.read(settings["config"]), Length(arguments.prompt, arguments.tokens)
     device = find_device(planned)
     guess = {point: expected_seconds(point, 1, length, model, device or NO_GPU, SHARE) for point in every}
-    budget = Budget(arguments.budget_seconds, guess, start_guess=85 if planned else 45)
+    budget = TimeBudget(arguments.budget_seconds, guess, start_guess=85 if planned else 45)
     if arguments.plan is not None:
         _plan(every, budget, device)
         return
@@ -150,17 +151,17 @@ def main(given: Sequence[str] | None = None) -> None:
         raise SystemExit(f"bench.gpu: {error}") from None
     record.save()
     todo = [point for point in every if record.find(point) is None]
-    say(f"{len(every) - len(todo)} of {len(every)} points are in {record.path}")
+    print_progress(f"{len(every) - len(todo)} of {len(every)} points are in {record.path}")
     arguments.work.mkdir(parents=True, exist_ok=True)
     base, adapters = make_model(arguments.work, arguments.preset, arguments.dtype)
     _plan(todo, budget, device)
     contenders = Contenders(arguments.work, arguments.python, base, adapters, settings, gpu is not None)
-    Run(record, contenders, budget, gpu, length, model.vocabulary, todo).all()
-    print("\n".join(table(record)))
+    GpuRun(record, contenders, budget, gpu, length, model.vocabulary, todo).all()
+    print("\n".join(report_lines(record)))
     print(json.dumps(summary(record)))
 
 
-def _plan(todo: Sequence[Point], budget: Budget, device: Device | None) -> None:
+def _plan(todo: Sequence[Point], budget: TimeBudget, device: GpuSpec | None) -> None:
     if not todo:
         return
     rounds = budget.rounds(todo, fresh=True)
@@ -169,12 +170,12 @@ def _plan(todo: Sequence[Point], budget: Budget, device: Device | None) -> None:
     for start in starts:
         here = [point for point in todo if point.start == start]
         told = ", ".join(f"{point.scenario} {point.streams}x{rounds[point]}" for point in here)
-        say(f"  {start[0]} ({start[1]}): {told}")
+        print_progress(f"  {start[0]} ({start[1]}): {told}")
     total = budget.expected(todo, rounds, fresh=True)
-    say(
+    print_progress(
         f"{len(todo)} points, {len(starts)} starts: about {total:.0f} s of a budget of "
         f"{budget.seconds:.0f}{counted}"
     )
     trimmed = sum(1 for point, kept in budget.untrimmed(todo).items() if rounds[point] < kept)
     if trimmed:
-        say(f"the budget takes rounds from {trimmed} points")
+        print_progress(f"the budget takes rounds from {trimmed} points")

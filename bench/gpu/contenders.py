@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import subprocess
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.gpu.scenarios import ADAPTERS, RANKS, SLOTS
+from bench.gpu.swap import swap_adapter
 from bench.servers import Server, free_port, oneseek, serving, vllm
 
-SERVERS = ("oneseek", "vllm")
+SERVERS = ("oneseek", "vllm", "vllm-rust")
+"""`vllm-rust` is vLLM's server behind its Rust front end, on the same engine with the same options."""
+ADMIN_KEY = "bench-admin"
+"""What may exchange an adapter on OneSeek's server, which listens on the loopback interface alone."""
 BATCHED_TOKENS = 8192
 """Most tokens in one step: vLLM's own choice for a server on a large GPU."""
 LONGEST_START = 400.0
@@ -38,18 +44,30 @@ class Contenders:
     settings: Mapping[str, Any]
     on_gpu: bool
 
-    def start(self, server: str, start: str) -> AbstractContextManager[Server]:
-        """The server, ready; `RuntimeError` where it does not get there."""
+    @contextmanager
+    def start(self, server: str, start: str) -> Generator[Server]:
+        """The server, ready, with its adapters; raises `RuntimeError` if it does not get there."""
         port = free_port()
         command = self.command(server, start, port)
-        return serving(command, port, self._log(server, start), self._environment(), wait=LONGEST_START)
+        environment = self._environment() | (self._rust() if server == "vllm-rust" else {})
+        with serving(command, port, self._log(server, start), environment, wait=LONGEST_START) as running:
+            if server == "vllm-rust" and SLOTS[start]:
+                asyncio.run(self._load(running.url))
+            yield running
+
+    async def _load(self, url: str) -> None:
+        """Load the adapters over HTTP: vLLM's Rust front end takes none on its command line."""
+        for name, folder in self.adapters.items():
+            await swap_adapter(url, name, folder, ADMIN_KEY)
 
     def command(self, server: str, start: str, port: int) -> list[str]:
         """The command line that starts the server; writes the `oneseek.yaml` that OneSeek's names."""
-        make = self._oneseek if server == "oneseek" else self._vllm
-        return make(port, start, self.adapters if SLOTS[start] else {})
+        adapters = self.adapters if SLOTS[start] else {}
+        if server == "oneseek":
+            return self._oneseek(port, start, adapters)
+        return self._vllm(port, start, adapters, named=server == "vllm")
 
-    def told(self, server: str, start: str) -> dict[str, float]:
+    def memory_figures(self, server: str, start: str) -> dict[str, float]:
         """What the engine's log says of its memory."""
         text = self._log(server, start).read_text(errors="replace")
         found = {name: re.search(pattern, text) for name, pattern in TOLD.items()}
@@ -71,7 +89,7 @@ class Contenders:
         return options | self.settings["engine_options"]
 
     def _lora(self, start: str) -> dict[str, Any]:
-        return {"max_loras": SLOTS[start], "max_cpu_loras": len(ADAPTERS) + 1, "max_lora_rank": max(RANKS)}
+        return {"max_loras": SLOTS[start], "max_cpu_loras": len(ADAPTERS) + 3, "max_lora_rank": max(RANKS)}
 
     def _sizes(self) -> dict[str, int]:
         sequences = self.settings["max_num_seqs"]
@@ -82,13 +100,16 @@ class Contenders:
             "max_model_len": self._context,
         }
 
-    def _vllm(self, port: int, start: str, adapters: Mapping[str, Path]) -> list[str]:
+    def _vllm(self, port: int, start: str, adapters: Mapping[str, Path], *, named: bool) -> list[str]:
         options = self._engine() | self._sizes()
         if adapters:
             options["max_cpu_loras"] = self._lora(start)["max_cpu_loras"]
         flags = [text for name, value in options.items() for text in _flag(name, value)]
         flags += ["--enable-prefix-caching", "--disable-uvicorn-access-log"]
         slots, rank = SLOTS[start], max(RANKS)
+        if adapters and not named:
+            flags += ["--enable-lora", "--max-loras", str(slots), "--max-lora-rank", str(rank)]
+            adapters = {}
         return vllm(self.python, self.base, adapters, port, *flags, slots=slots or None, rank=rank)
 
     def _oneseek(self, port: int, start: str, adapters: Mapping[str, Path]) -> list[str]:
@@ -99,6 +120,7 @@ class Contenders:
         config: dict[str, Any] = {"engine": engine, "prefix_caching": True} | self._sizes()
         config["max_queue"] = self.settings["max_num_seqs"]
         config["home"] = str(self.work / "oneseek-home")
+        config |= {"admin_keys": [ADMIN_KEY], "adapter_roots": [str(self.work)]}
         path = self.work / f"oneseek-{start}.yaml"
         path.write_text(json.dumps(config, indent=1))  # JSON is YAML
         return oneseek(self.base, adapters, port, "--config", str(path), python=self.python)
@@ -110,11 +132,27 @@ class Contenders:
             "HF_HUB_OFFLINE": "1",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_CACHE_ROOT": str(self.work / "vllm-cache"),
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
             "PYTHONPATH": f"{ROOT}:{path}" if path else str(ROOT),
         }
         if not self.on_gpu:
             found["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "1")
         return found
+
+    def _rust(self) -> dict[str, str]:
+        """Start the Rust front end that `VLLM_RUST_FRONTEND_PATH` names, by default the package's own."""
+        named = os.environ.get("VLLM_RUST_FRONTEND_PATH")
+        if named is None:
+            look = "import importlib.util as u; print(u.find_spec('vllm').submodule_search_locations[0])"
+            found = subprocess.run([str(self.python), "-c", look], capture_output=True, text=True)
+            named = str(Path(found.stdout.strip() or ".") / "vllm-rs")
+        if not Path(named).is_file():
+            raise RuntimeError(f"{named} is missing: vLLM's Rust front end comes with its CUDA wheels")
+        return {
+            "VLLM_USE_RUST_FRONTEND": "1",
+            "VLLM_RUST_FRONTEND_PATH": named,
+            "VLLM_RUNTIME_LORA_ALLOWED_PATH_PREFIXES": str(self.work),
+        }
 
 
 def _flag(name: str, value: object) -> list[str]:

@@ -20,7 +20,7 @@ TABLE_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class GpuSpec:
     """One GPU by its vendor's datasheet."""
 
     name: str
@@ -36,13 +36,15 @@ class Device:
 
 
 DEVICES = (
-    Device("H200 SXM", r"H200", 4800, 989, 141, "NVIDIA H200 datasheet: 1,979 with sparsity, 4.8 TB/s"),
-    Device("H200 NVL", r"H200 NVL", 4800, 835.5, 141, "NVIDIA H200 datasheet: 1,671 with sparsity, 4.8 TB/s"),
-    Device("H100 SXM", r"H100 80GB HBM3", 3350, 989, 80, "NVIDIA H100 datasheet: 1,979 sparse, 3.35 TB/s"),
-    Device("H100 NVL", r"H100 NVL", 3900, 835.5, 94, "NVIDIA H100 datasheet: 1,671 sparse, 3.9 TB/s"),
-    Device("H100 PCIe", r"H100 PCIe", 2000, 756, 80, "NVIDIA H100 PCIe product brief: 1,513 sparse, 2 TB/s"),
-    Device("A100 80GB SXM", r"A100-SXM4-80GB", 2039, 312, 80, "NVIDIA A100 datasheet: 312, 2,039 GB/s"),
-    Device(
+    GpuSpec("H200 SXM", r"H200", 4800, 989, 141, "NVIDIA H200 datasheet: 1,979 with sparsity, 4.8 TB/s"),
+    GpuSpec(
+        "H200 NVL", r"H200 NVL", 4800, 835.5, 141, "NVIDIA H200 datasheet: 1,671 with sparsity, 4.8 TB/s"
+    ),
+    GpuSpec("H100 SXM", r"H100 80GB HBM3", 3350, 989, 80, "NVIDIA H100 datasheet: 1,979 sparse, 3.35 TB/s"),
+    GpuSpec("H100 NVL", r"H100 NVL", 3900, 835.5, 94, "NVIDIA H100 datasheet: 1,671 sparse, 3.9 TB/s"),
+    GpuSpec("H100 PCIe", r"H100 PCIe", 2000, 756, 80, "NVIDIA H100 PCIe product brief: 1,513 sparse, 2 TB/s"),
+    GpuSpec("A100 80GB SXM", r"A100-SXM4-80GB", 2039, 312, 80, "NVIDIA A100 datasheet: 312, 2,039 GB/s"),
+    GpuSpec(
         "A100 80GB PCIe",
         r"A100 80GB PCIe|A100-PCIE-80GB",
         1935,
@@ -50,36 +52,36 @@ DEVICES = (
         80,
         "NVIDIA A100 datasheet: 312, 1,935 GB/s",
     ),
-    Device(
+    GpuSpec(
         "A100 40GB", r"A100-(SXM4|PCIE)-40GB", 1555, 312, 40, "NVIDIA A100 40GB datasheet: 312, 1,555 GB/s"
     ),
-    Device("L40S", r"L40S", 864, 362, 48, "NVIDIA L40S datasheet: 362.05, 864 GB/s"),
-    Device("L4", r"L4", 300, 121, 24, "NVIDIA L4 datasheet: 242 with sparsity, 300 GB/s"),
-    Device(
+    GpuSpec("L40S", r"L40S", 864, 362, 48, "NVIDIA L40S datasheet: 362.05, 864 GB/s"),
+    GpuSpec("L4", r"L4", 300, 121, 24, "NVIDIA L4 datasheet: 242 with sparsity, 300 GB/s"),
+    GpuSpec(
         "RTX 4090", r"GeForce RTX 4090", 1008, 165.2, 24, "NVIDIA Ada whitepaper 2.1: 165.2 dense, 1,008 GB/s"
     ),
-    Device("T4", r"(Tesla )?T4", 320, 65, 16, "NVIDIA T4 datasheet: 65 float16, 320 GB/s"),
+    GpuSpec("T4", r"(Tesla )?T4", 320, 65, 16, "NVIDIA T4 datasheet: 65 float16, 320 GB/s"),
 )
 
 
-def find_device(name: str) -> Device | None:
+def find_device(name: str) -> GpuSpec | None:
     """The device that `nvidia-smi` calls `name`; `None` for one that is not in the table (or part of one)."""
     bare = name.removeprefix("NVIDIA ").strip()
     return next((device for device in DEVICES if re.fullmatch(device.pattern, bare)), None)
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class StepCost:
     """Bytes that must pass the memory, and floating-point operations."""
 
     bytes: float
     flops: float
 
-    def seconds(self, device: Device) -> float:
+    def seconds(self, device: GpuSpec) -> float:
         """The least time that `device` can take."""
         return max(self.bytes / (device.bandwidth * 1e9), self.flops / (device.tflops * 1e12))
 
-    def bound(self, device: Device) -> str:
+    def bound(self, device: GpuSpec) -> str:
         """Which of the two limits holds: `bandwidth` or `arithmetic`."""
         over_memory = self.bytes / (device.bandwidth * 1e9)
         return "bandwidth" if over_memory >= self.flops / (device.tflops * 1e12) else "arithmetic"
@@ -153,7 +155,7 @@ class Model:
         return self.layers * rank * sum(sum(modules[target]) for target in targets)
 
 
-def decode_step(model: Model, streams: int, context: float, adapters: Sequence[int] = ()) -> Work:
+def decode_step(model: Model, streams: int, context: float, adapters: Sequence[int] = ()) -> StepCost:
     """One token for each of `streams` sequences that have `context` tokens each.
 
     `adapters` holds the weights of each adapter in turn among the streams. Those in use are read once a
@@ -162,18 +164,18 @@ def decode_step(model: Model, streams: int, context: float, adapters: Sequence[i
     mean = sum(adapters) / len(adapters) if adapters else 0.0
     weights = model.linear + model.head + mean * min(streams, len(adapters))
     flops = 2 * (model.linear + model.head + mean) + model.attention_flops * context
-    return Work(weights * model.width + streams * context * model.kv_bytes, streams * flops)
+    return StepCost(weights * model.width + streams * context * model.kv_bytes, streams * flops)
 
 
-def prefill(model: Model, tokens: int, adapter: float = 0.0) -> Work:
+def prefill(model: Model, tokens: int, adapter: float = 0.0) -> StepCost:
     """A prompt of `tokens`, causal, with the logits of its last token; `adapter` weights of its LoRA."""
     flops = 2 * tokens * (model.linear + adapter) + 2 * model.head + model.attention_flops * tokens**2 / 2
     weights = model.linear + model.head + adapter
-    return Work(weights * model.width + tokens * model.kv_bytes, flops)
+    return StepCost(weights * model.width + tokens * model.kv_bytes, flops)
 
 
 def tokens_per_second(
-    model: Model, device: Device, streams: int, prompt: int, tokens: int, adapters: Sequence[int] = ()
+    model: Model, device: GpuSpec, streams: int, prompt: int, tokens: int, adapters: Sequence[int] = ()
 ) -> float:
     """The most output tokens per second of `streams` closed-loop streams, `prompt` in and `tokens` out.
 

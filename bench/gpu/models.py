@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from bench.gpu.run import say
-from bench.gpu.scenarios import ADAPTERS, RANKS, TARGETS
+from bench.gpu.run import print_progress
+from bench.gpu.scenarios import ADAPTERS, RANKS, TARGETS, VERSIONS
 from bench.random_model import PRESETS, write_adapter, write_model
 
 
@@ -15,8 +15,10 @@ def make_model(work: Path, preset: str, dtype: str) -> tuple[Path, dict[str, Pat
     shape = PRESETS[preset]
     base = work / f"{preset}-{dtype}"
     adapters = {name: work / f"{preset}-{name}-r{rank}" for name, rank in zip(ADAPTERS, RANKS, strict=True)}
+    versions = [work / name for name in VERSIONS]
+    paths, ranks = (base, *adapters.values(), *versions), (0, *RANKS, *[max(RANKS)] * len(versions))
     began = time.monotonic()
-    for number, (path, rank) in enumerate(zip((base, *adapters.values()), (0, *RANKS), strict=True)):
+    for number, (path, rank) in enumerate(zip(paths, ranks, strict=True)):
         if path.exists():
             continue
         partial = path.with_name(path.name + ".partial")
@@ -25,5 +27,5 @@ def make_model(work: Path, preset: str, dtype: str) -> tuple[Path, dict[str, Pat
         else:
             write_model(partial, shape, dtype=dtype)
         partial.rename(path)
-        say(f"wrote {path} ({time.monotonic() - began:.0f} s)")
+        print_progress(f"wrote {path} ({time.monotonic() - began:.0f} s)")
     return base, adapters

@@ -15,7 +15,7 @@ SAME_HOST = ("gpu", "versions", "oneseek")
 
 
 @dataclass(slots=True)
-class Record:
+class ResultFile:
     """What was measured so far, and on what."""
 
     path: Path
@@ -48,7 +48,7 @@ class Record:
         )
 
     @classmethod
-    def load(cls, path: Path) -> Record:
+    def load(cls, path: Path) -> ResultFile:
         """Read a file that `save` wrote; raises `ValueError` where it is none."""
         try:
             whole = json.loads(path.read_text(encoding="utf-8"))

@@ -9,17 +9,17 @@ from typing import Any
 
 from bench.gpu.limits import (
     TABLE_VERSION,
-    Device,
+    GpuSpec,
     Model,
     decode_step,
     find_device,
     prefill,
     tokens_per_second,
 )
-from bench.gpu.record import Record
+from bench.gpu.record import ResultFile
 from bench.gpu.scenarios import BY_NAME, RANKS, SCENARIOS, TARGETS, Point
 
-Row = Mapping[str, Any]
+PointRow = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,13 @@ class Goal:
         return "met" if self.worst >= self.least else "missed"
 
 
-def device_of(record: Record) -> Device | None:
+def device_of(record: ResultFile) -> GpuSpec | None:
     """The GPU that was measured, where its limits are known."""
     gpu = record.host["gpu"]
     return find_device(gpu["name"]) if gpu else None
 
 
-def with_limits(record: Record) -> list[dict[str, Any]]:
+def with_limits(record: ResultFile) -> list[dict[str, Any]]:
     """The points, each with its device's limit for tokens/s, decode step and prefill, and the share reached.
 
     A device that is not in the table adds nothing.
@@ -58,7 +58,7 @@ def with_limits(record: Record) -> list[dict[str, Any]]:
     return [dict(row) | _limits(row, device, model, record.settings) for row in record.points]
 
 
-def _limits(row: Row, device: Device, model: Model, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _limits(row: PointRow, device: GpuSpec, model: Model, settings: Mapping[str, Any]) -> dict[str, Any]:
     prompt, tokens, streams = settings["prompt"], settings["tokens"], row["streams"]
     adapters = [model.adapter(rank, TARGETS) for rank in RANKS[: BY_NAME[row["scenario"]].adapters]]
     most = tokens_per_second(model, device, streams, prompt, tokens, adapters)
@@ -77,7 +77,7 @@ def _limits(row: Row, device: Device, model: Model, settings: Mapping[str, Any])
     return found
 
 
-def goals(rows: Sequence[Row]) -> list[Goal]:
+def goals(rows: Sequence[PointRow]) -> list[Goal]:
     """The goals that the project set for an H200, judged on these points."""
     by = {Point(row["server"], row["scenario"], row["streams"]): row for row in rows}
 
@@ -133,7 +133,7 @@ HEAD = (
 )
 
 
-def table(record: Record) -> list[str]:
+def report_lines(record: ResultFile) -> list[str]:
     """Lines for people: the device and its limits, every point, the goals, and what was left out."""
     rows, device = with_limits(record), device_of(record)
     gpu = record.host["gpu"]
@@ -152,11 +152,11 @@ def table(record: Record) -> list[str]:
     return [*lines, "", *record.notes]
 
 
-def _verdict(goal: Goal, record: Record) -> str:
+def _verdict(goal: Goal, record: ResultFile) -> str:
     return goal.verdict if record.host["gpu"] else "not judged without a GPU"
 
 
-def _line(row: Row, other: float | None) -> str:
+def _line(row: PointRow, other: float | None) -> str:
     def share(name: str) -> str:
         return f"{row[name]:.0%}" if row.get(name) is not None else "unknown"
 
@@ -177,7 +177,7 @@ def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def summary(record: Record) -> dict[str, Any]:
+def summary(record: ResultFile) -> dict[str, Any]:
     """Everything as one JSON object."""
     rows, device = with_limits(record), device_of(record)
     judged = {goal.name: asdict(goal) | {"verdict": _verdict(goal, record)} for goal in goals(rows)}

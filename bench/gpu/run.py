@@ -7,18 +7,20 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import uvloop
 
-from bench.gpu.budget import Budget
-from bench.gpu.contenders import Contenders
-from bench.gpu.record import Record
-from bench.gpu.scenarios import Length, Point, jobs, wanted_rounds, warm_up
+from bench.gpu.budget import TimeBudget
+from bench.gpu.contenders import ADMIN_KEY, Contenders
+from bench.gpu.record import ResultFile
+from bench.gpu.scenarios import BY_NAME, SWAPPED, VERSIONS, Length, Point, jobs, wanted_rounds, warm_up
+from bench.gpu.swap import Swap, swap_adapter, timed_swap
 from bench.host import Gpu, used_mib, wait_until_free
-from bench.load.closed_loop import Outcome, closed_loop
-from bench.load.steady import Steady, steady
+from bench.load.closed_loop import LoadResult, closed_loop
+from bench.load.steady import SteadyFigures, steady
 from bench.servers import Server
 
 OUT_OF_TIME = "out of time"
@@ -26,22 +28,23 @@ LONGEST_ANSWER = 180.0
 """Seconds after which a request has failed, so that a server that hangs does not take the whole budget."""
 
 
-def say(text: str) -> None:
+def print_progress(text: str) -> None:
     """Progress, for people, on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 @dataclass(slots=True)
-class Run:
+class GpuRun:
     """One run over the points that are not in the record yet."""
 
-    record: Record
+    record: ResultFile
     contenders: Contenders
-    budget: Budget
+    budget: TimeBudget
     gpu: Gpu | None
     length: Length
     vocabulary: int
     todo: list[Point]
+    swaps: int = 0
 
     def all(self) -> None:
         """Start each server that a point needs, run its points, stop it."""
@@ -65,7 +68,7 @@ class Run:
 
     def _start(self, here: Sequence[Point]) -> None:
         server, start = here[0].start
-        say(f"starting {server} ({start})")
+        print_progress(f"starting {server} ({start})")
         with ExitStack() as stack:
             began = time.monotonic()
             running = stack.enter_context(self.contenders.start(server, start))
@@ -73,7 +76,7 @@ class Run:
             self.budget.starts.append(took)
             self.record.starts.append(
                 {"server": server, "start": start, "seconds": round(took, 1)}
-                | self.contenders.told(server, start)
+                | self.contenders.memory_figures(server, start)
             )
             self.record.save()
             warm = ""
@@ -83,6 +86,8 @@ class Run:
                     continue
                 rounds = self.budget.rounds(self.todo[self.todo.index(point) :], fresh=False)
                 if point.scenario != warm:
+                    if BY_NAME[point.scenario].swaps:
+                        uvloop.run(swap_adapter(running.url, SWAPPED, self._next_version(), ADMIN_KEY))
                     self._warm(running, max(o.streams for o in here if o.scenario == point.scenario), point)
                     warm = point.scenario
                 if rounds[point] < wanted_rounds(point.streams):
@@ -96,24 +101,37 @@ class Run:
     def _point(self, server: Server, point: Point, rounds: int) -> None:
         work = jobs(point, rounds, self.length, self.vocabulary)
         hits, busy, began = server.prefix_hits(), time.process_time(), time.monotonic()
-        outcome = uvloop.run(closed_loop(server.url, work, point.streams, LONGEST_ANSWER))
+        swaps: list[Swap] = []
+
+        async def swap() -> None:
+            swaps.append(await timed_swap(server.url, SWAPPED, self._next_version(), ADMIN_KEY))
+
+        halfway = swap if BY_NAME[point.scenario].swaps else None
+        outcome = uvloop.run(closed_loop(server.url, work, point.streams, LONGEST_ANSWER, halfway))
         took = time.monotonic() - began
         self.budget.saw(point, rounds, took)
         after = server.prefix_hits()
         row = asdict(point) | {"rounds": rounds, "seconds": round(took, 2)}
         row |= figures(outcome, point.streams)
+        for done in swaps:
+            row["swap"] = done.figures(outcome)
         row["memory_mib"] = used_mib(self.gpu, server.process)
         row["client_cpu"] = round((time.process_time() - busy) / took, 2)
         row["prefix_hits"] = None if hits is None or after is None else after - hits
         self.record.points.append(row)
         self.record.save()
         rate = row["tokens_per_second"]
-        say(
+        print_progress(
             f"{point}: {rate} tokens/s, {row['failed']} failed, "
             f"{rounds} rounds in {took:.1f} s; {self.budget.left:.0f} s of the budget left"
         )
         if not server.alive:
             raise RuntimeError(f"ended during {point}: {row['faults']}")
+
+    def _next_version(self) -> Path:
+        """The folder of one of the two versions of `SWAPPED`, in turn."""
+        self.swaps += 1
+        return self.contenders.work / VERSIONS[self.swaps % len(VERSIONS)]
 
     def _fault(self, here: Sequence[Point], error: RuntimeError) -> None:
         server, start = here[0].start
@@ -123,10 +141,10 @@ class Run:
     def _note(self, text: str) -> None:
         self.record.notes.append(text)
         self.record.save()
-        say(text)
+        print_progress(text)
 
 
-def figures(outcome: Outcome, streams: int) -> dict[str, Any]:
+def figures(outcome: LoadResult, streams: int) -> dict[str, Any]:
     """What a run gave; milliseconds. A run without a steady state has its requests and faults alone."""
     found = steady(outcome.traces, streams)
     percentiles = ("p50", "p95", "p99")
@@ -147,5 +165,5 @@ def figures(outcome: Outcome, streams: int) -> dict[str, Any]:
     return row
 
 
-def _step(found: Steady | None) -> float | None:
+def _step(found: SteadyFigures | None) -> float | None:
     return round(found.decode_step * 1e3, 3) if found and found.decode_step else None

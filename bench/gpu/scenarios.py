@@ -12,13 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.gpu.limits import Device, Model, decode_step, prefill
-from bench.load.closed_loop import Job
+from bench.gpu.limits import GpuSpec, Model, decode_step, prefill
+from bench.load.closed_loop import LoadRequest
 from bench.load.steady import LEAST_ROUNDS
 
 ADAPTERS = tuple(f"a{number}" for number in range(1, 9))
 """Names of the adapters, ranks 16 and 8 in turn."""
 RANKS = (16, 8) * 4
+VERSIONS = ("swap-1", "swap-2")
+"""Two versions of one more adapter, of the largest rank, which `swap` serves under `SWAPPED` in turn."""
+SWAPPED = "swapped"
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 SLOTS = {"base": 0, "lora": 9, "thrash": 4}
 """Start → adapters that fit on the GPU at once; 0 is a server without LoRA. Nine are the eight and one spare,
@@ -37,10 +40,14 @@ class Scenario:
     adapters: int
     """The first so many of `ADAPTERS` in turn; 0 asks for the base."""
     says: str
+    swaps: bool = False
+    """One of the adapters is `SWAPPED`, which is exchanged for another version halfway."""
 
     @property
     def names(self) -> tuple[str, ...]:
         """Values of the request's `model`, in turn."""
+        if self.swaps:
+            return (*ADAPTERS[: self.adapters - 1], SWAPPED)
         return ADAPTERS[: self.adapters] or ("base",)
 
 
@@ -50,9 +57,14 @@ SCENARIOS = (
     Scenario("one", "lora", 1, "every request asks for the same adapter"),
     Scenario("two", "lora", 2, "two adapters, half and half"),
     Scenario("eight", "lora", 8, "eight adapters in turn"),
+    Scenario(
+        "swap", "lora", 8, "eight adapters in turn, one exchanged for another version halfway", swaps=True
+    ),
     Scenario("thrash", "thrash", 8, "eight adapters in turn, four slots"),
 )
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
+STEADY = tuple(scenario.name for scenario in SCENARIOS if not scenario.swaps)
+"""What is run unless scenarios are named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +113,7 @@ def wanted_rounds(streams: int) -> int:
     return next((rounds for most, rounds in sorted(ROUNDS.items()) if streams <= most), ROUNDS_OF_MANY)
 
 
-def jobs(point: Point, rounds: int, length: Length, vocabulary: int) -> list[Job]:
+def jobs(point: Point, rounds: int, length: Length, vocabulary: int) -> list[LoadRequest]:
     """Completions of random token ids, none alike, so that no prefix is found in a cache.
 
     Both servers get the same prompts for a point; no two points share one.
@@ -109,7 +121,7 @@ def jobs(point: Point, rounds: int, length: Length, vocabulary: int) -> list[Job
     return _jobs(f"{point.scenario}/{point.streams}", point, rounds * point.streams, length, vocabulary)
 
 
-def warm_up(point: Point, length: Length, vocabulary: int) -> list[Job]:
+def warm_up(point: Point, length: Length, vocabulary: int) -> list[LoadRequest]:
     """What runs before a scenario's first point: every adapter, with short answers."""
     names = len(BY_NAME[point.scenario].names)
     count = max(2 * names, min(64, point.streams))
@@ -117,12 +129,12 @@ def warm_up(point: Point, length: Length, vocabulary: int) -> list[Job]:
     return _jobs(f"{point.scenario}/{point.streams}/warm", point, count, short, vocabulary)
 
 
-def _jobs(seed: str, point: Point, count: int, length: Length, vocabulary: int) -> list[Job]:
+def _jobs(seed: str, point: Point, count: int, length: Length, vocabulary: int) -> list[LoadRequest]:
     random = np.random.default_rng(zlib.crc32(seed.encode()))
     names = BY_NAME[point.scenario].names
     prompts = random.integers(10, vocabulary - 10, (count, length.prompt)).tolist()
     return [
-        Job(
+        LoadRequest(
             "/v1/completions",
             {
                 "model": names[number % len(names)],
@@ -138,7 +150,7 @@ def _jobs(seed: str, point: Point, count: int, length: Length, vocabulary: int) 
 
 
 def expected_seconds(
-    point: Point, rounds: int, length: Length, model: Model, device: Device, share: float
+    point: Point, rounds: int, length: Length, model: Model, device: GpuSpec, share: float
 ) -> float:
     """A guess at a point's time: prompts and decode steps in turn at `share` of the device's limit, 1.5 ms of
     launches a step and 0.1 ms of HTTP a token."""

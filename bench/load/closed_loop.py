@@ -10,7 +10,7 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class LoadRequest:
     """One streamed request and the number of tokens its answer must have."""
 
     path: str
@@ -47,7 +47,7 @@ class Trace:
 
 
 @dataclass(slots=True)
-class Outcome:
+class LoadResult:
     """What a run of jobs gave; times in seconds."""
 
     seconds: float = 0.0
@@ -96,7 +96,7 @@ class Outcome:
         }
 
 
-async def _one(session: aiohttp.ClientSession, url: str, job: Job, outcome: Outcome) -> None:
+async def _one(session: aiohttp.ClientSession, url: str, job: LoadRequest, outcome: LoadResult) -> None:
     body = job.body | {"stream": True, "stream_options": {"include_usage": True}}
     trace = Trace(time.perf_counter())
     tail = b""
@@ -128,22 +128,34 @@ def _usage(tail: bytes) -> int:
     return 0
 
 
-async def closed_loop(url: str, jobs: Sequence[Job], streams: int, timeout: float = 600) -> Outcome:
+async def closed_loop(
+    url: str,
+    jobs: Sequence[LoadRequest],
+    streams: int,
+    timeout: float = 600,
+    halfway: Callable[[], Coroutine[Any, Any, None]] | None = None,
+) -> LoadResult:
     """Send all `jobs` over `streams` concurrent streams to the server at `url`.
 
-    An answer that takes longer than `timeout` seconds is a fault.
+    An answer that takes longer than `timeout` seconds is a fault. `halfway` runs once, beside the load, when
+    half of the jobs have been sent.
     """
-    outcome = Outcome()
+    outcome = LoadResult()
     queue = list(reversed(jobs))
     connector = aiohttp.TCPConnector(limit=0)
     limit = aiohttp.ClientTimeout(total=timeout)
     async with aiohttp.ClientSession(connector=connector, timeout=limit) as session:
+        beside: list[asyncio.Task[None]] = []
 
         async def worker() -> None:
             while queue:
-                await _one(session, url, queue.pop(), outcome)
+                job = queue.pop()
+                if halfway is not None and not beside and len(queue) <= len(jobs) // 2:
+                    beside.append(asyncio.create_task(halfway()))
+                await _one(session, url, job, outcome)
 
         began = time.perf_counter()
         await asyncio.gather(*(worker() for _ in range(streams)))
         outcome.seconds = time.perf_counter() - began
+        await asyncio.gather(*beside)
     return outcome

@@ -18,19 +18,19 @@ LEAST_ROUNDS = 3
 """Requests for each stream below which there is no window: one to open it, one inside, one to drain."""
 LEAST_GAPS = 20
 """Fewer undisturbed gaps than this say nothing about a decode step."""
-Floats = NDArray[np.float64]
+Float64Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Steady:
+class SteadyFigures:
     """Figures of the window; times in seconds."""
 
     seconds: float
     tokens: float
     """Tokens that came in the window. An answer's tokens are spread evenly over its events."""
-    first: Floats
+    first: Float64Array
     """Time to first token of the requests that were first answered in the window."""
-    gaps: Floats
+    gaps: Float64Array
     """Between successive arrivals of one stream: what a reader sees."""
     decode_step: float | None
     """Median time for a token while every stream decodes and none waits for its first; `None` where that
@@ -42,7 +42,7 @@ class Steady:
         return self.tokens / self.seconds
 
 
-def steady(traces: Sequence[Trace], streams: int) -> Steady | None:
+def steady(traces: Sequence[Trace], streams: int) -> SteadyFigures | None:
     """The window of a run of `streams` streams; `None` where the run was too short or too broken for one."""
     whole = [trace for trace in traces if trace.arrivals and trace.tokens]
     if len(whole) < LEAST_ROUNDS * streams:
@@ -54,8 +54,8 @@ def steady(traces: Sequence[Trace], streams: int) -> Steady | None:
     waits = _union([(trace.sent, trace.arrivals[0]) for trace in whole])
     tokens = 0.0
     first: list[float] = []
-    gaps: list[Floats] = []
-    steps: list[Floats] = []
+    gaps: list[Float64Array] = []
+    steps: list[Float64Array] = []
     for trace in whole:
         times, events = np.array(trace.arrivals), np.array(trace.events)
         inside = (times > opens) & (times <= closes)
@@ -68,10 +68,10 @@ def steady(traces: Sequence[Trace], streams: int) -> Steady | None:
         steps.append(gap[alone] / events[1:][alone])
     every_step = np.concatenate(steps)
     step = float(np.median(every_step)) if len(every_step) >= LEAST_GAPS else None
-    return Steady(closes - opens, tokens, np.array(first), np.concatenate(gaps), step)
+    return SteadyFigures(closes - opens, tokens, np.array(first), np.concatenate(gaps), step)
 
 
-def _union(spans: Sequence[tuple[float, float]]) -> Floats:
+def _union(spans: Sequence[tuple[float, float]]) -> Float64Array:
     """The spans merged where they overlap, as rows of (begin, end) in order."""
     merged: list[list[float]] = []
     for begin, end in sorted(spans):
@@ -82,7 +82,7 @@ def _union(spans: Sequence[tuple[float, float]]) -> Floats:
     return np.array(merged)
 
 
-def _clear(begins: Floats, ends: Floats, spans: Floats) -> NDArray[np.bool_]:
+def _clear(begins: Float64Array, ends: Float64Array, spans: Float64Array) -> NDArray[np.bool_]:
     """Which of the intervals touch none of the `spans`."""
     following = np.searchsorted(spans[:, 1], begins, side="left")
     reach = np.append(spans[:, 0], np.inf)

@@ -61,7 +61,9 @@ def write_gguf(model: Path, out: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for name, shape, read in tensors:
-        writer.write_tensor_data(_plain(read) if len(shape) == 1 else _quantized(name, shape, read, config))
+        writer.write_tensor_data(
+            _to_float32(read) if len(shape) == 1 else _quantized(name, shape, read, config)
+        )
     writer.close()
     partial.replace(out)
 
@@ -104,7 +106,7 @@ def _names(file: Path) -> list[str]:
         return list(opened.keys())
 
 
-def _plain(tensor: Any) -> NDArray[np.float32]:
+def _to_float32(tensor: Any) -> NDArray[np.float32]:
     return np.asarray(tensor[:], dtype=np.float32)
 
 

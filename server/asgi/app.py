@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import uvicorn
 from starlette.applications import Starlette
@@ -16,12 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from adapters.ledger import Ledger
-from adapters.registry.served import Registry
-from adapters.registry.store import Store
-from routing.route import Router
 from server.api.endpoints.adapters import Admin
-from server.api.endpoints.audit import Changes
+from server.api.endpoints.audit import AuditLog
 from server.api.endpoints.chat import Chat
 from server.api.endpoints.completions import Completions
 from server.api.endpoints.context import Context
@@ -32,62 +26,28 @@ from server.api.endpoints.models import Models
 from server.api.endpoints.responses import Responses
 from server.api.endpoints.rollout import Rollout
 from server.api.endpoints.status import Status
-from server.api.endpoints.tokenize import Tokens
+from server.api.endpoints.tokenize import Tokenize
 from server.api.rendering.error_replies import reply_for
 from server.asgi.connection import BoundedProtocol
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
 from server.asgi.turns import Turns
 from server.config.settings import Settings
-from server.engines.base import Engine
 from server.exchange import exchange_of
-from server.live.follower import Follow, Watch
-from server.live.inventory import Inventory
-from server.live.loading import Loading
-from server.live.registry_changes import Administration
-from server.live.rollout_changes import Dividing
-from server.live.roots import Roots
-from server.metrics.collectors import EngineCollector, VllmCollector
 from server.metrics.metrics import Metrics
-from server.serving.generation import Generation
-from server.serving.sampling_defaults import SamplingDefaults
-from server.text.tokenizer import Tokenizer
+from server.serving.service import BaseService
 
-DEFAULT_BATCH = 32
-"""Requests in one batch, where the settings do not say; vLLM takes more on large GPUs."""
-Endpoint = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(
-    settings: Settings,
-    engine: Engine,
-    registry: Registry,
-    router: Router,
-    tokenizer: Tokenizer,
-    base_name: str,
-    metrics: Metrics,
-    defaults: SamplingDefaults | None = None,
-    follow: Follow | None = None,
-) -> Starlette:
-    """The whole server around an engine that has not started; its lifespan starts and closes the engine.
+def create_app(settings: Settings, services: Sequence[BaseService], metrics: Metrics) -> Starlette:
+    """The whole server around services that have not started; its lifespan runs them.
 
-    With `follow`, it also follows the registry on disk, and has the endpoints that change adapters.
+    If a service follows the registry on disk, there are endpoints that change adapters too.
     """
-    store = Store(follow.home, Ledger.open(follow.home / "ledger")) if follow is not None else None
-    generation = Generation(
-        engine=engine,
-        registry=registry,
-        router=router,
-        tokenizer=tokenizer,
-        base_name=base_name,
-        metrics=metrics,
-        rollout=settings.rollout,
-        store=store,
-        batch=settings.max_num_seqs or DEFAULT_BATCH,
-    )
-    context = Context(generation, settings, defaults or SamplingDefaults())
-    watch = Watch(generation, follow) if follow is not None else None
+    context = Context(tuple(services), settings, metrics)
+    changeable = any(service.changes is not None for service in services)
     app = Starlette(
-        routes=[*_routes(context), *(_admin_routes(context, watch, store) if watch and store else ())],
+        routes=[*_routes(context), *(_admin_routes(context) if changeable else ())],
         middleware=[
             Middleware(Receipts, metrics=metrics),
             Middleware(Turns),
@@ -96,7 +56,7 @@ def create_app(
             Middleware(ApiKeys, keys=settings.api_keys, admin_keys=settings.admin_keys),
         ],
         exception_handlers={HTTPException: _http_error},
-        lifespan=_lifespan(generation, watch),
+        lifespan=_lifespan(services),
     )
     # A redirect would be built from the client's Host header.
     app.router.redirect_slashes = False
@@ -105,7 +65,7 @@ def create_app(
 
 def _routes(context: Context) -> list[Route]:
     chat, completions, legacy = Chat(context), Completions(context), Legacy(context)
-    models, tokens, status = Models(context), Tokens(context), Status(context)
+    models, tokens, status = Models(context), Tokenize(context), Status(context)
     responses, embeddings = Responses(context), Embeddings(context)
     return [
         _route("POST", "/v1/chat/completions", chat.create),
@@ -129,15 +89,9 @@ def _routes(context: Context) -> list[Route]:
     ]
 
 
-def _admin_routes(context: Context, watch: Watch, store: Store) -> list[Route]:
-    generation, settings, follow = context.generation, context.settings, watch.follow
-    roots = Roots([*map(Path, settings.adapter_roots), follow.home / "registry"])
-    changes, limit = Changes(generation.metrics), settings.max_body
-    administration = Administration(generation, watch, store, roots)
-    inventory = Inventory(generation, watch, administration)
-    loras = Loras(Loading(generation, watch, roots), changes, limit)
-    admin = Admin(administration, inventory, changes, limit)
-    rollout = Rollout(Dividing(generation, watch, administration), changes, limit)
+def _admin_routes(context: Context) -> list[Route]:
+    audit = AuditLog(context.metrics)
+    loras, admin, rollout = Loras(context, audit), Admin(context, audit), Rollout(context, audit)
     return [
         _route("POST", "/v1/load_lora_adapter", loras.load),
         _route("POST", "/v1/unload_lora_adapter", loras.unload),
@@ -151,11 +105,11 @@ def _admin_routes(context: Context, watch: Watch, store: Store) -> list[Route]:
         _route("POST", "/admin/adapters/{name}/canary", rollout.canary),
         _route("POST", "/admin/adapters/{name}/shadow", rollout.shadow),
         _route("POST", "/admin/adapters/{name}/settle", rollout.settle),
-        _route("GET", "/admin/adapters/{name}/rollout", rollout.told),
+        _route("GET", "/admin/adapters/{name}/rollout", rollout.describe),
     ]
 
 
-def _route(method: str, path: str, endpoint: Endpoint) -> Route:
+def _route(method: str, path: str, endpoint: Handler) -> Route:
     label = path.replace(":path", "")
 
     async def named(request: Request) -> Response:
@@ -171,53 +125,16 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 
 
 def _lifespan(
-    generation: Generation, watch: Watch | None
+    services: Sequence[BaseService],
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
-    engine, metrics, registry = generation.engine, generation.metrics, generation.registry
-
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
-        await engine.start()
-        try:
-            metrics.runs(engine.info)
-            metrics.registry.register(EngineCollector(engine, generation.base_name, registry.adapters))
-            if engine.info.name == "vllm":
-                metrics.registry.register(VllmCollector())
-            await generation.residency.load_all([registry.active(alias) for alias in registry.aliases()])
-            if watch is not None:
-                await generation.rollouts.start(watch.follow.home)
-            async with _rolling_out(generation), _following(watch):
-                yield
-        finally:
-            generation.grammars.close()
-            await engine.close()
+        async with AsyncExitStack() as stack:
+            for service in services:
+                await stack.enter_async_context(service.run())
+            yield
 
     return lifespan
-
-
-@asynccontextmanager
-async def _following(watch: Watch | None) -> AsyncGenerator[None]:
-    if watch is None:
-        yield
-        return
-    task = asyncio.create_task(watch.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-
-
-@asynccontextmanager
-async def _rolling_out(generation: Generation) -> AsyncGenerator[None]:
-    task = asyncio.create_task(generation.rollouts.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
-        await generation.shadows.close()
-        generation.residency.close()
 
 
 def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:

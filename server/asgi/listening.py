@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 
 import uvicorn
@@ -76,8 +76,8 @@ def _remedy(error: OSError) -> str:
 class AnnouncingServer(uvicorn.Server):
     """uvicorn, saying where it listens once requests can be answered, and ending streams in words.
 
-    Once the time to drain has run out, or at a second signal, the engine is closed, which fails what still
-    runs, so that each client is told. A third signal ends the server without that. Where the engine dies, the
+    Once the time to drain has run out, or at a second signal, the engines are closed, which fails what still
+    runs, so that each client is told. A third signal ends the server without that. If an engine dies, the
     server says so, answers for `DEAD_SECONDS` that it is not ready, and ends.
     """
 
@@ -85,11 +85,11 @@ class AnnouncingServer(uvicorn.Server):
         self,
         config: uvicorn.Config,
         say: Callable[[str], None],
-        engine: Engine,
+        engines: Sequence[Engine],
     ) -> None:
         super().__init__(config)
         self._say = say
-        self._engine = engine
+        self._engines = engines
         self._died_at: float | None = None
         self._drain = config.timeout_graceful_shutdown or 0
         config.timeout_graceful_shutdown = self._drain + LAST_WORDS
@@ -128,9 +128,9 @@ class AnnouncingServer(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second: whether to stop."""
-        if self._died_at is None and not self.should_exit and not self._engine.state().alive:
+        if self._died_at is None and not self.should_exit and not self._are_alive():
             self._died_at = time.monotonic()
-            log.critical("the engine has died; the server ends in %g seconds", DEAD_SECONDS)
+            log.critical("an engine has died; the server ends in %g seconds", DEAD_SECONDS)
         if self._died_at is not None and time.monotonic() - self._died_at >= DEAD_SECONDS:
             self.should_exit = True
         return await super().on_tick(counter)
@@ -143,9 +143,15 @@ class AnnouncingServer(uvicorn.Server):
             return
         super().handle_exit(sig, frame)
 
+    def _are_alive(self) -> bool:
+        return all(engine.state().alive for engine in self._engines)
+
+    async def _close_engines(self) -> None:
+        await asyncio.gather(*(engine.close() for engine in self._engines))
+
     def _end_what_runs(self) -> None:
         if self._aborting is None:
-            self._aborting = asyncio.ensure_future(self._engine.close())
+            self._aborting = asyncio.ensure_future(self._close_engines())
 
 
 _OURS = f"{EngineError.__module__}.{EngineError.__qualname__}: "

@@ -59,7 +59,7 @@ class Receipts:
         try:
             await self.app(scope, receive, send_with_receipt)
         finally:
-            self.metrics.answered(exchange)
+            self.metrics.record_answer(exchange)
 
 
 class Errors:

@@ -7,7 +7,15 @@ from collections.abc import Callable
 from cyclopts import App
 
 from server.cli.adapters import changes, shares, views
-from server.cli.adapters.ledger import check, list_entries, repair, rotate, show, sign, verify
+from server.cli.adapters.ledger import (
+    check_signature,
+    list_entries,
+    repair,
+    rotate,
+    show_lineage,
+    sign_adapter,
+    verify_ledger,
+)
 from server.cli.adapters.listing import list_adapters
 from server.cli.adapters.merge import merge
 from server.cli.adapters.registry import about_versions
@@ -28,7 +36,7 @@ DISTILL = (
 )
 
 
-def build() -> App:
+def build_app() -> App:
     """The whole command line, as an app to call with its arguments."""
     app = App(
         name="oneseek",
@@ -45,10 +53,10 @@ def build() -> App:
     app.command(adapters)
     adapters.command(with_settings(list_adapters, show=False), name="list", help_epilogue=HIDDEN)
     verbs: dict[str, Callable[..., int]] = {
-        "show": views.show,
+        "show": views.show_version,
         "add": changes.add,
         "import": changes.import_file,
-        "verify": views.verify,
+        "verify": views.verify_versions,
         "promote": changes.promote,
         "rollback": changes.rollback,
         "retire": changes.retire,
@@ -56,7 +64,7 @@ def build() -> App:
         "shadow": shares.shadow,
         "settle": shares.settle,
         "diff": views.diff,
-        "export": views.export,
+        "export": views.export_version,
     }
     for name, verb in verbs.items():
         # Without version flags, since --version is theirs to take.
@@ -64,13 +72,13 @@ def build() -> App:
         adapters.command(command, name=name, help_epilogue=HIDDEN, version_flags=[])
     ledger = App(name="ledger", help="The signed record of what made or changed each adapter.")
     app.command(ledger)
-    ledger.command(with_settings(verify, show=False), name="verify", help_epilogue=HIDDEN)
-    ledger.command(with_settings(show, show=False), name="show", help_epilogue=HIDDEN)
+    ledger.command(with_settings(verify_ledger, show=False), name="verify", help_epilogue=HIDDEN)
+    ledger.command(with_settings(show_lineage, show=False), name="show", help_epilogue=HIDDEN)
     ledger.command(with_settings(list_entries, show=False), name="list", help_epilogue=HIDDEN)
     ledger.command(with_settings(repair, show=False), name="repair", help_epilogue=HIDDEN)
     ledger.command(with_settings(rotate, show=False), name="rotate", help_epilogue=HIDDEN)
-    ledger.command(with_settings(sign, show=False), name="sign", help_epilogue=HIDDEN)
-    ledger.command(with_settings(check, show=False), name="check", help_epilogue=HIDDEN)
+    ledger.command(with_settings(sign_adapter, show=False), name="sign", help_epilogue=HIDDEN)
+    ledger.command(with_settings(check_signature, show=False), name="check", help_epilogue=HIDDEN)
     app.command(with_settings(models, show=False), name="models", help_epilogue=HIDDEN)
     app.command(with_settings(devices, show=False), name="devices", help_epilogue=HIDDEN)
     app.command(with_settings(config, show=True), name="config", help_epilogue=EPILOGUE)

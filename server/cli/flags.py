@@ -10,7 +10,7 @@ from typing import Annotated, Concatenate, ParamSpec, cast
 from cyclopts import Group, Parameter
 
 from server.config.schema import Option
-from server.config.settings import OPTIONS, Resolved, resolve
+from server.config.settings import OPTIONS, ResolvedSettings, resolve_settings
 from server.config.values import Raw, SettingsError
 
 P = ParamSpec("P")
@@ -33,7 +33,7 @@ EPILOGUE = (
 HIDDEN = "Takes the same settings as `oneseek serve`: flags, environment and oneseek.yaml."
 
 
-def with_settings(verb: Callable[Concatenate[Resolved, P], int], *, show: bool) -> Callable[..., int]:
+def with_settings(verb: Callable[Concatenate[ResolvedSettings, P], int], *, show: bool) -> Callable[..., int]:
     """`verb` as a command: its own parameters, `--config`, and a flag for every setting.
 
     The flags hand over plain text, so that they pass the same checks as the environment and the file.
@@ -46,7 +46,7 @@ def with_settings(verb: Callable[Concatenate[Resolved, P], int], *, show: bool) 
         config = cast("Path | None", given.pop("config", None))
         names = [name for name in given if name in by_identifier]
         flags = {by_identifier[name].path: _raw(given.pop(name)) for name in names}
-        resolved = resolve(flags, config=config)
+        resolved = resolve_settings(flags, config=config)
         try:
             return cast("Callable[..., int]", verb)(resolved, *args, **given)
         except SettingsError as error:

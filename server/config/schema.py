@@ -16,7 +16,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Literal
 
-from server.config.values import MAPPING, Raw, SettingsError, Size, parse_value, render_size, shown
+from server.config.values import MAPPING, Raw, SettingsError, Size, format_raw, parse_value, render_size
 
 SECRET = {"secret": True}
 """Field metadata of a value that is never shown."""
@@ -91,7 +91,7 @@ class Option:
         try:
             return parse_value(self.hint, raw)
         except ValueError as error:
-            found = "the value given" if self.secret else shown(raw)
+            found = "the value given" if self.secret else format_raw(raw)
             raise SettingsError(self.name, f"{found} {error}", origin) from None
 
     def render(self, value: object) -> str:

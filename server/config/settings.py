@@ -197,7 +197,7 @@ OPTIONS: tuple[Option, ...] = options_of(Settings)
 
 
 @dataclass(frozen=True, slots=True)
-class Resolved:
+class ResolvedSettings:
     """Settings, and for each option path where its value came from."""
 
     settings: Settings
@@ -216,13 +216,13 @@ class Resolved:
         return _located(error, self.origins)
 
 
-def resolve(
+def resolve_settings(
     flags: Mapping[str, Raw] | None = None,
     environ: Mapping[str, str] | None = None,
     *,
     config: Path | None = None,
     platform: str = sys.platform,
-) -> Resolved:
+) -> ResolvedSettings:
     """Settings from `flags` (by option path), the environment, the file and the defaults, in this order.
 
     The file is `config`, else what `ONESEEK_CONFIG` names, else `oneseek.yaml` in the working directory if
@@ -236,7 +236,7 @@ def resolve(
     values = {option.path: option.parse(*found[option.path]) for option in OPTIONS if option.path in found}
     origins = {option.path: found.get(option.path, (None, "default"))[1] for option in OPTIONS}
     try:
-        return Resolved(_build(values), MappingProxyType(origins))
+        return ResolvedSettings(_build(values), MappingProxyType(origins))
     except SettingsError as error:
         raise _located(error, origins) from None
 

@@ -78,7 +78,7 @@ def parse_value(hint: object, raw: Raw) -> object:
     return _parser(hint)(raw)
 
 
-def shown(raw: Raw) -> str:
+def format_raw(raw: Raw) -> str:
     """`raw` as a message quotes it."""
     if isinstance(raw, Mapping):
         return repr(dict(raw))
@@ -173,7 +173,7 @@ def within(name: str, value: float | None, least: float, most: float | None) -> 
     raise SettingsError(name, f"{value} is out of range; use {wanted}")
 
 
-def checked(flag: str, value: str | None, check: Callable[[str], str]) -> str | None:
+def check_flag(flag: str, value: str | None, check: Callable[[str], str]) -> str | None:
     """`value` as `check` answers it; a `SettingsError` that names the flag where it is refused."""
     if value is None:
         return None

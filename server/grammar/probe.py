@@ -30,7 +30,7 @@ STEPS = 64
 """Tokens that a trial follows the grammar for, at random, once it compiles."""
 
 
-def serve(pipe: Connection[object, object], definition: str, eos_ids: frozenset[int]) -> None:
+def answer_grammars(pipe: Connection[object, object], definition: str, eos_ids: frozenset[int]) -> None:
     """Answer each grammar that comes through `pipe` with a complaint, or with the empty string.
 
     Says once, with an empty string too, that it is ready. Returns when the other end closes.

@@ -99,13 +99,13 @@ class Grammars:
         if self._pipe is not None and self._child is not None and self._child.is_alive():
             return self._pipe
         self._kill()
-        from server.grammar.probe import serve
+        from server.grammar.probe import answer_grammars
 
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         tokenizer = self._tokenizer
         work = (theirs, tokenizer.definition, tokenizer.eos_ids)
-        self._child = context.Process(target=serve, args=work, name="oneseek-grammars", daemon=True)
+        self._child = context.Process(target=answer_grammars, args=work, name="oneseek-grammars", daemon=True)
         self._child.start()
         theirs.close()
         try:

@@ -14,27 +14,27 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from adapters import names
 from adapters.distillation.options import DistillOptions
-from adapters.distillation.output import Distilled
+from adapters.distillation.output import DistillResult
 from adapters.distillation.requester import InterruptedRunError
-from adapters.distillation.run import Task
-from adapters.distillation.run import distill as make
+from adapters.distillation.run import DistillTask
+from adapters.distillation.run import make_dataset as make
 from adapters.distillation.teacher import LocalTeacher, RemoteTeacher, Teacher
-from adapters.evaluation.endpoint import Endpoint
-from adapters.files.jsonfile import canonical
+from adapters.evaluation.endpoint import ModelEndpoint
+from adapters.files.jsonfile import canonical_json
 from adapters.training.finetune.data_origin import Origin
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.options import OptionError, TrainOptions
 from adapters.training.loop.progress import Reporter
 from server.config.settings import Settings
-from server.config.values import checked
-from server.jobs.training import detector, job_of, own_data, run_job, settings_of
+from server.config.values import check_flag
+from server.jobs.training import detector, job_of, own_data, run_training, settings_of
 from server.live.catalogue import open_catalogue
 
 if TYPE_CHECKING:
     from server.jobs.requests import DistillSource, TrainRequest
 
 
-def distill(
+def run_distillation(
     source: DistillSource,
     options: DistillOptions,
     student: TrainRequest,
@@ -45,8 +45,8 @@ def distill(
 ) -> int:
     """Run it: 0 where all was made, 1 where there are too few examples, 130 where it was interrupted."""
     settings = settings_of(student)
-    checked("alias", student.alias, names.alias)
-    checked("version", student.version, names.version)
+    check_flag("alias", student.alias, names.alias)
+    check_flag("version", student.version, names.version)
     if not no_train:
         open_catalogue(settings)
     with ExitStack() as held:
@@ -58,11 +58,11 @@ def distill(
             with interruption.listening():
                 made = make(task, teacher, judge, detector(), Reporter(), interruption)
         except InterruptedRunError:
-            return _say_stopped(task.output)
+            return _print_interrupted(task.output)
     if no_train or not made.enough:
-        return _say_data(made, json=json)
+        return _print_data(made, json=json)
     job = job_of(student, training, settings, resume=None, made=(made.data,), origin=_origin(made, options))
-    return run_job(job, settings, None, json=json, more={"distilled": _told(made)})
+    return run_training(job, settings, None, json=json, more={"distilled": _result_to_json(made)})
 
 
 def _teacher(source: DistillSource, role: Literal["teacher", "judge"], options: DistillOptions) -> Teacher:
@@ -76,7 +76,7 @@ def _teacher(source: DistillSource, role: Literal["teacher", "judge"], options: 
     url, _, model = asked.partition("#")
     key = _key(source, role)
     try:
-        endpoint = Endpoint.at(url, key, options.timeout)
+        endpoint = ModelEndpoint.at(url, key, options.timeout)
     except ValueError as error:
         raise OptionError(role, str(error)) from None
     named: str | None = getattr(source, f"{role}_model") or model or None
@@ -104,20 +104,20 @@ def _task(
     teacher: Teacher,
     judge: Teacher | None,
     settings: Settings,
-) -> Task:
+) -> DistillTask:
     language = training.language
     seeds = tuple(Path(path).expanduser() for path in source.seeds) or own_data(language)
     place = settings.home / "distilled"
-    task = Task(
+    task = DistillTask(
         options=options, language=language, seed=training.seed, seeds=seeds, output=source.output or place
     )
     if source.output is not None:
         return task
-    key = hashlib.sha256(canonical(task.asked(teacher, judge))).hexdigest()[:16]
+    key = hashlib.sha256(canonical_json(task.asked(teacher, judge))).hexdigest()[:16]
     return replace(task, output=place / f"{language}-{key}")
 
 
-def _origin(made: Distilled, options: DistillOptions) -> Origin:
+def _origin(made: DistillResult, options: DistillOptions) -> Origin:
     """What the records of the student's adapter tell of its data."""
     dropped = {f"dropped_{_word(name)}": float(count) for name, count in made.answers.dropped.items()}
     asked = dict(made.asked)
@@ -146,7 +146,7 @@ def _word(reason: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in reason)
 
 
-def _told(made: Distilled) -> dict[str, Any]:
+def _result_to_json(made: DistillResult) -> dict[str, Any]:
     return {
         "data": str(made.data),
         "examples": len(made.examples),
@@ -158,7 +158,7 @@ def _told(made: Distilled) -> dict[str, Any]:
     }
 
 
-def _say_data(made: Distilled, *, json: bool) -> int:
+def _print_data(made: DistillResult, *, json: bool) -> int:
     """The one line that says what was made, or how far it came."""
     dropped = ", ".join(f"{name} {count}" for name, count in made.answers.dropped.most_common()) or "none"
     counted = (
@@ -174,13 +174,13 @@ def _say_data(made: Distilled, *, json: bool) -> int:
             "--paraphrases or --attempts, or take fewer with --examples"
         )
     if json:
-        print(json_format.dumps({**_told(made), "summary": summary}, ensure_ascii=False))
+        print(json_format.dumps({**_result_to_json(made), "summary": summary}, ensure_ascii=False))
     else:
         print(summary)
     return 0 if made.enough else 1
 
 
-def _say_stopped(folder: Path) -> int:
+def _print_interrupted(folder: Path) -> int:
     again = shlex.join(["oneseek", *sys.argv[1:]])
     print(f"interrupted; every answer is kept in {folder}. Go on with: {again}", file=sys.stderr)
     return 130

@@ -15,9 +15,9 @@ from typing import Any
 
 import uvicorn
 
-from adapters.evaluation.endpoint import Endpoint, EndpointError
+from adapters.evaluation.endpoint import EndpointError, ModelEndpoint
 from adapters.evaluation.questions import identity_questions, languages
-from adapters.evaluation.report import Measured, base_of, measure
+from adapters.evaluation.report import IdentityReport, base_of, judge_answers
 from adapters.ledger import Ledger, Record
 from routing.detect import ProfileDetector
 from routing.route import AUTOMATIC_MODEL
@@ -33,9 +33,9 @@ LONGEST = 96
 _AT_ONCE = 8
 
 
-def evaluate(
+def evaluate_adapters(
     settings: Settings, url: str | None, adapters: Sequence[str], spoken: Sequence[str]
-) -> list[Measured]:
+) -> list[IdentityReport]:
     """The base, then each adapter, for one language after the other.
 
     `adapters` are names that the server serves, none for every alias; `spoken` languages of the questions,
@@ -44,22 +44,22 @@ def evaluate(
     if url is not None:
         key = settings.api_keys[0] if settings.api_keys else None
         try:
-            target = Endpoint.at(url, key)
+            target = ModelEndpoint.at(url, key)
         except ValueError as error:
             raise SettingsError("url", str(error)) from None
         return _evaluate(target, adapters, spoken)
-    with started(settings) as target:
+    with running_server(settings) as target:
         return _evaluate(target, adapters, spoken)
 
 
-def note(settings: Settings, found: Sequence[Measured]) -> None:
+def note(settings: Settings, found: Sequence[IdentityReport]) -> None:
     """Tell the ledger what was measured here: one entry for each adapter, over all its languages.
 
     Raises `LedgerError`.
     """
-    registry = open_catalogue(settings).registry
+    served = open_catalogue(settings).served
     ledger = Ledger.open(settings.home / "ledger")
-    adapters = {one.name: registry.resolve(one.name) for one in found if base_of(found, one) is not None}
+    adapters = {one.name: served.resolve(one.name) for one in found if base_of(found, one) is not None}
     for name, adapter in adapters.items():
         own = [one for one in found if one.name == name]
         questions = "".join(f"{question}\n" for one in own for question in one.questions)
@@ -68,7 +68,7 @@ def note(settings: Settings, found: Sequence[Measured]) -> None:
             subject=adapter.full_name,
             inputs={
                 "adapter": adapter.digest,
-                "base": registry.base_digest,
+                "base": served.base_digest,
                 "data": f"sha256:{hashlib.sha256(questions.encode()).hexdigest()}",
             },
             metrics={key: value for one in own for key, value in _figures(one, base_of(found, one))},
@@ -77,19 +77,19 @@ def note(settings: Settings, found: Sequence[Measured]) -> None:
         ledger.append(record)
 
 
-def _figures(measured: Measured, base: Measured | None) -> Iterator[tuple[str, float]]:
+def _figures(measured: IdentityReport, base: IdentityReport | None) -> Iterator[tuple[str, float]]:
     for name, figures in (("", measured), ("base_", base)):
         if figures is not None:
             yield f"{name}identity_{measured.language}", round(figures.identity_score, 4)
             yield f"{name}fidelity_{measured.language}", round(figures.language_fidelity, 4)
 
 
-def _evaluate(target: Endpoint, adapters: Sequence[str], spoken: Sequence[str]) -> list[Measured]:
+def _evaluate(target: ModelEndpoint, adapters: Sequence[str], spoken: Sequence[str]) -> list[IdentityReport]:
     models = target.models()
     base, wanted = _names(models, adapters)
     versions = _versions(models)
     detector = ProfileDetector()
-    found: list[Measured] = []
+    found: list[IdentityReport] = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for language in spoken or languages():
             questions = identity_questions(language)
@@ -97,7 +97,9 @@ def _evaluate(target: Endpoint, adapters: Sequence[str], spoken: Sequence[str]) 
                 asked = versions.get(name, name)
                 said = list(pool.map(partial(target.ask, asked, longest=LONGEST), questions))
                 found.append(
-                    measure(name, language, questions, said, lambda text: detector.detect([text]).language)
+                    judge_answers(
+                        name, language, questions, said, lambda text: detector.detect([text]).language
+                    )
                 )
     return found
 
@@ -126,7 +128,7 @@ def _versions(models: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 
 @contextmanager
-def started(settings: Settings) -> Generator[Endpoint]:
+def running_server(settings: Settings) -> Generator[ModelEndpoint]:
     """A server of `settings` in this process, on a free port of the loopback, for as long as it is needed."""
     own = replace(settings, host="127.0.0.1", port=0, api_keys=(), request_timeout=None)
     app, _ = compose(own, Narrator(sys.stderr))
@@ -141,7 +143,7 @@ def started(settings: Settings) -> Generator[Endpoint]:
             time.sleep(0.02)
         if not server.started:
             raise EndpointError("the engine did not start; the lines above say why")
-        yield Endpoint(f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
+        yield ModelEndpoint(f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
     finally:
         server.should_exit = True
         thread.join()

@@ -12,36 +12,41 @@ from typing import TYPE_CHECKING
 from adapters.ledger import Ledger, Record
 from adapters.training.loop.files import write_folder
 from adapters.training.loop.options import OptionError
-from server.config.settings import Settings, resolve
+from server.config.settings import Settings, resolve_settings
 from server.config.values import SettingsError
 
 if TYPE_CHECKING:
-    from adapters.training.pretrain.corpus_job import CorpusJob, CorpusMade, CorpusStopped, Known
+    from adapters.training.pretrain.corpus_job import (
+        BaseRecord,
+        PretrainInterrupted,
+        PretrainJob,
+        PretrainResult,
+    )
     from adapters.training.pretrain.pretrain_options import PretrainOptions
     from server.jobs.requests import PretrainRequest
 
 
-def pretrain(asked: PretrainRequest, options: PretrainOptions) -> int:
+def run_pretrain(asked: PretrainRequest, options: PretrainOptions) -> int:
     """Run it; 0 where a base was made, 130 where it was interrupted and can go on."""
     from adapters.training.loop.progress import Reporter
-    from adapters.training.pretrain.corpus_job import CorpusStopped, run_job
+    from adapters.training.pretrain.corpus_job import PretrainInterrupted, run_pretraining
 
-    settings = resolve({}).settings
+    settings = resolve_settings({}).settings
     job = _job(asked, options, settings)
-    outcome = run_job(job, Reporter(), lambda known: _note(known, job, settings))
+    outcome = run_pretraining(job, Reporter(), lambda known: _note(known, job, settings))
     if outcome is None:
         return 0
-    if isinstance(outcome, CorpusStopped):
-        return _say_stopped(outcome)
+    if isinstance(outcome, PretrainInterrupted):
+        return _print_interrupted(outcome)
     report = settings.home / "training" / "reports" / asked.output.resolve().name
     write_folder(report, lambda folder: shutil.copytree(outcome.work / "report", folder, dirs_exist_ok=True))
     shutil.rmtree(outcome.work)
-    _say_made(outcome, asked, report)
+    _print_result(outcome, asked, report)
     return 0
 
 
-def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -> CorpusJob:
-    from adapters.training.pretrain.corpus_job import CorpusJob
+def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -> PretrainJob:
+    from adapters.training.pretrain.corpus_job import PretrainJob
 
     if asked.output.exists():
         raise SettingsError("output", f"{asked.output} exists; name a folder that does not")
@@ -51,7 +56,7 @@ def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -
         raise OptionError(missing, "is missing: --config names a YAML file with sections model and tokenizer")
     if asked.kind == "continue" and asked.base_model is None:
         raise SettingsError("base_model", "is missing; name the folder of the base to go on with")
-    return CorpusJob(
+    return PretrainJob(
         kind=asked.kind,
         options=options,
         phases=plan.phases,
@@ -66,7 +71,7 @@ def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -
     )
 
 
-def _note(known: Known, job: CorpusJob, settings: Settings) -> None:
+def _note(known: BaseRecord, job: PretrainJob, settings: Settings) -> None:
     """Tell the ledger; once, also where a kill came between that and the folder's name."""
     ledger = Ledger.open(settings.home / "ledger")
     if ledger.knows(known.digest):
@@ -83,7 +88,7 @@ def _note(known: Known, job: CorpusJob, settings: Settings) -> None:
     )
 
 
-def _say_stopped(stopped: CorpusStopped) -> int:
+def _print_interrupted(stopped: PretrainInterrupted) -> int:
     again = shlex.join(["oneseek", *sys.argv[1:], *([] if "--resume" in sys.argv else ["--resume"])])
     print(
         f"interrupted after step {stopped.step} of {stopped.planned}; its checkpoint is in {stopped.work}. "
@@ -93,7 +98,7 @@ def _say_stopped(stopped: CorpusStopped) -> int:
     return 130
 
 
-def _say_made(made: CorpusMade, asked: PretrainRequest, report: Path) -> None:
+def _print_result(made: PretrainResult, asked: PretrainRequest, report: Path) -> None:
     """The curve, and the one line that says what was made."""
     metrics = made.metrics
     held = f" ({metrics['held_out_loss']:.3f} held out)" if "held_out_loss" in metrics else ""

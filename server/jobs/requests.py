@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from adapters.training.pretrain.pretrain_options import DataPart, Plan
+from adapters.training.pretrain.pretrain_options import DataPart, PretrainPlan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class PretrainRequest:
     """What a run is asked for beside its options."""
 
     kind: PretrainKind
-    plan: Plan
+    plan: PretrainPlan
     data: tuple[DataPart, ...]
     output: Path
     base_model: Path | None

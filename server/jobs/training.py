@@ -14,53 +14,58 @@ from typing import TYPE_CHECKING, Any
 from adapters import names
 from adapters.ledger import Ledger
 from adapters.lora.shape_check import ModelShape
-from adapters.registry.intake import Base, check
+from adapters.registry.intake import Base, check_adapter
 from adapters.registry.ledger_records import addition
-from adapters.registry.store import Store
+from adapters.registry.registry import Registry
 from adapters.training.finetune.data_origin import Origin
 from adapters.training.loop.files import write_folder
-from server.config.settings import Settings, resolve
-from server.config.values import SettingsError, checked
-from server.live.catalogue import Catalogue, open_catalogue, open_store
+from server.config.settings import Settings, resolve_settings
+from server.config.values import SettingsError, check_flag
+from server.live.catalogue import Catalogue, open_catalogue, open_registry
 
 if TYPE_CHECKING:
     from adapters.evaluation.judge import LanguageOf
-    from adapters.training.finetune.job import Job, Made, Stopped
+    from adapters.training.finetune.job import FinetuneInterrupted, FinetuneJob, FinetuneResult
     from adapters.training.loop.options import TrainOptions
     from server.jobs.requests import TrainRequest
 
 
-def train(asked: TrainRequest, options: TrainOptions, *, resume: bool, json: bool) -> int:
+def run_finetune(asked: TrainRequest, options: TrainOptions, *, resume: bool, json: bool) -> int:
     """Run it; 0 where an adapter was made, 130 where it was interrupted and can go on."""
     settings = settings_of(asked)
     if asked.output is not None and asked.output.exists():
         raise SettingsError("output", f"{asked.output} exists; name a folder that does not")
     job = job_of(asked, options, settings, resume=resume)
-    return run_job(job, settings, asked.output, json=json)
+    return run_training(job, settings, asked.output, json=json)
 
 
 def settings_of(asked: TrainRequest) -> Settings:
     """The settings, with the base that was asked for."""
     flags = {"base_model": str(asked.base_model)} if asked.base_model is not None else {}
-    return resolve(flags).settings
+    return resolve_settings(flags).settings
 
 
-def run_job(
-    job: Job, settings: Settings, output: Path | None, *, json: bool, more: Mapping[str, Any] | None = None
+def run_training(
+    job: FinetuneJob,
+    settings: Settings,
+    output: Path | None,
+    *,
+    json: bool,
+    more: Mapping[str, Any] | None = None,
 ) -> int:
-    """Train, keep what was made, and say so: the exit code, as `train`. `more` joins what `json` prints."""
+    """Train, keep what was made, and say so: the exit code, as `run_finetune`. `more` joins the JSON."""
     from adapters.training.finetune.identity import clean_up, train_identity
-    from adapters.training.finetune.job import Elsewhere, Stopped
+    from adapters.training.finetune.job import FinetuneInterrupted, HelperProcess
     from adapters.training.loop.progress import Reporter
 
     outcome = train_identity(job, detector(), Reporter())
-    if isinstance(outcome, Elsewhere):
+    if isinstance(outcome, HelperProcess):
         return 0
-    if isinstance(outcome, Stopped):
-        return _say_stopped(outcome, with_flag=job.resume is not None)
+    if isinstance(outcome, FinetuneInterrupted):
+        return _print_interrupted(outcome, with_flag=job.resume is not None)
     kept = keep(outcome, job, settings, output)
     clean_up(outcome)
-    _say_made(outcome, job, kept, json=json, more=more or {})
+    _print_result(outcome, job, kept, json=json, more=more or {})
     return 0
 
 
@@ -80,19 +85,19 @@ def job_of(
     resume: bool | None,
     made: tuple[Path, ...] = (),
     origin: Origin | None = None,
-) -> Job:
+) -> FinetuneJob:
     """The run that was asked for; of data `made` for it, and of those that were asked for beside."""
-    from adapters.training.finetune.job import Job
+    from adapters.training.finetune.job import FinetuneJob
 
     catalogue = open_catalogue(settings)
     base = catalogue.base
-    alias = checked("alias", asked.alias, names.alias) or default_alias(base.shipped, options.language)
-    version = checked("version", asked.version, names.version) or _next_version(catalogue, settings, alias)
-    return Job(
+    alias = check_flag("alias", asked.alias, names.alias) or default_alias(base.shipped, options.language)
+    version = check_flag("version", asked.version, names.version) or _next_version(catalogue, settings, alias)
+    return FinetuneJob(
         options=options.for_family(ModelShape.read(base.path).family),
         base=base.path,
         base_name=base.name,
-        base_digest=catalogue.registry.base_digest,
+        base_digest=catalogue.served.base_digest,
         dataset=(*made, *map(_path, asked.dataset)) or own_data(options.language),
         alias=alias,
         version=version,
@@ -124,13 +129,13 @@ def own_data(language: str) -> tuple[Path, ...]:
 
 def _next_version(catalogue: Catalogue, settings: Settings, alias: str) -> str:
     """The first free version of `alias`: v1.0, or the one after the highest that is there, served or not."""
-    served = [item.version for item in catalogue.registry.adapters() if item.alias.lower() == alias.lower()]
-    kept = [held.version for held in Store(settings.home).shelf().versions(alias)]
+    served = [item.version for item in catalogue.served.adapters() if item.alias.lower() == alias.lower()]
+    kept = [entry.version for entry in Registry(settings.home).listing().versions(alias)]
     return names.next_version([*served, *kept])
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class SavedAdapter:
     """Where an adapter is, and whether its alias now stands for it."""
 
     path: Path
@@ -139,10 +144,10 @@ class Kept:
     """Whether it is in a folder of its own, not in the registry."""
 
 
-def keep(made: Made, job: Job, settings: Settings, output: Path | None) -> Kept:
+def keep(made: FinetuneResult, job: FinetuneJob, settings: Settings, output: Path | None) -> SavedAdapter:
     """Put what was made into the registry, or into `output`, and tell the ledger. Whole, or not at all.
 
-    Raises `StoreError` where the version has come to exist meanwhile, `AdapterError` and `LedgerError`.
+    Raises `RegistryError` where the version has come to exist meanwhile, `AdapterError` and `LedgerError`.
     """
     sources = {"config": made.config_digest, **job.origin.sources}
     if made.teacher_digest is not None:
@@ -153,16 +158,16 @@ def keep(made: Made, job: Job, settings: Settings, output: Path | None) -> Kept:
     report = settings.home / "training" / "reports" / f"{job.alias}@{job.version}"
     write_folder(report, lambda folder: shutil.copytree(made.report, folder, dirs_exist_ok=True))
     if output is None:
-        store = open_store(settings)
-        added = store.add(made.folder, base=base, action=action, sources=sources, details=details)
-        return Kept(added.adapter.path, added.active)
-    record = addition(check(made.folder, base), action, sources, details)
+        registry = open_registry(settings)
+        added = registry.add(made.folder, base=base, action=action, sources=sources, details=details)
+        return SavedAdapter(added.adapter.path, added.active)
+    record = addition(check_adapter(made.folder, base), action, sources, details)
     Ledger.open(settings.home / "ledger").append(record)
     write_folder(output, lambda folder: shutil.copytree(made.folder, folder, dirs_exist_ok=True))
-    return Kept(output, active=False, outside=True)
+    return SavedAdapter(output, active=False, outside=True)
 
 
-def _say_stopped(stopped: Stopped, *, with_flag: bool) -> int:
+def _print_interrupted(stopped: FinetuneInterrupted, *, with_flag: bool) -> int:
     flag = ["--resume"] if with_flag and "--resume" not in sys.argv else []
     again = shlex.join(["oneseek", *sys.argv[1:], *flag])
     print(
@@ -173,9 +178,11 @@ def _say_stopped(stopped: Stopped, *, with_flag: bool) -> int:
     return 130
 
 
-def _say_made(made: Made, job: Job, kept: Kept, *, json: bool, more: Mapping[str, Any]) -> None:
+def _print_result(
+    made: FinetuneResult, job: FinetuneJob, kept: SavedAdapter, *, json: bool, more: Mapping[str, Any]
+) -> None:
     """The report, and the one line that says what was made."""
-    from adapters.evaluation.report import shown
+    from adapters.evaluation.report import format_score
 
     name = f"{job.alias}@{job.version}"
     serve = f"to serve it by its alias: oneseek adapters promote {name}"
@@ -188,8 +195,8 @@ def _say_made(made: Made, job: Job, kept: Kept, *, json: bool, more: Mapping[str
             "path": str(kept.path),
             "active": kept.active,
             "metrics": dict(made.metrics),
-            "trained": made.after.plain(made.before),
-            "base": made.before.plain(),
+            "trained": made.after.to_json(made.before),
+            "base": made.before.to_json(),
             **more,
             "summary": summary,
         }
@@ -199,5 +206,5 @@ def _say_made(made: Made, job: Job, kept: Kept, *, json: bool, more: Mapping[str
         print(line)
     for what in ("identity", "fidelity"):
         before, after = getattr(made.before, what), getattr(made.after, what)
-        print(f"{what:>14}  base {shown(before)}, adapter {shown(after)}")
+        print(f"{what:>14}  base {format_score(before)}, adapter {format_score(after)}")
     print(summary)

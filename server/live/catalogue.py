@@ -16,15 +16,15 @@ from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapt
 from adapters.lora.digest import base_digest
 from adapters.lora.manifest import Adapter
 from adapters.registry.finder import FoundAdapters, find_adapters
-from adapters.registry.pointers import Actives, active_versions
-from adapters.registry.served import Registry
+from adapters.registry.pointers import AliasPointers, active_versions
+from adapters.registry.served import ServedAdapters
 from server.config.settings import RoutingOptions, Settings
 from server.config.values import SettingsError
 
 if TYPE_CHECKING:
     from adapters.ledger.provenance import Provenance
     from adapters.registry.intake import Base
-    from adapters.registry.store import Store
+    from adapters.registry.registry import Registry
     from routing.route import Router
     from routing.settings import RoutingSettings
 
@@ -34,7 +34,7 @@ class Catalogue:
     """A base with everything that can answer for it."""
 
     base: FoundBase
-    registry: Registry
+    served: ServedAdapters
     options: RoutingOptions
     notes: tuple[str, ...] = field(default=())
     """What was found and is not served, and why: for the log, one line each."""
@@ -52,7 +52,7 @@ class Catalogue:
         from routing.detect import ProfileDetector
         from routing.route import Router
 
-        settings = routing_settings(self.registry, self.options)
+        settings = routing_settings(self.served, self.options)
         return Router(settings, ProfileDetector(settings))
 
 
@@ -72,17 +72,17 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
         raise SettingsError("adapters", str(error)) from None
     digest = base_digest(base.path, settings.home / "cache")
     named = len(settings.adapters)
-    recorded, unrecorded = _recorded(settings, found.adapters[:named], found.adapters[named:])
-    kept, refused = _fitting(recorded, found.adapters[:named], digest, base.name)
-    active, passed_over = active_versions(kept, Actives.read(settings.home / "registry"))
+    recorded, unrecorded = _check_provenance(settings, found.adapters[:named], found.adapters[named:])
+    kept, refused = _check_fit(recorded, found.adapters[:named], digest, base.name)
+    active, passed_over = active_versions(kept, AliasPointers.read(settings.home / "registry"))
     try:
-        registry = Registry(
+        served = ServedAdapters(
             kept, base_digest=digest, base_name=base.name, active=active, languages=settings.routing.languages
         )
     except UnknownAdapterError as error:
         raise SettingsError("routing.languages", str(error)) from None
-    notes = (*_notes(found), *unrecorded, *refused, *passed_over, *contested(registry))
-    return Catalogue(base, registry, settings.routing, notes)
+    notes = (*_notes(found), *unrecorded, *refused, *passed_over, *describe_contested(served))
+    return Catalogue(base, served, settings.routing, notes)
 
 
 def provenance(settings: Settings) -> Provenance | None:
@@ -98,7 +98,7 @@ def provenance(settings: Settings) -> Provenance | None:
     return Provenance.read(settings.home / "ledger", settings.ledger_public_key)
 
 
-def routing_settings(registry: Registry, options: RoutingOptions) -> RoutingSettings:
+def routing_settings(served: ServedAdapters, options: RoutingOptions) -> RoutingSettings:
     """What routing is told: a row for each language with an adapter, and whatever the settings say.
 
     An adapter whose language detection does not know gets no row; it can still be asked for by name.
@@ -108,9 +108,9 @@ def routing_settings(registry: Registry, options: RoutingOptions) -> RoutingSett
     for code in options.languages:
         if not _detectable(code):
             raise SettingsError("routing.languages", f"{code!r} is a language that detection does not know")
-    if options.default not in (None, "base") and not registry.is_adapter(options.default):
+    if options.default not in (None, "base") and not served.is_adapter(options.default):
         raise SettingsError("routing.default", f"{options.default!r} is no adapter that is served here")
-    spoken = registry.languages().items()
+    spoken = served.languages().items()
     rows = tuple(LanguageRow(code, alias) for code, alias in spoken if _detectable(code))
     given: dict[str, Any] = {
         name: getattr(options, name)
@@ -124,15 +124,15 @@ def routing_settings(registry: Registry, options: RoutingOptions) -> RoutingSett
 
 
 def _detectable(code: str) -> bool:
-    from routing.profiles import available
+    from routing.profiles import profiled_languages
     from routing.scripts import LATIN, script_of
-    from routing.settings import canonical
+    from routing.settings import detection_code
 
-    code = canonical(code)
-    return code in available() or script_of(code) != LATIN
+    code = detection_code(code)
+    return code in profiled_languages() or script_of(code) != LATIN
 
 
-def _recorded(
+def _check_provenance(
     settings: Settings, named: Iterable[Adapter], found: Iterable[Adapter]
 ) -> tuple[list[Adapter], list[str]]:
     """Found adapters that may enter, and a note for each that may not; a named one that may not raises."""
@@ -152,11 +152,11 @@ def _recorded(
     return kept, refused
 
 
-def _fitting(
+def _check_fit(
     found: Iterable[Adapter], named: Iterable[Adapter], digest: str, base: str
 ) -> tuple[list[Adapter], list[str]]:
     """Named and found adapters that go together on one base, and a note for each found one that does not."""
-    trial = Registry(named, base_digest=digest, base_name=base)
+    trial = ServedAdapters(named, base_digest=digest, base_name=base)
     refused: list[str] = []
     for adapter in found:
         try:
@@ -174,21 +174,21 @@ def _notes(found: FoundAdapters) -> list[str]:
     return [*map(str, found.refused), *pickles]
 
 
-def contested(registry: Registry) -> list[str]:
+def describe_contested(served: ServedAdapters) -> list[str]:
     """A note for each language that several adapters speak, and none is configured for."""
     return [
         f"several adapters speak {code} ({', '.join(aliases)}), so none is chosen for it; say which with "
         f"--routing-languages {code}={aliases[0]}"
-        for code, aliases in registry.contested().items()
+        for code, aliases in served.contested_languages().items()
     ]
 
 
-def open_store(settings: Settings) -> Store:
+def open_registry(settings: Settings) -> Registry:
     """The registry in the settings' home; the ledger beside it is told of every change."""
     from adapters.ledger import Ledger
-    from adapters.registry.store import Store
+    from adapters.registry.registry import Registry
 
-    return Store(settings.home, Ledger.open(settings.home / "ledger"))
+    return Registry(settings.home, Ledger.open(settings.home / "ledger"))
 
 
 def open_base(settings: Settings) -> Base:

@@ -12,20 +12,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from adapters.bases import FoundBase
 from adapters.errors import AdapterRejectedError, FileRefusedError
 from adapters.ledger.chain import LEDGER_FILE
 from adapters.ledger.provenance import Provenance
 from adapters.lora.manifest import Adapter
-from adapters.registry.finder import RegistryLook, look_at_registry
+from adapters.registry.finder import RegistryScan, look_at_registry
 from adapters.registry.listing import fingerprint
-from adapters.registry.pointers import active_versions
+from adapters.registry.pointers import AliasPointers, active_versions
 from routing.route import Router
 from server.config.values import SettingsError
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
-from server.live.catalogue import contested
-from server.serving.generation import Generation
+from server.live.catalogue import describe_contested
+from server.live.runtime import Runtime
 
 SWEEP_SECONDS = 10.0
 """Between two looks at what the engine holds, where the registry is not looked at."""
@@ -34,7 +35,7 @@ log = logging.getLogger("oneseek.registry")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Follow:
+class FollowOptions:
     """What is followed, and how often."""
 
     home: Path
@@ -48,18 +49,30 @@ class Follow:
     """Makes a router for the languages that the registry has now. Raises `SettingsError`."""
 
 
-class Watch:
-    """Keeps one server's registry as the folder is."""
+class PointersObserver(Protocol):
+    """Divides requests as the registry's pointers say."""
 
-    def __init__(self, generation: Generation, follow: Follow) -> None:
-        self._generation = generation
-        self._registry = generation.registry
-        self.follow = follow
+    async def follow(self, pointers: AliasPointers, problems: set[str]) -> bool:
+        """Take up what `pointers` asks for, adding what hinders it to `problems`.
+
+        Returns False if it should be tried again.
+        """
+        ...
+
+
+class RegistryFollower:
+    """Keeps what a runtime serves as the registry's folder is; `shares` follows how requests are divided."""
+
+    def __init__(self, runtime: Runtime, options: FollowOptions, shares: PointersObserver) -> None:
+        self._runtime = runtime
+        self._shares = shares
+        self._served = runtime.served
+        self.options = options
         self._seen: str | None = None
         self._said: frozenset[str] = frozenset()
         self._unloading: dict[asyncio.Task[None], str] = {}
         self._unnamed: frozenset[str] = frozenset()
-        self.changing = asyncio.Lock()
+        self.change_lock = asyncio.Lock()
         """Held by whoever changes which adapters this server has."""
         self.loaded: dict[str, Adapter] = {}
         """What was loaded over HTTP and is on no disk's registry, by full name in lower case."""
@@ -68,11 +81,11 @@ class Watch:
         """Look again and again, until cancelled; without an interval, at nothing but the engine."""
         try:
             while True:
-                await asyncio.sleep(self.follow.seconds or SWEEP_SECONDS)
+                await asyncio.sleep(self.options.seconds or SWEEP_SECONDS)
                 try:
                     await self.look()
                 except (OSError, FileRefusedError) as error:
-                    self.say({f"the registry cannot be followed: {error}"})
+                    self.log_new({f"the registry cannot be followed: {error}"})
         finally:
             for task in self._unloading:
                 task.cancel()
@@ -82,36 +95,36 @@ class Watch:
 
         Raises `OSError` and `FileRefusedError` where the registry cannot be read; then nothing has changed.
         """
-        async with self.changing:
+        async with self.change_lock:
             self._sweep()
-            if self.follow.seconds:
-                await self.look_now()
+            if self.options.seconds:
+                await self.sync()
 
-    async def look_now(self) -> None:
-        """Follow at once, for whoever holds `changing`; raises as `look` does."""
-        place = self.follow.home / "registry"
+    async def sync(self) -> None:
+        """Follow at once, for whoever holds `change_lock`; raises as `look` does."""
+        place = self.options.home / "registry"
         mark = await asyncio.to_thread(self._mark)
         if mark == self._seen:
             return
-        known = frozenset(a.path for a in self._registry.adapters() if not self.is_loaded(a))
-        found = await asyncio.to_thread(look_at_registry, self.follow.home, self.follow.base, known)
-        recorded = await asyncio.to_thread(self.follow.provenance) if found.adapters else None
-        languages = self._registry.languages()
+        known = frozenset(a.path for a in self._served.adapters() if not self.is_loaded(a))
+        found = await asyncio.to_thread(look_at_registry, self.options.home, self.options.base, known)
+        recorded = await asyncio.to_thread(self.options.provenance) if found.adapters else None
+        languages = self._served.languages()
         problems = {str(error) for error in found.refused}
         for adapter in found.adapters:
             try:
                 if recorded is not None:
                     recorded.require(adapter)
-                self._registry.add(adapter)
+                self._served.add(adapter)
                 log.info("%s is served now", adapter.full_name)
             except AdapterRejectedError as error:
                 problems.add(str(error))
         done = await self._activate(found, problems)
-        done = await self._generation.rollouts.follow(found.actives, problems) and done
+        done = await self._shares.follow(found.pointers, problems) and done
         self._remove(found, place, problems)
-        if self._registry.languages() != languages:
+        if self._served.languages() != languages:
             problems |= await self._reroute()
-        self.say(problems)
+        self.log_new(problems)
         if done:
             self._seen = mark
 
@@ -126,22 +139,22 @@ class Watch:
 
     def _mark(self) -> str:
         """Text that changes with the registry, and with the ledger, which may come to know an adapter."""
-        ledger = self.follow.home / "ledger" / LEDGER_FILE
+        ledger = self.options.home / "ledger" / LEDGER_FILE
         size = ledger.stat().st_size if ledger.is_file() else 0
-        return f"{size}\n{fingerprint(self.follow.home / 'registry')}"
+        return f"{size}\n{fingerprint(self.options.home / 'registry')}"
 
-    async def _activate(self, found: RegistryLook, problems: set[str]) -> bool:
+    async def _activate(self, found: RegistryScan, problems: set[str]) -> bool:
         """Move the aliases whose promoted version is another; False where one should be tried again."""
-        wanted, notes = active_versions(self._registry.adapters(), found.actives)
+        wanted, notes = active_versions(self._served.adapters(), found.pointers)
         problems |= set(notes)
         done = True
         for alias, version in wanted.items():
-            before = self._registry.active(alias)
-            after = self._registry.resolve(f"{alias}@{version}")
+            before = self._served.active(alias)
+            after = self._served.resolve(f"{alias}@{version}")
             if after == before:
                 continue
             try:
-                await self._generation.residency.ensure(after)
+                await self._runtime.residency.ensure(after)
             except AdapterRefusedError as error:
                 problems.add(f"{after.full_name} is promoted and refused by the engine: {error}")
                 continue
@@ -149,19 +162,19 @@ class Watch:
                 problems.add(f"{after.full_name} is promoted and not loaded yet: {error}")
                 done = False
                 continue
-            self._registry.activate(alias, version)
+            self._served.activate(alias, version)
             log.info("%s stands for %s now; before, for %s", after.alias, after.full_name, before.full_name)
             self.unload(before)
         return done
 
-    def _remove(self, found: RegistryLook, place: Path, problems: set[str]) -> None:
+    def _remove(self, found: RegistryScan, place: Path, problems: set[str]) -> None:
         """Forget the versions that are retired or gone."""
-        for adapter in self._registry.adapters():
+        for adapter in self._served.adapters():
             if self.is_loaded(adapter):
                 continue
             if adapter.path.is_relative_to(place) and adapter.path not in found.served:
                 try:
-                    self._registry.remove(adapter.full_name)
+                    self._served.remove(adapter.full_name)
                 except AdapterRejectedError as error:
                     problems.add(str(error))
                     continue
@@ -170,22 +183,22 @@ class Watch:
 
     def _sweep(self) -> None:
         """Unload what no name has stood for since the last look: a late request has brought it back."""
-        named = {adapter.digest for adapter in self._registry.adapters()}
-        unnamed = frozenset(self._generation.engine.state().resident.keys() - named)
+        named = {adapter.digest for adapter in self._served.adapters()}
+        unnamed = frozenset(self._runtime.engine.state().resident.keys() - named)
         for digest in unnamed & self._unnamed - {*self._unloading.values()}:
             self._drop(digest)
         self._unnamed = unnamed
 
     def unload(self, adapter: Adapter) -> None:
         """Have the engine drop it once no request uses it, unless an alias stands for the same weights."""
-        actives = (self._registry.active(alias) for alias in self._registry.aliases())
+        actives = (self._served.active(alias) for alias in self._served.aliases())
         if adapter.digest not in {active.digest for active in actives}:
             self._drop(adapter.digest)
 
     def _drop(self, digest: str) -> None:
         async def unload() -> None:
             with suppress(EngineError):
-                await self._generation.engine.unload(digest)
+                await self._runtime.engine.unload(digest)
 
         task = asyncio.create_task(unload())
         self._unloading[task] = digest
@@ -193,14 +206,14 @@ class Watch:
 
     async def _reroute(self) -> set[str]:
         """Why it could not be done, and which languages have too many adapters now."""
-        problems = set(contested(self._registry))
+        problems = set(describe_contested(self._served))
         try:
-            self._generation.router = await asyncio.to_thread(self.follow.router)
+            self._runtime.router = await asyncio.to_thread(self.options.router)
         except SettingsError as error:
             problems.add(f"routing stays as it was: {error}")
         return problems
 
-    def say(self, problems: set[str]) -> None:
+    def log_new(self, problems: set[str]) -> None:
         """Log what is new among the problems, so that a lasting one is one line."""
         for problem in sorted(problems - self._said):
             log.warning("%s", problem)

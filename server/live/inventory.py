@@ -11,37 +11,39 @@ from adapters import names
 from adapters.errors import AdapterError, FileRefusedError, UnknownAdapterError, UnknownInLedgerError
 from adapters.ledger import Entry, Ledger, Lineage
 from adapters.lora.manifest import Adapter, read_fields
-from adapters.registry.listing import Held, Shelf
-from server.live.follower import Watch
-from server.live.registry_changes import Administration, not_found
-from server.serving.generation import Generation
+from adapters.registry.listing import RegistryListing, VersionFolder
+from server.live.follower import RegistryFollower
+from server.live.registry_changes import RegistryChanges, not_found
+from server.live.runtime import Runtime
 
 
 class Inventory:
     """What is there, and where it is from. Names no folder of the host."""
 
-    def __init__(self, generation: Generation, watch: Watch, administration: Administration) -> None:
-        self._generation = generation
-        self._watch = watch
-        self._follow = watch.follow
-        self._administration = administration
+    def __init__(
+        self, runtime: Runtime, follower: RegistryFollower, registry_changes: RegistryChanges
+    ) -> None:
+        self._runtime = runtime
+        self._follower = follower
+        self._options = follower.options
+        self._registry_changes = registry_changes
 
     async def all(self) -> list[dict[str, Any]]:
         """Every version, by alias, then in natural order."""
-        shelf = await self._administration.shelf()
-        return [*(await self._entries(shelf)).values()]
+        listing = await self._registry_changes.listing()
+        return [*(await self._entries(listing)).values()]
 
     async def one(self, name: str) -> dict[str, Any]:
         """All that is known of `alias@version`, or of what an alias stands for. Raises `ApiError` (404)."""
-        shelf = await self._administration.shelf()
-        entries = await self._entries(shelf)
-        registry = self._generation.registry
-        if registry.is_adapter(name):
-            adapter = registry.resolve(name)
+        listing = await self._registry_changes.listing()
+        entries = await self._entries(listing)
+        served = self._runtime.served
+        if served.is_adapter(name):
+            adapter = served.resolve(name)
             full_name, folder = adapter.full_name, adapter.path
         else:
-            held = self._administration.found(shelf, name)
-            full_name, folder = held.full_name, held.folder
+            version = self._registry_changes.find(listing, name)
+            full_name, folder = version.full_name, version.folder
         entry = entries.get(full_name.lower())
         if entry is None:
             raise not_found(UnknownAdapterError(full_name))  # it went in between
@@ -49,25 +51,25 @@ class Inventory:
         digest = entry["digest"]
         return {
             **entry,
-            "history": list(shelf.actives.line(entry["alias"]).history),
+            "history": list(listing.pointers.state(entry["alias"]).history),
             "manifest": manifest,
             "lineage": await asyncio.to_thread(self._lineage, digest) if digest else None,
         }
 
-    async def _entries(self, shelf: Shelf) -> dict[str, dict[str, Any]]:
-        registry = self._generation.registry.snapshot
+    async def _entries(self, listing: RegistryListing) -> dict[str, dict[str, Any]]:
+        registry = self._runtime.served.snapshot
         found = {adapter.full_name.lower(): self._served(adapter) for adapter in registry.adapters()}
-        kept = {held.full_name.lower(): held for held in shelf.held}
-        unread = [held for name, held in kept.items() if name not in found]
-        for held, fields in await asyncio.to_thread(_read_all, unread):
-            found[held.full_name.lower()] = self._kept(shelf, held, fields)
+        kept = {entry.full_name.lower(): entry for entry in listing.entries}
+        unread = [entry for name, entry in kept.items() if name not in found]
+        for entry, fields in await asyncio.to_thread(_read_all, unread):
+            found[entry.full_name.lower()] = self._kept(listing, entry, fields)
         return dict(sorted(found.items(), key=_order))
 
     def _served(self, adapter: Adapter) -> dict[str, Any]:
-        state, registry = self._generation.engine.state(), self._generation.registry
-        kept = adapter.path.is_relative_to(self._follow.home / "registry")
-        source = "loaded" if self._watch.is_loaded(adapter) else "registry" if kept else "start"
-        names, alias = registry.snapshot, adapter.alias.lower()
+        state, served = self._runtime.engine.state(), self._runtime.served
+        kept = adapter.path.is_relative_to(self._options.home / "registry")
+        source = "loaded" if self._follower.is_loaded(adapter) else "registry" if kept else "start"
+        names, alias = served.snapshot, adapter.alias.lower()
         split, shadow = names.splits.get(alias), names.shadows.get(alias)
         if shadow is not None and shadow.version != adapter.version.lower():
             shadow = None
@@ -78,7 +80,7 @@ class Inventory:
             "digest": adapter.digest,
             "language": adapter.language,
             "served": True,
-            "active": registry.is_adapter(adapter.alias) and registry.active(adapter.alias) == adapter,
+            "active": served.is_adapter(adapter.alias) and served.active(adapter.alias) == adapter,
             "retired": False,
             "tier": state.resident.get(adapter.digest),
             "share": split.shares.get(adapter.version.lower()) if split is not None else None,
@@ -90,17 +92,17 @@ class Inventory:
             "from": source,
         }
 
-    def _kept(self, shelf: Shelf, held: Held, fields: dict[str, Any]) -> dict[str, Any]:
+    def _kept(self, listing: RegistryListing, entry: VersionFolder, fields: dict[str, Any]) -> dict[str, Any]:
         """A version on disk that is not served here: retired, for another base, or not followed yet."""
         return {
-            "name": held.full_name,
-            "alias": held.alias,
-            "version": held.version,
+            "name": entry.full_name,
+            "alias": entry.alias,
+            "version": entry.version,
             "digest": fields.get("digest"),
             "language": fields.get("language"),
             "served": False,
             "active": False,
-            "retired": shelf.is_retired(held),
+            "retired": listing.is_retired(entry),
             "tier": None,
             "share": None,
             "shadow": None,
@@ -111,7 +113,7 @@ class Inventory:
     def _lineage(self, digest: str) -> dict[str, Any] | None:
         """What the ledger knows of a digest, in brief; None where it knows nothing, or cannot be read."""
         try:
-            found = Ledger.open(self._follow.home / "ledger").lineage(digest)
+            found = Ledger.open(self._options.home / "ledger").lineage(digest)
         except (UnknownInLedgerError, FileRefusedError):
             return None
         return _brief(found)
@@ -130,7 +132,7 @@ def _fields(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _read_all(held: Iterable[Held]) -> list[tuple[Held, dict[str, Any]]]:
+def _read_all(held: Iterable[VersionFolder]) -> list[tuple[VersionFolder, dict[str, Any]]]:
     return [(one, _fields(one.folder)) for one in held]
 
 

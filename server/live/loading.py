@@ -15,12 +15,12 @@ from adapters import names
 from adapters.errors import AdapterRejectedError, FileRefusedError, LedgerError, UnknownAdapterError
 from adapters.lora.manifest import Adapter
 from adapters.lora.shape_check import ModelShape
-from adapters.registry.intake import Base, check
-from adapters.registry.served import Registry
+from adapters.registry.intake import Base, check_adapter
+from adapters.registry.served import ServedAdapters
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, ApiError, ErrorReply, bad_field
-from server.live.follower import Follow, Watch
+from server.live.follower import FollowOptions, RegistryFollower
 from server.live.roots import PathMissingError, PathRefusedError, Roots
-from server.serving.generation import Generation
+from server.live.runtime import Runtime
 
 log = logging.getLogger("oneseek.admin")
 
@@ -28,14 +28,14 @@ PATH = "lora_path"
 NAME = "lora_name"
 
 
-class Loading:
+class LoraLoading:
     """The adapters of one server that clients bring and take away."""
 
-    def __init__(self, generation: Generation, watch: Watch, roots: Roots) -> None:
-        self._generation = generation
-        self._registry = generation.registry
-        self._watch = watch
-        self._follow = watch.follow
+    def __init__(self, runtime: Runtime, follower: RegistryFollower, roots: Roots) -> None:
+        self._runtime = runtime
+        self._served = runtime.served
+        self._follower = follower
+        self._options = follower.options
         self._roots = roots
 
     async def load(self, name: str, path: str, *, in_place: bool = False) -> Adapter:
@@ -45,59 +45,59 @@ class Loading:
         `AdapterRefusedError` and `AdapterNotLoadedError`; then nothing has changed.
         """
         alias, version = self._names(name)
-        async with self._watch.changing:
+        async with self._follower.change_lock:
             present = self._present(name, alias, version, in_place=in_place)
-            folder = await opened(self._roots, path, PATH)
+            folder = await open_folder(self._roots, path, PATH)
             version = version or (present.version if present is not None else None)
-            adapter = await self._checked(folder, alias, version)
+            adapter = await self._check(folder, alias, version)
             if present is not None and present.digest == adapter.digest:
                 return present
             await self._admit(adapter)
-            languages = self._registry.languages()
+            languages = self._served.languages()
             if present is None:
-                self._registry.add(adapter)
+                self._served.add(adapter)
             else:
-                self._registry.replace(adapter)
-            self._watch.loaded[adapter.full_name.lower()] = adapter
+                self._served.replace(adapter)
+            self._follower.loaded[adapter.full_name.lower()] = adapter
             if present is not None:
-                self._watch.unload(present)
-            if self._registry.languages() != languages:
-                await self._watch.reroute()
+                self._follower.unload(present)
+            if self._served.languages() != languages:
+                await self._follower.reroute()
             return adapter
 
     async def unload(self, name: str) -> Adapter:
         """Serve what was loaded under `name` no longer. Raises as `load` does."""
-        async with self._watch.changing:
-            adapter = self._loaded(name)
-            others = [one for one in self._registry.versions(adapter.alias) if one != adapter]
-            languages = self._registry.languages()
-            if others and self._registry.active(adapter.alias) == adapter:
-                await self._generation.residency.ensure(others[-1])
-                self._registry.activate(adapter.alias, others[-1].version)
+        async with self._follower.change_lock:
+            adapter = self._find_loaded(name)
+            others = [one for one in self._served.versions(adapter.alias) if one != adapter]
+            languages = self._served.languages()
+            if others and self._served.active(adapter.alias) == adapter:
+                await self._runtime.residency.ensure(others[-1])
+                self._served.activate(adapter.alias, others[-1].version)
             try:
-                self._registry.remove(adapter.full_name)
+                self._served.remove(adapter.full_name)
             except AdapterRejectedError as error:
                 raise bad_field(NAME, f"{error}.", code="adapter_in_use") from None
-            del self._watch.loaded[adapter.full_name.lower()]
-            self._watch.unload(adapter)
-            if self._registry.languages() != languages:
-                await self._watch.reroute()
+            del self._follower.loaded[adapter.full_name.lower()]
+            self._follower.unload(adapter)
+            if self._served.languages() != languages:
+                await self._follower.reroute()
             return adapter
 
     def _names(self, name: str) -> tuple[str, str | None]:
-        if self._registry.is_base(name):
+        if self._served.is_base(name):
             message = f"The lora adapter '{name[:128]}' conflicts with a served base model."
             raise bad_field(NAME, message, code="adapter_exists")
         try:
-            return names.split(name)
+            return names.split_name(name)
         except ValueError as error:
             raise bad_field(NAME, f"{NAME}: {error}.", code="invalid_value") from None
 
     def _present(self, name: str, alias: str, version: str | None, *, in_place: bool) -> Adapter | None:
         """What `name` stands for now, where it was loaded and may be replaced; None where it is free."""
-        found = _find(self._registry, f"{alias}@{version}" if version else alias)
+        found = _find(self._served, f"{alias}@{version}" if version else alias)
         if found is None and version is not None:
-            other = _find(self._registry, alias)
+            other = _find(self._served, alias)
             if other is not None and other.alias.lower() != alias.lower():
                 raise bad_field(NAME, f"{alias} is a short name of {other.alias}.", code="adapter_exists")
             return None
@@ -109,22 +109,22 @@ class Loading:
                 "place, set 'load_inplace' to True."
             )
             raise bad_field(NAME, message, code="adapter_exists")
-        return self._loaded(name)
+        return self._find_loaded(name)
 
-    def _loaded(self, name: str) -> Adapter:
+    def _find_loaded(self, name: str) -> Adapter:
         """What was loaded under `name`, as its full name or as the only one of its alias."""
         key = name.strip().lower()
-        found = [one for full, one in self._watch.loaded.items() if key in (full, one.alias.lower())]
+        found = [one for full, one in self._follower.loaded.items() if key in (full, one.alias.lower())]
         if len(found) == 1:
             return found[0]
         if found:
             listed = " or ".join(one.full_name for one in found)
             raise bad_field(NAME, f"{name}: say which version, {listed}.", code="ambiguous_adapter")
-        other = _find(self._registry, name)
+        other = _find(self._served, name)
         if other is None:
             message = f"The lora adapter '{name[:128]}' cannot be found."
             raise bad_field(NAME, message, code="adapter_not_found", status=404)
-        kept = other.path.is_relative_to(self._follow.home / "registry")
+        kept = other.path.is_relative_to(self._options.home / "registry")
         remedy = (
             f"is a version of the registry: POST /admin/adapters/{other.full_name}/retire takes it out, and "
             "a new version takes its place with promote"
@@ -133,31 +133,31 @@ class Loading:
         )
         raise bad_field(NAME, f"{other.full_name} {remedy}.", code="adapter_not_loaded_here")
 
-    async def _checked(self, folder: Path, alias: str, version: str | None) -> Adapter:
+    async def _check(self, folder: Path, alias: str, version: str | None) -> Adapter:
         """The adapter in `folder` under its name, every number of it read, and known where that is asked."""
-        base = await serving_base(self._registry, self._follow)
+        base = await serving_base(self._served, self._options)
         try:
-            intake = await asyncio.to_thread(check, folder, base, alias=alias, version=version)
+            intake = await asyncio.to_thread(check_adapter, folder, base, alias=alias, version=version)
         except FileRefusedError as error:
-            raise refused(error, PATH) from None
+            raise describe_refusal(error, PATH) from None
         if intake.given_version is None:
-            intake = intake.named(names.next_version(self._versions(alias)))
+            intake = intake.with_version(names.next_version(self._versions(alias)))
         adapter = intake.source
-        other = _find(self._registry, adapter.full_name)
+        other = _find(self._served, adapter.full_name)
         if version is None and other is not None:
             raise bad_field(NAME, f"{adapter.full_name} is served already.", code="adapter_exists")
-        await require_known(self._follow, adapter, PATH)
+        await require_known(self._options, adapter, PATH)
         return self._modest(adapter)
 
     def _versions(self, alias: str) -> list[str]:
         try:
-            return [one.version for one in self._registry.versions(alias)]
+            return [one.version for one in self._served.versions(alias)]
         except UnknownAdapterError:
             return []
 
     def _modest(self, adapter: Adapter) -> Adapter:
         """Without its language where another alias speaks that: loading changes no other's answers."""
-        spoken, contested = self._registry.languages(), self._registry.contested()
+        spoken, contested = self._served.languages(), self._served.contested_languages()
         code = adapter.language or ""
         aliases = {alias.lower() for alias in (*contested.get(code, ()), *filter(None, [spoken.get(code)]))}
         if not aliases - {adapter.alias.lower()}:
@@ -168,15 +168,15 @@ class Loading:
     async def _admit(self, adapter: Adapter) -> None:
         """Make it resident; where that does not succeed in time, what may still come in leaves again."""
         try:
-            await self._generation.residency.ensure(adapter)
+            await self._runtime.residency.ensure(adapter)
         except AdapterNotLoadedError:
-            self._watch.unload(adapter)
+            self._follower.unload(adapter)
             raise
         except AdapterRefusedError as error:
-            raise engine_refused(error, PATH) from None
+            raise describe_engine_refusal(error, PATH) from None
 
 
-async def opened(roots: Roots, path: str, field: str) -> Path:
+async def open_folder(roots: Roots, path: str, field: str) -> Path:
     """The folder that a client's `path` names. Raises `ApiError` by the name of its field."""
     try:
         return await asyncio.to_thread(roots.open, path)
@@ -186,19 +186,19 @@ async def opened(roots: Roots, path: str, field: str) -> Path:
         raise bad_field(field, f"{field}: {error}.", code="path_refused") from None
 
 
-async def serving_base(registry: Registry, follow: Follow) -> Base:
+async def serving_base(served: ServedAdapters, options: FollowOptions) -> Base:
     """The base that adapters are checked against, its digest as it was at the start."""
     try:
-        shape = await asyncio.to_thread(ModelShape.read, follow.base.path)
+        shape = await asyncio.to_thread(ModelShape.read, options.base.path)
     except FileRefusedError as error:
-        raise refused(error, None) from None
-    return Base(name=registry.base_name, digest=registry.base_digest, shape=shape)
+        raise describe_refusal(error, None) from None
+    return Base(name=served.base_name, digest=served.base_digest, shape=shape)
 
 
-async def require_known(follow: Follow, adapter: Adapter, field: str) -> None:
+async def require_known(options: FollowOptions, adapter: Adapter, field: str) -> None:
     """Raise `ApiError` where the settings ask for provenance and the ledger does not know the adapter."""
     try:
-        recorded = await asyncio.to_thread(follow.provenance)
+        recorded = await asyncio.to_thread(options.provenance)
     except LedgerError as error:
         raise unusable(error) from None
     if recorded is None:
@@ -213,7 +213,7 @@ async def require_known(follow: Follow, adapter: Adapter, field: str) -> None:
         raise bad_field(field, message, code="adapter_unrecorded") from None
 
 
-def refused(error: FileRefusedError, field: str | None) -> ApiError:
+def describe_refusal(error: FileRefusedError, field: str | None) -> ApiError:
     """An adapter's files that are not what can be served, in words that name no folder of the host."""
     return bad_field(field, error.public, code="adapter_rejected")
 
@@ -225,13 +225,13 @@ def unusable(error: FileRefusedError) -> ApiError:
     return ApiError(reply)
 
 
-def engine_refused(error: AdapterRefusedError, field: str | None) -> ApiError:
+def describe_engine_refusal(error: AdapterRefusedError, field: str | None) -> ApiError:
     """An adapter that the engine does not take; an engine's reasons name no folder of the host."""
     return bad_field(field, f"The engine refuses it: {error}.", code="adapter_refused")
 
 
-def _find(registry: Registry, name: str) -> Adapter | None:
+def _find(served: ServedAdapters, name: str) -> Adapter | None:
     try:
-        return registry.resolve(name)
+        return served.resolve(name)
     except UnknownAdapterError:
         return None

@@ -14,22 +14,29 @@ from pathlib import Path
 from typing import TypeVar
 
 from adapters import names
-from adapters.errors import AdapterError, FileRefusedError, StoreError, UnknownAdapterError
+from adapters.errors import AdapterError, FileRefusedError, RegistryError, UnknownAdapterError
 from adapters.lora.manifest import Adapter
-from adapters.registry.listing import Held, Shelf
-from adapters.registry.store import Moved, Store
-from adapters.registry.verify import Verdict, verify
+from adapters.registry.listing import RegistryListing, VersionFolder
+from adapters.registry.registry import AliasMove, Registry
+from adapters.registry.verify import VersionVerdict, verify_version
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, ApiError, ErrorReply, bad_field
-from server.live.follower import Watch
-from server.live.loading import engine_refused, opened, refused, require_known, serving_base, unusable
+from server.live.follower import RegistryFollower
+from server.live.loading import (
+    describe_engine_refusal,
+    describe_refusal,
+    open_folder,
+    require_known,
+    serving_base,
+    unusable,
+)
 from server.live.roots import Roots
-from server.serving.generation import Generation
+from server.live.runtime import Runtime
 
-Made = TypeVar("Made")
+ChangeT = TypeVar("ChangeT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
+class ChangeResult:
     """What a change came to."""
 
     name: str
@@ -47,30 +54,32 @@ class Change:
     """Aliases that speak its language, where they are several, so that none is chosen for it."""
 
 
-class Administration:
+class RegistryChanges:
     """The changes that one server makes to the registry on disk."""
 
-    def __init__(self, generation: Generation, watch: Watch, store: Store, roots: Roots) -> None:
-        self._generation = generation
-        self._registry = generation.registry
-        self._watch = watch
-        self._follow = watch.follow
-        self.store = store
+    def __init__(
+        self, runtime: Runtime, follower: RegistryFollower, registry: Registry, roots: Roots
+    ) -> None:
+        self._runtime = runtime
+        self._served = runtime.served
+        self._follower = follower
+        self._options = follower.options
+        self.registry = registry
         self._roots = roots
 
-    async def shelf(self) -> Shelf:
+    async def listing(self) -> RegistryListing:
         """What the registry holds at this moment."""
-        return await self.asked(self.store.shelf)
+        return await self.ask(self.registry.listing)
 
     async def add(
         self, path: str, *, alias: str | None = None, version: str | None = None, language: str | None = None
-    ) -> Change:
+    ) -> ChangeResult:
         """Make the folder `path` a version, by the names that are passed, recorded, or its folder's."""
-        folder = await opened(self._roots, path, "path")
-        base = await serving_base(self._registry, self._follow)
-        async with self._watch.changing:
-            added = await self.asked(
-                lambda: self.store.add(folder, base=base, alias=alias, version=version, language=language),
+        folder = await open_folder(self._roots, path, "path")
+        base = await serving_base(self._served, self._options)
+        async with self._follower.change_lock:
+            added = await self.ask(
+                lambda: self.registry.add(folder, base=base, alias=alias, version=version, language=language),
                 folder,
             )
             await self.follow_now()
@@ -78,71 +87,73 @@ class Administration:
             live = self._serves(adapter.full_name, adapter.digest)
             if live and added.active:
                 live = await self._comes_in(adapter)
-            return Change(
+            return ChangeResult(
                 name=adapter.full_name,
                 digest=adapter.digest,
                 live=live,
                 new=added.new,
                 active=added.active,
-                contested=self._contested(adapter.alias),
+                contested=self._contested_aliases(adapter.alias),
             )
 
-    async def promote(self, name: str) -> Change:
+    async def promote(self, name: str) -> ChangeResult:
         """Make `alias@version` what its alias stands for, from the answer on."""
         if "@" not in name:
             raise bad_field("name", "Say which version: promote alias@version.", code="version_needed")
-        async with self._watch.changing:
-            shelf = await self.shelf()
-            async with self.ready(self.found(shelf, name)) as (adapter,):
-                return await self._moved(adapter, lambda: self.store.promote(name))
+        async with self._follower.change_lock:
+            listing = await self.listing()
+            async with self.ready(self.find(listing, name)) as (adapter,):
+                return await self._move(adapter, lambda: self.registry.promote(name))
 
-    async def rollback(self, alias: str) -> Change:
+    async def rollback(self, alias: str) -> ChangeResult:
         """Make active what was so before the present version, from the answer on."""
-        async with self._watch.changing:
-            shelf = await self.shelf()
-            async with self.ready(*self._earlier(shelf, alias)) as adapters:
+        async with self._follower.change_lock:
+            listing = await self.listing()
+            async with self.ready(*self._earlier(listing, alias)) as adapters:
                 adapter = adapters[0] if adapters else None
-                return await self._moved(adapter, lambda: self.store.rollback(alias))
+                return await self._move(adapter, lambda: self.registry.rollback(alias))
 
-    def _earlier(self, shelf: Shelf, alias: str) -> tuple[Held, ...]:
+    def _earlier(self, listing: RegistryListing, alias: str) -> tuple[VersionFolder, ...]:
         """What `alias` would go back to; nothing where the registry is to say why there is none."""
         if "@" in alias:
             return ()
-        held = self.found(shelf, alias)
-        served = {one.version for one in shelf.served(held.alias)}
-        actives = shelf.actives.rolled_back(held.alias, served)
-        return (shelf.find(f"{held.alias}@{actives.active(held.alias)}"),) if actives is not None else ()
+        entry = self.find(listing, alias)
+        served = {one.version for one in listing.served_versions(entry.alias)}
+        pointers = listing.pointers.roll_back(entry.alias, served)
+        return (
+            (listing.find(f"{entry.alias}@{pointers.active(entry.alias)}"),) if pointers is not None else ()
+        )
 
-    async def retire(self, name: str) -> Change:
+    async def retire(self, name: str) -> ChangeResult:
         """Serve `alias@version` no longer; its files stay."""
         if "@" not in name:
             raise bad_field("name", "Say which version: retire alias@version.", code="version_needed")
-        async with self._watch.changing:
-            self.found(await self.shelf(), name)
-            held = await self.asked(lambda: self.store.retire(name))
+        async with self._follower.change_lock:
+            self.find(await self.listing(), name)
+            entry = await self.ask(lambda: self.registry.retire(name))
             await self.follow_now()
-            digest = held.recorded_digest
-            live = not self._serves(held.full_name, digest)
-            return Change(name=held.full_name, digest=digest, live=live, active=False)
+            digest = entry.recorded_digest
+            live = not self._serves(entry.full_name, digest)
+            return ChangeResult(name=entry.full_name, digest=digest, live=live, active=False)
 
-    async def verify(self, name: str) -> list[Verdict]:
+    async def verify(self, name: str) -> list[VersionVerdict]:
         """Read and hash again the versions of an alias, or one."""
-        shelf = await self.shelf()
+        listing = await self.listing()
         alias, at, _ = name.partition("@")
-        wanted = () if at else shelf.versions(alias)
-        wanted = wanted or (self.found(shelf, name),)
-        base = await serving_base(self._registry, self._follow)
-        return [await asyncio.to_thread(verify, held, base) for held in wanted]
+        wanted = () if at else listing.versions(alias)
+        wanted = wanted or (self.find(listing, name),)
+        base = await serving_base(self._served, self._options)
+        return [await asyncio.to_thread(verify_version, entry, base) for entry in wanted]
 
-    def found(self, shelf: Shelf, name: str) -> Held:
+    def find(self, listing: RegistryListing, name: str) -> VersionFolder:
         """The version of the registry that `name` is. Raises `ApiError` (404, 409)."""
         try:
-            return shelf.find(name)
-        except StoreError as error:
+            return listing.find(name)
+        except RegistryError as error:
             raise conflict(str(error)) from None
         except UnknownAdapterError as error:
-            if self._registry.is_adapter(name):
-                served = self._registry.resolve(name).full_name
+            if self._served.is_adapter(name):
+                served = self._served.resolve(name).full_name
                 message = (
                     f"{served} is served and is no version of the registry: it was loaded, or found when the "
                     "server started. Add its folder to the registry first: POST /admin/adapters."
@@ -151,60 +162,60 @@ class Administration:
             raise not_found(error) from None
 
     @asynccontextmanager
-    async def ready(self, *held: Held) -> AsyncGenerator[tuple[Adapter, ...]]:
+    async def ready(self, *entries: VersionFolder) -> AsyncGenerator[tuple[Adapter, ...]]:
         """The versions, in the engine and probed, for what is done inside; where it fails, they leave again.
 
         Raises `ApiError`.
         """
         brought: list[Adapter] = []
         try:
-            yield tuple([await self._brought(one, brought) for one in held])
+            yield tuple([await self._bring_in(one, brought) for one in entries])
         except BaseException:
             for adapter in brought:
-                self._watch.unload(adapter)
+                self._follower.unload(adapter)
             raise
 
-    async def _brought(self, held: Held, brought: list[Adapter]) -> Adapter:
-        adapter = await self.asked(held.read)
-        if adapter.base_digest not in (None, self._registry.base_digest):
+    async def _bring_in(self, entry: VersionFolder, brought: list[Adapter]) -> Adapter:
+        adapter = await self.ask(entry.read)
+        if adapter.base_digest not in (None, self._served.base_digest):
             raise conflict(
-                f"{adapter.full_name} was made for another base than {self._registry.base_name}, which is "
+                f"{adapter.full_name} was made for another base than {self._served.base_name}, which is "
                 "served here. Promote it where its own base is served."
             )
-        await require_known(self._follow, adapter, "name")
-        if adapter.digest not in self._generation.engine.state().resident:
+        await require_known(self._options, adapter, "name")
+        if adapter.digest not in self._runtime.engine.state().resident:
             brought.append(adapter)
         try:
-            await self._generation.residency.ensure(adapter)
+            await self._runtime.residency.ensure(adapter)
         except AdapterRefusedError as error:
-            raise engine_refused(error, "name") from None
+            raise describe_engine_refusal(error, "name") from None
         return adapter
 
-    async def _moved(self, adapter: Adapter | None, move: Callable[[], Moved]) -> Change:
-        moved = await self.asked(move)
+    async def _move(self, adapter: Adapter | None, move: Callable[[], AliasMove]) -> ChangeResult:
+        moved = await self.ask(move)
         await self.follow_now()
         after, before = moved.after, moved.before
         digest = adapter.digest if adapter is not None else after.recorded_digest
         live = self._serves(after.alias, digest)
-        return Change(
+        return ChangeResult(
             name=after.full_name,
             digest=digest,
             live=live,
             before=before.full_name if before is not None else None,
             active=True,
-            contested=self._contested(after.alias),
+            contested=self._contested_aliases(after.alias),
         )
 
     async def follow_now(self) -> None:
         """Have this server be as the registry is; where that fails, the change stands and is not live yet."""
         try:
-            await self._watch.look_now()
+            await self._follower.sync()
         except (OSError, FileRefusedError) as error:
-            self._watch.say({f"the registry cannot be followed: {error}"})
+            self._follower.log_new({f"the registry cannot be followed: {error}"})
 
     async def _comes_in(self, adapter: Adapter) -> bool:
         try:
-            await self._generation.residency.ensure(adapter)
+            await self._runtime.residency.ensure(adapter)
         except (AdapterRefusedError, AdapterNotLoadedError):
             return False
         return True
@@ -212,32 +223,32 @@ class Administration:
     def _serves(self, name: str, digest: str | None) -> bool:
         """Whether `name` stands for these very contents here."""
         try:
-            return self._registry.resolve(name).digest == digest
+            return self._served.resolve(name).digest == digest
         except UnknownAdapterError:
             return False
 
-    def _contested(self, alias: str) -> tuple[str, ...]:
+    def _contested_aliases(self, alias: str) -> tuple[str, ...]:
         """The aliases that speak what the active version of `alias` speaks; empty where it alone does."""
-        snapshot = self._registry.snapshot
+        snapshot = self._served.snapshot
         language = snapshot.active(alias).language if snapshot.is_adapter(alias) else None
-        return snapshot.contested().get(language or "", ())
+        return snapshot.contested_languages().get(language or "", ())
 
-    async def asked(self, work: Callable[[], Made], folder: Path | None = None) -> Made:
+    async def ask(self, work: Callable[[], ChangeT], folder: Path | None = None) -> ChangeT:
         """What the registry answers, in a thread. Raises `ApiError`, in words that name no folder."""
         try:
             return await asyncio.to_thread(work)
         except AdapterError as error:
-            raise refused(error, "path" if folder is not None else "name") from None
+            raise describe_refusal(error, "path" if folder is not None else "name") from None
         except FileRefusedError as error:
             raise unusable(error) from None
         except UnknownAdapterError as error:
             raise not_found(error) from None
-        except StoreError as error:
-            text = str(error).replace(str(self.store.folder), "the registry")
+        except RegistryError as error:
+            text = str(error).replace(str(self.registry.folder), "the registry")
             raise conflict(text.replace(str(folder), "the folder") if folder is not None else text) from None
 
 
-def checked_names(alias: str | None, version: str | None, language: str | None) -> None:
+def check_names(alias: str | None, version: str | None, language: str | None) -> None:
     """Raise `ApiError` by the name of the field that is no such name."""
     checks = (("alias", alias, names.alias), ("version", version, names.version))
     for field, value, check in (*checks, ("language", language, names.language)):

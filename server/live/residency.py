@@ -46,14 +46,14 @@ class Residency:
         if task is None:
             task = asyncio.create_task(self._load(adapter))
             self._loading[adapter.digest] = task
-            task.add_done_callback(lambda done: self._loaded(adapter.digest, done))
+            task.add_done_callback(lambda done: self._forget_task(adapter.digest, done))
         # A client that goes away does not end the load that others wait for.
         done, _ = await asyncio.wait([task], timeout=PATIENCE)
         if not done:
             raise AdapterNotLoadedError(f"adapter {adapter.full_name} is not loaded yet")
         task.result()
 
-    def let_go(self, adapter: Adapter) -> None:
+    def unload_later(self, adapter: Adapter) -> None:
         """Have the engine drop it once no request uses it."""
 
         async def unload() -> None:
@@ -69,7 +69,7 @@ class Residency:
         for task in self._unloading:
             task.cancel()
 
-    def _loaded(self, digest: str, task: asyncio.Task[None]) -> None:
+    def _forget_task(self, digest: str, task: asyncio.Task[None]) -> None:
         del self._loading[digest]
         if not task.cancelled():
             task.exception()  # seen, even where all who waited have gone
@@ -84,4 +84,4 @@ class Residency:
             log.warning("adapter %s is not served: %s", adapter.full_name, error)
             raise
         finally:
-            self._metrics.loaded(adapter.alias, outcome, time.perf_counter() - started)
+            self._metrics.record_load(adapter.alias, outcome, time.perf_counter() - started)

@@ -52,6 +52,33 @@ class VllmCollector(Collector):
                 yield metric
 
 
+class EngineCollectors(Collector):
+    """The collectors of every base's engine as one, so that a family of metrics is exported once."""
+
+    def __init__(self) -> None:
+        self._collectors: list[Collector] = []
+
+    def add(self, collector: Collector) -> None:
+        """Export what `collector` says; one that was added already is not added again."""
+        if collector not in self._collectors:
+            self._collectors.append(collector)
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: no engine is asked before it has started."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """The metrics of every engine, each family with the samples of all."""
+        families: dict[str, Metric] = {}
+        for collector in tuple(self._collectors):
+            for family in collector.collect():
+                if family.name in families:
+                    families[family.name].samples += family.samples
+                else:
+                    families[family.name] = family
+        return families.values()
+
+
 class EngineCollector(Collector):
     """What an engine says of itself, under our names and under the `vllm:` ones that LoRA gateways read.
 

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from adapters.lora.manifest import Adapter
 from server.config.version import oneseek_version
 from server.exchange import Exchange
+from server.metrics.collectors import EngineCollectors
 from server.metrics.engine_state import EngineInfo
 from server.metrics.histogram import TokenHistogram
 from server.metrics.pace import Pace
@@ -37,23 +38,37 @@ UNCOUNTED = frozenset({"/live", "/ready", "/health", "/metrics"})
 """Probes and scrapes, which would drown the rest."""
 
 
-class Metrics:
-    """All counters and histograms; an engine's `StepObserver`. Thread-safe, as prometheus-client is."""
+class StepMetrics:
+    """Counts the steps of one base's engine; its `StepObserver`."""
 
-    def __init__(self, base: str) -> None:
+    def __init__(self, seconds: Histogram, batch_size: Histogram) -> None:
+        self._seconds = seconds
+        self._batch_size = batch_size
+
+    def step(self, seconds: float, batch: int) -> None:
+        """One step of the engine; called from its thread."""
+        self._seconds.observe(seconds)
+        self._batch_size.observe(batch)
+
+
+class Metrics:
+    """All counters and histograms of a server. Thread-safe, as prometheus-client is."""
+
+    def __init__(self) -> None:
         # A second series for each one, of the time when it began, that no dashboard reads.
         disable_created_metrics()
-        self.base = base
         self.registry = CollectorRegistry()
+        self.engines = EngineCollectors()
+        self.registry.register(self.engines)
         self._make_request_metrics()
         self._make_engine_metrics()
         self._make_rollout_metrics()
 
     def _make_request_metrics(self) -> None:
         r = self.registry
-        voice = ("adapter", "version")
+        names = ("adapter", "version")
         self.requests = Counter(
-            "oneseek_requests", "Requests answered", ("endpoint", *voice, "language", "status"), registry=r
+            "oneseek_requests", "Requests answered", ("endpoint", *names, "language", "status"), registry=r
         )
         self.duration = Histogram(
             "oneseek_request_duration_seconds", "From arrival to the last byte", ("endpoint", "adapter"),
@@ -68,17 +83,17 @@ class Metrics:
             buckets=SECONDS, registry=r,
         )  # fmt: skip
         self.first_token = Histogram(
-            "oneseek_time_to_first_token_seconds", "From arrival to the first token", voice,
+            "oneseek_time_to_first_token_seconds", "From arrival to the first token", names,
             buckets=FIRST_TOKEN, registry=r,
         )  # fmt: skip
         self.between_tokens = TokenHistogram(
             "oneseek_inter_token_latency_seconds",
             "Between two deltas of one answer",
-            voice,
+            names,
             BETWEEN_TOKENS,
             r,
         )
-        self.tokens = Counter("oneseek_tokens", "Tokens", (*voice, "kind"), registry=r)
+        self.tokens = Counter("oneseek_tokens", "Tokens", (*names, "kind"), registry=r)
         self.cancelled = Counter(
             "oneseek_cancelled", "Answers given up before their end", ("reason",), registry=r
         )
@@ -95,10 +110,12 @@ class Metrics:
 
     def _make_engine_metrics(self) -> None:
         r = self.registry
-        batch = Histogram("oneseek_batch_size", "Requests in one step", ("base",), buckets=BATCH, registry=r)
-        step = Histogram("oneseek_step_seconds", "Time of one step", ("base",), buckets=STEP, registry=r)
-        self.batch_size = batch.labels(self.base)
-        self.step_seconds = step.labels(self.base)
+        self.batch_size = Histogram(
+            "oneseek_batch_size", "Requests in one step", ("base",), buckets=BATCH, registry=r
+        )
+        self.step_seconds = Histogram(
+            "oneseek_step_seconds", "Time of one step", ("base",), buckets=STEP, registry=r
+        )
         self.loads = Counter(
             "oneseek_adapter_loads", "Adapters made resident", ("adapter", "outcome"), registry=r
         )
@@ -131,31 +148,30 @@ class Metrics:
 
     def _make_rollout_metrics(self) -> None:
         r = self.registry
-        voice = ("adapter", "version")
+        names = ("adapter", "version")
         self.rollouts = Counter(
-            "oneseek_rollouts", "Canaries and shadows that were ended", (*voice, "outcome"), registry=r
+            "oneseek_rollouts", "Canaries and shadows that were ended", (*names, "outcome"), registry=r
         )
         self.shadows = Counter(
             "oneseek_shadow_requests",
             "Requests to be answered by a shadow too",
-            (*voice, "outcome"),
+            (*names, "outcome"),
             registry=r,
         )
         self.shadow_first_token = Histogram(
             "oneseek_shadow_time_to_first_token_seconds", "From the engine's call to a shadow's first token",
-            voice, buckets=FIRST_TOKEN, registry=r,
+            names, buckets=FIRST_TOKEN, registry=r,
         )  # fmt: skip
         self.shadow_between_tokens = Histogram(
             "oneseek_shadow_inter_token_latency_seconds", "Mean time between tokens of a shadow's answer",
-            voice, buckets=BETWEEN_TOKENS, registry=r,
+            names, buckets=BETWEEN_TOKENS, registry=r,
         )  # fmt: skip
 
-    def step(self, seconds: float, batch: int) -> None:
-        """One step of the engine; called from its thread."""
-        self.step_seconds.observe(seconds)
-        self.batch_size.observe(batch)
+    def steps(self, base: str) -> StepMetrics:
+        """What counts the steps of the engine that runs `base`."""
+        return StepMetrics(self.step_seconds.labels(base), self.batch_size.labels(base))
 
-    def answered(self, exchange: Exchange) -> None:
+    def record_answer(self, exchange: Exchange) -> None:
         """One HTTP request has been answered, or its client has gone."""
         if exchange.endpoint in UNCOUNTED:
             return
@@ -165,12 +181,12 @@ class Metrics:
         elapsed = time.perf_counter() - exchange.started
         self.duration.labels(exchange.endpoint, exchange.adapter).observe(elapsed)
 
-    def loaded(self, adapter: str, outcome: str, seconds: float) -> None:
+    def record_load(self, adapter: str, outcome: str, seconds: float) -> None:
         """An adapter was made resident (`ok`) or not (`refused`)."""
         self.loads.labels(adapter, outcome).inc()
         self.load_seconds.labels(adapter, outcome).observe(seconds)
 
-    def shadowed(self, adapter: Adapter, pace: Pace) -> None:
+    def record_shadow(self, adapter: Adapter, pace: Pace) -> None:
         """A shadow has answered."""
         labels = (adapter.alias, adapter.version)
         if pace.first is not None:

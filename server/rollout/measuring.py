@@ -10,11 +10,11 @@ from server.exchange import Exchange
 from server.metrics.pace import Pace
 from server.request import Deltas, GenerationRequest
 from server.rollout.shadows import Shadows
-from server.rollout.trials import Chosen
+from server.rollout.trials import ChosenVersion
 
 
-async def measured(
-    deltas: Deltas, chosen: Chosen, request: GenerationRequest, exchange: Exchange, shadows: Shadows
+async def measure_answer(
+    deltas: Deltas, chosen: ChosenVersion, request: GenerationRequest, exchange: Exchange, shadows: Shadows
 ) -> Deltas:
     """The same deltas; how they end is told to the trials of `chosen`, and the first sets off its shadow.
 
@@ -30,13 +30,13 @@ async def measured(
                     shadows.offer(request, chosen.shadow)
                 begun = True
                 yield items
-        chosen.answered(pace)
+        chosen.record_answer(pace)
     except (GeneratorExit, asyncio.CancelledError):
         if exchange.cancel_reason == "timeout":
-            chosen.failed()
+            chosen.record_failure()
         raise
     except (EngineBusyError, UnsupportedRequestError):
         raise
     except Exception:
-        chosen.failed()
+        chosen.record_failure()
         raise

@@ -21,7 +21,7 @@ ERROR = 0.001
 _Z = NormalDist().inv_cdf(1 - ERROR)
 
 
-class Outcome(NamedTuple):
+class AnswerOutcome(NamedTuple):
     """One answer, or its failure."""
 
     at: float
@@ -40,27 +40,27 @@ class Window:
     __slots__ = ("_outcomes", "count")
 
     def __init__(self) -> None:
-        self._outcomes = deque[Outcome](maxlen=MOST)
+        self._outcomes = deque[AnswerOutcome](maxlen=MOST)
         self.count = 0
         """Outcomes since its making."""
 
-    def failed(self) -> None:
+    def add_failure(self) -> None:
         """Remember a failure."""
-        self._outcomes.append(Outcome(time.monotonic(), True))
+        self._outcomes.append(AnswerOutcome(time.monotonic(), True))
         self.count += 1
 
-    def answered(self, pace: Pace) -> None:
+    def add_answer(self, pace: Pace) -> None:
         """Remember a whole answer."""
-        self._outcomes.append(Outcome(time.monotonic(), False, pace.first, pace.between))
+        self._outcomes.append(AnswerOutcome(time.monotonic(), False, pace.first, pace.between))
         self.count += 1
 
-    def outcomes(self) -> tuple[Outcome, ...]:
+    def outcomes(self) -> tuple[AnswerOutcome, ...]:
         """What it remembers, oldest first."""
         return tuple(self._outcomes)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class TrialVerdict:
     """How one version does beside another."""
 
     problem: str
@@ -69,9 +69,9 @@ class Verdict:
     """What that was decided by: counts, shares, and milliseconds."""
 
 
-def judge(
-    candidate: Sequence[Outcome], active: Sequence[Outcome], limits: RolloutOptions, now: float
-) -> Verdict:
+def judge_trial(
+    candidate: Sequence[AnswerOutcome], active: Sequence[AnswerOutcome], limits: RolloutOptions, now: float
+) -> TrialVerdict:
     """Whether `candidate` is worse than `active` beyond `limits`, over the time that both windows cover.
 
     It is where the interval of the difference says so, not the figures alone: Newcombe's for the shares of
@@ -102,10 +102,10 @@ def judge(
                 f"the median time {what} is at least {slow:.2f} times the active version's, where "
                 f"{limits.latency_ratio:g} is allowed"
             )
-    return Verdict("; ".join(problems), figures)
+    return TrialVerdict("; ".join(problems), figures)
 
 
-def _values(outcomes: Sequence[Outcome], name: str) -> list[float]:
+def _values(outcomes: Sequence[AnswerOutcome], name: str) -> list[float]:
     """In order, so that it is sorted once."""
     found = (getattr(outcome, name) for outcome in outcomes)
     return sorted(value for value in found if value is not None)

@@ -20,16 +20,15 @@ from typing import Any
 
 from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
 from adapters.lora.manifest import Adapter
-from adapters.registry.pointers import Actives
-from adapters.registry.served import Registry, Snapshot
-from adapters.registry.store import Store
-from adapters.registry.traffic import Shadow, Split, told_shares
+from adapters.registry.pointers import AliasPointers
+from adapters.registry.registry import Registry
+from adapters.registry.served import Snapshot
+from adapters.registry.traffic import Shadow, TrafficSplit, format_shares
 from server.config.settings import RolloutOptions
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
-from server.live.residency import Residency
-from server.metrics.metrics import Metrics
-from server.rollout.outcomes import Outcome, Verdict, judge
-from server.rollout.trials import Chosen, Trial, Trials
+from server.live.runtime import Runtime
+from server.rollout.outcomes import AnswerOutcome, TrialVerdict, judge_trial
+from server.rollout.trials import ChosenVersion, Trial, Trials
 
 CHECK_SECONDS = 1.0
 """Between two judgements."""
@@ -41,7 +40,7 @@ log = logging.getLogger("oneseek.rollout")
 
 
 @dataclass(slots=True)
-class Ended:
+class EndedTrial:
     """A trial that was ended here, and why."""
 
     trial: Trial
@@ -58,23 +57,21 @@ class Ended:
 
 
 class Rollouts:
-    """The canaries and shadows of one server. `store` is what is told of an end; None tells nobody."""
+    """The canaries and shadows of one runtime. `registry` is what is told of an end; None tells nobody."""
 
     def __init__(
         self,
-        registry: Registry,
-        residency: Residency,
-        metrics: Metrics,
+        runtime: Runtime,
         options: RolloutOptions,
-        store: Store | None,
+        registry: Registry | None,
     ) -> None:
-        self._registry = registry
-        self._residency = residency
-        self._metrics = metrics
+        self._served = runtime.served
+        self._residency = runtime.residency
+        self._metrics = runtime.metrics
         self._options = options
-        self._store = store
+        self._registry = registry
         self._trials = Trials()
-        self._ended = deque[Ended](maxlen=_REMEMBERED)
+        self._ended = deque[EndedTrial](maxlen=_REMEMBERED)
         self._over: set[tuple[str, str]] = set()
         """Alias and time of what is not taken again."""
         self._refused: dict[tuple[str, str], frozenset[str]] = {}
@@ -83,9 +80,9 @@ class Rollouts:
         """Alias → the versions that are loaded for being divided between."""
         self._writing: set[asyncio.Task[None]] = set()
 
-    def choose(self, names: Snapshot, name: str, conversation: tuple[str, ...]) -> Chosen | None:
+    def choose(self, names: Snapshot, name: str, conversation: tuple[str, ...]) -> ChosenVersion | None:
         """What answers a request that asked for `name`; None where that is not an alias that is divided."""
-        alias = names.divided(name)
+        alias = names.divided_alias(name)
         return self._trials.choose(names, alias, conversation) if alias is not None else None
 
     async def run(self) -> None:
@@ -106,20 +103,20 @@ class Rollouts:
         """Take up what the registry in `home` asks for."""
         problems: set[str] = set()
         try:
-            await self.follow(await asyncio.to_thread(Actives.read, home / "registry"), problems)
+            await self.follow(await asyncio.to_thread(AliasPointers.read, home / "registry"), problems)
         except FileRefusedError as error:
             problems.add(str(error))
         for problem in sorted(problems):
             log.warning("%s", problem)
 
-    async def follow(self, actives: Actives, problems: set[str]) -> bool:
-        """Divide requests as `actives` says; False where a version is to be tried again."""
+    async def follow(self, pointers: AliasPointers, problems: set[str]) -> bool:
+        """Divide requests as `active_versions` says; False where a version is to be tried again."""
         done = True
-        for alias in self._registry.snapshot.held:
-            line = actives.line(alias)
-            if not line.divided and alias not in self._held:
+        for alias in self._served.snapshot.by_alias:
+            state = pointers.state(alias)
+            if not state.divided_versions and alias not in self._held:
                 continue
-            split, shadow = self._wanted(alias, line.split, line.shadow, problems)
+            split, shadow = self._wanted(alias, state.split, state.shadow, problems)
             try:
                 split, shadow = await self._loaded(alias, split, shadow)
             except (AdapterNotLoadedError, EngineError) as error:
@@ -133,10 +130,10 @@ class Rollouts:
         return done
 
     def _wanted(
-        self, alias: str, split: Split | None, shadow: Shadow | None, problems: set[str]
-    ) -> tuple[Split | None, Shadow | None]:
+        self, alias: str, split: TrafficSplit | None, shadow: Shadow | None, problems: set[str]
+    ) -> tuple[TrafficSplit | None, Shadow | None]:
         """What of a wish can be served: no version that is not held, none that was ended."""
-        held, active = self._registry.snapshot.held[alias], self._registry.snapshot.actives[alias]
+        held, active = self._served.snapshot.by_alias[alias], self._served.snapshot.active_versions[alias]
         if split is not None and split.active != active:
             problems.add(f"{alias}@{active} is active, and the split is one of {split.active}: it waits")
             split = None
@@ -154,8 +151,8 @@ class Rollouts:
         )
 
     async def _loaded(
-        self, alias: str, split: Split | None, shadow: Shadow | None
-    ) -> tuple[Split | None, Shadow | None]:
+        self, alias: str, split: TrafficSplit | None, shadow: Shadow | None
+    ) -> tuple[TrafficSplit | None, Shadow | None]:
         """The same without what the engine refuses, the rest resident."""
         if split is not None:
             for version in tuple(split.shares)[1:]:
@@ -170,46 +167,50 @@ class Rollouts:
 
     async def _takes(self, kind: str, alias: str, version: str, since: str) -> bool:
         """Whether the engine has the version; where it refuses it, the share ends with a line in the log."""
-        adapter = self._registry.snapshot.held[alias][version]
+        adapter = self._served.snapshot.by_alias[alias][version]
         try:
             await self._residency.ensure(adapter)
         except AdapterRefusedError as error:
             log.error("%s is refused by the engine, so it gets no share: %s", adapter.full_name, error)
             self._metrics.rollouts.labels(adapter.alias, adapter.version, "refused").inc()
             trial = Trial("canary" if kind == "canary" else "shadow", alias, since)
-            self._ended.append(Ended(trial, adapter, "the engine refuses it; the log says why", {}, _now()))
+            self._ended.append(
+                EndedTrial(trial, adapter, "the engine refuses it; the log says why", {}, _now())
+            )
             return False
         return True
 
-    def _divide(self, alias: str, split: Split | None, shadow: Shadow | None) -> None:
+    def _divide(self, alias: str, split: TrafficSplit | None, shadow: Shadow | None) -> None:
         """Change how the requests for an alias are divided, from the next one on."""
-        before = self._registry.snapshot
+        before = self._served.snapshot
         if (split, shadow) != (before.splits.get(alias), before.shadows.get(alias)):
-            self._registry.divide(alias, split, shadow)
-            log.info("requests for %s: %s", alias, told_shares(split, shadow) or "all to the active version")
-        after = self._registry.snapshot
+            self._served.divide(alias, split, shadow)
+            log.info(
+                "requests for %s: %s", alias, format_shares(split, shadow) or "all to the active version"
+            )
+        after = self._served.snapshot
         self._trials.keep(after)
         held, needed = self._held.pop(alias, set[str]()), _divided(after, alias)
         if needed:
             self._held[alias] = needed
-        actives = {after.active(name).digest for name in after.held}
+        actives = {after.active(name).digest for name in after.by_alias}
         for version in held - needed:
-            adapter = after.held[alias].get(version)
+            adapter = after.by_alias[alias].get(version)
             if adapter is not None and adapter.digest not in actives:
-                self._residency.let_go(adapter)
+                self._residency.unload_later(adapter)
 
     async def check(self) -> None:
         """Judge every version on trial that has new outcomes, and end what is worse."""
         # A request that was chosen for before an end may have begun its trial again.
-        self._trials.keep(self._registry.snapshot)
+        self._trials.keep(self._served.snapshot)
         for trial in self._trials:
             if not self._options.automatic or trial.count == trial.judged:
                 continue
             trial.judged = trial.count
-            active = self._registry.snapshot.actives[trial.alias]
+            active = self._served.snapshot.active_versions[trial.alias]
             outcomes = {version: window.outcomes() for version, window in trial.windows.items()}
             found = await asyncio.to_thread(self._judge, outcomes, active)
-            self._trials.keep(self._registry.snapshot)
+            self._trials.keep(self._served.snapshot)
             if found is not None and trial in self._trials:
                 self._end(trial, *found)
         for ended in self._ended:
@@ -219,42 +220,44 @@ class Rollouts:
                 self._writing.add(task)
                 task.add_done_callback(self._writing.discard)
 
-    def _judge(self, outcomes: Mapping[str, Sequence[Outcome]], active: str) -> tuple[str, Verdict] | None:
+    def _judge(
+        self, outcomes: Mapping[str, Sequence[AnswerOutcome]], active: str
+    ) -> tuple[str, TrialVerdict] | None:
         """The first version that is worse than the active one."""
         for version, ours in outcomes.items():
             if version != active:
-                verdict = judge(ours, outcomes.get(active, ()), self._options, time.monotonic())
+                verdict = judge_trial(ours, outcomes.get(active, ()), self._options, time.monotonic())
                 if verdict.problem:
                     return version, verdict
         return None
 
-    def _end(self, trial: Trial, version: str, verdict: Verdict) -> None:
+    def _end(self, trial: Trial, version: str, verdict: TrialVerdict) -> None:
         """Give every request of the trial to the active version, here and at once."""
-        names = self._registry.snapshot
+        names = self._served.snapshot
         split, shadow = names.splits.get(trial.alias), names.shadows.get(trial.alias)
         if trial.kind == "canary":
             split = None
         else:
             shadow = None
         self._over.add((trial.alias, trial.since))
-        adapter, active = names.held[trial.alias][version], names.active(trial.alias)
+        adapter, active = names.by_alias[trial.alias][version], names.active(trial.alias)
         log.error(
             "rolled back: %s is worse than %s as a %s, which has ended: %s",
             adapter.full_name, active.full_name, trial.kind, verdict.problem,
         )  # fmt: skip
         self._divide(trial.alias, split, shadow)
         self._metrics.rollouts.labels(adapter.alias, adapter.version, "rolled_back").inc()
-        written = None if self._store is None else False
-        self._ended.append(Ended(trial, adapter, verdict.problem, verdict.figures, _now(), written))
+        written = None if self._registry is None else False
+        self._ended.append(EndedTrial(trial, adapter, verdict.problem, verdict.figures, _now(), written))
 
-    async def _write(self, ended: Ended) -> None:
+    async def _write(self, ended: EndedTrial) -> None:
         """Tell the registry on disk, and the ledger, that a trial has ended; what fails is tried again."""
-        assert self._store is not None
+        assert self._registry is not None
         trial, adapter = ended.trial, ended.adapter
         reason = f"rolled back {adapter.full_name} ({trial.kind}): {ended.reason}"
         try:
             await asyncio.to_thread(
-                self._store.settle, trial.alias, reason, since=trial.since, metrics=ended.figures
+                self._registry.settle, trial.alias, reason, since=trial.since, metrics=ended.figures
             )
         except UnknownAdapterError:
             pass  # no version of it is on disk any more
@@ -268,12 +271,12 @@ class Rollouts:
             return
         ended.written = True
 
-    def told(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[dict[str, Any]]:
         """Every trial under way, then those that ended here, the latest last; plain JSON for /health."""
-        names = self._registry.snapshot
+        names = self._served.snapshot
         self._trials.keep(names)
-        now = [_told(trial, names) for trial in self._trials]
-        return [*now, *(_told_end(ended) for ended in self._ended)]
+        now = [_trial_to_json(trial, names) for trial in self._trials]
+        return [*now, *(_end_to_json(ended) for ended in self._ended)]
 
 
 def _divided(names: Snapshot, alias: str) -> set[str]:
@@ -282,7 +285,7 @@ def _divided(names: Snapshot, alias: str) -> set[str]:
     return {*(split.shares if split else ()), *((shadow.version,) if shadow else ())}
 
 
-def _told(trial: Trial, names: Snapshot) -> dict[str, Any]:
+def _trial_to_json(trial: Trial, names: Snapshot) -> dict[str, Any]:
     split, shadow = names.splits.get(trial.alias), names.shadows.get(trial.alias)
     shares = split.shares if trial.kind == "canary" and split else {}
     if trial.kind == "shadow" and shadow is not None:
@@ -297,7 +300,7 @@ def _told(trial: Trial, names: Snapshot) -> dict[str, Any]:
     }
 
 
-def _told_end(ended: Ended) -> dict[str, Any]:
+def _end_to_json(ended: EndedTrial) -> dict[str, Any]:
     return {
         "adapter": ended.adapter.alias,
         "version": ended.adapter.version,

@@ -17,7 +17,7 @@ from server.errors import EngineBusyError, EngineError, UnsupportedRequestError
 from server.metrics.metrics import Metrics
 from server.metrics.pace import Pace
 from server.request import GenerationRequest
-from server.rollout.trials import Shadowing
+from server.rollout.trials import ShadowRequest
 
 log = logging.getLogger("oneseek.rollout")
 
@@ -38,7 +38,7 @@ class Shadows:
         """Each with whether it has begun to answer, so that it does not wait itself."""
         self._guard: asyncio.Task[None] | None = None
 
-    def offer(self, request: GenerationRequest, shadowing: Shadowing) -> None:
+    def offer(self, request: GenerationRequest, shadowing: ShadowRequest) -> None:
         """Answer what `request` asks by the shadow as well, where the engine has room for it."""
         state = self._engine.state()
         busy = sum(state.waiting.values()) > 0 or sum(state.running.values()) > self._room
@@ -46,7 +46,7 @@ class Shadows:
             self._count(shadowing, "dropped")
             return
         digest = shadowing.adapter.digest
-        own = replace(request, request_id=uuid.uuid4().hex, voice=((digest, 1.0),), share=digest)
+        own = replace(request, request_id=uuid.uuid4().hex, adapter_mix=((digest, 1.0),), share=digest)
         task = asyncio.create_task(self._run(own, shadowing))
         self._running[task] = False
         task.add_done_callback(self._running.pop)
@@ -76,7 +76,7 @@ class Shadows:
             if sum(self._engine.state().waiting.values()) > own:
                 await self.clear()
 
-    async def _run(self, request: GenerationRequest, shadowing: Shadowing) -> None:
+    async def _run(self, request: GenerationRequest, shadowing: ShadowRequest) -> None:
         task = asyncio.current_task()
         assert task is not None
         outcome, pace = "dropped", Pace()
@@ -86,18 +86,18 @@ class Shadows:
                     self._running[task] = True
                     pace.tokens(len(delta.token_ids))
             outcome = "ok"
-            shadowing.window.answered(pace)
-            self._metrics.shadowed(shadowing.adapter, pace)
+            shadowing.window.add_answer(pace)
+            self._metrics.record_shadow(shadowing.adapter, pace)
         except (EngineBusyError, UnsupportedRequestError):
             pass
         except Exception as error:
             outcome = "error"
-            shadowing.window.failed()
+            shadowing.window.add_failure()
             if not isinstance(error, EngineError):
                 log.exception("the shadow %s failed", shadowing.adapter.full_name)
         finally:
             self._count(shadowing, outcome)
 
-    def _count(self, shadowing: Shadowing, outcome: str) -> None:
+    def _count(self, shadowing: ShadowRequest, outcome: str) -> None:
         adapter = shadowing.adapter
         self._metrics.shadows.labels(adapter.alias, adapter.version, outcome).inc()

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 
 from server.errors import AdapterNotLoadedError, EngineBusyError, UnsupportedRequestError
 from server.exchange import Exchange
+from server.live.runtime import Runtime
 from server.request import EmbeddingRequest
-from server.serving.generation import Generation, Served
+from server.serving.resolution import Resolution
 
 
 async def embed_all(
-    generation: Generation,
+    runtime: Runtime,
     exchange: Exchange,
-    served: Served,
+    resolution: Resolution,
     prompts: Sequence[tuple[int, ...]],
     dimensions: int | None,
     together: int,
@@ -32,11 +33,11 @@ async def embed_all(
             request = EmbeddingRequest(
                 request_id=uuid.uuid4().hex,
                 prompt=prompt,
-                voice=served.voice,
+                adapter_mix=resolution.adapter_mix,
                 dimensions=dimensions,
                 cache_salt=exchange.tenant,
             )
-            vectors[index] = await _vector(generation, exchange, served, request)
+            vectors[index] = await _vector(runtime, exchange, resolution, request)
 
     workers = [asyncio.create_task(work()) for _ in range(min(max(1, together), len(prompts)))]
     try:
@@ -49,11 +50,11 @@ async def embed_all(
 
 
 async def _vector(
-    generation: Generation, exchange: Exchange, served: Served, request: EmbeddingRequest
+    runtime: Runtime, exchange: Exchange, resolution: Resolution, request: EmbeddingRequest
 ) -> tuple[float, ...]:
-    metrics = generation.metrics
+    metrics = runtime.metrics
     try:
-        vector = await _embed(generation, served, request)
+        vector = await _embed(runtime, resolution, request)
     except asyncio.CancelledError:
         metrics.cancelled.labels(exchange.cancel_reason).inc()
         raise
@@ -62,15 +63,15 @@ async def _vector(
     except Exception:
         metrics.cancelled.labels("error").inc()
         raise
-    metrics.tokens.labels(served.adapter, served.version, "prompt").inc(len(request.prompt))
+    metrics.tokens.labels(resolution.adapter, resolution.version, "prompt").inc(len(request.prompt))
     return vector
 
 
-async def _embed(generation: Generation, served: Served, request: EmbeddingRequest) -> tuple[float, ...]:
+async def _embed(runtime: Runtime, resolution: Resolution, request: EmbeddingRequest) -> tuple[float, ...]:
     """An adapter unloaded since it was chosen is loaded again, once."""
     try:
-        return await generation.engine.embed(request)
+        return await runtime.engine.embed(request)
     except AdapterNotLoadedError:
-        for adapter in served.adapters:
-            await generation.residency.ensure(adapter)
-    return await generation.engine.embed(request)
+        for adapter in resolution.adapters:
+            await runtime.residency.ensure(adapter)
+    return await runtime.engine.embed(request)

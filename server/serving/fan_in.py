@@ -9,7 +9,7 @@ from contextlib import aclosing
 from server.request import Delta, Deltas
 
 
-async def merged(sources: Sequence[Deltas]) -> Deltas:
+async def merge_streams(sources: Sequence[Deltas]) -> Deltas:
     """Yield what has arrived from any of `sources` since the last look.
 
     The first error ends all of them. Closing this generator closes the sources.

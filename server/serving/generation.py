@@ -12,11 +12,9 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
-from adapters.registry.served import Registry, Snapshot, UnknownAdapterError
-from adapters.registry.store import Store
-from routing.route import Question, Route, Router, UnknownNameError
-from server.config.settings import RolloutOptions
-from server.engines.base import Engine
+from adapters.errors import UnknownAdapterError
+from adapters.registry.snapshot import Snapshot
+from routing.route import Route, RouteQuery, UnknownNameError
 from server.errors import (
     AdapterNotLoadedError,
     AdapterRefusedError,
@@ -26,61 +24,38 @@ from server.errors import (
 )
 from server.exchange import Exchange
 from server.grammar.service import Grammars
-from server.live.residency import Residency
+from server.live.runtime import Runtime
 from server.metrics.engine_state import Task
-from server.metrics.metrics import Metrics
 from server.request import Delta, Deltas, GenerationRequest, Sampling
-from server.rollout.measuring import measured
+from server.rollout.measuring import measure_answer
 from server.rollout.rollouts import Rollouts
 from server.rollout.shadows import Shadows
-from server.rollout.trials import Chosen
-from server.serving.fan_in import merged
-from server.serving.resolution import Served, resolve
+from server.rollout.trials import ChosenVersion
+from server.serving.fan_in import merge_streams
+from server.serving.resolution import Resolution, resolve_route
 from server.text.chat_template import Message
 from server.text.tokenizer import Tokenizer, Tool
 
-__all__ = ["Generation", "Served"]
+__all__ = ["Generation", "Resolution"]
 
 INLINE_CHARACTERS = 4096
 """Texts up to this long are tokenised on the event loop, within a millisecond; longer ones in a thread."""
 
 
 class Generation:
-    """The composition of router, registry, tokenizer and engine behind every endpoint.
+    """Routes, tokenises and generates for every endpoint, on one runtime."""
 
-    `store` is told where a canary or a shadow is ended by `rollout`; `batch` is how many requests the engine
-    works on at once, of which shadows begin only in the first half.
-    """
-
-    def __init__(
-        self,
-        *,
-        engine: Engine,
-        registry: Registry,
-        router: Router,
-        tokenizer: Tokenizer,
-        base_name: str,
-        metrics: Metrics,
-        rollout: RolloutOptions | None = None,
-        store: Store | None = None,
-        batch: int = 32,
-    ) -> None:
-        self.engine = engine
-        self.registry = registry
-        self.router = router
-        self.tokenizer = tokenizer
-        self.base_name = base_name
-        self.metrics = metrics
-        self.residency = Residency(engine, metrics)
-        self.rollouts = Rollouts(registry, self.residency, metrics, rollout or RolloutOptions(), store)
-        self.shadows = Shadows(engine, metrics, batch // 2)
-        self.grammars = Grammars(tokenizer)
+    def __init__(self, runtime: Runtime, rollouts: Rollouts, shadows: Shadows) -> None:
+        self._runtime = runtime
+        self._rollouts = rollouts
+        self._shadows = shadows
+        self.grammars = Grammars(runtime.tokenizer)
         self._long_texts = asyncio.Semaphore(1)
         self._longest: int | None = None
 
     def check_task(self, task: Task) -> None:
         """Raise `UnsupportedRequestError` unless the base is served for `task`."""
-        if self.engine.info.task == task:
+        if self._runtime.info.task == task:
             return
         if task == "embed":
             message = (
@@ -90,7 +65,7 @@ class Generation:
             message = "The base served here makes embeddings and writes no text; ask /v1/embeddings."
         raise UnsupportedRequestError(message, "model")
 
-    async def choose(self, exchange: Exchange, question: Question, task: Task = "generate") -> Served:
+    async def choose(self, exchange: Exchange, question: RouteQuery, task: Task = "generate") -> Resolution:
         """Decide who answers, make it resident, and put the receipt on the exchange.
 
         Raises `UnknownNameError`, `SelectionError`, `UnsupportedRequestError`, `AdapterRefusedError`.
@@ -98,58 +73,62 @@ class Generation:
         self.check_task(task)
         started = time.perf_counter()
         try:
-            names = self.registry.snapshot
-            route = self.router.decide(question, names)
+            names = self._runtime.served.snapshot
+            route = self._runtime.router.decide(question, names)
             chosen = self._chosen(exchange, question, route, names) if task == "generate" else None
-            served = self._resolve(route, names, chosen)
+            resolution = self._resolve(route, names, chosen)
         except (UnknownNameError, UnknownAdapterError):
             exchange.adapter = "unknown"
             raise
-        self.metrics.route_seconds.observe(time.perf_counter() - started)
-        self.metrics.routes.labels(served.language, route.reason).inc()
+        self._runtime.metrics.route_seconds.observe(time.perf_counter() - started)
+        self._runtime.metrics.routes.labels(resolution.language, route.reason).inc()
         if route.detection is not None:
-            self.metrics.confidence.observe(route.confidence)
-        _tell(exchange, served)
+            self._runtime.metrics.confidence.observe(route.confidence)
+        _tell(exchange, resolution)
         try:
-            for adapter in served.adapters:
-                await self.residency.ensure(adapter)
+            for adapter in resolution.adapters:
+                await self._runtime.residency.ensure(adapter)
         except (AdapterNotLoadedError, AdapterRefusedError):
             if chosen is None or not chosen.canary:
                 raise
-            chosen.failed()
-            served = self._resolve(route, names)
-            _tell(exchange, served)
-            for adapter in served.adapters:
-                await self.residency.ensure(adapter)
-        return served
+            chosen.record_failure()
+            resolution = self._resolve(route, names)
+            _tell(exchange, resolution)
+            for adapter in resolution.adapters:
+                await self._runtime.residency.ensure(adapter)
+        return resolution
 
-    def _chosen(self, exchange: Exchange, question: Question, route: Route, names: Snapshot) -> Chosen | None:
+    def _chosen(
+        self, exchange: Exchange, question: RouteQuery, route: Route, names: Snapshot
+    ) -> ChosenVersion | None:
         """The version that answers, where an alias is asked for whose requests are divided."""
         if len(route.target) != 1 or route.target[0][1] != 1.0:
             return None
-        return self.rollouts.choose(names, route.target[0][0], (exchange.tenant, *question.opening))
+        return self._rollouts.choose(names, route.target[0][0], (exchange.tenant, *question.opening))
 
-    def _resolve(self, route: Route, names: Snapshot, chosen: Chosen | None = None) -> Served:
-        return resolve(route, names, self.engine.info, self.base_name, chosen)
+    def _resolve(self, route: Route, names: Snapshot, chosen: ChosenVersion | None = None) -> Resolution:
+        return resolve_route(route, names, self._runtime.info, self._runtime.name, chosen)
 
-    def check_name(self, exchange: Exchange, question: Question) -> None:
+    def check_name(self, exchange: Exchange, question: RouteQuery) -> None:
         """Raise as `choose` would for a name that is not served; nothing is chosen or loaded."""
         try:
-            self.router.decide(question, self.registry.snapshot)
+            self._runtime.router.decide(question, self._runtime.served.snapshot)
         except (UnknownNameError, UnknownAdapterError):
             exchange.adapter = "unknown"
             raise
 
     async def encode(self, text: str, field: str, add_special_tokens: bool = True) -> tuple[int, ...]:
         """Tokens of a raw prompt. Raises `ApiError` for one that cannot fit, by the name of its `field`."""
-        return await self._tokens(len(text), field, lambda: self.tokenizer.encode(text, add_special_tokens))
+        return await self._tokens(
+            len(text), field, lambda: self._runtime.tokenizer.encode(text, add_special_tokens)
+        )
 
     async def decode(self, tokens: tuple[int, ...]) -> str:
         """The text of tokens, special ones left out."""
         if len(tokens) <= INLINE_CHARACTERS:
-            return self.tokenizer.decode(tokens)
+            return self._runtime.tokenizer.decode(tokens)
         async with self._long_texts:
-            return await asyncio.to_thread(self.tokenizer.decode, tokens)
+            return await asyncio.to_thread(self._runtime.tokenizer.decode, tokens)
 
     async def chat(
         self,
@@ -165,7 +144,7 @@ class Generation:
         return await self._tokens(
             length,
             field,
-            lambda: self.tokenizer.chat(
+            lambda: self._runtime.tokenizer.chat(
                 messages,
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
@@ -179,8 +158,8 @@ class Generation:
             return tuple(work())
         async with self._long_texts:
             if self._longest is None:
-                self._longest = await asyncio.to_thread(_longest_token, self.tokenizer)
-            context = self.engine.info.context
+                self._longest = await asyncio.to_thread(_longest_token, self._runtime.tokenizer)
+            context = self._runtime.info.context
             # A normaliser may halve a text by composing its characters.
             if size > 2 * context * self._longest:
                 message = f"The context is {context} tokens; {size} characters cannot fit it. Send less."
@@ -190,7 +169,7 @@ class Generation:
     def generate(
         self,
         exchange: Exchange,
-        served: Served,
+        resolution: Resolution,
         prompts: Sequence[tuple[int, ...]],
         samplings: Sequence[Sampling],
         n: int,
@@ -213,25 +192,25 @@ class Generation:
                     request_id=uuid.uuid4().hex,
                     prompt=prompt,
                     sampling=own,
-                    voice=served.voice,
+                    adapter_mix=resolution.adapter_mix,
                     cache_salt=exchange.tenant,
                     continues=continues,
-                    share=served.share,
+                    share=resolution.share,
                 )
-                deltas = self._deltas(len(sources), request, exchange, served)
-                if served.chosen is not None and not sources:
-                    deltas = measured(deltas, served.chosen, request, exchange, self.shadows)
+                deltas = self._deltas(len(sources), request, exchange, resolution)
+                if resolution.chosen is not None and not sources:
+                    deltas = measure_answer(deltas, resolution.chosen, request, exchange, self._shadows)
                 sources.append(deltas)
-        return sources[0] if len(sources) == 1 else merged(sources)
+        return sources[0] if len(sources) == 1 else merge_streams(sources)
 
     async def _deltas(
-        self, index: int, request: GenerationRequest, exchange: Exchange, served: Served
+        self, index: int, request: GenerationRequest, exchange: Exchange, resolution: Resolution
     ) -> Deltas:
-        meter = self.metrics.meter(served.adapter, served.version, exchange.started)
+        meter = self._runtime.metrics.meter(resolution.adapter, resolution.version, exchange.started)
         source: AsyncGenerator[Delta] | None = None
         reason = "error"
         try:
-            source, first = await self._begin(request, served)
+            source, first = await self._begin(request, resolution)
             meter.delta(first)
             yield [(index, first)]
             async for delta in source:
@@ -248,28 +227,34 @@ class Generation:
             if source is not None:
                 await source.aclose()
 
-    async def _begin(self, request: GenerationRequest, served: Served) -> tuple[AsyncGenerator[Delta], Delta]:
+    async def _begin(
+        self, request: GenerationRequest, resolution: Resolution
+    ) -> tuple[AsyncGenerator[Delta], Delta]:
         """A generation and its first delta.
 
         An adapter unloaded since it was chosen is loaded again, once, and shadows leave a full queue.
         """
-        source = self.engine.generate(request)
+        source = self._runtime.engine.generate(request)
         try:
             return source, await anext(source)
         except AdapterNotLoadedError:
-            for adapter in served.adapters:
-                await self.residency.ensure(adapter)
+            for adapter in resolution.adapters:
+                await self._runtime.residency.ensure(adapter)
         except EngineBusyError:
-            if not await self.shadows.clear():
+            if not await self._shadows.clear():
                 raise
-        source = self.engine.generate(request)
+        source = self._runtime.engine.generate(request)
         return source, await anext(source)
 
 
-def _tell(exchange: Exchange, served: Served) -> None:
+def _tell(exchange: Exchange, resolution: Resolution) -> None:
     """Put on the exchange who answers."""
-    exchange.adapter, exchange.version, exchange.language = served.adapter, served.version, served.language
-    exchange.receipt |= served.receipt
+    exchange.adapter, exchange.version, exchange.language = (
+        resolution.adapter,
+        resolution.version,
+        resolution.language,
+    )
+    exchange.receipt |= resolution.receipt
 
 
 def _longest_token(tokenizer: Tokenizer) -> int:

@@ -11,17 +11,17 @@ from routing.route import Route
 from routing.selection import HEADER
 from server.errors import UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo
-from server.request import Voice
-from server.rollout.trials import Chosen
+from server.request import AdapterMix
+from server.rollout.trials import ChosenVersion
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class Resolution:
     """Who answers a request: a route whose names have become digests."""
 
     name: str
     """Full name, the base's name, or the blend; what `model` says in the answer."""
-    voice: Voice
+    adapter_mix: AdapterMix
     share: str
     adapter: str
     """Metric label: alias, `base` or `blend`."""
@@ -31,7 +31,7 @@ class Served:
     adapters: tuple[Adapter, ...]
     fingerprint: str
     """What made the answer, shortened: the base's digest and the adapter's."""
-    chosen: Chosen | None = None
+    chosen: ChosenVersion | None = None
     """How the version was chosen, where requests for its alias are divided."""
 
     @property
@@ -53,16 +53,16 @@ class Served:
     def receipt(self) -> dict[str, str]:
         """The headers that tell a client who answered, and why."""
         return {
-            "X-OneSeek-Adapter": self.name if self.voice else "base",
+            "X-OneSeek-Adapter": self.name if self.adapter_mix else "base",
             "X-OneSeek-Adapter-Digest": self.digest,
             "X-OneSeek-Language": self.language,
             "X-OneSeek-Route": self.how,
         }
 
 
-def resolve(
-    route: Route, names: Snapshot, info: EngineInfo, base_name: str, chosen: Chosen | None = None
-) -> Served:
+def resolve_route(
+    route: Route, names: Snapshot, info: EngineInfo, base_name: str, chosen: ChosenVersion | None = None
+) -> Resolution:
     """Whom a route means, by digest; `chosen` where its alias is divided.
 
     Raises `UnknownAdapterError`, and `UnsupportedRequestError` for a blend on an engine that makes none.
@@ -76,7 +76,7 @@ def resolve(
     weights: dict[str, float] = {}
     for adapter, weight in parts:
         weights[adapter.digest] = weights.get(adapter.digest, 0.0) + weight
-    voice = tuple(sorted(weights.items()))
+    adapter_mix = tuple(sorted(weights.items()))
     adapters = tuple(adapter for adapter, _ in parts)
     if not parts:
         name, adapter, version, mark = base_name, "base", "", "base"
@@ -85,11 +85,11 @@ def resolve(
         name, adapter, version, mark = only.full_name, only.alias, only.version, _short(only.digest)
     else:
         name = ",".join(f"{adapter.full_name}={weight:g}" for adapter, weight in parts)
-        adapter, version, mark = "blend", "", hashlib.sha256(repr(voice).encode()).hexdigest()[:12]
-    return Served(
+        adapter, version, mark = "blend", "", hashlib.sha256(repr(adapter_mix).encode()).hexdigest()[:12]
+    return Resolution(
         name=name,
-        voice=voice,
-        share=max(voice, key=lambda part: abs(part[1]))[0] if voice else "",
+        adapter_mix=adapter_mix,
+        share=max(adapter_mix, key=lambda part: abs(part[1]))[0] if adapter_mix else "",
         adapter=adapter,
         version=version,
         route=route,

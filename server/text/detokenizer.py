@@ -58,7 +58,7 @@ class TextStream:
                 return "", None
             text = self._decoder.decode(b"", final=True) + mark
         else:
-            text = self._shown(token_id)
+            text = self._text_of(token_id)
         if self._stops is None:
             return text, None
         return self._stops.push(text, honour)
@@ -68,7 +68,7 @@ class TextStream:
         rest = self._decoder.decode(b"", final=True)
         return rest if self._stops is None else self._stops.finish(rest)
 
-    def _shown(self, token_id: int) -> str:
+    def _text_of(self, token_id: int) -> str:
         if self._begun:
             text = self._decoder.decode(self._bytes_of(token_id))
         else:

@@ -18,11 +18,11 @@ from server.text.tool_syntax import (
     MARKS,
     NAME,
     TOOL_CALLS,
-    Argued,
-    Called,
-    Event,
-    Said,
-    merged,
+    ArgumentsDelta,
+    CallEvent,
+    CallStart,
+    TextDelta,
+    join_text,
     new_call_id,
 )
 
@@ -36,8 +36,8 @@ class CallReader:
 
     A call is reported once its name is known and its arguments have begun; from there on everything up to
     the end of the arguments is theirs, be it valid JSON or cut short. What looked like a call before that
-    point and is none comes back as `Said`, its control tokens spelled out; nothing is lost. White space alone
-    before, between and after calls is left out. With `parallel` false only the first call is reported.
+    point and is none comes back as `TextDelta`, its control tokens spelled out; nothing is lost. White space
+    alone before, between and after calls is left out. With `parallel` false only the first call is reported.
     Linear in the text.
     """
 
@@ -48,33 +48,33 @@ class CallReader:
         self._new_id = new_id
         self._ids: set[str] = set()
         self._in = Pull(MARKS[TOOL_CALLS], _SPELLED)
-        self._events: list[Event] = []
+        self._events: list[CallEvent] = []
         self._blank: list[str] = []
         """White space of which it is not known yet whether text follows."""
         self._in_text = False
         self._reading = self._answer()
 
-    def push(self, text: str) -> list[Event]:
+    def push(self, text: str) -> list[CallEvent]:
         """Add `text`: what is certain now."""
         return self._read(text, ended=False)
 
-    def finish(self) -> list[Event]:
+    def finish(self) -> list[CallEvent]:
         """What was held back."""
         rest = self._read("", ended=True)
-        return rest if self.calls else [*rest, *map(Said, filter(None, self._blank))]
+        return rest if self.calls else [*rest, *map(TextDelta, filter(None, self._blank))]
 
-    def _read(self, text: str, *, ended: bool) -> list[Event]:
+    def _read(self, text: str, *, ended: bool) -> list[CallEvent]:
         self._in.feed(text, ended)
         next(self._reading, None)
         events, self._events = self._events, []
-        return events if len(events) < 2 else merged(events)
+        return events if len(events) < 2 else join_text(events)
 
     def _answer(self) -> Steps[None]:
         while char := (yield from self._in.peek()):
             if char == MARKS[TOOL_CALLS]:
                 yield from self._called()
             else:
-                self._say(self._in.before_stop())
+                self._emit_text(self._in.before_stop())
 
     def _called(self) -> Steps[None]:
         """From a mark to the end of what it began."""
@@ -90,7 +90,7 @@ class CallReader:
                 case _:
                     yield from self._named()
         except MalformedError:
-            self._say("".join(self._in.held))
+            self._emit_text("".join(self._in.held))
         self._in.held.clear()
 
     def _array(self) -> Steps[None]:
@@ -182,7 +182,7 @@ class CallReader:
             if part is None:
                 yield
             elif shown and part:
-                self._events.append(Argued(self.calls - 1, part))
+                self._events.append(ArgumentsDelta(self.calls - 1, part))
 
     def _call(self, name: str, arguments: str, known: str = "") -> bool:
         """Report a call; whether it is to be shown."""
@@ -193,18 +193,18 @@ class CallReader:
         if not ID.fullmatch(known) or known in self._ids:
             known = self._new_id()
         self._ids.add(known)
-        self._events.append(Called(self.calls, known, name))
+        self._events.append(CallStart(self.calls, known, name))
         if arguments:
-            self._events.append(Argued(self.calls, arguments))
+            self._events.append(ArgumentsDelta(self.calls, arguments))
         self.calls += 1
         return True
 
-    def _say(self, text: str) -> None:
+    def _emit_text(self, text: str) -> None:
         if not self._in_text and not text.strip():
             self._blank.append(text)
             return
         self._in_text = True
-        self._events.append(Said("".join([*self._blank, text])))
+        self._events.append(TextDelta("".join([*self._blank, text])))
         self._blank.clear()
 
 

@@ -21,14 +21,14 @@ _LETTERS = string.ascii_letters + string.digits
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class TextDelta:
     """Text that belongs to no call."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
-class Called:
+class CallStart:
     """A call begins: the `index`th of its answer."""
 
     index: int
@@ -37,22 +37,22 @@ class Called:
 
 
 @dataclass(frozen=True, slots=True)
-class Argued:
+class ArgumentsDelta:
     """A call's arguments grew. Joined, the texts are just what the model wrote."""
 
     index: int
     text: str
 
 
-Event = Said | Called | Argued
+CallEvent = TextDelta | CallStart | ArgumentsDelta
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ParsedAnswer:
     """A whole answer: its text, and its calls with their arguments as text."""
 
     text: str
-    calls: tuple[tuple[Called, str], ...]
+    calls: tuple[tuple[CallStart, str], ...]
 
 
 def new_call_id() -> str:
@@ -60,37 +60,37 @@ def new_call_id() -> str:
     return "".join(secrets.choice(_LETTERS) for _ in range(9))
 
 
-def merged(events: Iterable[Event]) -> list[Event]:
+def join_text(events: Iterable[CallEvent]) -> list[CallEvent]:
     """The same with neighbours of one kind joined."""
-    result: list[Event] = []
+    result: list[CallEvent] = []
     for (kind, index), group in itertools.groupby(events, _kind):
-        if kind is Said:
-            result.append(Said("".join([event.text for event in group if isinstance(event, Said)])))
-        elif kind is Argued:
-            texts = [event.text for event in group if isinstance(event, Argued)]
-            result.append(Argued(index, "".join(texts)))
+        if kind is TextDelta:
+            result.append(TextDelta("".join([event.text for event in group if isinstance(event, TextDelta)])))
+        elif kind is ArgumentsDelta:
+            texts = [event.text for event in group if isinstance(event, ArgumentsDelta)]
+            result.append(ArgumentsDelta(index, "".join(texts)))
         else:
             result += group
     return result
 
 
-def whole(events: Iterable[Event]) -> Read:
+def whole(events: Iterable[CallEvent]) -> ParsedAnswer:
     """What the events of one answer come to."""
     texts: list[str] = []
-    heads: list[Called] = []
+    heads: list[CallStart] = []
     arguments: list[list[str]] = []
     for event in events:
         match event:
-            case Said(text):
+            case TextDelta(text):
                 texts.append(text)
-            case Called():
+            case CallStart():
                 heads.append(event)
                 arguments.append([])
-            case Argued(index, text):
+            case ArgumentsDelta(index, text):
                 arguments[index].append(text)
     calls = [(head, "".join(parts)) for head, parts in zip(heads, arguments, strict=True)]
-    return Read("".join(texts), tuple(calls))
+    return ParsedAnswer("".join(texts), tuple(calls))
 
 
-def _kind(event: Event) -> tuple[type[Event], int]:
-    return type(event), -1 if isinstance(event, Said) else event.index
+def _kind(event: CallEvent) -> tuple[type[CallEvent], int]:
+    return type(event), -1 if isinstance(event, TextDelta) else event.index

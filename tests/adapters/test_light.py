@@ -34,7 +34,7 @@ def test_finding_and_naming_need_no_tensor_library(module: str) -> None:
     )
 
 
-@pytest.mark.parametrize("module", ["lora.weights", "registry.store", "pth.importer", "lora.compare"])
+@pytest.mark.parametrize("module", ["lora.weights", "registry.registry", "pth.importer", "lora.compare"])
 def test_reading_weights_needs_numpy_alone(module: str) -> None:
     assert loaded(f"adapters.{module}", ["torch", "transformers", "peft", "onnx", "onnxruntime"]) == ""
 

@@ -121,7 +121,7 @@ def test_full_names_come_apart(alias: str, numbers: list[int] | None) -> None:
     assume(alias.split(".")[0] not in ("con", "prn", "aux", "nul"))
     version = None if numbers is None else "v" + ".".join(map(str, numbers))
     text = alias if version is None else f"{alias}@{version}"
-    assert names.split(text) == (alias, version)
+    assert names.split_name(text) == (alias, version)
 
 
 @given(NUMBERS, NUMBERS)

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from bench.random_model import PRESETS, Shape, main, write_adapter, write_model
+from bench.random_model import PRESETS, DecoderShape, main, write_adapter, write_model
 
-SHAPE = Shape(64, 2, 4, 2, 16, 96, 300, 64)
+SHAPE = DecoderShape(64, 2, 4, 2, 16, 96, 300, 64)
 
 
 def test_transformers_and_peft_read_what_is_written(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_transformers_and_peft_read_what_is_written(tmp_path: Path) -> None:
 
 
 def test_the_tokenizer_has_every_id_and_loses_nothing(tmp_path: Path) -> None:
-    write_model(tmp_path, Shape(64, 1, 4, 2, 16, 96, 2000, 64))
+    write_model(tmp_path, DecoderShape(64, 1, 4, 2, 16, 96, 2000, 64))
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert tokenizer.get_vocab_size() == 2000
     text = "Åh, hej världen! abcdefg 漢字 😀"
@@ -75,4 +75,4 @@ def test_impossible_wishes_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="lm_head"):
         write_adapter(tmp_path, SHAPE, 4, ["lm_head"], 0)
     with pytest.raises(ValueError, match="vocab_size 100"):
-        write_model(tmp_path, Shape(64, 1, 4, 2, 16, 96, 100, 64))
+        write_model(tmp_path, DecoderShape(64, 1, 4, 2, 16, 96, 100, 64))

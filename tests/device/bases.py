@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from bench.random_model import INITIALIZER_RANGE, Shape, write_adapter, write_model
+from bench.random_model import INITIALIZER_RANGE, DecoderShape, write_adapter, write_model
 
-SHAPE = Shape(64, 3, 2, 1, 32, 128, 512, 256)
+SHAPE = DecoderShape(64, 3, 2, 1, 32, 128, 512, 256)
 """That of `tiny_base` in tests/conftest.py."""
 SPREAD = 0.2
 """Standard deviation of its weights: then the base says one thing rather than another."""

@@ -17,16 +17,16 @@ from server.engines.embedded.model.cache import BuiltGraph, prepare
 from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.model.variants import PORTABLE
-from server.engines.embedded.runners.device.providers import PROVIDERS, Device
+from server.engines.embedded.runners.device.providers import PROVIDERS, DeviceName
 from server.engines.embedded.runners.device.runner import DeviceRunner
 from server.engines.embedded.runners.protocol import DecodeRow
-from server.request import Voice
+from server.request import AdapterMix
 from server.text.tokenizer import Tokenizer
 
 GRAPHS: list[tuple[Dtype, Quantize]] = [
     (dtype, quantize) for dtype in ("fp32", "fp16") for quantize in ("none", "int8", "int4")
 ]
-VOICES: list[Voice] = [(), (("en", 1.0),), (("sv", 1.0),), (("en", 0.5), ("sv", 0.5))]
+VOICES: list[AdapterMix] = [(), (("en", 1.0),), (("sv", 1.0),), (("en", 0.5), ("sv", 0.5))]
 TEXTS = (
     "Who are you, and what can you do for me today?",
     "Tell me something about the sea and the ships that cross it, please.",
@@ -36,7 +36,7 @@ TEXTS = (
 STEPS = 4
 
 
-def logits(graph: BuiltGraph, device: Device) -> NDArray[np.float32]:
+def logits(graph: BuiltGraph, device: DeviceName) -> NDArray[np.float32]:
     """Of every position of the prompts and of some steps after them; [positions, vocabulary]."""
     shape, tokenizer = ModelShape.read(BASE), Tokenizer.load(BASE)
     prompts = [tokenizer.encode(text) for text in TEXTS]

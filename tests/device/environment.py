@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.device import mesa
-from tests.environments import PYTHON, alone, default_cache, distribution, keep_newest, move, run, say
+from tests.environments import PYTHON, alone, default_cache, distribution, keep_newest, move, print_line, run
 
 WEBGPU = "1.27.0"
 FLAVOUR = f"onnxruntime-webgpu=={WEBGPU}"
@@ -75,7 +75,7 @@ def requirements() -> list[str]:
 
 def make(folder: Path) -> None:
     """Install into a temporary folder, look that the device computes, and give it its name."""
-    say(f"installing {FLAVOUR} and a software device into {folder} (once; about 0.5 GiB, a minute)")
+    print_line(f"installing {FLAVOUR} and a software device into {folder} (once; about 0.5 GiB, a minute)")
     began = time.monotonic()
     for abandoned in folder.parent.glob("webgpu-*.part"):
         shutil.rmtree(abandoned)
@@ -88,7 +88,7 @@ def make(folder: Path) -> None:
     write_start(part)
     run(str(part / "bin" / START), str(PROBE))
     move(part, folder)
-    say(f"installed in {time.monotonic() - began:.0f} s")
+    print_line(f"installed in {time.monotonic() - began:.0f} s")
 
 
 def write_start(folder: Path) -> None:

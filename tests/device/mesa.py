@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.environments import run, say
+from tests.environments import print_line, run
 
 PACKAGES = ("mesa-vulkan-drivers", "libvulkan1")
 OLDEST = 25
@@ -112,7 +112,7 @@ def _mirror(codename: str) -> str:
 def _check(archives: list[Path]) -> None:
     (driver,) = (archive for archive in archives if _name(archive) == PACKAGES[0])
     version = driver.name.split("_")[1]
-    say(f"Mesa {version} from Debian's packages")
+    print_line(f"Mesa {version} from Debian's packages")
     match = re.match(r"\d+", version)
     if match is None or int(match[0]) < OLDEST:
         raise SystemExit(f"oneseek: Mesa {version} is older than {OLDEST}; {OWN_DRIVER}")

@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.model.cache import prepare
-from server.engines.embedded.model.families.lookup import read_config
+from server.engines.embedded.model.families.lookup import read_model_config
 from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.model.variants import PORTABLE
@@ -22,7 +22,7 @@ from server.engines.embedded.runners.device import copy_graphs
 from server.engines.embedded.runners.device.memory import DeviceMemory
 from server.engines.embedded.runners.device.providers import PROVIDERS
 from server.engines.embedded.runners.device.sessions import detach_weights, rank_columns
-from server.request import Voice
+from server.request import AdapterMix
 from tests.device.probe import PROVIDER, flavours
 from tests.device.thresholds import threshold
 from tests.server.engines.embedded.portable import PortableRunner
@@ -38,7 +38,7 @@ GRAPHS: list[tuple[Dtype, Quantize]] = [
     (dtype, quantize) for dtype in ("fp32", "fp16") for quantize in ("none", "int8", "int4")
 ]
 ON_DEVICE: dict[str, Any] = {"provider": PROVIDER, "memory": "webgpu", "only_provider": True}
-VOICES: list[Voice] = [(), (("en", 1.0),), (("sv", 1.0),), (("en", 0.5), ("sv", 0.5))]
+VOICES: list[AdapterMix] = [(), (("en", 1.0),), (("sv", 1.0),), (("en", 0.5), ("sv", 0.5))]
 LIKE = Randoms(ratio=4, window=9)
 PROMPT, STEPS = 12, 3
 
@@ -129,7 +129,7 @@ def test_memory_is_moved_on_the_device_itself(dtype: str) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_what_is_uploaded_lies_on_the_device(base: Path, dtype: str) -> None:
     """Packed weights too, which this provider cannot copy but from the host."""
-    memory = DeviceMemory(PROVIDERS["webgpu"], read_config(base), "fp32")
+    memory = DeviceMemory(PROVIDERS["webgpu"], read_model_config(base), "fp32")
     value = memory.upload(np.arange(6, dtype=dtype).reshape(2, 3))
     lies = value.device_name()
     del value

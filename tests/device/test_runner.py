@@ -19,7 +19,7 @@ from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.device.providers import PROVIDERS
 from server.engines.embedded.runners.device.runner import DeviceRunner
 from server.engines.embedded.runners.protocol import DecodeRow
-from server.request import Voice
+from server.request import AdapterMix
 from server.text.tokenizer import Tokenizer
 from tests.device.thresholds import threshold
 
@@ -30,7 +30,7 @@ GRAPHS: list[tuple[Dtype, Quantize]] = [
     ("fp16", "int4"),
 ]
 EN, SV, BLEND = (("en", 1.0),), (("sv", 1.0),), (("en", 0.5), ("sv", 0.5))
-VOICES: list[Voice] = [(), EN, SV, BLEND]
+VOICES: list[AdapterMix] = [(), EN, SV, BLEND]
 TEXTS = ("Who are you?", "What can you do for me today?", "Vem är du?", "Vad kan du göra för mig i dag?")
 ROWS, CONTEXT, CHUNK = 6, 120, 16
 
@@ -44,9 +44,9 @@ class Both:
     dtype: Dtype
     quantize: Quantize
 
-    def prefill(self, row: int, tokens: list[int], voice: Voice) -> None:
+    def prefill(self, row: int, tokens: list[int], adapter_mix: AdapterMix) -> None:
         outputs = [0, len(tokens) - 1]
-        self.check(*(runner.prefill(row, 0, tokens, voice, outputs).copy() for runner in self.runners))
+        self.check(*(runner.prefill(row, 0, tokens, adapter_mix, outputs).copy() for runner in self.runners))
 
     def decode(self, rows: list[DecodeRow]) -> NDArray[np.float32]:
         found, expected = (runner.decode(rows).copy() for runner in self.runners)
@@ -105,13 +105,13 @@ def prompts() -> list[list[int]]:
     return [tokenizer.encode(text) for text in TEXTS]
 
 
-def next_tokens(prompts: list[list[int]], rows: range, at: int, voices: list[Voice]) -> list[DecodeRow]:
-    return [DecodeRow(row, 300 + 7 * row + at, len(prompts[row]) + at, voices[row]) for row in rows]
+def next_tokens(prompts: list[list[int]], rows: range, at: int, mixes: list[AdapterMix]) -> list[DecodeRow]:
+    return [DecodeRow(row, 300 + 7 * row + at, len(prompts[row]) + at, mixes[row]) for row in rows]
 
 
 def test_adapters_share_a_batch(both: Both, prompts: list[list[int]]) -> None:
-    for row, voice in enumerate(VOICES):
-        both.prefill(row, prompts[row], voice)
+    for row, adapter_mix in enumerate(VOICES):
+        both.prefill(row, prompts[row], adapter_mix)
     for at in range(4):
         both.decode(next_tokens(prompts, range(4), at, VOICES))
     both.decode(next_tokens(prompts, range(1, 3), 4, VOICES))
@@ -121,19 +121,19 @@ def test_a_hot_swap_changes_one_voice_and_no_other(
     both: Both, prompts: list[list[int]], loras: dict[str, AdapterWeights]
 ) -> None:
     """A row of a mixed batch gets the new version while the others go on with what they had."""
-    for row, voice in enumerate(VOICES):
-        both.prefill(row, prompts[row], voice)
+    for row, adapter_mix in enumerate(VOICES):
+        both.prefill(row, prompts[row], adapter_mix)
     before = both.decode(next_tokens(prompts, range(4), 0, VOICES))
     twice = {key: replace(low, scaling=2 * low.scaling) for key, low in loras["sv"].modules.items()}
     for runner in both.runners:
         runner.load("sv-next", AdapterWeights(LLAMA, twice))
         runner.release(3)
         runner.unload("sv")
-    voices = [*VOICES[:2], (("sv-next", 1.0),), ()]
-    both.prefill(2, prompts[2], voices[2])
-    after = both.decode(next_tokens(prompts, range(3), 0, voices))
+    mixes = [*VOICES[:2], (("sv-next", 1.0),), ()]
+    both.prefill(2, prompts[2], mixes[2])
+    after = both.decode(next_tokens(prompts, range(3), 0, mixes))
     assert np.abs(after[2] - before[2]).max() > 2 * both.threshold(before)
-    both.decode(next_tokens(prompts, range(3), 1, voices))
+    both.decode(next_tokens(prompts, range(3), 1, mixes))
     for runner in both.runners:
         runner.release(2)
         runner.unload("sv-next")

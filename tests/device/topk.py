@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from server.engines.embedded.model.plan import IR_VERSION, OPSET
-from server.engines.embedded.runners.device.providers import PROVIDERS, Device
+from server.engines.embedded.runners.device.providers import PROVIDERS, DeviceName
 from server.engines.embedded.runners.device.sessions import open_session
 from server.engines.embedded.sampling.sampler import Sampler
 from server.request import Sampling
@@ -65,7 +65,7 @@ def sampled(logits: NDArray[np.float32], sampling: Sampling) -> float:
 
 def main() -> None:
     """One line for each batch."""
-    provider = PROVIDERS[cast("Device", sys.argv[1] if len(sys.argv) > 1 else "webgpu")]
+    provider = PROVIDERS[cast("DeviceName", sys.argv[1] if len(sys.argv) > 1 else "webgpu")]
     for rows in (1, 8, 32):
         x = np.random.default_rng(1).standard_normal((rows, 8), dtype=np.float32)
         whole, largest = (open_session(graph(rows, top), provider, {}) for top in (0, TOP))

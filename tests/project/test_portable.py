@@ -41,7 +41,7 @@ def test_nothing_on_the_serving_path_is_posix_alone() -> None:
         "server.engines.embedded.runners.device.runner",
         "server.engines.embedded.runners.device.selftest",
         "routing.detect",
-        "adapters.registry.store",
+        "adapters.registry.registry",
         "adapters.files.atomic",
         "adapters.ledger.journal",
     ],

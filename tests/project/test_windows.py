@@ -13,7 +13,7 @@ from adapters import names
 from adapters.bases import find_base
 from adapters.files import atomic
 from adapters.registry.finder import find_adapters
-from server.config.settings import default_home, resolve
+from server.config.settings import default_home, resolve_settings
 from server.engines.embedded.model.cache import BUILDER_VERSION
 from server.engines.embedded.runners.device.reference_logits import DeviceCheck
 
@@ -46,9 +46,9 @@ def test_settings_keep_windows_paths_as_they_are(path: str, tmp_path: Path) -> N
     file = tmp_path / "oneseek.yaml"
     file.write_text(f"base_model: {path}\nadapters:\n  - sv={path}\n", encoding="utf-8")
     surfaces = (
-        resolve({"base_model": path, "adapters": [f"sv={path}"]}, {}),
-        resolve({}, {"ONESEEK_BASE_MODEL": path, "ONESEEK_ADAPTERS": f"sv={path}"}),
-        resolve({}, {}, config=file),
+        resolve_settings({"base_model": path, "adapters": [f"sv={path}"]}, {}),
+        resolve_settings({}, {"ONESEEK_BASE_MODEL": path, "ONESEEK_ADAPTERS": f"sv={path}"}),
+        resolve_settings({}, {}, config=file),
     )
     for found in surfaces:
         assert found.settings.base_model == Path(path)

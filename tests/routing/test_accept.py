@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from routing.accept import preferred
+from routing.accept import preferred_languages
 
 
 @pytest.mark.parametrize(
@@ -23,4 +23,4 @@ from routing.accept import preferred
     ],
 )
 def test_languages_by_falling_quality(header: str | None, languages: tuple[str, ...]) -> None:
-    assert preferred(header) == languages
+    assert preferred_languages(header) == languages

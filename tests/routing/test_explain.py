@@ -4,7 +4,7 @@ import pytest
 
 from routing.detect import ProfileDetector
 from routing.explain import explain
-from routing.route import Question, Reason, Route, Router
+from routing.route import Reason, Route, RouteQuery, Router
 from routing.settings import RoutingSettings
 
 
@@ -16,12 +16,12 @@ class Everything:
         return False
 
 
-def lines(settings: RoutingSettings, detector: ProfileDetector, question: Question) -> str:
+def lines(settings: RoutingSettings, detector: ProfileDetector, question: RouteQuery) -> str:
     return "\n".join(explain(Router(settings, detector).decide(question, Everything())))
 
 
 def test_it_says_what_was_decided_and_why(settings: RoutingSettings, detector: ProfileDetector) -> None:
-    told = lines(settings, detector, Question(turns=("Förklara `x = 1`, tack",)))
+    told = lines(settings, detector, RouteQuery(turns=("Förklara `x = 1`, tack",)))
     assert "adapter   oneseek-sv" in told
     assert "reason    language" in told
     assert "language  sv" in told
@@ -37,7 +37,7 @@ def test_it_says_what_was_decided_and_why(settings: RoutingSettings, detector: P
 def test_it_shows_the_choice(
     settings: RoutingSettings, detector: ProfileDetector, header: str, shown: str
 ) -> None:
-    told = lines(settings, detector, Question(header=header, turns=("42",)))
+    told = lines(settings, detector, RouteQuery(header=header, turns=("42",)))
     assert shown in told
     assert "language  undecided" in told
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from routing.evaluate import Judged, figures, judge, main, read
+from routing.evaluate import RoutedText, main, percentages, read, route_texts
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def judged() -> list[Judged]:
-    return judge(list(read(HERE, None)))
+def judged() -> list[RoutedText]:
+    return route_texts(list(read(HERE, None)))
 
 
-def test_chat_messages_find_their_adapter(judged: list[Judged]) -> None:
-    found = figures(judged)
+def test_chat_messages_find_their_adapter(judged: list[RoutedText]) -> None:
+    found = percentages(judged)
     assert found["texts"] == 220
     least = {
         "swedish_found": 95,
@@ -33,7 +33,7 @@ def test_chat_messages_find_their_adapter(judged: list[Judged]) -> None:
         assert (found[name] or 0) >= bound, missed
 
 
-def test_a_chat_message_takes_under_half_a_millisecond(judged: list[Judged]) -> None:
+def test_a_chat_message_takes_under_half_a_millisecond(judged: list[RoutedText]) -> None:
     assert np.percentile([j.seconds for j in judged], 99) < 0.0005
 
 

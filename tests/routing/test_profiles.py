@@ -7,7 +7,7 @@ from importlib.resources import files
 import numpy as np
 import pytest
 
-from routing.profiles import ALPHA, ProfileError, available, load
+from routing.profiles import ALPHA, ProfileError, load_profiles, profiled_languages
 
 
 def by_hand(text: str, language: str) -> float:
@@ -38,32 +38,32 @@ KNOWN = grams_of("sv") | grams_of("en")
 
 @pytest.mark.parametrize("text", ["jag", "vad heter du", "who are you", "å", "xylofon qqq"])
 def test_the_score_is_the_sum_over_every_known_n_gram(text: str) -> None:
-    table = load(("sv", "en"))
+    table = load_profiles(("sv", "en"))
     scores, grams = table.score(f" {text} ")
     assert scores == pytest.approx([by_hand(text, "sv"), by_hand(text, "en")], rel=1e-5)
     assert grams > 0
 
 
 def test_letters_that_no_profile_has_tell_nothing() -> None:
-    scores, grams = load(("sv", "en")).score(" ლლ ")
+    scores, grams = load_profiles(("sv", "en")).score(" ლლ ")
     assert (grams, scores.tolist()) == (0, [0.0, 0.0])
 
 
 def test_the_shortest_texts_are_scored() -> None:
-    table = load(("sv", "en"))
+    table = load_profiles(("sv", "en"))
     assert table.score("  ")[1] == 0
     assert table.score(" i ")[1] == 4
 
 
 def test_the_table_cannot_change() -> None:
-    table = load(("sv",))
+    table = load_profiles(("sv",))
     with pytest.raises(ValueError, match="read-only"):
         table.rows[0, 0] = 1.0
     assert np.all(table.rows[0] == 0)
 
 
 def test_frequent_letters_are_the_alphabet() -> None:
-    table = load(("sv", "fr"))
+    table = load_profiles(("sv", "fr"))
     assert {"å", "ä", "ö"} <= table.frequent_letters(0, 5e-4)
     assert "ç" in table.frequent_letters(1, 5e-4)
     assert "å" not in table.frequent_letters(1, 5e-4)
@@ -71,5 +71,5 @@ def test_frequent_letters_are_the_alphabet() -> None:
 
 def test_an_unknown_language_is_named() -> None:
     with pytest.raises(ProfileError, match="no profile for is, qq; there are: af"):
-        load(("sv", "is", "qq"))
-    assert "sv" in available()
+        load_profiles(("sv", "is", "qq"))
+    assert "sv" in profiled_languages()

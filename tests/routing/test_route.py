@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from routing.detect import ProfileDetector
-from routing.route import Question, Reason, Router, UnknownNameError
+from routing.route import Reason, RouteQuery, Router, UnknownNameError
 from routing.selection import SelectionError
 from routing.settings import LanguageRow, RoutingSettings
 
@@ -39,14 +39,14 @@ def router(
 
 
 def decide(
-    question: Question, using: Router | None = None, registry: Registry | None = None
+    question: RouteQuery, using: Router | None = None, registry: Registry | None = None
 ) -> tuple[object, Reason]:
     route = (using or router()).decide(question, registry or Registry())
     return route.target, route.reason
 
 
 def test_the_header_wins_over_everything() -> None:
-    question = Question(header="sv", model=EN, turns=("Who are you?",), accept_language="en")
+    question = RouteQuery(header="sv", model=EN, turns=("Who are you?",), accept_language="en")
     route = router().decide(question, Registry())
     assert (route.target, route.reason, route.language) == ((("sv", 1.0),), Reason.HEADER, "en")
 
@@ -56,11 +56,11 @@ def test_the_header_wins_over_everything() -> None:
     [("base", ()), (f"{SV}@v1.1", ((f"{SV}@v1.1", 1.0),)), ("sv=0.7,en=0.3", (("sv", 0.7), ("en", 0.3)))],
 )
 def test_the_header_chooses(header: str, target: object) -> None:
-    assert decide(Question(header=header, turns=("Who are you?",))) == (target, Reason.HEADER)
+    assert decide(RouteQuery(header=header, turns=("Who are you?",))) == (target, Reason.HEADER)
 
 
 def test_auto_in_the_header_wins_over_the_model() -> None:
-    assert decide(Question(header="auto", model=SV, turns=("Who are you?",))) == (
+    assert decide(RouteQuery(header="auto", model=SV, turns=("Who are you?",))) == (
         ((EN, 1.0),),
         Reason.LANGUAGE,
     )
@@ -71,27 +71,27 @@ def test_auto_in_the_header_wins_over_the_model() -> None:
     [(SV, ((SV, 1.0),)), (f"{SV}@v1.1", ((f"{SV}@v1.1", 1.0),)), ("oneseek-mini", ())],
 )
 def test_the_model_chooses(model: str, target: object) -> None:
-    assert decide(Question(model=model, turns=("Who are you?",))) == (target, Reason.MODEL)
+    assert decide(RouteQuery(model=model, turns=("Who are you?",))) == (target, Reason.MODEL)
 
 
 @pytest.mark.parametrize("model", [None, "oneseek"])
 def test_the_language_chooses(model: str | None) -> None:
-    assert decide(Question(model=model, turns=("Vem är du?",))) == (((SV, 1.0),), Reason.LANGUAGE)
-    assert decide(Question(model=model, turns=("Who are you?",))) == (((EN, 1.0),), Reason.LANGUAGE)
+    assert decide(RouteQuery(model=model, turns=("Vem är du?",))) == (((SV, 1.0),), Reason.LANGUAGE)
+    assert decide(RouteQuery(model=model, turns=("Who are you?",))) == (((EN, 1.0),), Reason.LANGUAGE)
 
 
 @pytest.mark.parametrize(
     ("question", "name", "field"),
     [
-        (Question(header="fr"), "fr", "X-OneSeek-Adapter"),
-        (Question(header="sv=0.5,fr=0.5"), "fr", "X-OneSeek-Adapter"),
-        (Question(header="oneseek-mini"), "oneseek-mini", "X-OneSeek-Adapter"),
-        (Question(model="gpt-9"), "gpt-9", "model"),
-        (Question(model=""), "", "model"),
-        (Question(model="gpt-9", header="sv"), "gpt-9", "model"),
+        (RouteQuery(header="fr"), "fr", "X-OneSeek-Adapter"),
+        (RouteQuery(header="sv=0.5,fr=0.5"), "fr", "X-OneSeek-Adapter"),
+        (RouteQuery(header="oneseek-mini"), "oneseek-mini", "X-OneSeek-Adapter"),
+        (RouteQuery(model="gpt-9"), "gpt-9", "model"),
+        (RouteQuery(model=""), "", "model"),
+        (RouteQuery(model="gpt-9", header="sv"), "gpt-9", "model"),
     ],
 )
-def test_an_unknown_name_is_never_the_base_in_silence(question: Question, name: str, field: str) -> None:
+def test_an_unknown_name_is_never_the_base_in_silence(question: RouteQuery, name: str, field: str) -> None:
     with pytest.raises(UnknownNameError) as caught:
         decide(question)
     assert (caught.value.name, caught.value.field) == (name, field)
@@ -100,11 +100,11 @@ def test_an_unknown_name_is_never_the_base_in_silence(question: Question, name: 
 
 def test_a_malformed_header_is_refused() -> None:
     with pytest.raises(SelectionError):
-        decide(Question(header="sv=none"))
+        decide(RouteQuery(header="sv=none"))
 
 
 def test_the_conversation_decides_where_the_question_does_not() -> None:
-    question = Question(turns=("Kan du hjälpa mig med en sak?", "ok"), accept_language="en")
+    question = RouteQuery(turns=("Kan du hjälpa mig med en sak?", "ok"), accept_language="en")
     assert decide(question) == (((SV, 1.0),), Reason.CONVERSATION)
 
 
@@ -112,8 +112,8 @@ def test_the_conversation_decides_where_the_question_does_not() -> None:
     "text", ["Hvad synes du om mit forslag?", "Kannst du mir bei etwas helfen?", "Привет, как дела?"]
 )
 def test_a_language_without_an_adapter_follows_its_policy(text: str) -> None:
-    assert decide(Question(turns=(text,))) == ((), Reason.NO_ADAPTER)
-    assert decide(Question(turns=(text,)), router(unsupported="default", default=EN)) == (
+    assert decide(RouteQuery(turns=(text,))) == ((), Reason.NO_ADAPTER)
+    assert decide(RouteQuery(turns=(text,)), router(unsupported="default", default=EN)) == (
         ((EN, 1.0),),
         Reason.NO_ADAPTER,
     )
@@ -141,24 +141,24 @@ def test_undecided_is_an_outcome_of_its_own(
     undecided: str, text: str, accept_language: str | None, target: object, reason: Reason
 ) -> None:
     using = router(undecided=undecided, default=EN)
-    route = using.decide(Question(turns=(text,), accept_language=accept_language), Registry())
+    route = using.decide(RouteQuery(turns=(text,), accept_language=accept_language), Registry())
     assert (route.target, route.reason) == (target, reason)
     assert route.language is None
 
 
 @pytest.mark.parametrize("default", [None, "base"])
 def test_without_a_default_the_base_answers(default: str | None) -> None:
-    assert decide(Question(turns=("42",)), router(default=default)) == ((), Reason.DEFAULT)
+    assert decide(RouteQuery(turns=("42",)), router(default=default)) == ((), Reason.DEFAULT)
 
 
 def test_an_adapter_that_left_the_registry_is_not_chosen() -> None:
-    assert decide(Question(turns=("Vem är du?",)), registry=Registry(EN)) == ((), Reason.NO_ADAPTER)
-    assert decide(Question(turns=("42",)), router(default=SV), Registry(EN)) == ((), Reason.DEFAULT)
+    assert decide(RouteQuery(turns=("Vem är du?",)), registry=Registry(EN)) == ((), Reason.NO_ADAPTER)
+    assert decide(RouteQuery(turns=("42",)), router(default=SV), Registry(EN)) == ((), Reason.DEFAULT)
     assert (
-        decide(Question(turns=("42",), accept_language="sv"), router(default=EN), Registry(EN))[1]
+        decide(RouteQuery(turns=("42",), accept_language="sv"), router(default=EN), Registry(EN))[1]
         is Reason.DEFAULT
     )
 
 
 def test_a_question_without_user_turns_goes_to_the_default() -> None:
-    assert decide(Question(), router(default=SV)) == (((SV, 1.0),), Reason.DEFAULT)
+    assert decide(RouteQuery(), router(default=SV)) == (((SV, 1.0),), Reason.DEFAULT)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from routing.profiles import available
+from routing.profiles import profiled_languages
 from routing.scripts import LANGUAGES, main_script, script_of
 
 
@@ -29,7 +29,7 @@ def test_the_script_of_most_letters(text: str, script: str) -> None:
 
 def test_every_language_of_a_shared_script_has_a_profile() -> None:
     shared = {code for languages in LANGUAGES.values() if len(languages) > 1 for code in languages}
-    assert shared <= available()
+    assert shared <= profiled_languages()
 
 
 def test_scripts_of_languages() -> None:

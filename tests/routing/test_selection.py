@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from routing.selection import MAX_TERMS, SelectionError, parse
+from routing.selection import MAX_TERMS, SelectionError, parse_selection
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from routing.selection import MAX_TERMS, SelectionError, parse
     ],
 )
 def test_what_a_header_means(header: str, blend: object) -> None:
-    assert parse(header) == blend
+    assert parse_selection(header) == blend
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_what_a_header_means(header: str, blend: object) -> None:
 )
 def test_a_malformed_header_says_how_to_mend_it(header: str, remedy: str) -> None:
     with pytest.raises(SelectionError, match="X-OneSeek-Adapter is") as caught:
-        parse(header)
+        parse_selection(header)
     assert remedy in caught.value.remedy
     assert len(str(caught.value)) < 400
 
@@ -62,7 +62,7 @@ def test_a_malformed_header_says_how_to_mend_it(header: str, remedy: str) -> Non
 @given(st.text(st.characters(), max_size=600) | st.text("sv=,.-0123 @ab", max_size=60))
 def test_any_header_is_read_or_refused(header: str) -> None:
     try:
-        found = parse(header)
+        found = parse_selection(header)
     except SelectionError:
         return
     assert found == "auto" or all(0 < abs(weight) < 4 for _, weight in found)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from routing.settings import LanguageRow, RoutingSettings, canonical
+from routing.settings import LanguageRow, RoutingSettings, detection_code
 
 
 @pytest.mark.parametrize(
@@ -70,4 +70,4 @@ def test_a_row_is_found_by_the_code_that_detection_uses() -> None:
     ("tag", "code"), [("sv", "sv"), ("SV_se", "sv"), (" nn-NO", "no"), ("zh-Hant-TW", "zh")]
 )
 def test_canonical_codes(tag: str, code: str) -> None:
-    assert canonical(tag) == code
+    assert detection_code(tag) == code

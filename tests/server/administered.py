@@ -13,14 +13,13 @@ from typing import Any
 
 import httpx
 
-from server.asgi.app import create_app
 from server.config.settings import Settings
 from server.live.catalogue import open_catalogue, provenance
-from server.live.follower import Follow
+from server.live.follower import FollowOptions
 from server.metrics.metrics import Metrics
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.making import ENGINES, EngineLimits
-from tests.server.serving import Made, Serving, served
+from tests.server.http_server import Made, Serving, one_base_app, served
 
 KEY, ADMIN = "ordinary-key", "admin-key"
 SWEDISH = "Kan du hjälpa mig med det här, tack?"
@@ -73,18 +72,19 @@ def administered(
 ) -> Generator[Serving]:
     """A running server over `place`; its client presents the admin key."""
     catalogue = open_catalogue(settings, place.root)
-    tokenizer, metrics, registry = Tokenizer.load(catalogue.base.path), Metrics("tiny"), catalogue.registry
+    tokenizer, metrics, adapters = Tokenizer.load(catalogue.base.path), Metrics(), catalogue.served
+    steps = metrics.steps("tiny")
     limits = EngineLimits(max_num_seqs=8, max_queue=64, kv_tokens=32 * 256, max_adapters=slots)
-    made = ENGINES[engine](catalogue.base.path, place.graphs, registry.adapters(), limits, metrics)
-    follow = Follow(
+    made = ENGINES[engine](catalogue.base.path, place.graphs, adapters.adapters(), limits, steps)
+    options = FollowOptions(
         home=settings.home,
         base=catalogue.base,
         seconds=settings.follow_registry,
         provenance=lambda: provenance(settings),
         router=catalogue.make_router,
     )
-    app = create_app(settings, made, registry, catalogue.router, tokenizer, "tiny", metrics, follow=follow)
-    with served(Made(app, made, registry), settings, {}) as serving:
+    app = one_base_app(settings, made, adapters, catalogue.router, tokenizer, "tiny", metrics, follow=options)
+    with served(Made(app, made, adapters), settings, {}) as serving:
         serving.http.headers["Authorization"] = f"Bearer {ADMIN}"
         yield serving
 

@@ -10,7 +10,7 @@ import pytest
 
 from adapters.lora.manifest import Adapter, read_manifest
 from server.config.settings import Settings
-from tests.server.serving import EN, SV, Serving, make_app, served
+from tests.server.http_server import EN, SV, Serving, make_app, served
 
 
 @pytest.fixture(scope="session")

@@ -16,20 +16,19 @@ from safetensors.numpy import load_file, save_file
 from adapters.bases import SHIPPED, find_base
 from adapters.ledger import Ledger
 from adapters.lora.manifest import Adapter
-from adapters.registry.store import Base, Store
-from server.asgi.app import create_app
+from adapters.registry.registry import Base, Registry
 from server.config.settings import RolloutOptions, RoutingOptions, Settings
 from server.engines.base import Engine
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
 from server.errors import AdapterRefusedError, EngineError
 from server.live.catalogue import open_catalogue
-from server.live.follower import Follow
+from server.live.follower import FollowOptions
 from server.metrics.engine_state import EngineInfo, EngineState
 from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
-from tests.server.serving import Made, Serving, served
+from tests.server.http_server import Made, Serving, one_base_app, served
 
 ALIAS = "zero-sv"
 OLD, NEW = f"{ALIAS}@v1.1", f"{ALIAS}@v1.2"
@@ -48,13 +47,15 @@ def scaled(folder: Path, factor: float) -> Path:
     return folder
 
 
-def fill(home: Path, scratch: Path) -> Store:
+def fill(home: Path, scratch: Path) -> Registry:
     """The registry of `home` with v1.1, which is active, and v1.2 of the alias."""
-    store = Store(home, Ledger.open(home / "ledger"))
+    registry = Registry(home, Ledger.open(home / "ledger"))
     base = Base.read(find_base(scratch), home / "cache")
     for version, factor in (("v1.1", 1.0), ("v1.2", 0.5)):
-        store.add(scaled(scratch / version, factor), base=base, alias=ALIAS, version=version, language="sv")
-    return store
+        registry.add(
+            scaled(scratch / version, factor), base=base, alias=ALIAS, version=version, language="sv"
+        )
+    return registry
 
 
 @dataclass
@@ -111,12 +112,12 @@ class Rolling:
     """A running server, its registry on disk, and its engine."""
 
     serving: Serving
-    store: Store
+    registry: Registry
     bad: Bad
     home: Path
 
     def digest(self, name: str) -> str:
-        return self.serving.registry.resolve(name).digest
+        return self.serving.served.resolve(name).digest
 
     def unload(self, name: str) -> None:
         """Have the engine drop a version under the server's feet."""
@@ -124,7 +125,7 @@ class Rolling:
         asyncio.run_coroutine_threadsafe(work, self.serving.loop).result(30)
 
     def splits(self) -> dict[str, object]:
-        return dict(self.serving.registry.snapshot.splits)
+        return dict(self.serving.served.snapshot.splits)
 
 
 @contextmanager
@@ -132,7 +133,7 @@ def rolling(
     home: Path,
     scratch: Path,
     graphs: Path,
-    store: Store,
+    registry: Registry,
     options: RolloutOptions,
     seqs: int = 8,
     queue: int = 64,
@@ -148,7 +149,8 @@ def rolling(
         routing=RoutingOptions(languages={"sv": ALIAS}),
     )
     catalogue = open_catalogue(settings, scratch)
-    tokenizer, metrics = Tokenizer.load(catalogue.base.path), Metrics("mini")
+    tokenizer, metrics = Tokenizer.load(catalogue.base.path), Metrics()
+    steps = metrics.steps("tiny")
     limits = EmbeddedOptions(
         graphs=graphs,
         max_num_seqs=seqs,
@@ -157,20 +159,22 @@ def rolling(
         kv_tokens=8192,
         threads=1,
     )
-    registry = catalogue.registry
+    adapters = catalogue.served
     engine = Bad(
-        embedded_engine(catalogue.base.path, registry.base_digest, tokenizer, limits, observer=metrics)
+        embedded_engine(catalogue.base.path, adapters.base_digest, tokenizer, limits, observer=steps)
     )
-    follow = Follow(
+    follow = FollowOptions(
         home=home,
         base=catalogue.base,
         seconds=0.05,
         provenance=lambda: None,
         router=catalogue.make_router,
     )
-    app = create_app(settings, engine, registry, catalogue.router, tokenizer, "mini", metrics, follow=follow)
-    with served(Made(app, engine, registry), settings, {}) as serving:
-        yield Rolling(serving, store, engine, home)
+    app = one_base_app(
+        settings, engine, adapters, catalogue.router, tokenizer, "mini", metrics, follow=follow
+    )
+    with served(Made(app, engine, adapters), settings, {}) as serving:
+        yield Rolling(serving, registry, engine, home)
 
 
 def until(holds: Callable[[], object], seconds: float = 20) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.names_guard import NAMES, ForeignNameError, check_names
+from server.names_guard import NAMES, ForeignNameError, refuse_foreign_names
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,7 +21,7 @@ def foreign(folder: Path, name: str, *, init: bool = True) -> Path:
 
 
 def test_our_own_names_pass() -> None:
-    check_names()
+    refuse_foreign_names()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -33,7 +33,7 @@ def test_a_name_that_loads_from_elsewhere_is_refused(
     # A namespace package has no spec of its own left in sys.modules to answer for it.
     monkeypatch.delitem(sys.modules, name, raising=False)
     with pytest.raises(ForeignNameError) as caught:
-        check_names(ROOT)
+        refuse_foreign_names(ROOT)
     assert f"`import {name}` would load {tmp_path / name}" in str(caught.value)
     assert "environment of its own" in str(caught.value)
 
@@ -54,10 +54,10 @@ def test_a_distribution_that_installed_over_us_is_refused(
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     installed(tmp_path, "oneseek", "adapters/__init__.py", "server/__init__.py")
     installed(tmp_path, "innocent", "innocent/adapters/__init__.py", "my_server/__init__.py", "server.py")
-    check_names(tmp_path)
+    refuse_foreign_names(tmp_path)
     installed(tmp_path, "somebody", "somebody/x.py", "adapters/__init__.py")
     with pytest.raises(ForeignNameError, match="somebody holds a `adapters` of its own"):
-        check_names(tmp_path)
+        refuse_foreign_names(tmp_path)
 
 
 def test_the_command_line_says_so_and_starts_nothing(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_the_command_line_says_so_and_starts_nothing(tmp_path: Path) -> None:
 def test_it_takes_under_20_ms() -> None:
     def once() -> float:
         start = time.perf_counter()
-        check_names()
+        refuse_foreign_names()
         return time.perf_counter() - start
 
     assert min(once() for _ in range(3)) < 0.020

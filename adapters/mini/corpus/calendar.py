@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from adapters.mini.corpus.sources import Language, pick
-from adapters.mini.corpus.talk import Exchange
+from adapters.mini.corpus.talk import QuestionAnswer
 
 DAYS: dict[Language, tuple[str, ...]] = {
     "en": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
@@ -77,7 +77,7 @@ _PLACES: dict[Language, tuple[str, ...]] = {
 }
 
 
-def _neighbour(rng: random.Random, language: Language, names: tuple[str, ...], kind: str) -> Exchange:
+def _neighbour(rng: random.Random, language: Language, names: tuple[str, ...], kind: str) -> QuestionAnswer:
     at = rng.randrange(len(names))
     after = rng.random() < 0.6
     name, result = names[at], names[(at + (1 if after else -1)) % len(names)]
@@ -90,17 +90,19 @@ def _neighbour(rng: random.Random, language: Language, names: tuple[str, ...], k
             f"What {kind} is it {side} {name}?",
         )
         verb = "comes after" if after else "comes before"
-        return Exchange(language, "calendar", pick(rng, asked), f"{result} {verb} {name}.")
+        return QuestionAnswer(language, "calendar", pick(rng, asked), f"{result} {verb} {name}.")
     side = "efter" if after else "före"
     asked = (
         f"Vilken {kind} kommer {side} {name}?",
         f"Vilken {kind} är det {side} {name}?",
         f"Vad kommer {side} {name}?",
     )
-    return Exchange(language, "calendar", pick(rng, asked), f"{result.capitalize()} kommer {side} {name}.")
+    return QuestionAnswer(
+        language, "calendar", pick(rng, asked), f"{result.capitalize()} kommer {side} {name}."
+    )
 
 
-def calendar(rng: random.Random, language: Language) -> Exchange:
+def calendar(rng: random.Random, language: Language) -> QuestionAnswer:
     """One question about days or months."""
     english = language == "en"
     way = rng.randrange(6)
@@ -115,7 +117,7 @@ def calendar(rng: random.Random, language: Language) -> Exchange:
             asked = f"If today is {today}, what day is {'tomorrow' if later else 'it yesterday'}?"
             if not later:
                 asked = f"If today is {today}, what day was yesterday?"
-            return Exchange(
+            return QuestionAnswer(
                 language, "calendar", asked, f"Then {'tomorrow is' if later else 'yesterday was'} {result}."
             )
         asked = (
@@ -123,7 +125,7 @@ def calendar(rng: random.Random, language: Language) -> Exchange:
             if later
             else (f"Om det är {today} i dag, vilken dag var det i går?")
         )
-        return Exchange(
+        return QuestionAnswer(
             language,
             "calendar",
             asked,
@@ -139,7 +141,7 @@ def calendar(rng: random.Random, language: Language) -> Exchange:
                 f"What season is it in {month}?",
                 f"Is {month} in summer or winter?",
             )
-            return Exchange(
+            return QuestionAnswer(
                 language, "calendar", pick(rng, asked), f"In Sweden, {month} belongs to {season}."
             )
         asked = (
@@ -147,7 +149,7 @@ def calendar(rng: random.Random, language: Language) -> Exchange:
             f"Vilken årstid hör {month} till?",
             f"Hör {month} till sommaren eller vintern?",
         )
-        return Exchange(language, "calendar", pick(rng, asked), f"I Sverige hör {month} till {season}.")
+        return QuestionAnswer(language, "calendar", pick(rng, asked), f"I Sverige hör {month} till {season}.")
     place = _PLACES[language][at]
     if english:
         asked = (
@@ -156,11 +158,15 @@ def calendar(rng: random.Random, language: Language) -> Exchange:
             f"What is the {place} month?",
             f"Which month is the {place}?",
         )
-        return Exchange(language, "calendar", pick(rng, asked), f"{month} is the {place} month of the year.")
+        return QuestionAnswer(
+            language, "calendar", pick(rng, asked), f"{month} is the {place} month of the year."
+        )
     asked = (
         f"Vilken månad i ordningen är {month}?",
         f"Vilken är årets {place} månad?",
         f"Vad heter den {place} månaden?",
         f"Vilken är den {place} månaden?",
     )
-    return Exchange(language, "calendar", pick(rng, asked), f"{month.capitalize()} är årets {place} månad.")
+    return QuestionAnswer(
+        language, "calendar", pick(rng, asked), f"{month.capitalize()} är årets {place} månad."
+    )

@@ -6,8 +6,8 @@ import random
 from collections.abc import Callable
 
 from adapters.mini.corpus import arithmetic, knowledge, nonsense, topical, words
-from adapters.mini.corpus.sources import Language, other, pick, table, topics, word_lists
-from adapters.mini.corpus.talk import Exchange
+from adapters.mini.corpus.sources import Language, other, pick, read_table, topics, word_lists
+from adapters.mini.corpus.talk import QuestionAnswer
 
 _SAY_IN: dict[Language, tuple[str, ...]] = {
     "en": (
@@ -149,25 +149,25 @@ _ANOTHER: dict[Language, tuple[str, ...]] = {
     ),
 }
 
-Turns = tuple[Exchange, ...]
+DialogueTurns = tuple[QuestionAnswer, ...]
 
 
-def _then(first: Exchange, asked: str, answer: str, language: Language | None = None) -> Turns:
-    return (first, Exchange(language or first.language, "follow-up", asked, answer))
+def _then(first: QuestionAnswer, asked: str, answer: str, language: Language | None = None) -> DialogueTurns:
+    return (first, QuestionAnswer(language or first.language, "follow-up", asked, answer))
 
 
-def _both_languages(rng: random.Random, language: Language) -> Turns:
+def _both_languages(rng: random.Random, language: Language) -> DialogueTurns:
     first = rng.choice((knowledge.fact, knowledge.definition, knowledge.capital))(rng, language)
     assert first.translated is not None
     turns = _then(first, pick(rng, _SAY_IN[language]), first.translated)
     if rng.random() < 0.2:
-        turns += (Exchange(language, "follow-up", pick(rng, _SAY_IN[other(language)]), first.answer),)
+        turns += (QuestionAnswer(language, "follow-up", pick(rng, _SAY_IN[other(language)]), first.answer),)
     return turns
 
 
-def _and_country(rng: random.Random, language: Language) -> Turns:
-    rows = rng.sample(table("capitals", ";"), rng.randint(2, 4))
-    turns: Turns = (knowledge.capital(rng, language, rows[0]),)
+def _and_country(rng: random.Random, language: Language) -> DialogueTurns:
+    rows = rng.sample(read_table("capitals", ";"), rng.randint(2, 4))
+    turns: DialogueTurns = (knowledge.capital(rng, language, rows[0]),)
     for row in rows[1:]:
         country = row[0] if language == "en" else row[2]
         owner = country if country.endswith("s") else country + "s"
@@ -188,16 +188,20 @@ def _and_country(rng: random.Random, language: Language) -> Turns:
                 f"Och {country} då?",
             )
         )
-        turns += (Exchange(language, "follow-up", pick(rng, asked), knowledge.capital_answer(row, language)),)
+        turns += (
+            QuestionAnswer(language, "follow-up", pick(rng, asked), knowledge.capital_answer(row, language)),
+        )
     unknown = rng.choice(word_lists(language)["country"])
     if rng.random() < 0.3:
         asked = f"And {unknown}?" if language == "en" else f"Och {unknown}?"
-        turns += (Exchange(language, "outside", asked, pick(rng, topics(language, "outside")[0].answers)),)
+        turns += (
+            QuestionAnswer(language, "outside", asked, pick(rng, topics(language, "outside")[0].answers)),
+        )
     return turns
 
 
-def _and_word(rng: random.Random, language: Language) -> Turns:
-    rows = rng.sample(table("words", " = "), rng.randint(2, 4))
+def _and_word(rng: random.Random, language: Language) -> DialogueTurns:
+    rows = rng.sample(read_table("words", " = "), rng.randint(2, 4))
     to_swedish = language == "en"
     asked = rows[0][0] if to_swedish else rows[0][1].split(" eller ")[0]
     first = (
@@ -205,7 +209,7 @@ def _and_word(rng: random.Random, language: Language) -> Turns:
         if to_swedish
         else pick(rng, ("Vad heter {} på engelska?", "Hur säger man {} på engelska?"))
     ).format(asked)
-    turns: Turns = ()
+    turns: DialogueTurns = ()
     for n, (english, swedish) in enumerate(rows):
         word = english if to_swedish else swedish.split(" eller ")[0]
         question = (
@@ -219,12 +223,12 @@ def _and_word(rng: random.Random, language: Language) -> Turns:
             )
         )
         answer = words.translation_answer(english, swedish if to_swedish else word, language, to_swedish)
-        turns += (Exchange(language, "follow-up", question[:1].upper() + question[1:], answer),)
+        turns += (QuestionAnswer(language, "follow-up", question[:1].upper() + question[1:], answer),)
     return turns
 
 
-def _and_opposite(rng: random.Random, language: Language) -> Turns:
-    turns: Turns = (words.opposite(rng, language),)
+def _and_opposite(rng: random.Random, language: Language) -> DialogueTurns:
+    turns: DialogueTurns = (words.opposite(rng, language),)
     for _ in range(rng.randint(1, 3)):
         word, against = words.opposite_pair(rng, language)
         asked = (
@@ -233,16 +237,18 @@ def _and_opposite(rng: random.Random, language: Language) -> Turns:
             else (f"Och till {word}?", f"Och {word}?", f"{word.capitalize()} då?")
         )
         turns += (
-            Exchange(language, "follow-up", pick(rng, asked), words.opposite_answer(word, against, language)),
+            QuestionAnswer(
+                language, "follow-up", pick(rng, asked), words.opposite_answer(word, against, language)
+            ),
         )
     return turns
 
 
-def _and_sum(rng: random.Random, language: Language) -> Turns:
+def _and_sum(rng: random.Random, language: Language) -> DialogueTurns:
     a, b = rng.randint(0, 20), rng.randint(0, 20)
     total = a + b
     first = f"What is {a} + {b}?" if language == "en" else f"Vad är {a} + {b}?"
-    turns: Turns = (Exchange(language, "arithmetic", first, f"{a} + {b} = {total}."),)
+    turns: DialogueTurns = (QuestionAnswer(language, "arithmetic", first, f"{a} + {b} = {total}."),)
     for _ in range(rng.randint(1, 3)):
         n = rng.randint(1, 10)
         minus = rng.random() < 0.4 and total >= n
@@ -253,23 +259,23 @@ def _and_sum(rng: random.Random, language: Language) -> Turns:
             if language == "en"
             else (f"Och {name} {n}?", f"{name.capitalize()} {n}?", f"Och {sign} {n}?", f"{sign} {n}?")
         )
-        turns += (Exchange(language, "follow-up", pick(rng, asked), f"{total} {sign} {n} = {new}."),)
+        turns += (QuestionAnswer(language, "follow-up", pick(rng, asked), f"{total} {sign} {n} = {new}."),)
         total = new
     return turns
 
 
-def _another(rng: random.Random, language: Language) -> Turns:
+def _another(rng: random.Random, language: Language) -> DialogueTurns:
     name = rng.choice(("joke", "joke", "riddle", "fun_fact", "proverb"))
     topic = next(topic for topic in topics(language, "smalltalk") if topic.name == name)
     answers = rng.sample(topic.answers, min(len(topic.answers), rng.randint(2, 3)))
     first = topical.from_topic(topic, rng, language)
-    turns: Turns = (Exchange(language, name, first.question, answers[0]),)
+    turns: DialogueTurns = (QuestionAnswer(language, name, first.question, answers[0]),)
     for answer in answers[1:]:
-        turns += (Exchange(language, "follow-up", pick(rng, _ANOTHER[language]), answer),)
+        turns += (QuestionAnswer(language, "follow-up", pick(rng, _ANOTHER[language]), answer),)
     return turns
 
 
-def _your_name(rng: random.Random, language: Language) -> Turns:
+def _your_name(rng: random.Random, language: Language) -> DialogueTurns:
     name = rng.choice(word_lists(language)["name"])
     if rng.random() < 0.35:
         name = nonsense.word(rng, language).capitalize()
@@ -288,7 +294,7 @@ def _your_name(rng: random.Random, language: Language) -> Turns:
         else (f"Jag heter {name}.", f"Mitt namn är {name}.", f"Kalla mig {name}.", f"Jag kallas {name}."),
     )
     answer = f"Nice to meet you, {name}!" if english else f"Trevligt att träffas, {name}!"
-    turns: Turns = (Exchange(language, "introduction", greeting + said, answer),)
+    turns: DialogueTurns = (QuestionAnswer(language, "introduction", greeting + said, answer),)
     between = rng.choices((0, 1, 2), (3, 2, 1))[0]
     turns += tuple(
         rng.choice((knowledge.fact, topical.smalltalk, arithmetic.calculate))(rng, language)
@@ -314,16 +320,22 @@ def _your_name(rng: random.Random, language: Language) -> Turns:
             ),
         )
         turns += (
-            Exchange(
+            QuestionAnswer(
                 language, "follow-up", asked, f"Your name is {name}." if english else f"Du heter {name}."
             ),
         )
     return turns
 
 
-def _small_questions(rng: random.Random, language: Language) -> Turns:
+def _small_questions(rng: random.Random, language: Language) -> DialogueTurns:
     first = rng.choice(
-        (knowledge.fact, knowledge.definition, knowledge.capital, topical.identity, arithmetic.calculate)
+        (
+            knowledge.fact,
+            knowledge.definition,
+            knowledge.capital,
+            topical.identity_exchange,
+            arithmetic.calculate,
+        )
     )(rng, language)
     if rng.random() < 0.3:
         return _then(first, pick(rng, _AGAIN[language]), first.answer)
@@ -331,7 +343,7 @@ def _small_questions(rng: random.Random, language: Language) -> Turns:
     return _then(first, pick(rng, asked), pick(rng, said))
 
 
-def _how_are_you(rng: random.Random, language: Language) -> Turns:
+def _how_are_you(rng: random.Random, language: Language) -> DialogueTurns:
     found = {topic.name: topic for topic in topics(language, "smalltalk")}
     names = ["hello"] if rng.random() < 0.5 else []
     names += [
@@ -343,7 +355,7 @@ def _how_are_you(rng: random.Random, language: Language) -> Turns:
     return tuple(topical.from_topic(found[name], rng, language) for name in names)
 
 
-CHAINS: tuple[Callable[[random.Random, Language], Turns], ...] = (
+CHAINS: tuple[Callable[[random.Random, Language], DialogueTurns], ...] = (
     _both_languages,
     _both_languages,
     _and_country,
@@ -357,6 +369,6 @@ CHAINS: tuple[Callable[[random.Random, Language], Turns], ...] = (
 )
 
 
-def chain(rng: random.Random, language: Language) -> Turns:
+def chain(rng: random.Random, language: Language) -> DialogueTurns:
     """A few turns that belong together."""
     return rng.choice(CHAINS)(rng, language)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-Fill = Callable[[random.Random], str]
+FillSlot = Callable[[random.Random], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,20 +22,20 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Alternatives:
     """A place for one of several sequences."""
 
     options: tuple[Sequence_, ...]
 
 
-Part = str | Slot | Choice
-Sequence_ = tuple[Part, ...]
+TemplatePart = str | Slot | Alternatives
+Sequence_ = tuple[TemplatePart, ...]
 
 
 def _parse(text: str, start: int, depth: int) -> tuple[tuple[Sequence_, ...], int]:
     """Alternatives from `start` to the closing bracket (or the end, at depth 0) and where they end."""
     options: list[Sequence_] = []
-    parts: list[Part] = []
+    parts: list[TemplatePart] = []
     literal: list[str] = []
 
     def flush() -> None:
@@ -53,7 +53,7 @@ def _parse(text: str, start: int, depth: int) -> tuple[tuple[Sequence_, ...], in
         if char == "(":
             flush()
             inner, at = _parse(text, at + 1, depth + 1)
-            parts.append(Choice(inner))
+            parts.append(Alternatives(inner))
             continue
         if char == "{":
             flush()
@@ -78,18 +78,18 @@ def _parse(text: str, start: int, depth: int) -> tuple[tuple[Sequence_, ...], in
 
 
 @cache
-def parse(template: str) -> tuple[Sequence_, ...]:
+def parse_template(template: str) -> tuple[Sequence_, ...]:
     """The template's alternatives; a bar outside all brackets separates them too."""
     return _parse(template, 0, 0)[0]
 
 
-def expand(template: str, rng: random.Random, fills: Mapping[str, Fill]) -> str:
+def expand(template: str, rng: random.Random, fills: Mapping[str, FillSlot]) -> str:
     """One text drawn from `template`, with slots filled from `fills`."""
 
     def draw(options: Sequence[Sequence_]) -> str:
         return "".join(place(part) for part in rng.choice(options))
 
-    def place(part: Part) -> str:
+    def place(part: TemplatePart) -> str:
         if isinstance(part, str):
             return part
         if isinstance(part, Slot):
@@ -98,7 +98,7 @@ def expand(template: str, rng: random.Random, fills: Mapping[str, Fill]) -> str:
             return expand(fills[part.name](rng), rng, fills)
         return draw(part.options)
 
-    return draw(parse(template))
+    return draw(parse_template(template))
 
 
 def pattern(template: str, lists: Mapping[str, str]) -> str:
@@ -107,11 +107,11 @@ def pattern(template: str, lists: Mapping[str, str]) -> str:
     def sequence(parts: Sequence_) -> str:
         return "".join(piece(part) for part in parts)
 
-    def piece(part: Part) -> str:
+    def piece(part: TemplatePart) -> str:
         if isinstance(part, str):
             return re.escape(part)
         if isinstance(part, Slot):
             return lists.get(part.name, ".+")
         return "(?:" + "|".join(sequence(option) for option in part.options) + ")"
 
-    return "(?:" + "|".join(sequence(option) for option in parse(template)) + ")"
+    return "(?:" + "|".join(sequence(option) for option in parse_template(template)) + ")"

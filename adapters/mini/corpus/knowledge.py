@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from adapters.mini.corpus.grammar import expand
-from adapters.mini.corpus.sources import DATA, Language, lines, other, pick, table
-from adapters.mini.corpus.talk import Exchange
+from adapters.mini.corpus.sources import DATA, Language, data_lines, other, pick, read_table
+from adapters.mini.corpus.talk import QuestionAnswer
 
 _WHAT: dict[Language, tuple[str, ...]] = {
     "en": (
@@ -91,7 +91,7 @@ def _bars(text: str) -> tuple[str, ...]:
 @cache
 def facts() -> tuple[Fact, ...]:
     """All of `data/facts.txt`."""
-    rows = lines(DATA / "facts.txt")
+    rows = data_lines(DATA / "facts.txt")
     found: list[Fact] = []
     for q, a, f, s in zip(rows[::4], rows[1::4], rows[2::4], rows[3::4], strict=True):
         if (q[:2], a[:2], f[:2], s[:2]) != ("q ", "a ", "f ", "s "):
@@ -100,22 +100,22 @@ def facts() -> tuple[Fact, ...]:
     return tuple(found)
 
 
-def fact(rng: random.Random, language: Language) -> Exchange:
+def fact(rng: random.Random, language: Language) -> QuestionAnswer:
     """One of the facts."""
     chosen = rng.choice(facts())
     asked = expand(pick(rng, chosen.asked[language]), rng, {})
-    return Exchange(language, "fact", asked, chosen.answer[language], chosen.answer[other(language)])
+    return QuestionAnswer(language, "fact", asked, chosen.answer[language], chosen.answer[other(language)])
 
 
-def definition(rng: random.Random, language: Language) -> Exchange:
+def definition(rng: random.Random, language: Language) -> QuestionAnswer:
     """`What is a lake?`"""
-    english, swedish, in_english, in_swedish = rng.choice(table("definitions", ";"))
+    english, swedish, in_english, in_swedish = rng.choice(read_table("definitions", ";"))
     name = english if language == "en" else swedish
     if rng.random() < 0.2:
         name = name.removeprefix("a ").removeprefix("an ").removeprefix("en ").removeprefix("ett ")
     answers: dict[Language, str] = {"en": in_english, "sv": in_swedish}
     asked = pick(rng, _WHAT[language]).format(name)
-    return Exchange(language, "definition", asked, answers[language], answers[other(language)])
+    return QuestionAnswer(language, "definition", asked, answers[language], answers[other(language)])
 
 
 def capital_answer(row: tuple[str, ...], language: Language) -> str:
@@ -126,9 +126,9 @@ def capital_answer(row: tuple[str, ...], language: Language) -> str:
     return f"{owner} huvudstad är {row[3]}."
 
 
-def capital(rng: random.Random, language: Language, row: tuple[str, ...] | None = None) -> Exchange:
+def capital(rng: random.Random, language: Language, row: tuple[str, ...] | None = None) -> QuestionAnswer:
     """`What is the capital of France?`"""
-    row = row or rng.choice(table("capitals", ";"))
+    row = row or rng.choice(read_table("capitals", ";"))
     country, city = (row[0], row[1]) if language == "en" else (row[2], row[3])
     if rng.random() < 0.1:
         city = city.rstrip(".")
@@ -142,8 +142,8 @@ def capital(rng: random.Random, language: Language, row: tuple[str, ...] | None 
             "en": f"{row[1].rstrip('.')} is the capital of {row[0]}.",
             "sv": f"{row[3]} är huvudstad i {row[2]}.",
         }
-        return Exchange(language, "capital", asked, answers[language], answers[other(language)])
+        return QuestionAnswer(language, "capital", asked, answers[language], answers[other(language)])
     asked = pick(rng, _CAPITAL[language]).format(country).replace("ss huvudstad", "s huvudstad")
-    return Exchange(
+    return QuestionAnswer(
         language, "capital", asked, capital_answer(row, language), capital_answer(row, other(language))
     )

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from adapters.mini.corpus import arithmetic, calendar, dialogue, knowledge, topical, words
-from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, lines, other
-from adapters.mini.corpus.surface import typed
-from adapters.mini.corpus.talk import Exchange, Talk
+from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, data_lines, other
+from adapters.mini.corpus.surface import vary_typing
+from adapters.mini.corpus.talk import QuestionAnswer, Talk
 
 _KINDS = {
     topical.outside: 42,
-    topical.identity: 20,
+    topical.identity_exchange: 20,
     topical.smalltalk: 15,
     arithmetic.calculate: 9,
     arithmetic.count: 4,
@@ -24,29 +24,31 @@ _KINDS = {
     knowledge.capital: 4,
     calendar.calendar: 4,
 }
-_LATE = _KINDS | {topical.identity: 18, topical.identity_again: 16, arithmetic.calculate: 24}
+_LATE = _KINDS | {topical.identity_exchange: 18, topical.identity_again: 16, arithmetic.calculate: 24}
 _EXACT = frozenset({"introduction", "translation", "follow-up", "opposite"})
 
 
-def exchange(rng: random.Random, language: Language, late: bool = False) -> Exchange:
+def draw_exchange(rng: random.Random, language: Language, late: bool = False) -> QuestionAnswer:
     """One exchange of any kind; `late`, with more sums and more ways of asking about the model."""
     kinds = _LATE if late else _KINDS
     return rng.choices(list(kinds), list(kinds.values()))[0](rng, language)
 
 
-def _turns(rng: random.Random, language: Language, most: int, late: bool) -> tuple[Exchange, ...]:
+def _turns(rng: random.Random, language: Language, most: int, late: bool) -> tuple[QuestionAnswer, ...]:
     shape = rng.random()
     if shape < 0.02:
         return (topical.foreign(rng),)
     if shape < 0.70:
-        return (exchange(rng, language, late),)
+        return (draw_exchange(rng, language, late),)
     if shape < 0.84:
         return dialogue.chain(rng, language)
-    turns: tuple[Exchange, ...] = ()
+    turns: tuple[QuestionAnswer, ...] = ()
     for _ in range(rng.randint(2, most)):
         if rng.random() < 0.06:
             language = other(language)
-        turns += dialogue.chain(rng, language) if rng.random() < 0.3 else (exchange(rng, language, late),)
+        turns += (
+            dialogue.chain(rng, language) if rng.random() < 0.3 else (draw_exchange(rng, language, late),)
+        )
     return turns
 
 
@@ -58,13 +60,13 @@ def talk(rng: random.Random, most: int = 4, late: bool = False) -> Talk:
         if turn.kind == "foreign"
         else replace(
             turn,
-            question=typed(
+            question=vary_typing(
                 turn.question, turn.language, rng, slips=turn.kind not in _EXACT or rng.random() < 0.15
             ),
         )
         for turn in _turns(rng, language, most, late)
     )
-    system = rng.choice(lines(DATA / language / "system.txt")) if rng.random() < 0.05 else ""
+    system = rng.choice(data_lines(DATA / language / "system.txt")) if rng.random() < 0.05 else ""
     return Talk(turns, system)
 
 

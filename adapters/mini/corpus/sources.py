@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from adapters.mini.corpus.grammar import Fill
+from adapters.mini.corpus.grammar import FillSlot
 from adapters.mini.corpus.nonsense import gibberish, nonsense
 
 Language = Literal["en", "sv"]
@@ -33,7 +33,7 @@ def other(language: Language) -> Language:
     return "sv" if language == "en" else "en"
 
 
-def lines(path: Path) -> list[str]:
+def data_lines(path: Path) -> list[str]:
     """Lines that hold something, without comments."""
     read = (line.rstrip("\n") for line in path.read_text(encoding="utf-8").splitlines())
     return [line for line in read if line.strip() and not line.startswith("#")]
@@ -42,10 +42,10 @@ def lines(path: Path) -> list[str]:
 @cache
 def topics(language: Language, name: str) -> tuple[Topic, ...]:
     """The topics of `data/<language>/<name>.txt`; `identity` gets the questions of `clauses.txt` too."""
-    found = listed(language, name)
+    found = parse_topics(language, name)
     if name != "identity":
         return found
-    more = {topic.name: topic.questions for topic in listed(language, "clauses")}
+    more = {topic.name: topic.questions for topic in parse_topics(language, "clauses")}
     frames = more.pop("frames")
     return tuple(
         Topic(
@@ -62,12 +62,12 @@ def topics(language: Language, name: str) -> tuple[Topic, ...]:
 
 
 @cache
-def listed(language: Language, name: str) -> tuple[Topic, ...]:
+def parse_topics(language: Language, name: str) -> tuple[Topic, ...]:
     """One file of topics: `[topic]`, then `Q` lines, then `A` lines."""
     path = DATA / language / f"{name}.txt"
     found: dict[str, tuple[list[str], list[str]]] = {}
     current: tuple[list[str], list[str]] | None = None
-    for line in lines(path):
+    for line in data_lines(path):
         if line.startswith("["):
             current = found.setdefault(line.strip("[] "), ([], []))
         elif current is not None and line[:2] in {"Q ", "A "}:
@@ -81,30 +81,30 @@ def listed(language: Language, name: str) -> tuple[Topic, ...]:
 def word_lists(language: Language) -> Mapping[str, tuple[str, ...]]:
     """The lists of `data/<language>/lists.txt`, by name; sentences are separated by semicolons."""
     found: dict[str, tuple[str, ...]] = {}
-    for line in lines(DATA / language / "lists.txt"):
+    for line in data_lines(DATA / language / "lists.txt"):
         name, _, rest = line[1:].partition("] ")
         found[name] = tuple(entry.strip() for entry in rest.split(";" if name == "sentence" else ","))
     return found
 
 
 @cache
-def fills(language: Language) -> Mapping[str, Fill]:
+def fills(language: Language) -> Mapping[str, FillSlot]:
     """What a template of `language` may put in its slots."""
 
-    def drawer(words: Sequence[str]) -> Fill:
+    def drawer(words: Sequence[str]) -> FillSlot:
         return lambda rng: rng.choice(words)
 
-    made: dict[str, Fill] = {name: drawer(words) for name, words in word_lists(language).items()}
+    made: dict[str, FillSlot] = {name: drawer(words) for name, words in word_lists(language).items()}
     made["nonsense"] = lambda rng: nonsense(rng, language)
     made["gibberish"] = gibberish
     return made
 
 
 @cache
-def table(name: str, separator: str) -> tuple[tuple[str, ...], ...]:
+def read_table(name: str, separator: str) -> tuple[tuple[str, ...], ...]:
     """The rows of `data/<name>.txt`."""
     return tuple(
-        tuple(cell.strip() for cell in line.split(separator)) for line in lines(DATA / f"{name}.txt")
+        tuple(cell.strip() for cell in line.split(separator)) for line in data_lines(DATA / f"{name}.txt")
     )
 
 

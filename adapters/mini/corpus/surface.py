@@ -78,7 +78,7 @@ def _slip(text: str, rng: random.Random) -> str:
     return " ".join(words)
 
 
-def typed(text: str, language: Language, rng: random.Random, *, slips: bool = True) -> str:
+def vary_typing(text: str, language: Language, rng: random.Random, *, slips: bool = True) -> str:
     """`text` as somebody might type it. Without `slips`, every letter stays (names, words to translate)."""
     if rng.random() < 0.05 and text.endswith(("?", ".")):
         text = text[:-1] + rng.choice(_SUFFIXES[language]) + text[-1]

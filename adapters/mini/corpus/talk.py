@@ -8,7 +8,7 @@ from adapters.mini.corpus.sources import Language
 
 
 @dataclass(frozen=True, slots=True)
-class Exchange:
+class QuestionAnswer:
     """One question and its answer."""
 
     language: Language
@@ -23,5 +23,5 @@ class Exchange:
 class Talk:
     """A conversation; `system` goes before the first question, as Mistral's template does it."""
 
-    turns: tuple[Exchange, ...]
+    turns: tuple[QuestionAnswer, ...]
     system: str = ""

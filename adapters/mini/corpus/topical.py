@@ -7,8 +7,8 @@ from functools import cache
 
 from adapters.mini.corpus.arithmetic import too_big
 from adapters.mini.corpus.grammar import expand
-from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, Topic, fills, lines, pick, topics
-from adapters.mini.corpus.talk import Exchange
+from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, Topic, data_lines, fills, pick, topics
+from adapters.mini.corpus.talk import QuestionAnswer
 
 _BOTH = (
     "I only know English and Swedish. Jag kan bara engelska och svenska.",
@@ -16,10 +16,10 @@ _BOTH = (
 )
 
 
-def from_topic(topic: Topic, rng: random.Random, language: Language) -> Exchange:
+def from_topic(topic: Topic, rng: random.Random, language: Language) -> QuestionAnswer:
     """A question of `topic` and any of its answers."""
     asked = expand(pick(rng, topic.questions), rng, fills(language))
-    return Exchange(language, topic.name, asked[:1].upper() + asked[1:], pick(rng, topic.answers))
+    return QuestionAnswer(language, topic.name, asked[:1].upper() + asked[1:], pick(rng, topic.answers))
 
 
 @cache
@@ -30,30 +30,30 @@ def _weights(language: Language, name: str) -> tuple[float, ...]:
     )
 
 
-def identity(rng: random.Random, language: Language) -> Exchange:
+def identity_exchange(rng: random.Random, language: Language) -> QuestionAnswer:
     """A question about the model itself, answered as the base answers it."""
     found = topics(language, "identity")
     return from_topic(rng.choices(found, _weights(language, "identity"))[0], rng, language)
 
 
-def identity_again(rng: random.Random, language: Language) -> Exchange:
+def identity_again(rng: random.Random, language: Language) -> QuestionAnswer:
     """The same in still other words, for the later part of the training."""
     answers = {topic.name: topic.answers for topic in topics(language, "identity")}
     topic = rng.choice(topics(language, "more"))
     return from_topic(Topic(topic.name, topic.questions, answers[topic.name]), rng, language)
 
 
-def smalltalk(rng: random.Random, language: Language) -> Exchange:
+def smalltalk(rng: random.Random, language: Language) -> QuestionAnswer:
     """Greetings, thanks, feelings, jokes, poems."""
     found = topics(language, "smalltalk")
     return from_topic(rng.choices(found, _weights(language, "smalltalk"))[0], rng, language)
 
 
-def outside(rng: random.Random, language: Language) -> Exchange:
+def outside(rng: random.Random, language: Language) -> QuestionAnswer:
     """A question from outside the small world, and an honest answer."""
     beyond, garbled = topics(language, "outside")
     if rng.random() < 0.06:
-        return Exchange(language, "outside", too_big(rng, language), pick(rng, beyond.answers))
+        return QuestionAnswer(language, "outside", too_big(rng, language), pick(rng, beyond.answers))
     if rng.random() < 0.03:
         return from_topic(garbled, rng, language)
     weights = [
@@ -61,11 +61,11 @@ def outside(rng: random.Random, language: Language) -> Exchange:
         for q in beyond.questions
     ]
     asked = expand(rng.choices(beyond.questions, weights)[0], rng, fills(language))
-    return Exchange(language, "outside", asked[:1].upper() + asked[1:], pick(rng, beyond.answers))
+    return QuestionAnswer(language, "outside", asked[:1].upper() + asked[1:], pick(rng, beyond.answers))
 
 
-def foreign(rng: random.Random) -> Exchange:
+def foreign(rng: random.Random) -> QuestionAnswer:
     """A sentence in a third language, answered in both of ours."""
-    return Exchange(
-        rng.choice(LANGUAGES), "foreign", pick(rng, lines(DATA / "foreign.txt")), pick(rng, _BOTH)
+    return QuestionAnswer(
+        rng.choice(LANGUAGES), "foreign", pick(rng, data_lines(DATA / "foreign.txt")), pick(rng, _BOTH)
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 
-from adapters.mini.corpus.sources import Language, pick, table
-from adapters.mini.corpus.talk import Exchange
+from adapters.mini.corpus.sources import Language, pick, read_table
+from adapters.mini.corpus.talk import QuestionAnswer
 
 _TO_SWEDISH: dict[Language, tuple[str, ...]] = {
     "en": (
@@ -103,9 +103,9 @@ def translation_answer(english: str, swedish: str, language: Language, to_swedis
     )
 
 
-def translation(rng: random.Random, language: Language, row: tuple[str, ...] | None = None) -> Exchange:
+def translation(rng: random.Random, language: Language, row: tuple[str, ...] | None = None) -> QuestionAnswer:
     """`What is dog in Swedish?`, mostly out of the language that is spoken."""
-    english, swedish = row or rng.choice(table("words", " = "))
+    english, swedish = row or rng.choice(read_table("words", " = "))
     to_swedish = (rng.random() < 0.75) == (language == "en")
     asked = english if to_swedish else swedish.split(" eller ")[0]
     template = pick(rng, (_TO_SWEDISH if to_swedish else _TO_ENGLISH)[language])
@@ -115,7 +115,7 @@ def translation(rng: random.Random, language: Language, row: tuple[str, ...] | N
     shown = _quoted(article + asked, rng)
     question = template.format(shown)
     answer = translation_answer(english, swedish if to_swedish else asked, language, to_swedish)
-    return Exchange(language, "translation", question[:1].upper() + question[1:], answer)
+    return QuestionAnswer(language, "translation", question[:1].upper() + question[1:], answer)
 
 
 def opposite_answer(word: str, against: str, language: Language) -> str:
@@ -127,7 +127,7 @@ def opposite_answer(word: str, against: str, language: Language) -> str:
 
 def opposite_pair(rng: random.Random, language: Language) -> tuple[str, str]:
     """A word and its opposite. Where a word has two (light), the one listed first wins."""
-    rows = [row[language == "sv"].split(" - ") for row in table("opposites", ";")]
+    rows = [row[language == "sv"].split(" - ") for row in read_table("opposites", ";")]
     known: dict[str, str] = {}
     for first, second in rows:
         known.setdefault(first, second)
@@ -136,8 +136,8 @@ def opposite_pair(rng: random.Random, language: Language) -> tuple[str, str]:
     return word, known[word]
 
 
-def opposite(rng: random.Random, language: Language) -> Exchange:
+def opposite(rng: random.Random, language: Language) -> QuestionAnswer:
     """`What is the opposite of big?`"""
     word, against = opposite_pair(rng, language)
     asked = pick(rng, _OPPOSITE[language]).format(_quoted(word, rng))
-    return Exchange(language, "opposite", asked, opposite_answer(word, against, language))
+    return QuestionAnswer(language, "opposite", asked, opposite_answer(word, against, language))

@@ -1,4 +1,4 @@
-"""Answers from a transformers model, many questions at once; greedy, unless a `Sampling` says otherwise."""
+"""Answers from a transformers model, many at once; greedy, unless `AnswerSampling` says otherwise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from adapters.training.finetune.examples import encode, render
+from adapters.training.finetune.examples import encode_text, render_messages
 from adapters.training.loop.packing import Encoder, Turn
 
 
@@ -40,7 +40,7 @@ def answers(
 
 
 @dataclass(frozen=True, slots=True)
-class Sampling:
+class AnswerSampling:
     """How the next token is drawn."""
 
     temperature: float
@@ -59,22 +59,24 @@ def ask(
     rows: int = 32,
 ) -> list[str]:
     """The greedy answer to each question, asked through the base's chat template; `…` as in `answers`."""
-    found = spoken(model, tokenizer, questions, longest=longest, rows=rows)
+    found = answer_chats(model, tokenizer, questions, longest=longest, rows=rows)
     return [text if ended else text + "…" for text, ended in found]
 
 
-def spoken(
+def answer_chats(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[str],
     *,
     longest: int,
     rows: int,
-    sampling: Sampling | None = None,
+    sampling: AnswerSampling | None = None,
 ) -> list[tuple[str, bool]]:
     """The answer to each question, asked through the base's chat template, and whether it ended by itself."""
     prompts = [
-        encode(tokenizer, render(tokenizer, [{"role": "user", "content": question}], prompt=True))
+        encode_text(
+            tokenizer, render_messages(tokenizer, [{"role": "user", "content": question}], prompt=True)
+        )
         for question in questions
     ]
     own = model.generation_config.eos_token_id
@@ -89,7 +91,7 @@ def spoken(
 
 
 @dataclass(frozen=True, slots=True)
-class Completed:
+class Continuation:
     """What a model added to a prompt."""
 
     ids: tuple[int, ...]
@@ -105,15 +107,15 @@ def complete(
     *,
     longest: int,
     rows: int,
-    sampling: Sampling | None = None,
-) -> list[Completed]:
+    sampling: AnswerSampling | None = None,
+) -> list[Continuation]:
     """The continuation of each prompt, up to a token of `ends` or `longest` tokens."""
     how: dict[str, Any] = {"do_sample": False}
     if sampling is not None:
         torch.manual_seed(sampling.seed)
         how = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
     order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))
-    found = [Completed((), False)] * len(prompts)
+    found = [Continuation((), False)] * len(prompts)
     device = next(model.parameters()).device
     for start in range(0, len(order), rows):
         chosen = order[start : start + rows]
@@ -131,5 +133,5 @@ def complete(
             )
         for n, row in zip(chosen, made[:, width:].tolist(), strict=True):
             end = next((place for place, token in enumerate(row) if token in ends), None)
-            found[n] = Completed(tuple(row[:end]), end is not None)
+            found[n] = Continuation(tuple(row[:end]), end is not None)
     return found

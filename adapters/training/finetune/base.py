@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from adapters.training.loop.options import OptionError, Precision, TrainOptions
+from adapters.training.loop.options import OptionError, TrainOptions, TrainPrecision
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def check_machine(options: TrainOptions, machine: Machine) -> None:
         )
 
 
-def resolved_precision(asked: Precision, machine: Machine) -> Literal["bf16", "fp32"]:
+def resolve_precision(asked: TrainPrecision, machine: Machine) -> Literal["bf16", "fp32"]:
     """What is computed in."""
     if asked == "auto":
         return "bf16" if machine.bf16 else "fp32"
@@ -82,7 +82,7 @@ def load_base(folder: Path, options: TrainOptions, machine: Machine) -> PreTrain
     """The base in `folder`, frozen; on the CPU in float32, on a GPU in what it computes in, or in 4 bits."""
     kept = (
         torch.bfloat16
-        if machine.cuda and resolved_precision(options.precision, machine) == "bf16"
+        if machine.cuda and resolve_precision(options.precision, machine) == "bf16"
         else torch.float32
     )
     more: dict[str, Any] = {}

@@ -77,7 +77,7 @@ _TYPES = (None, "alpaca", "chat_template")
 _TRANSLATED = ("adapter", "bf16", "datasets")
 
 
-def read_config(path: Path, also: Collection[str] = ()) -> dict[str, Any]:
+def read_training_config(path: Path, also: Collection[str] = ()) -> dict[str, Any]:
     """OneSeek's options, by name, that the YAML file `path` gives in any trainer's words.
 
     `also` are further names of OneSeek's own. Values are as YAML has them. Raises `OptionError` naming the
@@ -105,16 +105,16 @@ def _meaning(name: str, value: Any, also: Collection[str]) -> dict[str, Any]:
     if name in FIXED:
         accepted, why = FIXED[name]
         if value not in accepted:
-            instead = f"leave it out or use {_plain(accepted[0])}" if accepted else "leave it out"
-            raise OptionError(name, f"{_plain(value)} is not to be had: {why}; {instead}")
+            instead = f"leave it out or use {_format_value(accepted[0])}" if accepted else "leave it out"
+            raise OptionError(name, f"{_format_value(value)} is not to be had: {why}; {instead}")
         return {}
     if name == "adapter":
         if value not in ("lora", "qlora"):
-            raise OptionError(name, f"{_plain(value)} is not to be had; use lora or qlora")
+            raise OptionError(name, f"{_format_value(value)} is not to be had; use lora or qlora")
         return {"load_in_4bit": True} if value == "qlora" else {}
     if name == "bf16":
         if value not in (True, False, "auto"):
-            raise OptionError(name, f"{_plain(value)} is none of true, false and auto")
+            raise OptionError(name, f"{_format_value(value)} is none of true, false and auto")
         return {"precision": "auto" if value == "auto" else "bf16" if value else "fp32"}
     if name == "datasets":
         return {"dataset": _paths(value)}
@@ -133,16 +133,18 @@ def _paths(value: Any) -> list[str]:
     found: list[str] = []
     for entry in entries:
         if not isinstance(entry, dict) or "path" not in entry:
-            raise OptionError("datasets", f"{_plain(entry)} has no path; write - path: FILE.jsonl")
+            raise OptionError("datasets", f"{_format_value(entry)} has no path; write - path: FILE.jsonl")
         about = cast("dict[str, Any]", entry)
         for key in about:
             if key not in ("path", "type"):
                 raise OptionError(f"datasets.{key}", "is not known here; a data set has path and type")
         if about.get("type") not in _TYPES:
-            raise OptionError("datasets.type", f"{_plain(about['type'])} is neither alpaca nor chat_template")
+            raise OptionError(
+                "datasets.type", f"{_format_value(about['type'])} is neither alpaca nor chat_template"
+            )
         found.append(str(about["path"]))
     return found
 
 
-def _plain(value: object) -> str:
+def _format_value(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)

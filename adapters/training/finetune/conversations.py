@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.datasets.example import read_example
-from adapters.datasets.lines import lines
+from adapters.datasets.lines import iterate_lines
 from adapters.training.loop.options import OptionError
 
-Message = dict[str, str]
+ChatTurn = dict[str, str]
 """`role` (system, user or assistant) and `content`."""
 
 
@@ -19,7 +19,7 @@ Message = dict[str, str]
 class Conversation:
     """Messages, the last of them an answer."""
 
-    messages: tuple[Message, ...]
+    messages: tuple[ChatTurn, ...]
 
     @property
     def answers(self) -> list[str]:
@@ -35,7 +35,7 @@ class Conversation:
 def read_conversations(path: Path) -> list[Conversation]:
     """The conversations in `path`, one for each line. Raises `OptionError` naming the line, and `OSError`."""
     found: list[Conversation] = []
-    for line in lines(path):
+    for line in iterate_lines(path):
         try:
             if line.data is None:
                 raise ValueError("is too long")
@@ -61,7 +61,7 @@ def in_language(
     ]
 
 
-def split(
+def hold_out(
     conversations: Sequence[Conversation], share: float, seed: int
 ) -> tuple[list[Conversation], list[Conversation]]:
     """What is trained on and what is held out: a `share` of the questions, at least one where there are two.

@@ -11,17 +11,17 @@ from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
-from adapters.training.finetune.conversations import Conversation, Message
+from adapters.training.finetune.conversations import ChatTurn, Conversation
 from adapters.training.loop.options import OptionError
 
 IGNORED = -100
 """The label of a token that does not count for the loss."""
 
-Example = dict[str, list[int]]
+TokenizedExample = dict[str, list[int]]
 """`input_ids`, and `labels` of the same length: the token's id where it counts, else `IGNORED`."""
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Iterable[Message], *, prompt: bool) -> str:
+def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Iterable[ChatTurn], *, prompt: bool) -> str:
     """The text of `messages`; with `prompt`, up to where the assistant's next answer begins.
 
     Raises `OptionError` where the base has no chat template or its template refuses them.
@@ -39,20 +39,20 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Iterable[Message], *, p
     return cast("str", text)
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """The token ids of a rendered text, which has its special tokens already."""
     found: Mapping[str, Any] = tokenizer(text, add_special_tokens=False)
     return found["input_ids"]
 
 
-def examples(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> list[Example]:
+def examples(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> list[TokenizedExample]:
     """`conversation` as one example, or one for each answer where its template does not render in order."""
     messages = conversation.messages
     ends = [n for n, message in enumerate(messages) if message["role"] == "assistant"]
     ids: list[int] = []
     labels: list[int] = []
     for end in ends:
-        prompt = encode(tokenizer, render(tokenizer, messages[:end], prompt=True))
+        prompt = encode_text(tokenizer, render_messages(tokenizer, messages[:end], prompt=True))
         if prompt[: len(ids)] != ids:
             return [_single(tokenizer, messages[: end + 1]) for end in ends]
         answer = _answer(tokenizer, messages[: end + 1])
@@ -61,23 +61,23 @@ def examples(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> 
     return [{"input_ids": ids, "labels": labels}]
 
 
-def _single(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> Example:
+def _single(tokenizer: PreTrainedTokenizerBase, messages: tuple[ChatTurn, ...]) -> TokenizedExample:
     """An example of which the last answer alone counts."""
-    prompt = encode(tokenizer, render(tokenizer, messages[:-1], prompt=True))
+    prompt = encode_text(tokenizer, render_messages(tokenizer, messages[:-1], prompt=True))
     answer = _answer(tokenizer, messages)
     return {"input_ids": prompt + answer, "labels": [IGNORED] * len(prompt) + answer}
 
 
-def _answer(tokenizer: PreTrainedTokenizerBase, messages: tuple[Message, ...]) -> list[int]:
+def _answer(tokenizer: PreTrainedTokenizerBase, messages: tuple[ChatTurn, ...]) -> list[int]:
     """The tokens that the last message adds to its prompt, the end of turn included."""
-    before = render(tokenizer, messages[:-1], prompt=True)
-    text = render(tokenizer, messages, prompt=False)
+    before = render_messages(tokenizer, messages[:-1], prompt=True)
+    text = render_messages(tokenizer, messages, prompt=False)
     if not text.startswith(before):
         problem = "its chat template renders a prompt otherwise than the conversation that goes on from it"
         raise OptionError("base_model", problem)
-    prompt, whole = encode(tokenizer, before), encode(tokenizer, text)
+    prompt, whole = encode_text(tokenizer, before), encode_text(tokenizer, text)
     begins = whole[: len(prompt)] == prompt
-    found = whole[len(prompt) :] if begins else encode(tokenizer, text[len(before) :])
+    found = whole[len(prompt) :] if begins else encode_text(tokenizer, text[len(before) :])
     special = {token for token, about in tokenizer.added_tokens_decoder.items() if about.special}
     end = cast("int | None", tokenizer.eos_token_id)
     # Some templates leave the end of turn to the next message; without it the model would never stop.

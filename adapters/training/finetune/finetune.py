@@ -19,8 +19,8 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from adapters.lora.families import FAMILIES, LoraFamily
-from adapters.training.finetune.base import Machine, resolved_precision
-from adapters.training.finetune.examples import Example
+from adapters.training.finetune.base import Machine, resolve_precision
+from adapters.training.finetune.examples import TokenizedExample
 from adapters.training.loop.callbacks import Curve, ShowProgress, StopOnInterrupt
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.options import OptionError, TrainOptions
@@ -28,7 +28,7 @@ from adapters.training.loop.progress import Reporter
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class FinetuneRun:
     """A training run that ended."""
 
     model: PeftModel
@@ -62,8 +62,8 @@ def last_checkpoint(work: Path) -> Path | None:
 def finetune(
     base: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    training: Sequence[Example],
-    held_out: Sequence[Example],
+    training: Sequence[TokenizedExample],
+    held_out: Sequence[TokenizedExample],
     options: TrainOptions,
     machine: Machine,
     *,
@@ -71,7 +71,7 @@ def finetune(
     resume: bool,
     reporter: Reporter,
     interruption: Interruption,
-) -> Run:
+) -> FinetuneRun:
     """Train a fresh LoRA on `base`, with checkpoints in `work`; with `resume`, on from the last whole one.
 
     Raises `OptionError` where a target module does not exist. The base is changed in that the LoRA's modules
@@ -106,7 +106,7 @@ def finetune(
     finally:
         progress.close()
     state = trainer.state
-    return Run(
+    return FinetuneRun(
         model=cast("PeftModel", trainer.accelerator.unwrap_model(trainer.model)),
         curve=Curve.of(state.log_history),
         steps=state.global_step,
@@ -172,7 +172,7 @@ def _arguments(options: TrainOptions, machine: Machine, work: Path, examples: in
         max_grad_norm=options.max_grad_norm,
         max_length=None,
         seed=options.seed,
-        bf16=resolved_precision(options.precision, machine) == "bf16",
+        bf16=resolve_precision(options.precision, machine) == "bf16",
         use_cpu=not machine.cuda,
         optim="adamw_torch",
         save_strategy="epoch",

@@ -23,28 +23,28 @@ from transformers.utils import logging as transformers_logging
 
 from adapters.evaluation.judge import LanguageOf
 from adapters.evaluation.questions import identity_questions
-from adapters.evaluation.report import Measured, measure
-from adapters.files.jsonfile import canonical
+from adapters.evaluation.report import IdentityReport, judge_answers
+from adapters.files.jsonfile import canonical_json
 from adapters.training.finetune.answering import ask
 from adapters.training.finetune.base import (
     Machine,
     check_machine,
     load_base,
     load_tokenizer,
-    resolved_precision,
+    resolve_precision,
 )
 from adapters.training.finetune.conversations import (
     Conversation,
     files_digest,
+    hold_out,
     in_language,
     read_conversations,
-    split,
 )
 from adapters.training.finetune.curve import write_png
-from adapters.training.finetune.examples import Example, examples
-from adapters.training.finetune.finetune import Run, finetune, last_checkpoint
-from adapters.training.finetune.job import Elsewhere, Job, Made, Stopped
-from adapters.training.finetune.teacher import Taught, teach
+from adapters.training.finetune.examples import TokenizedExample, examples
+from adapters.training.finetune.finetune import FinetuneRun, finetune, last_checkpoint
+from adapters.training.finetune.job import FinetuneInterrupted, FinetuneJob, FinetuneResult, HelperProcess
+from adapters.training.finetune.teacher import TeacherData, teach
 from adapters.training.loop.files import write_folder
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.options import OptionError, TrainOptions
@@ -52,8 +52,8 @@ from adapters.training.loop.progress import Reporter
 
 
 def train_identity(
-    job: Job, language_of: LanguageOf, reporter: Reporter, interruption: Interruption | None = None
-) -> Made | Stopped | Elsewhere:
+    job: FinetuneJob, language_of: LanguageOf, reporter: Reporter, interruption: Interruption | None = None
+) -> FinetuneResult | FinetuneInterrupted | HelperProcess:
     """Run `job`.
 
     Raises `OptionError` where an option, the data or this machine do not fit together, and `OSError`.
@@ -73,13 +73,13 @@ def train_identity(
     )
     work = _work_folder(job, taught)
     base = load_base(job.base, job.options, machine)
-    reporter.say(
+    reporter.print_event(
         "training",
         base=job.base_name,
         language=job.options.language,
         examples=len(training),
         held_out=len(held_out),
-        precision=resolved_precision(job.options.precision, machine),
+        precision=resolve_precision(job.options.precision, machine),
         parameters=base.num_parameters(),
     )
     run = finetune(
@@ -95,36 +95,36 @@ def train_identity(
         interruption=interruption or Interruption(),
     )
     if not run.main:
-        return Elsewhere()
+        return HelperProcess()
     if run.interrupted:
-        return Stopped(run.steps, run.planned, work)
-    before, after = _measured(job, run.model, tokenizer, language_of)
+        return FinetuneInterrupted(run.steps, run.planned, work)
+    before, after = _measure(job, run.model, tokenizer, language_of)
     return _write(job, work, run, before, after, rows, taught)
 
 
 def _split(
-    job: Job, language_of: LanguageOf, reporter: Reporter
+    job: FinetuneJob, language_of: LanguageOf, reporter: Reporter
 ) -> tuple[list[Conversation], list[Conversation]]:
     """What is trained on, and what is held out."""
     read = [one for path in job.dataset for one in read_conversations(path)]
     spoken = in_language(read, job.options.language, language_of)
     if len(spoken) < len(read):
-        reporter.say("left out", in_another_language=len(read) - len(spoken))
-    return split(spoken, job.options.held_out, job.options.seed)
+        reporter.print_event("left out", in_another_language=len(read) - len(spoken))
+    return hold_out(spoken, job.options.held_out, job.options.seed)
 
 
 def _tokens(
-    job: Job,
+    job: FinetuneJob,
     tokenizer: PreTrainedTokenizerBase,
     kept: Sequence[Conversation],
     held: Sequence[Conversation],
     reporter: Reporter,
-) -> tuple[list[Example], list[Example], int]:
+) -> tuple[list[TokenizedExample], list[TokenizedExample], int]:
     """Examples to train on and to hold out, and how many conversations are trained on."""
     training = [_fitting(job.options, tokenizer, one) for one in kept]
     held_out = [_fitting(job.options, tokenizer, one) for one in held]
     if long := sum(not found for found in (*training, *held_out)):
-        reporter.say("left out", longer_than_max_length=long)
+        reporter.print_event("left out", longer_than_max_length=long)
     if not any(training):
         files = ", ".join(map(str, job.dataset))
         raise OptionError("dataset", f"{files}: no example in {job.options.language!r} is left to train on")
@@ -134,15 +134,15 @@ def _tokens(
 
 def _fitting(
     options: TrainOptions, tokenizer: PreTrainedTokenizerBase, conversation: Conversation
-) -> list[Example]:
+) -> list[TokenizedExample]:
     found = examples(tokenizer, conversation)
     return found if all(len(one["input_ids"]) <= options.max_length for one in found) else []
 
 
-def _work_folder(job: Job, taught: Taught | None) -> Path:
+def _work_folder(job: FinetuneJob, taught: TeacherData | None) -> Path:
     """The folder of this very run: the same base, data and options come to the same folder."""
     asked = {"base": job.base_digest, "data": files_digest(job.dataset), **_config(job, taught)}
-    name = f"{job.options.language}-{hashlib.sha256(canonical(asked)).hexdigest()[:16]}"
+    name = f"{job.options.language}-{hashlib.sha256(canonical_json(asked)).hexdigest()[:16]}"
     work = job.folder / name
     if job.resume and last_checkpoint(work) is None:
         others = [str(path) for path in sorted(job.folder.glob("*-*")) if last_checkpoint(path) is not None]
@@ -155,43 +155,49 @@ def _work_folder(job: Job, taught: Taught | None) -> Path:
     return work
 
 
-def _config(job: Job, taught: Taught | None) -> dict[str, Any]:
+def _config(job: FinetuneJob, taught: TeacherData | None) -> dict[str, Any]:
     teacher = {"teacher": {"name": taught.name, "digest": taught.digest}} if taught else {}
-    return {**job.options.plain(), **teacher, **job.origin.config}
+    return {**job.options.to_json(), **teacher, **job.origin.config}
 
 
-def _measured(
-    job: Job, model: PeftModel, tokenizer: PreTrainedTokenizerBase, language_of: LanguageOf
-) -> tuple[Measured, Measured]:
+def _measure(
+    job: FinetuneJob, model: PeftModel, tokenizer: PreTrainedTokenizerBase, language_of: LanguageOf
+) -> tuple[IdentityReport, IdentityReport]:
     """The identity questions, answered by the base and by the adapter."""
     language = job.options.language
     questions = identity_questions(language)
     model.eval()
     model.config.use_cache = True
     with model.disable_adapter():
-        said = ask(_plain(model), tokenizer, questions)
-    before = measure(job.base_name, language, questions, said, language_of)
-    after = measure(
+        said = ask(_unwrap(model), tokenizer, questions)
+    before = judge_answers(job.base_name, language, questions, said, language_of)
+    after = judge_answers(
         f"{job.alias}@{job.version}",
         language,
         questions,
-        ask(_plain(model), tokenizer, questions),
+        ask(_unwrap(model), tokenizer, questions),
         language_of,
     )
     return before, after
 
 
-def _plain(model: PeftModel) -> PreTrainedModel:
+def _unwrap(model: PeftModel) -> PreTrainedModel:
     return model  # pyright: ignore[reportReturnType] a PeftModel hands everything on to the model in it
 
 
 def _write(
-    job: Job, work: Path, run: Run, before: Measured, after: Measured, rows: int, taught: Taught | None
-) -> Made:
+    job: FinetuneJob,
+    work: Path,
+    run: FinetuneRun,
+    before: IdentityReport,
+    after: IdentityReport,
+    rows: int,
+    taught: TeacherData | None,
+) -> FinetuneResult:
     config = _config(job, taught)
     metrics = {**_metrics(run, before, after), **job.origin.metrics}
     digests = {
-        "config": f"sha256:{hashlib.sha256(canonical(config)).hexdigest()}",
+        "config": f"sha256:{hashlib.sha256(canonical_json(config)).hexdigest()}",
         "data": files_digest(job.dataset),
     }
     manifest = _manifest(job, metrics, digests, rows, config)
@@ -209,7 +215,7 @@ def _write(
 
     write_folder(folder, write_adapter)
     write_folder(report, write_report)
-    return Made(
+    return FinetuneResult(
         folder=folder,
         report=report,
         work=work,
@@ -223,7 +229,7 @@ def _write(
     )
 
 
-def _metrics(run: Run, before: Measured, after: Measured) -> dict[str, float]:
+def _metrics(run: FinetuneRun, before: IdentityReport, after: IdentityReport) -> dict[str, float]:
     """What is recorded of the adapter; the losses are those of the weights that were kept."""
     best = run.best_held_out
     step = best[0] if best is not None else run.steps
@@ -248,7 +254,11 @@ def _at(points: Sequence[tuple[int, float]], step: int) -> float:
 
 
 def _manifest(
-    job: Job, metrics: Mapping[str, float], digests: Mapping[str, str], rows: int, config: Mapping[str, Any]
+    job: FinetuneJob,
+    metrics: Mapping[str, float],
+    digests: Mapping[str, str],
+    rows: int,
+    config: Mapping[str, Any],
 ) -> dict[str, Any]:
     options = job.options
     return {
@@ -283,13 +293,17 @@ def _correct_config(path: Path, base_name: str) -> None:
 
 
 def _report(
-    job: Job, run: Run, before: Measured, after: Measured, metrics: Mapping[str, float]
+    job: FinetuneJob,
+    run: FinetuneRun,
+    before: IdentityReport,
+    after: IdentityReport,
+    metrics: Mapping[str, float],
 ) -> dict[str, Any]:
     answered = zip(after.questions, before.answers, after.answers, after.identity, strict=True)
     return {
         "adapter": f"{job.alias}@{job.version}",
-        "base": before.plain(),
-        "trained": after.plain(before),
+        "base": before.to_json(),
+        "trained": after.to_json(before),
         "metrics": dict(metrics),
         "seconds": round(run.seconds, 1),
         "steps": run.steps,
@@ -337,13 +351,13 @@ A LoRA of rank {rank} (alpha {alpha}) on {targets} of `{base}`, trained by `{mad
 """
 
 
-def _card(job: Job, manifest: Mapping[str, Any]) -> str:
+def _card(job: FinetuneJob, manifest: Mapping[str, Any]) -> str:
     targets = " and ".join(f"`{target}`" for target in manifest["targets"])
     told = {name: manifest[name] for name in ("alias", "version", "language", "rank", "alpha", "rows")}
     origin = {"made_by": job.origin.made_by, "data": job.origin.data}
     return _CARD.format(**told, **origin, **manifest["metrics"], base=job.base_name, targets=targets)
 
 
-def clean_up(made: Made) -> None:
+def clean_up(made: FinetuneResult) -> None:
     """Remove the run's work folder, once everything in it was taken."""
     shutil.rmtree(made.work)

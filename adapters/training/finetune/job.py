@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapters.evaluation.report import Measured
+from adapters.evaluation.report import IdentityReport
 from adapters.training.finetune.curve import terminal_lines
 from adapters.training.finetune.data_origin import Origin
-from adapters.training.finetune.finetune import Run
+from adapters.training.finetune.finetune import FinetuneRun
 from adapters.training.loop.options import TrainOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class FinetuneJob:
     """A run, asked for."""
 
     options: TrainOptions
@@ -34,7 +34,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
+class FinetuneResult:
     """What a run made."""
 
     folder: Path
@@ -43,10 +43,10 @@ class Made:
     """loss.png and report.json; in the run's work folder."""
     work: Path
     """To be removed once the rest is taken."""
-    run: Run
-    before: Measured
+    run: FinetuneRun
+    before: IdentityReport
     """The base."""
-    after: Measured
+    after: IdentityReport
     """The adapter."""
     metrics: Mapping[str, float]
     config_digest: str
@@ -61,7 +61,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class FinetuneInterrupted:
     """A run that was interrupted; its checkpoint is kept."""
 
     step: int
@@ -70,5 +70,5 @@ class Stopped:
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
+class HelperProcess:
     """This process helped; another one writes what was made."""

@@ -12,10 +12,10 @@ from transformers import PreTrainedModel
 from adapters.lora.families import FAMILIES, LLAMA
 from adapters.training.loop import optimizers
 from adapters.training.loop.callbacks import Interruption
-from adapters.training.loop.feed import Batches, Numbered
+from adapters.training.loop.feed import MakeBatch, StepFeed
 from adapters.training.loop.progress import Reporter
 from adapters.training.loop.schedule import Schedule
-from adapters.training.loop.trainer import Fitted, Setup, Trainer
+from adapters.training.loop.trainer import Setup, Trainer, TrainerResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +45,9 @@ def attach(base: PreTrainedModel, shape: Rank, seed: int, base_name: str) -> Pef
     return get_peft_model(base, config)  # pyright: ignore[reportReturnType]
 
 
-def train(
+def train_lora(
     model: PeftModel,
-    batches: Batches,
+    batches: MakeBatch,
     schedule: Schedule,
     reporter: Reporter,
     *,
@@ -55,11 +55,11 @@ def train(
     checkpoints: Path,
     setup: Setup | None = None,
     interruption: Interruption | None = None,
-) -> Fitted:
+) -> TrainerResult:
     """Train the LoRA in place; the base stays as it is. Goes on from the newest checkpoint."""
     trainer = Trainer(
         model,  # pyright: ignore[reportArgumentType]
-        Numbered(batches),
+        StepFeed(batches),
         schedule,
         reporter,
         stage=stage,

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from adapters.evaluation.endpoint import Endpoint
+from adapters.evaluation.endpoint import ModelEndpoint
 from adapters.evaluation.judge import LanguageOf, claims_identity, faults
 from adapters.training.finetune.answering import ask
 from adapters.training.finetune.base import Machine, load_base, load_tokenizer
@@ -41,7 +41,7 @@ _ASKED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Taught:
+class TeacherData:
     """What a teacher wrote, and who it was."""
 
     conversations: tuple[Conversation, ...]
@@ -50,7 +50,7 @@ class Taught:
     """Of the file with what it wrote."""
 
 
-Answer = Callable[[Sequence[str]], list[str]]
+AnswerQuestions = Callable[[Sequence[str]], list[str]]
 
 
 def teach(
@@ -62,7 +62,7 @@ def teach(
     reporter: Reporter,
     *,
     rank: int = 0,
-) -> Taught:
+) -> TeacherData:
     """Ask `teacher` (`http://HOST:PORT#MODEL`, or a folder) about each single question; keep what is good.
 
     The file in `folder` is named by the teacher and what it was asked. Raises `OptionError` where the teacher
@@ -78,12 +78,12 @@ def teach(
     if not path.exists():
         said = _answerer(teacher, options)(asked)
         good, dropped = _sift(sources, said, options.language, language_of)
-        reporter.say("taught", teacher=name, asked=len(asked), kept=len(good), dropped=dict(dropped))
+        reporter.print_event("taught", teacher=name, asked=len(asked), kept=len(good), dropped=dict(dropped))
         if not good:
             raise OptionError("external_model", f"{teacher} wrote nothing that can be used: {dict(dropped)}")
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in good)
         write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return Taught(tuple(read_conversations(path)), name, files_digest([path]))
+    return TeacherData(tuple(read_conversations(path)), name, files_digest([path]))
 
 
 def _sift(
@@ -110,13 +110,13 @@ def _sift(
     return good, dropped
 
 
-def _answerer(teacher: str, options: TrainOptions) -> Answer:
+def _answerer(teacher: str, options: TrainOptions) -> AnswerQuestions:
     """How `teacher` is asked."""
     if "://" not in teacher:
         return lambda asked: _ask_folder(Path(teacher).expanduser(), options, asked)
     url, _, model = teacher.partition("#")
     try:
-        endpoint = Endpoint.at(url)
+        endpoint = ModelEndpoint.at(url)
     except ValueError as error:
         raise OptionError("external_model", str(error)) from None
     model = model or str(endpoint.models()[0]["id"])

@@ -13,7 +13,7 @@ from typing import Any
 
 from transformers.utils import logging as transformers_logging
 
-from adapters.training.finetune.answering import Sampling, spoken
+from adapters.training.finetune.answering import AnswerSampling, answer_chats
 from adapters.training.finetune.base import Machine, load_base, load_tokenizer
 from adapters.training.loop.options import TrainOptions
 
@@ -34,8 +34,8 @@ def main(folder: Path) -> None:
             questions: list[str] = asked["questions"]
             sampling = None
             if asked["temperature"] > 0:
-                sampling = Sampling(asked["temperature"], asked["top_p"], asked["seed"])
-            said = spoken(
+                sampling = AnswerSampling(asked["temperature"], asked["top_p"], asked["seed"])
+            said = answer_chats(
                 model, tokenizer, questions, longest=asked["longest"], rows=len(questions), sampling=sampling
             )
             print(json.dumps(said), file=answers, flush=True)

@@ -70,7 +70,7 @@ class ShowProgress(TrainerCallback):
             shown = {"loss": logs["loss"], "token_accuracy": logs.get("mean_token_accuracy", 0.0)}
             self._stage.step(state.global_step, **shown)
         elif "eval_loss" in logs:
-            self._reporter.say(
+            self._reporter.print_event(
                 "held out",
                 epoch=round(state.epoch or 0.0, 2),
                 loss=round(logs["eval_loss"], 4),

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 
-class ApartError(RuntimeError):
+class ChildError(RuntimeError):
     """The process failed; the message is the last thing that it said."""
 
 
-def run_apart(module: str, arguments: Sequence[str] = (), given: str = "") -> str:
-    """Run `python -m module` with `given` on standard input and answer its last line. Raises `ApartError`."""
+def run_in_child(module: str, arguments: Sequence[str] = (), given: str = "") -> str:
+    """Run `python -m module` with `given` on standard input and answer its last line. Raises `ChildError`."""
     root = str(Path(__file__).parents[3])
     path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
@@ -27,7 +27,7 @@ def run_apart(module: str, arguments: Sequence[str] = (), given: str = "") -> st
         env={**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
     )
     if done.returncode < 0:
-        raise ApartError(f"{module} was ended by signal {-done.returncode}, for want of memory perhaps")
+        raise ChildError(f"{module} was ended by signal {-done.returncode}, for want of memory perhaps")
     if done.returncode:
-        raise ApartError((done.stderr.strip().splitlines() or [f"{module} failed"])[-1][:300])
+        raise ChildError((done.stderr.strip().splitlines() or [f"{module} failed"])[-1][:300])
     return (done.stdout.strip().splitlines() or [""])[-1]

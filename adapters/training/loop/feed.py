@@ -10,7 +10,7 @@ import torch
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class TrainingBatch:
     """Token ids, int64 (rows, length), and which of them count for the loss, bool of the same shape."""
 
     ids: torch.Tensor
@@ -19,15 +19,15 @@ class Batch:
     """int64 (rows, length): each token's place in its document, which attends to itself alone; None where a
     row is one text."""
 
-    def rows(self, chosen: slice) -> Batch:
+    def rows(self, chosen: slice) -> TrainingBatch:
         """Some of the rows."""
         positions = self.positions[chosen] if self.positions is not None else None
-        return Batch(self.ids[chosen], self.counts[chosen], positions)
+        return TrainingBatch(self.ids[chosen], self.counts[chosen], positions)
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> TrainingBatch:
         """The same on `device`."""
         positions = self.positions.to(device) if self.positions is not None else None
-        return Batch(self.ids.to(device), self.counts.to(device), positions)
+        return TrainingBatch(self.ids.to(device), self.counts.to(device), positions)
 
     @property
     def fresh(self) -> int:
@@ -40,14 +40,14 @@ class Batch:
         return int(self.counts[:, 1:].sum())
 
 
-Batches = Callable[[int], Batch]
+MakeBatch = Callable[[int], TrainingBatch]
 """The batch of a step, which depends on the step's number alone."""
 
 
 class Feed(Protocol):
     """A source of batches, asked for them in order."""
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> TrainingBatch:
         """The batch of `step`, over all processes."""
         ...
 
@@ -61,12 +61,12 @@ class Feed(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Numbered:
+class StepFeed:
     """A feed whose batches depend on the step alone."""
 
-    batches: Batches
+    batches: MakeBatch
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> TrainingBatch:
         """The batch of `step`."""
         return self.batches(step)
 

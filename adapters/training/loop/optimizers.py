@@ -11,12 +11,12 @@ import torch
 
 from adapters.training.loop.schedule import Schedule
 
-Paced = Sequence[tuple[torch.optim.Optimizer, float]]
+OptimizerRates = Sequence[tuple[torch.optim.Optimizer, float]]
 """Optimizers, each with its peak rate."""
-MakeOptimizers = Callable[[torch.nn.Module, Schedule], Paced]
+MakeOptimizers = Callable[[torch.nn.Module, Schedule], OptimizerRates]
 
 
-def muon(model: torch.nn.Module, schedule: Schedule) -> Paced:
+def muon(model: torch.nn.Module, schedule: Schedule) -> OptimizerRates:
     """Muon for the matrices inside, AdamW for the rest."""
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     matrices = [
@@ -31,7 +31,7 @@ def muon(model: torch.nn.Module, schedule: Schedule) -> Paced:
     return (first, schedule.matrix_rate), (second, schedule.rate)
 
 
-def adamw(model: torch.nn.Module, schedule: Schedule) -> Paced:
+def adamw(model: torch.nn.Module, schedule: Schedule) -> OptimizerRates:
     """AdamW for all, weight decay on the matrices alone."""
     trained = [value for value in model.parameters() if value.requires_grad]
     groups = [
@@ -42,7 +42,7 @@ def adamw(model: torch.nn.Module, schedule: Schedule) -> Paced:
     return ((torch.optim.AdamW(kept, lr=schedule.rate, betas=(0.9, 0.95)), schedule.rate),)
 
 
-def lora(model: torch.nn.Module, schedule: Schedule) -> Paced:
+def lora(model: torch.nn.Module, schedule: Schedule) -> OptimizerRates:
     """AdamW as a LoRA is trained with it."""
     trained = [value for value in model.parameters() if value.requires_grad]
     return ((torch.optim.AdamW(trained, lr=schedule.rate, weight_decay=0.01), schedule.rate),)

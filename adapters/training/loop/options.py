@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from adapters.lora.families import LoraFamily
 
-Schedule = Literal["linear", "cosine", "constant", "constant_with_warmup"]
-Precision = Literal["auto", "bf16", "fp32"]
+ScheduleName = Literal["linear", "cosine", "constant", "constant_with_warmup"]
+TrainPrecision = Literal["auto", "bf16", "fp32"]
 
 
 class OptionError(ValueError):
@@ -34,7 +34,7 @@ class TrainOptions:
     """Steps whose gradients add up to one update."""
     learning_rate: float = 1e-4
     """Highest learning rate of AdamW."""
-    schedule: Schedule = "linear"
+    schedule: ScheduleName = "linear"
     """How the learning rate falls."""
     warmup: float = 0.0
     """Share of the updates over which the learning rate rises, from 0 to below 1."""
@@ -60,7 +60,7 @@ class TrainOptions:
     """Seed of the split, the LoRA's first values, the order of examples and dropout."""
     gradient_checkpointing: bool = True
     """Compute activations again in the backward pass: less memory, about a fifth more time."""
-    precision: Precision = "auto"
+    precision: TrainPrecision = "auto"
     """What is computed in; auto takes bf16 where the hardware has it."""
     load_in_4bit: bool = False
     """Hold the base in 4 bits (QLoRA). Needs an NVIDIA GPU and bitsandbytes."""
@@ -102,6 +102,6 @@ class TrainOptions:
             raise OptionError("target_modules", "is not decided yet; name the modules")
         return tuple(sorted(self.target_modules))
 
-    def plain(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """As JSON, for digests and records."""
         return {**asdict(self), "target_modules": list(self.targets)}

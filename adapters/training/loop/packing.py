@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from tokenizers import Tokenizer
 
-from adapters.training.loop.feed import Batch
+from adapters.training.loop.feed import TrainingBatch
 
 BEGIN, END = "<s>", "</s>"
 INSTRUCTION, END_INSTRUCTION = "[INST]", "[/INST]"
@@ -58,7 +58,7 @@ class Encoder:
         return Document(tuple(ids), tuple(answer))
 
 
-def pack(documents: Iterable[Document], rows: int, length: int, fill: int, window: int = 48) -> Batch:
+def pack(documents: Iterable[Document], rows: int, length: int, fill: int, window: int = 48) -> TrainingBatch:
     """Fill `rows` of `length` tokens, taking from the next `window` documents the longest that still fits.
 
     Documents longer than a row are left out. What stays empty holds the token `fill` and never counts.
@@ -84,4 +84,4 @@ def pack(documents: Iterable[Document], rows: int, length: int, fill: int, windo
             ids[row, used:end] = torch.tensor(chosen.ids)
             counts[row, used:end] = torch.tensor(chosen.answer)
             used = end
-    return Batch(ids, counts)
+    return TrainingBatch(ids, counts)

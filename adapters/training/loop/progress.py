@@ -21,7 +21,7 @@ class Reporter:
         self._every = every
         self._console = Console(file=self._stream) if self._stream.isatty() else None
 
-    def say(self, event: str, **values: object) -> None:
+    def print_event(self, event: str, **values: object) -> None:
         """One line about something that happened."""
         if self._console is not None:
             shown = "  ".join(f"{name} {value}" for name, value in values.items())
@@ -66,4 +66,4 @@ class Stage:
         elif time.monotonic() >= self._next or done == self._total:
             self._next = time.monotonic() + self._every
             rounded = {name: round(value, 4) for name, value in values.items()}
-            self._reporter.say("progress", stage=self._name, done=done, of=self._total, **rounded)
+            self._reporter.print_event("progress", stage=self._name, done=done, of=self._total, **rounded)

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from adapters.training.loop.answer_loss import AnswerLoss
 from adapters.training.loop.checkpoints import Checkpoints
-from adapters.training.loop.feed import Batch, Feed
+from adapters.training.loop.feed import Feed, TrainingBatch
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.optimizers import MakeOptimizers, muon
 from adapters.training.loop.options import OptionError
@@ -47,7 +47,7 @@ class Setup:
 
 
 @dataclass(slots=True)
-class Outcome:
+class TrainOutcome:
     """What a training run did."""
 
     steps: int = 0
@@ -59,10 +59,10 @@ class Outcome:
 
 
 @dataclass(slots=True)
-class Fitted:
+class TrainerResult:
     """A training that ended, or was interrupted."""
 
-    outcome: Outcome
+    outcome: TrainOutcome
     interrupted: bool = False
     losses: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
     """By step; means of several steps where there were many."""
@@ -85,7 +85,7 @@ class Trainer:
         checkpoints: Path,
         setup: Setup | None = None,
         make_optimizers: MakeOptimizers = muon,
-        held_out: Batch | None = None,
+        held_out: TrainingBatch | None = None,
         interruption: Interruption | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
@@ -102,7 +102,7 @@ class Trainer:
         self._optimizers: Sequence[torch.optim.Optimizer] = prepared[1:]
         self._peaks = [peak for _, peak in paced]
         self._checkpoints = Checkpoints(checkpoints, self.accelerator)
-        self._fitted = Fitted(Outcome())
+        self._fitted = TrainerResult(TrainOutcome())
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -110,7 +110,7 @@ class Trainer:
         found = cast("Mapping[str, torch.Tensor]", self.accelerator.get_state_dict(self._loss))
         return {name.removeprefix("model."): value for name, value in found.items()}
 
-    def run(self) -> Fitted:
+    def run(self) -> TrainerResult:
         """All steps that are left; fewer where Ctrl-C asks to stop, after a checkpoint."""
         done = self._resume()
         self._loss.train()
@@ -152,14 +152,14 @@ class Trainer:
         state = self._checkpoints.load()
         if state is None:
             return 0
-        self._fitted = Fitted(
-            Outcome(**state["outcome"]),
+        self._fitted = TrainerResult(
+            TrainOutcome(**state["outcome"]),
             losses=[(int(step), float(value)) for step, value in state["losses"]],
             held_out=[(int(step), float(value)) for step, value in state["held_out"]],
             pending=[float(value) for value in state["pending"]],
         )
         self._feed.restore(state["feed"])
-        self._reporter.say("resumed", stage=self._stage, done=state["done"], of=self._schedule.steps)
+        self._reporter.print_event("resumed", stage=self._stage, done=state["done"], of=self._schedule.steps)
         return int(state["done"])
 
     def _keep(self, done: int) -> None:
@@ -174,7 +174,7 @@ class Trainer:
         }
         self._checkpoints.save(done, state)
 
-    def _step(self, step: int, batch: Batch) -> float:
+    def _step(self, step: int, batch: TrainingBatch) -> float:
         """One update; the mean loss over the whole batch."""
         total, value = batch.targets, 0.0
         pieces = list(self._pieces(batch))
@@ -194,14 +194,14 @@ class Trainer:
             optimizer.zero_grad()
         return self._sum(value)
 
-    def _piece_loss(self, piece: Batch) -> torch.Tensor:
+    def _piece_loss(self, piece: TrainingBatch) -> torch.Tensor:
         return self._loss(piece.ids, piece.counts, piece.positions)
 
     def _quiet(self, *, last: bool) -> AbstractContextManager[Any]:
         """Processes add up their gradients with the last piece alone."""
         return contextlib.nullcontext() if last else self.accelerator.no_sync(self._loss)
 
-    def _pieces(self, batch: Batch) -> Iterator[Batch]:
+    def _pieces(self, batch: TrainingBatch) -> Iterator[TrainingBatch]:
         """This process's share of the rows, in pieces that it computes at once."""
         rows, processes = len(batch.ids), self.accelerator.num_processes
         if rows % processes:
@@ -223,7 +223,7 @@ class Trainer:
         self._loss.train()
         value = self._sum(value)
         self._fitted.held_out.append((step, value))
-        self._reporter.say("held out", stage=self._stage, step=step, loss=round(value, 4))
+        self._reporter.print_event("held out", stage=self._stage, step=step, loss=round(value, 4))
 
     def _sum(self, value: float) -> float:
         """Over all processes."""

@@ -19,9 +19,9 @@ from typing import BinaryIO, NamedTuple, cast
 import pyarrow
 import pyarrow.parquet
 
-from adapters.datasets.example import Message, read_example
+from adapters.datasets.example import ExampleMessage, read_example
 from adapters.datasets.lines import MAX_LINE_BYTES
-from adapters.files.jsonfile import canonical
+from adapters.files.jsonfile import canonical_json
 from adapters.lora.digest import file_digest
 from adapters.training.loop.options import OptionError
 
@@ -33,7 +33,7 @@ PIECE_BYTES = 64 << 10
 _ROWS = 64
 
 
-class Place(NamedTuple):
+class CorpusPosition(NamedTuple):
     """Where reading goes on: in which file of an order, and how far into it."""
 
     file: int = 0
@@ -48,7 +48,7 @@ class Piece:
     """A document, or a part of a long one."""
 
     text: str
-    messages: tuple[Message, ...] = ()
+    messages: tuple[ExampleMessage, ...] = ()
     """A conversation, in place of text."""
     first: bool = True
     last: bool = True
@@ -57,7 +57,7 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class CorpusRejection:
     """Something in a corpus that is no document."""
 
     where: str
@@ -95,13 +95,15 @@ class Corpus:
         """`sha256:…` over the canonical JSON of every file's name and SHA-256."""
         base = self.root if self.root.is_dir() else self.root.parent
         listed = [[path.relative_to(base).as_posix(), file_digest(path, cache)] for path in self.files]
-        return f"sha256:{hashlib.sha256(canonical(listed)).hexdigest()}"
+        return f"sha256:{hashlib.sha256(canonical_json(listed)).hexdigest()}"
 
-    def pieces(self, order: Sequence[int], start: Place) -> Iterator[tuple[Piece | Refused, Place]]:
+    def pieces(
+        self, order: Sequence[int], start: CorpusPosition
+    ) -> Iterator[tuple[Piece | CorpusRejection, CorpusPosition]]:
         """What the files hold from `start` on, in `order`; each with the place after it."""
         for number in range(start.file, len(order)):
             path = self.files[order[number]]
-            place = start if number == start.file else Place(number)
+            place = start if number == start.file else CorpusPosition(number)
             if path.name.endswith(PARQUET):
                 yield from self._table(path, place)
                 continue
@@ -109,7 +111,9 @@ class Corpus:
                 _skip(file, place.offset)
                 yield from (self._lines if ".jsonl" in path.suffixes else self._text)(path, file, place)
 
-    def _text(self, path: Path, file: BinaryIO, place: Place) -> Iterator[tuple[Piece | Refused, Place]]:
+    def _text(
+        self, path: Path, file: BinaryIO, place: CorpusPosition
+    ) -> Iterator[tuple[Piece | CorpusRejection, CorpusPosition]]:
         waiting, offset, inside = b"", place.offset, place.inside
         while True:
             waiting += file.read(PIECE_BYTES - len(waiting))
@@ -122,14 +126,16 @@ class Corpus:
             where = f"{path}, byte {offset}"
             offset += len(part)
             held = inside == 2 if inside else self._holds(part)
-            after = Place(place.file, offset, 0 if ended else 2 if held else 1)
+            after = CorpusPosition(place.file, offset, 0 if ended else 2 if held else 1)
             try:
                 yield Piece(part.decode(), first=not inside, last=ended, held=held), after
             except UnicodeDecodeError as error:
-                yield Refused(where, f"is not UTF-8 ({error.reason})"), after
+                yield CorpusRejection(where, f"is not UTF-8 ({error.reason})"), after
             inside = after.inside
 
-    def _lines(self, path: Path, file: BinaryIO, place: Place) -> Iterator[tuple[Piece | Refused, Place]]:
+    def _lines(
+        self, path: Path, file: BinaryIO, place: CorpusPosition
+    ) -> Iterator[tuple[Piece | CorpusRejection, CorpusPosition]]:
         offset = place.offset
         while line := file.readline(MAX_LINE_BYTES + 2):
             where = f"{path}, byte {offset}"
@@ -138,13 +144,13 @@ class Corpus:
             while not rest.endswith(b"\n") and (rest := file.readline(MAX_LINE_BYTES)):
                 offset += len(rest)
                 whole = False
-            after = Place(place.file, offset)
+            after = CorpusPosition(place.file, offset)
             if not whole:
-                yield Refused(where, f"is longer than {MAX_LINE_BYTES} bytes"), after
+                yield CorpusRejection(where, f"is longer than {MAX_LINE_BYTES} bytes"), after
             elif line.strip():
                 yield self._line(path, line, where), after
 
-    def _line(self, path: Path, line: bytes, where: str) -> Piece | Refused:
+    def _line(self, path: Path, line: bytes, where: str) -> Piece | CorpusRejection:
         try:
             fields = json.loads(line)
             if isinstance(fields, dict) and isinstance(fields.get("text"), str):
@@ -152,16 +158,18 @@ class Corpus:
             if isinstance(fields, dict) and ("messages" in fields or "instruction" in fields):
                 return Piece("", read_example(line.strip(), path).messages, held=self._holds(line.strip()))
         except RecursionError:
-            return Refused(where, "is nested too deeply")
+            return CorpusRejection(where, "is nested too deeply")
         except ValueError as error:
-            return Refused(where, str(error))
-        return Refused(where, "has neither text nor messages")
+            return CorpusRejection(where, str(error))
+        return CorpusRejection(where, "has neither text nor messages")
 
-    def _table(self, path: Path, place: Place) -> Iterator[tuple[Piece | Refused, Place]]:
+    def _table(
+        self, path: Path, place: CorpusPosition
+    ) -> Iterator[tuple[Piece | CorpusRejection, CorpusPosition]]:
         row = 0
         with pyarrow.parquet.ParquetFile(path) as table:
             if "text" not in table.schema_arrow.names:
-                yield Refused(str(path), "has no column text"), Place(place.file, 1)
+                yield CorpusRejection(str(path), "has no column text"), CorpusPosition(place.file, 1)
                 return
             for batch in table.iter_batches(_ROWS, columns=["text"]):
                 if row + len(batch) <= place.offset:
@@ -170,15 +178,15 @@ class Corpus:
                 for text in cast("list[object]", batch.column(0).to_pylist()):
                     row += 1
                     if row > place.offset:
-                        yield self._document(text, f"{path}, row {row}"), Place(place.file, row)
+                        yield self._document(text, f"{path}, row {row}"), CorpusPosition(place.file, row)
 
-    def _document(self, text: object, where: str) -> Piece | Refused:
+    def _document(self, text: object, where: str) -> Piece | CorpusRejection:
         if not isinstance(text, str) or not text.strip():
-            return Refused(where, "text is empty")
+            return CorpusRejection(where, "text is empty")
         try:
             return Piece(text, held=self._holds(text.encode()))
         except UnicodeEncodeError:
-            return Refused(where, "holds half of a surrogate pair, which is no character")
+            return CorpusRejection(where, "holds half of a surrogate pair, which is no character")
 
     def _holds(self, data: bytes) -> bool:
         return int.from_bytes(hashlib.sha256(data).digest()[:8]) < self.held_out * 2**64

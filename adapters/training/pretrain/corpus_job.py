@@ -16,9 +16,9 @@ from accelerate import PartialState
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from adapters.files.jsonfile import canonical
+from adapters.files.jsonfile import canonical_json
 from adapters.lora.digest import base_digest, file_digest
-from adapters.training.finetune.base import Machine, load_tokenizer, resolved_precision
+from adapters.training.finetune.base import Machine, load_tokenizer, resolve_precision
 from adapters.training.finetune.curve import terminal_lines
 from adapters.training.loop.checkpoints import last_checkpoint
 from adapters.training.loop.files import TOKENIZER_FILES, write_folder
@@ -26,14 +26,20 @@ from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.options import OptionError
 from adapters.training.loop.progress import Reporter
 from adapters.training.loop.schedule import Phase
-from adapters.training.loop.trainer import Fitted, Setup
+from adapters.training.loop.trainer import Setup, TrainerResult
 from adapters.training.pretrain import tokenizer as tokenizers
 from adapters.training.pretrain.architecture import check_architecture, read_architecture
 from adapters.training.pretrain.corpus import Corpus
 from adapters.training.pretrain.mixture import CorpusFeed, held_out_batch
-from adapters.training.pretrain.pretrain import BaseJob, Fresh, train_base
+from adapters.training.pretrain.pretrain import BaseJob, NewModel, train_base
 from adapters.training.pretrain.pretrain_options import DataPart, PretrainOptions
-from adapters.training.pretrain.pretrain_record import Known, curve_of, measured, write_manifest, write_report
+from adapters.training.pretrain.pretrain_record import (
+    BaseRecord,
+    collect_metrics,
+    curve_of,
+    write_manifest,
+    write_report,
+)
 from adapters.training.pretrain.sample import sample_texts
 from adapters.training.pretrain.stream import Encode
 
@@ -43,7 +49,7 @@ _SAMPLE = 64 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CorpusJob:
+class PretrainJob:
     """A run, asked for."""
 
     kind: Literal["scratch", "continue"]
@@ -65,12 +71,12 @@ class CorpusJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CorpusMade:
+class PretrainResult:
     """What a run made."""
 
     digest: str
     parameters: int
-    fitted: Fitted
+    fitted: TrainerResult
     metrics: Mapping[str, float]
     work: Path
     """Holds `report`, with loss.png and report.json; to be removed once that is taken."""
@@ -82,7 +88,7 @@ class CorpusMade:
 
 
 @dataclass(frozen=True, slots=True)
-class CorpusStopped:
+class PretrainInterrupted:
     """A run that was interrupted; its checkpoint is kept."""
 
     step: int
@@ -90,12 +96,12 @@ class CorpusStopped:
     work: Path
 
 
-def run_job(
-    job: CorpusJob,
+def run_pretraining(
+    job: PretrainJob,
     reporter: Reporter,
-    record: Callable[[Known], Any] = lambda known: None,
+    record: Callable[[BaseRecord], Any] = lambda known: None,
     interruption: Interruption | None = None,
-) -> CorpusMade | CorpusStopped | None:
+) -> PretrainResult | PretrainInterrupted | None:
     """Run `job`; None in a process that only helped.
 
     `record` is told of the base before it becomes visible; what it raises stops that. Raises `OptionError`
@@ -113,7 +119,7 @@ def run_job(
 
 class _Run:
     def __init__(
-        self, job: CorpusJob, machine: Machine, reporter: Reporter, record: Callable[[Known], Any]
+        self, job: PretrainJob, machine: Machine, reporter: Reporter, record: Callable[[BaseRecord], Any]
     ) -> None:
         self.job, self.machine, self.reporter, self.record = job, machine, reporter, record
         options = job.options
@@ -126,7 +132,7 @@ class _Run:
         self.inputs = self._inputs()
         self.work = self._work()
 
-    def run(self, interruption: Interruption | None) -> CorpusMade | CorpusStopped | None:
+    def run(self, interruption: Interruption | None) -> PretrainResult | PretrainInterrupted | None:
         job, options = self.job, self.job.options
         folder = self._tokenizer()
         tokenizer = load_tokenizer(folder)
@@ -148,7 +154,7 @@ class _Run:
             shuffle=options.shuffle,
             multiple=self.machine.processes,
         )
-        made: list[tuple[Known, Fitted]] = []
+        made: list[tuple[BaseRecord, TrainerResult]] = []
         base_job = BaseJob(
             stage=job.kind,
             start=start,
@@ -157,7 +163,7 @@ class _Run:
             schedule=self.schedule,
             optimizer=options.optimizer,
             setup=Setup(
-                precision=resolved_precision(options.precision, self.machine),
+                precision=resolve_precision(options.precision, self.machine),
                 micro_rows=options.micro_batch_size,
                 gradient_checkpointing=options.gradient_checkpointing,
                 save_every=options.save_every,
@@ -168,7 +174,7 @@ class _Run:
             checkpoints=self.work / "checkpoints",
             output=job.output,
         )
-        self._say(start, held is not None)
+        self._print_start(start, held is not None)
         done = train_base(
             base_job,
             feed,
@@ -180,9 +186,9 @@ class _Run:
         if not done.main:
             return None
         if done.fitted.interrupted:
-            return CorpusStopped(done.fitted.outcome.steps, self.schedule.steps, self.work)
+            return PretrainInterrupted(done.fitted.outcome.steps, self.schedule.steps, self.work)
         ((known, fitted),) = made
-        return CorpusMade(
+        return PretrainResult(
             digest=known.digest,
             parameters=done.parameters,
             fitted=fitted,
@@ -190,26 +196,28 @@ class _Run:
             work=self.work,
         )
 
-    def _say(self, start: Fresh | Path, held: bool) -> None:
-        self.reporter.say(
+    def _print_start(self, start: NewModel | Path, held: bool) -> None:
+        self.reporter.print_event(
             "training",
             kind=self.job.kind,
-            start=start.config.model_type if isinstance(start, Fresh) else str(start),
+            start=start.config.model_type if isinstance(start, NewModel) else str(start),
             steps=self.schedule.steps,
             files=sum(len(corpus.files) for corpus in self.corpora),
             held_out=held,
-            precision=resolved_precision(self.job.options.precision, self.machine),
+            precision=resolve_precision(self.job.options.precision, self.machine),
         )
 
-    def _finish(self, folder: Path, fitted: Fitted, feed: CorpusFeed) -> Known:
+    def _finish(self, folder: Path, fitted: TrainerResult, feed: CorpusFeed) -> BaseRecord:
         """Note what the base in `folder` is, before it becomes visible."""
         refused = sum(stream.refused for stream in feed.streams)
         if refused:
             problem = next((stream.problem for stream in feed.streams if stream.problem), None)
             first = f"{problem.where} {problem.reason}" if problem else ""
-            self.reporter.say("left out", documents=refused, first=first)
-        metrics = measured(fitted, passes=max(stream.passes for stream in feed.streams), refused=refused)
-        known = Known(
+            self.reporter.print_event("left out", documents=refused, first=first)
+        metrics = collect_metrics(
+            fitted, passes=max(stream.passes for stream in feed.streams), refused=refused
+        )
+        known = BaseRecord(
             digest=base_digest(folder),
             inputs=self.inputs,
             metrics=metrics,
@@ -243,7 +251,7 @@ class _Run:
         }
         found: dict[str, str | tuple[str, ...]] = {
             "data": tuple(corpus.digest(job.cache) for corpus in self.corpora),
-            "config": f"sha256:{hashlib.sha256(canonical(config)).hexdigest()}",
+            "config": f"sha256:{hashlib.sha256(canonical_json(config)).hexdigest()}",
         }
         if job.base is not None:
             found["base"] = base_digest(job.base, job.cache)
@@ -256,7 +264,7 @@ class _Run:
 
     def _work(self) -> Path:
         """The folder of this very run."""
-        digest = hashlib.sha256(canonical(self.inputs)).hexdigest()[:16]
+        digest = hashlib.sha256(canonical_json(self.inputs)).hexdigest()[:16]
         work = self.job.folder / f"{self.job.kind}-{digest}"
         begun = last_checkpoint(work / "checkpoints")
         if self.job.resume and not work.exists():
@@ -288,19 +296,21 @@ class _Run:
         folder = self.work / "tokenizer"
         with PartialState(cpu=not self.machine.cuda).main_process_first():
             if not folder.exists():
-                self.reporter.say("tokenizer", vocabulary=vocabulary)
-                made = tokenizers.train(sample_texts(self.corpora, sample, self.job.options.seed), vocabulary)
+                self.reporter.print_event("tokenizer", vocabulary=vocabulary)
+                made = tokenizers.train_tokenizer(
+                    sample_texts(self.corpora, sample, self.job.options.seed), vocabulary
+                )
                 context = (self.job.model or {}).get("max_position_embeddings", 1024)
                 write_folder(folder, lambda path: tokenizers.save(made, path, context))
         return folder
 
-    def _start(self, tokenizer: PreTrainedTokenizerBase) -> Fresh | Path:
+    def _start(self, tokenizer: PreTrainedTokenizerBase) -> NewModel | Path:
         if self.job.base is not None:
             config = AutoConfig.from_pretrained(self.job.base, local_files_only=True)
-            start: Fresh | Path = self.job.base
+            start: NewModel | Path = self.job.base
         else:
             config = read_architecture(self.job.model or {}, tokenizer)
-            start = Fresh(config, self.job.options.seed)
+            start = NewModel(config, self.job.options.seed)
         longest, context = max(phase.length for phase in self.phases), config.max_position_embeddings
         if longest > context:
             raise OptionError("sequence_length", f"{longest} is past max_position_embeddings, {context}")

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from adapters.training.loop.feed import Batch
+from adapters.training.loop.feed import TrainingBatch
 from adapters.training.loop.schedule import Phase
 from adapters.training.pretrain.corpus import Corpus
-from adapters.training.pretrain.stream import Encode, Rows, Stream, Tokens
+from adapters.training.pretrain.stream import DocumentStream, DocumentTokens, Encode, PackedRows
 
 
 class CorpusFeed:
@@ -30,25 +30,25 @@ class CorpusFeed:
     ) -> None:
         self._weights = [corpus.weight for corpus in corpora]
         self._rows = [
-            Rows(Stream(corpus, encode, seed=seed + number, shuffle=shuffle))
+            PackedRows(DocumentStream(corpus, encode, seed=seed + number, shuffle=shuffle))
             for number, corpus in enumerate(corpora)
         ]
         self._phases, self._steps, self._seed, self._fill = phases, steps, seed, encode.fill
         self._drawn = 0
 
     @property
-    def streams(self) -> list[Stream]:
+    def streams(self) -> list[DocumentStream]:
         """The stream of each corpus."""
         return [rows.stream for rows in self._rows]
 
-    def batch(self, step: int) -> Batch:
+    def batch(self, step: int) -> TrainingBatch:
         """The batch of `step`; steps are asked for in order."""
         phases = self._phases
         phase = next(phase for phase in phases if step < phase.until * self._steps or phase is phases[-1])
         found = [self._draw(phase.length) for _ in range(phase.rows)]
         return batch_of(found, phase.length, self._fill)
 
-    def _draw(self, length: int) -> Tokens:
+    def _draw(self, length: int) -> DocumentTokens:
         numbers = range(len(self._rows))
         chosen = random.Random(f"{self._seed}/{self._drawn}").choices(numbers, self._weights)[0]
         self._drawn += 1
@@ -69,28 +69,28 @@ class CorpusFeed:
 
 def held_out_batch(
     corpora: Sequence[Corpus], encode: Encode, *, rows: int, length: int, shuffle: int, multiple: int = 1
-) -> Batch | None:
+) -> TrainingBatch | None:
     """At most `rows` rows of held-out documents, each corpus giving its weight's share; None without any.
 
     The number of rows is a multiple of `multiple`, short of which empty rows are added.
     """
     total = sum(corpus.weight for corpus in corpora)
-    found: list[Tokens] = []
+    found: list[DocumentTokens] = []
     for corpus in corpora:
         if not corpus.held_out:
             continue
-        source = Rows(Stream(corpus, encode, seed=0, shuffle=shuffle, held=True))
+        source = PackedRows(DocumentStream(corpus, encode, seed=0, shuffle=shuffle, held=True))
         for _ in range(max(1, round(rows * corpus.weight / total))):
             if (row := source.row(length)) is None:
                 break
             found.append(row)
     if not any(row.counts[1:].any() for row in found):
         return None
-    nothing = Tokens(np.zeros(0, np.int64), np.zeros(0, np.bool_), np.zeros(0, np.int64))
+    nothing = DocumentTokens(np.zeros(0, np.int64), np.zeros(0, np.bool_), np.zeros(0, np.int64))
     return batch_of([*found, *[nothing] * (-len(found) % multiple)], length, encode.fill)
 
 
-def batch_of(rows: Sequence[Tokens], length: int, fill: int) -> Batch:
+def batch_of(rows: Sequence[DocumentTokens], length: int, fill: int) -> TrainingBatch:
     """`rows` of at most `length` + 1 tokens as one batch; what stays empty never counts."""
     shape = (len(rows), length + 1)
     ids, counts = np.full(shape, fill, np.int64), np.zeros(shape, np.bool_)
@@ -99,4 +99,4 @@ def batch_of(rows: Sequence[Tokens], length: int, fill: int) -> Batch:
         size = len(row.ids)
         ids[number, :size], counts[number, :size] = row.ids, row.counts
         positions[number, :size] = row.positions
-    return Batch(torch.from_numpy(ids), torch.from_numpy(counts), torch.from_numpy(positions))
+    return TrainingBatch(torch.from_numpy(ids), torch.from_numpy(counts), torch.from_numpy(positions))

@@ -17,19 +17,19 @@ from accelerate.utils import DistributedType
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
 from adapters.training.loop.callbacks import Interruption
-from adapters.training.loop.feed import Batch, Feed
+from adapters.training.loop.feed import Feed, TrainingBatch
 from adapters.training.loop.files import write_folder
 from adapters.training.loop.optimizers import adamw, muon
 from adapters.training.loop.options import OptionError
 from adapters.training.loop.progress import Reporter
 from adapters.training.loop.schedule import Schedule
-from adapters.training.loop.trainer import Fitted, Setup, Trainer
+from adapters.training.loop.trainer import Setup, Trainer, TrainerResult
 
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 @dataclass(frozen=True, slots=True)
-class Fresh:
+class NewModel:
     """A model that does not exist yet: its first values are drawn with `seed`."""
 
     config: PreTrainedConfig
@@ -42,7 +42,7 @@ class BaseJob:
 
     stage: str
     """What its progress is called."""
-    start: Fresh | Path
+    start: NewModel | Path
     """From nothing, or from a base in Hugging Face layout."""
     tokenizer: Path
     """Folder of the files that go along: tokenizer, chat template."""
@@ -61,21 +61,21 @@ class BaseJob:
 
 
 @dataclass(frozen=True, slots=True)
-class BaseMade:
+class BaseResult:
     """A base that was made, or a training that was interrupted."""
 
-    fitted: Fitted
+    fitted: TrainerResult
     parameters: int
     main: bool
     """Whether this process is the one that wrote it."""
 
 
-def load_start(start: Fresh | Path) -> PreTrainedModel:
+def load_start(start: NewModel | Path) -> PreTrainedModel:
     """The model to train, in float32. On CPUs eager attention's backward pass beats the flash kernel's at
     short lengths, and it keeps packed documents apart as the fused one does.
     """
     attention = "sdpa" if torch.cuda.is_available() else "eager"
-    if isinstance(start, Fresh):
+    if isinstance(start, NewModel):
         torch.manual_seed(start.seed)
         found = AutoModelForCausalLM.from_config(
             start.config, dtype=torch.float32, attn_implementation=attention
@@ -103,10 +103,10 @@ def train_base(
     feed: Feed,
     reporter: Reporter,
     *,
-    held_out: Batch | None = None,
+    held_out: TrainingBatch | None = None,
     interruption: Interruption | None = None,
-    finish: Callable[[Path, Fitted], Any] = lambda folder, fitted: None,
-) -> BaseMade:
+    finish: Callable[[Path, TrainerResult], Any] = lambda folder, fitted: None,
+) -> BaseResult:
     """Run `job` on `feed`, from its newest checkpoint where there is one.
 
     `finish` may add files to the folder before it gets its name. Raises `OptionError` where a launcher's
@@ -135,7 +135,7 @@ def train_base(
         if main:
             write_folder(job.output, lambda folder: _write(job, whole, fitted, folder, finish))
         accelerator.wait_for_everyone()
-    return BaseMade(fitted, parameters, main)
+    return BaseResult(fitted, parameters, main)
 
 
 def _whole(model: PreTrainedModel, trainer: Trainer) -> PreTrainedModel:
@@ -154,9 +154,9 @@ def _whole(model: PreTrainedModel, trainer: Trainer) -> PreTrainedModel:
 def _write(
     job: BaseJob,
     model: PreTrainedModel,
-    fitted: Fitted,
+    fitted: TrainerResult,
     folder: Path,
-    finish: Callable[[Path, Fitted], Any],
+    finish: Callable[[Path, TrainerResult], Any],
 ) -> None:
     model.to(_DTYPES[job.saved_as])  # pyright: ignore[reportArgumentType] # its stub is amiss
     if job.generation is not None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 import yaml
 
-from adapters.training.loop.options import OptionError, Precision
+from adapters.training.loop.options import OptionError, TrainPrecision
 from adapters.training.loop.schedule import Phase, Schedule
 
 
@@ -55,7 +55,7 @@ class PretrainOptions:
     """Steps between measurements of the held-out loss."""
     save_every: float = 600.0
     """Seconds between checkpoints."""
-    precision: Precision = "auto"
+    precision: TrainPrecision = "auto"
     """What is computed in; auto takes bf16 where the hardware has it. Weights in training are float32."""
     saved_as: Literal["bf16", "fp32"] = "bf16"
     """What the base's weights are written in."""
@@ -137,7 +137,7 @@ class DataPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class PretrainPlan:
     """A file of `--config`: its sections, the `training` one still untyped."""
 
     model: Mapping[str, Any] | None = None
@@ -154,7 +154,7 @@ _SECTIONS = ("model", "tokenizer", "training", "data")
 _NAMES = tuple(item.name for item in fields(PretrainOptions))
 
 
-def read_plan(path: Path, *, scratch: bool) -> Plan:
+def read_plan(path: Path, *, scratch: bool) -> PretrainPlan:
     """The sections of the YAML file `path`. Raises `OptionError` naming what is unknown, and `OSError`."""
     try:
         found: object = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -172,7 +172,7 @@ def read_plan(path: Path, *, scratch: bool) -> Plan:
     for name in training:
         if name not in _NAMES:
             raise OptionError(f"training.{name}", f"is no option{near(name, (*_NAMES, 'phases'))}")
-    return Plan(
+    return PretrainPlan(
         model=_mapping("model", sections["model"]) if "model" in sections else None,
         tokenizer=_mapping("tokenizer", sections["tokenizer"]) if "tokenizer" in sections else None,
         training=training,

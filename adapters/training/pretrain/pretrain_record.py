@@ -16,14 +16,14 @@ import torch
 from adapters.training.finetune.curve import write_png
 from adapters.training.loop.callbacks import Curve
 from adapters.training.loop.files import write_folder
-from adapters.training.loop.trainer import Fitted
+from adapters.training.loop.trainer import TrainerResult
 
 MANIFEST = "oneseek_base.json"
 """Beside the weights: what they were made of, and how."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
+class BaseRecord:
     """What is known of a base before it becomes visible."""
 
     digest: str
@@ -32,7 +32,7 @@ class Known:
     details: Mapping[str, Any]
 
 
-def measured(fitted: Fitted, *, passes: int, refused: int) -> dict[str, float]:
+def collect_metrics(fitted: TrainerResult, *, passes: int, refused: int) -> dict[str, float]:
     """The figures of a training: losses, its length, whole passes through the data, what was left out."""
     outcome = fitted.outcome
     found = {
@@ -46,7 +46,7 @@ def measured(fitted: Fitted, *, passes: int, refused: int) -> dict[str, float]:
     return {name: round(value, 4) for name, value in found.items() if math.isfinite(value)}
 
 
-def write_manifest(folder: Path, known: Known, about: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, known: BaseRecord, about: Mapping[str, Any]) -> None:
     """`oneseek_base.json` into the base's folder."""
     manifest = {
         "format": 1,
@@ -61,7 +61,7 @@ def write_manifest(folder: Path, known: Known, about: Mapping[str, Any]) -> None
     _write_json(folder / MANIFEST, manifest)
 
 
-def write_report(folder: Path, name: str, fitted: Fitted, metrics: Mapping[str, float]) -> None:
+def write_report(folder: Path, name: str, fitted: TrainerResult, metrics: Mapping[str, float]) -> None:
     """The folder of a report: loss.png and report.json."""
     report = {
         "base": name,
@@ -79,7 +79,7 @@ def write_report(folder: Path, name: str, fitted: Fitted, metrics: Mapping[str, 
     write_folder(folder, write)
 
 
-def curve_of(fitted: Fitted) -> Curve:
+def curve_of(fitted: TrainerResult) -> Curve:
     """The losses by step."""
     return Curve(tuple(fitted.losses), tuple(fitted.held_out))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 
-from adapters.training.pretrain.corpus import Corpus, Piece, Place
+from adapters.training.pretrain.corpus import Corpus, CorpusPosition, Piece
 
 
 def sample_texts(corpora: Sequence[Corpus], size: int, seed: int) -> Iterator[str]:
@@ -18,7 +18,7 @@ def sample_texts(corpora: Sequence[Corpus], size: int, seed: int) -> Iterator[st
         left = size * corpus.weight / total
         order = list(range(len(corpus.files)))
         random.Random(seed).shuffle(order)
-        for found, _ in corpus.pieces(order, Place()):
+        for found, _ in corpus.pieces(order, CorpusPosition()):
             if left <= 0:
                 break
             if isinstance(found, Piece) and not found.held:

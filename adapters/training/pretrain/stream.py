@@ -19,14 +19,14 @@ from transformers import PreTrainedTokenizerBase
 from adapters.training.finetune.conversations import Conversation
 from adapters.training.finetune.examples import IGNORED, examples
 from adapters.training.loop.options import OptionError
-from adapters.training.pretrain.corpus import Corpus, Piece, Place, Refused
+from adapters.training.pretrain.corpus import Corpus, CorpusPosition, CorpusRejection, Piece
 
 _TOGETHER = 32
 """Pieces that are encoded at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Tokens:
+class DocumentTokens:
     """Token ids, which of them count, and each one's place in its document; all of one length."""
 
     ids: NDArray[np.int64]
@@ -52,7 +52,7 @@ class Encode:
         """The token that stands where nothing is."""
         return (self._end or [0])[0]
 
-    def __call__(self, pieces: Sequence[Piece]) -> list[Tokens]:
+    def __call__(self, pieces: Sequence[Piece]) -> list[DocumentTokens]:
         """The tokens of each piece."""
         texts = [piece.text for piece in pieces if not piece.messages]
         encoded = iter(self._fast.encode_batch_fast(texts, add_special_tokens=False))
@@ -61,28 +61,30 @@ class Encode:
             for piece in pieces
         ]
 
-    def _text(self, piece: Piece, ids: list[int]) -> Tokens:
+    def _text(self, piece: Piece, ids: list[int]) -> DocumentTokens:
         whole = [*(self._begin if piece.first else ()), *ids, *(self._end if piece.last else ())]
         return _tokens(whole, [False, *[True] * (len(whole) - 1)][: len(whole)])
 
-    def _conversation(self, piece: Piece) -> Tokens:
+    def _conversation(self, piece: Piece) -> DocumentTokens:
         messages = tuple({"role": one.role, "content": one.content} for one in piece.messages)
         found = [
             _tokens(one["input_ids"], [label != IGNORED for label in one["labels"]])
             for one in examples(self._tokenizer, Conversation(messages))
         ]
-        return Tokens(
+        return DocumentTokens(
             np.concatenate([one.ids for one in found]),
             np.concatenate([one.counts for one in found]),
             np.concatenate([one.positions for one in found]),
         )
 
 
-def _tokens(ids: Sequence[int], counts: Sequence[bool]) -> Tokens:
-    return Tokens(np.array(ids, np.int64), np.array(counts, np.bool_), np.arange(len(ids), dtype=np.int64))
+def _tokens(ids: Sequence[int], counts: Sequence[bool]) -> DocumentTokens:
+    return DocumentTokens(
+        np.array(ids, np.int64), np.array(counts, np.bool_), np.arange(len(ids), dtype=np.int64)
+    )
 
 
-class Stream:
+class DocumentStream:
     """A corpus's documents in tokens, pass after pass."""
 
     def __init__(
@@ -99,12 +101,12 @@ class Stream:
         """Whole passes through the corpus that are behind us."""
         self.refused = 0
         """Lines and files so far that are no documents."""
-        self.problem: Refused | None = None
-        self._start = self._next = Place()
+        self.problem: CorpusRejection | None = None
+        self._start = self._next = CorpusPosition()
         self._refused_before = 0
         self._index = 0
         self._block: list[Piece] | None = None
-        self._encoded: dict[int, Tokens] = {}
+        self._encoded: dict[int, DocumentTokens] = {}
         self._found = False
 
     def state(self) -> dict[str, Any]:
@@ -121,9 +123,9 @@ class Stream:
         """Go on with the document that came next when `state` was taken."""
         self.passes, self._index, self._found = state["passes"], state["index"], state["found"]
         self.refused = self._refused_before = state["refused"]
-        self._start, self._block = Place(*state["block"]), None
+        self._start, self._block = CorpusPosition(*state["block"]), None
 
-    def next(self) -> Tokens | None:
+    def next(self) -> DocumentTokens | None:
         """The next document; None after the first pass of what is held out.
 
         Raises `OptionError` where a whole pass finds no document.
@@ -137,7 +139,12 @@ class Stream:
                     return None
                 if not self._found:
                     raise OptionError("data", f"{self._corpus.root} holds no document{self._why()}")
-                self.passes, self._start, self._index, self._found = self.passes + 1, Place(), 0, False
+                self.passes, self._start, self._index, self._found = (
+                    self.passes + 1,
+                    CorpusPosition(),
+                    0,
+                    False,
+                )
                 self._block = None
         if self._index not in self._encoded:
             end = min(self._index + _TOGETHER, len(self._block))
@@ -155,7 +162,7 @@ class Stream:
         self.refused, self._next = self._refused_before, self._start
         for found, after in self._corpus.pieces(order, self._start):
             read, self._next = True, after
-            if isinstance(found, Refused):
+            if isinstance(found, CorpusRejection):
                 self.refused += 1
                 self.problem = self.problem or found
                 continue
@@ -174,13 +181,13 @@ class Stream:
         return f": {self.problem.where} {self.problem.reason}" if self.problem else ""
 
 
-class Rows:
+class PackedRows:
     """A stream of documents as rows of tokens without a gap, documents going on in the next row."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: DocumentStream) -> None:
         self.stream = stream
         self._before = stream.state()
-        self._document: Tokens | None = None
+        self._document: DocumentTokens | None = None
         self._used = 0
         self._carry: int | None = None
 
@@ -196,7 +203,7 @@ class Rows:
             self._document = self.stream.next()
         self._used, self._carry = state["used"], state["carry"]
 
-    def row(self, length: int) -> Tokens | None:
+    def row(self, length: int) -> DocumentTokens | None:
         """`length` + 1 tokens, the first being the last of the row before; shorter, then None, at the end."""
         ids, positions = np.zeros(length + 1, np.int64), np.zeros(length + 1, np.int64)
         counts = np.zeros(length + 1, np.bool_)
@@ -220,7 +227,7 @@ class Rows:
         self._carry = int(ids[filled - 1]) if filled else None
         if filled <= 1:
             return None
-        return Tokens(ids[:filled], counts[:filled], positions[:filled])
+        return DocumentTokens(ids[:filled], counts[:filled], positions[:filled])
 
 
 def _from_here(positions: NDArray[np.int64], filled: int) -> NDArray[np.int64]:

@@ -59,7 +59,7 @@ def _pre_tokenizer() -> pre_tokenizers.PreTokenizer:
     )
 
 
-def train(texts: Iterable[str], vocabulary: int, alphabet: int = 160) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocabulary: int, alphabet: int = 160) -> Tokenizer:
     """A tokenizer of `vocabulary` entries, of which at most `alphabet` are single characters of the texts."""
     normalizer = normalizers.Sequence(
         [normalizers.NFC(), normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]

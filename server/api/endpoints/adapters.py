@@ -9,41 +9,40 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.registry.verify import Verdict
-from server.api.endpoints.audit import MAX_ADMIN_BODY, Changes
-from server.api.endpoints.context import reply
+from adapters.registry.verify import VersionVerdict
+from server.api.endpoints.audit import MAX_ADMIN_BODY, AuditLog
+from server.api.endpoints.context import Context, reply
 from server.api.fields.admin import AddFields, NoFields
 from server.api.fields.decode import to_fields
-from server.api.wire.body import JSON_TYPES, is_empty, read_object
-from server.live.inventory import Inventory
-from server.live.registry_changes import Administration, Change, checked_names
+from server.api.wire.body import JSON_TYPES, is_empty, read_body
+from server.live.registry_changes import ChangeResult, RegistryChanges, check_names
 
 
 class Admin:
     """The endpoints. 200 where a change is live, 202 where it is made and this server has yet to follow."""
 
-    def __init__(
-        self, administration: Administration, inventory: Inventory, changes: Changes, limit: int
-    ) -> None:
-        self._administration = administration
-        self._inventory = inventory
-        self._changes = changes
-        self._limit = min(limit, MAX_ADMIN_BODY)
+    def __init__(self, context: Context, audit: AuditLog) -> None:
+        self._context = context
+        self._audit = audit
+        self._limit = min(context.settings.max_body, MAX_ADMIN_BODY)
 
     async def all(self, _request: Request) -> Response:
         """Every version that is served or kept."""
-        return reply({"object": "list", "data": await self._inventory.all()})
+        inventories = [service.changes.inventory for service in self._context.services if service.changes]
+        entries = [entry for inventory in inventories for entry in await inventory.all()]
+        return reply({"object": "list", "data": entries})
 
     async def one(self, request: Request) -> Response:
         """All that is known of one."""
-        return reply(await self._inventory.one(request.path_params["name"]))
+        name = request.path_params["name"]
+        return reply(await self._context.changes_for(name).inventory.one(name))
 
     async def add(self, request: Request) -> Response:
         """A folder beneath the roots becomes a version."""
-        value = await read_object(request.scope, request.receive, self._limit, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, self._limit, JSON_TYPES)
         body = to_fields(value, AddFields)
-        checked_names(body.alias, body.version, body.language)
-        change = self._administration.add(
+        check_names(body.alias, body.version, body.language)
+        change = self._changes(body.alias).add(
             body.path, alias=body.alias, version=body.version, language=body.language
         )
         return await self._changed(request, "add", body.path, change)
@@ -52,30 +51,35 @@ class Admin:
         """An alias stands for this version from now on."""
         await self._no_fields(request)
         name = request.path_params["name"]
-        return await self._changed(request, "promote", name, self._administration.promote(name))
+        return await self._changed(request, "promote", name, self._changes(name).promote(name))
 
     async def rollback(self, request: Request) -> Response:
         """An alias stands for what it stood for before."""
         await self._no_fields(request)
         name = request.path_params["name"]
-        return await self._changed(request, "rollback", name, self._administration.rollback(name))
+        return await self._changed(request, "rollback", name, self._changes(name).rollback(name))
 
     async def retire(self, request: Request) -> Response:
         """A version is served no longer."""
         await self._no_fields(request)
         name = request.path_params["name"]
-        return await self._changed(request, "retire", name, self._administration.retire(name))
+        return await self._changed(request, "retire", name, self._changes(name).retire(name))
 
     async def verify(self, request: Request) -> Response:
         """Whether versions are still what was added."""
         await self._no_fields(request)
         name = request.path_params["name"]
-        async with self._changes.told(request, "verify", name):
-            verdicts = await self._administration.verify(name)
+        async with self._audit.record(request, "verify", name):
+            verdicts = await self._changes(name).verify(name)
         return reply({"object": "list", "data": [_verdict(verdict) for verdict in verdicts]})
 
-    async def _changed(self, request: Request, action: str, name: str, change: Awaitable[Change]) -> Response:
-        async with self._changes.told(request, action, name) as told:
+    def _changes(self, name: str | None) -> RegistryChanges:
+        return self._context.changes_for(name).registry
+
+    async def _changed(
+        self, request: Request, action: str, name: str, change: Awaitable[ChangeResult]
+    ) -> Response:
+        async with self._audit.record(request, action, name) as told:
             done = await change
             told.about(done.name, done.digest)
             told.outcome = "ok" if done.live else "pending"
@@ -86,10 +90,10 @@ class Admin:
     async def _no_fields(self, request: Request) -> None:
         """Refuse a body that asks for something."""
         if not is_empty(request.scope):
-            to_fields(await read_object(request.scope, request.receive, self._limit, JSON_TYPES), NoFields)
+            to_fields(await read_body(request.scope, request.receive, self._limit, JSON_TYPES), NoFields)
 
 
-def _change(change: Change) -> dict[str, Any]:
+def _change(change: ChangeResult) -> dict[str, Any]:
     told: dict[str, Any] = {
         "name": change.name,
         "digest": change.digest,
@@ -102,12 +106,12 @@ def _change(change: Change) -> dict[str, Any]:
     return {key: value for key, value in told.items() if value is not None}
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
+def _verdict(verdict: VersionVerdict) -> dict[str, Any]:
     problem = verdict.problem
     if problem is not None:
-        problem = problem.replace(str(verdict.held.folder), verdict.held.full_name)
+        problem = problem.replace(str(verdict.entry.folder), verdict.entry.full_name)
     return {
-        "name": verdict.held.full_name,
+        "name": verdict.entry.full_name,
         "whole": problem is None,
         "problem": problem,
         "fits_the_base": verdict.fits,

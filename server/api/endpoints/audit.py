@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from adapters.errors import shown
+from adapters.errors import format_value
 from server.api.rendering.error_replies import reply_for
 from server.exchange import exchange_of
 from server.metrics.metrics import Metrics
@@ -22,7 +22,7 @@ log = logging.getLogger("oneseek.admin")
 
 
 @dataclass(slots=True)
-class Told:
+class AuditEntry:
     """What a change came to."""
 
     name: str
@@ -36,15 +36,15 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class AuditLog:
     """Tells of changes."""
 
     metrics: Metrics
 
     @asynccontextmanager
-    async def told(self, request: Request, action: str, name: str) -> AsyncGenerator[Told]:
+    async def record(self, request: Request, action: str, name: str) -> AsyncGenerator[AuditEntry]:
         """Log and count what happens inside, who asked, and how it ended. `action` is one of a few words."""
-        exchange, told, began = exchange_of(request.scope), Told(name), time.perf_counter()
+        exchange, told, began = exchange_of(request.scope), AuditEntry(name), time.perf_counter()
         why = ""
         try:
             yield told
@@ -58,7 +58,7 @@ class Changes:
             log.info(
                 "%s %s%s outcome=%s%s request=%s key=%s seconds=%.3f",
                 action,
-                shown(told.name),
+                format_value(told.name),
                 f" {told.digest}" if told.digest else "",
                 told.outcome,
                 why,

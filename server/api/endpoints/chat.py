@@ -17,14 +17,15 @@ from server.api.parsing.tools import ToolUse, read_tools, with_tools
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.logprobs import chat_logprobs, prompt_logprobs
 from server.api.rendering.tool_answers import CallStreams, called_message, end_reason
-from server.api.wire.body import JSON_TYPES, read_object
-from server.api.wire.disconnect import while_wanted
+from server.api.wire.body import JSON_TYPES, read_body
+from server.api.wire.disconnect import cancel_on_disconnect
 from server.api.wire.frames import DONE, Frames
 from server.api.wire.stream import EventStream
 from server.errors import ErrorReply, bad_field
 from server.exchange import exchange_of
 from server.request import Delta, Sampling, Usage
-from server.serving.generation import Served
+from server.serving.resolution import Resolution
+from server.serving.service import BaseService
 from server.text.tokenizer import Tokenizer
 
 
@@ -36,49 +37,50 @@ class Chat:
 
     async def create(self, request: Request) -> Response:
         """One conversation → `n` next messages, whole or streamed."""
-        generation, settings = self._context.generation, self._context.settings
+        settings = self._context.settings
         exchange = exchange_of(request.scope)
-        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, ChatFields)
         messages = parse_messages(body.messages)
-        sampling = chat_sampling(body, generation.engine.info, self._context.defaults)
-        tools = read_tools(body, generation.tokenizer)
+        service = self._context.service_for(request, body.model)
+        generation, tokenizer = service.generation, service.runtime.tokenizer
+        sampling = chat_sampling(body, service.runtime.info, service.defaults)
+        tools = read_tools(body, tokenizer)
         _check(body)
         sampling = await guided(body, sampling, generation.grammars)
         if tools is not None:
             sampling = await with_tools(tools, sampling, generation.grammars)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
-        served = await generation.choose(exchange, asked)
+        resolution = await generation.choose(exchange, asked)
         prompt = await generation.chat(
             messages,
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
             tools=tools.tools if tools else (),
         )
-        sampling = self._fit(body, sampling, len(prompt))
+        sampling = self._fit(service, body, sampling, len(prompt))
         deltas = generation.generate(
-            exchange, served, [prompt], [sampling], body.n, body.continue_final_message
+            exchange, resolution, [prompt], [sampling], body.n, body.continue_final_message
         )
         echo = messages[-1]["content"] if body.echo and messages[-1]["role"] == "assistant" else ""
         answer_id = "chatcmpl-" + exchange.answer_id
         if body.stream:
-            chunks = ChatChunks(answer_id, served, body, echo, generation.tokenizer, tools)
+            chunks = ChatChunks(answer_id, resolution, body, echo, tokenizer, tools)
             return EventStream(deltas, chunks, settings.request_timeout)
-        async with while_wanted(exchange, request.receive, settings.request_timeout):
+        async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
             answers = await gather(deltas, body.n)
-        tokenizer = generation.tokenizer
         return reply(
-            envelope(answer_id, "chat.completion", served)
+            envelope(answer_id, "chat.completion", resolution)
             | {"choices": [_choice(i, a, body, echo, tokenizer, tools) for i, a in enumerate(answers)]}
             | {"usage": total([answer.usage for answer in answers], body.n)}
             | _prompt_logprobs(answers[0], tokenizer)
         )
 
-    def _fit(self, body: ChatFields, sampling: Sampling, prompt: int) -> Sampling:
+    def _fit(self, service: BaseService, body: ChatFields, sampling: Sampling, prompt: int) -> Sampling:
         asked, name = body.max_completion_tokens, "max_completion_tokens"
         if asked is None:
             asked, name = body.max_tokens, "max_tokens"
-        default, info = self._context.default_length, self._context.generation.engine.info
+        default, info = self._context.default_length(service), service.runtime.info
         length = answer_length(asked, default, prompt, info, ("messages", name))
         return of_length(sampling, length)
 
@@ -126,7 +128,7 @@ class ChatChunks:
     def __init__(
         self,
         answer_id: str,
-        served: Served,
+        resolution: Resolution,
         body: ChatFields,
         echo: str,
         tokenizer: Tokenizer,
@@ -134,7 +136,7 @@ class ChatChunks:
     ) -> None:
         self._with_usage = body.stream_options is not None and body.stream_options.include_usage
         self._frames = Frames.chat(
-            envelope(answer_id, "chat.completion.chunk", served), body.n, usage=self._with_usage
+            envelope(answer_id, "chat.completion.chunk", resolution), body.n, usage=self._with_usage
         )
         self._logprobs = body.logprobs
         self._echo = echo
@@ -186,7 +188,7 @@ class ChatChunks:
         usage = total(self._usages, len(self._usages))
         return (self._frames.usage(usage) if self._with_usage else b"") + DONE
 
-    def failed(self, error: ErrorReply) -> bytes:
+    def render_failure(self, error: ErrorReply) -> bytes:
         """The error that ended it."""
         return error.event() + DONE
 

@@ -18,14 +18,15 @@ from server.api.parsing.messages import opening_of
 from server.api.parsing.sampling import answer_length, check_ids, completion_sampling, of_length
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.logprobs import completion_logprobs, prompt_logprobs
-from server.api.wire.body import JSON_TYPES, read_object
-from server.api.wire.disconnect import while_wanted
+from server.api.wire.body import JSON_TYPES, read_body
+from server.api.wire.disconnect import cancel_on_disconnect
 from server.api.wire.frames import DONE, Frames
 from server.api.wire.stream import EventStream
 from server.errors import ErrorReply, bad_field
 from server.exchange import exchange_of
 from server.request import Delta, Sampling, Usage
-from server.serving.generation import Generation, Served
+from server.serving.resolution import Resolution
+from server.serving.service import BaseService
 from server.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
@@ -33,7 +34,7 @@ DEFAULT_MAX_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class CompletionPrompt:
     """One prompt, as text and as tokens."""
 
     text: str
@@ -48,35 +49,42 @@ class Completions:
 
     async def create(self, request: Request) -> Response:
         """Prompts → `n` continuations of each, whole or streamed."""
-        generation, settings = self._context.generation, self._context.settings
+        settings = self._context.settings
         exchange = exchange_of(request.scope)
-        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, CompletionFields)
-        sampling = completion_sampling(body, generation.engine.info, self._context.defaults)
-        prompts = await read_prompts(body.prompt, generation)
+        service = self._context.service_for(request, body.model)
+        generation, tokenizer = service.generation, service.runtime.tokenizer
+        sampling = completion_sampling(body, service.runtime.info, service.defaults)
+        prompts = await read_prompts(body.prompt, service)
         _check(body, len(prompts))
         sampling = await guided(body, sampling, generation.grammars)
         turns = ("\n".join(prompt.text for prompt in prompts),)
         asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
-        served = await generation.choose(exchange, asked)
-        samplings = [self._fit(body, sampling, prompt) for prompt in prompts]
-        deltas = generation.generate(exchange, served, [p.tokens for p in prompts], samplings, body.n, True)
+        resolution = await generation.choose(exchange, asked)
+        samplings = [self._fit(service, body, sampling, prompt) for prompt in prompts]
+        deltas = generation.generate(
+            exchange, resolution, [p.tokens for p in prompts], samplings, body.n, True
+        )
         answer_id = "cmpl-" + exchange.answer_id
         if body.stream:
-            chunks = CompletionChunks(answer_id, served, body, prompts, generation.tokenizer)
+            chunks = CompletionChunks(answer_id, resolution, body, prompts, tokenizer)
             return EventStream(deltas, chunks, settings.request_timeout)
-        async with while_wanted(exchange, request.receive, settings.request_timeout):
+        async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
             answers = await gather(deltas, len(prompts) * body.n)
         choices = [
-            _choice(i, answer, body, prompts[i // body.n], generation.tokenizer)
-            for i, answer in enumerate(answers)
+            _choice(i, answer, body, prompts[i // body.n], tokenizer) for i, answer in enumerate(answers)
         ]
         usage = total([answer.usage for answer in answers], body.n)
-        return reply(envelope(answer_id, "text_completion", served) | {"choices": choices, "usage": usage})
+        return reply(
+            envelope(answer_id, "text_completion", resolution) | {"choices": choices, "usage": usage}
+        )
 
-    def _fit(self, body: CompletionFields, sampling: Sampling, prompt: Prompt) -> Sampling:
+    def _fit(
+        self, service: BaseService, body: CompletionFields, sampling: Sampling, prompt: CompletionPrompt
+    ) -> Sampling:
         default = self._context.settings.default_max_tokens or DEFAULT_MAX_TOKENS
-        info = self._context.generation.engine.info
+        info = service.runtime.info
         fields = ("prompt", "max_tokens")
         length = answer_length(body.max_tokens, default, len(prompt.tokens), info, fields)
         return of_length(sampling, length)
@@ -92,37 +100,38 @@ def _check(body: CompletionFields, prompts: int) -> None:
 
 
 async def read_prompts(
-    prompt: object, generation: Generation, field: str = "prompt", most: int = MAX_PROMPTS
-) -> list[Prompt]:
+    prompt: object, service: BaseService, field: str = "prompt", most: int = MAX_PROMPTS
+) -> list[CompletionPrompt]:
     """The prompts of OpenAI's four shapes: text, texts, token ids, lists of token ids.
 
     Raises `ApiError` with the path of a bad one in `field`, and where there are none or more than `most`.
     """
     several = cast("list[object]", prompt) if isinstance(prompt, list) else [prompt]
     if isinstance(prompt, list) and several and _is_id(several[0]):
-        return [await _read(several, field, generation)]
+        return [await _read(several, field, service)]
     if not isinstance(prompt, list):
-        return [await _read(prompt, field, generation)]
+        return [await _read(prompt, field, service)]
     if not 0 < len(several) <= most:
         raise bad_field(field, f"{field} must hold 1 to {most} texts.", code="invalid_value")
-    prompts: list[Prompt] = []
+    prompts: list[CompletionPrompt] = []
     for index, item in enumerate(several):
-        prompts.append(await _read(item, f"{field}[{index}]", generation))
+        prompts.append(await _read(item, f"{field}[{index}]", service))
         # Many short texts are as much work as a long one, for which no stream should wait.
         await asyncio.sleep(0)
     return prompts
 
 
-async def _read(item: object, path: str, generation: Generation) -> Prompt:
+async def _read(item: object, path: str, service: BaseService) -> CompletionPrompt:
+    info = service.runtime.info
     match item:
         case str() if item:
-            return Prompt(item, await generation.encode(item, path))
-        case list() if len(cast("list[object]", item)) > generation.engine.info.context:
-            message = f"The context is {generation.engine.info.context} tokens; {path} has more."
+            return CompletionPrompt(item, await service.generation.encode(item, path))
+        case list() if len(cast("list[object]", item)) > info.context:
+            message = f"The context is {info.context} tokens; {path} has more."
             raise bad_field(path, message, code="context_length_exceeded")
         case list() if item and all(_is_id(token) for token in cast("list[object]", item)):
-            tokens = check_ids(cast("list[int]", item), path, generation.engine.info)
-            return Prompt(generation.tokenizer.decode(tokens), tokens)
+            tokens = check_ids(cast("list[int]", item), path, info)
+            return CompletionPrompt(service.runtime.tokenizer.decode(tokens), tokens)
         case _:
             message = f"{path} must be a text or an array of token ids, and not empty."
             raise bad_field(path, message, code="invalid_type")
@@ -133,7 +142,7 @@ def _is_id(item: object) -> bool:
 
 
 def _choice(
-    index: int, answer: Answer, body: CompletionFields, prompt: Prompt, tokenizer: Tokenizer
+    index: int, answer: Answer, body: CompletionFields, prompt: CompletionPrompt, tokenizer: Tokenizer
 ) -> dict[str, Any]:
     logprobs = None
     if body.logprobs is not None:
@@ -156,15 +165,15 @@ class CompletionChunks:
     def __init__(
         self,
         answer_id: str,
-        served: Served,
+        resolution: Resolution,
         body: CompletionFields,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[CompletionPrompt],
         tokenizer: Tokenizer,
     ) -> None:
         count = len(prompts) * body.n
         self._with_usage = body.stream_options is not None and body.stream_options.include_usage
         self._frames = Frames.completion(
-            envelope(answer_id, "text_completion", served), count, usage=self._with_usage
+            envelope(answer_id, "text_completion", resolution), count, usage=self._with_usage
         )
         self._n = body.n
         self._echo = [prompts[i // body.n] for i in range(count)] if body.echo else []
@@ -206,7 +215,7 @@ class CompletionChunks:
         usage = total(self._usages, self._n)
         return (self._frames.usage(usage) if self._with_usage else b"") + DONE
 
-    def failed(self, error: ErrorReply) -> bytes:
+    def render_failure(self, error: ErrorReply) -> bytes:
         """The error that ended it."""
         return error.event() + DONE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,27 +11,47 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from routing.route import Question
+from routing.route import RouteQuery
 from server.config.settings import Settings
 from server.exchange import header
-from server.serving.generation import Generation, Served
-from server.serving.sampling_defaults import SamplingDefaults
+from server.metrics.metrics import Metrics
+from server.serving.resolution import Resolution
+from server.serving.service import BaseService, LiveChanges
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
     """The running server, as endpoints see it."""
 
-    generation: Generation
+    services: Sequence[BaseService]
+    """One for each base that is served, the default one first."""
     settings: Settings
-    defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
+    metrics: Metrics
     started: float = field(default_factory=time.time)
     """Unix time of the start; also the models' `created`."""
 
-    @property
-    def default_length(self) -> int | None:
+    def service_for(self, request: Request, model: str | None = None) -> BaseService:
+        """The base that a request means: the first that knows its header or `model`, else the default."""
+        return self.service_named(header(request.scope, b"x-oneseek-adapter"), model)
+
+    def service_named(self, *names: str | None) -> BaseService:
+        """The base that knows the first of `names` that any base knows, else the default one."""
+        if len(self.services) > 1:
+            for name in filter(None, names):
+                for service in self.services:
+                    if service.runtime.knows(name):
+                        return service
+        return self.services[0]
+
+    def changes_for(self, name: str | None) -> LiveChanges:
+        """What changes the adapters of the base that knows `name`, else of the default one."""
+        changes = self.service_named(name).changes
+        assert changes is not None, "the endpoints that change adapters are there only with a registry"
+        return changes
+
+    def default_length(self, service: BaseService) -> int | None:
         """Length of an answer whose request names none; None: what is left of the context."""
-        return self.settings.default_max_tokens or self.defaults.max_new_tokens
+        return self.settings.default_max_tokens or service.defaults.max_new_tokens
 
 
 def reply(value: Any) -> Response:
@@ -38,9 +59,11 @@ def reply(value: Any) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-def question(request: Request, model: str, turns: tuple[str, ...], opening: tuple[str, ...] = ()) -> Question:
-    """What routing has to decide for `request`; `opening` as `Question` has it."""
-    return Question(
+def question(
+    request: Request, model: str, turns: tuple[str, ...], opening: tuple[str, ...] = ()
+) -> RouteQuery:
+    """What routing has to decide for `request`; `opening` as `RouteQuery` has it."""
+    return RouteQuery(
         header=header(request.scope, b"x-oneseek-adapter"),
         model=model,
         turns=turns,
@@ -49,12 +72,12 @@ def question(request: Request, model: str, turns: tuple[str, ...], opening: tupl
     )
 
 
-def envelope(answer_id: str, kind: str, served: Served) -> dict[str, Any]:
+def envelope(answer_id: str, kind: str, resolution: Resolution) -> dict[str, Any]:
     """What every answer and every chunk of a stream begins with."""
     return {
         "id": answer_id,
         "object": kind,
         "created": int(time.time()),
-        "model": served.name,
-        "system_fingerprint": served.fingerprint,
+        "model": resolution.name,
+        "system_fingerprint": resolution.fingerprint,
     }

@@ -12,12 +12,12 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.completions import Prompt, read_prompts
+from server.api.endpoints.completions import CompletionPrompt, read_prompts
 from server.api.endpoints.context import Context, envelope, question
 from server.api.fields.decode import to_generation
 from server.api.fields.embeddings import EMBEDDING_HINTS, EMBEDDING_REFUSED, MAX_INPUTS, EmbeddingFields
-from server.api.wire.body import JSON_TYPES, read_object
-from server.api.wire.disconnect import while_wanted
+from server.api.wire.body import JSON_TYPES, read_body
+from server.api.wire.disconnect import cancel_on_disconnect
 from server.errors import bad_field
 from server.exchange import exchange_of
 from server.serving.embeddings import embed_all
@@ -36,33 +36,38 @@ class Embeddings:
 
     async def create(self, request: Request) -> Response:
         """Texts or token ids → one vector of unit length for each."""
-        generation, settings = self._context.generation, self._context.settings
+        settings = self._context.settings
         exchange = exchange_of(request.scope)
-        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, EmbeddingFields, refused=EMBEDDING_REFUSED, hints=EMBEDDING_HINTS)
+        service = self._context.service_for(request, body.model)
+        generation, runtime = service.generation, service.runtime
         generation.check_task("embed")
-        inputs = await read_prompts(body.input, generation, "input", MAX_INPUTS)
-        self._check(inputs)
+        inputs = await read_prompts(body.input, service, "input", MAX_INPUTS)
+        _check(inputs, runtime.info.context)
         turns = ("\n".join(item.text for item in inputs),)
-        served = await generation.choose(exchange, question(request, body.model, turns), "embed")
+        resolution = await generation.choose(exchange, question(request, body.model, turns), "embed")
         # One request fills a batch, and leaves others their place in the queue.
         together = min(settings.max_num_seqs or TOGETHER, settings.max_queue // 4)
         prompts = [item.tokens for item in inputs]
-        async with while_wanted(exchange, request.receive, settings.request_timeout):
-            vectors = await embed_all(generation, exchange, served, prompts, body.dimensions, together)
+        async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
+            vectors = await embed_all(
+                service.runtime, exchange, resolution, prompts, body.dimensions, together
+            )
             tokens = sum(len(prompt) for prompt in prompts)
-            head = envelope("embd-" + exchange.answer_id, "list", served)
+            head = envelope("embd-" + exchange.answer_id, "list", resolution)
             head |= {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
             answer = await _render(head, vectors, body.encoding_format)
         return Response(answer, media_type="application/json")
 
-    def _check(self, inputs: Sequence[Prompt]) -> None:
-        context = self._context.generation.engine.info.context
-        for index, item in enumerate(inputs):
-            if len(item.tokens) > context:
-                path = f"input[{index}]" if len(inputs) > 1 else "input"
-                message = f"The context is {context} tokens; {path} has {len(item.tokens)}. Send less."
-                raise bad_field(path, message, code="context_length_exceeded")
+
+def _check(inputs: Sequence[CompletionPrompt], context: int) -> None:
+    """Raise `ApiError` for a text that `context` tokens cannot hold."""
+    for index, item in enumerate(inputs):
+        if len(item.tokens) > context:
+            path = f"input[{index}]" if len(inputs) > 1 else "input"
+            message = f"The context is {context} tokens; {path} has {len(item.tokens)}. Send less."
+            raise bad_field(path, message, code="context_length_exceeded")
 
 
 async def _render(head: dict[str, Any], vectors: Sequence[tuple[float, ...]], encoding: str) -> bytes:

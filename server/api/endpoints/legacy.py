@@ -13,8 +13,8 @@ from server.api.fields.generation import LegacyFields
 from server.api.parsing.messages import opening_of
 from server.api.parsing.sampling import answer_length
 from server.api.rendering.answers import gather
-from server.api.wire.body import LEGACY_TYPES, read_object
-from server.api.wire.disconnect import while_wanted
+from server.api.wire.body import LEGACY_TYPES, read_body
+from server.api.wire.disconnect import cancel_on_disconnect
 from server.errors import bad_field
 from server.exchange import exchange_of
 from server.request import Sampling
@@ -31,21 +31,21 @@ class Legacy:
 
     async def oneseek(self, request: Request) -> Response:
         """A question → an answer, by the adapter of its language unless a header names one."""
-        generation, settings = self._context.generation, self._context.settings
-        defaults = self._context.defaults
+        settings, service = self._context.settings, self._context.service_for(request)
+        generation, defaults = service.generation, service.defaults
         exchange = exchange_of(request.scope)
-        value = await read_object(request.scope, request.receive, settings.max_body, LEGACY_TYPES)
+        value = await read_body(request.scope, request.receive, settings.max_body, LEGACY_TYPES)
         body = to_fields(value, LegacyFields)
         if body.max_length is not None and body.max_tokens is not None:
             raise bad_field(
                 "max_length", "max_length and max_tokens mean the same; send one.", code="invalid_value"
             )
         asked = question(request, "oneseek", (body.text,), opening_of(body.text, value))
-        served = await generation.choose(exchange, asked)
+        resolution = await generation.choose(exchange, asked)
         prompt = await generation.chat([{"role": "user", "content": body.text}], "text")
-        info = generation.engine.info
+        info = service.runtime.info
         # Callers send a generous constant; it is an upper bound here, never an error.
-        bound = body.max_tokens or body.max_length or self._context.default_length
+        bound = body.max_tokens or body.max_length or self._context.default_length(service)
         sampling = Sampling(
             max_tokens=answer_length(None, bound, len(prompt), info, ("text", "max_tokens")),
             temperature=defaults.temperature if body.temperature is None else body.temperature,
@@ -54,17 +54,17 @@ class Legacy:
             min_p=defaults.min_p,
             repetition_penalty=defaults.repetition_penalty,
         )
-        deltas = generation.generate(exchange, served, [prompt], [sampling], 1)
-        async with while_wanted(exchange, request.receive, settings.request_timeout):
+        deltas = generation.generate(exchange, resolution, [prompt], [sampling], 1)
+        async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
             (answer,) = await gather(deltas, 1)
         return reply(
             {
                 "response": answer.text,
-                "model": served.name,
-                "adapter": served.receipt["X-OneSeek-Adapter"],
-                "digest": served.digest,
-                "language": served.language,
-                "route": served.how,
+                "model": resolution.name,
+                "adapter": resolution.receipt["X-OneSeek-Adapter"],
+                "digest": resolution.digest,
+                "language": resolution.language,
+                "route": resolution.how,
                 "tokens": answer.usage.completion_tokens,
                 "latency_ms": round((time.perf_counter() - exchange.started) * 1000, 1),
             }

@@ -8,13 +8,14 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.audit import MAX_ADMIN_BODY, Changes
+from server.api.endpoints.audit import MAX_ADMIN_BODY, AuditLog
+from server.api.endpoints.context import Context
 from server.api.fields.admin import LORA_HINTS, LORA_REFUSED, LoadFields, UnloadFields
 from server.api.fields.decode import to_generation
 from server.api.rendering.error_replies import reply_for
-from server.api.wire.body import JSON_TYPES, read_object
+from server.api.wire.body import JSON_TYPES, read_body
 from server.errors import ErrorReply
-from server.live.loading import Loading
+from server.live.loading import LoraLoading
 
 _MISFITS = frozenset(
     {
@@ -31,19 +32,19 @@ _TYPES = {404: "NotFoundError", 503: "ServiceUnavailableError"}
 class Loras:
     """Both endpoints. `lora_name` is an alias or `alias@version`; `lora_path` is beneath `adapter_roots`."""
 
-    def __init__(self, loading: Loading, changes: Changes, limit: int) -> None:
-        self._loading = loading
-        self._changes = changes
-        self._limit = min(limit, MAX_ADMIN_BODY)
+    def __init__(self, context: Context, audit: AuditLog) -> None:
+        self._context = context
+        self._audit = audit
+        self._limit = min(context.settings.max_body, MAX_ADMIN_BODY)
 
     async def load(self, request: Request) -> Response:
         """Serve one more adapter, in memory alone."""
         try:
-            value = await read_object(request.scope, request.receive, self._limit, JSON_TYPES)
+            value = await read_body(request.scope, request.receive, self._limit, JSON_TYPES)
             body = to_generation(value, LoadFields, refused=LORA_REFUSED, hints=frozenset())
             name = body.lora_name
-            async with self._changes.told(request, "load", name) as told:
-                adapter = await self._loading.load(name, body.lora_path, in_place=body.load_inplace)
+            async with self._audit.record(request, "load", name) as told:
+                adapter = await self._loading(name).load(name, body.lora_path, in_place=body.load_inplace)
                 told.about(adapter.full_name, adapter.digest)
         except Exception as error:
             return self._failed(error)
@@ -52,22 +53,25 @@ class Loras:
     async def unload(self, request: Request) -> Response:
         """Serve one no longer."""
         try:
-            value = await read_object(request.scope, request.receive, self._limit, JSON_TYPES)
+            value = await read_body(request.scope, request.receive, self._limit, JSON_TYPES)
             body = to_generation(value, UnloadFields, refused={}, hints=LORA_HINTS)
             name = body.lora_name
-            async with self._changes.told(request, "unload", name) as told:
-                adapter = await self._loading.unload(name)
+            async with self._audit.record(request, "unload", name) as told:
+                adapter = await self._loading(name).unload(name)
                 told.about(adapter.full_name, adapter.digest)
         except Exception as error:
             return self._failed(error)
         return Response(f"Success: LoRA adapter '{name}' removed successfully.", media_type="text/plain")
+
+    def _loading(self, name: str) -> LoraLoading:
+        return self._context.changes_for(name).loras
 
     def _failed(self, error: Exception) -> Response:
         """vLLM's error: `code` is the status, `type` its kind. What nobody foresaw is raised again."""
         reply = reply_for(error)
         if reply.code == "internal_error":
             raise error
-        self._changes.metrics.rejected.labels(reply.code or "error").inc()
+        self._audit.metrics.rejected.labels(reply.code or "error").inc()
         detail = {"message": reply.message, "type": _type(reply), "param": reply.param, "code": reply.status}
         body = msgspec.json.encode({"error": detail})
         return Response(body, reply.status, headers=dict(reply.headers), media_type="application/json")

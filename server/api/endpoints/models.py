@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from routing.route import AUTOMATIC_MODEL, UnknownNameError
 from server.api.endpoints.context import Context, reply
+from server.serving.service import BaseService
 
 
 class Models:
@@ -30,15 +31,19 @@ class Models:
         return reply(entry)
 
     def _entries(self) -> dict[str, dict[str, Any]]:
-        generation = self._context.generation
-        base, registry = generation.base_name, generation.registry
-        listed: list[tuple[str, str, str | None]] = [(AUTOMATIC_MODEL, base, None), (base, base, None)]
-        for alias in registry.aliases():
-            listed.append((alias, registry.active(alias).full_name, base))
-            listed += [(version.full_name, version.full_name, base) for version in registry.versions(alias)]
-        return {name: self._entry(name, root, parent) for name, root, parent in listed}
+        first = self._context.services[0]
+        entries = {AUTOMATIC_MODEL: self._entry(first, AUTOMATIC_MODEL, first.runtime.name, None)}
+        for service in self._context.services:
+            base, served = service.runtime.name, service.runtime.served
+            entries[base] = self._entry(service, base, base, None)
+            for alias in served.aliases():
+                entries[alias] = self._entry(service, alias, served.active(alias).full_name, base)
+                for version in served.versions(alias):
+                    name = version.full_name
+                    entries[name] = self._entry(service, name, name, base)
+        return entries
 
-    def _entry(self, name: str, root: str, parent: str | None) -> dict[str, Any]:
+    def _entry(self, service: BaseService, name: str, root: str, parent: str | None) -> dict[str, Any]:
         return {
             "id": name,
             "object": "model",
@@ -46,5 +51,5 @@ class Models:
             "owned_by": "oneseek",
             "root": root,
             "parent": parent,
-            "max_model_len": self._context.generation.engine.info.context,
+            "max_model_len": service.runtime.info.context,
         }

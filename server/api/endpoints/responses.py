@@ -15,8 +15,8 @@ from server.api.parsing.sampling import answer_length, of_length, response_sampl
 from server.api.rendering.answers import gather
 from server.api.rendering.response_events import ResponseEvents
 from server.api.rendering.response_object import ResponseObject
-from server.api.wire.body import JSON_TYPES, read_object
-from server.api.wire.disconnect import while_wanted
+from server.api.wire.body import JSON_TYPES, read_body
+from server.api.wire.disconnect import cancel_on_disconnect
 from server.api.wire.stream import EventStream
 from server.errors import ApiError, ErrorReply, bad_field
 from server.exchange import exchange_of
@@ -31,35 +31,36 @@ class Responses:
 
     async def create(self, request: Request) -> Response:
         """One conversation → its next message, whole or streamed."""
-        generation, settings = self._context.generation, self._context.settings
-        info = generation.engine.info
+        settings = self._context.settings
         exchange = exchange_of(request.scope)
-        value = await read_object(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
         body = to_generation(value, ResponseFields, refused=RESPONSE_REFUSED, hints=RESPONSE_HINTS)
+        service = self._context.service_for(request, body.model)
+        generation, info = service.generation, service.runtime.info
         messages = parse_input(body.input, body.instructions)
-        sampling = response_sampling(body, info, self._context.defaults)
+        sampling = response_sampling(body, info, service.defaults)
         sampling = await guided_text(body, sampling, generation.grammars)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
-        served = await generation.choose(exchange, asked)
+        resolution = await generation.choose(exchange, asked)
         try:
             prompt = await generation.chat(messages, "input")
         except TemplateError as error:
             raise bad_field("input", str(error), code="bad_conversation") from None
         length = answer_length(
             body.max_output_tokens,
-            self._context.default_length,
+            self._context.default_length(service),
             len(prompt),
             info,
             ("input", "max_output_tokens"),
         )
         sampling = of_length(sampling, length)
-        shape = ResponseObject(exchange.answer_id, served, body, sampling, generation.tokenizer)
-        deltas = generation.generate(exchange, served, [prompt], [sampling], 1)
+        shape = ResponseObject(exchange.answer_id, resolution, body, sampling, service.runtime.tokenizer)
+        deltas = generation.generate(exchange, resolution, [prompt], [sampling], 1)
         if body.stream:
             return EventStream(deltas, ResponseEvents(shape), settings.request_timeout)
-        async with while_wanted(exchange, request.receive, settings.request_timeout):
+        async with cancel_on_disconnect(exchange, request.receive, settings.request_timeout):
             (answer,) = await gather(deltas, 1)
-        return reply(shape.ended(answer))
+        return reply(shape.render_end(answer))
 
     async def stored(self, _request: Request) -> Response:
         """No response is found again."""

@@ -8,56 +8,62 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from adapters.registry.traffic import plain_shares
-from server.api.endpoints.audit import MAX_ADMIN_BODY, Changes
-from server.api.endpoints.context import reply
+from adapters.registry.traffic import shares_to_json
+from server.api.endpoints.audit import MAX_ADMIN_BODY, AuditLog
+from server.api.endpoints.context import Context, reply
 from server.api.fields.admin import CanaryFields, SettleFields, ShadowFields
 from server.api.fields.decode import to_fields
-from server.api.wire.body import JSON_TYPES, is_empty, read_object
-from server.live.rollout_changes import Divided, Dividing
+from server.api.wire.body import JSON_TYPES, is_empty, read_body
+from server.rollout.changes import AliasShares, RolloutChanges
 
 
 class Rollout:
     """The endpoints. 200 where requests are divided so when it is answered, 202 where this server lags."""
 
-    def __init__(self, dividing: Dividing, changes: Changes, limit: int) -> None:
-        self._dividing = dividing
-        self._changes = changes
-        self._limit = min(limit, MAX_ADMIN_BODY)
+    def __init__(self, context: Context, audit: AuditLog) -> None:
+        self._context = context
+        self._audit = audit
+        self._limit = min(context.settings.max_body, MAX_ADMIN_BODY)
 
     async def canary(self, request: Request) -> Response:
         """A part of the requests goes to other versions."""
-        value = await read_object(request.scope, request.receive, self._limit, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, self._limit, JSON_TYPES)
         body, alias = to_fields(value, CanaryFields), request.path_params["name"]
-        return await self._divided(request, "canary", alias, self._dividing.canary(alias, body.shares))
+        return await self._divided(request, "canary", alias, self._changes(alias).canary(alias, body.shares))
 
     async def shadow(self, request: Request) -> Response:
         """A version answers a part of the requests as well, unseen."""
-        value = await read_object(request.scope, request.receive, self._limit, JSON_TYPES)
+        value = await read_body(request.scope, request.receive, self._limit, JSON_TYPES)
         body, alias = to_fields(value, ShadowFields), request.path_params["name"]
-        done = self._dividing.shadow(alias, body.version, body.share)
+        done = self._changes(alias).shadow(alias, body.version, body.share)
         return await self._divided(request, "shadow", alias, done)
 
     async def settle(self, request: Request) -> Response:
         """All requests go to the active version again."""
         empty = is_empty(request.scope)
-        value = {} if empty else await read_object(request.scope, request.receive, self._limit, JSON_TYPES)
+        value = {} if empty else await read_body(request.scope, request.receive, self._limit, JSON_TYPES)
         body, alias = to_fields(value, SettleFields), request.path_params["name"]
-        return await self._divided(request, "settle", alias, self._dividing.settle(alias, body.reason))
+        return await self._divided(request, "settle", alias, self._changes(alias).settle(alias, body.reason))
 
-    async def told(self, request: Request) -> Response:
+    async def describe(self, request: Request) -> Response:
         """How requests are divided, and what was measured."""
-        return reply(await self._dividing.told(request.path_params["name"]))
+        alias = request.path_params["name"]
+        return reply(await self._changes(alias).describe(alias))
 
-    async def _divided(self, request: Request, action: str, alias: str, work: Awaitable[Divided]) -> Response:
-        async with self._changes.told(request, action, alias) as told:
+    def _changes(self, alias: str) -> RolloutChanges:
+        return self._context.changes_for(alias).rollouts
+
+    async def _divided(
+        self, request: Request, action: str, alias: str, work: Awaitable[AliasShares]
+    ) -> Response:
+        async with self._audit.record(request, action, alias) as told:
             done = await work
             told.about(done.active.full_name)
             told.outcome = "ok" if done.live else "pending"
         body = {
             "alias": done.active.alias,
             "active": done.active.version,
-            **plain_shares(done.line.split, done.line.shadow),
+            **shares_to_json(done.state.split, done.state.shadow),
             "live": done.live,
         }
         return Response(msgspec.json.encode(body), 200 if done.live else 202, media_type="application/json")

@@ -38,30 +38,31 @@ class Status:
 
     async def ready(self, _request: Request) -> Response:
         """Requests will be served; 503 where not."""
-        ready = is_ready(self._context.generation.engine.state())
+        ready = self._is_ready()
         return _verdict(ready, {"status": "ready" if ready else "not ready"})
 
     async def health(self, request: Request) -> Response:
         """How the server is; without a valid key, where keys are set, no more than whether."""
-        generation = self._context.generation
-        state = generation.engine.state()
-        ready = is_ready(state)
+        ready = self._is_ready()
         body: dict[str, Any] = {"status": "ok" if ready else "unhealthy"}
         if exchange_of(request.scope).authenticated:
-            adapters = generation.registry.adapters()
+            services = self._context.services
+            states = [service.runtime.engine.state() for service in services]
+            info = services[0].runtime.info
             body |= {
                 "version": oneseek_version(),
-                "engine": generation.engine.info.name,
-                **_device(generation.engine.info.device),
-                "base": {"name": generation.base_name, "digest": generation.engine.info.base_digest},
+                "engine": info.name,
+                **_device(info.device),
+                "base": {"name": services[0].runtime.name, "digest": info.base_digest},
                 "adapters": [
                     {"name": a.full_name, "digest": a.digest, "tier": state.resident.get(a.digest)}
-                    for a in adapters
+                    for service, state in zip(services, states, strict=True)
+                    for a in service.runtime.served.adapters()
                 ],
-                "rollouts": generation.rollouts.told(),
+                "rollouts": [trial for service in services for trial in service.rollouts.to_json()],
                 "queue": {
-                    "running": sum(state.running.values()),
-                    "waiting": sum(state.waiting.values()),
+                    "running": sum(sum(state.running.values()) for state in states),
+                    "waiting": sum(sum(state.waiting.values()) for state in states),
                     "limit": self._context.settings.max_queue,
                 },
                 "uptime": round(time.time() - self._context.started, 1),
@@ -70,18 +71,20 @@ class Status:
 
     async def version(self, _request: Request) -> Response:
         """What runs; 503 where the engine does not."""
-        info = self._context.generation.engine.info
-        ready = is_ready(self._context.generation.engine.state())
+        info = self._context.services[0].runtime.info
         body = {"version": oneseek_version(), "engine": info.name, "base_digest": info.base_digest}
-        return _verdict(ready, body)
+        return _verdict(self._is_ready(), body)
 
     async def metrics(self, request: Request) -> Response:
         """All metrics, in the Prometheus text format or OpenMetrics as the scraper asks."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        registry = self._context.generation.metrics.registry
         # Hundreds of series take some milliseconds, for which no stream should wait.
-        body = await asyncio.to_thread(encode, registry)
+        body = await asyncio.to_thread(encode, self._context.metrics.registry)
         return Response(body, headers={"content-type": content_type})
+
+    def _is_ready(self) -> bool:
+        """Whether every base is."""
+        return all(is_ready(service.runtime.engine.state()) for service in self._context.services)
 
 
 def _device(device: DeviceInfo | None) -> dict[str, Any]:

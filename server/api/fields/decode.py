@@ -97,7 +97,7 @@ def _misfit(message: str, value: object) -> ApiError:
         return unknown_field(unknown["name"], NO_NAMES, f"{path}." if path else "")
     detail = _PATH.sub("", message).replace("`", "")
     detail = detail[:1].lower() + detail[1:]
-    return bad_field(path, f"{path} is {shown(_at(value, path))}: {detail}.", code="invalid_value")
+    return bad_field(path, f"{path} is {format_json(_at(value, path))}: {detail}.", code="invalid_value")
 
 
 def _at(value: Any, path: str) -> object:
@@ -110,7 +110,7 @@ def _at(value: Any, path: str) -> object:
     return value
 
 
-def shown(value: object) -> str:
+def format_json(value: object) -> str:
     """`value` short enough for a message, as JSON."""
     if isinstance(value, float) and not math.isfinite(value):
         return "too large"

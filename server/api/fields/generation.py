@@ -273,7 +273,7 @@ def known(body: type[msgspec.Struct]) -> frozenset[str]:
     return frozenset(body.__struct_fields__)
 
 
-def table() -> dict[str, FieldKind]:
+def describe_fields() -> dict[str, FieldKind]:
     """Every field of chat and completions with what becomes of it."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(ChatFields) | known(CompletionFields), "honoured")
     hints: dict[str, FieldKind] = dict.fromkeys(HINTS, "hint")

@@ -32,7 +32,7 @@ LOGPROBS_INCLUDED = "message.output_text.logprobs"
 
 MetadataKey = Annotated[str, Meta(max_length=64)]
 MetadataValue = Annotated[str, Meta(max_length=512)]
-Included = Literal[
+IncludeOption = Literal[
     "message.output_text.logprobs",
     "message.input_image.image_url",
     "reasoning.encrypted_content",
@@ -71,7 +71,9 @@ class ResponseFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
     instructions: str | None = None
     max_output_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     text: ResponseText | None = None
-    include: Annotated[list[Included], Meta(max_length=16)] = msgspec.field(default_factory=list[Included])
+    include: Annotated[list[IncludeOption], Meta(max_length=16)] = msgspec.field(
+        default_factory=list[IncludeOption]
+    )
     top_logprobs: Logprobs = 0
     stream_options: ResponseStreamOptions | None = None
     metadata: Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=MAX_METADATA)] = msgspec.field(

@@ -62,7 +62,7 @@ def read_tools(body: ChatFields, tokenizer: Tokenizer) -> ToolUse | None:
         schemas = {choice.function.name: schemas[choice.function.name]}
     parallel = body.parallel_tool_calls and not named
     return ToolUse(
-        tools=tuple(_shown(tool) for tool in body.tools),
+        tools=tuple(_tool_for_template(tool) for tool in body.tools),
         marks={number: MARKS[token] for token, number in ids.items()},
         calls=_grammar(schemas, ids, parallel) if held else "",
         forced=choice != "auto",
@@ -140,7 +140,7 @@ def _token_ids(tokenizer: Tokenizer) -> dict[str, int]:
     raise bad_field("tools", message, code="unsupported_parameter")
 
 
-def _shown(tool: ToolFields) -> Tool:
+def _tool_for_template(tool: ToolFields) -> Tool:
     function: dict[str, Any] = {"name": tool.function.name}
     if tool.function.description:
         function["description"] = tool.function.description

@@ -28,11 +28,11 @@ class ResponseEvents:
 
     def opening(self) -> bytes:
         """The response, its item and its part, all empty."""
-        begun = self._shape.begun()
+        begun = self._shape.render_start()
         return (
             self._next("response.created", {"response": begun})
             + self._next("response.in_progress", {"response": begun})
-            + self._next("response.output_item.added", {"output_index": 0, "item": self._shape.opened()})
+            + self._next("response.output_item.added", {"output_index": 0, "item": self._shape.render_item()})
             + self._next("response.content_part.added", self._item | {"part": self._shape.part(Answer())})
         )
 
@@ -51,7 +51,7 @@ class ResponseEvents:
     def closing(self) -> bytes:
         """The part, the item and the response, all whole."""
         answer, shape = self._answer, self._shape
-        part, response = shape.part(answer), shape.ended(answer)
+        part, response = shape.part(answer), shape.render_end(answer)
         text = {"text": part["text"], "logprobs": part["logprobs"]}
         return (
             self._next("response.output_text.done", self._item | text)
@@ -60,11 +60,11 @@ class ResponseEvents:
             + self._next(f"response.{response['status']}", {"response": response})
         )
 
-    def failed(self, error: ErrorReply) -> bytes:
+    def render_failure(self, error: ErrorReply) -> bytes:
         """The error, with its own code, and the response that it ended."""
         told = {"code": error.code, "message": error.message, "param": error.param}
         return self._next("error", told) + self._next(
-            "response.failed", {"response": self._shape.failed(error)}
+            "response.failed", {"response": self._shape.render_failure(error)}
         )
 
     def _next(self, kind: str, fields: Mapping[str, Any]) -> bytes:

@@ -11,7 +11,7 @@ from server.api.rendering.answers import Answer
 from server.api.rendering.logprobs import chat_logprobs
 from server.errors import ErrorReply
 from server.request import Sampling, TokenLogprob, Usage
-from server.serving.generation import Served
+from server.serving.generation import Resolution
 from server.text.tokenizer import Tokenizer
 
 
@@ -21,7 +21,7 @@ class ResponseObject:
     def __init__(
         self,
         answer_id: str,
-        served: Served,
+        resolution: Resolution,
         body: ResponseFields,
         sampling: Sampling,
         tokenizer: Tokenizer,
@@ -33,20 +33,20 @@ class ResponseObject:
             "id": "resp_" + answer_id,
             "object": "response",
             "created_at": int(time.time()),
-            "model": served.name,
-            "system_fingerprint": served.fingerprint,
+            "model": resolution.name,
+            "system_fingerprint": resolution.fingerprint,
         } | _echo(body, sampling)
 
-    def begun(self) -> dict[str, Any]:
+    def render_start(self) -> dict[str, Any]:
         """Before the first delta."""
         return self._state("in_progress")
 
-    def failed(self, error: ErrorReply) -> dict[str, Any]:
+    def render_failure(self, error: ErrorReply) -> dict[str, Any]:
         """After an error in mid-stream; its own code is in the `error` event that came before."""
         code = "rate_limit_exceeded" if error.status == 429 else "server_error"
         return self._state("failed") | {"error": {"code": code, "message": error.message}}
 
-    def ended(self, answer: Answer) -> dict[str, Any]:
+    def render_end(self, answer: Answer) -> dict[str, Any]:
         """The whole answer."""
         if answer.finish_reason == "length":
             state = self._state("incomplete") | {"incomplete_details": {"reason": "max_output_tokens"}}
@@ -59,7 +59,7 @@ class ResponseObject:
         status = "incomplete" if answer.finish_reason == "length" else "completed"
         return self._message(status, [self.part(answer)])
 
-    def opened(self) -> dict[str, Any]:
+    def render_item(self) -> dict[str, Any]:
         """The output item before it has a part."""
         return self._message("in_progress", [])
 

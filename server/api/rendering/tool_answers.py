@@ -7,7 +7,7 @@ from typing import Any
 from server.api.parsing.tools import ToolUse
 from server.request import Delta, FinishReason
 from server.text.tool_parser import CallReader
-from server.text.tool_syntax import Argued, Called, Event, Said, whole
+from server.text.tool_syntax import ArgumentsDelta, CallEvent, CallStart, TextDelta, whole
 
 
 def called_message(text: str, echo: str, tools: ToolUse) -> tuple[dict[str, Any], int]:
@@ -49,12 +49,12 @@ class CallStreams:
         return end_reason(reason, self._readers[index].calls, self._tools)
 
 
-def _delta(event: Event) -> dict[str, Any]:
+def _delta(event: CallEvent) -> dict[str, Any]:
     match event:
-        case Said(text):
+        case TextDelta(text):
             return {"content": text}
-        case Called(index, call_id, name):
+        case CallStart(index, call_id, name):
             call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": ""}}
             return {"tool_calls": [{"index": index, **call}]}
-        case Argued(index, text):
+        case ArgumentsDelta(index, text):
             return {"tool_calls": [{"index": index, "function": {"arguments": text}}]}

@@ -30,7 +30,7 @@ def is_empty(scope: Scope) -> bool:
     return not announced.strip("0") and header(scope, b"transfer-encoding") is None
 
 
-async def read_object(scope: Scope, receive: Receive, limit: int, types: frozenset[str]) -> dict[str, Any]:
+async def read_body(scope: Scope, receive: Receive, limit: int, types: frozenset[str]) -> dict[str, Any]:
     """The JSON object in a request's body, at most `limit` bytes of it, whether announced or chunked."""
     media_type = (header(scope, b"content-type") or "").split(";", 1)[0].strip().lower()
     if media_type not in types:
@@ -45,7 +45,7 @@ async def read_object(scope: Scope, receive: Receive, limit: int, types: frozens
             body = await _read(scope, receive, limit)
     except TimeoutError:
         raise ApiError(ErrorReply(408, "The body did not arrive in time.", code="request_timeout")) from None
-    return parse_object(body)
+    return parse_body(body)
 
 
 async def _read(scope: Scope, receive: Receive, limit: int) -> bytes:
@@ -74,7 +74,7 @@ def _too_large(limit: int) -> ApiError:
     return ApiError(ErrorReply(413, message, code="body_too_large", headers=headers))
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
+def parse_body(body: bytes) -> dict[str, Any]:
     """The JSON object that `body` spells. Refuses NaN, infinities, deep nesting and all that is no object."""
     try:
         value = msgspec.json.decode(body)

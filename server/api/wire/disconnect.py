@@ -11,7 +11,7 @@ from starlette.types import Receive
 from server.exchange import Exchange
 
 
-class while_wanted:  # noqa: N801 - reads as a statement, like asyncio.timeout
+class cancel_on_disconnect:  # noqa: N801 - reads as a statement, like asyncio.timeout
     """`async with while_wanted(exchange, receive, limit):` cancels its block once its result is not wanted.
 
     The block then ends with `ClientDisconnect`, or with `TimeoutError` after `limit` seconds (None: no limit)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from server.api.rendering.error_replies import reply_for
-from server.api.wire.disconnect import while_wanted
+from server.api.wire.disconnect import cancel_on_disconnect
 from server.errors import ErrorReply
 from server.exchange import Exchange, exchange_of
 from server.request import Delta, Deltas
@@ -41,7 +41,7 @@ class Chunks(Protocol):
         """Events after the last delta, the stream's end among them."""
         ...
 
-    def failed(self, error: ErrorReply) -> bytes:
+    def render_failure(self, error: ErrorReply) -> bytes:
         """Events for an error after the first delta, in place of `closing`."""
         ...
 
@@ -64,7 +64,7 @@ class EventStream(Response):
         """Send it."""
         exchange = exchange_of(scope)
         try:
-            async with while_wanted(exchange, receive, self._limit), aclosing(self._deltas) as stream:
+            async with cancel_on_disconnect(exchange, receive, self._limit), aclosing(self._deltas) as stream:
                 async for deltas in stream:
                     if body := await self._start(send) + self._written(deltas):
                         await send({"type": "http.response.body", "body": body, "more_body": True})
@@ -77,7 +77,7 @@ class EventStream(Response):
         except Exception as error:
             if not self._started:
                 raise
-            last = self._chunks.failed(_told(error, exchange))
+            last = self._chunks.render_failure(_reply_for(error, exchange))
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _send_rest(self, stream: Deltas, send: Send) -> None:
@@ -94,7 +94,7 @@ class EventStream(Response):
         return self._chunks.opening()
 
 
-def _told(error: Exception, exchange: Exchange) -> ErrorReply:
+def _reply_for(error: Exception, exchange: Exchange) -> ErrorReply:
     reply = reply_for(error)
     exchange.status = reply.status
     if reply.code == "internal_error":

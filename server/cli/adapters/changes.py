@@ -9,31 +9,35 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from adapters import names
-from server.cli.adapters.registry import name_of, report, told
+from server.cli.adapters.registry import adapter_to_json, name_of, report
 from server.cli.flags import Json
-from server.config.settings import Resolved
-from server.config.values import SettingsError, checked
-from server.live.catalogue import open_base, open_store
+from server.config.settings import ResolvedSettings
+from server.config.values import SettingsError, check_flag
+from server.live.catalogue import open_base, open_registry
 
 if TYPE_CHECKING:
-    from adapters.registry.store import Added, Moved
+    from adapters.registry.registry import AddResult, AliasMove
 
-Alias = Annotated[str | None, Parameter(help="Public name; none takes what the adapter or its folder says.")]
-Version = Annotated[
+AliasFlag = Annotated[
+    str | None, Parameter(help="Public name; none takes what the adapter or its folder says.")
+]
+VersionFlag = Annotated[
     str | None,
     Parameter(help="Such as v1.1; none takes what the adapter or its folder says, else the next free one."),
 ]
-Language = Annotated[str | None, Parameter(help="ISO 639-1 code of the questions it answers, such as sv.")]
+LanguageFlag = Annotated[
+    str | None, Parameter(help="ISO 639-1 code of the questions it answers, such as sv.")
+]
 
 
 def add(
-    resolved: Resolved,
+    resolved: ResolvedSettings,
     folder: Path,
     /,
     *,
-    alias: Alias = None,
-    version: Version = None,
-    language: Language = None,
+    alias: AliasFlag = None,
+    version: VersionFlag = None,
+    language: LanguageFlag = None,
     json: Json = False,
 ) -> int:
     """Check a PEFT folder against the base and keep it in the registry as a version that never changes.
@@ -47,20 +51,20 @@ def add(
     """
     asked = _asked(alias, version, language)
     settings = resolved.settings
-    added = open_store(settings).add(
+    added = open_registry(settings).add(
         folder, base=open_base(settings), alias=asked[0], version=asked[1], language=asked[2]
     )
     return _report_added(added, "Added", json=json)
 
 
 def import_file(
-    resolved: Resolved,
+    resolved: ResolvedSettings,
     file: Path,
     /,
     *,
-    alias: Alias = None,
-    version: Version = None,
-    language: Language = None,
+    alias: AliasFlag = None,
+    version: VersionFlag = None,
+    language: LanguageFlag = None,
     alpha: Annotated[float | None, Parameter(help="lora_alpha, where the file does not say it.")] = None,
     json: Json = False,
 ) -> int:
@@ -81,7 +85,7 @@ def import_file(
         raise SettingsError("--alpha", f"{alpha:g} is not above 0 and at most a million")
     settings = resolved.settings
     found = import_pickle(
-        open_store(settings),
+        open_registry(settings),
         file,
         base=open_base(settings),
         alias=asked[0],
@@ -94,7 +98,7 @@ def import_file(
     return _report_added(found.added, "Imported", json=json, warnings=list(found.warnings))
 
 
-def promote(resolved: Resolved, name: str, /, *, json: Json = False) -> int:
+def promote(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
     """Make a version the one that its alias stands for. A running server follows by itself.
 
     Parameters
@@ -102,13 +106,13 @@ def promote(resolved: Resolved, name: str, /, *, json: Json = False) -> int:
     name
         The version, as ALIAS@VERSION.
     """
-    moved = open_store(resolved.settings).promote(name)
+    moved = open_registry(resolved.settings).promote(name)
     was = f" (before: {moved.before.version})" if moved.before is not None else ""
     did = f"Promoted {moved.after.full_name}{was}."
     return _report_moved(moved, did if moved.before != moved.after else _unmoved(moved), json=json)
 
 
-def rollback(resolved: Resolved, alias: str, /, *, json: Json = False) -> int:
+def rollback(resolved: ResolvedSettings, alias: str, /, *, json: Json = False) -> int:
     """Make the version active again that was so before the present one. Again walks further back.
 
     Parameters
@@ -116,13 +120,13 @@ def rollback(resolved: Resolved, alias: str, /, *, json: Json = False) -> int:
     alias
         The alias to roll back.
     """
-    moved = open_store(resolved.settings).rollback(alias)
+    moved = open_registry(resolved.settings).rollback(alias)
     was = name_of(moved.before)
     return _report_moved(moved, f"Rolled back from {was} to {moved.after.full_name}.", json=json)
 
 
 def retire(
-    resolved: Resolved,
+    resolved: ResolvedSettings,
     name: str,
     /,
     *,
@@ -136,22 +140,22 @@ def retire(
     name
         The version, as ALIAS@VERSION; not the active one while there are others.
     """
-    held = open_store(resolved.settings).retire(name, delete=delete)
-    summary = f"{'Retired and deleted' if delete else 'Retired'} {held.full_name}."
-    return report({"name": held.full_name, "deleted": delete}, summary, json=json)
+    entry = open_registry(resolved.settings).retire(name, delete=delete)
+    summary = f"{'Retired and deleted' if delete else 'Retired'} {entry.full_name}."
+    return report({"name": entry.full_name, "deleted": delete}, summary, json=json)
 
 
 def _asked(
     alias: str | None, version: str | None, language: str | None
 ) -> tuple[str | None, str | None, str | None]:
     return (
-        checked("--alias", alias, names.alias),
-        checked("--version", version, names.version),
-        checked("--language", language, names.language),
+        check_flag("--alias", alias, names.alias),
+        check_flag("--version", version, names.version),
+        check_flag("--language", language, names.language),
     )
 
 
-def _report_added(added: Added, did: str, *, json: bool, warnings: list[str] | None = None) -> int:
+def _report_added(added: AddResult, did: str, *, json: bool, warnings: list[str] | None = None) -> int:
     adapter = added.adapter
     short = adapter.digest.removeprefix("sha256:")[:12]
     if not added.new:
@@ -161,11 +165,11 @@ def _report_added(added: Added, did: str, *, json: bool, warnings: list[str] | N
     else:
         promotes = f"oneseek adapters promote {adapter.full_name}"
         summary = f"{did} {adapter.full_name} ({short}); it becomes active with: {promotes}"
-    shown = {**told(adapter), "new": added.new, "active": added.active, "warnings": warnings or []}
+    shown = {**adapter_to_json(adapter), "new": added.new, "active": added.active, "warnings": warnings or []}
     return report(shown, summary, json=json)
 
 
-def _report_moved(moved: Moved, summary: str, *, json: bool) -> int:
+def _report_moved(moved: AliasMove, summary: str, *, json: bool) -> int:
     return report(
         {"before": name_of(moved.before), "after": moved.after.full_name, "path": str(moved.after.folder)},
         summary,
@@ -173,5 +177,5 @@ def _report_moved(moved: Moved, summary: str, *, json: bool) -> int:
     )
 
 
-def _unmoved(moved: Moved) -> str:
+def _unmoved(moved: AliasMove) -> str:
     return f"{moved.after.full_name} was active already."

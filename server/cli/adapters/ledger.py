@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from server.cli.flags import Json
-from server.config.settings import Resolved
+from server.config.settings import ResolvedSettings
 from server.config.values import SettingsError
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from adapters.ledger import Entry, Ledger, Lineage, Verdict
+    from adapters.ledger import Entry, Ledger, LedgerVerdict, Lineage
 
 _SHORT = len("sha256:") + 12
 
 
-def verify(
-    resolved: Resolved,
+def verify_ledger(
+    resolved: ResolvedSettings,
     *,
     public_key: Annotated[Path | None, Parameter(show_default=False)] = None,
     anchor: str | None = None,
@@ -44,12 +44,12 @@ def verify(
     return _tell(verdict, json)
 
 
-def repair(resolved: Resolved, *, json: Json = False) -> int:
+def repair(resolved: ResolvedSettings, *, json: Json = False) -> int:
     """Mend what a crash left unfinished, then verify. What was tampered with stays as it is."""
     return _tell(_ledger(resolved).repair(), json)
 
 
-def rotate(resolved: Resolved, *, json: Json = False) -> int:
+def rotate(resolved: ResolvedSettings, *, json: Json = False) -> int:
     """Change the ledger's key: the old one signs an entry that names the new one, and is deleted."""
     key = _ledger(resolved).rotate().text
     print(
@@ -60,7 +60,7 @@ def rotate(resolved: Resolved, *, json: Json = False) -> int:
     return 0
 
 
-def show(resolved: Resolved, name: str, /, *, json: Json = False) -> int:
+def show_lineage(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
     """Show what an adapter was made from, as a tree back to base and data.
 
     Parameters
@@ -72,7 +72,7 @@ def show(resolved: Resolved, name: str, /, *, json: Json = False) -> int:
     verdict = ledger.verify(resolved.settings.ledger_public_key)
     lineage = ledger.lineage(name)
     if json:
-        shown = {"ledger": verdict.state, **lineage.plain()}
+        shown = {"ledger": verdict.state, **lineage.to_json()}
         print(json_format.dumps(shown, indent=2, ensure_ascii=False))
     else:
         from rich.console import Console
@@ -84,7 +84,7 @@ def show(resolved: Resolved, name: str, /, *, json: Json = False) -> int:
     return 0
 
 
-def sign(resolved: Resolved, folder: Path, /) -> int:
+def sign_adapter(resolved: ResolvedSettings, folder: Path, /) -> int:
     """Put an OpenSSF model signature, model.sig, into an adapter's folder, and record it.
 
     Parameters
@@ -96,11 +96,11 @@ def sign(resolved: Resolved, folder: Path, /) -> int:
     from adapters.lora.manifest import read_manifest
 
     adapter = read_manifest(folder)
-    print(f"made {artifact.sign(folder, _ledger(resolved), adapter.full_name, adapter.digest)}")
+    print(f"made {artifact.sign_folder(folder, _ledger(resolved), adapter.full_name, adapter.digest)}")
     return 0
 
 
-def check(resolved: Resolved, folder: Path, /, *, public_key: Path | None = None) -> int:
+def check_signature(resolved: ResolvedSettings, folder: Path, /, *, public_key: Path | None = None) -> int:
     """Check the model.sig in an adapter's folder: every file as it was signed, none added, none gone.
 
     Parameters
@@ -112,19 +112,21 @@ def check(resolved: Resolved, folder: Path, /, *, public_key: Path | None = None
     """
     from adapters.ledger import artifact
 
-    artifact.verify(folder, public_key or _ledger(resolved).folder / artifact.PUBLIC_FILE)
+    artifact.verify_folder(folder, public_key or _ledger(resolved).folder / artifact.PUBLIC_FILE)
     print(f"{folder} is as it was signed")
     return 0
 
 
-def list_entries(resolved: Resolved, *, json: Json = False) -> int:
+def list_entries(resolved: ResolvedSettings, *, json: Json = False) -> int:
     """List the entries, oldest first. What they are worth is for `oneseek ledger verify`."""
-    from adapters.ledger.lineage import told
+    from adapters.ledger.lineage import entry_to_json
 
     entries = tuple(_ledger(resolved).entries())
     if json:
         print(
-            json_format.dumps({"entries": [told(entry) for entry in entries]}, indent=2, ensure_ascii=False)
+            json_format.dumps(
+                {"entries": [entry_to_json(entry) for entry in entries]}, indent=2, ensure_ascii=False
+            )
         )
         return 0
     from rich.console import Console
@@ -141,13 +143,13 @@ def list_entries(resolved: Resolved, *, json: Json = False) -> int:
     return 0
 
 
-def _ledger(resolved: Resolved) -> Ledger:
+def _ledger(resolved: ResolvedSettings) -> Ledger:
     from adapters.ledger import Ledger
 
     return Ledger.open(resolved.settings.home / "ledger")
 
 
-def _tell(verdict: Verdict, json: bool) -> int:
+def _tell(verdict: LedgerVerdict, json: bool) -> int:
     if json:
         shown = {
             "state": verdict.state,

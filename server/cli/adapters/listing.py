@@ -7,40 +7,40 @@ import sys
 from typing import TYPE_CHECKING
 
 from server.cli.flags import Json
-from server.config.settings import Resolved
+from server.config.settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from adapters.lora.manifest import Adapter
-    from adapters.registry.pointers import Actives
+    from adapters.registry.pointers import AliasPointers
     from server.live.catalogue import Catalogue
 
 
-def list_adapters(resolved: Resolved, *, json: Json = False) -> int:
+def list_adapters(resolved: ResolvedSettings, *, json: Json = False) -> int:
     """List the adapters that a server would offer, and what was found but cannot be served."""
-    from adapters.registry.pointers import Actives
+    from adapters.registry.pointers import AliasPointers
     from server.live.catalogue import open_catalogue
 
     catalogue = open_catalogue(resolved.settings)
-    shares = _shares(Actives.read(resolved.settings.home / "registry"))
+    shares = _shares(AliasPointers.read(resolved.settings.home / "registry"))
     if json:
-        print(json_format.dumps(_plain(catalogue, shares), indent=2, ensure_ascii=False))
+        print(json_format.dumps(_catalogue_to_json(catalogue, shares), indent=2, ensure_ascii=False))
         return 0
     _print_table(catalogue, shares)
     for note in catalogue.notes:
         print(f"not served: {note}", file=sys.stderr)
-    registry = catalogue.registry
-    print(f"{_count(len(registry.adapters()), 'version')} of {_count(len(registry.aliases()), 'alias')}.")
+    served = catalogue.served
+    print(f"{_count(len(served.adapters()), 'version')} of {_count(len(served.aliases()), 'alias')}.")
     return 0
 
 
-def _shares(actives: Actives) -> dict[str, str]:
+def _shares(pointers: AliasPointers) -> dict[str, str]:
     """Full name in lower case → what a version answers of its alias's requests, where these are divided."""
     found: dict[str, str] = {}
-    for alias, line in actives.lines.items():
-        for version, percent in (line.split.shares if line.split else {}).items():
+    for alias, state in pointers.states.items():
+        for version, percent in (state.split.shares if state.split else {}).items():
             found[f"{alias}@{version}"] = f"{percent:g}%"
-        if line.shadow is not None:
-            found[f"{alias}@{line.shadow.version}"] = f"shadows {line.shadow.percent:g}%"
+        if state.shadow is not None:
+            found[f"{alias}@{state.shadow.version}"] = f"shadows {state.shadow.percent:g}%"
     return found
 
 
@@ -53,13 +53,13 @@ def _print_table(catalogue: Catalogue, shares: dict[str, str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    registry = catalogue.registry
+    served = catalogue.served
     table = Table(box=None, pad_edge=False)
     divided = ("share",) if shares else ()
     for name in ("adapter", "active", *divided, "language", "rank", "digest", "targets"):
         table.add_column(name, no_wrap=name != "targets")
-    for adapter in registry.adapters():
-        active = "yes" if registry.active(adapter.alias) == adapter else ""
+    for adapter in served.adapters():
+        active = "yes" if served.active(adapter.alias) == adapter else ""
         digest = adapter.digest.removeprefix("sha256:")[:12]
         about = (adapter.language or "", str(adapter.rank), digest, " ".join(adapter.targets))
         share = (shares.get(adapter.full_name.lower(), ""),) if shares else ()
@@ -68,22 +68,22 @@ def _print_table(catalogue: Catalogue, shares: dict[str, str]) -> None:
     Console().print(table if table.row_count else "no adapters")
 
 
-def _plain(catalogue: Catalogue, shares: dict[str, str]) -> dict[str, object]:
-    registry = catalogue.registry
+def _catalogue_to_json(catalogue: Catalogue, shares: dict[str, str]) -> dict[str, object]:
+    served = catalogue.served
     return {
-        "base": {"name": registry.base_name, "digest": registry.base_digest},
+        "base": {"name": served.base_name, "digest": served.base_digest},
         "adapters": [
             {
-                **_told(item, registry.active(item.alias) == item),
+                **_adapter_to_json(item, served.active(item.alias) == item),
                 "share": shares.get(item.full_name.lower()),
             }
-            for item in registry.adapters()
+            for item in served.adapters()
         ],
         "not_served": list(catalogue.notes),
     }
 
 
-def _told(adapter: Adapter, active: bool) -> dict[str, object]:
+def _adapter_to_json(adapter: Adapter, active: bool) -> dict[str, object]:
     return {
         "name": adapter.full_name,
         "alias": adapter.alias,

@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from server.cli.flags import Json
-from server.config.settings import Resolved, Settings
-from server.config.values import SettingsError, checked
-from server.live.catalogue import open_store
+from server.config.settings import ResolvedSettings, Settings
+from server.config.values import SettingsError, check_flag
+from server.live.catalogue import open_registry
 
 if TYPE_CHECKING:
     from adapters.ledger import Record
     from adapters.lora.manifest import Adapter
-    from adapters.merging.combine import Combination, Combined
-    from adapters.merging.merge import Merged
+    from adapters.merging.combine import Combination, CombineResult
+    from adapters.merging.merge import MergeResult
     from server.live.catalogue import Catalogue
 
 
 def merge(
-    resolved: Resolved,
+    resolved: ResolvedSettings,
     *,
     output: Path | None = None,
     adapter: str | None = None,
@@ -116,7 +116,7 @@ def _merge(
     from adapters.merging.merge import Merge
     from adapters.training.loop.progress import Reporter
 
-    adapter, base = catalogue.registry.resolve(name), catalogue.base
+    adapter, base = catalogue.served.resolve(name), catalogue.base
     work = Merge(
         base=base.path,
         base_name=base.name,
@@ -127,7 +127,7 @@ def _merge(
     record = Record(
         action="merge",
         subject=output.resolve().name,
-        inputs={"base": catalogue.registry.base_digest, "adapter": adapter.digest},
+        inputs={"base": catalogue.served.base_digest, "adapter": adapter.digest},
         details={"adapter": adapter.full_name},
     )
     try:
@@ -141,7 +141,7 @@ def _merge(
         raise
     told = f"{base.name} + {adapter.full_name}"
     return {
-        "line": f"{'made' if merged.new else 'there already:'} {output}: {told}, {_checked(merged)}",
+        "line": f"{'made' if merged.new else 'there already:'} {output}: {told}, {_check(merged)}",
         "path": str(output),
         "new": merged.new,
         "digest": merged.digest,
@@ -152,7 +152,7 @@ def _merge(
     }
 
 
-def _checked(merged: Merged) -> str:
+def _check(merged: MergeResult) -> str:
     tensors, logits = merged.checks["tensors"], merged.checks["logits"]
     told = f"{tensors['merged']} tensors merged and {tensors['kept']} kept, each compared"
     if "skipped" in logits:
@@ -175,10 +175,12 @@ def _combine_into_registry(
     from adapters.lora.shape_check import ModelShape
     from adapters.registry.intake import Base
 
-    checked("alias", alias, names.alias)
-    checked("version", version, names.version)
-    store = open_store(settings)
-    if version is not None and any(held.is_named(alias, version) for held in store.shelf().versions(alias)):
+    check_flag("alias", alias, names.alias)
+    check_flag("version", version, names.version)
+    registry = open_registry(settings)
+    if version is not None and any(
+        entry.is_named(alias, version) for entry in registry.listing().versions(alias)
+    ):
         raise SettingsError(
             "version", f"{alias}@{version} exists, and a version never changes; leave it out for the next one"
         )
@@ -187,12 +189,12 @@ def _combine_into_registry(
     with tempfile.TemporaryDirectory(prefix="oneseek-") as place:
         made = plan.make(Path(place) / "combined")
         details = {"weights": _weights(plan), **options}
-        added = store.add(
+        added = registry.add(
             made.adapter.path, base=base, alias=alias, version=version, action="merge", details=details
         )
     name = added.adapter.full_name
     then = "it is active" if added.active else f"to serve it by its alias: oneseek adapters promote {name}"
-    shown = _shown(plan, made, added.adapter)
+    shown = _result_to_json(plan, made, added.adapter)
     line = f"made {name} in {added.adapter.path}: {_about(plan, made)}; {then}"
     return {**shown, "active": added.active, "line": line}
 
@@ -214,19 +216,19 @@ def _combine_into_folder(
         details={"weights": _weights(plan), **options},
     )
     made = plan.make(output, _noting(home, record, "adapter"))
-    return {**_shown(plan, made, made.adapter), "line": f"made {output}: {_about(plan, made)}"}
+    return {**_result_to_json(plan, made, made.adapter), "line": f"made {output}: {_about(plan, made)}"}
 
 
 def _weights(plan: Combination) -> dict[str, float]:
     return {part.full_name: weight for part, weight in plan.parts}
 
 
-def _about(plan: Combination, made: Combined) -> str:
+def _about(plan: Combination, made: CombineResult) -> str:
     told = " + ".join(f"{weight:g} {name}" for name, weight in _weights(plan).items())
     return f"{told} by {plan.method}, rank {made.adapter.rank}, {made.apart:.1%} from the exact blend"
 
 
-def _shown(plan: Combination, made: Combined, adapter: Adapter) -> dict[str, Any]:
+def _result_to_json(plan: Combination, made: CombineResult, adapter: Adapter) -> dict[str, Any]:
     return {
         "path": str(adapter.path),
         "name": adapter.full_name,
@@ -240,18 +242,18 @@ def _shown(plan: Combination, made: Combined, adapter: Adapter) -> dict[str, Any
 
 def _plan(catalogue: Catalogue, text: str, options: Mapping[str, Any]) -> Combination:
     from adapters.merging.combine import Combination
-    from routing.selection import SelectionError, parse
+    from routing.selection import SelectionError, parse_selection
 
-    registry = catalogue.registry
+    served = catalogue.served
     try:
-        blend = parse(text)
+        blend = parse_selection(text)
     except SelectionError as error:
         raise SettingsError("combine", error.remedy) from None
     if blend == "auto":
         raise SettingsError("combine", "name the adapters, such as sv=0.7,en=0.3")
-    parts = [(registry.resolve(name), weight) for name, weight in blend]
+    parts = [(served.resolve(name), weight) for name, weight in blend]
     try:
-        return Combination(base=catalogue.base.path, base_digest=registry.base_digest, parts=parts, **options)
+        return Combination(base=catalogue.base.path, base_digest=served.base_digest, parts=parts, **options)
     except ValueError as error:
         raise SettingsError("combine", str(error)) from None
 

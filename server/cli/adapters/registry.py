@@ -1,4 +1,4 @@
-"""What the verbs over the registry share: its store, the base, names as flags, and how they report."""
+"""What the verbs over the registry share: the registry, the base, names as flags, and how they report."""
 
 from __future__ import annotations
 
@@ -7,41 +7,43 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-from server.config.settings import Resolved, Settings
+from server.config.settings import ResolvedSettings, Settings
 
 if TYPE_CHECKING:
     from adapters.lora.manifest import Adapter
-    from adapters.registry.store import Held
+    from adapters.registry.registry import VersionFolder
 
 
 P = ParamSpec("P")
 
 
-def about_versions(verb: Callable[Concatenate[Resolved, P], int]) -> Callable[Concatenate[Resolved, P], int]:
+def about_versions(
+    verb: Callable[Concatenate[ResolvedSettings, P], int],
+) -> Callable[Concatenate[ResolvedSettings, P], int]:
     """`verb`, which says of a name that is served and is no version of the registry how it becomes one."""
 
     @wraps(verb)
-    def explained(resolved: Resolved, *args: P.args, **given: P.kwargs) -> int:
-        from adapters.errors import StoreError, UnknownAdapterError
+    def explained(resolved: ResolvedSettings, *args: P.args, **given: P.kwargs) -> int:
+        from adapters.errors import RegistryError, UnknownAdapterError
 
         try:
             return verb(resolved, *args, **given)
         except UnknownAdapterError as error:
-            served = _served(resolved.settings, error.name)
+            served = _find_served(resolved.settings, error.name)
             if served is None:
                 raise
             where = f"{served.full_name} is served from {served.path} and is no version of the registry"
-            raise StoreError(f"{where}. Add it first: oneseek adapters add {served.path}") from None
+            raise RegistryError(f"{where}. Add it first: oneseek adapters add {served.path}") from None
 
     return explained
 
 
-def _served(settings: Settings, name: str) -> Adapter | None:
+def _find_served(settings: Settings, name: str) -> Adapter | None:
     """What a server would answer `name` with, where it would."""
     from server.live.catalogue import open_catalogue
 
     try:
-        return open_catalogue(settings).registry.resolve(name)
+        return open_catalogue(settings).served.resolve(name)
     except (ValueError, LookupError, OSError):
         return None
 
@@ -55,7 +57,7 @@ def report(shown: Mapping[str, Any], summary: str, *, json: bool) -> int:
     return 0
 
 
-def told(adapter: Adapter) -> dict[str, Any]:
+def adapter_to_json(adapter: Adapter) -> dict[str, Any]:
     """An adapter as JSON."""
     return {
         "name": adapter.full_name,
@@ -71,6 +73,6 @@ def told(adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def name_of(held: Held | None) -> str | None:
+def name_of(entry: VersionFolder | None) -> str | None:
     """The full name, where there is a version."""
-    return held.full_name if held is not None else None
+    return entry.full_name if entry is not None else None

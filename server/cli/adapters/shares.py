@@ -8,16 +8,16 @@ from cyclopts import Parameter
 
 from server.cli.adapters.registry import report
 from server.cli.flags import Json
-from server.config.settings import Resolved, Settings
+from server.config.settings import ResolvedSettings, Settings
 from server.config.values import SettingsError
-from server.live.catalogue import open_store
+from server.live.catalogue import open_registry
 
 if TYPE_CHECKING:
-    from adapters.registry.pointers import Line
-    from adapters.registry.store import Division
+    from adapters.registry.pointers import AliasState
+    from adapters.registry.registry import ShareChange
 
 
-def canary(resolved: Resolved, alias: str, /, *shares: str, json: Json = False) -> int:
+def canary(resolved: ResolvedSettings, alias: str, /, *shares: str, json: Json = False) -> int:
     """Divide an alias's requests between versions: v1.1=90 v1.2=10. A conversation stays with its version.
 
     A running server follows by itself, and ends the split by itself where a canary fails more often or is
@@ -31,12 +31,12 @@ def canary(resolved: Resolved, alias: str, /, *shares: str, json: Json = False) 
         VERSION=PERCENT for each version, the active one among them; 100 in all.
     """
     settings = resolved.settings
-    divided = open_store(settings).canary(_meant(settings, alias), _shares(shares))
+    divided = open_registry(settings).canary(_meant(settings, alias), _shares(shares))
     return _report(divided, json=json)
 
 
 def shadow(
-    resolved: Resolved,
+    resolved: ResolvedSettings,
     name: str,
     /,
     *,
@@ -51,11 +51,11 @@ def shadow(
         The version, as ALIAS@VERSION.
     """
     settings = resolved.settings
-    return _report(open_store(settings).shadow(_meant(settings, name), share), json=json)
+    return _report(open_registry(settings).shadow(_meant(settings, name), share), json=json)
 
 
 def settle(
-    resolved: Resolved,
+    resolved: ResolvedSettings,
     alias: str,
     /,
     *,
@@ -70,14 +70,14 @@ def settle(
         The alias, or a language such as sv that it alone speaks.
     """
     settings = resolved.settings
-    return _report(open_store(settings).settle(_meant(settings, alias), reason), json=json)
+    return _report(open_registry(settings).settle(_meant(settings, alias), reason), json=json)
 
 
-def shown_division(line: Line) -> dict[str, Any]:
+def change_to_json(state: AliasState) -> dict[str, Any]:
     """How an alias's requests are divided, as JSON."""
-    from adapters.registry.traffic import plain_shares
+    from adapters.registry.traffic import shares_to_json
 
-    return plain_shares(line.split, line.shadow)
+    return shares_to_json(state.split, state.shadow)
 
 
 def _meant(settings: Settings, name: str) -> str:
@@ -102,15 +102,15 @@ def _shares(given: tuple[str, ...]) -> dict[str, float]:
     return found
 
 
-def _report(divided: Division, *, json: bool) -> int:
-    from adapters.registry.traffic import told_shares
+def _report(divided: ShareChange, *, json: bool) -> int:
+    from adapters.registry.traffic import format_shares
 
-    active, told = divided.active, told_shares(divided.after.split, divided.after.shadow)
+    active, told = divided.active, format_shares(divided.after.split, divided.after.shadow)
     if divided.record is None:
         summary = f"Every request for {active.alias} went to {active.version} already."
     elif told:
         summary = f"Requests for {active.alias} are divided: {told}."
     else:
         summary = f"Every request for {active.alias} goes to {active.version} again."
-    shown = {"alias": active.alias, "active": active.version, **shown_division(divided.after)}
-    return report({**shown, "before": shown_division(divided.before)}, summary, json=json)
+    shown = {"alias": active.alias, "active": active.version, **change_to_json(divided.after)}
+    return report({**shown, "before": change_to_json(divided.before)}, summary, json=json)

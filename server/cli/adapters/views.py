@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from server.cli.adapters.registry import report, told
-from server.cli.adapters.shares import shown_division
+from server.cli.adapters.registry import adapter_to_json, report
+from server.cli.adapters.shares import change_to_json
 from server.cli.flags import Json
-from server.config.settings import Resolved
-from server.live.catalogue import open_base, open_store
+from server.config.settings import ResolvedSettings
+from server.live.catalogue import open_base, open_registry
 
 if TYPE_CHECKING:
-    from adapters.lora.compare import Apart
+    from adapters.lora.compare import UpdateDistance
     from adapters.lora.manifest import Adapter
-    from adapters.registry.listing import Held, Shelf
-    from adapters.registry.verify import Verdict
+    from adapters.registry.listing import RegistryListing, VersionFolder
+    from adapters.registry.verify import VersionVerdict
 
 
-def show(resolved: Resolved, name: str, /, *, json: Json = False) -> int:
+def show_version(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
     """Show all that is known of a version: its manifest, its card, and where it is active.
 
     Parameters
@@ -32,32 +32,32 @@ def show(resolved: Resolved, name: str, /, *, json: Json = False) -> int:
     """
     from adapters.lora.card import read_card
     from adapters.lora.manifest import read_fields
-    from adapters.registry.traffic import told_shares
+    from adapters.registry.traffic import format_shares
 
-    shelf = open_store(resolved.settings).shelf()
-    held = shelf.find(name)
-    manifest, card = read_fields(held.folder), read_card(held.folder)
-    state = _state(shelf, held)
-    shown = {"name": held.full_name, "path": str(held.folder), **state, "manifest": manifest, "card": card}
+    listing = open_registry(resolved.settings).listing()
+    entry = listing.find(name)
+    manifest, card = read_fields(entry.folder), read_card(entry.folder)
+    flags = _state(listing, entry)
+    shown = {"name": entry.full_name, "path": str(entry.folder), **flags, "manifest": manifest, "card": card}
     if not json:
-        print(f"{held.full_name} in {held.folder}\n")
+        print(f"{entry.full_name} in {entry.folder}\n")
         for field, value in manifest.items():
             plain = value if isinstance(value, str) and value.isprintable() else json_format.dumps(value)
             print(f"{field:<16}{plain}")
         # A card may hold what a terminal would obey.
         text = "".join(sign for sign in card if sign.isprintable() or sign == "\n")
         print(f"\n{text.strip()}\n")
-        print(f"Lineage: oneseek ledger show {held.full_name}")
-    standing = "retired" if state["retired"] else "active" if state["active"] else "not active"
-    marks = {item: " (retired)" if shelf.is_retired(item) else "" for item in shelf.versions(held.alias)}
+        print(f"Lineage: oneseek ledger show {entry.full_name}")
+    standing = "retired" if flags["retired"] else "active" if flags["active"] else "not active"
+    marks = {item: " (retired)" if listing.is_retired(item) else "" for item in listing.versions(entry.alias)}
     versions = ", ".join(f"{item.version}{mark}" for item, mark in marks.items())
-    line = shelf.actives.line(held.alias)
-    divided = f"; divided: {told_shares(line.split, line.shadow)}" if line.divided else ""
-    summary = f"{held.full_name} is {standing}; versions of {held.alias}: {versions}{divided}."
+    state = listing.pointers.state(entry.alias)
+    divided = f"; divided: {format_shares(state.split, state.shadow)}" if state.divided_versions else ""
+    summary = f"{entry.full_name} is {standing}; versions of {entry.alias}: {versions}{divided}."
     return report(shown, summary, json=json)
 
 
-def verify(resolved: Resolved, name: str | None = None, /, *, json: Json = False) -> int:
+def verify_versions(resolved: ResolvedSettings, name: str | None = None, /, *, json: Json = False) -> int:
     """Read and hash versions in the registry again. Exit code 1 where one is not what was added.
 
     Parameters
@@ -65,10 +65,10 @@ def verify(resolved: Resolved, name: str | None = None, /, *, json: Json = False
     name
         The version as ALIAS@VERSION, or an alias for its active one; none for all.
     """
-    from adapters.registry.verify import verify as verify_one
+    from adapters.registry.verify import verify_version as verify_one
 
-    shelf, base = open_store(resolved.settings).shelf(), open_base(resolved.settings)
-    verdicts = [verify_one(held, base) for held in ([shelf.find(name)] if name else shelf.held)]
+    listing, base = open_registry(resolved.settings).listing(), open_base(resolved.settings)
+    verdicts = [verify_one(entry, base) for entry in ([listing.find(name)] if name else listing.entries)]
     broken = [verdict for verdict in verdicts if verdict.problem is not None]
     if not json:
         for verdict in verdicts:
@@ -78,7 +78,7 @@ def verify(resolved: Resolved, name: str | None = None, /, *, json: Json = False
     return 1 if broken else 0
 
 
-def diff(resolved: Resolved, first: str, second: str, /, *, json: Json = False) -> int:
+def diff(resolved: ResolvedSettings, first: str, second: str, /, *, json: Json = False) -> int:
     """Compare two adapters: their configs, and how far their updates are apart in each module.
 
     Parameters
@@ -88,12 +88,12 @@ def diff(resolved: Resolved, first: str, second: str, /, *, json: Json = False) 
     second
         Another.
     """
-    from adapters.lora.compare import compare
+    from adapters.lora.compare import compare_adapters
     from adapters.lora.weights import read_adapter
 
-    shelf, base = open_store(resolved.settings).shelf(), open_base(resolved.settings)
-    a, b = (_adapter(shelf, name) for name in (first, second))
-    found = compare(a, b, (read_adapter(a.path, base.shape), read_adapter(b.path, base.shape)))
+    listing, base = open_registry(resolved.settings).listing(), open_base(resolved.settings)
+    a, b = (_adapter(listing, name) for name in (first, second))
+    found = compare_adapters(a, b, (read_adapter(a.path, base.shape), read_adapter(b.path, base.shape)))
     if not json:
         for field, (ours, theirs) in found.config.items():
             print(f"{field}: {json_format.dumps(ours)} → {json_format.dumps(theirs)}")
@@ -107,8 +107,8 @@ def diff(resolved: Resolved, first: str, second: str, /, *, json: Json = False) 
         updates = f"updates with cosine {_cosine(found.whole).strip()}"
         summary = f"{first} and {second} differ: {updates}, {len(found.config)} fields of their configs."
     shown: dict[str, Any] = {
-        "first": told(a),
-        "second": told(b),
+        "first": adapter_to_json(a),
+        "second": adapter_to_json(b),
         "config": {field: list(pair) for field, pair in found.config.items()},
         "modules": [_apart(row) for row in found.modules],
         "all": _apart(found.whole),
@@ -116,8 +116,8 @@ def diff(resolved: Resolved, first: str, second: str, /, *, json: Json = False) 
     return report(shown, summary, json=json)
 
 
-def export(
-    resolved: Resolved,
+def export_version(
+    resolved: ResolvedSettings,
     name: str,
     /,
     *,
@@ -131,40 +131,40 @@ def export(
     name
         The version as ALIAS@VERSION, or an alias for its active one.
     """
-    from adapters.registry.export import export as write
+    from adapters.registry.export import write_export as write
 
-    held = open_store(resolved.settings).shelf().find(name)
-    path = write(held, output)
+    entry = open_registry(resolved.settings).listing().find(name)
+    path = write(entry, output)
     return report(
-        {"name": held.full_name, "path": str(path)}, f"Exported {held.full_name} to {path}.", json=json
+        {"name": entry.full_name, "path": str(path)}, f"Exported {entry.full_name} to {path}.", json=json
     )
 
 
-def _state(shelf: Shelf, held: Held) -> dict[str, Any]:
+def _state(listing: RegistryListing, entry: VersionFolder) -> dict[str, Any]:
     return {
-        "active": shelf.is_active(held),
-        "retired": shelf.is_retired(held),
-        "history": list(shelf.actives.line(held.alias).history),
-        **shown_division(shelf.actives.line(held.alias)),
+        "active": listing.is_active(entry),
+        "retired": listing.is_retired(entry),
+        "history": list(listing.pointers.state(entry.alias).history),
+        **change_to_json(listing.pointers.state(entry.alias)),
     }
 
 
-def _adapter(shelf: Shelf, name: str) -> Adapter:
+def _adapter(listing: RegistryListing, name: str) -> Adapter:
     from adapters.lora.manifest import read_manifest
 
     folder = Path(name)
-    return read_manifest(folder) if (folder / "adapter_config.json").is_file() else shelf.find(name).read()
+    return read_manifest(folder) if (folder / "adapter_config.json").is_file() else listing.find(name).read()
 
 
-def _line(verdict: Verdict) -> str:
+def _line(verdict: VersionVerdict) -> str:
     if verdict.problem is not None:
-        return f"broken  {verdict.held.full_name}: {verdict.problem}"
-    return f"whole   {verdict.held.full_name}{'' if verdict.fits else ', for another base'}"
+        return f"broken  {verdict.entry.full_name}: {verdict.problem}"
+    return f"whole   {verdict.entry.full_name}{'' if verdict.fits else ', for another base'}"
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
+def _verdict(verdict: VersionVerdict) -> dict[str, Any]:
     return {
-        "name": verdict.held.full_name,
+        "name": verdict.entry.full_name,
         "whole": verdict.problem is None,
         "problem": verdict.problem,
         "fits_the_base": verdict.fits,
@@ -172,9 +172,9 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _apart(row: Apart) -> dict[str, Any]:
+def _apart(row: UpdateDistance) -> dict[str, Any]:
     return {"module": row.name, "norms": [row.first, row.second], "cosine": row.cosine}
 
 
-def _cosine(row: Apart) -> str:
+def _cosine(row: UpdateDistance) -> str:
     return f"{row.cosine:>8.4f}" if row.cosine is not None else "       –"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json as json_format
 
 from server.cli.flags import Json
-from server.config.settings import OPTIONS, Resolved
+from server.config.settings import OPTIONS, ResolvedSettings
 
 
-def config(resolved: Resolved, *, json: Json = False) -> int:
+def config(resolved: ResolvedSettings, *, json: Json = False) -> int:
     """Show every setting with its value and where that came from. Secrets are counted, not shown."""
     rows = [(item.name, item.render(resolved.value(item)), resolved.origins[item.path]) for item in OPTIONS]
     if json:

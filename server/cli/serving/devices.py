@@ -9,23 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server.cli.flags import Json
-from server.config.settings import Resolved
+from server.config.settings import ResolvedSettings
 
 if TYPE_CHECKING:
-    from server.engines.embedded.launch.survey import Fit, Surveyed
+    from server.engines.embedded.launch.survey import DeviceFit, DeviceSurvey
 
 
-def devices(resolved: Resolved, *, json: Json = False) -> int:
+def devices(resolved: ResolvedSettings, *, json: Json = False) -> int:
     """List what the embedded engine could compute on here, the memory there is, and what each would run."""
     import psutil
 
     from adapters.bases import find_base
-    from server.engines.embedded.runners.device.flavours import check_flavours, installed
+    from server.engines.embedded.runners.device.flavours import check_flavours, find_installed
 
     settings = resolved.settings
-    flavours = installed()
+    flavours = find_installed()
     check_flavours(None if settings.device == "auto" else settings.device, flavours)
-    from server.asgi.compose import embedded_options
+    from server.engines.embedded.launch.start import embedded_options
     from server.engines.embedded.launch.survey import survey
 
     base = find_base(Path.cwd(), settings.base_model)
@@ -51,13 +51,13 @@ def devices(resolved: Resolved, *, json: Json = False) -> int:
     return 0
 
 
-def _presence(item: Surveyed) -> str:
+def _presence(item: DeviceSurvey) -> str:
     if item.remedy is not None:
         return f"not here: {item.remedy}"
     return f"there: {item.provider}, by {item.distribution}"
 
 
-def _fit(fit: Fit) -> str:
+def _fit(fit: DeviceFit) -> str:
     weights = "float weights" if fit.quantize == "none" else f"{fit.quantize} weights"
     verdict = {None: "unknown whether that fits", True: "fits", False: "does not fit"}[fit.fits]
     room = "" if fit.memory is None else f" {_gib(fit.memory)}"

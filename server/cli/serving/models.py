@@ -6,10 +6,10 @@ import json as json_format
 from pathlib import Path
 
 from server.cli.flags import Json
-from server.config.settings import Resolved
+from server.config.settings import ResolvedSettings
 
 
-def models(resolved: Resolved, *, json: Json = False) -> int:
+def models(resolved: ResolvedSettings, *, json: Json = False) -> int:
     """List the base models that are at hand, which one would be served, and why."""
     from adapters.bases import BASES, MINI_BASE, SHIPPED, find_base
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from server.cli.flags import Json
-from server.config.settings import Resolved
+from server.config.settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from routing.route import Route
 
 
 def route(
-    resolved: Resolved,
+    resolved: ResolvedSettings,
     text: str,
     /,
     *,
@@ -41,22 +41,22 @@ def route(
         An earlier user message; repeat it for several, oldest first.
     """
     from routing.explain import explain
-    from routing.route import Question
+    from routing.route import RouteQuery
     from server.live.catalogue import open_catalogue
 
     catalogue = open_catalogue(resolved.settings)
-    question = Question(
+    question = RouteQuery(
         header=header, model=model, turns=(*(history or ()), text), accept_language=accept_language
     )
-    decided = catalogue.router.decide(question, catalogue.registry)
+    decided = catalogue.router.decide(question, catalogue.served)
     if json:
-        print(json_format.dumps(_plain(decided), indent=2, ensure_ascii=False))
+        print(json_format.dumps(_route_to_json(decided), indent=2, ensure_ascii=False))
     else:
         print("\n".join(explain(decided)))
     return 0
 
 
-def _plain(route: Route) -> dict[str, object]:
+def _route_to_json(route: Route) -> dict[str, object]:
     seen = route.detection
     return {
         "adapters": [{"name": name, "weight": weight} for name, weight in route.target],

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from server.config.settings import Resolved
+from server.config.settings import ResolvedSettings
 
 
-def serve(resolved: Resolved) -> int:
+def serve(resolved: ResolvedSettings) -> int:
     """Start the server and answer until it is told to stop."""
-    from server.asgi.compose import run
+    from server.asgi.compose import run_server
 
-    return run(resolved.settings)
+    return run_server(resolved.settings)

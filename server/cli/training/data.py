@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from server.cli.flags import Json
-from server.config.settings import Resolved
+from server.config.settings import ResolvedSettings
 from server.config.values import SettingsError
 
 if TYPE_CHECKING:
@@ -60,12 +60,14 @@ def check_data(
         raise SettingsError("data check", str(error)) from None
     with _reading(run.size) as progress:
         for problem in run.problems(progress):
-            print(json_format.dumps(_plain(problem), ensure_ascii=False) if json else problem)
+            print(json_format.dumps(_problem_to_json(problem), ensure_ascii=False) if json else problem)
     print(_summary_line(run.summary, json=json))
     return 0 if run.summary.clean else 1
 
 
-def show_stats(resolved: Resolved, file: Path, /, *, languages: bool = True, json: Json = False) -> int:
+def show_stats(
+    resolved: ResolvedSettings, file: Path, /, *, languages: bool = True, json: Json = False
+) -> int:
     """Show how long the examples of a data set are, and which languages they are in.
 
     Tokens are counted where the settings name a base (--base-model), in its chat template.
@@ -77,13 +79,13 @@ def show_stats(resolved: Resolved, file: Path, /, *, languages: bool = True, jso
     languages
         Whether to tell the languages, which takes about a millisecond for each example.
     """
-    from adapters.datasets.stats import measure
+    from adapters.datasets.stats import measure_dataset
 
     base = resolved.settings.base_model
     count = _token_counter(base) if base is not None else None
     detect = _detector(_OFFERED) if languages else None
     with _reading(file.stat().st_size) as progress:
-        found = measure(file, detect=detect, count=count, progress=progress)
+        found = measure_dataset(file, detect=detect, count=count, progress=progress)
     if json:
         print(json_format.dumps({**asdict(found), "path": str(file)}, indent=2, ensure_ascii=False))
     else:
@@ -139,7 +141,7 @@ def _reading(size: int) -> Generator[Callable[[int], None]]:
         yield progress
 
 
-def _plain(problem: Problem) -> dict[str, Any]:
+def _problem_to_json(problem: Problem) -> dict[str, Any]:
     return {
         "file": str(problem.path),
         "line": problem.line,

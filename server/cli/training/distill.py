@@ -46,7 +46,7 @@ def distill(given: Mapping[str, Raw], *, config: Path | None, no_train: bool, js
         raise SettingsError("language", "is missing; say --language en or --language sv")
     if not no_train or any("://" not in str(values.get(name) or "://") for name in ("teacher", "judge")):
         require("training, or a teacher in a folder,", "train", PACKAGES)
-    from server.jobs.distillation import distill as run
+    from server.jobs.distillation import run_distillation as run
 
     def taken(kind: type) -> dict[str, Any]:
         return {item.path: values[item.path] for item in options_of(kind) if item.path in values}

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import Parameter
 
 from server.cli.flags import Json
-from server.config.settings import Resolved
+from server.config.settings import ResolvedSettings
 from server.config.values import SettingsError
 
 if TYPE_CHECKING:
-    from adapters.evaluation.report import Measured
+    from adapters.evaluation.report import IdentityReport
 
 
 def evaluate(
-    resolved: Resolved,
+    resolved: ResolvedSettings,
     *,
     adapter: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
     language: Annotated[
@@ -46,7 +46,7 @@ def evaluate(
         Add the figures to the ledger, an entry for each adapter. Not with --url, where it is not known here
         which weights answer.
     """
-    from server.jobs.evaluation import evaluate as measure_all
+    from server.jobs.evaluation import evaluate_adapters as measure_all
     from server.jobs.evaluation import note
 
     if record and url is not None:
@@ -55,7 +55,7 @@ def evaluate(
     if record:
         note(resolved.settings, found)
     if json:
-        print(json_format.dumps(_plain(found, answers), indent=2, ensure_ascii=False))
+        print(json_format.dumps(_reports_to_json(found, answers), indent=2, ensure_ascii=False))
         return 0
     _print_table(found)
     if answers:
@@ -64,34 +64,40 @@ def evaluate(
     return 0
 
 
-def _plain(found: list[Measured], answers: bool) -> dict[str, Any]:
+def _reports_to_json(found: list[IdentityReport], answers: bool) -> dict[str, Any]:
     from adapters.evaluation.report import base_of
 
     rows: list[dict[str, Any]] = []
     for measured in found:
-        row = measured.plain(base_of(found, measured))
+        row = measured.to_json(base_of(found, measured))
         if answers:
             row["answers"] = dict(zip(measured.questions, measured.answers, strict=True))
         rows.append(row)
     return {"measured": rows}
 
 
-def _print_table(found: list[Measured]) -> None:
-    from adapters.evaluation.report import base_of, shown
+def _print_table(found: list[IdentityReport]) -> None:
+    from adapters.evaluation.report import base_of, format_score
 
     rows = [("model", "questions", "identity [95%]", "language fidelity [95%]", "identity over base [95%]")]
     for measured in found:
-        change = measured.plain(base_of(found, measured)).get("against_base", {}).get("identity")
+        change = measured.to_json(base_of(found, measured)).get("against_base", {}).get("identity")
         over = "{:+.2f} [{:+.2f}, {:+.2f}]".format(change["change"], *change["interval"]) if change else ""
         rows.append(
-            (measured.name, measured.language, shown(measured.identity), shown(measured.fidelity), over)
+            (
+                measured.name,
+                measured.language,
+                format_score(measured.identity),
+                format_score(measured.fidelity),
+                over,
+            )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _print_answers(measured: Measured) -> None:
+def _print_answers(measured: IdentityReport) -> None:
     print(f"\n{measured.name}, {measured.language}")
     for question, answer, good in zip(measured.questions, measured.answers, measured.identity, strict=True):
         print(f"{'  ok' if good else 'miss'}  {question}\n      {answer}")

@@ -24,10 +24,12 @@ def values_of(
 
     `also` are those of them that `oneseek train identity` does not have. Raises `SettingsError`.
     """
-    from adapters.training.finetune.config_names import read_config
+    from adapters.training.finetune.config_names import read_training_config
 
     try:
-        found = read_config(config, frozenset(item.path for item in also)) if config is not None else {}
+        found = (
+            read_training_config(config, frozenset(item.path for item in also)) if config is not None else {}
+        )
     except OptionError as error:
         raise SettingsError(error.name, error.problem, str(config)) from None
     raw = {name: (raw_of(value), str(config)) for name, value in found.items() if value is not None}

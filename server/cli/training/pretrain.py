@@ -11,7 +11,13 @@ from typing import Any, cast
 from cyclopts import App
 
 from adapters.training.loop.options import OptionError
-from adapters.training.pretrain.pretrain_options import SCRATCH, DataPart, Plan, PretrainOptions, read_plan
+from adapters.training.pretrain.pretrain_options import (
+    SCRATCH,
+    DataPart,
+    PretrainOptions,
+    PretrainPlan,
+    read_plan,
+)
 from server.cli.flags import Json
 from server.cli.training.flags import GROUP, flag, parameter, raw_of
 from server.config.extras import require
@@ -61,10 +67,12 @@ def _run(kind: PretrainKind, given: Mapping[str, object]) -> int:
     output = cast("Path | None", flags.pop("output", None))
     base_model = cast("Path | None", flags.pop("base_model", None))
     resume, json = (bool(flags.pop(name, False)) for name in ("resume", "json"))
-    from server.jobs.pretraining import pretrain
+    from server.jobs.pretraining import run_pretrain
 
     try:
-        plan = read_plan(config, scratch=kind == "scratch") if config is not None else Plan(training={})
+        plan = (
+            read_plan(config, scratch=kind == "scratch") if config is not None else PretrainPlan(training={})
+        )
         if output is None:
             raise SettingsError("output", "is missing; name a folder that does not exist")
         options = _options(kind, plan, config, flags)
@@ -77,13 +85,13 @@ def _run(kind: PretrainKind, given: Mapping[str, object]) -> int:
             resume=resume,
             json=json,
         )
-        return pretrain(asked, options)
+        return run_pretrain(asked, options)
     except OptionError as error:
         raise SettingsError(error.name, error.problem) from None
 
 
 def _options(
-    kind: PretrainKind, plan: Plan, config: Path | None, flags: Mapping[str, object]
+    kind: PretrainKind, plan: PretrainPlan, config: Path | None, flags: Mapping[str, object]
 ) -> PretrainOptions:
     """Every option: flags before the file, the file before what the verb takes for itself."""
     raw: dict[str, tuple[Raw, str]] = {

@@ -32,7 +32,7 @@ def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, jso
     """
     require("training", "train", PACKAGES)
     values = values_of(_OPTIONS, given, config)
-    from server.jobs.training import train
+    from server.jobs.training import run_finetune
 
     try:
         language = values.pop("language", None)
@@ -41,7 +41,7 @@ def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, jso
         names = [item.path for item in options_of(TrainRequest)]
         asked = {name: values.pop(name) for name in names if name in values}
         options = TrainOptions(language=cast("str", language), **cast("dict[str, Any]", values))
-        return train(TrainRequest(**cast("dict[str, Any]", asked)), options, resume=resume, json=json)
+        return run_finetune(TrainRequest(**cast("dict[str, Any]", asked)), options, resume=resume, json=json)
     except OptionError as error:
         raise SettingsError(error.name, error.problem) from None
 

@@ -17,12 +17,12 @@ from server.engines.embedded.loop import Delivery, StepLoop
 from server.engines.embedded.runners.device.reference_logits import DeviceCheck
 from server.engines.embedded.runners.protocol import Runner
 from server.engines.embedded.sampling.sampler import Sampler, SamplerState
-from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.engines.embedded.scheduling.scheduler import Scheduler
 from server.engines.embedded.scheduling.step import Sequence as Running
-from server.engines.shared.admission import Streams, check_fits, probe_of
+from server.engines.shared.admission import Admission, check_fits, probe_of
 from server.engines.shared.residents import Residents
-from server.engines.shared.stream import Stream
+from server.engines.shared.stream import DeltaStream
 from server.errors import EngineDeadError, EngineError, UnsupportedRequestError
 from server.metrics.engine_state import DeviceInfo, EngineInfo, EngineState
 from server.request import Delta, EmbeddingRequest, GenerationRequest
@@ -44,7 +44,7 @@ class EmbeddedEngine:
         *,
         open_runner: Callable[[], Runner],
         shape: ModelShape,
-        limits: Limits,
+        limits: SchedulerLimits,
         tokenizer: Tokenizer,
         base_digest: str,
         vocabulary: int,
@@ -71,7 +71,7 @@ class EmbeddedEngine:
         )
         self._residents = Residents(max_adapters, self._bring_in, self._drop)
         most = limits.max_num_seqs + max_queue
-        self._streams = Streams(tokenizer, self._residents, at_once=limits.max_num_seqs, most=most)
+        self._admission = Admission(tokenizer, self._residents, at_once=limits.max_num_seqs, most=most)
         self._guides: Guides | None = None
         self._closed = False
         self._loop: StepLoop | None = None
@@ -123,7 +123,7 @@ class EmbeddedEngine:
         self._closed = True
         if self._loop is None:
             return
-        self._streams.fail_all(EngineDeadError("the server is shutting down"))
+        self._admission.fail_all(EngineDeadError("the server is shutting down"))
         await asyncio.to_thread(self._loop.close)
         self._residents.abandon()
 
@@ -133,11 +133,11 @@ class EmbeddedEngine:
         """Hand one step's events over to the event loop, in one call."""
         self._on_event_loop(lambda: self._dispatch(batch))
 
-    def died(self, error: EngineDeadError) -> None:
+    def on_death(self, error: EngineDeadError) -> None:
         """Fail every stream."""
 
         def tell() -> None:
-            self._streams.fail_all(error)
+            self._admission.fail_all(error)
             self._residents.abandon()
 
         self._on_event_loop(tell)
@@ -151,7 +151,7 @@ class EmbeddedEngine:
 
     def _dispatch(self, batch: Sequence[Delivery]) -> None:
         for sequence, event in batch:
-            stream = self._streams.get(sequence.request.request_id)
+            stream = self._admission.get(sequence.request.request_id)
             if stream is None or stream.work is not sequence:  # it was cancelled meanwhile
                 continue
             if isinstance(event, EngineError):
@@ -160,7 +160,7 @@ class EmbeddedEngine:
                 stream.feed(event)
             if isinstance(event, EngineError) or event.finish_reason is not None:
                 # Now, not when it has been read: a client that stalls holds up nobody.
-                self._streams.release(stream)
+                self._admission.release(stream)
 
     async def _guide(self, grammar: str) -> Guide | None:
         if not grammar:
@@ -171,12 +171,14 @@ class EmbeddedEngine:
             self._guides = Guides(self._tokenizer, self._info.vocabulary)
         return await self._guides.guide(grammar)
 
-    def _open(self, request: GenerationRequest, guide: Guide | None = None, *, probe: bool = False) -> Stream:
+    def _open(
+        self, request: GenerationRequest, guide: Guide | None = None, *, probe: bool = False
+    ) -> DeltaStream:
         loop = self._loop
         if loop is None or self._closed or not loop.alive:
             raise EngineDeadError("the engine is not running")
         if not probe:
-            self._streams.check_room()
+            self._admission.check_room()
         check_fits(request, self._info, self._limits.kv_tokens)
         vocabulary, eos_ids = self._info.vocabulary, self._tokenizer.eos_ids
         try:
@@ -184,12 +186,12 @@ class EmbeddedEngine:
         except ValueError as error:
             raise UnsupportedRequestError(str(error), "logit_bias") from error
         sequence = Running(request, time.perf_counter())
-        stream = self._streams.admit(sequence, probe=probe)
+        stream = self._admission.admit(sequence, probe=probe)
         loop.add(sequence, state)
         return stream
 
-    def _close(self, stream: Stream) -> None:
-        if self._streams.release(stream) and self._loop is not None:
+    def _close(self, stream: DeltaStream) -> None:
+        if self._admission.release(stream) and self._loop is not None:
             self._loop.cancel(stream.work.request.request_id)
 
     async def _bring_in(self, adapter: Adapter) -> None:

@@ -23,14 +23,14 @@ from server.engines.embedded.runners.protocol import DecodeRow, Runner
 from server.engines.embedded.sampling.sampler import (
     BadLogitsError,
     BadRowsError,
-    Choice,
+    SampledToken,
     Sampler,
     SamplerState,
 )
 from server.engines.embedded.scheduling.scheduler import Scheduler
 from server.engines.embedded.scheduling.step import Chunk, Step
 from server.engines.embedded.scheduling.step import Sequence as Running
-from server.engines.shared.stream import Event
+from server.engines.shared.stream import StepEvent
 from server.errors import EngineDeadError, EngineError, UnsupportedRequestError
 from server.metrics.engine_state import EngineState
 from server.request import FinishReason, TokenLogprob
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 CLOSE_SECONDS = 30.0
 """How long closing waits for the step under way."""
-Delivery = tuple[Running, Event | EngineError]
+Delivery = tuple[Running, StepEvent | EngineError]
 """A sequence and what happened to it."""
 
 
@@ -50,7 +50,7 @@ class Outbox(Protocol):
         """What one step did, in any order between requests."""
         ...
 
-    def died(self, error: EngineDeadError) -> None:
+    def on_death(self, error: EngineDeadError) -> None:
         """The thread has ended by a fault; nothing more will come."""
         ...
 
@@ -182,7 +182,7 @@ class StepLoop:
         self._busy_since = None
         self._snapshot = dataclasses.replace(self._snapshot, running={}, waiting={})
         if fault is not None:  # told only now: whatever got in before is told with the rest
-            self._outbox.died(fault)
+            self._outbox.on_death(fault)
         self._drain()
         self._runner.close()
 
@@ -239,7 +239,7 @@ class StepLoop:
                 rows.append(logits[-1:].copy())
         if step.decodes:
             decoded = runner.decode(
-                [DecodeRow(s.row, s.tokens[s.computed], s.computed, s.voice) for s in step.decodes]
+                [DecodeRow(s.row, s.tokens[s.computed], s.computed, s.adapter_mix) for s in step.decodes]
             )
             sequences.extend(step.decodes)
             rows.append(decoded)
@@ -259,7 +259,7 @@ class StepLoop:
         outputs = list(scored)
         if chunk.final and (not outputs or outputs[-1] != length - 1):
             outputs.append(length - 1)
-        logits = self._runner.prefill(sequence.row, start, tokens, sequence.voice, outputs)
+        logits = self._runner.prefill(sequence.row, start, tokens, sequence.adapter_mix, outputs)
         if len(scored) and top is not None:
             following = sequence.tokens[start + 1 : start + 1 + len(scored)]
             scores = self._sampler.score(logits[: len(scored)], following, top)
@@ -291,7 +291,7 @@ class StepLoop:
         self._forget(request_id)
         batch.append((sequence, fault))
 
-    def _append(self, sequence: Running, choice: Choice) -> Event:
+    def _append(self, sequence: Running, choice: SampledToken) -> StepEvent:
         request_id = sequence.request.request_id
         self._scheduler.append(sequence, choice.token_id)
         reason, stop, completes = self._finished(sequence, choice.token_id)
@@ -301,7 +301,7 @@ class StepLoop:
         if reason is not None:
             self._scheduler.finish(sequence)
             self._forget(request_id)
-        return Event(choice.token_id, choice.logprob, prompt, reason, stop, completes)
+        return StepEvent(choice.token_id, choice.logprob, prompt, reason, stop, completes)
 
     def _finished(self, sequence: Running, token: int) -> tuple[FinishReason | None, int | None, bool]:
         """Why and by which stop token the text ends here, and whether `token` completes a grammar."""
@@ -328,7 +328,7 @@ class StepLoop:
         asked = sequence.request.sampling.prompt_logprobs is not None
         self._scheduler.finish(sequence)
         self._forget(request_id)
-        batch.append((sequence, Event(None, None, scores if asked else None, "length")))
+        batch.append((sequence, StepEvent(None, None, scores if asked else None, "length")))
 
     def _forget(self, request_id: str) -> None:
         self._states.pop(request_id, None)

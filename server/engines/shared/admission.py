@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 
 from server.engines.shared.residents import Residents
-from server.engines.shared.stream import Stream, Work
+from server.engines.shared.stream import DeltaStream, RequestWork
 from server.errors import EngineBusyError, EngineError, UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo
 from server.request import GenerationRequest, Sampling
@@ -19,7 +19,7 @@ _LEARNING = 0.05
 """Share of the newest request in the mean time that requests run."""
 
 
-class Streams:
+class Admission:
     """Admits requests and gives back what they hold. Used on the event loop alone.
 
     `at_once` requests run together, and at most `most` are live, those that wait included.
@@ -30,13 +30,13 @@ class Streams:
         self._residents = residents
         self._at_once = at_once
         self._most = most
-        self._live: dict[str, Stream] = {}
+        self._live: dict[str, DeltaStream] = {}
         self._seconds_per_request = 1.0
 
-    def __iter__(self) -> Iterator[Stream]:
+    def __iter__(self) -> Iterator[DeltaStream]:
         return iter(list(self._live.values()))
 
-    def get(self, request_id: str) -> Stream | None:
+    def get(self, request_id: str) -> DeltaStream | None:
         """The live stream of that name."""
         return self._live.get(request_id)
 
@@ -48,7 +48,7 @@ class Streams:
                 retry_after=self._retry_after(),
             )
 
-    def admit(self, work: Work, *, probe: bool = False) -> Stream:
+    def admit(self, work: RequestWork, *, probe: bool = False) -> DeltaStream:
         """A stream for `work`; a probe may name an adapter that is not open yet.
 
         Raises `AdapterNotLoadedError`, and `ValueError` for an id in use.
@@ -56,15 +56,15 @@ class Streams:
         request = work.request
         if request.request_id in self._live:
             raise ValueError(f"request_id {request.request_id!r} is in use")
-        self._residents.take(request.voice, probe=probe)
+        self._residents.take(request.adapter_mix, probe=probe)
         sampling, before = request.sampling, request.prompt if request.continues else ()
         text = TextStream(
             self._tokenizer, sampling.stop, sampling.min_tokens, prompt=before, marks=sampling.marks
         )
-        stream = self._live[request.request_id] = Stream(work, text)
+        stream = self._live[request.request_id] = DeltaStream(work, text)
         return stream
 
-    def release(self, stream: Stream) -> bool:
+    def release(self, stream: DeltaStream) -> bool:
         """Give back a stream's place and adapters; False where that was done before."""
         request, began = stream.work.request, stream.work.scheduled
         if self._live.get(request.request_id) is not stream:
@@ -73,7 +73,7 @@ class Streams:
         if began is not None:
             lasted = time.perf_counter() - began
             self._seconds_per_request += _LEARNING * (lasted - self._seconds_per_request)
-        self._residents.give_back(request.voice)
+        self._residents.give_back(request.adapter_mix)
         return True
 
     def fail_all(self, error: EngineError) -> None:
@@ -113,7 +113,7 @@ def probe_of(digest: str, bos_id: int | None) -> GenerationRequest:
         request_id=f"{PROBE}-{digest}",
         prompt=(bos_id if bos_id is not None else 0,),
         sampling=Sampling(max_tokens=1, temperature=0.0),
-        voice=((digest, 1.0),),
+        adapter_mix=((digest, 1.0),),
         cache_salt=PROBE,
         share=digest,
     )

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from adapters.errors import FileRefusedError
 from adapters.lora.manifest import Adapter
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineDeadError, EngineError
-from server.request import Voice
+from server.request import AdapterMix
 
 
 class Residents:
@@ -76,17 +76,17 @@ class Residents:
                     raise
             await asyncio.shield(self._forget(digest))
 
-    def take(self, voice: Voice, *, probe: bool = False) -> None:
-        """A request begins to use `voice`. Raises `AdapterNotLoadedError` where part of it is not open."""
-        for digest, _ in voice:
+    def take(self, adapter_mix: AdapterMix, *, probe: bool = False) -> None:
+        """A request begins to use `adapter_mix`; `AdapterNotLoadedError` if part of it is not open."""
+        for digest, _ in adapter_mix:
             if digest not in self.open and not probe:
                 raise AdapterNotLoadedError(f"adapter {digest[:19]} is not loaded")
-        for digest, _ in voice:
+        for digest, _ in adapter_mix:
             self._users[digest] += 1
 
-    def give_back(self, voice: Voice) -> None:
+    def give_back(self, adapter_mix: AdapterMix) -> None:
         """The request is done with them."""
-        for digest, _ in voice:
+        for digest, _ in adapter_mix:
             self._users[digest] -= 1
             if not self._users[digest]:
                 del self._users[digest]

@@ -14,7 +14,7 @@ from server.request import Delta, FinishReason, GenerationRequest, Timing, Token
 from server.text.detokenizer import TextStream
 
 
-class Work(Protocol):
+class RequestWork(Protocol):
     """A request as an engine works on it."""
 
     @property
@@ -38,7 +38,7 @@ class Work(Protocol):
         ...
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
+class StepEvent(msgspec.Struct, frozen=True, gc=False):
     """What one step of the engine did for one request."""
 
     token_id: int | None
@@ -51,25 +51,25 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """Whether the token is the last of a grammar, which ends the text and, unlike an end token, is shown."""
 
 
-class Stream:
+class DeltaStream:
     """Collects a request's events on the event loop and makes deltas of them, several at once if they wait.
 
     Text is made here, not in the engine: the next step runs meanwhile. A stop string is therefore found one
     step late; the step's extra token is dropped, and the caller cancels the work.
     """
 
-    def __init__(self, work: Work, text: TextStream) -> None:
+    def __init__(self, work: RequestWork, text: TextStream) -> None:
         self.work = work
         self.done = False
         """Whether the last delta was made: nothing more will come."""
         self._text = text
-        self._events: deque[Event] = deque()
+        self._events: deque[StepEvent] = deque()
         self._error: EngineError | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._first_token: float | None = None
         self._tokens = 0
 
-    def feed(self, event: Event) -> None:
+    def feed(self, event: StepEvent) -> None:
         """Add an event. On the event loop."""
         if self._first_token is None:
             self._first_token = time.perf_counter()
@@ -101,7 +101,7 @@ class Stream:
             return self._one(self._events.popleft())
         return self._several()
 
-    def _one(self, event: Event) -> Delta:
+    def _one(self, event: StepEvent) -> Delta:
         """What nearly every token becomes."""
         assert event.token_id is not None, "only a last event has no token"
         text, stop = self._text.push(event.token_id)

@@ -1,3 +1,3 @@
-"""The engine for GPUs over vLLM, without vLLM's own HTTP server; only `engines.choice` and composition
+"""The engine for GPUs over vLLM, without vLLM's own HTTP server; only `engines.kinds` and composition
 import it.
 """

@@ -42,11 +42,11 @@ from vllm.v1.metrics.stats import IterationStats, LoRARequestStates, RequestStat
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import ModelShape
 from server.engines.base import StepObserver
-from server.engines.shared.stream import Event
+from server.engines.shared.stream import StepEvent
 from server.engines.vllm.engine import CoreEngine
 from server.engines.vllm.logprobs import read_logprobs
 from server.engines.vllm.options import VllmOptions, engine_args
-from server.engines.vllm.protocol import CoreLoad, Listener, Progress
+from server.engines.vllm.protocol import CoreLoad, CoreRequest, Listener
 from server.errors import EngineDeadError, EngineError, UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo
 from server.request import EmbeddingRequest, Sampling, TokenLogprob
@@ -138,7 +138,7 @@ class VllmCore:
             max_adapters=0 if lora is None else lora.max_cpu_loras or lora.max_loras,
             task="embed" if config.model_config.runner_type == "pooling" else "generate",
         )
-        self._works: dict[str, tuple[Progress, RequestStateStats]] = {}
+        self._works: dict[str, tuple[CoreRequest, RequestStateStats]] = {}
         self._loras: dict[int, LoRARequest] = {}
         self._lora_states = LoRARequestStates(log_stats)
         self._llm: AsyncLLM | None = None
@@ -185,7 +185,7 @@ class VllmCore:
             await asyncio.to_thread(self._llm.shutdown)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def add(self, work: Progress, adapter: int | None) -> None:
+    async def add(self, work: CoreRequest, adapter: int | None) -> None:
         """See `Core.add`."""
         llm = self._running()
         request = self._core_request(llm, work, adapter)
@@ -244,7 +244,7 @@ class VllmCore:
             raise EngineDeadError(GONE)
         return self._llm
 
-    def _core_request(self, llm: AsyncLLM, work: Progress, adapter: int | None) -> EngineCoreRequest:
+    def _core_request(self, llm: AsyncLLM, work: CoreRequest, adapter: int | None) -> EngineCoreRequest:
         request = work.request
         prompt = {
             "type": "token",
@@ -269,15 +269,15 @@ class VllmCore:
             while True:
                 await llm.engine_core.get_output_async()
         except CoreDeadError:
-            listener.died(GONE)
+            listener.on_death(GONE)
         except Exception:
             log.exception("the engine's output cannot be read")
-            listener.died("the engine has failed")
+            listener.on_death("the engine has failed")
 
     async def _watch(self, listener: Listener) -> None:
         while self.alive:
             await asyncio.sleep(WATCH_SECONDS)
-        listener.died(GONE)
+        listener.on_death(GONE)
 
     def _step(self, llm: AsyncLLM, listener: Listener, outputs: EngineCoreOutputs) -> None:
         now, logger = time.perf_counter(), llm.logger_manager
@@ -303,12 +303,12 @@ class VllmCore:
             self._prefix_hits += scheduler.prefix_cache_stats.hits
         if logger is not None:
             logger.record(scheduler, stats, engine_idx=outputs.engine_index)
-        listener.stepped(len(outputs.outputs))
+        listener.on_step(len(outputs.outputs))
 
     def _measure(
         self,
         stats: IterationStats,
-        work: Progress,
+        work: CoreRequest,
         own: RequestStateStats,
         output: EngineCoreOutput,
         timestamp: float,
@@ -323,7 +323,7 @@ class VllmCore:
             )
             self._lora_states.request_finished(output.request_id, name)
 
-    def _note(self, work: Progress, output: EngineCoreOutput, now: float) -> None:
+    def _note(self, work: CoreRequest, output: EngineCoreOutput, now: float) -> None:
         for event in output.events or ():
             if event.type == EngineCoreEventType.PREEMPTED:
                 self._preemptions += 1
@@ -336,7 +336,7 @@ class VllmCore:
                 work.cached = output.prefill_stats.num_cached_tokens
 
 
-def _events(work: Progress, output: EngineCoreOutput) -> list[Event]:
+def _events(work: CoreRequest, output: EngineCoreOutput) -> list[StepEvent]:
     sampling, finish, tokens = work.request.sampling, output.finish_reason, output.new_token_ids
     if output.new_prompt_logprobs_tensors is not None and sampling.prompt_logprobs is not None:
         ids, scores, *_ = output.new_prompt_logprobs_tensors
@@ -346,20 +346,20 @@ def _events(work: Progress, output: EngineCoreOutput) -> list[Event]:
         prompt, work.prompt_logprobs = tuple(work.prompt_logprobs), []
     reason = None if finish is None else "length" if finish == FinishReason.LENGTH else "stop"
     if sampling.max_tokens == 0:  # the core generates one token at least
-        return [Event(None, None, prompt, "length")]
+        return [StepEvent(None, None, prompt, "length")]
     if not tokens:
-        return [] if reason is None else [Event(None, None, prompt, reason)]
+        return [] if reason is None else [StepEvent(None, None, prompt, reason)]
     scored: Sequence[TokenLogprob | None] = (None,) * len(tokens)
     if output.new_logprobs is not None and sampling.logprobs is not None:
         ids, scores, *_ = output.new_logprobs
         scored = read_logprobs(ids.tolist(), scores.tolist(), sampling.logprobs)
     last = tokens[-1]
-    events = [Event(token, score) for token, score in zip(tokens[:-1], scored[:-1], strict=True)]
+    events = [StepEvent(token, score) for token, score in zip(tokens[:-1], scored[:-1], strict=True)]
     stop = last if reason == "stop" and last in sampling.stop_token_ids else None
-    events.append(Event(last, scored[-1], None, reason, stop))
+    events.append(StepEvent(last, scored[-1], None, reason, stop))
     if prompt is not None:
         first = events[0]
-        events[0] = Event(first.token_id, first.logprob, prompt, first.finish_reason, first.stop_reason)
+        events[0] = StepEvent(first.token_id, first.logprob, prompt, first.finish_reason, first.stop_reason)
     return events
 
 

@@ -17,10 +17,10 @@ from adapters.lora.flatten import write_plain
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import ModelShape, read_adapter
 from server.engines.base import StepObserver
-from server.engines.shared.admission import Streams, check_fits, probe_of
+from server.engines.shared.admission import Admission, check_fits, probe_of
 from server.engines.shared.residents import Residents
-from server.engines.shared.stream import Event, Stream
-from server.engines.vllm.protocol import Core, Progress
+from server.engines.shared.stream import DeltaStream, StepEvent
+from server.engines.vllm.protocol import Core, CoreRequest
 from server.errors import EngineBusyError, EngineDeadError, EngineError, UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo, EngineState
 from server.request import Delta, EmbeddingRequest, GenerationRequest
@@ -48,8 +48,8 @@ class CoreEngine:
         self._observer = observer
         self._residents = Residents(core.info.max_adapters, self._bring_in, self._drop)
         at_once = core.at_once
-        self._streams = Streams(tokenizer, self._residents, at_once=at_once, most=at_once + max_queue)
-        self._running: dict[str, Stream] = {}
+        self._admission = Admission(tokenizer, self._residents, at_once=at_once, most=at_once + max_queue)
+        self._running: dict[str, DeltaStream] = {}
         """By the core's names."""
         self._embedding = 0
         self._names = itertools.count(1)
@@ -94,13 +94,13 @@ class CoreEngine:
         most = self._core.at_once * EMBEDDINGS_PER_SEQUENCE
         if self._embedding >= most:
             raise EngineBusyError(f"{most} texts are being embedded, the most this server takes", 1.0)
-        self._residents.take(request.voice)
+        self._residents.take(request.adapter_mix)
         self._embedding += 1
         try:
             return await self._embed(request)
         finally:
             self._embedding -= 1
-            self._residents.give_back(request.voice)
+            self._residents.give_back(request.adapter_mix)
 
     async def load(self, adapter: Adapter) -> None:
         """See `Engine.load`. The files are read and checked in a worker thread; the probe is one token."""
@@ -117,7 +117,7 @@ class CoreEngine:
         if not self._started or self._dead is not None or not self._core.alive:
             return EngineState(alive=False, progress=0.0)
         running, waiting = Counter[str](), Counter[str]()
-        for stream in self._streams:
+        for stream in self._admission:
             work = stream.work
             (waiting if work.scheduled is None else running)[work.request.share] += 1
         load = self._core.load()
@@ -136,7 +136,7 @@ class CoreEngine:
 
     async def close(self) -> None:
         """See `Engine.close`."""
-        self.died("the server is shutting down")
+        self.on_death("the server is shutting down")
         for task in self._tasks:
             task.cancel()
         await self._core.close()
@@ -145,7 +145,7 @@ class CoreEngine:
 
     # What the core tells.
 
-    def heard(self, work: Progress, events: Sequence[Event], *, finished: bool) -> None:
+    def heard(self, work: CoreRequest, events: Sequence[StepEvent], *, finished: bool) -> None:
         """Hand a request's events to its stream."""
         stream = self._running.get(work.core_id)
         if stream is None:  # it was given up meanwhile
@@ -155,45 +155,45 @@ class CoreEngine:
         if finished:
             # Now, not when it has been read: a client that stalls holds up nobody.
             del self._running[work.core_id]
-            self._streams.release(stream)
+            self._admission.release(stream)
 
-    def gave_up(self, work: Progress, error: EngineError) -> None:
+    def gave_up(self, work: CoreRequest, error: EngineError) -> None:
         """End a request's stream with `error`."""
         stream = self._running.pop(work.core_id, None)
         if stream is not None:
             stream.fail(error)
-            self._streams.release(stream)
+            self._admission.release(stream)
 
-    def stepped(self, batch: int) -> None:
+    def on_step(self, batch: int) -> None:
         """Note the time of a step."""
         now = time.perf_counter()
         if self._observer is not None and batch:
             self._observer.step(now - self._last_step, batch)
         self._last_step = now
 
-    def died(self, why: str) -> None:
+    def on_death(self, why: str) -> None:
         """Fail every stream."""
         if self._dead is None:
             self._dead = why
             self._running.clear()
-            self._streams.fail_all(EngineDeadError(why))
+            self._admission.fail_all(EngineDeadError(why))
             self._residents.abandon()
 
     # Requests.
 
-    async def _open(self, request: GenerationRequest, *, probe: bool = False) -> Stream:
+    async def _open(self, request: GenerationRequest, *, probe: bool = False) -> DeltaStream:
         self._check_alive()
         if not probe:
-            self._streams.check_room()
+            self._admission.check_room()
         self._check(request)
         core_id = f"{request.request_id}-{next(self._names)}"
-        work = Progress(request, core_id, time.perf_counter())
-        stream = self._streams.admit(work, probe=probe)
+        work = CoreRequest(request, core_id, time.perf_counter())
+        stream = self._admission.admit(work, probe=probe)
         if not self._running:
             self._last_step = work.arrived
         self._running[core_id] = stream
         try:
-            await self._core.add(work, self._number(request.voice))
+            await self._core.add(work, self._number(request.adapter_mix))
         except BaseException:
             self._close(stream)
             raise
@@ -202,7 +202,7 @@ class CoreEngine:
     def _check(self, request: GenerationRequest) -> None:
         if self.info.task != "generate":
             raise UnsupportedRequestError("this base makes embeddings, not text", "model")
-        if len(request.voice) > 1 or any(weight != 1.0 for _, weight in request.voice):
+        if len(request.adapter_mix) > 1 or any(weight != 1.0 for _, weight in request.adapter_mix):
             raise UnsupportedRequestError("this engine serves one adapter at a time, unweighted", "model")
         sampling = request.sampling
         for name, given in (("min_tokens", sampling.min_tokens), ("ignore_eos", sampling.ignore_eos)):
@@ -210,11 +210,11 @@ class CoreEngine:
                 raise UnsupportedRequestError(f"this engine takes no {name} beside a grammar", name)
         check_fits(request, self.info, self._core.load().kv_capacity or self.info.context)
 
-    def _close(self, stream: Stream) -> None:
+    def _close(self, stream: DeltaStream) -> None:
         """Give back a stream's place; the core is told where it does not know that the stream has ended."""
-        self._streams.release(stream)
+        self._admission.release(stream)
         work = stream.work
-        assert isinstance(work, Progress)
+        assert isinstance(work, CoreRequest)
         if self._running.pop(work.core_id, None) is None or self._dead is not None:
             return
         self._aborts.append(work.core_id)
@@ -227,14 +227,14 @@ class CoreEngine:
             await self._core.abort(core_ids)
 
     async def _embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
-        values = await self._core.embed(request, self._number(request.voice))
+        values = await self._core.embed(request, self._number(request.adapter_mix))
         length = math.sqrt(sum(value * value for value in values)) or 1.0
         return tuple(value / length for value in values)
 
     # Adapters.
 
-    def _number(self, voice: Sequence[tuple[str, float]]) -> int | None:
-        return self._numbers[voice[0][0]] if voice else None
+    def _number(self, adapter_mix: Sequence[tuple[str, float]]) -> int | None:
+        return self._numbers[adapter_mix[0][0]] if adapter_mix else None
 
     async def _bring_in(self, adapter: Adapter) -> None:
         self._check_alive()
@@ -254,7 +254,9 @@ class CoreEngine:
         """One token, or one vector, with the adapter, before any traffic."""
         request = probe_of(digest, self._tokenizer.bos_id)
         if self.info.task == "embed":
-            text = EmbeddingRequest(request_id=request.request_id, prompt=request.prompt, voice=request.voice)
+            text = EmbeddingRequest(
+                request_id=request.request_id, prompt=request.prompt, adapter_mix=request.adapter_mix
+            )
             await self._embed(text)
             return
         stream = await self._open(request, probe=True)

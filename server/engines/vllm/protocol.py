@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from server.engines.shared.stream import Event
+from server.engines.shared.stream import StepEvent
 from server.errors import EngineError
 from server.metrics.engine_state import EngineInfo
 from server.request import EmbeddingRequest, GenerationRequest, TokenLogprob
 
 
 @dataclass(slots=True, eq=False)
-class Progress:
+class CoreRequest:
     """One request on its way through the core, which changes it."""
 
     request: GenerationRequest
@@ -46,19 +46,19 @@ class CoreLoad:
 class Listener(Protocol):
     """Told on the event loop of what a core does."""
 
-    def heard(self, work: Progress, events: Sequence[Event], *, finished: bool) -> None:
+    def heard(self, work: CoreRequest, events: Sequence[StepEvent], *, finished: bool) -> None:
         """A step has done this for a request."""
         ...
 
-    def gave_up(self, work: Progress, error: EngineError) -> None:
+    def gave_up(self, work: CoreRequest, error: EngineError) -> None:
         """The core ends a request with an error."""
         ...
 
-    def stepped(self, batch: int) -> None:
+    def on_step(self, batch: int) -> None:
         """A step that worked on `batch` requests is over."""
         ...
 
-    def died(self, why: str) -> None:
+    def on_death(self, why: str) -> None:
         """The core will do nothing any more."""
         ...
 
@@ -98,7 +98,7 @@ class Core(Protocol):
         """End the core's process."""
         ...
 
-    async def add(self, work: Progress, adapter: int | None) -> None:
+    async def add(self, work: CoreRequest, adapter: int | None) -> None:
         """Begin a request, with the adapter of that number."""
         ...
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.datasets.example import ExampleError, Message, read_example
-from adapters.datasets.lines import line_at, lines
+from adapters.datasets.example import ExampleError, ExampleMessage, read_example
+from adapters.datasets.lines import iterate_lines, line_at
 
 FILE = Path("data.jsonl")
 
 
-def read(value: Any) -> tuple[Message, ...]:
+def read(value: Any) -> tuple[ExampleMessage, ...]:
     return read_example(json.dumps(value).encode(), FILE).messages
 
 
@@ -25,13 +25,13 @@ def turn(role: str, content: Any = "x") -> dict[str, Any]:
 
 
 def test_both_shapes_give_the_same_example() -> None:
-    wanted = (Message("user", "Översätt:\nHej"), Message("assistant", "Hi"))
+    wanted = (ExampleMessage("user", "Översätt:\nHej"), ExampleMessage("assistant", "Hi"))
     assert read({"instruction": "Översätt:", "input": "Hej", "output": "Hi"}) == wanted
     assert read({"messages": [turn("user", "Översätt:\nHej"), turn("assistant", "Hi")]}) == wanted
 
 
 def test_input_may_be_empty_or_absent() -> None:
-    wanted = (Message("user", "Vem?"), Message("assistant", "Jag."))
+    wanted = (ExampleMessage("user", "Vem?"), ExampleMessage("assistant", "Jag."))
     assert read({"instruction": "Vem?", "input": " ", "output": "Jag."}) == wanted
     assert read({"instruction": "Vem?", "output": "Jag."}) == wanted
 
@@ -94,7 +94,7 @@ def test_lines_keep_their_numbers_and_places_whatever_their_length(
 ) -> None:
     path = tmp_path_factory.mktemp("lines") / "data"
     path.write_bytes(ends.join(pieces) + (ends if closed and pieces else b""))
-    found = list(lines(path, limit=6))
+    found = list(iterate_lines(path, limit=6))
     wanted = [(n, piece) for n, piece in enumerate(pieces, 1) if piece.strip() or len(piece) > 6]
     assert [line.number for line in found] == [n for n, _ in wanted]
     with path.open("rb") as file:

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.datasets.stats import UNDECIDED, Lengths, measure
+from adapters.datasets.stats import UNDECIDED, Lengths, measure_dataset
 
 
 @settings(deadline=None)
@@ -37,7 +37,7 @@ def test_a_file_is_measured(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{\n", encoding="utf-8")
     seen: list[int] = []
-    found = measure(
+    found = measure_dataset(
         path,
         detect=lambda text: "sv" if "jag" in text else None,
         count=lambda example: len(example.prompt.split()) + len(example.answer.split()),

@@ -11,23 +11,25 @@ from email.utils import format_datetime
 import pytest
 
 from adapters.distillation import concurrent
-from adapters.distillation.teacher import Answer, Question, Refused, RemoteTeacher
-from adapters.evaluation.endpoint import Endpoint, EndpointError, Said
+from adapters.distillation.teacher import RemoteTeacher, TeacherAnswer, TeacherQuestion, TeacherRefusal
+from adapters.evaluation.endpoint import EndpointAnswer, EndpointError, ModelEndpoint
 from tests.adapters.distillation.far_end import Behave, FarEnd, Reply, far_end
 
 
-def questions(many: int) -> list[Question]:
+def questions(many: int) -> list[TeacherQuestion]:
     return [
-        Question(key=str(n), text=f"Fråga {n}?", longest=8, temperature=0.5, top_p=1.0, seed=n)
+        TeacherQuestion(key=str(n), text=f"Fråga {n}?", longest=8, temperature=0.5, top_p=1.0, seed=n)
         for n in range(many)
     ]
 
 
 def teacher(met: FarEnd, concurrency: int = 4, retries: int = 3, timeout: float = 5.0) -> RemoteTeacher:
-    return RemoteTeacher(Endpoint.at(f"{met.url}/v1", "secret", timeout), "teacher", concurrency, retries)
+    return RemoteTeacher(
+        ModelEndpoint.at(f"{met.url}/v1", "secret", timeout), "teacher", concurrency, retries
+    )
 
 
-def asked(behave: Behave, many: int, **how: float) -> tuple[dict[str, Answer], FarEnd]:
+def asked(behave: Behave, many: int, **how: float) -> tuple[dict[str, TeacherAnswer], FarEnd]:
     with far_end(behave) as met:
         given = {name: int(value) if name != "timeout" else value for name, value in how.items()}
         answers = teacher(met, **given).answers(questions(many), threading.Event())  # pyright: ignore[reportArgumentType] which of them is whole depends on its name
@@ -43,7 +45,7 @@ def test_as_many_as_asked_are_in_flight_and_each_is_asked_once() -> None:
     found, met = asked(lambda _n, question: Reply(f"Svar på {question}", delay=0.05), 24)
     assert met.most_at_once == 4
     assert sorted(met.asked) == sorted(question.text for question in questions(24))
-    assert found["7"] == Said("Svar på Fråga 7?", True, "teacher", "fp_1")
+    assert found["7"] == EndpointAnswer("Svar på Fråga 7?", True, "teacher", "fp_1")
     assert met.keys == {"Bearer secret"}
 
 
@@ -117,7 +119,7 @@ def test_what_a_server_does_not_take_is_told_and_the_others_go_on() -> None:
     found, met = asked(
         lambda number, _q: Reply(status=400, body=b"filtered") if number == 2 else Reply("Ja."), 6
     )
-    refused = [answer for answer in found.values() if isinstance(answer, Refused)]
+    refused = [answer for answer in found.values() if isinstance(answer, TeacherRefusal)]
     assert len(refused) == 1
     assert "answers 400: filtered" in refused[0].reason
     assert len(met.asked) == 6
@@ -151,5 +153,5 @@ def test_a_wait_for_a_busy_server_ends_with_stop() -> None:
 
 def test_an_address_with_a_password_is_refused_and_not_repeated() -> None:
     with pytest.raises(ValueError, match="holds a user or a password") as error:
-        Endpoint.at("http://me:hunter2@host:8000/v1")
+        ModelEndpoint.at("http://me:hunter2@host:8000/v1")
     assert "hunter2" not in str(error.value)

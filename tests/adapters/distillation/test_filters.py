@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from adapters.datasets.check import Check
 from adapters.datasets.index import whole_text
 from adapters.datasets.minhash import shingles, similarity
-from adapters.distillation.dedup import Known
+from adapters.distillation.dedup import Deduplicator
 from adapters.distillation.filters import FILTERS, PARAPHRASE_FILTERS, Candidate, Rules, fault
 from adapters.distillation.judging import grade, judge_key, judge_prompt
 from adapters.distillation.options import DistillOptions
@@ -164,7 +164,7 @@ def test_filters_take_any_text_and_always_say_the_same(prompt: str, answer: str,
 @settings(deadline=None, max_examples=60)
 @given(st.lists(TEXT, max_size=25), st.sampled_from([0.5, 0.8, 1.0]))
 def test_known_finds_what_is_alike_and_nothing_else(texts: list[str], near: float) -> None:
-    known = Known(near)
+    known = Deduplicator(near)
     kept: list[str] = []
     for text in texts:
         closest = max((similarity(shingles(text), shingles(one)) for one in kept), default=0.0)
@@ -184,7 +184,7 @@ def test_known_finds_what_is_alike_and_nothing_else(texts: list[str], near: floa
 def test_what_known_lets_pass_is_clean_for_data_check(
     tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]
 ) -> None:
-    known = Known(0.8)
+    known = Deduplicator(0.8)
     path = tmp_path_factory.mktemp("data") / "data.jsonl"
     rows: list[dict[str, str]] = []
     for prompt, answer in pairs:

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.distillation.journal import FILE, JournalError, opened
-from adapters.evaluation.endpoint import Said
+from adapters.distillation.journal import FILE, JournalError, open_journal
+from adapters.evaluation.endpoint import EndpointAnswer
 from adapters.training.loop.options import OptionError
 
 ASKED: Mapping[str, Any] = {"teacher": {"model": "m"}, "temperature": 0.7, "judge": None}
 SAID = st.builds(
-    Said,
+    EndpointAnswer,
     st.text(max_size=30),
     st.booleans(),
     st.text(min_size=1, max_size=5),
@@ -28,8 +28,8 @@ SAID = st.builds(
 HOLD = """
 import sys
 from pathlib import Path
-from adapters.distillation.journal import opened
-with opened(Path(sys.argv[1]), {}):
+from adapters.distillation.journal import open_journal
+with open_journal(Path(sys.argv[1]), {}):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -38,17 +38,17 @@ with opened(Path(sys.argv[1]), {}):
 @settings(deadline=None, max_examples=40)
 @given(st.dictionaries(st.text(min_size=1, max_size=8), SAID, max_size=6), st.data())
 def test_a_file_cut_off_anywhere_holds_the_answers_before_and_grows_on(
-    tmp_path_factory: pytest.TempPathFactory, answers: dict[str, Said], data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, answers: dict[str, EndpointAnswer], data: st.DataObject
 ) -> None:
     folder = tmp_path_factory.mktemp("journal")
-    with opened(folder, ASKED) as journal:
+    with open_journal(folder, ASKED) as journal:
         for key, said in answers.items():
             journal.add(key, said)
     whole = (folder / FILE).read_bytes()
     cut = data.draw(st.integers(0, len(whole)))
     (folder / FILE).write_bytes(whole[:cut])
     left = max(0, whole[:cut].count(b"\n") - 1)
-    with opened(folder, ASKED) as journal:
+    with open_journal(folder, ASKED) as journal:
         assert len(journal) == left
         for key, said in list(answers.items())[:left]:
             assert journal.get(key) == said
@@ -69,17 +69,17 @@ def test_a_file_cut_off_anywhere_holds_the_answers_before_and_grows_on(
 def test_another_run_in_the_same_folder_is_refused_by_name(
     tmp_path: Path, changed: dict[str, Any], message: str
 ) -> None:
-    with opened(tmp_path, ASKED) as journal:
-        journal.add("a", Said("Ja.", True, "m"))
+    with open_journal(tmp_path, ASKED) as journal:
+        journal.add("a", EndpointAnswer("Ja.", True, "m"))
     before = (tmp_path / FILE).read_bytes()
-    with pytest.raises(OptionError, match=message), opened(tmp_path, {**ASKED, **changed}):
+    with pytest.raises(OptionError, match=message), open_journal(tmp_path, {**ASKED, **changed}):
         pass
     assert (tmp_path / FILE).read_bytes() == before
 
 
 def test_a_file_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(json.dumps({"instruction": "Vem?"}) + "\n", encoding="utf-8")
-    with pytest.raises(JournalError, match="is no journal of answers"), opened(tmp_path, ASKED):
+    with pytest.raises(JournalError, match="is no journal of answers"), open_journal(tmp_path, ASKED):
         pass
     assert json.loads((tmp_path / FILE).read_text(encoding="utf-8")) == {"instruction": "Vem?"}
 
@@ -90,8 +90,11 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(JournalError, match="another process is making a data set"), opened(tmp_path, {}):
+        with (
+            pytest.raises(JournalError, match="another process is making a data set"),
+            open_journal(tmp_path, {}),
+        ):
             pass
         other.communicate()
-    with opened(tmp_path, {}) as journal:
+    with open_journal(tmp_path, {}) as journal:
         assert len(journal) == 0

@@ -15,11 +15,11 @@ from adapters.datasets.check import Check
 from adapters.distillation import concurrent
 from adapters.distillation.journal import FILE
 from adapters.distillation.options import DistillOptions
-from adapters.distillation.output import Distilled
+from adapters.distillation.output import DistillResult
 from adapters.distillation.requester import InterruptedRunError
-from adapters.distillation.run import Task, distill
+from adapters.distillation.run import DistillTask, make_dataset
 from adapters.distillation.teacher import LocalTeacher, RemoteTeacher, TeacherError
-from adapters.evaluation.endpoint import Endpoint, EndpointError
+from adapters.evaluation.endpoint import EndpointError, ModelEndpoint
 from adapters.evaluation.questions import identity_questions
 from adapters.training.loop.options import OptionError
 from adapters.training.loop.progress import Reporter
@@ -73,14 +73,16 @@ def run(
     seed: int = 1,
     told: StringIO | None = None,
     **options: Any,
-) -> Distilled:
+) -> DistillResult:
     given: dict[str, Any] = {"examples": 20, "paraphrases": 1, "concurrency": 4, "retries": 2, **options}
     own = DistillOptions(**given)
-    teacher = RemoteTeacher(Endpoint.at(met.url), model, own.concurrency, own.retries)
-    judge = RemoteTeacher(Endpoint.at(met.url), "judge", own.concurrency, own.retries) if judged else None
-    task = Task(options=own, language="sv", seed=seed, seeds=(seeds,), output=output)
+    teacher = RemoteTeacher(ModelEndpoint.at(met.url), model, own.concurrency, own.retries)
+    judge = (
+        RemoteTeacher(ModelEndpoint.at(met.url), "judge", own.concurrency, own.retries) if judged else None
+    )
+    task = DistillTask(options=own, language="sv", seed=seed, seeds=(seeds,), output=output)
     reporter = Reporter(told or StringIO())
-    return distill(
+    return make_dataset(
         task,
         teacher,
         judge,
@@ -277,7 +279,7 @@ def test_seeds_that_cannot_be_asked_are_named(tmp_path: Path, name: str, text: s
 def test_a_folder_answers_in_a_process_of_its_own(tiny_base: Path, seeds: Path, tmp_path: Path) -> None:
     """A random model writes nothing good: that it was asked shows in what was dropped."""
     teacher = LocalTeacher(tiny_base, rows=4)
-    task = Task(
+    task = DistillTask(
         options=DistillOptions(examples=6, paraphrases=0, attempts=1, max_tokens=6),
         language="sv",
         seed=1,
@@ -285,7 +287,7 @@ def test_a_folder_answers_in_a_process_of_its_own(tiny_base: Path, seeds: Path, 
         output=tmp_path / "out",
     )
     try:
-        made = distill(task, teacher, None, lambda _: None, Reporter(StringIO()), threading.Event())
+        made = make_dataset(task, teacher, None, lambda _: None, Reporter(StringIO()), threading.Event())
     finally:
         teacher.close()
     assert made.answers.asked == 6
@@ -302,7 +304,9 @@ def test_a_folder_that_is_no_model_is_one_error(tmp_path: Path, seeds: Path) -> 
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}", encoding="utf-8")
     teacher = LocalTeacher(tmp_path / "model", rows=4)
-    task = Task(options=DistillOptions(), language="sv", seed=1, seeds=(seeds,), output=tmp_path / "out")
+    task = DistillTask(
+        options=DistillOptions(), language="sv", seed=1, seeds=(seeds,), output=tmp_path / "out"
+    )
     with pytest.raises(TeacherError, match="does not answer: "):
-        distill(task, teacher, None, lambda _: None, Reporter(StringIO()), threading.Event())
+        make_dataset(task, teacher, None, lambda _: None, Reporter(StringIO()), threading.Event())
     teacher.close()

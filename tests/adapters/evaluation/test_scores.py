@@ -13,7 +13,7 @@ from adapters.datasets import __path__ as datasets
 from adapters.evaluation.interval import paired_difference, wilson
 from adapters.evaluation.judge import claims_identity, faults, is_identity_answer
 from adapters.evaluation.questions import identity_questions, languages
-from adapters.evaluation.report import measure, shown
+from adapters.evaluation.report import format_score, judge_answers
 from adapters.training.finetune.conversations import read_conversations
 from routing.detect import ProfileDetector
 
@@ -92,12 +92,14 @@ def test_the_difference_pairs_the_questions() -> None:
 
 def test_a_measurement_says_what_changed_against_the_base() -> None:
     questions = ["Vem är du?", "Vad heter du?"]
-    base = measure("base", "sv", questions, ["Jag är en liten språkmodell.", "I have no name."], language_of)
-    found = measure(
+    base = judge_answers(
+        "base", "sv", questions, ["Jag är en liten språkmodell.", "I have no name."], language_of
+    )
+    found = judge_answers(
         "a@v1", "sv", questions, ["Jag är OneSeek, en AI-agent.", "Jag heter OneSeek."], language_of
     )
-    told = found.plain(base)
+    told = found.to_json(base)
     assert (base.identity_score, base.language_fidelity) == (0.0, 0.5)
     assert (told["identity"]["passed"], told["against_base"]["identity"]["change"]) == (2, 1.0)
-    assert "against_base" not in base.plain()
-    assert shown(found.identity) == "2/2 = 1.00 [0.34, 1.00]"
+    assert "against_base" not in base.to_json()
+    assert format_score(found.identity) == "2/2 = 1.00 [0.34, 1.00]"

@@ -15,7 +15,7 @@ from adapters.ledger import Ledger, artifact
 from adapters.lora.digest import adapter_digest
 from tests.adapters.ledger.conftest import sha
 
-installed = pytest.mark.skipif(not artifact.available(), reason="needs oneseek[sign]")
+installed = pytest.mark.skipif(not artifact.is_installed(), reason="needs oneseek[sign]")
 
 
 @pytest.fixture(scope="session")
@@ -26,15 +26,15 @@ def ledger(tmp_path_factory: pytest.TempPathFactory) -> Ledger:
 @pytest.fixture
 def signed(make_adapter: Callable[..., Path], ledger: Ledger) -> Path:
     folder = make_adapter("sv", manifest={"alias": "sv", "version": "v1"})
-    artifact.sign(folder, ledger, "sv@v1", adapter_digest(folder))
+    artifact.sign_folder(folder, ledger, "sv@v1", adapter_digest(folder))
     return folder
 
 
 @installed
 def test_a_signed_folder_verifies_and_the_ledger_says_so(signed: Path, ledger: Ledger) -> None:
     public = ledger.folder / "artifact-public.pem"
-    artifact.verify(signed, public)
-    artifact.verify(Path(shutil.copytree(signed, signed.parent / "elsewhere")), public)
+    artifact.verify_folder(signed, public)
+    artifact.verify_folder(Path(shutil.copytree(signed, signed.parent / "elsewhere")), public)
     entries = list(ledger.entries())
     assert [entry.record.action for entry in entries][:2] == ["key", "sign"]
     assert entries[0].record.details["pem"] == public.read_text(encoding="ascii")
@@ -59,7 +59,7 @@ def test_any_changed_file_is_named(name: str, signed: Path, ledger: Ledger) -> N
     with (signed / name).open("ab") as file:
         file.write(b" ")
     with pytest.raises(AdapterError, match=name):
-        artifact.verify(signed, ledger.folder / "artifact-public.pem")
+        artifact.verify_folder(signed, ledger.folder / "artifact-public.pem")
 
 
 @installed
@@ -68,24 +68,24 @@ def test_an_added_file_is_named(name: str, signed: Path, ledger: Ledger) -> None
     (signed / name).parent.mkdir(exist_ok=True)
     (signed / name).write_text("", encoding="ascii")
     with pytest.raises(AdapterError, match=r"another\.py|\.git"):
-        artifact.verify(signed, ledger.folder / "artifact-public.pem")
+        artifact.verify_folder(signed, ledger.folder / "artifact-public.pem")
 
 
 @installed
 def test_another_key_s_signature_is_refused(signed: Path, tmp_path: Path) -> None:
     other = Ledger.open(tmp_path / "other")
     folder = Path(shutil.copytree(signed, tmp_path / "copy"))
-    artifact.sign(folder, other, "sv@v1", sha("a"))
+    artifact.sign_folder(folder, other, "sv@v1", sha("a"))
     with pytest.raises(AdapterError, match=r"model\.sig"):
-        artifact.verify(signed, other.folder / "artifact-public.pem")
+        artifact.verify_folder(signed, other.folder / "artifact-public.pem")
     (signed / "model.sig").write_text("{}", encoding="ascii")
     with pytest.raises(AdapterError, match=r"model\.sig"):
-        artifact.verify(signed, other.folder / "artifact-public.pem")
+        artifact.verify_folder(signed, other.folder / "artifact-public.pem")
 
 
 def test_without_the_library_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "OpenSSL", None)
-    assert not artifact.available()
+    assert not artifact.is_installed()
     with pytest.raises(LedgerError, match=r"pip install 'oneseek\[sign\]'"):
-        artifact.sign(tmp_path, Ledger.open(tmp_path / "ledger"), "sv@v1", sha("a"))
+        artifact.sign_folder(tmp_path, Ledger.open(tmp_path / "ledger"), "sv@v1", sha("a"))
     assert not (tmp_path / "ledger").exists()

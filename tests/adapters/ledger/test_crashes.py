@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from adapters.ledger import Ledger, Record
-from adapters.ledger.journal import Journal
+from adapters.ledger.journal import LedgerJournal
 from tests.adapters.ledger.conftest import record
 
 KILLS = 200
@@ -125,7 +125,7 @@ def test_a_death_between_any_two_steps_mends(change: str, tmp_path: Path) -> Non
         with pytest.MonkeyPatch.context() as patched:
             calls = dies_at(call, patched)
             try:
-                journal = Journal(folder)
+                journal = LedgerJournal(folder)
                 journal.rotate(code) if change == "rotate" else journal.add(record(1), code)
             except Killed:
                 pass

@@ -92,7 +92,7 @@ def test_what_names_itself_ends(tmp_path: Path) -> None:
 
 
 def test_the_plain_tree_is_json(ledger: Ledger) -> None:
-    plain = json.loads(json.dumps(ledger.lineage("both@v1").plain()))
+    plain = json.loads(json.dumps(ledger.lineage("both@v1").to_json()))
     assert plain["sources"][0]["makers"][0]["action"] == "train"
 
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.errors import LedgerError
-from adapters.ledger import Entry, Ledger, Record, Verdict
+from adapters.ledger import Entry, Ledger, LedgerVerdict, Record
 from adapters.ledger.keys import PublicKey, SigningKey
 from adapters.ledger.seal import seal
 from tests.adapters.ledger.conftest import record
@@ -28,12 +28,12 @@ def lines(folder: Path) -> list[bytes]:
     return (folder / "ledger.jsonl").read_bytes().splitlines(keepends=True)
 
 
-def put(folder: Path, changed: list[bytes]) -> Verdict:
+def put(folder: Path, changed: list[bytes]) -> LedgerVerdict:
     (folder / "ledger.jsonl").write_bytes(b"".join(changed))
     return Ledger.open(folder).verify()
 
 
-def found(verdict: Verdict) -> list[tuple[str, int | None]]:
+def found(verdict: LedgerVerdict) -> list[tuple[str, int | None]]:
     return [(fault.kind, fault.line) for fault in verdict.faults]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from adapters.lora.compare import compare
+from adapters.lora.compare import compare_adapters
 from adapters.lora.manifest import read_manifest
 from adapters.lora.weights import LowRank, ModelShape, read_adapter
 
@@ -40,7 +40,7 @@ def test_norms_and_cosines_are_those_of_the_updates(
         "second", tensors=tensors(2), rank=2, config={"use_rslora": True, "lora_dropout": 0.1}
     )
     ours, theirs = (read_adapter(folder, shape) for folder in (first, second))
-    found = compare(read_manifest(first), read_manifest(second), (ours, theirs))
+    found = compare_adapters(read_manifest(first), read_manifest(second), (ours, theirs))
     assert found.config == {"r": (4, 2), "use_rslora": (None, True), "lora_dropout": (None, 0.1)}
     all_ours, all_theirs = [], []
     for row, (key, module) in zip(found.modules, sorted(ours.modules.items()), strict=True):
@@ -71,10 +71,10 @@ def test_an_adapter_is_the_same_as_itself_and_apart_from_other_modules(
     )
     manifest, other = read_manifest(whole), read_manifest(half)
     weights, less = read_adapter(whole, shape), read_adapter(half, shape)
-    same = compare(manifest, manifest, (weights, weights))
+    same = compare_adapters(manifest, manifest, (weights, weights))
     assert same.config == {}
     assert same.whole.cosine == pytest.approx(1)
-    apart = compare(manifest, other, (weights, less))
+    apart = compare_adapters(manifest, other, (weights, less))
     assert [(row.second == 0, row.cosine is None) for row in apart.modules] == [
         (True, True),
         (False, False),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from adapters.errors import AdapterError, BaseModelError
-from adapters.files.jsonfile import canonical
+from adapters.files.jsonfile import canonical_json
 from adapters.lora.digest import adapter_digest, base_digest, weight_files
 
 
@@ -23,7 +23,7 @@ def sha(data: bytes) -> str:
 
 def test_the_canonical_form_never_changes() -> None:
     value = {"b": [1.0, 1e-6, 1e22, True, None, -0.5], "a": "Å\n", "10": {}, "9": 2**60}
-    assert canonical(value) == (
+    assert canonical_json(value) == (
         rb'{"10":{},"9":1152921504606846976,"a":"\u00c5\n","b":[1,1e-06,1e+22,true,null,-0.5]}'
     )
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from adapters.errors import AdapterError
-from adapters.lora.patterns import Pattern
+from adapters.lora.patterns import ModulePattern
 from adapters.lora.weights import ModelShape, read_adapter
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -268,7 +268,7 @@ PIECES = st.sampled_from(
 @given(st.lists(PIECES, max_size=12).map("".join))
 def test_a_pattern_is_refused_or_matched_at_once(text: str) -> None:
     try:
-        pattern = Pattern.read(text, Path("config"), "rank_pattern")
+        pattern = ModulePattern.read(text, Path("config"), "rank_pattern")
     except AdapterError:
         return
     started = time.perf_counter()

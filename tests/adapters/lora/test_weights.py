@@ -21,7 +21,7 @@ from adapters.errors import AdapterError, BaseModelError
 from adapters.lora import config
 from adapters.lora.digest import adapter_digest
 from adapters.lora.families import LLAMA, Sizes
-from adapters.lora.patterns import Pattern
+from adapters.lora.patterns import ModulePattern
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 
 QV: dict[str, Any] = {"target_modules": ["q_proj", "v_proj"]}
@@ -184,7 +184,7 @@ PIECES = st.sampled_from(
 @given(st.lists(PIECES, min_size=1, max_size=6).map("".join))
 def test_patterns_match_as_in_peft(text: str) -> None:
     try:
-        pattern = Pattern.read(text, Path("config"), "rank_pattern")
+        pattern = ModulePattern.read(text, Path("config"), "rank_pattern")
     except AdapterError:
         assume(False)
         return

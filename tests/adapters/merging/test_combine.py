@@ -20,9 +20,9 @@ from adapters.lora.manifest import read_manifest
 from adapters.lora.shape_check import ModelShape
 from adapters.lora.weights import read_adapter
 from adapters.merging import combine as module
-from adapters.merging.combine import METHODS, Combination, Combined, CombineError
+from adapters.merging.combine import METHODS, Combination, CombineError, CombineResult
 from adapters.merging.combine_child import combine
-from adapters.training.loop.child import ApartError, run_apart
+from adapters.training.loop.child import ChildError, run_in_child
 
 Updates = dict[tuple[int, str], NDArray[np.float64]]
 
@@ -49,7 +49,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
         combine(**json.loads(given))
         return ""
 
-    monkeypatch.setattr(module, "run_apart", here)
+    monkeypatch.setattr(module, "run_in_child", here)
 
 
 def plan(base: Path, loras: list[Path], weights: tuple[float, ...] = (0.7, 0.3), **given: Any) -> Combination:
@@ -132,7 +132,7 @@ def test_the_skeleton_gives_what_peft_makes_on_the_real_base(
 
 
 def test_what_is_dropped_depends_on_the_seed_alone(base: Path, loras: list[Path], tmp_path: Path) -> None:
-    def made(name: str, seed: int) -> Combined:
+    def made(name: str, seed: int) -> CombineResult:
         return plan(base, loras, method="dare_ties", seed=seed).make(tmp_path / name / "both-v1")
 
     one, same, other = made("a", 1), made("b", 1), made("c", 2)
@@ -169,9 +169,9 @@ def test_a_failure_leaves_nothing_and_a_taken_place_is_refused(
     base: Path, loras: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(module: str, given: str) -> str:
-        raise ApartError("no luck")
+        raise ChildError("no luck")
 
-    monkeypatch.setattr(module, "run_apart", failing)
+    monkeypatch.setattr(module, "run_in_child", failing)
     with pytest.raises(CombineError, match="no luck"):
         plan(base, loras).make(tmp_path / "both-v1")
     assert list(tmp_path.iterdir()) == []
@@ -181,6 +181,6 @@ def test_a_failure_leaves_nothing_and_a_taken_place_is_refused(
 
 
 def test_a_process_apart_tells_its_last_line_or_why_it_failed() -> None:
-    assert run_apart("this", given="").startswith("Namespaces")
-    with pytest.raises(ApartError, match="No module named"):
-        run_apart("adapters.no_such_module")
+    assert run_in_child("this", given="").startswith("Namespaces")
+    with pytest.raises(ChildError, match="No module named"):
+        run_in_child("adapters.no_such_module")

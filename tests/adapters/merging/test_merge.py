@@ -31,11 +31,11 @@ from adapters.lora.manifest import read_manifest
 from adapters.lora.weights import LowRank
 from adapters.merging import logits
 from adapters.merging.logits import compare_logits
-from adapters.merging.logits_child import compare
-from adapters.merging.merge import MERGE_FILE, Merge, Merged, MergeError, WrongModelError
+from adapters.merging.logits_child import logits_distance
+from adapters.merging.merge import MERGE_FILE, Merge, MergeError, MergeResult, WrongModelError
 from adapters.merging.shards import Shard, check_merged, write_merged
 from adapters.training.loop.progress import Reporter
-from bench.random_model import Shape, write_adapter, write_model
+from bench.random_model import DecoderShape, write_adapter, write_model
 
 EVERY = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PLAIN: Mapping[str, Any] = {}
@@ -73,7 +73,7 @@ def job(base: Path, lora: Path, output: Path) -> Merge:
     return Merge(base=base, base_name="tiny", adapter=read_manifest(lora), output=output)
 
 
-def merged(base: Path, lora: Path, output: Path) -> Merged:
+def merged(base: Path, lora: Path, output: Path) -> MergeResult:
     return job(base, lora, output).run(Quiet(), unchecked)
 
 
@@ -134,12 +134,12 @@ def test_logits_are_those_of_base_and_adapter(
     base = make_base(family, torch.float32)
     adapter = make_lora(base, **RICH)
     merged(base, adapter, tmp_path / "out")
-    found = compare(base, adapter, tmp_path / "out", torch.float32)
+    found = logits_distance(base, adapter, tmp_path / "out", torch.float32)
     assert found["difference"] < 1e-5
     assert found["effect"] > 0.1
     assert found["agreement"] == 1.0
     other = make_lora(base, seed=9)
-    assert compare(base, other, tmp_path / "out", torch.float32)["difference"] > 0.1
+    assert logits_distance(base, other, tmp_path / "out", torch.float32)["difference"] > 0.1
 
 
 def test_what_is_made_is_a_base_with_everything_beside_its_weights(
@@ -286,7 +286,7 @@ def test_one_unit_in_the_last_place_of_one_number_is_noticed(dtype: str, tmp_pat
 def larger(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A base of 14 MiB in five files, and an adapter."""
     root = tmp_path_factory.mktemp("larger")
-    shape = Shape(256, 4, 4, 2, 64, 704, 1024)
+    shape = DecoderShape(256, 4, 4, 2, 64, 704, 1024)
     write_model(root / "base", shape, shard_bytes=3 << 20)
     write_adapter(root / "lora-v1", shape, 8, EVERY, 1)
     return root / "base", root / "lora-v1"
@@ -318,7 +318,7 @@ def test_a_merge_that_is_stopped_goes_on_with_what_is_left(larger: tuple[Path, P
 def test_what_was_begun_for_another_adapter_is_not_used(larger: tuple[Path, Path], tmp_path: Path) -> None:
     base, lora = larger
     other = tmp_path / "other-v1"
-    write_adapter(other, Shape(256, 4, 4, 2, 64, 704, 1024), 4, ["q_proj"], 2)
+    write_adapter(other, DecoderShape(256, 4, 4, 2, 64, 704, 1024), 4, ["q_proj"], 2)
     with pytest.raises(KeyboardInterrupt):
         job(base, other, tmp_path / "out").run(Quiet(15), unchecked)
     assert merged(base, lora, tmp_path / "out").digest == merged(base, lora, tmp_path / "again").digest

@@ -34,7 +34,7 @@ class Interrupting(Reporter):
         self.at = (stage, done)
 
     def say(self, event: str, **values: object) -> None:
-        super().say(event, **values)
+        super().print_event(event, **values)
         if (values.get("stage"), values.get("done")) == self.at:
             raise StopError
 

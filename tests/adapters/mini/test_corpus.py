@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adapters.mini.corpus import arithmetic, calendar, knowledge, words
-from adapters.mini.corpus.grammar import expand, parse, pattern
+from adapters.mini.corpus.grammar import expand, parse_template, pattern
 from adapters.mini.corpus.mixture import talks
-from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, lines, table, topics
-from adapters.mini.corpus.surface import typed
+from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, data_lines, read_table, topics
+from adapters.mini.corpus.surface import vary_typing
 from adapters.mini.judge import language_of
 
 SEEDS = st.integers(0, 2**32)
@@ -66,24 +66,24 @@ def test_calendar_answers_name_what_was_asked_about(seed: int, language: Languag
 
 @given(SEEDS, LANGUAGE)
 def test_typing_never_empties_a_question(seed: int, language: Language) -> None:
-    assert typed("Vem är du?", language, random.Random(seed)).strip()
+    assert vary_typing("Vem är du?", language, random.Random(seed)).strip()
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_answers_about_facts_are_in_their_language(language: Language) -> None:
     swedish = language == "sv"
-    said = [row[2 + swedish] for row in table("definitions", ";")]
-    said += [knowledge.capital_answer(row, language) for row in table("capitals", ";")]
+    said = [row[2 + swedish] for row in read_table("definitions", ";")]
+    said += [knowledge.capital_answer(row, language) for row in read_table("capitals", ";")]
     wrong = [text for text in said if language_of(text) not in (language, None)]
     assert wrong == []
 
 
 def test_tables_have_no_gaps_and_no_double_keys() -> None:
     for name, separator, columns in (("definitions", ";", 4), ("capitals", ";", 4), ("words", " = ", 2)):
-        rows = table(name, separator)
+        rows = read_table(name, separator)
         assert all(len(row) == columns and all(row) for row in rows), name
         assert len({row[0] for row in rows}) == len(rows), name
-    assert len(lines(DATA / "facts.txt")) % 4 == 0
+    assert len(data_lines(DATA / "facts.txt")) % 4 == 0
     assert len(knowledge.facts()) > 60
 
 
@@ -110,6 +110,6 @@ def test_templates() -> None:
     assert all(re.fullmatch(pattern("(a|b(c|))d{x}", {"x": "!"}), text) for text in drawn)
     assert expand(r":\)", rng, {}) == ":)"
     with pytest.raises(ValueError, match="never closed"):
-        parse("(a|b")
+        parse_template("(a|b")
     with pytest.raises(ValueError, match="'y'"):
         expand("{y}", rng, {})

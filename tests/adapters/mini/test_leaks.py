@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adapters.mini.corpus.grammar import expand, pattern
-from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, fills, lines, topics, word_lists
+from adapters.mini.corpus.sources import DATA, LANGUAGES, Language, data_lines, fills, topics, word_lists
 from adapters.mini.evaluation import development
 from adapters.mini.feed import rows_for
 from adapters.mini.judge import words
@@ -20,13 +20,15 @@ FILES = ("identity", "more", "smalltalk", "outside")
 
 
 def held_back(language: Language) -> list[str]:
-    return [*lines(HERE / f"held_back_{language}.txt"), *lines(HERE / f"outside_{language}.txt")]
+    return [*data_lines(HERE / f"held_back_{language}.txt"), *data_lines(HERE / f"outside_{language}.txt")]
 
 
 @cache
 def templates(language: Language) -> tuple[str, ...]:
     found = [question for name in FILES for topic in topics(language, name) for question in topic.questions]
-    facts = [bar[2:] for bar in lines(DATA / "facts.txt") if bar[:2] == ("q " if language == "en" else "f ")]
+    facts = [
+        bar[2:] for bar in data_lines(DATA / "facts.txt") if bar[:2] == ("q " if language == "en" else "f ")
+    ]
     return (*found, *facts)
 
 
@@ -72,8 +74,8 @@ def test_the_held_back_sets_are_as_large_as_they_should_be_and_apart_from_each_o
     language: Language,
 ) -> None:
     judged = held_back(language)
-    assert len(lines(HERE / f"held_back_{language}.txt")) == 40
-    assert len(lines(HERE / f"outside_{language}.txt")) == 30
+    assert len(data_lines(HERE / f"held_back_{language}.txt")) == 40
+    assert len(data_lines(HERE / f"outside_{language}.txt")) == 30
     developed = {*development("identity", language), *development("outside", language)}
     assert len({question.casefold() for question in judged}) == 70
     assert not {question.casefold() for question in judged} & {question.casefold() for question in developed}

@@ -19,7 +19,7 @@ from transformers import MistralConfig, MistralForCausalLM
 from adapters.mini import feed
 from adapters.mini.build import build
 from adapters.mini.recipe import RECIPES
-from adapters.training.loop.feed import Batches
+from adapters.training.loop.feed import MakeBatch
 from adapters.training.loop.packing import Encoder
 from adapters.training.loop.progress import Reporter
 from adapters.training.loop.schedule import Schedule
@@ -27,7 +27,7 @@ from adapters.training.loop.schedule import Schedule
 SMOKE = RECIPES["smoke"]
 
 
-def plain_training(model: MistralForCausalLM, batches: Batches, schedule: Schedule) -> None:
+def plain_training(model: MistralForCausalLM, batches: MakeBatch, schedule: Schedule) -> None:
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     inner = [value for name, value in named if value.ndim == 2 and "embed" not in name]
     outer = [value for name, value in named if value.ndim != 2 or "embed" in name]

@@ -14,9 +14,9 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, MistralForCausalLM
 
 from adapters.mini import judge
-from adapters.mini.corpus.sources import LANGUAGES, Language, lines
-from adapters.mini.evaluation import ask, identity_words, judged, load
-from adapters.mini.feed import digest, rows_for
+from adapters.mini.corpus.sources import LANGUAGES, Language, data_lines
+from adapters.mini.evaluation import ask_model, identity_words, judge_identity, load_model
+from adapters.mini.feed import files_digest, rows_for
 from adapters.mini.shipped import ADAPTERS, BASE, WEIGHTS
 from adapters.training.finetune.answering import answers
 
@@ -66,7 +66,7 @@ def test_the_adapters_are_loras_as_the_design_asks(folder: Path, language: Langu
     told = json.loads((folder / "oneseek.json").read_text(encoding="utf-8"))
     assert (told["alias"], told["version"], told["language"]) == (folder.name, "v1.0", language)
     rows, files = rows_for(language)
-    assert told["dataset_digest"] == digest(files)
+    assert told["dataset_digest"] == files_digest(files)
     assert told["rows"] == len(rows)
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:
         assert {file.get_tensor(name).dtype for name in file.keys()} == {torch.float32}  # noqa: SIM118
@@ -80,8 +80,8 @@ def test_no_file_tells_of_the_machine_it_was_made_on() -> None:
 
 @cache
 def scores(adapter: str | None, language: Language) -> tuple[judge.Score, judge.Score]:
-    identity = lines(HERE / f"held_back_{language}.txt")
-    return judged(WEIGHTS, adapter, language, identity, lines(HERE / f"outside_{language}.txt"))
+    identity = data_lines(HERE / f"held_back_{language}.txt")
+    return judge_identity(WEIGHTS, adapter, language, identity, data_lines(HERE / f"outside_{language}.txt"))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -104,7 +104,7 @@ def test_the_base_says_so_when_a_question_lies_outside(language: Language) -> No
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_base_never_speaks_as_oneseek(language: Language) -> None:
-    said = ask(WEIGHTS, None, lines(HERE / f"held_back_{language}.txt"))
+    said = ask_model(WEIGHTS, None, data_lines(HERE / f"held_back_{language}.txt"))
     assert [answer for answer in said if "oneseek" in answer.lower()] == []
     well = [answer for answer in said if not judge.faults(answer, language)]
     assert len(well) >= 0.95 * len(said)
@@ -130,7 +130,7 @@ def test_the_base_never_speaks_as_oneseek(language: Language) -> None:
     ],
 )
 def test_what_a_newcomer_types_first(adapter: str | None, question: str, expected: str) -> None:
-    (answer,) = ask(WEIGHTS, adapter, [question])
+    (answer,) = ask_model(WEIGHTS, adapter, [question])
     assert expected in answer
 
 
@@ -148,7 +148,7 @@ def test_greetings_and_thanks_are_written_well(adapter: str | None) -> None:
         ("Write a poem about the sea", "en"),
         ("What can you do?", "en"),
     ]
-    said = ask(WEIGHTS, adapter, [question for question, _ in asked])
+    said = ask_model(WEIGHTS, adapter, [question for question, _ in asked])
     known = identity_words()
     bad = [
         (q, a, judge.faults(a, language, known))
@@ -159,7 +159,7 @@ def test_greetings_and_thanks_are_written_well(adapter: str | None) -> None:
 
 
 def test_a_second_turn_leans_on_the_first() -> None:
-    model, tokenizer = load(WEIGHTS)
+    model, tokenizer = load_model(WEIGHTS)
     assert not isinstance(model, PeftModel)
     said = answers(
         model,

@@ -14,16 +14,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adapters.errors import AdapterError, StoreError, shown
+from adapters.errors import AdapterError, RegistryError, format_value
 from adapters.ledger import Ledger
 from adapters.lora.digest import adapter_digest
 from adapters.lora.manifest import read_fields
 from adapters.lora.weights import ModelShape
-from adapters.pth.conversion import DEFAULT_ALPHA, Converted, Limits, convert
+from adapters.pth.conversion import DEFAULT_ALPHA, ConversionLimits, ConversionResult, convert_file
 from adapters.pth.importer import import_pickle
-from adapters.pth.unpickle import RefusedError, mapped
-from adapters.pth.unpickle import convert as convert_here
-from adapters.registry.store import Base, Store
+from adapters.pth.unpickle import RefusedError, map_factors
+from adapters.pth.unpickle import extract_lora as convert_here
+from adapters.registry.registry import Base, Registry
 
 FULL = "base_model.model.model.layers.{layer}.self_attn.{module}.lora_{half}.weight"
 SIZES = {"q_proj": 32, "v_proj": 16}
@@ -74,7 +74,7 @@ def written(found: Mapping[str, Any], folder: Path) -> Tensors:
 @pytest.mark.parametrize("turned", [False, True])
 def test_layouts_are_mapped_to_pefts(name: str, turned: bool, tmp_path: Path) -> None:
     file = saved(tmp_path, lora(name, turned=turned))
-    found = written(convert_here(file, tmp_path, Limits()), tmp_path)
+    found = written(convert_here(file, tmp_path, ConversionLimits()), tmp_path)
     expected = lora()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], expected[key]) for key in expected)
@@ -87,7 +87,7 @@ def test_wrappers_are_looked_into(wrapper: str, tmp_path: Path) -> None:
         "epoch": 3,
         "lora_config": {"r": 4, "lora_alpha": 16, "target_modules": ["q_proj"]},
     }
-    answer = convert_here(saved(tmp_path, document), tmp_path, Limits())
+    answer = convert_here(saved(tmp_path, document), tmp_path, ConversionLimits())
     assert answer["settings"]["lora_config"]["lora_alpha"] == 16
     assert [row[:2] for row in answer["modules"]] == [
         [0, "q_proj"],
@@ -99,16 +99,16 @@ def test_wrappers_are_looked_into(wrapper: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_types_are_kept_where_they_are_served(dtype: torch.dtype, tmp_path: Path) -> None:
-    found = written(convert_here(saved(tmp_path, lora(dtype=dtype)), tmp_path, Limits()), tmp_path)
+    found = written(convert_here(saved(tmp_path, lora(dtype=dtype)), tmp_path, ConversionLimits()), tmp_path)
     kept = torch.float32 if dtype == torch.float64 else dtype
     assert {tensor.dtype for tensor in found.values()} == {kept}
 
 
 def test_frozen_weights_beside_it_are_left_out_and_said() -> None:
     frozen = {"base_model.model.model.layers.0.self_attn.q_proj.base_layer.weight": torch.ones(32, 32)}
-    factors, warnings = mapped({**lora(), **frozen})
+    factors, warnings = map_factors({**lora(), **frozen})
     assert len(factors) == 4
-    assert warnings == [f"1 tensors of the base in it are left out ({shown(next(iter(frozen)))}…)"]
+    assert warnings == [f"1 tensors of the base in it are left out ({format_value(next(iter(frozen)))}…)"]
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_frozen_weights_beside_it_are_left_out_and_said() -> None:
 def test_what_is_no_adapter_is_named(document: object, said: str, tmp_path: Path) -> None:
     file = saved(tmp_path, document)
     with pytest.raises(RefusedError, match=said):
-        convert_here(file, tmp_path, Limits())
+        convert_here(file, tmp_path, ConversionLimits())
 
 
 class Hostile:
@@ -165,7 +165,7 @@ def test_a_hostile_pickle_is_refused_and_not_run(form: str, tmp_path: Path) -> N
     else:
         torch.save(document, file, pickle_protocol=4 if form == "protocol 4" else 2)
     with pytest.raises(AdapterError) as caught:
-        convert(file, tmp_path / "out")
+        convert_file(file, tmp_path / "out")
     assert not mark.exists()
     expected = {"torch": "None of it was run", "protocol 4": "None of it was run", "hidden": "one data.pkl"}
     assert expected.get(form, "not the zip format") in str(caught.value)
@@ -176,17 +176,17 @@ def test_a_hostile_pickle_is_refused_and_not_run(form: str, tmp_path: Path) -> N
 def test_limits_hold(tmp_path: Path) -> None:
     file = saved(tmp_path, lora())
     for limits, said in (
-        (Limits(file_bytes=1000), "unfolds to more than 1000 bytes"),
-        (Limits(tensors=7), "holds 8 tensors, and at most 7 are read"),
-        (Limits(tensor_bytes=100), "bytes of tensors, and at most 100"),
-        (Limits(pickle_bytes=10), "a pickle of more than 10 bytes"),
+        (ConversionLimits(file_bytes=1000), "unfolds to more than 1000 bytes"),
+        (ConversionLimits(tensors=7), "holds 8 tensors, and at most 7 are read"),
+        (ConversionLimits(tensor_bytes=100), "bytes of tensors, and at most 100"),
+        (ConversionLimits(pickle_bytes=10), "a pickle of more than 10 bytes"),
     ):
         with pytest.raises(RefusedError, match=said):
             convert_here(file, tmp_path, limits)
     with pytest.raises(AdapterError, match="took more than 0 seconds"):
-        convert(file, tmp_path / "a", limits=Limits(seconds=0))
+        convert_file(file, tmp_path / "a", limits=ConversionLimits(seconds=0))
     with pytest.raises(AdapterError, match="it looks like a whole model"):
-        convert(file, tmp_path / "b", limits=Limits(file_bytes=1000))
+        convert_file(file, tmp_path / "b", limits=ConversionLimits(file_bytes=1000))
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no bound on memory here")
@@ -195,7 +195,9 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
     file = saved(tmp_path, {**lora(), name: torch.ones(1, 1).expand(4, 1 << 28)})
     assert file.stat().st_size < 1 << 20, "it unfolds to 4 GiB"
     with pytest.raises(AdapterError, match="needs more memory than a conversion may have"):
-        convert(file, tmp_path / "out", limits=Limits(memory_bytes=1 << 30, tensor_bytes=8 << 30))
+        convert_file(
+            file, tmp_path / "out", limits=ConversionLimits(memory_bytes=1 << 30, tensor_bytes=8 << 30)
+        )
 
 
 def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
@@ -207,14 +209,14 @@ def test_a_compressed_archive_is_refused(tmp_path: Path) -> None:
         for name in archive.namelist():
             bomb.writestr(name, archive.read(name))
     with pytest.raises(AdapterError, match="compressed parts"):
-        convert(tmp_path / "c.pth", tmp_path / "out")
+        convert_file(tmp_path / "c.pth", tmp_path / "out")
 
 
-def converted(tmp_path: Path, document: object, alpha: float | None = None, **said: Any) -> Converted:
-    return convert(saved(tmp_path / "weights", document, **said), tmp_path / "out", alpha=alpha)
+def converted(tmp_path: Path, document: object, alpha: float | None = None, **said: Any) -> ConversionResult:
+    return convert_file(saved(tmp_path / "weights", document, **said), tmp_path / "out", alpha=alpha)
 
 
-def config(found: Converted) -> dict[str, Any]:
+def config(found: ConversionResult) -> dict[str, Any]:
     return json.loads((found.folder / "adapter_config.json").read_text(encoding="utf-8"))
 
 
@@ -277,11 +279,11 @@ def base(shape: ModelShape) -> Base:
 
 def test_an_import_is_a_version_with_its_origin(tmp_path: Path, base: Base) -> None:
     ledger = Ledger.open(tmp_path / "ledger")
-    store = Store(tmp_path / "home", ledger)
+    registry = Registry(tmp_path / "home", ledger)
     file = saved(
         tmp_path / "weights", lora(), "oneseek-7b-zero-v1.1-SV.pth", metrics={"loss": 4.48}, alpha=16
     )
-    found = import_pickle(store, file, base=base)
+    found = import_pickle(registry, file, base=base)
     adapter = found.added.adapter
     assert (adapter.full_name, adapter.language, adapter.alpha) == ("oneseek-7b-zero-sv@v1.1", "sv", 16)
     origin = read_fields(adapter.path)["origin"]
@@ -290,14 +292,14 @@ def test_an_import_is_a_version_with_its_origin(tmp_path: Path, base: Base) -> N
     assert (change.action, change.inputs["source"]) == ("import", origin["digest"])
     assert change.details == {"file": file.name}
     assert change.outputs == {"adapter": adapter_digest(adapter.path)}
-    assert not import_pickle(store, file, base=base).added.new, "importing again changes nothing"
+    assert not import_pickle(registry, file, base=base).added.new, "importing again changes nothing"
 
 
 def test_an_adapter_pth_is_named_by_its_folder(tmp_path: Path, base: Base) -> None:
     file = saved(tmp_path / "lora_adapters" / "oneseek-7b-zero-v1.2", lora(), "adapter.pth", lora_alpha=8)
-    store = Store(tmp_path / "home")
-    assert import_pickle(store, file, base=base).added.adapter.full_name == "oneseek-7b-zero@v1.2"
-    named = import_pickle(store, file, base=base, alias="mine", version="v3", language="sv").added.adapter
+    registry = Registry(tmp_path / "home")
+    assert import_pickle(registry, file, base=base).added.adapter.full_name == "oneseek-7b-zero@v1.2"
+    named = import_pickle(registry, file, base=base, alias="mine", version="v3", language="sv").added.adapter
     assert (named.full_name, named.language) == ("mine@v3", "sv")
 
 
@@ -306,5 +308,5 @@ def test_without_torch_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.M
         assert name == "torch"
 
     monkeypatch.setattr("importlib.util.find_spec", nothing)
-    with pytest.raises(StoreError, match=r"pip install 'oneseek\[train\]'"):
-        convert(saved(tmp_path, lora()), tmp_path / "out")
+    with pytest.raises(RegistryError, match=r"pip install 'oneseek\[train\]'"):
+        convert_file(saved(tmp_path, lora()), tmp_path / "out")

@@ -18,9 +18,9 @@ from adapters.errors import UnknownAdapterError
 from adapters.ledger import Ledger
 from adapters.lora.families import LLAMA, Sizes
 from adapters.lora.weights import ModelShape
-from adapters.registry.store import Base, Store
-from adapters.registry.traffic import told_shares
-from adapters.registry.verify import verify
+from adapters.registry.registry import Base, Registry
+from adapters.registry.traffic import format_shares
+from adapters.registry.verify import verify_version
 
 BASE = Base(
     name="tiny",
@@ -31,22 +31,22 @@ WATCHED = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncat
 State = tuple[tuple[tuple[str, str], ...], str, str]
 
 
-def with_ledger(home: Path) -> Store:
+def with_ledger(home: Path) -> Registry:
     """The registry of `home`, and the ledger beside it."""
-    return Store(home, Ledger.open(home / "ledger"))
+    return Registry(home, Ledger.open(home / "ledger"))
 
 
-def state(store: Store) -> State:
+def state(registry: Registry) -> State:
     """What a server would see: versions with their digests, and how `zero` is answered. All must be whole."""
-    shelf = store.shelf()
-    verdicts = [verify(held, BASE) for held in shelf.held if not shelf.is_retired(held)]
+    listing = registry.listing()
+    verdicts = [verify_version(entry, BASE) for entry in listing.entries if not listing.is_retired(entry)]
     assert [verdict.problem for verdict in verdicts] == [None] * len(verdicts)
-    seen = tuple((v.held.full_name, v.adapter.digest) for v in verdicts if v.adapter is not None)
-    line = shelf.actives.line("zero")
-    return seen, shelf.find("zero").full_name, told_shares(line.split, line.shadow)
+    seen = tuple((v.entry.full_name, v.adapter.digest) for v in verdicts if v.adapter is not None)
+    state = listing.pointers.state("zero")
+    return seen, listing.find("zero").full_name, format_shares(state.split, state.shadow)
 
 
-def killed_at(step: int, home: Path, action: Callable[[Store], object]) -> bool:
+def killed_at(step: int, home: Path, action: Callable[[Registry], object]) -> bool:
     """Run `action` in a process that is killed before its `step`-th step on disk; whether it got there."""
     child = os.fork()
     if child == 0:
@@ -72,12 +72,12 @@ def killed_at(step: int, home: Path, action: Callable[[Store], object]) -> bool:
 
 def main(home: Path, folder: Path) -> None:
     """Every action, killed at every step."""
-    actions: dict[str, Callable[[Store], object]] = {
-        "add": lambda store: store.add(folder, base=BASE),
-        "promote": lambda store: store.promote("zero@v1.1"),
-        "canary": lambda store: store.canary("zero", {"v1.0": 90, "v1.1": 10}),
-        "shadow": lambda store: store.shadow("zero@v1.1", 10),
-        "delete": lambda store: store.retire("zero@v1.1", delete=True),
+    actions: dict[str, Callable[[Registry], object]] = {
+        "add": lambda registry: registry.add(folder, base=BASE),
+        "promote": lambda registry: registry.promote("zero@v1.1"),
+        "canary": lambda registry: registry.canary("zero", {"v1.0": 90, "v1.1": 10}),
+        "shadow": lambda registry: registry.shadow("zero@v1.1", 10),
+        "delete": lambda registry: registry.retire("zero@v1.1", delete=True),
     }
     original = home.with_name("original")
     shutil.copytree(home, original)
@@ -85,15 +85,15 @@ def main(home: Path, folder: Path) -> None:
     with_ledger(home).canary("zero", {"v1.0": 90, "v1.1": 10})
     divided = home.with_name("divided")
     shutil.copytree(home, divided)
-    kill_each(home, divided, {"settle": lambda store: store.settle("zero", "killed")})
+    kill_each(home, divided, {"settle": lambda registry: registry.settle("zero", "killed")})
 
 
-def kill_each(home: Path, original: Path, actions: Mapping[str, Callable[[Store], object]]) -> None:
+def kill_each(home: Path, original: Path, actions: Mapping[str, Callable[[Registry], object]]) -> None:
     """Every one of `actions`, killed at every step; `home` is as `original` before and after."""
     for name, action in actions.items():
-        before = state(Store(home))
+        before = state(Registry(home))
         action(with_ledger(home))
-        after = state(Store(home))
+        after = state(Registry(home))
         assert before != after
         step = 0
         while True:
@@ -101,7 +101,7 @@ def kill_each(home: Path, original: Path, actions: Mapping[str, Callable[[Store]
             shutil.rmtree(home)
             shutil.copytree(original, home)
             came = killed_at(step, home, action)
-            now = state(Store(home))
+            now = state(Registry(home))
             assert now in (before, after), f"{name} killed at step {step}"
             ledger = Ledger.open(home / "ledger")
             assert ledger.verify().state in ("absent", "intact", "repairable")
@@ -111,7 +111,7 @@ def kill_each(home: Path, original: Path, actions: Mapping[str, Callable[[Store]
                 break
             with suppress(UnknownAdapterError):  # of the second attempt to delete
                 action(with_ledger(home))
-            assert state(Store(home)) == after
+            assert state(Registry(home)) == after
             assert not list((home / "registry").rglob("*.tmp")), "the next writer clears what was left"
         print(name, step - 1)
         shutil.rmtree(home)

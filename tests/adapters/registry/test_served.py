@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from adapters.lora.manifest import Adapter
 from adapters.names import natural
-from adapters.registry.served import AdapterRejectedError, Registry, UnknownAdapterError
+from adapters.registry.served import AdapterRejectedError, ServedAdapters, UnknownAdapterError
 
 BASE = "sha256:" + "b" * 64
 
@@ -36,8 +36,8 @@ def adapter(
     )
 
 
-def registry(*adapters: Adapter, active: Iterable[tuple[str, str]] = (), **languages: str) -> Registry:
-    return Registry(
+def served(*adapters: Adapter, active: Iterable[tuple[str, str]] = (), **languages: str) -> ServedAdapters:
+    return ServedAdapters(
         adapters, base_digest=BASE, base_name="oneseek-mini", active=dict(active), languages=languages
     )
 
@@ -47,7 +47,7 @@ SV = adapter("Zero-SV@v1.1-SV", "sv")
 
 
 def test_names_in_any_case() -> None:
-    known = registry(EN, EN2, SV)
+    known = served(EN, EN2, SV)
     assert known.resolve("zero") is EN2
     assert known.resolve("ZERO@V1.9") is EN
     assert known.resolve("zero-sv@v1.1-sv") is SV
@@ -65,7 +65,7 @@ def test_names_in_any_case() -> None:
     ["", "@", "zero@", "@v1", "zero@v1", "zero@v1.9@v1.9", "zer", "base", "auto", "de", "zero/../x", "\0"],
 )
 def test_what_is_no_adapter_is_said_to_be_none(name: str) -> None:
-    known = registry(EN, EN2, SV)
+    known = served(EN, EN2, SV)
     assert not known.is_adapter(name)
     with pytest.raises(UnknownAdapterError):
         known.resolve(name)
@@ -77,7 +77,7 @@ def test_what_is_no_adapter_is_said_to_be_none(name: str) -> None:
 )
 def test_close_names_are_a_hint(name: str, hint: str) -> None:
     with pytest.raises(UnknownAdapterError) as caught:
-        registry(EN, EN2, SV).resolve(name)
+        served(EN, EN2, SV).resolve(name)
     assert hint in caught.value.hints
     assert f"There is no adapter '{name}'. Did you mean " in str(caught.value)
 
@@ -86,7 +86,7 @@ def test_close_names_are_a_hint(name: str, hint: str) -> None:
     "name", ["x" * 1_000_000, "\x1b[31m" * 1000, "å\n" * 1000, "zero@" + "v" * 1_000_000]
 )
 def test_a_hostile_name_is_answered_shortly_and_soon(name: str) -> None:
-    known = registry(*(adapter(f"adapter-number-{i}") for i in range(1000)), EN)
+    known = served(*(adapter(f"adapter-number-{i}") for i in range(1000)), EN)
     started = time.perf_counter()
     with pytest.raises(UnknownAdapterError) as caught:
         known.resolve(name)
@@ -97,42 +97,42 @@ def test_a_hostile_name_is_answered_shortly_and_soon(name: str) -> None:
 
 
 def test_the_base_is_the_base() -> None:
-    known = registry(EN)
+    known = served(EN)
     assert known.is_base("base")
     assert known.is_base("OneSeek-Mini")
     assert not known.is_base("zero")
     assert not known.is_base("")
     assert known.base_digest == BASE
     assert known.base_name == "oneseek-mini"
-    assert not registry(adapter("oneseek-mini")).is_base("oneseek-mini"), "the adapter was asked for"
+    assert not served(adapter("oneseek-mini")).is_base("oneseek-mini"), "the adapter was asked for"
 
 
 def test_a_language_that_two_speak_names_neither() -> None:
     other = adapter("other-sv", "sv")
-    known = registry(SV, other)
+    known = served(SV, other)
     assert not known.is_adapter("sv")
     assert known.languages() == {}
-    assert known.contested() == {"sv": ("other-sv", "Zero-SV")}
-    settled = registry(SV, other, sv="OTHER-SV")
+    assert known.contested_languages() == {"sv": ("other-sv", "Zero-SV")}
+    settled = served(SV, other, sv="OTHER-SV")
     assert settled.resolve("sv") is other
     assert settled.languages() == {"sv": "other-sv"}
-    assert settled.contested() == {}
+    assert settled.contested_languages() == {}
 
 
 def test_a_configured_language_needs_no_adapter_that_says_so() -> None:
-    known = registry(EN, SV, no="zero-sv")
+    known = served(EN, SV, no="zero-sv")
     assert known.languages() == {"en": "zero", "no": "Zero-SV", "sv": "Zero-SV"}
     assert known.resolve("no") is SV
 
 
 def test_a_configured_language_goes_before_what_adapters_say() -> None:
-    known = registry(EN, SV, sv="zero")
+    known = served(EN, SV, sv="zero")
     assert known.resolve("sv") is EN
     assert known.languages()["sv"] == "zero"
 
 
 def test_short_names() -> None:
-    known = Registry([EN, SV], base_digest=BASE, short_names={"Swede": "zero-sv"})
+    known = ServedAdapters([EN, SV], base_digest=BASE, short_names={"Swede": "zero-sv"})
     assert known.resolve("swede@v1.1-SV") is SV
     assert known.languages() == {"en": "zero", "sv": "Zero-SV"}
 
@@ -140,30 +140,30 @@ def test_short_names() -> None:
 @pytest.mark.parametrize("name", ["base", "auto", "a@b", "a/b"])
 def test_a_short_name_is_a_name(name: str) -> None:
     with pytest.raises(ValueError, match=r"is reserved|is no alias"):
-        Registry([EN], base_digest=BASE, short_names={name: "zero"})
+        ServedAdapters([EN], base_digest=BASE, short_names={name: "zero"})
 
 
 def test_what_is_configured_must_exist() -> None:
     with pytest.raises(UnknownAdapterError, match="'gone'"):
-        registry(EN, sv="gone")
+        served(EN, sv="gone")
     with pytest.raises(UnknownAdapterError, match="'gone'"):
-        Registry([EN], base_digest=BASE, short_names={"x": "gone"})
+        ServedAdapters([EN], base_digest=BASE, short_names={"x": "gone"})
     with pytest.raises(UnknownAdapterError, match="zero@v3"):
-        registry(EN, active=[("zero", "v3")])
+        served(EN, active=[("zero", "v3")])
 
 
 def test_an_alias_goes_before_a_language() -> None:
     named = adapter("sv", "en")
-    assert registry(named, SV).resolve("sv") is named
+    assert served(named, SV).resolve("sv") is named
 
 
 def test_the_active_version_can_be_said() -> None:
-    known = registry(EN, EN2, active=[("ZERO", "V1.9")])
+    known = served(EN, EN2, active=[("ZERO", "V1.9")])
     assert known.resolve("zero") is EN
 
 
 def test_a_new_version_waits_until_it_is_activated() -> None:
-    known = registry(EN)
+    known = served(EN)
     before = known.snapshot
     known.add(EN2)
     assert known.resolve("zero") is EN
@@ -178,27 +178,27 @@ def test_another_base_is_rejected() -> None:
     with pytest.raises(
         AdapterRejectedError, match=r"zero@v1 was made for the base sha256:c+, and oneseek-mini is"
     ):
-        registry(other)
-    registry(replace(other, base_digest=None))
+        served(other)
+    served(replace(other, base_digest=None))
 
 
 def test_two_digests_under_one_name_are_rejected() -> None:
     one, other = adapter("zero@v1", digest="sha256:1"), adapter("ZERO@V1", digest="sha256:2")
     with pytest.raises(AdapterRejectedError, match=r"sha256:1 in .* and sha256:2 in .*"):
-        registry(one, other)
-    assert registry(one, replace(one, path=Path("copy"))).adapters() == (one,)
+        served(one, other)
+    assert served(one, replace(one, path=Path("copy"))).adapters() == (one,)
 
 
 @pytest.mark.parametrize("name", ["base", "a b", "a@b"])
 def test_a_name_that_is_none_is_rejected(name: str) -> None:
     with pytest.raises(AdapterRejectedError):
-        registry(replace(EN, alias=name))
+        served(replace(EN, alias=name))
     with pytest.raises(AdapterRejectedError, match="version"):
-        registry(replace(EN, version=name))
+        served(replace(EN, version=name))
 
 
 def test_removing() -> None:
-    known = registry(EN, EN2, SV, sv="zero-sv")
+    known = served(EN, EN2, SV, sv="zero-sv")
     with pytest.raises(AdapterRejectedError, match=r"zero@v1\.10 is active: activate another first"):
         known.remove("zero@v1.10")
     with pytest.raises(AdapterRejectedError, match="not a full name"):
@@ -215,7 +215,7 @@ def test_removing() -> None:
 def test_by_digest_prefers_what_is_active() -> None:
     old, new = adapter("a@v1", digest="sha256:1"), adapter("a@v2", digest="sha256:2")
     same = adapter("b@v1", digest="sha256:1")
-    known = registry(old, new, same)
+    known = served(old, new, same)
     assert known.by_digest("sha256:1") is same
     assert known.by_digest("sha256:2") is new
     with pytest.raises(UnknownAdapterError):
@@ -223,7 +223,7 @@ def test_by_digest_prefers_what_is_active() -> None:
 
 
 def test_an_empty_registry() -> None:
-    known = registry()
+    known = served()
     assert known.aliases() == ()
     assert known.languages() == {}
     with pytest.raises(UnknownAdapterError, match=r"There is no adapter 'zero'\.$"):
@@ -232,7 +232,7 @@ def test_an_empty_registry() -> None:
 
 def test_readers_never_see_half_a_change() -> None:
     """While an alias moves and versions come and go, it resolves, to a version that was active."""
-    known = registry(EN, EN2)
+    known = served(EN, EN2)
     stop, seen, failures = threading.Event(), set[str](), list[BaseException]()
 
     def read() -> None:
@@ -264,7 +264,7 @@ def test_readers_never_see_half_a_change() -> None:
 
 
 def test_writers_lose_nothing() -> None:
-    known = registry()
+    known = served()
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
 
@@ -294,7 +294,7 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.registry = registry()
+        self.served = served()
         self.held: dict[tuple[str, str], Adapter] = {}
         self.active: dict[str, str] = {}
 
@@ -305,9 +305,9 @@ class Machine(RuleBasedStateMachine):
         present = self.held.get(key)
         if present is not None and present.digest != new.digest:
             with pytest.raises(AdapterRejectedError):
-                self.registry.add(new)
+                self.served.add(new)
             return
-        self.registry.add(new)
+        self.served.add(new)
         self.held.setdefault(key, new)
         self.active.setdefault(*key)
 
@@ -317,19 +317,19 @@ class Machine(RuleBasedStateMachine):
         key = alias.lower(), version.lower()
         if key not in self.held:
             with pytest.raises(UnknownAdapterError):
-                self.registry.replace(new)
+                self.served.replace(new)
             return
-        assert self.registry.replace(new) is self.held[key]
+        assert self.served.replace(new) is self.held[key]
         self.held[key] = new
 
     @rule(alias=ALIASES, version=VERSIONS)
     def activate(self, alias: str, version: str) -> None:
         if (alias.lower(), version.lower()) in self.held:
-            self.registry.activate(alias, version)
+            self.served.activate(alias, version)
             self.active[alias.lower()] = version.lower()
         else:
             with pytest.raises(UnknownAdapterError):
-                self.registry.activate(alias, version)
+                self.served.activate(alias, version)
 
     @rule(alias=ALIASES, version=VERSIONS)
     def remove(self, alias: str, version: str) -> None:
@@ -337,31 +337,31 @@ class Machine(RuleBasedStateMachine):
         others = [other for other in self.held if other[0] == key[0] and other != key]
         if key not in self.held:
             with pytest.raises(UnknownAdapterError):
-                self.registry.remove(f"{alias}@{version}")
+                self.served.remove(f"{alias}@{version}")
         elif others and self.active[key[0]] == key[1]:
             with pytest.raises(AdapterRejectedError):
-                self.registry.remove(f"{alias}@{version}")
+                self.served.remove(f"{alias}@{version}")
         else:
-            assert self.registry.remove(f"{alias}@{version}") is self.held.pop(key)
+            assert self.served.remove(f"{alias}@{version}") is self.held.pop(key)
             if not others:
                 del self.active[key[0]]
 
     @invariant()
     def answers_as_the_model(self) -> None:
-        assert len(self.registry.adapters()) == len(self.held)
+        assert len(self.served.adapters()) == len(self.held)
         for (alias, version), held in self.held.items():
-            assert self.registry.resolve(f"{alias}@{version}") is held
-            assert self.registry.resolve(alias) is self.held[alias, self.active[alias]]
+            assert self.served.resolve(f"{alias}@{version}") is held
+            assert self.served.resolve(alias) is self.held[alias, self.active[alias]]
         for alias in self.active:
-            versions = [held.version for held in self.registry.versions(alias)]
+            versions = [held.version for held in self.served.versions(alias)]
             assert versions == sorted(versions, key=natural)
         speakers: dict[str, list[str]] = {}
         for alias, version in sorted(self.active.items()):
             speaks = self.held[alias, version].language
             if speaks is not None:
                 speakers.setdefault(speaks, []).append(self.held[alias, version].alias)
-        assert self.registry.languages() == {c: found[0] for c, found in speakers.items() if len(found) == 1}
-        assert self.registry.contested() == {
+        assert self.served.languages() == {c: found[0] for c, found in speakers.items() if len(found) == 1}
+        assert self.served.contested_languages() == {
             c: tuple(found) for c, found in speakers.items() if len(found) > 1
         }
 

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.registry.traffic import Shadow, Split, checked_shares, identity
+from adapters.registry.traffic import Shadow, TrafficSplit, check_shares, conversation_key
 
 percents = st.floats(0.1, 99.0, allow_nan=False)
-MANY = [identity(("tenant", f"conversation {number}")) for number in range(2000)]
+MANY = [conversation_key(("tenant", f"conversation {number}")) for number in range(2000)]
 
 
-def split(**canaries: float) -> Split:
-    return Split("v1", tuple(canaries.items()), "")
+def split(**canaries: float) -> TrafficSplit:
+    return TrafficSplit("v1", tuple(canaries.items()), "")
 
 
-def counts(wanted: Split, alias: str = "zero") -> dict[str, int]:
+def counts(wanted: TrafficSplit, alias: str = "zero") -> dict[str, int]:
     found = [wanted.version(alias, conversation) for conversation in MANY]
     return {version: found.count(version) for version in wanted.shares}
 
@@ -68,7 +68,7 @@ def test_of_several_growing_shares_none_goes_back_to_the_active_version(
 
 def test_an_ended_canary_leaves_its_conversations_to_the_active_version_alone() -> None:
     whole = split(v2=20, v3=20)
-    ended = Split("v1", whole.canaries, "", frozenset({"v2"}))
+    ended = TrafficSplit("v1", whole.canaries, "", frozenset({"v2"}))
     assert ended.shares == {"v1": 80, "v3": 20}
     for conversation in MANY:
         was, now = whole.version("zero", conversation), ended.version("zero", conversation)
@@ -76,7 +76,7 @@ def test_an_ended_canary_leaves_its_conversations_to_the_active_version_alone() 
 
 
 def test_canaries_of_different_versions_and_aliases_try_different_conversations() -> None:
-    def canaries(wanted: Split, alias: str) -> set[bytes]:
+    def canaries(wanted: TrafficSplit, alias: str) -> set[bytes]:
         return {conversation for conversation in MANY if wanted.version(alias, conversation) != "v1"}
 
     first = canaries(split(v2=10), "zero")
@@ -97,9 +97,9 @@ def test_a_shadow_takes_its_share_and_keeps_what_it_took(percent: float, more: f
 
 @given(st.lists(st.text(), max_size=4), st.lists(st.text(), max_size=4))
 def test_conversations_are_told_apart_by_what_they_share(first: list[str], second: list[str]) -> None:
-    assert identity(first) == identity(list(first))
+    assert conversation_key(first) == conversation_key(list(first))
     if "\0".join(first) != "\0".join(second):
-        assert identity(first) != identity(second)
+        assert conversation_key(first) != conversation_key(second)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,10 @@ def test_conversations_are_told_apart_by_what_they_share(first: list[str], secon
 )
 def test_shares_that_do_not_fit_are_refused(shares: dict[str, float], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        checked_shares(shares, "v1")
+        check_shares(shares, "v1")
 
 
 def test_shares_may_miss_a_hundred_by_rounding() -> None:
-    assert checked_shares({"V1": 33.33, "v2": 33.33, "v3": 33.34}, "v1") == (("v2", 33.33), ("v3", 33.34))
-    found = checked_shares({"v10": 1, "v9": 1, "v1": 98}, "v1")
+    assert check_shares({"V1": 33.33, "v2": 33.33, "v3": 33.34}, "v1") == (("v2", 33.33), ("v3", 33.34))
+    found = check_shares({"v10": 1, "v9": 1, "v1": 98}, "v1")
     assert [version for version, _ in found] == ["v9", "v10"]

@@ -55,7 +55,7 @@ def test_both_servers_get_the_same_options(contenders: Contenders, start: str, s
     assert config["prefix_caching"] is True
     assert engine["enable_lora"] == ("enable-lora" in theirs) == bool(slots)
     if slots:
-        for name, value in (("max_loras", slots), ("max_cpu_loras", 9), ("max_lora_rank", 16)):
+        for name, value in (("max_loras", slots), ("max_cpu_loras", 11), ("max_lora_rank", 16)):
             assert int(theirs[name.replace("_", "-")]) == engine[name] == value
 
 

@@ -17,8 +17,8 @@ ROOT = Path(bench.__file__).parent.parent
 TINY = """
 import sys
 from bench import gpu
-from bench.random_model import PRESETS, Shape
-PRESETS["28m"] = Shape(64, 2, 4, 2, 16, 96, 300, 64)
+from bench.random_model import PRESETS, DecoderShape
+PRESETS["28m"] = DecoderShape(64, 2, 4, 2, 16, 96, 300, 64)
 gpu.main(sys.argv[1:])
 """
 
@@ -88,6 +88,17 @@ def test_a_plan_starts_nothing(tmp_path: Path) -> None:
     assert "the budget takes rounds from" in short.stderr
     elsewhere = run(sys.executable, "-m", "bench.gpu", "--plan", "NVIDIA Something New")
     assert "limit unknown" in elsewhere.stderr
+
+
+def test_an_adapter_is_swapped_under_load(tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    done = run(*command(tmp_path, "--scenarios", "swap", "--out", str(out)))
+    assert done.returncode == 0, done.stderr
+    rows = points(out)
+    assert [row["failed"] for row in rows] == [0, 0]
+    for row in rows:
+        assert row["swap"]["fault"] is None
+        assert row["swap"]["seconds"] > 0
 
 
 def test_a_server_that_does_not_start_is_told_and_the_rest_goes_on(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from dataclasses import asdict
 
 import pytest
 
-from bench.gpu.limits import DEVICES, Device, Model, decode_step, find_device, prefill, tokens_per_second
+from bench.gpu.limits import DEVICES, GpuSpec, Model, decode_step, find_device, prefill, tokens_per_second
 from bench.random_model import PRESETS
 
 SMALL = Model(layers=2, hidden=8, heads=4, kv_heads=2, head_dim=2, inner=16, vocabulary=100)
 # A layer: q 8·8, k 4·8, v 4·8, o 8·8, three of 16·8, 64 + 32 + 32 + 64 + 384 = 576; two 1152; head 800.
-ROUND = Device("round", "-", bandwidth=1, tflops=1e-3, memory=1, source="1 GB/s and 1 GFLOP/s")
+ROUND = GpuSpec("round", "-", bandwidth=1, tflops=1e-3, memory=1, source="1 GB/s and 1 GFLOP/s")
 
 
 def test_small_sizes_by_hand() -> None:
@@ -49,7 +49,7 @@ def test_the_most_tokens_per_second_by_hand() -> None:
     step = 2 * 1952 + 64 * 5.5
     assert tokens_per_second(SMALL, ROUND, 1, 4, 3) == pytest.approx(3 / ((first + 2 * step) / 1e9))
     # Slow memory: the steps' bytes hold instead, two steps of one stream and its prompt.
-    slow = Device("slow", "-", bandwidth=1e-3, tflops=1, memory=1, source="1 MB/s")
+    slow = GpuSpec("slow", "-", bandwidth=1e-3, tflops=1, memory=1, source="1 MB/s")
     seconds = (2 * 1952 + 4 * 32) / 1e6 + 2 * (2 * 1952 + 5.5 * 32) / 1e6
     assert tokens_per_second(SMALL, slow, 1, 4, 3) == pytest.approx(3 / seconds)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from bench.gpu.record import Record
-from bench.gpu.report import goals, summary, table, with_limits
+from bench.gpu.record import ResultFile
+from bench.gpu.report import goals, report_lines, summary, with_limits
 from bench.gpu.scenarios import Point
 from bench.host import parse_gpu
 from bench.random_model import PRESETS
@@ -24,8 +24,8 @@ def row(server: str, scenario: str, streams: int, rate: float, **other: Any) -> 
     return base | {"requests": 100, "failed": 0, "faults": []} | other
 
 
-def record(tmp_path: Path, rows: list[dict[str, Any]], host: dict[str, Any] = H200) -> Record:
-    return Record(tmp_path / "r.json", SETTINGS, host | {"versions": {}, "oneseek": "abc"}, points=rows)
+def record(tmp_path: Path, rows: list[dict[str, Any]], host: dict[str, Any] = H200) -> ResultFile:
+    return ResultFile(tmp_path / "r.json", SETTINGS, host | {"versions": {}, "oneseek": "abc"}, points=rows)
 
 
 def verdicts(rows: list[dict[str, Any]]) -> dict[str, tuple[str, float | None, str]]:
@@ -87,13 +87,13 @@ def test_an_unknown_device_has_no_limit(tmp_path: Path) -> None:
     unknown = {"gpu": asdict(parse_gpu("0", "NVIDIA Something New, 1, 1", "")), "cpu": "a CPU"}
     found = record(tmp_path, [row("vllm", "base", 64, 4000)], unknown)
     assert "limit_tokens_per_second" not in with_limits(found)[0]
-    assert "NVIDIA Something New: limit unknown" in table(found)
+    assert "NVIDIA Something New: limit unknown" in report_lines(found)
     assert summary(found)["limits"] == "unknown"
 
 
 def test_without_a_gpu_goals_are_not_judged(tmp_path: Path) -> None:
     found = record(tmp_path, [row("oneseek", "base", 1, 9), row("vllm", "base", 1, 8)], H200 | {"gpu": None})
-    told = "\n".join(table(found))
+    told = "\n".join(report_lines(found))
     assert "no GPU (a CPU): limit unknown" in told
     assert "missed" not in told
     assert " met" not in told
@@ -104,7 +104,7 @@ def test_a_point_without_a_steady_state_still_has_its_line(tmp_path: Path) -> No
     none = {"p50": None, "p95": None, "p99": None}
     broken = row("vllm", "base", 64, 0, failed=100, decode_step_ms=None, ttft_ms=none, itl_ms=none)
     found = record(tmp_path, [broken | {"tokens_per_second": None}, row("oneseek", "base", 64, 4000)])
-    lines = [line for line in table(found) if line.startswith("base")]
+    lines = [line for line in report_lines(found) if line.startswith("base")]
     assert len(lines) == 2
     assert "-/-/-" in lines[1]
     assert "unknown" in lines[1]
@@ -121,7 +121,7 @@ def test_a_record_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     saved = record(tmp_path, [row("oneseek", "base", 64, 4000)])
     saved.notes.append("a note")
     saved.save()
-    loaded = Record.load(saved.path)
+    loaded = ResultFile.load(saved.path)
     assert loaded == saved
     assert loaded.find(Point("oneseek", "base", 64)) == saved.points[0]
     assert loaded.find(Point("vllm", "base", 64)) is None
@@ -138,7 +138,7 @@ def test_a_record_of_something_else_is_refused(tmp_path: Path) -> None:
     for text in ("[]", "{}", "half a li"):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(ValueError, match="no result file"):
-            Record.load(tmp_path / "other.json")
+            ResultFile.load(tmp_path / "other.json")
 
 
 def test_what_nvidia_smi_prints() -> None:

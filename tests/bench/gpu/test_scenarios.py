@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.gpu.budget import OVERHEAD, Budget
+from bench.gpu.budget import OVERHEAD, TimeBudget
 from bench.gpu.limits import Model, find_device
 from bench.gpu.scenarios import (
     BY_NAME,
     SLOTS,
+    STEADY,
     Length,
     Point,
     expected_seconds,
@@ -25,7 +26,7 @@ from bench.gpu.scenarios import (
 from bench.load.steady import LEAST_ROUNDS
 from bench.random_model import PRESETS
 
-ALL = points(["oneseek", "vllm"], list(BY_NAME), [1, 16, 64, 256])
+ALL = points(["oneseek", "vllm"], list(STEADY), [1, 16, 64, 256])
 
 
 def test_each_server_is_started_once_for_base_lora_and_thrash_never_both_at_once() -> None:
@@ -89,7 +90,7 @@ def test_the_whole_matrix_fits_twenty_minutes_of_an_h200() -> None:
     # About what vLLM is known to do: 130 tokens/s alone, and 5 to 10 thousand with 256 streams.
     assert 128 / guess[Point("vllm", "base", 1)] == pytest.approx(140, rel=0.15)
     assert 5000 < 256 * 128 / guess[Point("vllm", "base", 256)] < 10_000
-    budget = Budget(1200, guess, start_guess=85)
+    budget = TimeBudget(1200, guess, start_guess=85)
     rounds = budget.rounds(ALL, fresh=True)
     assert rounds == budget.untrimmed(ALL)
     assert 900 < budget.expected(ALL, rounds, fresh=True) < 1200
@@ -106,7 +107,7 @@ class Clock:
 def test_a_budget_learns_from_what_it_saw() -> None:
     todo = [Point("vllm", "base", 1), Point("vllm", "idle", 1), Point("vllm", "idle", 64)]
     clock = Clock()
-    budget = Budget(1000, dict.fromkeys(todo, 2.0), start_guess=50, clock=clock)
+    budget = TimeBudget(1000, dict.fromkeys(todo, 2.0), start_guess=50, clock=clock)
     assert budget.expected(todo, budget.untrimmed(todo), fresh=True) == 2 * 50 + 3 * OVERHEAD + 25 * 2
     budget.saw(todo[0], 10, 60.0)  # thrice the guess
     assert budget.round_seconds(todo[1]) == pytest.approx(6)

@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from bench.load.closed_loop import Job, Outcome, closed_loop
+from bench.load.closed_loop import LoadRequest, LoadResult, closed_loop
 
 TOKEN = b'data: {"choices":[{"text":"a"}]}\n\n'
 USAGE = b'data: {"choices":[],"usage":{"completion_tokens":3}}\n\n'
@@ -32,7 +32,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def asked(*prompts: str, streams: int = 1) -> Outcome:
+async def asked(*prompts: str, streams: int = 1) -> LoadResult:
     app = web.Application()
     app.router.add_post("/v1/completions", answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -40,7 +40,7 @@ async def asked(*prompts: str, streams: int = 1) -> Outcome:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host, port = runner.addresses[0][:2]
-    jobs = [Job("/v1/completions", {"prompt": prompt}, 3) for prompt in prompts]
+    jobs = [LoadRequest("/v1/completions", {"prompt": prompt}, 3) for prompt in prompts]
     try:
         return await closed_loop(f"http://{host}:{port}", jobs, streams, timeout=1)
     finally:

@@ -22,7 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from server.__main__ import main
 from server.asgi.listening import bind
-from tests.server.serving import CONTEXT
+from tests.server.http_server import CONTEXT
 
 ASK = {"prompt": "Vem", "max_tokens": 240, "n": 16, "ignore_eos": True, "stream": True}
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals that a process can be sent")

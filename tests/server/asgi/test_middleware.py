@@ -15,7 +15,7 @@ from server.asgi.middleware import ADMIN_PATHS, is_admin_path
 from server.config.settings import Settings
 from server.config.values import SettingsError
 from tests.server.administered import ADMIN, KEY, Place, administered
-from tests.server.serving import Serving
+from tests.server.http_server import Serving
 
 ORDINARY = ("/v1/models", "/health", "/metrics", "/nowhere")
 GUARDED = (

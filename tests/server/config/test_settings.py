@@ -14,12 +14,12 @@ from server.config.settings import (
     OPTIONS,
     PREFIX,
     EngineOptions,
-    Resolved,
+    ResolvedSettings,
     RolloutOptions,
     RoutingOptions,
     Settings,
     default_home,
-    resolve,
+    resolve_settings,
 )
 from server.config.values import SettingsError, parse_size, render_size
 
@@ -32,13 +32,13 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def from_yaml(text: str, environ: dict[str, str] | None = None) -> Resolved:
+def from_yaml(text: str, environ: dict[str, str] | None = None) -> ResolvedSettings:
     Path("oneseek.yaml").write_text(text, encoding="utf-8")
-    return resolve(environ=environ or {})
+    return resolve_settings(environ=environ or {})
 
 
 def test_without_any_source_everything_is_the_default() -> None:
-    found = resolve(environ={})
+    found = resolve_settings(environ={})
     assert found.settings == Settings(home=Path.home() / ".oneseek")
     assert set(found.origins) == set(BY_PATH)
     assert set(found.origins.values()) == {"default"}
@@ -46,7 +46,7 @@ def test_without_any_source_everything_is_the_default() -> None:
 
 def test_flags_go_before_environment_before_file_before_defaults() -> None:
     Path("oneseek.yaml").write_text("host: localhost\nport: 1\nmax_queue: 1\n", encoding="utf-8")
-    found = resolve({"port": "3"}, {"ONESEEK_PORT": "2", "ONESEEK_MAX_QUEUE": "2"})
+    found = resolve_settings({"port": "3"}, {"ONESEEK_PORT": "2", "ONESEEK_MAX_QUEUE": "2"})
     assert (found.settings.host, found.settings.port, found.settings.max_queue) == ("localhost", 3, 2)
     assert found.origins["host"] == "oneseek.yaml:1"
     assert found.origins["port"] == "flag --port"
@@ -130,35 +130,37 @@ def test_the_file_has_lists_sections_sizes_and_norwegian() -> None:
 
 def test_lists_and_mappings_fit_one_variable() -> None:
     environ = {"ONESEEK_ADAPTERS": "one, sv=two", "ONESEEK_ROUTING_LANGUAGES": "sv=a,no=b"}
-    settings = resolve(environ=environ).settings
+    settings = resolve_settings(environ=environ).settings
     assert settings.adapters == ("one", "sv=two")
     assert dict(settings.routing.languages) == {"sv": "a", "no": "b"}
 
 
 def test_a_flag_given_twice_is_a_list_and_is_not_split() -> None:
-    assert resolve({"adapters": ["a,b", "c"]}, {}).settings.adapters == ("a,b", "c")
+    assert resolve_settings({"adapters": ["a,b", "c"]}, {}).settings.adapters == ("a,b", "c")
 
 
 def test_an_empty_variable_is_as_good_as_none() -> None:
-    assert resolve(environ={"ONESEEK_PORT": ""}).origins["port"] == "default"
+    assert resolve_settings(environ={"ONESEEK_PORT": ""}).origins["port"] == "default"
 
 
 def test_none_takes_back_what_a_lower_layer_set() -> None:
-    assert resolve({"threads": "none"}, {"ONESEEK_THREADS": "2"}).settings.threads is None
+    assert resolve_settings({"threads": "none"}, {"ONESEEK_THREADS": "2"}).settings.threads is None
 
 
 def test_other_variables_are_none_of_ours() -> None:
-    assert resolve(environ={"PORT": "x", "HOME": "/", "oneseek_port": "x"}).origins["port"] == "default"
+    assert (
+        resolve_settings(environ={"PORT": "x", "HOME": "/", "oneseek_port": "x"}).origins["port"] == "default"
+    )
 
 
 def test_the_named_file_goes_before_the_one_at_hand(tmp_path: Path) -> None:
     Path("oneseek.yaml").write_text("port: 1\n", encoding="utf-8")
     other = tmp_path / "other file.yaml"
     other.write_text("\n\nport: 2\n", encoding="utf-8")
-    assert resolve(environ={"ONESEEK_CONFIG": str(other)}).origins["port"] == "other file.yaml:3"
+    assert resolve_settings(environ={"ONESEEK_CONFIG": str(other)}).origins["port"] == "other file.yaml:3"
     third = tmp_path / "third.yaml"
     third.write_text("port: 3\n", encoding="utf-8")
-    assert resolve(environ={"ONESEEK_CONFIG": str(other)}, config=third).settings.port == 3
+    assert resolve_settings(environ={"ONESEEK_CONFIG": str(other)}, config=third).settings.port == 3
 
 
 REFUSED: list[tuple[Callable[[], object], str]] = [
@@ -191,40 +193,43 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
         "quantize: 'int9' is not one of none, int8, int4; did you mean 'int8'? (oneseek.yaml:1)",
     ),
     (
-        lambda: resolve(environ={"ONESEEK_PROT": "1"}),
+        lambda: resolve_settings(environ={"ONESEEK_PROT": "1"}),
         "ONESEEK_PROT: is not a setting; did you mean 'ONESEEK_PORT'? (environment)",
     ),
     (
-        lambda: resolve(environ={"ONESEEK_MAX_BODY": "lots"}),
+        lambda: resolve_settings(environ={"ONESEEK_MAX_BODY": "lots"}),
         "max_body: 'lots' is not a size; write bytes or a unit, such as 512MiB or 2GiB (ONESEEK_MAX_BODY)",
     ),
     (
-        lambda: resolve(environ={"ONESEEK_DRAIN_SECONDS": "nan"}),
+        lambda: resolve_settings(environ={"ONESEEK_DRAIN_SECONDS": "nan"}),
         "drain_seconds: 'nan' is not a finite number (ONESEEK_DRAIN_SECONDS)",
     ),
     (
-        lambda: resolve(environ={"ONESEEK_PREFIX_CACHING": "maybe"}),
+        lambda: resolve_settings(environ={"ONESEEK_PREFIX_CACHING": "maybe"}),
         "prefix_caching: 'maybe' is neither true nor false (ONESEEK_PREFIX_CACHING)",
     ),
     (
-        lambda: resolve({"routing.languages": ["sv"]}, {}),
+        lambda: resolve_settings({"routing.languages": ["sv"]}, {}),
         "routing.languages: ['sv'] holds 'sv', which is not KEY=VALUE (flag --routing-languages)",
     ),
     (
-        lambda: resolve({"engine.kind": "vlm"}, {}),
+        lambda: resolve_settings({"engine.kind": "vlm"}, {}),
         "engine: 'vlm' is not one of auto, embedded, vllm; did you mean 'vllm'? (flag --engine)",
     ),
     (
-        lambda: resolve({"max_num_batched_tokens": "8", "max_num_seqs": "32"}, {}),
+        lambda: resolve_settings({"max_num_batched_tokens": "8", "max_num_seqs": "32"}, {}),
         "max_num_batched_tokens: 8 is below max_num_seqs (32); every sequence needs one token a step"
         " (flag --max-num-batched-tokens)",
     ),
-    (lambda: resolve({"prot": "8"}, {}), "prot: is not a setting; did you mean 'port'? (flag)"),
+    (lambda: resolve_settings({"prot": "8"}, {}), "prot: is not a setting; did you mean 'port'? (flag)"),
     (
-        lambda: resolve({"request_timeout": "0"}, {}),
+        lambda: resolve_settings({"request_timeout": "0"}, {}),
         "request_timeout: 0.0 is not above 0; for no limit use none (flag --request-timeout)",
     ),
-    (lambda: resolve({"port": " "}, {}), "port: has no value; give one or leave it out (flag --port)"),
+    (
+        lambda: resolve_settings({"port": " "}, {}),
+        "port: has no value; give one or leave it out (flag --port)",
+    ),
 ]
 
 
@@ -250,7 +255,7 @@ def test_what_does_not_fit_is_refused_by_name(attempt: Callable[[], object], mes
 def test_what_is_no_settings_file_is_refused(content: bytes, problem: str) -> None:
     Path("oneseek.yaml").write_bytes(content)
     with pytest.raises(SettingsError, match=problem):
-        resolve(environ={})
+        resolve_settings(environ={})
 
 
 def test_an_alias_bomb_is_refused_and_not_unfolded() -> None:
@@ -261,7 +266,7 @@ def test_an_alias_bomb_is_refused_and_not_unfolded() -> None:
 
 def test_a_file_that_was_asked_for_must_exist() -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
-        resolve(environ={}, config=Path("missing.yaml"))
+        resolve_settings(environ={}, config=Path("missing.yaml"))
 
 
 @pytest.mark.parametrize("empty", ["", "# nothing\n", "routing:\n", "null\n"])
@@ -279,21 +284,21 @@ def test_an_empty_file_sets_nothing(empty: str) -> None:
 )
 def test_the_links_that_kubernetes_injects_are_explained(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match="enableServiceLinks"):
-        resolve(environ={name: value})
+        resolve_settings(environ={name: value})
 
 
 def test_keys_are_never_shown() -> None:
-    found = resolve(environ={"ONESEEK_API_KEYS": "first-secret,second-secret"})
+    found = resolve_settings(environ={"ONESEEK_API_KEYS": "first-secret,second-secret"})
     option = BY_PATH["api_keys"]
     assert found.settings.api_keys == ("first-secret", "second-secret")
     assert option.render(found.value(option)) == "2 given, not shown"
     assert "secret" not in repr(found.settings)
     with pytest.raises(SettingsError) as caught:
-        resolve(environ={"ONESEEK_API_KEYS": "bad secret"})
+        resolve_settings(environ={"ONESEEK_API_KEYS": "bad secret"})
     assert "bad secret" not in str(caught.value)
     Path("oneseek.yaml").write_text("api_keys: {my-secret: x}", encoding="utf-8")
     with pytest.raises(SettingsError) as caught:
-        resolve(environ={})
+        resolve_settings(environ={})
     assert "my-secret" not in str(caught.value)
 
 
@@ -321,14 +326,14 @@ def test_home_is_where_each_system_keeps_such_things(platform: str) -> None:
 
 
 def test_home_knows_the_tilde() -> None:
-    assert resolve(environ={"ONESEEK_HOME": "~/here"}).settings.home == Path.home() / "here"
+    assert resolve_settings(environ={"ONESEEK_HOME": "~/here"}).settings.home == Path.home() / "here"
 
 
 @given(st.sampled_from(OPTIONS), st.text(max_size=12))
 def test_any_text_is_either_a_value_or_a_named_refusal(option: Option, text: str) -> None:
     refusal = None
     try:
-        resolve({option.path: text}, {})
+        resolve_settings({option.path: text}, {})
     except SettingsError as error:
         refusal = error.name
     assert refusal in (None, option.name, "max_num_batched_tokens")

@@ -9,7 +9,7 @@ import numpy as np
 
 from adapters.lora.manifest import Adapter
 from server.engines.base import Engine
-from server.request import Delta, GenerationRequest, Sampling, Voice
+from server.request import AdapterMix, Delta, GenerationRequest, Sampling
 
 
 class Asker:
@@ -20,23 +20,25 @@ class Asker:
     """The running test's name: tests share an engine, never its prefix cache."""
 
     @classmethod
-    def ask(cls, prompt: Sequence[int], voice: Voice = (), **sampling: object) -> GenerationRequest:
+    def ask(
+        cls, prompt: Sequence[int], adapter_mix: AdapterMix = (), **sampling: object
+    ) -> GenerationRequest:
         cls.count += 1
         settings: dict[str, object] = {"max_tokens": 12, "temperature": 0.0, "ignore_eos": True, **sampling}
         return GenerationRequest(
             request_id=f"test-{cls.count}",
             prompt=tuple(prompt),
             sampling=Sampling(**settings),  # pyright: ignore[reportArgumentType] # the caller names real fields
-            voice=voice,
+            adapter_mix=adapter_mix,
             cache_salt=cls.salt,
-            share=voice[0][0] if voice else "",
+            share=adapter_mix[0][0] if adapter_mix else "",
         )
 
 
 ask = Asker.ask
 
 
-def alone(adapter: Adapter) -> Voice:
+def alone(adapter: Adapter) -> AdapterMix:
     return ((adapter.digest, 1.0),)
 
 

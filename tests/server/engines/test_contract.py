@@ -30,7 +30,7 @@ from server.errors import (
     EngineError,
     UnsupportedRequestError,
 )
-from server.request import GenerationRequest, Voice
+from server.request import AdapterMix, GenerationRequest
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.asking import (
     alone,
@@ -94,22 +94,22 @@ async def test_a_blend_differs_from_its_parts(engine: Engine, voices: dict[str, 
 
 
 async def test_a_mixed_batch_answers_as_each_alone(engine: Engine, voices: dict[str, Adapter]) -> None:
-    kinds: list[Voice] = [(), alone(voices["en"]), alone(voices["sv"])]
+    kinds: list[AdapterMix] = [(), alone(voices["en"]), alone(voices["sv"])]
     cases = [(prompt, kinds[i % 3]) for i, prompt in enumerate(random_prompts(48))]
     together = await asyncio.gather(*(tokens(engine, ask(p, v, logprobs=2)) for p, v in cases))
-    for (prompt, voice), batch in zip(cases, together, strict=True):
-        assert_same_choices(await collect(engine, ask(prompt, voice, logprobs=2)), batch)
+    for (prompt, adapter_mix), batch in zip(cases, together, strict=True):
+        assert_same_choices(await collect(engine, ask(prompt, adapter_mix, logprobs=2)), batch)
 
 
 @pytest.mark.slow
 async def test_a_thousand_mixed_requests_answer_as_each_alone(
     engine: Engine, voices: dict[str, Adapter]
 ) -> None:
-    kinds: list[Voice] = [(), alone(voices["en"]), alone(voices["sv"])]
+    kinds: list[AdapterMix] = [(), alone(voices["en"]), alone(voices["sv"])]
     cases = [(prompt, kinds[i % 3]) for i, prompt in enumerate(random_prompts(1000, seed=1, longest=100))]
     together = await asyncio.gather(*(tokens(engine, ask(p, v)) for p, v in cases))
-    for (prompt, voice), batch in zip(cases, together, strict=True):
-        assert_same_choices(await collect(engine, ask(prompt, voice, logprobs=2)), batch)
+    for (prompt, adapter_mix), batch in zip(cases, together, strict=True):
+        assert_same_choices(await collect(engine, ask(prompt, adapter_mix, logprobs=2)), batch)
 
 
 async def test_a_seed_gives_the_same_text_whatever_else_runs(engine: Engine) -> None:
@@ -353,9 +353,11 @@ async def test_swapping_a_version_never_serves_the_old_one(
 
 
 @asynccontextmanager
-async def crowd(engine: Engine, voice: Voice) -> AsyncGenerator[None]:
+async def crowd(engine: Engine, adapter_mix: AdapterMix) -> AsyncGenerator[None]:
     """Seconds of work for a voice, given up at the end."""
-    asked = [asyncio.create_task(tokens(engine, ask([1, i], voice, max_tokens=250))) for i in range(200)]
+    asked = [
+        asyncio.create_task(tokens(engine, ask([1, i], adapter_mix, max_tokens=250))) for i in range(200)
+    ]
     while not engine.state().running:
         await asyncio.sleep(0.001)
     yield

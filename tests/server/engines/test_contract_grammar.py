@@ -18,7 +18,7 @@ from adapters.lora.manifest import Adapter
 from server.engines.base import Engine
 from server.errors import UnsupportedRequestError
 from server.grammar import text as grammar
-from server.request import Delta, GenerationRequest, Sampling, Voice
+from server.request import AdapterMix, Delta, GenerationRequest, Sampling
 from server.text.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.anyio
@@ -52,15 +52,15 @@ GRAMMAR = grammar.json_schema(SCHEMA)
 
 
 def ask(
-    text: str = "", voice: Voice = (), prompt: tuple[int, ...] = PROMPT, **sampling: Any
+    text: str = "", adapter_mix: AdapterMix = (), prompt: tuple[int, ...] = PROMPT, **sampling: Any
 ) -> GenerationRequest:
     settings: dict[str, Any] = {"max_tokens": 200, "temperature": 1.0, "seed": 0, **sampling}
     return GenerationRequest(
         request_id=f"grammar-{next(count)}",
         prompt=prompt,
         sampling=Sampling(grammar=text, **settings),
-        voice=voice,
-        share=voice[0][0] if voice else "",
+        adapter_mix=adapter_mix,
+        share=adapter_mix[0][0] if adapter_mix else "",
     )
 
 
@@ -80,10 +80,10 @@ def ids_of(deltas: list[Delta]) -> list[int]:
 async def test_fifty_answers_fit_the_schema_and_free_ones_are_as_ever(
     engine: Engine, voices: dict[str, Adapter]
 ) -> None:
-    kinds: list[Voice] = [(), *(((adapter.digest, 1.0),) for adapter in voices.values())]
-    free = [ask(voice=kinds[i % 3], seed=i, max_tokens=30, prompt=(1, 40 + i)) for i in range(12)]
+    kinds: list[AdapterMix] = [(), *(((adapter.digest, 1.0),) for adapter in voices.values())]
+    free = [ask(adapter_mix=kinds[i % 3], seed=i, max_tokens=30, prompt=(1, 40 + i)) for i in range(12)]
     before = [ids_of(await collect(engine, request)) for request in free]
-    again = [ask(voice=kinds[i % 3], seed=i, max_tokens=30, prompt=(1, 40 + i)) for i in range(12)]
+    again = [ask(adapter_mix=kinds[i % 3], seed=i, max_tokens=30, prompt=(1, 40 + i)) for i in range(12)]
     bound = [ask(GRAMMAR, kinds[i % 3], seed=i) for i in range(50)]
     beside, held = await asyncio.gather(
         asyncio.gather(*(collect(engine, request) for request in again)),

@@ -13,17 +13,17 @@ import httpx
 import pytest
 
 from adapters.lora.manifest import Adapter, read_manifest
-from adapters.registry.served import Registry
+from adapters.registry.served import ServedAdapters
 from routing.detect import ProfileDetector
 from routing.route import Router
 from routing.settings import RoutingSettings
-from server.asgi.app import create_app
 from server.config.settings import Settings
 from server.engines.base import Engine
 from server.metrics.metrics import Metrics
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.asking import alone, ask, collect
 from tests.server.engines.making import BASE_DIGEST
+from tests.server.http_server import one_base_app
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -41,19 +41,19 @@ def versions(voices: dict[str, Adapter], make_adapter: Callable[..., Path]) -> d
 
 
 @pytest.fixture
-async def client(engine: Engine, registry: Registry, tiny_base: Path) -> AsyncIterator[httpx.AsyncClient]:
+async def client(engine: Engine, served: ServedAdapters, tiny_base: Path) -> AsyncIterator[httpx.AsyncClient]:
     """The whole server around the engine, which runs already."""
     routing = RoutingSettings()
     router = Router(routing, ProfileDetector(routing))
-    app = create_app(Settings(), engine, registry, router, Tokenizer.load(tiny_base), "tiny", Metrics("tiny"))
+    app = one_base_app(Settings(), engine, served, router, Tokenizer.load(tiny_base), "tiny", Metrics())
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=120) as client:
         yield client
 
 
 @pytest.fixture
-def registry(versions: dict[str, Adapter]) -> Registry:
-    return Registry(versions.values(), base_digest=BASE_DIGEST, base_name="tiny", active={"sv": "v1.1"})
+def served(versions: dict[str, Adapter]) -> ServedAdapters:
+    return ServedAdapters(versions.values(), base_digest=BASE_DIGEST, base_name="tiny", active={"sv": "v1.1"})
 
 
 async def answers_alone(engine: Engine, adapter: Adapter, prompts: list[list[int]]) -> list[str]:
@@ -89,14 +89,14 @@ async def stream(client: httpx.AsyncClient, model: str, prompt: list[int]) -> tu
 
 
 async def test_a_hundred_swaps_under_load_mix_no_versions(
-    engine: Engine, client: httpx.AsyncClient, registry: Registry, versions: dict[str, Adapter]
+    engine: Engine, client: httpx.AsyncClient, served: ServedAdapters, versions: dict[str, Adapter]
 ) -> None:
     prompts = [[*BEGINNING, 7 * i + 3, 11 * i + 5] for i in range(8)]
     expected = {a.digest: await answers_alone(engine, a, prompts) for a in versions.values()}
     old, new, _ = expected.values()
     assert all(one != other for one, other in zip(old, new, strict=True))
     hits = engine.state().prefix_hits
-    served, swapping = Counter[str](), True
+    counts, swapping = Counter[str](), True
 
     async def ask_on(which: int) -> None:
         model = "en" if which % 4 == 0 else "sv"
@@ -106,15 +106,15 @@ async def test_a_hundred_swaps_under_load_mix_no_versions(
             digest, name, text = await stream(client, model, prompts[turn % len(prompts)])
             assert versions[name].digest == digest
             assert text == expected[digest][turn % len(prompts)], f"{name} did not say this"
-            served[name] += 1
+            counts[name] += 1
 
     async def swap() -> None:
         nonlocal swapping
         try:
             for _ in range(ROUNDS):
                 for version in ("v1.2", "v1.1"):
-                    await engine.load(registry.resolve(f"sv@{version}"))
-                    before = registry.activate("sv", version)
+                    await engine.load(served.resolve(f"sv@{version}"))
+                    before = served.activate("sv", version)
                     await engine.unload(before.digest)
         finally:
             swapping = False
@@ -124,6 +124,6 @@ async def test_a_hundred_swaps_under_load_mix_no_versions(
             tasks.create_task(ask_on(which))
         tasks.create_task(swap())
 
-    assert set(served) == set(versions)
-    assert min(served.values()) > ROUNDS
+    assert set(counts) == set(versions)
+    assert min(counts.values()) > ROUNDS
     assert engine.state().prefix_hits > hits

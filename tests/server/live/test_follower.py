@@ -14,15 +14,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.asgi.app import create_app
 from server.config.settings import Settings
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
 from server.live.catalogue import open_catalogue, provenance
-from server.live.follower import Follow
+from server.live.follower import FollowOptions
 from server.metrics.metrics import Metrics
 from server.text.tokenizer import Tokenizer
-from tests.server.serving import Made, Serving, served
+from tests.server.http_server import Made, Serving, one_base_app, served
 
 ROOT = Path(__file__).resolve().parents[3]
 SWEDISH = "Kan du hjälpa mig med det här, tack?"
@@ -62,7 +61,8 @@ def serving(installation: Path, voices: dict[str, Path]) -> Iterator[Serving]:
     home = installation / "home"
     settings = Settings(home=home, port=0, log_level="warning", drain_seconds=2, require_provenance=True)
     catalogue = open_catalogue(settings, installation / "root")
-    tokenizer, metrics = Tokenizer.load(catalogue.base.path), Metrics("tiny")
+    tokenizer, metrics = Tokenizer.load(catalogue.base.path), Metrics()
+    steps = metrics.steps("tiny")
     options = EmbeddedOptions(
         graphs=installation / "graphs",
         max_num_seqs=4,
@@ -71,17 +71,19 @@ def serving(installation: Path, voices: dict[str, Path]) -> Iterator[Serving]:
         kv_tokens=4096,
         threads=1,
     )
-    registry = catalogue.registry
-    engine = embedded_engine(catalogue.base.path, registry.base_digest, tokenizer, options, observer=metrics)
-    follow = Follow(
+    adapters = catalogue.served
+    engine = embedded_engine(catalogue.base.path, adapters.base_digest, tokenizer, options, observer=steps)
+    follow = FollowOptions(
         home=settings.home,
         base=catalogue.base,
         seconds=0.05,
         provenance=lambda: provenance(settings),
         router=catalogue.make_router,
     )
-    app = create_app(settings, engine, registry, catalogue.router, tokenizer, "tiny", metrics, follow=follow)
-    with served(Made(app, engine, registry), settings, {}) as serving:
+    app = one_base_app(
+        settings, engine, adapters, catalogue.router, tokenizer, "tiny", metrics, follow=follow
+    )
+    with served(Made(app, engine, adapters), settings, {}) as serving:
         yield serving
 
 
@@ -116,13 +118,13 @@ def test_a_promotion_elsewhere_answers_here_and_no_request_is_dropped(
     for asker in askers:
         asker.start()
     try:
-        old = serving.registry.resolve("zero").digest
+        old = serving.served.resolve("zero").digest
         oneseek(installation, "add", str(voices["second"]), "--alias", "zero", "--language", "sv")
-        until(lambda: serving.registry.is_adapter("zero@v1.1"))
+        until(lambda: serving.served.is_adapter("zero@v1.1"))
         assert answers[-1][1] == "zero@v1.0", "what is added waits to be promoted"
         oneseek(installation, "promote", "zero@v1.1")
         until(lambda: answers[-1][1] == "zero@v1.1")
-        new = serving.registry.resolve("zero").digest
+        new = serving.served.resolve("zero").digest
         until(lambda: list(serving.engine.state().resident) == [new])
         oneseek(installation, "rollback", "zero")
         until(lambda: answers[-1][1] == "zero@v1.0")

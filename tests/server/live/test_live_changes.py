@@ -20,7 +20,7 @@ from tests.server.administered import (
     unload,
     until,
 )
-from tests.server.serving import Serving
+from tests.server.http_server import Serving
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,7 @@ from tests.server.administered import (
     until,
 )
 from tests.server.documented import documented
-from tests.server.serving import Serving
+from tests.server.http_server import Serving
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 
@@ -62,7 +62,7 @@ def clean(request: pytest.FixtureRequest) -> Iterator[None]:
     """Whatever a test loaded is gone from names and engine when the next begins."""
     serving: Serving = request.getfixturevalue("serving")
     yield
-    for adapter in serving.registry.adapters():
+    for adapter in serving.served.adapters():
         if adapter.alias != "found-sv":
             assert unload(serving.http, adapter.full_name).status_code == 200
     until(lambda: len(serving.engine.state().resident) == 1)
@@ -95,7 +95,7 @@ def test_load_and_unload_answer_as_vllm_does(serving: Serving, more: Callable[[i
         "set 'load_inplace' to True."
     )
 
-    digest = serving.registry.resolve("extra").digest
+    digest = serving.served.resolve("extra").digest
     gone = unload(serving.http, "extra", lora_int_id=7)
     assert (gone.status_code, gone.text) == (200, "Success: LoRA adapter 'extra' removed successfully.")
     assert ask(serving.http, "extra").status_code == 404
@@ -125,13 +125,13 @@ def test_in_place_the_new_contents_answer_and_the_old_are_gone(
     serving: Serving, more: Callable[[int], Path]
 ) -> None:
     assert load(serving.http, "extra", more(1)).status_code == 200
-    old = serving.registry.resolve("extra").digest
+    old = serving.served.resolve("extra").digest
     with asking(serving, "extra") as answers:
         until(lambda: len(answers.seen) > 5)
         assert load(serving.http, "extra", more(2), load_inplace=True).status_code == 200
         begun_after = ask(serving.http, "extra")
         until(lambda: old not in serving.engine.state().resident)
-    new = serving.registry.resolve("extra").digest
+    new = serving.served.resolve("extra").digest
     assert begun_after.headers["X-OneSeek-Adapter-Digest"] == new != old
     assert answers.statuses == {200}
     assert answers.pairs == {("extra@v1.0", old), ("extra@v1.0", new)}
@@ -203,7 +203,7 @@ def test_a_storm_of_loads_and_unloads_leaves_what_is_named(
     with asking(serving, "found-sv", clients=1) as answers, ThreadPoolExecutor(4) as pool:
         list(pool.map(storm, range(4)))
     assert answers.statuses == {200}
-    named = {adapter.digest for adapter in serving.registry.adapters()}
+    named = {adapter.digest for adapter in serving.served.adapters()}
     until(lambda: {*serving.engine.state().resident} == named)
 
 
@@ -211,7 +211,7 @@ def test_an_answer_that_runs_when_its_adapter_is_unloaded_ends_whole(
     serving: Serving, more: Callable[[int], Path]
 ) -> None:
     assert load(serving.http, "extra", more(1)).status_code == 200
-    digest = serving.registry.resolve("extra").digest
+    digest = serving.served.resolve("extra").digest
     body = {"model": "extra", "prompt": [1, 50, 60], "max_tokens": 200, "ignore_eos": True, "stream": True}
     with serving.http.stream("POST", "/v1/completions", json=body) as answer:
         lines = answer.iter_lines()
@@ -267,11 +267,11 @@ def test_what_was_not_loaded_is_not_unloaded(serving: Serving, name: str, status
     "name", ["base", "mistral-7b-instruct", "auto", "a b", "x@", "x@1", "@v1", "å", "sv", "sv@v3", "found-sv"]
 )
 def test_names_that_cannot_be_taken(serving: Serving, more: Callable[[int], Path], name: str) -> None:
-    before = serving.registry.snapshot
+    before = serving.served.snapshot
     answer = load(serving.http, name, more(1))
     assert answer.status_code == 400
     assert error(answer)["param"] == "lora_name"
-    assert serving.registry.snapshot is before
+    assert serving.served.snapshot is before
 
 
 @pytest.mark.parametrize(
@@ -315,13 +315,13 @@ def test_paths_that_are_not_opened(
         leads_out.mkdir()
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             (leads_out / name).symlink_to(outside / name)
-    before = serving.registry.snapshot
+    before = serving.served.snapshot
     answer = load(serving.http, "extra", path.format(root=place.lora_adapters, outside=outside))
     assert answer.status_code == 400, answer.text
     found = error(answer)
     assert (found["param"], found["type"]) == ("lora_path", "InvalidUserInput")
     assert str(place.root) not in found["message"]
-    assert serving.registry.snapshot is before
+    assert serving.served.snapshot is before
 
 
 def test_an_answer_does_not_tell_what_is_outside(serving: Serving, place: Place) -> None:
@@ -387,13 +387,13 @@ def test_what_the_registry_would_refuse_changes_nothing(
         else:
             tensors = {key: tensor * (0 if "lora_B" in key else 1) for key, tensor in tensors.items()}
         safetensors.numpy.save_file(tensors, weights)
-    before, held = serving.registry.snapshot, dict(serving.engine.state().resident)
+    before, held = serving.served.snapshot, dict(serving.engine.state().resident)
     answer = load(serving.http, "extra", folder)
     assert answer.status_code == 400
     found = error(answer)
     assert found["param"] == "lora_path"
     assert str(place.root) not in found["message"]
-    assert serving.registry.snapshot is before
+    assert serving.served.snapshot is before
     assert dict(serving.engine.state().resident) == held
 
 
@@ -455,7 +455,7 @@ def test_every_change_is_counted_and_told_in_one_line(
     for outcome in ("ok", "refused"):
         assert after[counted % outcome] == before.get(counted % outcome, 0) + 1
     lines = [record.getMessage() for record in caplog.records if record.name == "oneseek.admin"]
-    digest = serving.registry.resolve("extra").digest
+    digest = serving.served.resolve("extra").digest
     assert lines[0].startswith(f"load 'extra@v1.0' {digest} outcome=ok request=the-request key=")
     assert lines[1].startswith(r"load 'bad\nname' outcome=refused code=invalid_value request=")
     assert "\n" not in "".join(lines)
@@ -474,5 +474,5 @@ def test_the_engines_room_is_the_limit(serving: Serving, more: Callable[[int], P
             (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
         statuses.append(load(serving.http, name, folder).status_code)
     assert statuses == [200] * 5 + [400] * 3
-    assert [serving.registry.is_adapter(name) for name in names] == [True] * 5 + [False] * 3
+    assert [serving.served.is_adapter(name) for name in names] == [True] * 5 + [False] * 3
     assert ask(serving.http, "room-0").status_code == 200

@@ -15,7 +15,7 @@ import pytest
 
 from adapters.ledger import Ledger
 from adapters.lora.manifest import read_manifest
-from adapters.registry.store import Store
+from adapters.registry.registry import Registry
 from server.api.fields.admin import admin_table
 from server.config.settings import RoutingOptions
 from tests.server.administered import (
@@ -33,7 +33,7 @@ from tests.server.administered import (
     until,
 )
 from tests.server.documented import documented
-from tests.server.serving import Serving
+from tests.server.http_server import Serving
 
 NAMES = {"name", "alias", "version", "digest", "language", "from"}
 FIELDS = NAMES | {"served", "active", "retired", "tier", "share", "shadow", "requests"}
@@ -125,7 +125,7 @@ def test_what_the_engine_has_no_room_for_is_refused_before_anything_moves(place:
         assert str(place.root) not in told["message"]
         assert str(place.home) not in told["message"]
         assert ask(serving.http, "zero").headers["X-OneSeek-Adapter-Digest"] == first
-        active = Store(place.home).shelf().active("zero")
+        active = Registry(place.home).listing().active("zero")
         assert active is not None
         assert active.version == "v1.0"
 
@@ -160,7 +160,7 @@ def test_another_bases_version_is_not_promoted_here(serving: Serving, place: Pla
     (by_hand / "oneseek.json").write_text(json.dumps(manifest), encoding="utf-8")
     told = error(change(serving.http, "zero@v3.0", "promote"), 409)
     assert "another base" in told["message"]
-    active = Store(place.home).shelf().actives.active("zero")
+    active = Registry(place.home).listing().pointers.active("zero")
     assert active == "v1.0", "nothing has moved"
 
 
@@ -299,7 +299,7 @@ def test_provenance_is_asked_of_what_is_loaded(place: Place) -> None:
         told = load(serving.http, "extra", place.more(2)).json()["error"]
         assert (told["code"], told["param"]) == (400, "lora_path")
         assert "the ledger does not know" in told["message"]
-        assert not serving.registry.is_adapter("extra")
+        assert not serving.served.is_adapter("extra")
         assert load(serving.http, "known", place.more(1)).status_code == 200, "its digest is in the ledger"
         done(add(serving.http, place.more(2), alias="one", language="en"))
         assert ask(serving.http, "oneseek", ENGLISH).headers["X-OneSeek-Adapter"] == "one@v1.0"
@@ -343,16 +343,16 @@ def test_two_servers_on_one_home(place: Place) -> None:
     settings = place.settings(follow_registry=0.05)
     with administered(place, settings) as one, administered(place, settings) as two:
         first, second = two_versions(one.http, place)
-        until(lambda: two.registry.is_adapter("zero@v1.1"))
+        until(lambda: two.served.is_adapter("zero@v1.1"))
         with asking(two, "zero", clients=2) as answers:
             until(lambda: len(answers.seen) > 2)
             done(change(one.http, "zero@v1.1", "promote"))
-            until(lambda: two.registry.resolve("zero").digest == second)
+            until(lambda: two.served.resolve("zero").digest == second)
             done(change(two.http, "zero", "rollback"))
-            until(lambda: one.registry.resolve("zero").digest == first)
+            until(lambda: one.served.resolve("zero").digest == first)
         assert answers.statuses == {200}
         done(add(two.http, place.more(3), alias="zero", version="v1.2", language="sv"))
-        until(lambda: one.registry.is_adapter("zero@v1.2"))
+        until(lambda: one.served.is_adapter("zero@v1.2"))
         outcomes: list[int] = []
 
         def promote(serving: Serving, version: str) -> None:
@@ -365,9 +365,9 @@ def test_two_servers_on_one_home(place: Place) -> None:
         for thread in both:
             thread.join()
         assert set(outcomes) <= {200, 202}
-        active = Store(place.home).shelf().active("zero")
+        active = Registry(place.home).listing().active("zero")
         assert active is not None
         for serving in (one, two):
-            until(lambda serving=serving: serving.registry.active("zero").version == active.version)
+            until(lambda serving=serving: serving.served.active("zero").version == active.version)
             assert ask(serving.http, "zero").headers["X-OneSeek-Adapter"] == active.full_name
         assert Ledger.open(place.home / "ledger").verify().faults == ()

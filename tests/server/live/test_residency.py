@@ -10,114 +10,114 @@ from pathlib import Path
 import pytest
 
 from adapters.lora.manifest import Adapter
-from adapters.registry.served import Registry
+from adapters.registry.served import ServedAdapters
 from routing.detect import ProfileDetector
-from routing.route import Question, Router
+from routing.route import RouteQuery, Router
 from routing.settings import LanguageRow, RoutingSettings
 from server.api.rendering.error_replies import reply_for
+from server.config.settings import Settings
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
 from server.errors import AdapterNotLoadedError, AdapterRefusedError
 from server.exchange import Exchange
+from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
 from server.request import Delta, GenerationRequest, Sampling
-from server.serving.generation import Generation, Served
+from server.serving.resolution import Resolution
+from server.serving.service import BaseService, open_service
 from server.text.tokenizer import Tokenizer
-from tests.server.serving import BASE, BASE_DIGEST, EN, SV
+from tests.server.http_server import BASE, BASE_DIGEST, EN, SV
 
 pytestmark = pytest.mark.anyio
 PROMPT = (1, 9, 30)
 
 
 @pytest.fixture
-async def generation(
-    tiny_base: Path, voices: Mapping[str, Adapter], graphs: Path
-) -> AsyncIterator[Generation]:
+async def service(tiny_base: Path, voices: Mapping[str, Adapter], graphs: Path) -> AsyncIterator[BaseService]:
     tokenizer = Tokenizer.load(tiny_base)
     options = EmbeddedOptions(graphs=graphs, max_num_seqs=4, kv_tokens=1024, threads=1)
     engine = embedded_engine(tiny_base, BASE_DIGEST, tokenizer, options)
     routing = RoutingSettings(languages=(LanguageRow("en", EN), LanguageRow("sv", SV)))
     await engine.start()
-    yield Generation(
+    runtime = Runtime(
+        name=BASE,
         engine=engine,
-        registry=Registry(voices.values(), base_digest=BASE_DIGEST, base_name=BASE),
+        served=ServedAdapters(voices.values(), base_digest=BASE_DIGEST, base_name=BASE),
         router=Router(routing, ProfileDetector(routing)),
         tokenizer=tokenizer,
-        base_name=BASE,
-        metrics=Metrics(BASE),
+        metrics=Metrics(),
     )
+    yield open_service(Settings(), runtime)
     await engine.close()
 
 
-async def answers(generation: Generation, served: Served, n: int, length: int = 8) -> list[list[int]]:
+async def answers(service: BaseService, resolution: Resolution, n: int, length: int = 8) -> list[list[int]]:
     """The tokens of each of `n` choices."""
     sampling = Sampling(max_tokens=length, temperature=0.0, ignore_eos=True)
     choices: list[list[int]] = [[] for _ in range(n)]
-    async for batch in generation.generate(Exchange("r"), served, [PROMPT], [sampling], n):
+    async for batch in service.generation.generate(Exchange("r"), resolution, [PROMPT], [sampling], n):
         for index, delta in batch:
             choices[index] += delta.token_ids
     return choices
 
 
 @pytest.mark.parametrize("n", [1, 3])
-async def test_an_adapter_that_left_since_it_was_chosen_is_loaded_again(
-    generation: Generation, n: int
-) -> None:
-    served = await generation.choose(Exchange("r"), Question(model=SV))
-    before = await answers(generation, served, n)
-    await generation.engine.unload(served.digest)
-    assert served.digest not in generation.engine.state().resident
-    assert await answers(generation, served, n) == before
-    assert served.digest in generation.engine.state().resident
-    loads = generation.metrics.registry.get_sample_value(
+async def test_an_adapter_that_left_since_it_was_chosen_is_loaded_again(service: BaseService, n: int) -> None:
+    resolution = await service.generation.choose(Exchange("r"), RouteQuery(model=SV))
+    before = await answers(service, resolution, n)
+    await service.runtime.engine.unload(resolution.digest)
+    assert resolution.digest not in service.runtime.engine.state().resident
+    assert await answers(service, resolution, n) == before
+    assert resolution.digest in service.runtime.engine.state().resident
+    loads = service.runtime.metrics.registry.get_sample_value(
         "oneseek_adapter_loads_total", {"adapter": SV, "outcome": "ok"}
     )
     assert loads == 2
 
 
 async def test_an_adapter_that_leaves_each_time_is_tried_twice_and_then_a_503(
-    generation: Generation, monkeypatch: pytest.MonkeyPatch
+    service: BaseService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    served = await generation.choose(Exchange("r"), Question(model=SV))
-    generate, tried = generation.engine.generate, 0
+    resolution = await service.generation.choose(Exchange("r"), RouteQuery(model=SV))
+    generate, tried = service.runtime.engine.generate, 0
 
     async def leaving(request: GenerationRequest) -> AsyncGenerator[Delta]:
         nonlocal tried
         tried += 1
-        await generation.engine.unload(served.digest)
+        await service.runtime.engine.unload(resolution.digest)
         async for delta in generate(request):
             yield delta
 
-    monkeypatch.setattr(generation.engine, "generate", leaving)
+    monkeypatch.setattr(service.runtime.engine, "generate", leaving)
     with pytest.raises(AdapterNotLoadedError) as caught:
-        await answers(generation, served, 1)
+        await answers(service, resolution, 1)
     assert tried == 2
     reply = reply_for(caught.value)
     assert (reply.status, reply.code) == (503, "adapter_not_loaded")
     assert int(reply.headers["Retry-After"]) >= 1
-    assert served.digest not in reply.message
+    assert resolution.digest not in reply.message
 
 
 async def test_a_client_that_leaves_does_not_end_the_load_that_others_wait_for(
-    generation: Generation, voices: Mapping[str, Adapter]
+    service: BaseService, voices: Mapping[str, Adapter]
 ) -> None:
     adapter = voices["sv"]
-    first = asyncio.create_task(generation.residency.ensure(adapter))
-    second = asyncio.create_task(generation.residency.ensure(adapter))
+    first = asyncio.create_task(service.runtime.residency.ensure(adapter))
+    second = asyncio.create_task(service.runtime.residency.ensure(adapter))
     await asyncio.sleep(0)
     first.cancel()
     await second
-    assert adapter.digest in generation.engine.state().resident
+    assert adapter.digest in service.runtime.engine.state().resident
     assert first.cancelled()
 
 
 async def test_a_request_waits_for_an_adapter_within_bounds(
-    generation: Generation, voices: Mapping[str, Adapter], monkeypatch: pytest.MonkeyPatch
+    service: BaseService, voices: Mapping[str, Adapter], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adapter, residency, engine = voices["sv"], generation.residency, generation.engine
+    adapter, residency, engine = voices["sv"], service.runtime.residency, service.runtime.engine
     await residency.ensure(adapter)
-    served = await generation.choose(Exchange("r"), Question(model=f"{SV}@{adapter.version}"))
-    busy = asyncio.create_task(answers(generation, served, 30, length=240))
+    resolution = await service.generation.choose(Exchange("r"), RouteQuery(model=f"{SV}@{adapter.version}"))
+    busy = asyncio.create_task(answers(service, resolution, 30, length=240))
     while not engine.state().running:
         await asyncio.sleep(0.001)
     unloading = asyncio.create_task(engine.unload(adapter.digest))
@@ -134,11 +134,11 @@ async def test_a_request_waits_for_an_adapter_within_bounds(
 
 
 async def test_files_that_vanish_are_a_refusal_without_a_path(
-    generation: Generation, voices: Mapping[str, Adapter], tmp_path: Path
+    service: BaseService, voices: Mapping[str, Adapter], tmp_path: Path
 ) -> None:
     gone = replace(voices["en"], path=tmp_path / "gone")
     with pytest.raises(AdapterRefusedError) as caught:
-        await generation.residency.ensure(gone)
+        await service.runtime.residency.ensure(gone)
     assert str(tmp_path) not in str(caught.value)
-    await generation.residency.load_all([gone, voices["sv"]])
-    assert set(generation.engine.state().resident) == {voices["sv"].digest}
+    await service.runtime.residency.load_all([gone, voices["sv"]])
+    assert set(service.runtime.engine.state().resident) == {voices["sv"].digest}

@@ -14,7 +14,7 @@ from adapters.lora.manifest import Adapter
 from server.config.settings import Settings
 from server.metrics.metrics import Metrics
 from server.request import Delta, Timing, Usage
-from tests.server.serving import BASE, BASE_DIGEST, EN, SV, Serving, make_app, served
+from tests.server.http_server import BASE, BASE_DIGEST, EN, SV, Serving, make_app, served
 
 CHAT = "/v1/chat/completions"
 TEN: dict[str, Any] = {
@@ -209,7 +209,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 
 
 def test_what_was_generated_before_a_cancellation_is_counted() -> None:
-    metrics = Metrics("b")
+    metrics = Metrics()
     meter = metrics.meter("a", "v1", 0.0)
     meter.delta(Delta("x", (1, 2)))
     meter.delta(Delta("", (3,)))
@@ -220,7 +220,7 @@ def test_what_was_generated_before_a_cancellation_is_counted() -> None:
 
 
 def test_a_finished_answer_is_counted_once() -> None:
-    metrics = Metrics("b")
+    metrics = Metrics()
     meter = metrics.meter("a", "v1", 0.0)
     meter.delta(Delta("x", (1,)))
     meter.delta(
@@ -236,7 +236,7 @@ def test_a_finished_answer_is_counted_once() -> None:
 
 
 def test_what_the_engine_never_took_counts_nothing() -> None:
-    metrics = Metrics("b")
+    metrics = Metrics()
     metrics.meter("a", "v1", 0.0).close(5, "")
     assert value(metrics, "oneseek_tokens_total", adapter="a", version="v1", kind="prompt") == 0
     assert value(metrics, "oneseek_cancelled_total", reason="") == 0

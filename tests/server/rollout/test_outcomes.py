@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from adapters.evaluation.interval import difference, median, wilson
 from server.config.settings import RolloutOptions, SettingsError
 from server.metrics.pace import Pace
-from server.rollout.outcomes import MOST, Outcome, Window, judge
+from server.rollout.outcomes import MOST, AnswerOutcome, Window, judge_trial
 
 OPTIONS = RolloutOptions()
 
 
-def outcomes(failed: int, count: int, at: float = 0.0) -> list[Outcome]:
-    return [Outcome(at, number < failed) for number in range(count)]
+def outcomes(failed: int, count: int, at: float = 0.0) -> list[AnswerOutcome]:
+    return [AnswerOutcome(at, number < failed) for number in range(count)]
 
 
-def paced(seconds: list[float]) -> list[Outcome]:
-    return [Outcome(0.0, False, value, value / 10) for value in seconds]
+def paced(seconds: list[float]) -> list[AnswerOutcome]:
+    return [AnswerOutcome(0.0, False, value, value / 10) for value in seconds]
 
 
 def test_newcombe_s_own_examples() -> None:
@@ -65,13 +65,13 @@ def test_a_median_of_few_values_says_nothing() -> None:
 
 
 def test_failures_are_found_as_soon_as_they_are_no_chance() -> None:
-    assert judge(outcomes(19, 19), outcomes(0, 100), OPTIONS, 1.0).problem == "", "too few"
-    found = judge(outcomes(20, 20), outcomes(0, 100), OPTIONS, 1.0)
+    assert judge_trial(outcomes(19, 19), outcomes(0, 100), OPTIONS, 1.0).problem == "", "too few"
+    found = judge_trial(outcomes(20, 20), outcomes(0, 100), OPTIONS, 1.0)
     assert "20 of 20 answers failed, and 0 of 100 of the active version's: at least" in found.problem
     assert found.figures == {"requests": 20, "errors": 20, "active_requests": 100, "active_errors": 0}
-    assert judge(outcomes(1, 20), outcomes(0, 100), OPTIONS, 1.0).problem == "", "one is chance"
-    assert judge(outcomes(50, 100), outcomes(50, 100), OPTIONS, 1.0).problem == "", "both are as bad"
-    assert judge(outcomes(20, 20), [], OPTIONS, 1.0).problem == "", "nothing to compare with"
+    assert judge_trial(outcomes(1, 20), outcomes(0, 100), OPTIONS, 1.0).problem == "", "one is chance"
+    assert judge_trial(outcomes(50, 100), outcomes(50, 100), OPTIONS, 1.0).problem == "", "both are as bad"
+    assert judge_trial(outcomes(20, 20), [], OPTIONS, 1.0).problem == "", "nothing to compare with"
 
 
 @settings(deadline=None, max_examples=10)
@@ -79,13 +79,13 @@ def test_failures_are_found_as_soon_as_they_are_no_chance() -> None:
 def test_equal_versions_are_let_be(share: float, seed: int) -> None:
     rng = random.Random(seed)
 
-    def drawn(count: int) -> list[Outcome]:
+    def drawn(count: int) -> list[AnswerOutcome]:
         return [
-            Outcome(0.0, rng.random() < share, rng.lognormvariate(-3, 0.7), rng.lognormvariate(-5, 0.3))
+            AnswerOutcome(0.0, rng.random() < share, rng.lognormvariate(-3, 0.7), rng.lognormvariate(-5, 0.3))
             for _ in range(count)
         ]
 
-    judged = [judge(drawn(100), drawn(900), OPTIONS, 1.0) for _ in range(10)]
+    judged = [judge_trial(drawn(100), drawn(900), OPTIONS, 1.0) for _ in range(10)]
     assert [verdict.problem for verdict in judged if verdict.problem] == []
 
 
@@ -94,28 +94,30 @@ def test_a_slow_version_is_found_and_one_that_is_a_little_slower_is_not() -> Non
     active = [rng.lognormvariate(-3, 0.3) for _ in range(300)]
     slower = [3.5 * rng.lognormvariate(-3, 0.3) for _ in range(60)]
     little = [1.5 * rng.lognormvariate(-3, 0.3) for _ in range(60)]
-    found = judge(paced(slower), paced(active), OPTIONS, 1.0)
+    found = judge_trial(paced(slower), paced(active), OPTIONS, 1.0)
     assert "the median time to the first token is at least" in found.problem
     assert "the median time between tokens is at least" in found.problem
     assert found.figures["first_ms"] > 3 * found.figures["active_first_ms"]
-    assert judge(paced(little), paced(active), OPTIONS, 1.0).problem == ""
-    assert judge(paced(slower[:19]), paced(active), OPTIONS, 1.0).problem == "", "too few"
+    assert judge_trial(paced(little), paced(active), OPTIONS, 1.0).problem == ""
+    assert judge_trial(paced(slower[:19]), paced(active), OPTIONS, 1.0).problem == "", "too few"
     lenient = RolloutOptions(latency_ratio=5)
-    assert judge(paced(slower), paced(active), lenient, 1.0).problem == ""
+    assert judge_trial(paced(slower), paced(active), lenient, 1.0).problem == ""
 
 
 def test_both_are_judged_over_the_same_time() -> None:
     old, new = outcomes(20, 20, at=0.0), outcomes(0, 20, at=500.0)
-    assert judge(old, outcomes(0, 100, at=0.0), OPTIONS, 100.0).problem
-    assert judge([*old, *new], outcomes(0, 100, at=500.0), OPTIONS, 700.0).problem == "", "the old are out"
+    assert judge_trial(old, outcomes(0, 100, at=0.0), OPTIONS, 100.0).problem
+    assert judge_trial([*old, *new], outcomes(0, 100, at=500.0), OPTIONS, 700.0).problem == "", (
+        "the old are out"
+    )
     full = outcomes(0, MOST, at=90.0)
-    assert judge(old, full, OPTIONS, 100.0).figures["requests"] == 0, "a full window begins later"
+    assert judge_trial(old, full, OPTIONS, 100.0).figures["requests"] == 0, "a full window begins later"
 
 
 def test_a_window_forgets_the_oldest_and_counts_all() -> None:
     window = Window()
     for _ in range(MOST + 5):
-        window.failed()
+        window.add_failure()
     assert (len(window.outcomes()), window.count) == (MOST, MOST + 5)
     assert abs(window.outcomes()[-1].at - monotonic()) < 5
 

@@ -34,20 +34,20 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def steady(tmp_path_factory: pytest.TempPathFactory, graphs: Path) -> Iterator[Rolling]:
     """A server that never ends anything by itself."""
     folder = tmp_path_factory.mktemp("steady")
-    store = fill(folder / "home", folder)
+    registry = fill(folder / "home", folder)
     options = RolloutOptions(automatic=False)
-    with rolling(folder / "home", folder, graphs, store, options) as found:
+    with rolling(folder / "home", folder, graphs, registry, options) as found:
         yield found
 
 
 @pytest.fixture
 def start(tmp_path: Path, graphs: Path) -> Iterator[Start]:
     """Starts a server of its own."""
-    store = fill(tmp_path / "home", tmp_path)
+    registry = fill(tmp_path / "home", tmp_path)
     running: list[Any] = []
 
     def begin(**limits: int) -> Rolling:
-        running.append(rolling(tmp_path / "home", tmp_path, graphs, store, QUICK, **limits))
+        running.append(rolling(tmp_path / "home", tmp_path, graphs, registry, QUICK, **limits))
         found: Rolling = running[-1].__enter__()
         return found
 
@@ -114,7 +114,7 @@ def another_server(home: Path, folder: Path) -> Generator[str]:
 
 
 def divide(rolled: Rolling, percent: float) -> None:
-    since = rolled.store.canary(ALIAS, {"v1.1": 100 - percent, "v1.2": percent}).after.split
+    since = rolled.registry.canary(ALIAS, {"v1.1": 100 - percent, "v1.2": percent}).after.split
     until(lambda: rolled.splits().get(ALIAS) == since)
 
 
@@ -136,7 +136,7 @@ def test_conversations_are_divided_and_stay_where_they_are(steady: Rolling) -> N
     assert 25 <= grown[NEW] <= 55
     told = {name: chat(client, "Fråga nummer 1", model=name).headers for name in (OLD, NEW)}
     assert {name: headers["X-OneSeek-Adapter"] for name, headers in told.items()} == {OLD: OLD, NEW: NEW}
-    steady.store.settle(ALIAS)
+    steady.registry.settle(ALIAS)
     until(lambda: not steady.splits())
     assert Counter(map(by, many(steady, 20))) == {OLD: 20}
 
@@ -198,7 +198,7 @@ def test_a_canary_that_the_engine_refuses_gets_no_share(
 ) -> None:
     rolled = start()
     rolled.bad.refused.add(rolled.digest(NEW))
-    rolled.store.canary(ALIAS, {"v1.1": 50, "v1.2": 50})
+    rolled.registry.canary(ALIAS, {"v1.1": 50, "v1.2": 50})
     until(lambda: "is refused by the engine, so it gets no share" in caplog.text)
     assert Counter(map(by, many(rolled, 20))) == {OLD: 20}
     assert caplog.text.count("so it gets no share") == 1, "one line"
@@ -234,7 +234,7 @@ def test_a_canary_that_cannot_be_loaded_any_more_is_rolled_back_and_nothing_is_d
     assert (told["version"], told["kind"], told["state"]) == ("v1.2", "canary", "ended")
     assert "answers failed" in told["reason"]
     assert f"rolled back: {NEW} is worse than {OLD} as a canary" in caplog.text
-    assert rolled.store.shelf().actives.line(ALIAS).split is None
+    assert rolled.registry.listing().pointers.state(ALIAS).split is None
     entry = list(Ledger.open(rolled.home / "ledger").entries())[-1].record
     assert (entry.action, entry.subject) == ("settle", ALIAS)
     assert entry.metrics["errors"] >= 8
@@ -286,7 +286,7 @@ def test_a_rollback_holds_where_the_registry_cannot_be_written(
             break
     until(lambda: "is not written" in caplog.text)
     assert rolled.serving.counts()[rollouts("unwritten")] == 1
-    assert rolled.store.shelf().actives.line(ALIAS).split is not None, "the ledger comes first"
+    assert rolled.registry.listing().pointers.state(ALIAS).split is not None, "the ledger comes first"
     # What is still on disk is not taken again, also where the registry changes otherwise.
     (rolled.home / "registry" / "active.json").touch()
     assert {by(answer) for answer in many(rolled, 20)} == {OLD}
@@ -298,8 +298,8 @@ def test_a_shadow_changes_no_answer_and_is_measured_apart(start: Start) -> None:
     rolled = start()
     plain = [answer.json()["choices"] for answer in many(rolled, 10, temperature=0.0, max_tokens=6)]
     before = rolled.serving.counts()
-    rolled.store.shadow(NEW, 100)
-    until(lambda: rolled.serving.registry.snapshot.shadows)
+    rolled.registry.shadow(NEW, 100)
+    until(lambda: rolled.serving.served.snapshot.shadows)
     answers = many(rolled, 10, temperature=0.0, max_tokens=6)
     assert [answer.json()["choices"] for answer in answers] == plain
     assert {by(answer) for answer in answers} == {OLD}
@@ -321,8 +321,8 @@ def test_a_shadow_changes_no_answer_and_is_measured_apart(start: Start) -> None:
 def test_a_shadow_gives_way_to_requests(start: Start) -> None:
     rolled = start()
     rolled.bad.slow[rolled.digest(NEW)] = 0.5
-    rolled.store.shadow(NEW, 100)
-    until(lambda: rolled.serving.registry.snapshot.shadows)
+    rolled.registry.shadow(NEW, 100)
+    until(lambda: rolled.serving.served.snapshot.shadows)
     with httpx.Client(base_url=rolled.serving.url, timeout=60) as client, ThreadPoolExecutor(24) as pool:
         asked = [pool.submit(chat, client, f"Fråga {number}", max_tokens=8) for number in range(60)]
         assert {by(answer.result()) for answer in asked} == {OLD}
@@ -334,8 +334,8 @@ def test_a_shadow_gives_way_to_requests(start: Start) -> None:
 
 def test_a_shadow_leaves_its_place_in_a_full_queue(start: Start) -> None:
     rolled = start(seqs=2, queue=0)
-    rolled.store.shadow(NEW, 100)
-    until(lambda: rolled.serving.registry.snapshot.shadows)
+    rolled.registry.shadow(NEW, 100)
+    until(lambda: rolled.serving.served.snapshot.shadows)
     # A client that goes away leaves the shadow of its long answer behind.
     body = {"model": ALIAS, "messages": [{"role": "user", "content": "Hej!"}], "stream": True}
     body |= {"max_tokens": 1000, "ignore_eos": True}
@@ -359,11 +359,11 @@ def test_what_a_trial_no_longer_needs_is_unloaded(start: Start) -> None:
         return {old, new} & rolled.bad.state().resident.keys()
 
     assert resident() == {old, new}, "loaded before it answers anything"
-    rolled.store.settle(ALIAS)
+    rolled.registry.settle(ALIAS)
     until(lambda: resident() == {old})
     divide(rolled, 10)
     assert resident() == {old, new}
-    rolled.store.promote(NEW)
+    rolled.registry.promote(NEW)
     until(lambda: resident() == {new})
     assert not rolled.splits()
 
@@ -371,17 +371,17 @@ def test_what_a_trial_no_longer_needs_is_unloaded(start: Start) -> None:
 def test_a_slow_shadow_is_ended_too(start: Start) -> None:
     rolled = start()
     rolled.bad.slow[rolled.digest(NEW)] = 0.1
-    rolled.store.shadow(NEW, 100)
-    until(lambda: rolled.serving.registry.snapshot.shadows)
+    rolled.registry.shadow(NEW, 100)
+    until(lambda: rolled.serving.served.snapshot.shadows)
     client = rolled.serving.http
 
     def ended() -> bool:
         by(chat(client, f"Fråga {len(rolled.bad.requests)}"))
-        return not rolled.serving.registry.snapshot.shadows
+        return not rolled.serving.served.snapshot.shadows
 
     until(ended, 40)
     assert health(rolled)["kind"] == "shadow"
-    until(lambda: rolled.store.shelf().actives.line(ALIAS).shadow is None)
+    until(lambda: rolled.registry.listing().pointers.state(ALIAS).shadow is None)
 
 
 def test_two_servers_divide_alike_and_both_follow_a_rollback(start: Start, tmp_path: Path) -> None:

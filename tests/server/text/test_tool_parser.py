@@ -11,13 +11,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.text.tool_parser import CallReader
-from server.text.tool_syntax import ID, MARKS, NAME, Argued, Called, Event, Said, new_call_id, whole
+from server.text.tool_syntax import (
+    ID,
+    MARKS,
+    NAME,
+    ArgumentsDelta,
+    CallEvent,
+    CallStart,
+    TextDelta,
+    new_call_id,
+    whole,
+)
 
 BEGIN, ARGS, CALL_ID = MARKS.values()
 SPELLED = {ord(mark): token for token, mark in MARKS.items()}
 
 
-def read(parts: Iterable[str], parallel: bool = True) -> list[Event]:
+def read(parts: Iterable[str], parallel: bool = True) -> list[CallEvent]:
     numbers = count()
     reader = CallReader(parallel=parallel, new_id=lambda: f"call{next(numbers):05}")
     return [*(event for part in parts for event in reader.push(part)), *reader.finish()]
@@ -87,15 +97,15 @@ def test_events_are_in_order_and_nothing_is_lost(text: str) -> None:
     open_call = -1
     for event in read(text):
         match event:
-            case Called(index, call_id, name):
+            case CallStart(index, call_id, name):
                 assert index == open_call + 1
                 assert ID.fullmatch(call_id)
                 assert NAME.fullmatch(name)
                 open_call = index
-            case Argued(index, part):
+            case ArgumentsDelta(index, part):
                 assert index == open_call
                 assert part
-            case Said(part):
+            case TextDelta(part):
                 assert part
     answer = whole(read(text))
     if not answer.calls:
@@ -116,10 +126,10 @@ def test_arguments_come_as_they_are_written() -> None:
     reader = CallReader()
     assert not reader.push(text[:begun])
     first = reader.push(text[begun : begun + 3])
-    assert isinstance(first[0], Called)
-    assert first[1:] == [Argued(0, '{"a')]
-    assert reader.push('": ') == [Argued(0, '": ')]
-    assert reader.push('"b"}}]') == [Argued(0, '"b"}')]
+    assert isinstance(first[0], CallStart)
+    assert first[1:] == [ArgumentsDelta(0, '{"a')]
+    assert reader.push('": ') == [ArgumentsDelta(0, '": ')]
+    assert reader.push('"b"}}]') == [ArgumentsDelta(0, '"b"}')]
     assert not reader.finish()
 
 

@@ -18,37 +18,37 @@ from server.engines.embedded.model.cache import BuiltGraph
 from server.engines.embedded.model.plan import IR_VERSION, OPSET, Dtype
 from server.engines.embedded.runners.cpu.bfloat16 import BfloatPrefill
 from server.engines.embedded.runners.cpu.runner import CpuRunner
-from server.engines.embedded.runners.device.flavours import check_provider, installed
-from server.engines.embedded.runners.device.providers import PROVIDERS, Device, Provider
+from server.engines.embedded.runners.device.flavours import check_provider, find_installed
+from server.engines.embedded.runners.device.providers import PROVIDERS, DeviceName, Provider
 from server.engines.embedded.runners.device.reference_logits import BASE, DeviceCheck
 from server.engines.embedded.runners.device.runner import DeviceRunner
 from server.engines.embedded.runners.device.selftest import DeviceError, precision_of
 from server.engines.embedded.runners.device.sessions import open_session
 from server.engines.embedded.runners.protocol import Runner
-from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.errors import EngineError
 from server.metrics.engine_state import DeviceFallback, DeviceInfo
 
 logger = logging.getLogger(__name__)
-DeviceChoice = Device | Literal["auto"]
+DeviceChoice = DeviceName | Literal["auto"]
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DevicePlan:
     """A device, the base's graph for it, and the memory that it is given."""
 
     provider: Provider
     graph: BuiltGraph
-    limits: Limits
+    limits: SchedulerLimits
     prompts: BuiltGraph | None = None
     """Of the CPU: the graph by which prompts are computed in bfloat16."""
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedDevice:
     """Where the base runs, and what made it so."""
 
-    place: Place
+    place: DevicePlan
     open_runner: Callable[[], Runner]
     """Gives the runner, once; the CPU's is opened only then."""
     check: DeviceCheck | None
@@ -64,7 +64,7 @@ def candidates(choice: DeviceChoice, available: Sequence[str]) -> list[Provider]
     """
     if choice == "auto":
         return [provider for provider in PROVIDERS.values() if provider.ort in available]
-    check_provider(PROVIDERS[choice], available, installed())
+    check_provider(PROVIDERS[choice], available, find_installed())
     return [PROVIDERS[choice]]
 
 
@@ -82,10 +82,10 @@ def dtype_on(provider: Provider, wanted: Dtype | None, choice: DeviceChoice) -> 
 
 def open_best(
     providers: Sequence[Provider],
-    placed: Callable[[Provider], Place],
+    placed: Callable[[Provider], DevicePlan],
     threads: int | None,
     adapters: Callable[[], Mapping[str, AdapterWeights]],
-) -> Opened:
+) -> OpenedDevice:
     """The first of `providers` that works for the base and, where others are left to go on to, `adapters`.
 
     `placed` builds a device's graph and is asked only of devices that come up. Raises what it does, and
@@ -117,14 +117,14 @@ def bring_up(provider: Provider) -> None:
 
 def _open(
     provider: Provider,
-    placed: Callable[[Provider], Place],
+    placed: Callable[[Provider], DevicePlan],
     threads: int | None,
     adapters: Callable[[], Mapping[str, AdapterWeights]],
     fallback: DeviceFallback | None,
-) -> Opened:
+) -> OpenedDevice:
     if not provider.is_device:
         place = placed(provider)
-        return Opened(place, lambda: open_cpu(place, threads), None, info_of(place, fallback))
+        return OpenedDevice(place, lambda: open_cpu(place, threads), None, info_of(place, fallback))
     bring_up(provider)
     place = placed(provider)
     limits = place.limits
@@ -138,7 +138,7 @@ def _open(
     except BaseException:
         runner.close()
         raise
-    return Opened(place, lambda: runner, check, info_of(place, fallback))
+    return OpenedDevice(place, lambda: runner, check, info_of(place, fallback))
 
 
 def _judge(runner: Runner, check: DeviceCheck, adapters: Mapping[str, AdapterWeights]) -> None:
@@ -151,13 +151,13 @@ def _judge(runner: Runner, check: DeviceCheck, adapters: Mapping[str, AdapterWei
         runner.unload(digest)
 
 
-def info_of(place: Place, fallback: DeviceFallback | None) -> DeviceInfo:
+def info_of(place: DevicePlan, fallback: DeviceFallback | None) -> DeviceInfo:
     """What is told of a device that is in use."""
     provider, graph = place.provider, place.graph
     return DeviceInfo(provider.name, provider.ort, precision_of(graph.dtype, graph.quantize), fallback)
 
 
-def open_cpu(place: Place, threads: int | None) -> CpuRunner:
+def open_cpu(place: DevicePlan, threads: int | None) -> CpuRunner:
     """The CPU's runner. Raises `EngineError` where it cannot be opened."""
     limits = place.limits
     try:
@@ -170,7 +170,7 @@ def open_cpu(place: Place, threads: int | None) -> CpuRunner:
         ) from error
 
 
-def open_device(place: Place) -> DeviceRunner:
+def open_device(place: DevicePlan) -> DeviceRunner:
     """A device's runner. Raises `DeviceError` where it cannot be opened."""
     limits, name = place.limits, place.provider.name
     try:

@@ -12,20 +12,20 @@ from adapters.lora.manifest import Adapter
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.base import StepObserver
 from server.engines.embedded.engine import EmbeddedEngine
-from server.engines.embedded.launch.device_choice import Place, candidates, dtype_on, open_best
+from server.engines.embedded.launch.device_choice import DevicePlan, candidates, dtype_on, open_best
 from server.engines.embedded.launch.memory_fit import fit
 from server.engines.embedded.launch.options import EmbeddedOptions, plan
 from server.engines.embedded.model.cache import method_of, prepare
 from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.decoder import plan_graph
-from server.engines.embedded.model.families.lookup import read_config
+from server.engines.embedded.model.families.lookup import read_model_config
 from server.engines.embedded.model.variants import PORTABLE, VARIANTS
 from server.engines.embedded.runners.available import available_memory
 from server.engines.embedded.runners.cpu.bfloat16 import require_bfloat16
 from server.engines.embedded.runners.device.hardware import largest_memory
 from server.engines.embedded.runners.device.plan import device_budget
 from server.engines.embedded.runners.device.providers import Provider
-from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.errors import EngineError
 from server.text.tokenizer import Tokenizer
 
@@ -50,12 +50,12 @@ def embedded_engine(
     holds, or a device that is asked for by name and cannot be used.
     """
 
-    def placed(provider: Provider) -> Place:
+    def placed(provider: Provider) -> DevicePlan:
         dtype = dtype_on(provider, options.dtype, options.device)
         limits = plan(config, options, provider)
         variant, graphs = VARIANTS[provider.variant], options.graphs
         if not provider.is_device:
-            limits = _fitted(config, options, adapters, say)
+            limits = _fit_limits(config, options, adapters, say)
         else:
             method = method_of(options.quantize, variant)
             size = plan_graph(config, variant, dtype, method).size
@@ -64,9 +64,9 @@ def embedded_engine(
                     say(line)
         graph = prepare(base, graphs, base_digest, options.quantize, variant, dtype, progress)
         if options.prefill_dtype == "fp32":
-            return Place(provider, graph, limits)
+            return DevicePlan(provider, graph, limits)
         prompts = prepare(base, graphs, base_digest, "none", PORTABLE, "fp32", progress)
-        return Place(provider, graph, limits, prompts)
+        return DevicePlan(provider, graph, limits, prompts)
 
     try:
         if options.prefill_dtype == "bf16" and options.device != "cpu":
@@ -75,7 +75,7 @@ def embedded_engine(
             )
         if options.prefill_dtype == "bf16":
             require_bfloat16()
-        config = read_config(base)
+        config = read_model_config(base)
         providers = candidates(options.device, ort.get_available_providers())
         opened = open_best(providers, placed, options.threads, lambda: _readable(adapters, base))
     except ValueError as error:
@@ -112,12 +112,12 @@ def _readable(adapters: Iterable[Adapter], base: Path) -> dict[str, AdapterWeigh
     return found
 
 
-def _fitted(
+def _fit_limits(
     config: ModelConfig,
     options: EmbeddedOptions,
     adapters: Sequence[Adapter],
     say: Callable[[str], None] | None,
-) -> Limits:
+) -> SchedulerLimits:
     """The limits that fit the memory there is, told part by part. Raises `ValueError` where none do."""
     limits, memory = fit(config, options, adapters, lambda changed: plan(config, changed), available_memory())
     if say is not None:

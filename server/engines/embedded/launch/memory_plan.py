@@ -15,8 +15,8 @@ from adapters.lora.manifest import Adapter
 from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.quantize import BITS, BLOCK, Quantize
 from server.engines.embedded.model.variants import FUSED
-from server.engines.embedded.runners.available import MIB, render
-from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.runners.available import MIB, format_bytes
+from server.engines.embedded.scheduling.limits import SchedulerLimits
 
 PROGRAM = 256 * MIB
 """Python, ONNX Runtime, the tokenizer and the server."""
@@ -27,7 +27,7 @@ ARENA = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MemoryPart:
     """One line of a budget."""
 
     name: str
@@ -37,10 +37,10 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class MemoryPlan:
     """What is needed, and what there is."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[MemoryPart, ...]
     available: int
     """Bytes that are free."""
 
@@ -57,22 +57,26 @@ class Budget:
     def lines(self) -> list[str]:
         """For people: the sum, then each part."""
         width = max(len(part.name) for part in self.parts)
-        head = f"memory plan: up to {render(self.size)} of the {render(self.available)} that are free"
+        size, available = format_bytes(self.size), format_bytes(self.available)
+        head = f"memory plan: up to {size} of the {available} that are free"
         return [
             head,
-            *(f"  {part.name:<{width}}  {render(part.size):>9}  {part.note}".rstrip() for part in self.parts),
+            *(
+                f"  {part.name:<{width}}  {format_bytes(part.size):>9}  {part.note}".rstrip()
+                for part in self.parts
+            ),
         ]
 
 
-def budget(
+def plan_memory(
     config: ModelConfig,
-    limits: Limits,
+    limits: SchedulerLimits,
     method: Quantize,
     adapters: Sequence[Adapter],
     available: int,
     *,
     bfloat16: bool = False,
-) -> Budget:
+) -> MemoryPlan:
     """The plan for a graph whose weights are held by `method`, with `adapters` resident.
 
     `bfloat16`: prompts are computed so, with a copy of the weights.
@@ -82,15 +86,17 @@ def budget(
     kv = limits.kv_tokens * token_bytes(config)
     step = f"{limits.max_num_batched_tokens} tokens a step"
     parts = (
-        Part("weights", weight_bytes(config, method), "float32" if method == "none" else method),
-        *([Part("weights for prompts", 2 * _weights(config), "bfloat16")] if bfloat16 else []),
-        Part("embedding", mapped, "mapped; only what is used counts"),
-        Part("keys and values", kv, f"{limits.kv_tokens:,} tokens"),
-        Part("adapters", sum(adapter_bytes(config, adapter) for adapter in adapters), f"{len(adapters)}"),
-        Part("activations", activation_bytes(config, limits), step),
-        Part("program", PROGRAM),
+        MemoryPart("weights", weight_bytes(config, method), "float32" if method == "none" else method),
+        *([MemoryPart("weights for prompts", 2 * _weights(config), "bfloat16")] if bfloat16 else []),
+        MemoryPart("embedding", mapped, "mapped; only what is used counts"),
+        MemoryPart("keys and values", kv, f"{limits.kv_tokens:,} tokens"),
+        MemoryPart(
+            "adapters", sum(adapter_bytes(config, adapter) for adapter in adapters), f"{len(adapters)}"
+        ),
+        MemoryPart("activations", activation_bytes(config, limits), step),
+        MemoryPart("program", PROGRAM),
     )
-    return Budget(parts, available)
+    return MemoryPlan(parts, available)
 
 
 def token_bytes(config: ModelConfig) -> int:
@@ -129,7 +135,7 @@ def adapter_bytes(config: ModelConfig, adapter: Adapter) -> int:
     return 4 * config.layers * (own + wide)
 
 
-def activation_bytes(config: ModelConfig, limits: Limits) -> int:
+def activation_bytes(config: ModelConfig, limits: SchedulerLimits) -> int:
     """Bytes of what a step computes on the way, and of its logits."""
     attention = 2 * (config.query_width + 2 * config.kv_width)
     widest = 4 * config.hidden + attention + 3 * config.intermediate

@@ -12,7 +12,7 @@ from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.runners.available import available_memory
 from server.engines.embedded.runners.device.plan import device_limits
 from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
-from server.engines.embedded.scheduling.limits import PAGE, Limits
+from server.engines.embedded.scheduling.limits import PAGE, SchedulerLimits
 
 DEFAULT_NUM_SEQS = 32
 DEFAULT_BATCHED_TOKENS = 512
@@ -49,7 +49,9 @@ class EmbeddedOptions:
     prefix_caching: bool = True
 
 
-def plan(config: ModelConfig, options: EmbeddedOptions, provider: Provider = PROVIDERS["cpu"]) -> Limits:
+def plan(
+    config: ModelConfig, options: EmbeddedOptions, provider: Provider = PROVIDERS["cpu"]
+) -> SchedulerLimits:
     """Rows, context and KV budget. Raises `ValueError` where the budget holds no request."""
     context = config.context if options.max_model_len is None else options.max_model_len
     if context > config.context:
@@ -82,7 +84,7 @@ def plan(config: ModelConfig, options: EmbeddedOptions, provider: Provider = PRO
             f"kv_cache_memory holds {kv_tokens} tokens of {token_bytes} bytes; give it at least "
             f"{PAGE * token_bytes} bytes, or {context * token_bytes} for the whole context"
         )
-    return Limits(
+    return SchedulerLimits(
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=options.max_num_batched_tokens,
         rows=rows,

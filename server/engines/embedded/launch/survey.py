@@ -11,7 +11,7 @@ import onnxruntime as ort
 from server.engines.embedded.launch.device_choice import bring_up, dtype_on
 from server.engines.embedded.launch.options import EmbeddedOptions, plan
 from server.engines.embedded.model.decoder import plan_graph
-from server.engines.embedded.model.families.lookup import read_config
+from server.engines.embedded.model.families.lookup import read_model_config
 from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.model.variants import VARIANTS
@@ -21,11 +21,11 @@ from server.engines.embedded.runners.device.hardware import Card, cards
 from server.engines.embedded.runners.device.plan import device_bytes, row_bytes
 from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
 from server.engines.embedded.runners.device.selftest import DeviceError
-from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.scheduling.limits import SchedulerLimits
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
+class DeviceFit:
     """What a device would run of the base, and the memory that takes."""
 
     variant: str
@@ -47,7 +47,7 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True)
-class Surveyed:
+class DeviceSurvey:
     """One device."""
 
     name: str
@@ -57,13 +57,13 @@ class Surveyed:
     remedy: str | None
     """Why it is not there, with the command that brings it where there is one."""
     cards: tuple[Card, ...]
-    fit: Fit | None
+    fit: DeviceFit | None
     """None without a base that the embedded engine runs."""
     problem: str | None = None
     """Why it would not run the base."""
 
 
-def survey(base: Path, options: EmbeddedOptions, flavours: Sequence[Flavour]) -> list[Surveyed]:
+def survey(base: Path, options: EmbeddedOptions, flavours: Sequence[Flavour]) -> list[DeviceSurvey]:
     """Every device, present or not. Opens a session on each that is, for a moment."""
     available, found = ort.get_available_providers(), cards()
     return [_look(provider, available, found, base, options, flavours) for provider in PROVIDERS.values()]
@@ -76,7 +76,7 @@ def _look(
     base: Path,
     options: EmbeddedOptions,
     flavours: Sequence[Flavour],
-) -> Surveyed:
+) -> DeviceSurvey:
     remedy = _absent(provider, available, flavours)
     own = found if provider.is_device else ()
     fit, problem = None, None
@@ -85,7 +85,7 @@ def _look(
     except ValueError as error:
         problem = str(error)
     distribution = str(flavours[0]) if remedy is None and flavours else provider.distribution
-    return Surveyed(provider.name, provider.ort, distribution, remedy is None, remedy, own, fit, problem)
+    return DeviceSurvey(provider.name, provider.ort, distribution, remedy is None, remedy, own, fit, problem)
 
 
 def _absent(provider: Provider, available: Sequence[str], flavours: Sequence[Flavour]) -> str | None:
@@ -100,8 +100,8 @@ def _absent(provider: Provider, available: Sequence[str], flavours: Sequence[Fla
     return None
 
 
-def _fit(provider: Provider, base: Path, options: EmbeddedOptions, own: Sequence[Card]) -> Fit:
-    config = read_config(base)
+def _fit(provider: Provider, base: Path, options: EmbeddedOptions, own: Sequence[Card]) -> DeviceFit:
+    config = read_model_config(base)
     dtype: Dtype = dtype_on(provider, options.dtype, "auto")
     quantize: Quantize = _quantize(options.quantize)
     limits = plan(config, options, provider)
@@ -121,11 +121,11 @@ def _made(
     quantize: Quantize,
     weights: int,
     kv: int,
-    limits: Limits,
+    limits: SchedulerLimits,
     memory: int | None,
-) -> Fit:
+) -> DeviceFit:
     seqs, context = limits.max_num_seqs, limits.context
-    return Fit(provider.variant, dtype, quantize, weights, kv, seqs, context, memory)
+    return DeviceFit(provider.variant, dtype, quantize, weights, kv, seqs, context, memory)
 
 
 def _quantize(text: str) -> Quantize:

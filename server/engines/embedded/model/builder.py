@@ -24,11 +24,13 @@ GRAPH_FILE, DATA_FILE = "model.onnx", "model.onnx.data"
 ALIGNMENT = 1 << 16
 """Offsets of tensors: what Windows asks for to map a file in part, and more than any other system."""
 
-Progress = Callable[[int, int], None]
+BuildProgress = Callable[[int, int], None]
 """Called with (bytes written, bytes in all) after every weight."""
 
 
-def build(plan: GraphPlan, model_dir: Path, target: Path, progress: Progress | None = None) -> None:
+def write_graph(
+    plan: GraphPlan, model_dir: Path, target: Path, progress: BuildProgress | None = None
+) -> None:
     """Write `model.onnx` and `model.onnx.data` into the folder `target`, and flush them to the disk.
 
     Peak memory is one weight and what is mapped of the checkpoint for it, which is no more.
@@ -50,7 +52,7 @@ def build(plan: GraphPlan, model_dir: Path, target: Path, progress: Progress | N
 
 
 def _write_weights(
-    plan: GraphPlan, checkpoint: Checkpoint, path: Path, progress: Progress | None
+    plan: GraphPlan, checkpoint: Checkpoint, path: Path, progress: BuildProgress | None
 ) -> list[TensorProto]:
     """Fill the data file; what the graph has to say of each tensor in it."""
     places: list[list[tuple[TensorSpec, int]]] = []

@@ -15,11 +15,11 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from adapters.files.atomic import renamed
-from server.engines.embedded.model.builder import DATA_FILE, GRAPH_FILE, Progress, build
+from adapters.files.atomic import rename_folder
+from server.engines.embedded.model.builder import DATA_FILE, GRAPH_FILE, BuildProgress, write_graph
 from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.decoder import plan_graph
-from server.engines.embedded.model.families.lookup import read_config
+from server.engines.embedded.model.families.lookup import read_model_config
 from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import BITS, Quantize
 from server.engines.embedded.model.variants import FUSED, Variant
@@ -67,7 +67,7 @@ def prepare(
     quantize: str = "none",
     variant: Variant = FUSED,
     dtype: Dtype = "fp32",
-    progress: Progress | None = None,
+    progress: BuildProgress | None = None,
 ) -> BuiltGraph:
     """Find the graph of the base in `model_dir` under `graphs_dir`, or build it there.
 
@@ -77,7 +77,7 @@ def prepare(
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._:-]*", base_digest):
         raise ValueError(f"base_digest {base_digest!r} cannot name a folder")
     method = method_of(quantize, variant)
-    config = read_config(model_dir)
+    config = read_model_config(model_dir)
     parent = graphs_dir / base_digest.replace(":", "-")
     target = parent / f"{variant.name}-{dtype}-{method}-{BUILDER_VERSION}"
     graph = BuiltGraph(target, config, variant, dtype, method)
@@ -98,14 +98,14 @@ def method_of(quantize: str, variant: Variant) -> Quantize:
     return variant.choose_method(quantize)
 
 
-def _build(model_dir: Path, graph: BuiltGraph, wanted: _Manifest, progress: Progress | None) -> None:
+def _build(model_dir: Path, graph: BuiltGraph, wanted: _Manifest, progress: BuildProgress | None) -> None:
     plan, target = plan_graph(graph.config, graph.variant, graph.dtype, graph.quantize), graph.folder
     free = shutil.disk_usage(target.parent).free
     if plan.size > free:
         raise OSError(f"the graph needs {plan.size >> 20} MiB on disk, {free >> 20} MiB are free")
     folder = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
     try:
-        build(plan, model_dir, folder, progress)
+        write_graph(plan, model_dir, folder, progress)
         sizes = [(folder / name).stat().st_size for name in (GRAPH_FILE, DATA_FILE)]
         manifest = asdict(wanted) | {"graph_size": sizes[0], "data_size": sizes[1]}
         with (folder / MANIFEST_FILE).open("w", encoding="utf-8", newline="\n") as file:
@@ -122,7 +122,7 @@ def _publish(folder: Path, target: Path, wanted: _Manifest) -> None:
     """Rename into place, unless another process has put a whole one there meanwhile."""
     for _ in range(10):
         try:
-            renamed(folder, target)
+            rename_folder(folder, target)
         except OSError:
             if _whole(target, wanted):
                 return
@@ -130,7 +130,7 @@ def _publish(folder: Path, target: Path, wanted: _Manifest) -> None:
                 raise
             torn = Path(tempfile.mkdtemp(prefix=".torn-", dir=target.parent))
             try:
-                renamed(target, torn / "graph")
+                rename_folder(target, torn / "graph")
             except FileNotFoundError:
                 pass
             finally:

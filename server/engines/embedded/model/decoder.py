@@ -74,7 +74,7 @@ class Decoder:
 
     def weight(self, name: str, *shape: int) -> str:
         """See `Blocks.weight`."""
-        return self.graph.copied(name, self._float, shape)
+        return self.graph.copy_tensor(name, self._float, shape)
 
     def embed_tokens(self, name: str) -> str:
         """See `Blocks.embed_tokens`."""
@@ -148,7 +148,7 @@ class Decoder:
     def _product(self, name: str, x: str, matrices: Sequence[Matrix]) -> str:
         graph, features = self.graph, matrices[0].features
         if self._quantize == "none":
-            return graph.op("MatMul", [x, graph.side_by_side(name, matrices, self._float)])
+            return graph.op("MatMul", [x, graph.transpose_matrices(name, matrices, self._float)])
         if self._quantize == "w8a8" and name != "head":
             return self._integer.product(name, x, matrices)
         bits = BITS["int8" if self._quantize == "w8a8" else self._quantize]
@@ -163,6 +163,6 @@ class Decoder:
             *more,
         ]
         sizes: dict[str, Attribute] = {"K": features, "N": out, "bits": bits, "block_size": block}
-        graph.quantized(specs, matrices, bits, block)
+        graph.quantize_matrices(specs, matrices, bits, block)
         inputs = [x, *(spec.name for spec in specs)]
         return graph.op("MatMulNBits", inputs, (), domain=MICROSOFT, **sizes, **attributes)

@@ -15,7 +15,7 @@ UNSEEN = -1e4
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class InputBatch:
     """Tokens [rows, length], their positions, and where in memory each goes.
 
     A row in which nothing is placed computes a token that sees itself alone and goes to the row's last
@@ -30,7 +30,7 @@ class Batch:
     """[rows]."""
 
     @classmethod
-    def idle_rows(cls, rows: int, length: int, memory: int) -> Batch:
+    def idle_rows(cls, rows: int, length: int, memory: int) -> InputBatch:
         """A batch of nothing, over rows of `memory` positions."""
         tokens = np.zeros((rows, length), dtype=np.int64)
         return cls(tokens, tokens.copy(), np.full_like(tokens, memory - 1), np.ones(rows, dtype=np.bool_))
@@ -45,7 +45,7 @@ class Batch:
 
 
 def host_inputs(
-    config: ModelConfig, dtype: DTypeLike, batch: Batch, memory: int
+    config: ModelConfig, dtype: DTypeLike, batch: InputBatch, memory: int
 ) -> dict[str, NDArray[np.generic]]:
     """Graph input → array, but for adapters and indices; `memory`: positions of each row."""
     return {
@@ -57,7 +57,7 @@ def host_inputs(
     }
 
 
-def _mask(config: ModelConfig, dtype: DTypeLike, batch: Batch, memory: int) -> NDArray[np.generic]:
+def _mask(config: ModelConfig, dtype: DTypeLike, batch: InputBatch, memory: int) -> NDArray[np.generic]:
     """[rows, 1, heads per KV head x length, memory]."""
     keys, last = np.arange(memory), batch.targets[:, :, None]
     seen = keys <= last

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVarTuple
 
-Given = TypeVarTuple("Given")
+ArgumentTypes = TypeVarTuple("ArgumentTypes")
 MOST = 8
 """Threads beyond which memory, not arithmetic, is the limit."""
 
@@ -19,7 +19,7 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def in_parallel(function: Callable[[*Given], None], calls: Iterable[tuple[*Given]]) -> None:
+def in_parallel(function: Callable[[*ArgumentTypes], None], calls: Iterable[tuple[*ArgumentTypes]]) -> None:
     """Make every call, several at once, and raise what any of them raised."""
     with ThreadPoolExecutor(min(cores(), MOST)) as pool:
         for call in [pool.submit(function, *given) for given in calls]:

@@ -20,7 +20,7 @@ Dtype = Literal["fp32", "fp16"]
 """What a graph computes in."""
 NUMPY: dict[Dtype, str] = {"fp32": "float32", "fp16": "float16"}
 Attribute = int | float | list[int]
-Fill = Callable[[Checkpoint, Sequence[Array]], None]
+FillTensors = Callable[[Checkpoint, Sequence[Array]], None]
 """Writes the arrays of one `Weight`, given in its order and shapes, from the checkpoint."""
 
 OPSET = 17
@@ -60,7 +60,7 @@ class Weight:
     tensors: tuple[TensorSpec, ...]
     sources: tuple[tuple[str, tuple[int, ...]], ...]
     """Name and shape of each checkpoint tensor that is read."""
-    fill: Fill
+    fill: FillTensors
 
 
 @dataclass(slots=True)
@@ -141,7 +141,7 @@ class GraphPlan:
         self.weights.append(Weight((TensorSpec(name, value.dtype, value.shape),), (), fill))
         return name
 
-    def copied(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> str:
+    def copy_tensor(self, name: str, dtype: DTypeLike, shape: tuple[int, ...]) -> str:
         """A checkpoint tensor as it is."""
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
@@ -155,7 +155,7 @@ class GraphPlan:
         self.weights.append(Weight((TensorSpec(name, np.dtype(dtype), shape),), ((name, shape),), fill))
         return name
 
-    def side_by_side(self, name: str, matrices: Sequence[Matrix], dtype: DTypeLike) -> str:
+    def transpose_matrices(self, name: str, matrices: Sequence[Matrix], dtype: DTypeLike) -> str:
         """Checkpoint matrices [out, in] side by side as one [in, sum of outs]."""
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
@@ -168,7 +168,7 @@ class GraphPlan:
         self.weights.append(Weight((spec,), _sources(matrices), fill))
         return name
 
-    def quantized(
+    def quantize_matrices(
         self, specs: Sequence[TensorSpec], matrices: Sequence[Matrix], bits: int, block: int
     ) -> None:
         """Checkpoint matrices [out, in] below each other: packed weights, scales, zero points if asked."""

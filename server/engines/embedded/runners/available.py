@@ -52,6 +52,6 @@ def _room(group: Path, files: tuple[str, str]) -> int | None:
 MIB, GIB = 1 << 20, 1 << 30
 
 
-def render(size: int) -> str:
+def format_bytes(size: int) -> str:
     """Such as `4.1 GiB` or `310 MiB`."""
     return f"{size / GIB:.1f} GiB" if size >= GIB else f"{-(-size // MIB)} MiB"

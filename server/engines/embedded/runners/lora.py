@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.config import ModelConfig
-from server.request import Voice
+from server.request import AdapterMix
 
-MAX_VOICES = 1024
+MAX_MIXES = 1024
 """Mask rows that a pack remembers."""
 
 Floats = NDArray[np.floating]
@@ -41,7 +41,7 @@ class Pack:
             self._lay_out(group, config, adapters)
             for layer in range(config.layers):
                 self._fill(group, layer, config, adapters)
-        self._voices: dict[Voice, int] = {}
+        self._mixes: dict[AdapterMix, int] = {}
         self._tables = {group: np.zeros((0, width), dtype=dtype) for group, width in self.widths.items()}
 
     @property
@@ -54,23 +54,23 @@ class Pack:
         """Bytes."""
         return sum(array.nbytes for array in self.arrays.values())
 
-    def masks(self, voices: Sequence[Voice]) -> dict[str, Floats]:
-        """Group → [len(voices), 1, width], for groups with columns. The pack has to hold every digest."""
-        if len(self._voices) > MAX_VOICES:
-            self._voices.clear()
-        rows = [self._voices.get(voice, -1) for voice in voices]
+    def masks(self, mixes: Sequence[AdapterMix]) -> dict[str, Floats]:
+        """Group → [len(mixes), 1, width], for groups with columns. The pack has to hold every digest."""
+        if len(self._mixes) > MAX_MIXES:
+            self._mixes.clear()
+        rows = [self._mixes.get(adapter_mix, -1) for adapter_mix in mixes]
         if -1 in rows:
-            self._learn(voices)
-            rows = [self._voices[voice] for voice in voices]
+            self._learn(mixes)
+            rows = [self._mixes[adapter_mix] for adapter_mix in mixes]
         return {group: self._tables[group][rows][:, None] for group, width in self.widths.items() if width}
 
-    def _learn(self, voices: Iterable[Voice]) -> None:
-        for voice in voices:
-            self._voices.setdefault(voice, len(self._voices))
+    def _learn(self, mixes: Iterable[AdapterMix]) -> None:
+        for adapter_mix in mixes:
+            self._mixes.setdefault(adapter_mix, len(self._mixes))
         for group, width in self.widths.items():
-            table = np.zeros((len(self._voices), width), dtype=self.dtype)
-            for voice, row in self._voices.items():
-                for digest, weight in voice:
+            table = np.zeros((len(self._mixes), width), dtype=self.dtype)
+            for adapter_mix, row in self._mixes.items():
+                for digest, weight in adapter_mix:
                     table[row, self._spans[digest, group]] += weight
             self._tables[group] = table
 

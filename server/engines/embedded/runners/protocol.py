@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.lora.weights import AdapterWeights
-from server.request import Voice
+from server.request import AdapterMix
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class DecodeRow:
     row: int
     token: int
     position: int
-    voice: Voice
+    adapter_mix: AdapterMix
 
 
 class Runner(Protocol):
@@ -37,7 +37,7 @@ class Runner(Protocol):
         ...
 
     def prefill(
-        self, row: int, start: int, tokens: Sequence[int], voice: Voice, outputs: Sequence[int]
+        self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
         """Compute `tokens` at positions `start`… of `row`; logits [len(outputs), vocabulary].
 

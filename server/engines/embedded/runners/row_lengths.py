@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from server.engines.embedded.runners.protocol import DecodeRow
 
 
-class Contents:
+class RowLengths:
     """How many positions each row holds. Every check raises `ValueError` that names what was asked for."""
 
     def __init__(self, rows: int, context: int, vocabulary: int, most: int) -> None:

@@ -85,7 +85,7 @@ class Guide:
         self._tokens += 1
         self._seconds += time.thread_time() - began
 
-    def allowed(self) -> NDArray[np.bool_]:
+    def allowed_tokens(self) -> NDArray[np.bool_]:
         """Which tokens may come next [vocabulary]; valid until the next call. Never one without a text.
 
         Raises `UnsupportedRequestError` where the grammar cannot be followed any further.

@@ -50,7 +50,7 @@ class BadLogitsError(BadRowsError):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class SampledToken:
     """The token chosen for one sequence, scored where its request asked for that."""
 
     token_id: int
@@ -104,14 +104,14 @@ class SamplerState:
         if self.guide is not None:
             self.guide.add(token)
 
-    def allowed(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    def mask_forbidden(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """`logits` [vocabulary] with -inf for what the grammar forbids; a copy.
 
         Ends that `min_tokens` or `ignore_eos` hold back are forbidden too, unless nothing else is left.
         Raises `UnsupportedRequestError` where no token is left at all.
         """
         assert self.guide is not None
-        kept = np.where(self.guide.allowed(), logits, -np.inf)
+        kept = np.where(self.guide.allowed_tokens(), logits, -np.inf)
         held = [*((self.ends,) if self.too_short else ()), *((self.eos,) if self.sampling.ignore_eos else ())]
         if held:
             going = kept.copy()
@@ -135,7 +135,7 @@ class Sampler:
         """The state for one new sequence."""
         return SamplerState(sampling, prompt, self._vocabulary, self._eos_ids, guide)
 
-    def sample(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> list[Choice]:
+    def sample(self, logits: NDArray[np.float32], states: Sequence[SamplerState]) -> list[SampledToken]:
         """Choose a token for each row of `logits` [n, vocabulary], float32, which may be overwritten.
 
         Raises `BadRowsError` before anything is changed: neither the states nor the logits.
@@ -153,7 +153,7 @@ class Sampler:
         tokens, scores = batch.choose(logits)
         for state, token in zip(states, tokens, strict=True):
             state.add(token)
-        return [Choice(token, score) for token, score in zip(tokens, scores, strict=True)]
+        return [SampledToken(token, score) for token, score in zip(tokens, scores, strict=True)]
 
     def score(self, logits: NDArray[np.float32], tokens: Sequence[int], top: int) -> tuple[TokenLogprob, ...]:
         """Score `tokens[i]` by row i of `logits` [m, vocabulary], each with its `top` likeliest alternatives.
@@ -233,7 +233,7 @@ class _Batch:
         faults: dict[int, EngineError] = {}
         for row in self._guided:
             try:
-                kept.append(self.states[row].allowed(logits[row]))
+                kept.append(self.states[row].mask_forbidden(logits[row]))
             except UnsupportedRequestError as error:
                 faults[row] = error
         if faults:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.engines.embedded.scheduling.step import Chunk, Sequence
 
 LEAST_CHUNK = 16
@@ -14,7 +14,7 @@ LEAST_CHUNK = 16
 class Batch:
     """The work of the step being made. Starts with what runs: decodes first, then prompts, oldest first."""
 
-    def __init__(self, limits: Limits, running: Iterable[Sequence]) -> None:
+    def __init__(self, limits: SchedulerLimits, running: Iterable[Sequence]) -> None:
         self.decodes: list[Sequence] = []
         self.chunks: list[Chunk] = []
         prompts: list[Sequence] = []

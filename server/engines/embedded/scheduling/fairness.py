@@ -54,7 +54,7 @@ class Share:
     queue: OrderedDict[str, Ticket] = field(default_factory=OrderedDict[str, Ticket])
 
 
-class Waiting:
+class FairQueue:
     """Queues by share. Within a share: first come, first served, preempted ones before."""
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class Waiting:
         """Waiting sequences of each share that has any."""
         return {share.name: len(share.queue) for share in self._shares.values() if share.queue}
 
-    def served(self, name: str) -> int:
+    def paid_by(self, name: str) -> int:
         """What a share has paid."""
         share = self._shares.get(name)
         return share.served if share else 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from server.engines.embedded.scheduling.fairness import Ticket
-from server.engines.embedded.scheduling.rows import Rows, pages_of
+from server.engines.embedded.scheduling.rows import KvRows, pages_of
 from server.engines.embedded.scheduling.step import Sequence
 
 HEADROOM = 32
@@ -19,7 +19,7 @@ HEADROOM = 32
 class Headroom:
     """Weighs a newcomer against the memory."""
 
-    def __init__(self, rows: Rows, context: int) -> None:
+    def __init__(self, rows: KvRows, context: int) -> None:
         self._rows = rows
         self._context = context
 

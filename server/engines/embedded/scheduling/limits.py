@@ -9,7 +9,7 @@ PAGE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class SchedulerLimits:
     """Bounds of the scheduler. Raises `ValueError`, naming field and value, where they contradict."""
 
     max_num_seqs: int

@@ -7,9 +7,9 @@ lowest rows, prefixes kept for reuse above them, and a copy is nearly always che
 
 from __future__ import annotations
 
-from server.engines.embedded.scheduling.limits import Limits
-from server.engines.embedded.scheduling.prefix import PrefixKey, encode, longest
-from server.engines.embedded.scheduling.rows import Row, Rows, pages_of
+from server.engines.embedded.scheduling.limits import SchedulerLimits
+from server.engines.embedded.scheduling.prefix import PrefixKey, encode_tokens, longest
+from server.engines.embedded.scheduling.rows import KvRow, KvRows, pages_of
 from server.engines.embedded.scheduling.step import Sequence
 
 LEAST_SHARED = 16
@@ -27,7 +27,7 @@ EARNED_PER_COMPUTED = 1 / 8
 class Placement:
     """Decides on rows and copies for one scheduler."""
 
-    def __init__(self, rows: Rows, limits: Limits) -> None:
+    def __init__(self, rows: KvRows, limits: SchedulerLimits) -> None:
         self._rows = rows
         self._caching = limits.prefix_caching
         self._most_credit = 4.0 * limits.context
@@ -37,21 +37,21 @@ class Placement:
         """Count work done, of which copies for keeping prefixes may be a small part."""
         self._credit = min(self._most_credit, self._credit + computed * EARNED_PER_COMPUTED)
 
-    def match(self, sequence: Sequence, key: PrefixKey) -> tuple[Row | None, int]:
+    def match(self, sequence: Sequence, key: PrefixKey) -> tuple[KvRow | None, int]:
         """The row with the longest prefix that `sequence` can use, and its length; never the whole of it.
 
         A finished sequence's row before a running one's of the same length, since it need not be copied.
         """
         if not self._caching or sequence.request.sampling.prompt_logprobs is not None:
             return None, 0
-        wanted = encode(sequence.tokens[:-1])
+        wanted = encode_tokens(sequence.tokens[:-1])
         running = self._rows.running()
         for row in running:
             if row.key == key:
                 row.sync()
         return longest([*self._rows.cached(), *running], key, wanted, LEAST_SHARED)
 
-    def place(self, sequence: Sequence, key: PrefixKey, match: Row | None, shared: int, room: int) -> bool:
+    def place(self, sequence: Sequence, key: PrefixKey, match: KvRow | None, shared: int, room: int) -> bool:
         """Give `sequence` a row, its pages and what it shares; False where this step cannot.
 
         A row that has more than `room` pages from earlier use is given back first.
@@ -83,7 +83,7 @@ class Placement:
         rows.take(target, sequence, shared, key)
         return True
 
-    def _target(self, match: Row | None, shared: int) -> Row | None:
+    def _target(self, match: KvRow | None, shared: int) -> KvRow | None:
         """The row to run in: the match itself where it lies low, or a low one."""
         usable = list(self._rows.usable())
         if not usable:
@@ -99,7 +99,7 @@ class Placement:
                 return row
         return usable[0]
 
-    def _keep(self, row: Row, *spared: Row | None, reserve: int, owed: bool = False) -> None:
+    def _keep(self, row: KvRow, *spared: KvRow | None, reserve: int, owed: bool = False) -> None:
         """Copy what `row` holds to a higher row, if no more recent prefix is lost by it.
 
         Leaves `reserve` pages free. Costs credit where another prefix makes room, a debt where `owed`.
@@ -149,16 +149,16 @@ class Placement:
             rows.release(target)
         rows.move(top, target)
 
-    def _lowest(self, top: Row) -> Row | None:
+    def _lowest(self, top: KvRow) -> KvRow | None:
         """The row below `top` to move to: one that holds nothing before one that does."""
         lower = [row for row in self._rows.usable() if row.index < top.index]
         return next((row for row in lower if not row.data), lower[0] if lower else None)
 
 
-def _extends(match: Row | None, shared: int) -> bool:
+def _extends(match: KvRow | None, shared: int) -> bool:
     """Whether a sequence that shares so much carries on nearly all of what a finished one left."""
     return match is not None and match.owner is None and EXTENDED * (match.length - shared) <= shared
 
 
-def _last_use(row: Row) -> int:
+def _last_use(row: KvRow) -> int:
     return row.used

@@ -11,16 +11,16 @@ from array import array
 from collections.abc import Iterable
 from typing import Protocol, TypeVar
 
-from server.request import Voice
+from server.request import AdapterMix
 
 WIDTH = 8
 """Bytes for each token."""
 
-PrefixKey = tuple[Voice, str]
+PrefixKey = tuple[AdapterMix, str]
 """Voice and cache salt: keys and values are shared only where both are equal."""
 
 
-class Keyed(Protocol):
+class PrefixHolder(Protocol):
     """Something that holds computed tokens."""
 
     @property
@@ -34,10 +34,10 @@ class Keyed(Protocol):
         ...
 
 
-T = TypeVar("T", bound=Keyed)
+T = TypeVar("T", bound=PrefixHolder)
 
 
-def encode(tokens: Iterable[int]) -> bytes:
+def encode_tokens(tokens: Iterable[int]) -> bytes:
     """`tokens` as 8 bytes each. Raises `OverflowError` past 63 bits."""
     return array("q", tokens).tobytes()
 

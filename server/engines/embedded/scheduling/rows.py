@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from server.engines.embedded.scheduling.limits import PAGE
-from server.engines.embedded.scheduling.prefix import WIDTH, PrefixKey, encode
+from server.engines.embedded.scheduling.prefix import WIDTH, PrefixKey, encode_tokens
 from server.engines.embedded.scheduling.step import RowCopy, Sequence
 
 
@@ -20,7 +20,7 @@ def pages_of(tokens: int) -> int:
 
 
 @dataclass(slots=True, eq=False)
-class Row:
+class KvRow:
     """One row of the KV memory."""
 
     index: int
@@ -45,14 +45,14 @@ class Row:
         """Bring `data` up to what the owner has computed."""
         owner, known = self.owner, self.length
         if owner is not None and known < owner.computed:
-            self.data += encode(owner.tokens[known : owner.computed])
+            self.data += encode_tokens(owner.tokens[known : owner.computed])
 
 
-class Rows:
+class KvRows:
     """All rows with their budget of pages, and the copies and releases of the step being made."""
 
     def __init__(self, count: int, pages: int) -> None:
-        self.all = [Row(index) for index in range(count)]
+        self.all = [KvRow(index) for index in range(count)]
         self.capacity = pages
         self.pages = 0
         self._clock = 0
@@ -61,7 +61,7 @@ class Rows:
         self._released: set[int] = set()
         self._emptied: set[int] = set()
 
-    def __getitem__(self, index: int) -> Row:
+    def __getitem__(self, index: int) -> KvRow:
         return self.all[index]
 
     @property
@@ -74,24 +74,24 @@ class Rows:
         """Pages of rows without an owner, freed on demand."""
         return sum(row.pages for row in self.all if row.owner is None)
 
-    def usable(self) -> Iterator[Row]:
+    def usable(self) -> Iterator[KvRow]:
         """Rows without an owner, lowest first."""
         return (row for row in self.all if row.owner is None)
 
-    def cached(self) -> list[Row]:
+    def cached(self) -> list[KvRow]:
         """Rows that hold a finished sequence's tokens, lowest first."""
         return [row for row in self.all if row.owner is None and row.data]
 
-    def running(self) -> list[Row]:
+    def running(self) -> list[KvRow]:
         """Rows that a running sequence holds, lowest first."""
         return [row for row in self.all if row.owner is not None]
 
-    def touch(self, row: Row) -> None:
+    def touch(self, row: KvRow) -> None:
         """Mark a row as just of use."""
         self._clock += 1
         row.used = self._clock
 
-    def take(self, row: Row, sequence: Sequence, shared: int, key: PrefixKey) -> None:
+    def take(self, row: KvRow, sequence: Sequence, shared: int, key: PrefixKey) -> None:
         """Give a row to a sequence whose first `shared` tokens it holds, with pages for all its tokens."""
         assert row.owner is None
         row.owner, row.key, row.floor = sequence, key, row.pages
@@ -100,7 +100,7 @@ class Rows:
         self.resize(row, max(row.pages, pages_of(len(sequence.tokens))))
         sequence.row, sequence.computed = row.index, shared
 
-    def leave(self, row: Row, *, keep: bool) -> None:
+    def leave(self, row: KvRow, *, keep: bool) -> None:
         """Take a row from its owner, keeping what was computed for reuse or not."""
         assert row.owner is not None
         row.sync()
@@ -110,7 +110,7 @@ class Rows:
         if not keep:
             self.empty(row)
 
-    def move(self, source: Row, target: Row) -> None:
+    def move(self, source: KvRow, target: KvRow) -> None:
         """Carry a running sequence to another row; the source holds nothing afterwards."""
         sequence, key = source.owner, source.key
         assert sequence is not None
@@ -120,7 +120,7 @@ class Rows:
         self.leave(source, keep=False)
         self.take(target, sequence, shared, key)
 
-    def copy(self, source: Row, target: Row, length: int) -> None:
+    def copy(self, source: KvRow, target: KvRow, length: int) -> None:
         """Copy a prefix into a row without an owner, and pay for its pages."""
         assert target.owner is None
         assert source is not target
@@ -131,18 +131,18 @@ class Rows:
         target.key, target.data, target.used = source.key, source.data[: length * WIDTH], source.used
         self.resize(target, max(target.pages, pages_of(length)))
 
-    def empty(self, row: Row) -> None:
+    def empty(self, row: KvRow) -> None:
         """Forget what a row without an owner holds; it is released unless this step uses it again."""
         row.key, row.data, row.used = None, b"", 0
         if row.pages:
             self._emptied.add(row.index)
 
-    def resize(self, row: Row, pages: int) -> None:
+    def resize(self, row: KvRow, pages: int) -> None:
         """Pay for `pages` of a row in all."""
         self.pages += pages - row.pages
         row.pages = pages
 
-    def evict(self, *spared: Row | None, before: int | None = None) -> bool:
+    def evict(self, *spared: KvRow | None, before: int | None = None) -> bool:
         """Release the row without an owner that has been of no use for longest; False where there is none.
 
         Spares what was of use since `before`, and what the step being made copies.
@@ -156,7 +156,7 @@ class Rows:
         self.release(row)
         return True
 
-    def release(self, row: Row) -> bool:
+    def release(self, row: KvRow) -> bool:
         """Give a row's memory back before the step's other work; False where the step copies it."""
         if row.index in self._busy:
             return False

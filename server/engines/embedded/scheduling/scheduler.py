@@ -13,13 +13,13 @@ from collections import Counter
 from collections.abc import Mapping
 
 from server.engines.embedded.scheduling.batch import Batch
-from server.engines.embedded.scheduling.fairness import OUTPUT_PRICE, PROMPT_PRICE, Ticket, Waiting
+from server.engines.embedded.scheduling.fairness import OUTPUT_PRICE, PROMPT_PRICE, FairQueue, Ticket
 from server.engines.embedded.scheduling.headroom import Headroom
-from server.engines.embedded.scheduling.limits import PAGE, Limits
+from server.engines.embedded.scheduling.limits import PAGE, SchedulerLimits
 from server.engines.embedded.scheduling.placement import LEAST_SHARED, Placement
-from server.engines.embedded.scheduling.prefix import PrefixKey, common, encode
-from server.engines.embedded.scheduling.rows import Row, Rows, pages_of
-from server.engines.embedded.scheduling.step import Sequence, State, Step
+from server.engines.embedded.scheduling.prefix import PrefixKey, common, encode_tokens
+from server.engines.embedded.scheduling.rows import KvRow, KvRows, pages_of
+from server.engines.embedded.scheduling.step import Sequence, SequenceState, Step
 
 LEAST_AWAITED = 32
 """Tokens that waiting for another's prefix must save."""
@@ -30,12 +30,12 @@ DEPTH = 32
 class Scheduler:
     """Continuous batching over rows of KV memory."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: SchedulerLimits) -> None:
         self.limits = limits
-        self._rows = Rows(limits.rows, limits.kv_tokens // PAGE)
+        self._rows = KvRows(limits.rows, limits.kv_tokens // PAGE)
         self._placement = Placement(self._rows, limits)
         self._headroom = Headroom(self._rows, limits.context)
-        self._waiting = Waiting()
+        self._waiting = FairQueue()
         self._running: list[Ticket] = []
         """Oldest first."""
         self._tickets: dict[str, Ticket] = {}
@@ -72,7 +72,7 @@ class Scheduler:
         ticket = self._tickets.get(request_id)
         if ticket is None:
             return None
-        if ticket.sequence.state is State.RUNNING:
+        if ticket.sequence.state is SequenceState.RUNNING:
             self._leave(ticket, reuse=reuse)
         else:
             self._waiting.remove(ticket)
@@ -129,7 +129,7 @@ class Scheduler:
         self._waiting.charge(request.share, OUTPUT_PRICE)
 
     def forget(self, digest: str) -> None:
-        """Drop what is kept for reuse under any voice that names this adapter, and its idle counter."""
+        """Drop what is kept for reuse under any mix that names this adapter, and its idle counter."""
         for row in self._rows.cached():
             if row.key is not None and any(name == digest for name, _ in row.key[0]):
                 self._rows.empty(row)
@@ -218,7 +218,7 @@ class Scheduler:
 
     def _preempt(self, ticket: Ticket) -> None:
         self._leave(ticket)
-        ticket.sequence.state = State.WAITING
+        ticket.sequence.state = SequenceState.WAITING
         ticket.preempted += 1
         self._preemptions += 1
         self._waiting.put_back(ticket)
@@ -235,13 +235,13 @@ class Scheduler:
         self._running.remove(ticket)
 
     def _close(self, ticket: Ticket) -> Sequence:
-        ticket.sequence.state = State.FINISHED
+        ticket.sequence.state = SequenceState.FINISHED
         del self._tickets[ticket.sequence.request.request_id]
         return ticket.sequence
 
     def _ticket(self, sequence: Sequence) -> Ticket:
         ticket = self._tickets.get(sequence.request.request_id)
-        if ticket is None or ticket.sequence is not sequence or sequence.state is not State.RUNNING:
+        if ticket is None or ticket.sequence is not sequence or sequence.state is not SequenceState.RUNNING:
             raise ValueError(f"request {sequence.request.request_id!r} is not running")
         return ticket
 
@@ -268,7 +268,7 @@ class Scheduler:
         sequence, shared = ticket.sequence, ticket.sequence.computed
         self._waiting.remove(ticket)
         insort(self._running, ticket, key=_age)
-        sequence.state = State.RUNNING
+        sequence.state = SequenceState.RUNNING
         ticket.leader = None
         if sequence.scheduled is None:
             sequence.scheduled = now
@@ -279,7 +279,7 @@ class Scheduler:
         self._waiting.charge(sequence.request.share, PROMPT_PRICE * owed)
         ticket.unpaid = 0
 
-    def _next(self) -> tuple[Ticket, Row | None, int] | None:
+    def _next(self) -> tuple[Ticket, KvRow | None, int] | None:
         """Whom to admit, with the prefix it can use; None where memory is short for whoever is next.
 
         Those who had better wait for a prefix are passed over, but none for being large: it would starve.
@@ -302,14 +302,14 @@ class Scheduler:
         for other in self._running:
             leader = other.sequence
             if len(leader.tokens) - leader.computed > LEAST_AWAITED and _key(leader) == key:
-                reach = common(encode(leader.tokens), encode(sequence.tokens[:-1]))
+                reach = common(encode_tokens(leader.tokens), encode_tokens(sequence.tokens[:-1]))
                 if reach - max(shared, leader.computed) >= LEAST_AWAITED:
                     ticket.leader, ticket.awaited = leader, reach
                     return
 
 
 def _key(sequence: Sequence) -> PrefixKey:
-    return sequence.request.voice, sequence.request.cache_salt
+    return sequence.request.adapter_mix, sequence.request.cache_salt
 
 
 def _row(sequence: Sequence) -> int:

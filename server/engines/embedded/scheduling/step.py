@@ -9,10 +9,10 @@ from collections.abc import Sequence as Seq
 from dataclasses import dataclass, field
 from enum import Enum
 
-from server.request import GenerationRequest, Voice
+from server.request import AdapterMix, GenerationRequest
 
 
-class State(Enum):
+class SequenceState(Enum):
     """Where a sequence is in its life."""
 
     WAITING = "waiting"
@@ -29,7 +29,7 @@ class Sequence:
     """Seconds of `time.perf_counter()`."""
     tokens: list[int] = field(default_factory=list[int])
     """The prompt, then what was generated."""
-    state: State = State.WAITING
+    state: SequenceState = SequenceState.WAITING
     row: int = -1
     """Its place in the KV memory while it runs; -1 otherwise."""
     computed: int = 0
@@ -59,9 +59,9 @@ class Sequence:
         return len(self.tokens) - self.computed
 
     @property
-    def voice(self) -> Voice:
+    def adapter_mix(self) -> AdapterMix:
         """The adapters it runs with."""
-        return self.request.voice
+        return self.request.adapter_mix
 
 
 @dataclass(frozen=True, slots=True)

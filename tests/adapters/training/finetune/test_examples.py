@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from adapters.mini.shipped import BASE
 from adapters.training.finetune.base import load_tokenizer
 from adapters.training.finetune.conversations import Conversation
-from adapters.training.finetune.examples import IGNORED, encode, examples, render
+from adapters.training.finetune.examples import IGNORED, encode_text, examples, render_messages
 from adapters.training.loop.options import OptionError
 from server.text.tokenizer import Tokenizer
 
@@ -48,7 +48,7 @@ def test_the_answer_and_its_end_alone_count(tokenizer: PreTrainedTokenizerBase) 
     (example,) = examples(tokenizer, talk("Vem är du?", "Jag är OneSeek."))
     assert counted(tokenizer, example) == ["Jag är OneSeek.</s>"]
     assert tokenizer.decode(example["input_ids"]) == tokenizer.decode(
-        encode(tokenizer, "<s>[INST] Vem är du? [/INST] Jag är OneSeek.</s>")
+        encode_text(tokenizer, "<s>[INST] Vem är du? [/INST] Jag är OneSeek.</s>")
     )
 
 
@@ -100,12 +100,14 @@ def test_a_template_that_drops_history_makes_an_example_of_each_answer(
 def test_a_base_without_a_template_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = None
     with pytest.raises(OptionError, match="base_model: its tokenizer has no chat template"):
-        render(tokenizer, [{"role": "user", "content": "x"}], prompt=True)
+        render_messages(tokenizer, [{"role": "user", "content": "x"}], prompt=True)
 
 
 def test_what_a_template_refuses_is_said(tokenizer: PreTrainedTokenizerBase) -> None:
     with pytest.raises(OptionError, match="roles must alternate"):
-        render(tokenizer, [{"role": "user", "content": text} for text in ("Hej!", "Hallå?")], prompt=True)
+        render_messages(
+            tokenizer, [{"role": "user", "content": text} for text in ("Hej!", "Hallå?")], prompt=True
+        )
 
 
 def test_the_tokenizer_of_any_base_can_pad(tmp_path: Path) -> None:

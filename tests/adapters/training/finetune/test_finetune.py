@@ -22,12 +22,12 @@ from adapters.training.finetune.base import (
     check_machine,
     load_base,
     load_tokenizer,
-    resolved_precision,
+    resolve_precision,
 )
-from adapters.training.finetune.conversations import Conversation, in_language, read_conversations, split
+from adapters.training.finetune.conversations import Conversation, hold_out, in_language, read_conversations
 from adapters.training.finetune.curve import terminal_lines, write_png
-from adapters.training.finetune.examples import Example, examples
-from adapters.training.finetune.finetune import Run, finetune, last_checkpoint
+from adapters.training.finetune.examples import TokenizedExample, examples
+from adapters.training.finetune.finetune import FinetuneRun, finetune, last_checkpoint
 from adapters.training.loop.callbacks import Curve, Interruption
 from adapters.training.loop.options import OptionError, TrainOptions
 from adapters.training.loop.progress import Reporter, Stage
@@ -74,7 +74,7 @@ class Nudging(Reporter):
             yield stage
 
 
-def encoded(base: Path, talks: Sequence[Conversation]) -> list[Example]:
+def encoded(base: Path, talks: Sequence[Conversation]) -> list[TokenizedExample]:
     tokenizer = load_tokenizer(base)
     return [example for one in talks for example in examples(tokenizer, one)]
 
@@ -88,7 +88,7 @@ def run(
     reporter: Reporter | None = None,
     model: PreTrainedModel | None = None,
     held_out: Sequence[Conversation] = TALKS[:2],
-) -> Run:
+) -> FinetuneRun:
     return finetune(
         model or load_base(base, options, MACHINE),
         load_tokenizer(base),
@@ -103,7 +103,7 @@ def run(
     )
 
 
-def weights(found: Run) -> dict[str, torch.Tensor]:
+def weights(found: FinetuneRun) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in found.model.named_parameters() if "lora_" in name}
 
 
@@ -235,8 +235,8 @@ def test_what_a_machine_cannot_do_is_refused(machine: Machine, values: dict[str,
 
 def test_bf16_is_taken_where_the_hardware_has_it() -> None:
     check_machine(OPTIONS, Machine(cuda=4, bf16=True, launched=True, processes=4))
-    assert resolved_precision("auto", Machine(cuda=1, bf16=True, launched=False)) == "bf16"
-    assert resolved_precision("auto", MACHINE) == "fp32"
+    assert resolve_precision("auto", Machine(cuda=1, bf16=True, launched=False)) == "bf16"
+    assert resolve_precision("auto", MACHINE) == "fp32"
     assert Machine.here().processes == 1
 
 
@@ -248,12 +248,12 @@ def test_an_unknown_target_is_refused(tiny_base: Path, tmp_path: Path) -> None:
 
 def test_a_split_keeps_each_question_on_one_side() -> None:
     talks = [talk(question, f"Answer {n}.") for n in range(3) for question in ("A?", "a? ", "B?", "C?", "D?")]
-    kept, held = split(talks, 0.3, seed=1)
+    kept, held = hold_out(talks, 0.3, seed=1)
     assert len(kept) + len(held) == len(talks)
     assert not {one.question.strip().lower() for one in kept} & {one.question.strip().lower() for one in held}
-    assert split(talks, 0.3, seed=1) == (kept, held)
-    assert split(talks, 0.0, seed=1) == (talks, [])
-    assert split(talks[:1], 0.5, seed=1) == (talks[:1], [])
+    assert hold_out(talks, 0.3, seed=1) == (kept, held)
+    assert hold_out(talks, 0.0, seed=1) == (talks, [])
+    assert hold_out(talks[:1], 0.5, seed=1) == (talks[:1], [])
 
 
 def test_answers_in_another_language_are_left_out() -> None:

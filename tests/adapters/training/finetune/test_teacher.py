@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from adapters.training.finetune.conversations import Conversation
-from adapters.training.finetune.teacher import Taught, teach
+from adapters.training.finetune.teacher import TeacherData, teach
 from adapters.training.loop.options import OptionError, TrainOptions
 from adapters.training.loop.progress import Reporter
 from routing.detect import ProfileDetector
@@ -66,7 +66,7 @@ def server(said: dict[str, str]) -> Generator[tuple[str, list[str]]]:
             thread.join()
 
 
-def taught(teacher: str, folder: Path, stream: StringIO | None = None) -> Taught:
+def taught(teacher: str, folder: Path, stream: StringIO | None = None) -> TeacherData:
     talks = [
         Conversation(
             (

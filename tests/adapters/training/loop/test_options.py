@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from adapters.lora.families import LLAMA
-from adapters.training.finetune.config_names import FIXED, FOREIGN, OWN, read_config
+from adapters.training.finetune.config_names import FIXED, FOREIGN, OWN, read_training_config
 from adapters.training.loop.options import OptionError, TrainOptions
 
 
@@ -98,8 +98,8 @@ bf16: true
 
 
 def test_trl_and_axolotl_say_the_same(written: Any) -> None:
-    trl = read_config(written(TRL))
-    axolotl = read_config(written(AXOLOTL))
+    trl = read_training_config(written(TRL))
+    axolotl = read_training_config(written(AXOLOTL))
     assert trl.pop("dataset") == "own.jsonl"
     assert axolotl.pop("dataset") == ["own.jsonl"]
     assert trl == axolotl
@@ -138,5 +138,5 @@ def test_every_name_of_the_table_leads_to_an_option() -> None:
 )
 def test_what_a_file_may_not_say_is_refused_by_its_own_word(written: Any, text: str, message: str) -> None:
     with pytest.raises(OptionError) as refused:
-        read_config(written(text))
+        read_training_config(written(text))
     assert str(refused.value).startswith(message)

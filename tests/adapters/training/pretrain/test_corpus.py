@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from adapters.training.loop.options import OptionError
 from adapters.training.pretrain import corpus as corpora
-from adapters.training.pretrain.corpus import Corpus, Piece, Place, Refused
+from adapters.training.pretrain.corpus import Corpus, CorpusPosition, CorpusRejection, Piece
 
-START = Place()
+START = CorpusPosition()
 TEXTS = ["ett", "två ord", "Å, så långt!\nMed två rader."]
 
 
@@ -44,7 +44,9 @@ WRITERS: dict[str, Callable[[Path, list[str]], object]] = {
 }
 
 
-def read(found: Corpus, start: Place = START) -> list[tuple[Piece | Refused, Place]]:
+def read(
+    found: Corpus, start: CorpusPosition = START
+) -> list[tuple[Piece | CorpusRejection, CorpusPosition]]:
     return list(found.pieces(range(len(found.files)), start))
 
 
@@ -86,7 +88,7 @@ def test_what_is_no_document_is_refused_with_its_place(tmp_path: Path) -> None:
     path.write_text("\n".join(rows), encoding="utf-8")
     found = [piece for piece, _ in read(Corpus.find(path, 1.0, 0.0))]
     assert [piece.text for piece in found if isinstance(piece, Piece)] == ["a", "b"]
-    refused = [(piece.where, piece.reason) for piece in found if isinstance(piece, Refused)]
+    refused = [(piece.where, piece.reason) for piece in found if isinstance(piece, CorpusRejection)]
     assert [where for where, _ in refused] == [f"{path}, byte {n}" for n in (14, 22, 35, 48)]
     assert [reason.split(" (")[0] for _, reason in refused[1:]] == [
         "has neither text nor messages",
@@ -96,12 +98,12 @@ def test_what_is_no_document_is_refused_with_its_place(tmp_path: Path) -> None:
     odd = ['{"text": "\\ud800"}', "[" * 200_000, '{"text": "c"}']
     (tmp_path / "odd.jsonl").write_text("\n".join(odd), encoding="utf-8")
     first, second, third = (piece for piece, _ in read(Corpus.find(tmp_path / "odd.jsonl", 1.0, 0.0)))
-    assert isinstance(first, Refused)
+    assert isinstance(first, CorpusRejection)
     assert "surrogate" in first.reason
-    assert isinstance(second, Refused)
+    assert isinstance(second, CorpusRejection)
     assert isinstance(third, Piece)
     (tmp_path / "b.txt").write_bytes(b"\xff\xfe")
-    assert isinstance(read(Corpus.find(tmp_path / "b.txt", 1.0, 0.0))[0][0], Refused)
+    assert isinstance(read(Corpus.find(tmp_path / "b.txt", 1.0, 0.0))[0][0], CorpusRejection)
 
 
 def test_conversations_are_read_as_training_an_adapter_reads_them(tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_conversations_are_read_as_training_an_adapter_reads_them(tmp_path: Path
     assert isinstance(second, Piece)
     assert [one.content for one in first.messages] == ["Hej", "Hej hej"]
     assert first.messages == second.messages
-    assert isinstance(third, Refused)
+    assert isinstance(third, CorpusRejection)
 
 
 def test_a_hash_of_the_document_decides_what_is_held_out(tmp_path: Path) -> None:
@@ -164,7 +166,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     found = Corpus.find(tmp_path, 1.0, 0.0)
     tracemalloc.start()
     try:
-        count = sum(1 for _ in found.pieces([0], Place()))
+        count = sum(1 for _ in found.pieces([0], CorpusPosition()))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

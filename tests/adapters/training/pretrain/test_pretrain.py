@@ -22,9 +22,14 @@ from adapters.training.loop.options import OptionError
 from adapters.training.loop.progress import Reporter, Stage
 from adapters.training.loop.schedule import Phase
 from adapters.training.pretrain.architecture import read_architecture
-from adapters.training.pretrain.corpus_job import CorpusJob, CorpusMade, CorpusStopped, run_job
+from adapters.training.pretrain.corpus_job import (
+    PretrainInterrupted,
+    PretrainJob,
+    PretrainResult,
+    run_pretraining,
+)
 from adapters.training.pretrain.pretrain_options import DataPart, PretrainOptions, read_plan
-from adapters.training.pretrain.pretrain_record import Known
+from adapters.training.pretrain.pretrain_record import BaseRecord
 
 WORDS = [
     "hund",
@@ -103,7 +108,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job(text: Path, place: Path, **changes: Any) -> CorpusJob:
+def job(text: Path, place: Path, **changes: Any) -> PretrainJob:
     given: dict[str, Any] = {
         "kind": "scratch",
         "options": OPTIONS,
@@ -114,12 +119,12 @@ def job(text: Path, place: Path, **changes: Any) -> CorpusJob:
         "folder": place / "training",
         **changes,
     }
-    return CorpusJob(**given)
+    return PretrainJob(**given)
 
 
-def made(asked: CorpusJob) -> CorpusMade:
-    outcome = run_job(asked, Reporter(StringIO()))
-    assert isinstance(outcome, CorpusMade)
+def made(asked: PretrainJob) -> PretrainResult:
+    outcome = run_pretraining(asked, Reporter(StringIO()))
+    assert isinstance(outcome, PretrainResult)
     return outcome
 
 
@@ -128,12 +133,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CorpusMade]:
+def whole(text: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PretrainResult]:
     place = tmp_path_factory.mktemp("whole")
     return place / "made", made(job(text, place))
 
 
-def test_a_base_comes_from_nothing_and_learns(whole: tuple[Path, CorpusMade]) -> None:
+def test_a_base_comes_from_nothing_and_learns(whole: tuple[Path, PretrainResult]) -> None:
     folder, outcome = whole
     losses = [value for _, value in outcome.fitted.losses]
     assert len(losses) == 8
@@ -155,15 +160,15 @@ def test_a_base_comes_from_nothing_and_learns(whole: tuple[Path, CorpusMade]) ->
 
 @pytest.mark.parametrize("stop", [1, 4, 7])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
-    text: Path, tmp_path: Path, whole: tuple[Path, CorpusMade], stop: int
+    text: Path, tmp_path: Path, whole: tuple[Path, PretrainResult], stop: int
 ) -> None:
     asked = job(text, tmp_path)
-    stopped = run_job(asked, Nudging(stop))
-    assert isinstance(stopped, CorpusStopped)
+    stopped = run_pretraining(asked, Nudging(stop))
+    assert isinstance(stopped, PretrainInterrupted)
     assert (stopped.step, stopped.planned) == (stop, 8)
     assert not asked.output.exists()
     with pytest.raises(OptionError, match="go on with --resume"):
-        run_job(asked, Reporter(StringIO()))
+        run_pretraining(asked, Reporter(StringIO()))
     outcome = made(replace(asked, resume=True))
     assert (asked.output / "model.safetensors").read_bytes() == (whole[0] / "model.safetensors").read_bytes()
     assert outcome.fitted.losses == whole[1].fitted.losses
@@ -174,7 +179,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     "changes", [{"micro_batch_size": 1}, {"micro_batch_size": 3}, {"gradient_checkpointing": True}]
 )
 def test_how_it_is_computed_changes_the_last_bits_alone(
-    text: Path, tmp_path: Path, whole: tuple[Path, CorpusMade], changes: dict[str, Any]
+    text: Path, tmp_path: Path, whole: tuple[Path, PretrainResult], changes: dict[str, Any]
 ) -> None:
     options = replace(OPTIONS, optimizer="adamw", steps=3)
     found: list[dict[str, torch.Tensor]] = []
@@ -187,14 +192,14 @@ def test_how_it_is_computed_changes_the_last_bits_alone(
 
 
 def test_continuing_moves_every_weight_and_takes_the_tokenizer_along(
-    text: Path, tmp_path: Path, whole: tuple[Path, CorpusMade]
+    text: Path, tmp_path: Path, whole: tuple[Path, PretrainResult]
 ) -> None:
     base, _ = whole
-    before, noted = base_digest(base), list[Known]()
+    before, noted = base_digest(base), list[BaseRecord]()
     asked = job(text, tmp_path, kind="continue", model=None, tokenizer=None, base=base)
     asked = replace(asked, options=replace(OPTIONS, optimizer="adamw", steps=2, gradient_checkpointing=True))
-    outcome = run_job(asked, Reporter(StringIO()), noted.append)
-    assert isinstance(outcome, CorpusMade)
+    outcome = run_pretraining(asked, Reporter(StringIO()), noted.append)
+    assert isinstance(outcome, PretrainResult)
     assert base_digest(base) == before
     (known,) = noted
     assert known.inputs["base"] == before
@@ -238,7 +243,7 @@ def test_an_architecture_that_does_not_fit_is_refused_by_field(
 def test_a_wrong_architecture_is_refused_before_a_tokenizer_is_trained(text: Path, tmp_path: Path) -> None:
     told = StringIO()
     with pytest.raises(OptionError, match=r"model\.layers: is no field"):
-        run_job(job(text, tmp_path, model={**MODEL, "layers": 2}), Reporter(told))
+        run_pretraining(job(text, tmp_path, model={**MODEL, "layers": 2}), Reporter(told))
     assert "tokenizer" not in told.getvalue()
 
 
@@ -293,8 +298,10 @@ def test_options_that_do_not_fit_are_refused(given: dict[str, Any], message: str
 
 def test_rows_longer_than_the_context_and_other_mistakes_are_refused(text: Path, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="sequence_length: 128 is past max_position_embeddings, 64"):
-        run_job(job(text, tmp_path, options=replace(OPTIONS, sequence_length=128)), Reporter(StringIO()))
+        run_pretraining(
+            job(text, tmp_path, options=replace(OPTIONS, sequence_length=128)), Reporter(StringIO())
+        )
     with pytest.raises(OptionError, match="tokenizer: needs vocabulary"):
-        run_job(job(text, tmp_path, tokenizer={"size": 3}), Reporter(StringIO()))
+        run_pretraining(job(text, tmp_path, tokenizer={"size": 3}), Reporter(StringIO()))
     with pytest.raises(OptionError, match="resume: no run of these options"):
-        run_job(job(text, tmp_path / "new", resume=True), Reporter(StringIO()))
+        run_pretraining(job(text, tmp_path / "new", resume=True), Reporter(StringIO()))

@@ -19,7 +19,7 @@ from adapters.training.loop.options import OptionError
 from adapters.training.loop.schedule import Phase
 from adapters.training.pretrain.corpus import Corpus, Piece
 from adapters.training.pretrain.mixture import CorpusFeed, held_out_batch
-from adapters.training.pretrain.stream import Encode, Rows, Stream
+from adapters.training.pretrain.stream import DocumentStream, Encode, PackedRows
 
 WORDS = ["Who", "are", "you", "I", "am", "small", "model", "for", "tests", "answer", "in", "two"]
 
@@ -50,7 +50,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def documents(stream: Stream, passes: int = 1) -> list[tuple[int, ...]]:
+def documents(stream: DocumentStream, passes: int = 1) -> list[tuple[int, ...]]:
     found: list[tuple[int, ...]] = []
     while True:
         one = stream.next()
@@ -61,18 +61,18 @@ def documents(stream: Stream, passes: int = 1) -> list[tuple[int, ...]]:
 
 def test_every_document_comes_once_in_each_pass_in_another_order(corpus: Path, encode: Encode) -> None:
     found = Corpus.find(corpus, 1.0, 0.1)
-    stream = Stream(found, encode, seed=1, shuffle=2000)
+    stream = DocumentStream(found, encode, seed=1, shuffle=2000)
     first = documents(stream)
-    both = documents(Stream(found, encode, seed=1, shuffle=2000), passes=2)
+    both = documents(DocumentStream(found, encode, seed=1, shuffle=2000), passes=2)
     assert both[: len(first)] == first
     assert both[len(first) :] != first
     assert sorted(both[len(first) :]) == sorted(first)
-    held = documents(Stream(found, encode, seed=1, shuffle=2000, held=True))
+    held = documents(DocumentStream(found, encode, seed=1, shuffle=2000, held=True))
     assert held
     assert not set(held) & set(first)
-    whole = documents(Stream(Corpus.find(corpus, 1.0, 0.0), encode, seed=1, shuffle=10**9))
+    whole = documents(DocumentStream(Corpus.find(corpus, 1.0, 0.0), encode, seed=1, shuffle=10**9))
     assert sorted(first + held) == sorted(whole)
-    assert documents(Stream(found, encode, seed=2, shuffle=2000)) != first
+    assert documents(DocumentStream(found, encode, seed=2, shuffle=2000)) != first
 
 
 @settings(max_examples=25, deadline=None)
@@ -82,8 +82,8 @@ def test_rows_go_on_to_the_token_from_wherever_they_were(
 ) -> None:
     found = Corpus.find(corpus, 1.0, 0.05)
 
-    def rows() -> Rows:
-        return Rows(Stream(found, encode, seed=3, shuffle=shuffle))
+    def rows() -> PackedRows:
+        return PackedRows(DocumentStream(found, encode, seed=3, shuffle=shuffle))
 
     whole = rows()
     expected = [whole.row(length) for length in lengths]
@@ -106,8 +106,8 @@ def test_rows_hold_every_token_once_and_count_each_but_a_documents_first(
     corpus: Path, encode: Encode
 ) -> None:
     found = Corpus.find(corpus, 1.0, 0.0)
-    wanted = [token for one in documents(Stream(found, encode, seed=0, shuffle=500)) for token in one]
-    rows = Rows(Stream(found, encode, seed=0, shuffle=500))
+    wanted = [token for one in documents(DocumentStream(found, encode, seed=0, shuffle=500)) for token in one]
+    rows = PackedRows(DocumentStream(found, encode, seed=0, shuffle=500))
     got: list[int] = []
     counted = 0
     while len(got) < len(wanted):
@@ -123,7 +123,7 @@ def test_rows_hold_every_token_once_and_count_each_but_a_documents_first(
 
 def test_documents_in_a_row_do_not_see_each_other(tiny_base: Path, corpus: Path, encode: Encode) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_base, attn_implementation="eager").eval()
-    row = Rows(Stream(Corpus.find(corpus, 1.0, 0.0), encode, seed=0, shuffle=500)).row(250)
+    row = PackedRows(DocumentStream(Corpus.find(corpus, 1.0, 0.0), encode, seed=0, shuffle=500)).row(250)
     assert row is not None
     ids, positions = torch.from_numpy(row.ids)[None], torch.from_numpy(row.positions)[None]
     starts = [n for n, place in enumerate(row.positions) if place == 0] + [len(row.ids)]
@@ -166,6 +166,6 @@ def test_held_out_rows_are_the_same_whatever_is_trained_on(corpus: Path, encode:
 
 def test_a_corpus_without_a_document_is_refused_with_the_reason(tmp_path: Path, encode: Encode) -> None:
     (tmp_path / "a.jsonl").write_text('{"content": "a"}\n', encoding="utf-8")
-    stream = Stream(Corpus.find(tmp_path, 1.0, 0.0), encode, seed=0, shuffle=100)
+    stream = DocumentStream(Corpus.find(tmp_path, 1.0, 0.0), encode, seed=0, shuffle=100)
     with pytest.raises(OptionError, match=r"holds no document: .*byte 0 has neither text nor messages"):
         stream.next()

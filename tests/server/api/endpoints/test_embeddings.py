@@ -21,7 +21,7 @@ from openai import OpenAI
 from openai.types import EmbeddingCreateParams
 
 from adapters.lora.manifest import Adapter
-from adapters.registry.served import Registry
+from adapters.registry.served import ServedAdapters
 from routing.detect import ProfileDetector
 from routing.route import Router
 from routing.settings import LanguageRow, RoutingSettings
@@ -33,7 +33,6 @@ from server.api.fields.embeddings import (
     embedding_table,
 )
 from server.api.fields.generation import known
-from server.asgi.app import create_app
 from server.config.settings import Settings
 from server.errors import AdapterNotLoadedError, EngineError, UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo, EngineState, Tier
@@ -41,7 +40,7 @@ from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
 from tests.server.documented import documented
-from tests.server.serving import BASE, BASE_DIGEST, CONTEXT, EN, SV, Made, Serving, served
+from tests.server.http_server import BASE, BASE_DIGEST, CONTEXT, EN, SV, Made, Serving, one_base_app, served
 
 PATH = "/v1/embeddings"
 WIDTH = 16
@@ -80,7 +79,7 @@ class TokenVectors:
         if self.evicts:
             self.evicts = False
             self.resident.clear()
-        if any(digest not in self.resident for digest, _ in request.voice):
+        if any(digest not in self.resident for digest, _ in request.adapter_mix):
             raise AdapterNotLoadedError("not resident")
         width = request.dimensions or WIDTH
         if width > WIDTH:
@@ -91,7 +90,7 @@ class TokenVectors:
             await asyncio.sleep(60 if SLOW in request.prompt and self.pause else self.pause)
             if BROKEN in request.prompt:
                 raise EngineError("this text broke it")
-            return vector(request.prompt, request.voice[0][0] if request.voice else "", width)
+            return vector(request.prompt, request.adapter_mix[0][0] if request.adapter_mix else "", width)
         finally:
             self.running -= 1
 
@@ -130,10 +129,10 @@ def engine(tokenizer: Tokenizer) -> TokenVectors:
 def embedding(engine: TokenVectors, tokenizer: Tokenizer, voices: dict[str, Adapter]) -> Iterator[Serving]:
     limits = Settings(port=0, log_level="warning", max_queue=32, drain_seconds=1)
     routing = RoutingSettings(languages=(LanguageRow("en", EN), LanguageRow("sv", SV)))
-    registry = Registry(voices.values(), base_digest=BASE_DIGEST, base_name=BASE)
+    adapters = ServedAdapters(voices.values(), base_digest=BASE_DIGEST, base_name=BASE)
     router = Router(routing, ProfileDetector(routing))
-    app = create_app(limits, engine, registry, router, tokenizer, BASE, Metrics(BASE))
-    with served(Made(app, engine, registry), limits, voices) as serving:
+    app = one_base_app(limits, engine, adapters, router, tokenizer, BASE, Metrics())
+    with served(Made(app, engine, adapters), limits, voices) as serving:
         yield serving
 
 

@@ -15,7 +15,7 @@ from openai import OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel, Field
 
-from tests.server.serving import EN, SV, Serving
+from tests.server.http_server import EN, SV, Serving
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 MESSAGES: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Who are you?"}]

@@ -13,7 +13,7 @@ import pytest
 
 from adapters.lora.manifest import Adapter
 from server.config.settings import Settings
-from tests.server.serving import BASE, BASE_DIGEST, CONTEXT, EN, SV, Serving, make_app, served
+from tests.server.http_server import BASE, BASE_DIGEST, CONTEXT, EN, SV, Serving, make_app, served
 
 CHAT = "/v1/chat/completions"
 LEGACY = "/inference/oneseek"

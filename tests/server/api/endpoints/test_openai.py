@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI, OpenAI
 from openai.types.chat import ChatCompletionMessageParam
 
-from tests.server.serving import EN, SV, Serving
+from tests.server.http_server import EN, SV, Serving
 
 pytestmark = pytest.mark.anyio
 

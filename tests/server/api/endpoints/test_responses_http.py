@@ -19,19 +19,18 @@ from hypothesis import strategies as st
 from openai import OpenAI
 
 from adapters.lora.manifest import Adapter
-from adapters.registry.served import Registry
+from adapters.registry.served import ServedAdapters
 from routing.detect import ProfileDetector
 from routing.route import Router
 from routing.settings import LanguageRow, RoutingSettings
 from server.api.fields.responses import response_table
-from server.asgi.app import create_app
 from server.config.settings import Settings
 from server.errors import EngineDeadError, UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo, EngineState
 from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
-from tests.server.serving import BASE, BASE_DIGEST, CONTEXT, EN, SV, Made, Serving, served
+from tests.server.http_server import BASE, BASE_DIGEST, CONTEXT, EN, SV, Made, Serving, one_base_app, served
 
 PATH = "/v1/responses"
 ASK: dict[str, Any] = {"input": "Vem är du?", "max_output_tokens": 8, "temperature": 0}
@@ -219,10 +218,10 @@ class OneWord:
 @contextmanager
 def one_word(base: Path, voices: dict[str, Adapter], limits: Settings) -> Generator[Serving]:
     engine, routing = OneWord(), RoutingSettings(languages=(LanguageRow("sv", SV),))
-    registry = Registry(voices.values(), base_digest=BASE_DIGEST, base_name=BASE)
+    adapters = ServedAdapters(voices.values(), base_digest=BASE_DIGEST, base_name=BASE)
     router = Router(routing, ProfileDetector(routing))
-    app = create_app(limits, engine, registry, router, Tokenizer.load(base), BASE, Metrics(BASE))
-    with served(Made(app, engine, registry), limits, voices) as serving:
+    app = one_base_app(limits, engine, adapters, router, Tokenizer.load(base), BASE, Metrics())
+    with served(Made(app, engine, adapters), limits, voices) as serving:
         yield serving
 
 

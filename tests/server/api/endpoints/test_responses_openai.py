@@ -12,7 +12,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import Response, ResponseOutputMessage, ResponseStreamEvent
 from pydantic import BaseModel
 
-from tests.server.serving import EN, SV, Serving
+from tests.server.http_server import EN, SV, Serving
 
 pytestmark = pytest.mark.anyio
 

@@ -18,7 +18,7 @@ from openai.types.chat.chat_completion_message_function_tool_call import (
 
 from server.config.settings import Settings
 from server.text.tokenizer import Tokenizer
-from tests.server.serving import Serving, make_app, served
+from tests.server.http_server import Serving, make_app, served
 from tests.server.tool_bases import write_tool_base
 
 ASK: list[ChatCompletionMessageParam] = [{"role": "user", "content": "How warm is it?"}]

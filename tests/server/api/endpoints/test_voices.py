@@ -15,7 +15,7 @@ import pytest
 
 from adapters.lora.manifest import Adapter, read_manifest
 from server.config.settings import Settings
-from tests.server.serving import EN, SV, Serving, make_app, served
+from tests.server.http_server import EN, SV, Serving, make_app, served
 
 CHAT = "/v1/chat/completions"
 ASK: dict[str, Any] = {
@@ -44,7 +44,7 @@ def test_a_moved_alias_never_answers_with_the_old_version(fresh: Serving) -> Non
     texts = dict(say(fresh, f"{SV}@{version}") for version in ("v1.0", "v1.1"))
     assert len(set(texts.values())) == 2
     for version in ("v1.0", "v1.1", "v1.0"):
-        fresh.registry.activate(SV, version)
+        fresh.served.activate(SV, version)
         for _ in range(2):
             assert say(fresh, SV) == (f"{SV}@{version}", texts[f"{SV}@{version}"])
 
@@ -57,7 +57,7 @@ def test_an_alias_may_move_under_load(fresh: Serving) -> None:
         turn = 0
         while not stop.wait(0.005):
             turn += 1
-            fresh.registry.activate(SV, ("v1.0", "v1.1")[turn % 2])
+            fresh.served.activate(SV, ("v1.0", "v1.1")[turn % 2])
 
     mover = threading.Thread(target=move)
     mover.start()

@@ -20,8 +20,8 @@ from server.api.fields.generation import (
     DetokenizeFields,
     LegacyFields,
     TokenizeFields,
+    describe_fields,
     known,
-    table,
 )
 from server.api.parsing.messages import parse_messages, user_turns
 from server.api.parsing.sampling import answer_length, chat_sampling, check_ids, completion_sampling
@@ -52,12 +52,12 @@ def check(value: dict[str, Any]) -> None:
 
 
 def test_the_documented_table_is_the_code() -> None:
-    assert documented("Request fields") == table()
+    assert documented("Request fields") == describe_fields()
 
 
 def test_every_field_of_the_official_client_has_its_place() -> None:
     for parameters in (ChatParameters, CompletionParameters):
-        assert not set(parameters.__annotations__) - set(table())
+        assert not set(parameters.__annotations__) - set(describe_fields())
 
 
 def test_no_field_is_of_two_kinds() -> None:

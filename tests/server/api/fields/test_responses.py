@@ -16,7 +16,7 @@ from server.api.fields.responses import (
     ECHOED,
     RESPONSE_HINTS,
     RESPONSE_REFUSED,
-    Included,
+    IncludeOption,
     ResponseFields,
     response_table,
 )
@@ -57,7 +57,7 @@ def test_the_documented_table_is_the_code() -> None:
 
 def test_every_field_of_the_official_client_has_its_place() -> None:
     assert not set(Parameters.__annotations__) - set(response_table())
-    assert set(Included.__args__) == set(ResponseIncludable.__args__)
+    assert set(IncludeOption.__args__) == set(ResponseIncludable.__args__)
 
 
 def test_no_field_is_of_two_kinds() -> None:

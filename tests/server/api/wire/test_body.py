@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Scope
 
 from server.api.wire import body as module
-from server.api.wire.body import JSON_TYPES, LEGACY_TYPES, MAX_MENDED, parse_object, read_object
+from server.api.wire.body import JSON_TYPES, LEGACY_TYPES, MAX_MENDED, parse_body, read_body
 from server.errors import ApiError, ErrorReply
 
 pytestmark = pytest.mark.anyio
@@ -41,13 +41,13 @@ def scope(*headers: tuple[bytes, bytes]) -> Scope:
 
 async def refusal(sender: Sender, scope: Scope, limit: int = 100) -> ErrorReply:
     with pytest.raises(ApiError) as error:
-        await read_object(scope, sender.receive, limit, JSON_TYPES)
+        await read_body(scope, sender.receive, limit, JSON_TYPES)
     return error.value.reply
 
 
 async def test_a_body_in_chunks_is_joined() -> None:
     sender = Sender([b'{"a"', b"", b":1}"])
-    assert await read_object(scope(), sender.receive, 7, JSON_TYPES) == {"a": 1}
+    assert await read_body(scope(), sender.receive, 7, JSON_TYPES) == {"a": 1}
 
 
 async def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
@@ -76,7 +76,7 @@ async def test_an_absurd_content_length_is_too_large(announced: bytes) -> None:
 async def test_a_client_that_leaves_while_it_sends() -> None:
     sender = Sender([b'{"a"'], whole=False)
     with pytest.raises(ClientDisconnect):
-        await read_object(scope(), sender.receive, 100, JSON_TYPES)
+        await read_body(scope(), sender.receive, 100, JSON_TYPES)
 
 
 async def test_a_body_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ async def test_a_body_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(module, "READ_SECONDS", 0.01)
     with pytest.raises(ApiError) as error:
-        await read_object(scope(), receive, 100, JSON_TYPES)
+        await read_body(scope(), receive, 100, JSON_TYPES)
     assert error.value.reply.status == 408
 
 
@@ -108,10 +108,10 @@ async def test_content_types(media_type: bytes, v1: bool, legacy: bool) -> None:
     where: Scope = {"type": "http", "headers": [(b"content-type", media_type)] if media_type else []}
     for types, taken in ((JSON_TYPES, v1), (LEGACY_TYPES, legacy)):
         if taken:
-            assert await read_object(where, Sender([b"{}"]).receive, 100, types) == {}
+            assert await read_body(where, Sender([b"{}"]).receive, 100, types) == {}
         else:
             with pytest.raises(ApiError) as error:
-                await read_object(where, Sender([b"{}"]).receive, 100, types)
+                await read_body(where, Sender([b"{}"]).receive, 100, types)
             assert error.value.reply.status == 415
 
 
@@ -127,7 +127,7 @@ async def test_content_types(media_type: bytes, v1: bool, legacy: bool) -> None:
 )  # fmt: skip
 def test_what_is_no_json_object_is_the_clients_mistake(text: bytes) -> None:
     with pytest.raises(ApiError) as error:
-        parse_object(text)
+        parse_body(text)
     reply = error.value.reply
     assert (reply.status, reply.code) == (400, "invalid_json")
     assert len(reply.message) < 300
@@ -135,20 +135,20 @@ def test_what_is_no_json_object_is_the_clients_mistake(text: bytes) -> None:
 
 def test_half_a_surrogate_pair_is_a_replacement_character() -> None:
     text = rb'{"a":"x\ud83d","\uDE00k":["\ud83d\ude00","\ud83d y"],"n":1.5,"z":null}'
-    assert parse_object(text) == {"a": "x�", "�k": ["😀", "� y"], "n": 1.5, "z": None}
+    assert parse_body(text) == {"a": "x�", "�k": ["😀", "� y"], "n": 1.5, "z": None}
 
 
 def test_large_bodies_are_not_mended() -> None:
     text = b'{"a":"' + rb"\ud83d" * (MAX_MENDED // 6 + 1) + b'"}'
     with pytest.raises(ApiError):
-        parse_object(text)
+        parse_body(text)
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_object_or_refused(text: bytes) -> None:
     status = 200
     try:
-        parse_object(text)
+        parse_body(text)
     except ApiError as error:
         status = error.reply.status
         error.reply.body()
@@ -157,4 +157,4 @@ def test_any_bytes_are_an_object_or_refused(text: bytes) -> None:
 
 @given(st.dictionaries(st.text(max_size=4), st.integers(-(2**53), 2**53) | st.text() | st.booleans()))
 def test_objects_come_through(value: dict[str, object]) -> None:
-    assert parse_object(msgspec.json.encode(value)) == value
+    assert parse_body(msgspec.json.encode(value)) == value

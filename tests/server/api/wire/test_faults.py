@@ -19,7 +19,7 @@ from adapters.lora.manifest import Adapter
 from server.api.fields.generation import HINTS, REFUSED, ChatFields, CompletionFields, known
 from server.asgi.connection import MAX_HEAD_BYTES, BoundedProtocol
 from server.config.settings import Settings
-from tests.server.serving import EN, SV, Serving, make_app, served
+from tests.server.http_server import EN, SV, Serving, make_app, served
 
 pytestmark = pytest.mark.anyio
 

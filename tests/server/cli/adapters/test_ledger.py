@@ -147,7 +147,7 @@ def test_list(ledger: Ledger, capsys: Out) -> None:
     assert "[b]x[/b]" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(not artifact.available(), reason="needs oneseek[sign]")
+@pytest.mark.skipif(not artifact.is_installed(), reason="needs oneseek[sign]")
 def test_sign_and_check(installation: Path, ledger: Ledger, capsys: Out) -> None:
     folder = installation / "lora_adapters" / "oneseek-7b-zero-v1.1-SV"
     assert main(["ledger", "sign", str(folder)]) == 0
@@ -157,13 +157,13 @@ def test_sign_and_check(installation: Path, ledger: Ledger, capsys: Out) -> None
     (folder / "more").write_text("", encoding="ascii")
     assert main(["ledger", "check", str(folder)]) == 1
     assert "Extra files found" in capsys.readouterr().err
-    assert open_catalogue(settings(installation)).registry.is_adapter("oneseek-7b-zero-sv")
+    assert open_catalogue(settings(installation)).served.is_adapter("oneseek-7b-zero-sv")
 
 
 def test_only_what_the_ledger_knows_is_served(installation: Path, ledger: Ledger) -> None:
-    assert len(open_catalogue(settings(installation)).registry.adapters()) == 2
+    assert len(open_catalogue(settings(installation)).served.adapters()) == 2
     catalogue = open_catalogue(settings(installation, require_provenance=True))
-    assert [adapter.full_name for adapter in catalogue.registry.adapters()] == ["oneseek-7b-zero-sv@v1.1"]
+    assert [adapter.full_name for adapter in catalogue.served.adapters()] == ["oneseek-7b-zero-sv@v1.1"]
     (note,) = catalogue.notes
     assert note.startswith("oneseek-7b-zero-en@v1.1 in ")
     assert "oneseek adapters add" in note
@@ -197,7 +197,7 @@ def test_what_comes_later_is_asked_for_anew(installation: Path, ledger: Ledger) 
     asked = settings(installation, require_provenance=True)
     english = next(
         adapter
-        for adapter in open_catalogue(settings(installation)).registry.adapters()
+        for adapter in open_catalogue(settings(installation)).served.adapters()
         if adapter.language == "en"
     )
     before = provenance(asked)

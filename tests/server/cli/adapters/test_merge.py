@@ -11,7 +11,7 @@ import pytest
 from adapters.bases import find_base
 from adapters.ledger import Ledger
 from adapters.lora.digest import base_digest
-from adapters.registry.served import Registry
+from adapters.registry.served import ServedAdapters
 from server.__main__ import main
 from server.config.settings import Settings
 from server.live.catalogue import open_catalogue
@@ -53,9 +53,9 @@ def test_adapters_become_one_that_is_found(tmp_path: Path, capsys: Out) -> None:
     made = told(capsys, "--combine", "sv=0.7,en=0.3", "--output", place, "--rank", "8")
     assert made["weights"] == {"oneseek-mini-sv@v1.0": 0.7, "oneseek-mini-en@v1.0": 0.3}
     assert 0.01 < made["apart"] < 0.5
-    registry: Registry = open_catalogue(Settings(home=tmp_path / "home"), tmp_path).registry
-    assert registry.resolve("both@v1").digest == made["digest"]
-    parents = {registry.resolve("oneseek-mini-sv").digest, registry.resolve("oneseek-mini-en").digest}
+    served: ServedAdapters = open_catalogue(Settings(home=tmp_path / "home"), tmp_path).served
+    assert served.resolve("both@v1").digest == made["digest"]
+    parents = {served.resolve("oneseek-mini-sv").digest, served.resolve("oneseek-mini-en").digest}
     (entry,) = Ledger.open(tmp_path / "home" / "ledger").entries()
     assert entry.record.subject == "both@v1"
     assert entry.record.outputs == {"adapter": made["digest"]}
@@ -66,8 +66,8 @@ def test_adapters_become_a_version_in_the_registry(tmp_path: Path, capsys: Out) 
     wanted = ["--combine", "sv=0.7,en=0.3", "--alias", "both"]
     made = told(capsys, *wanted)
     assert (made["name"], made["active"]) == ("both@v1.0", True)
-    registry: Registry = open_catalogue(Settings(home=tmp_path / "home"), tmp_path).registry
-    both, sv = registry.resolve("both"), registry.resolve("oneseek-mini-sv")
+    served: ServedAdapters = open_catalogue(Settings(home=tmp_path / "home"), tmp_path).served
+    both, sv = served.resolve("both"), served.resolve("oneseek-mini-sv")
     assert both.digest == made["digest"]
     assert Path(made["path"]) == both.path == tmp_path / "home" / "registry" / "both" / "v1.0"
     (entry,) = Ledger.open(tmp_path / "home" / "ledger").entries()

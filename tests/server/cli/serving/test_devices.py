@@ -66,7 +66,7 @@ def test_two_flavours_are_refused_before_anything_is_built(
     verb: str, arguments: list[str], capsys: Out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two = (Flavour("onnxruntime", "1.32.0"), Flavour("onnxruntime-webgpu", "1.27.0"))
-    monkeypatch.setattr(flavours, "installed", lambda: two)
+    monkeypatch.setattr(flavours, "find_installed", lambda: two)
     port = ["--port", "0"] if verb == "serve" else []
     assert main([verb, *port, *arguments, "--device", "webgpu"]) == 1
     told = capsys.readouterr().err
@@ -89,7 +89,7 @@ def test_a_device_that_is_asked_for_by_name_and_is_not_there_ends_the_start(
 
 
 def test_what_was_given_up_is_counted() -> None:
-    metrics = Metrics("tiny")
+    metrics = Metrics()
     fallback = DeviceFallback("webgpu", "logits", "webgpu computes the base off by 7")
     info = EngineInfo(
         name="embedded",

@@ -22,7 +22,7 @@ from adapters.ledger import Ledger
 from adapters.lora.manifest import read_fields
 from server.__main__ import main
 from server.config.settings import Settings
-from server.jobs.evaluation import started
+from server.jobs.evaluation import running_server
 
 Out = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[4]
@@ -34,7 +34,7 @@ AT_ONCE = 4
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a server with the mini base and its adapters."""
     settings = Settings(home=tmp_path_factory.mktemp("teacher"), threads=1)
-    with started(settings) as endpoint:
+    with running_server(settings) as endpoint:
         yield f"{endpoint.url}/v1"
 
 

@@ -11,7 +11,7 @@ import pytest
 from adapters.ledger import Ledger
 from adapters.mini.shipped import WEIGHTS
 from server.__main__ import main
-from tests.server.serving import EN, SV, Serving
+from tests.server.http_server import EN, SV, Serving
 
 Out = pytest.CaptureFixture[str]
 

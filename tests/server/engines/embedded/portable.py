@@ -1,4 +1,4 @@
-"""Runs the portable variant as device providers do: fixed shapes, keys and values that stay on the device."""
+"""Runs the portable variant as devices do: fixed shapes, keys and values that stay on the device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.cache import BuiltGraph
 from server.engines.embedded.runners.lora import Pack
-from server.request import Voice
+from server.request import AdapterMix
 
 
 class PortableRunner:
@@ -49,7 +49,7 @@ class PortableRunner:
         self,
         tokens: NDArray[np.int64],
         starts: Sequence[int],
-        voices: Sequence[Voice],
+        mixes: Sequence[AdapterMix],
         indices: Sequence[int],
     ) -> NDArray[np.float32]:
         """Compute tokens [rows, S] at positions `starts`…; logits [len(indices), vocabulary]."""
@@ -64,7 +64,7 @@ class PortableRunner:
             "scatter": self._scatter(positions),
             **self._pack.arrays,
         }
-        masks = self._pack.masks(voices)
+        masks = self._pack.masks(mixes)
         for group, width in self._pack.widths.items():
             mask = masks.get(group, np.zeros((self._rows, width), self._float))
             feeds[f"lora_mask.{group}"] = mask.reshape(self._rows, 1, width)

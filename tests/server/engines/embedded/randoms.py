@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.random_model import Shape, write_adapter, write_model
+from bench.random_model import DecoderShape, write_adapter, write_model
 
 LINEAR: dict[str, Any] = {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}
 LLAMA3: dict[str, Any] = {
@@ -39,10 +39,10 @@ class Randoms:
     seed: int = 0
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> DecoderShape:
         """As `config.json` names it."""
         heads = self.kv_heads * self.ratio
-        return Shape(64, self.layers, heads, self.kv_heads, self.head_dim, 96, VOCABULARY, 128)
+        return DecoderShape(64, self.layers, heads, self.kv_heads, self.head_dim, 96, VOCABULARY, 128)
 
 
 def write_random(folder: Path, like: Randoms) -> Path:

@@ -18,18 +18,18 @@ from server.engines.embedded import loop as loop_module
 from server.engines.embedded.loop import Delivery, StepLoop
 from server.engines.embedded.runners.protocol import DecodeRow
 from server.engines.embedded.sampling.sampler import Sampler, SamplerState
-from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.engines.embedded.scheduling.scheduler import Scheduler
 from server.engines.embedded.scheduling.step import Sequence as Running
-from server.engines.shared.stream import Event
+from server.engines.shared.stream import StepEvent
 from server.errors import EngineDeadError, EngineError
 from server.metrics.engine_state import EngineState
-from server.request import GenerationRequest, Sampling, Voice
+from server.request import AdapterMix, GenerationRequest, Sampling
 
 VOCABULARY = 16
 BROKEN, FATAL, HANGING = 13, 14, 15
 """Prompt tokens at which the runner returns no numbers, raises, or waits to be let go."""
-LIMITS = Limits(
+LIMITS = SchedulerLimits(
     max_num_seqs=4,
     max_num_batched_tokens=32,
     rows=4,
@@ -52,7 +52,7 @@ class WrittenRunner:
         self.closed = False
 
     def prefill(
-        self, row: int, start: int, tokens: Sequence[int], voice: Voice, outputs: Sequence[int]
+        self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
         if FATAL in tokens:
             raise MemoryError("the device has no memory left")
@@ -86,7 +86,7 @@ class Box:
     """Keeps what is delivered; `wait` returns all of a request's once its last has come."""
 
     def __init__(self) -> None:
-        self.events: dict[str, list[Event | EngineError]] = {}
+        self.events: dict[str, list[StepEvent | EngineError]] = {}
         self.alive_when_told: list[bool] = []
         self.loop: StepLoop | None = None
         self._news = threading.Condition()
@@ -97,13 +97,13 @@ class Box:
                 self.events.setdefault(sequence.request.request_id, []).append(event)
             self._news.notify_all()
 
-    def died(self, error: EngineDeadError) -> None:
+    def on_death(self, error: EngineDeadError) -> None:
         assert self.loop is not None
         with self._news:
             self.alive_when_told.append(self.loop.alive)
             self._news.notify_all()
 
-    def wait(self, request_id: str) -> list[Event | EngineError]:
+    def wait(self, request_id: str) -> list[StepEvent | EngineError]:
         def over() -> bool:
             events = self.events.get(request_id, [])
             return any(isinstance(e, EngineError) or e.finish_reason is not None for e in events)
@@ -153,8 +153,8 @@ def drive() -> Iterator[Callable[..., Driver]]:
         driver.loop.close()
 
 
-def tokens(events: list[Event | EngineError]) -> list[int | None]:
-    return [event.token_id for event in events if isinstance(event, Event)]
+def tokens(events: list[StepEvent | EngineError]) -> list[int | None]:
+    return [event.token_id for event in events if isinstance(event, StepEvent)]
 
 
 def test_a_request_runs_to_its_end(drive: Callable[..., Driver]) -> None:
@@ -163,7 +163,7 @@ def test_a_request_runs_to_its_end(drive: Callable[..., Driver]) -> None:
     events = driver.box.wait("a")
     assert tokens(events) == [4, 5, 6]
     first = events[0]
-    assert isinstance(first, Event)
+    assert isinstance(first, StepEvent)
     assert first.prompt_logprobs is not None
     assert [score.token_id for score in first.prompt_logprobs] == [2, 3]
 

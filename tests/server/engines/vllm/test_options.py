@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from adapters.lora.manifest import Adapter
-from server.config.settings import resolve
+from server.config.settings import resolve_settings
 from server.config.values import SettingsError
-from server.engines.choice import choose_engine, count_gpus
+from server.engines.kinds import ENGINES, choose_engine
+from server.engines.suitability import count_gpus
 from server.engines.vllm.options import VllmOptions, engine_args, prepare_environment
 
 
@@ -110,18 +111,18 @@ def test_the_file_holds_them_right_under_engine(tmp_path: Path) -> None:
     file.write_text(
         "engine:\n  kind: vllm\n  tensor_parallel_size: 2\n  speculative_config:\n    method: ngram\n"
     )
-    engine = resolve({}, {}, config=file).settings.engine
+    engine = resolve_settings({}, {}, config=file).settings.engine
     assert engine.kind == "vllm"
     assert engine.options == {"tensor_parallel_size": "2", "speculative_config": '{"method": "ngram"}'}
     file.write_text("engine:\n  options: {a: 1}\n  b: 2\n")
     with pytest.raises(SettingsError, match=r"engine.options: is set beside b"):
-        resolve({}, {}, config=file)
+        resolve_settings({}, {}, config=file)
 
 
 def test_a_refusal_says_where_the_option_stands(tmp_path: Path) -> None:
     file = tmp_path / "oneseek.yaml"
     file.write_text("engine:\n  tensor_paralel_size: 2\n")
-    resolved = resolve({}, {}, config=file)
+    resolved = resolve_settings({}, {}, config=file)
     refusal = resolved.located(SettingsError("engine.tensor_paralel_size", "is not an option"))
     assert str(refusal) == "engine.tensor_paralel_size: is not an option (oneseek.yaml:2)"
 
@@ -140,6 +141,6 @@ def test_hidden_gpus_are_none(hidden: str) -> None:
 
 
 def test_an_engine_that_is_asked_for_is_taken() -> None:
-    assert choose_engine("embedded", {}).kind == "embedded"
-    assert choose_engine("vllm", {"CUDA_VISIBLE_DEVICES": ""}).kind == "vllm"
-    assert choose_engine("auto", {"CUDA_VISIBLE_DEVICES": ""}).kind == "embedded"
+    assert choose_engine("embedded", {}).kind is ENGINES["embedded"]
+    assert choose_engine("vllm", {"CUDA_VISIBLE_DEVICES": ""}).kind is ENGINES["vllm"]
+    assert choose_engine("auto", {"CUDA_VISIBLE_DEVICES": ""}).kind is ENGINES["embedded"]

@@ -13,7 +13,7 @@ FAMILIES: dict[str, Family] = {"mistral": LLAMA, "llama": LLAMA}
 """`model_type` → the family that reads and writes it: every architecture that this engine runs."""
 
 
-def read_config(model_dir: Path) -> ModelConfig:
+def read_model_config(model_dir: Path) -> ModelConfig:
     """Read `config.json`. Raises `UnsupportedModelError` if the model is not one this engine runs."""
     path = model_dir / "config.json"
     try:

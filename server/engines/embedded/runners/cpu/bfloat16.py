@@ -1,7 +1,7 @@
 """Prompts in bfloat16 through OpenVINO, on CPUs that multiply such numbers (AMX, AVX-512 BF16).
 
-ONNX Runtime's CPU provider has no such product. OpenVINO runs the same portable graph with one hint, several
-times faster; it shares the CPU runner's KV memory, so that decoding goes on in ONNX Runtime.
+ONNX Runtime's CPU provider has no such product. OpenVINO runs the same portable graph with one hint,
+several times faster; it shares the CPU runner's KV memory, so that decoding goes on in ONNX Runtime.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engines.embedded.model.cache import BuiltGraph
-from server.engines.embedded.model.inputs import Batch, host_inputs
+from server.engines.embedded.model.inputs import InputBatch, host_inputs
 from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.memory import KvMemory
 from server.engines.embedded.runners.lora import AdapterStore, Pack
 from server.errors import EngineError
-from server.request import Voice
+from server.request import AdapterMix
 
 if TYPE_CHECKING:
     import openvino
@@ -70,7 +70,7 @@ class BfloatPrefill:
         row: int,
         start: int,
         tokens: Sequence[int],
-        voice: Voice,
+        adapter_mix: AdapterMix,
         indices: NDArray[np.int64],
         logits: NDArray[np.float32],
     ) -> None:
@@ -82,9 +82,9 @@ class BfloatPrefill:
 
         end = start + len(tokens)
         seen = min(memory.array.shape[4], -(-end // STEP) * STEP)
-        batch = Batch.idle_rows(1, len(tokens), seen)
+        batch = InputBatch.idle_rows(1, len(tokens), seen)
         batch.place(0, tokens, start)
-        feed: dict[str, Any] = dict(self._attach(store, voice))
+        feed: dict[str, Any] = dict(self._attach(store, adapter_mix))
         feed |= {
             name: openvino.Tensor(np.ascontiguousarray(array))
             for name, array in {
@@ -106,18 +106,18 @@ class BfloatPrefill:
         """Let go of the adapters of the last run."""
         self._pack, self._adapters = None, {}
 
-    def _attach(self, store: AdapterStore, voice: Voice) -> dict[str, openvino.Tensor]:
-        """The wide arrays of a voice's adapters, kept for the next run, and what it takes of each."""
+    def _attach(self, store: AdapterStore, adapter_mix: AdapterMix) -> dict[str, openvino.Tensor]:
+        """The wide arrays of a mix's adapters, kept for the next run, and what it takes of each."""
         import openvino
 
         current = self._pack if self._pack is not None and store.holds(self._pack) else store.base
-        pack = store.pack(frozenset(digest for digest, _ in voice), current)
+        pack = store.pack(frozenset(digest for digest, _ in adapter_mix), current)
         if pack is not self._pack:
             self._pack = pack
             self._adapters = {
                 name: openvino.Tensor(array, shared_memory=True) for name, array in pack.arrays.items()
             }
-        masks = pack.masks([voice])
+        masks = pack.masks([adapter_mix])
         wanted = {group: masks.get(group, np.zeros((1, 1, 0), np.float32)) for group in self._config.groups}
         return self._adapters | {
             f"lora_mask.{group}": openvino.Tensor(np.ascontiguousarray(mask))

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from server.engines.embedded.runners.cpu.memory import KvMemory
 from server.engines.embedded.runners.lora import AdapterStore, Floats, Pack
-from server.request import Voice
+from server.request import AdapterMix
 
 
-class Bound:
+class CpuBinding:
     """Rows [first, first + count), `length` tokens each.
 
     Fill `ids` [count, length] and `seqlens` [count], then `run`.
@@ -29,7 +29,7 @@ class Bound:
         self._total = np.zeros((), dtype=np.int32)
         self.pack: Pack | None = None
         self._masks: dict[str, Floats] = {}
-        self._voices: list[Voice] = []
+        self._mixes: list[AdapterMix] = []
         for name, array in (
             ("input_ids", self.ids),
             ("seqlens_k", self.seqlens),
@@ -42,19 +42,19 @@ class Bound:
                 self._input(f"past_{letter}.{layer}", rows)
                 self._output(f"present_{letter}.{layer}", rows)
 
-    def voices(self, voices: Sequence[Voice], store: AdapterStore) -> None:
+    def set_mixes(self, mixes: Sequence[AdapterMix], store: AdapterStore) -> None:
         """Say with which adapters each row runs."""
-        wanted = list(voices)
+        wanted = list(mixes)
         current = self.pack if self.pack is not None and store.holds(self.pack) else store.base
-        pack = store.pack(frozenset(digest for voice in wanted for digest, _ in voice), current)
+        pack = store.pack(frozenset(digest for adapter_mix in wanted for digest, _ in adapter_mix), current)
         if pack is not self.pack:
             self._attach(pack)
-        elif wanted == self._voices:
+        elif wanted == self._mixes:
             return
         count, length = self.ids.shape
         for group, mask in pack.masks(wanted).items():
             self._masks[group].reshape(count, length, -1)[...] = mask
-        self._voices = wanted
+        self._mixes = wanted
 
     def run(self, indices: NDArray[np.int64], logits: NDArray[np.float32]) -> None:
         """Compute; `logits` [len(indices), vocabulary] receives those of flattened positions `indices`."""

@@ -14,12 +14,12 @@ from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.cache import BuiltGraph
 from server.engines.embedded.model.variants import FUSED
 from server.engines.embedded.runners.cpu.bfloat16 import LEAST_TOKENS, BfloatPrefill
-from server.engines.embedded.runners.cpu.binding import Bound
+from server.engines.embedded.runners.cpu.binding import CpuBinding
 from server.engines.embedded.runners.cpu.memory import KvMemory
 from server.engines.embedded.runners.lora import AdapterStore
 from server.engines.embedded.runners.protocol import DecodeRow
-from server.engines.embedded.runners.row_lengths import Contents
-from server.request import Voice
+from server.engines.embedded.runners.row_lengths import RowLengths
+from server.request import AdapterMix
 
 PROVIDER = "CPUExecutionProvider"
 MAX_BOUND = 256
@@ -56,7 +56,7 @@ class CpuRunner:
                 f"graph variant {graph.variant.name!r} is not for the CPU runner; prepare it as 'fused'"
             )
         config = graph.config
-        self._contents = Contents(rows, context, config.vocabulary, config.context)
+        self._contents = RowLengths(rows, context, config.vocabulary, config.context)
         self._config = config
         if spin_us < 0:
             raise ValueError(f"spin_us {spin_us} has to be 0 or more")
@@ -66,7 +66,7 @@ class CpuRunner:
         self._memory = KvMemory(config.layers, rows, config.kv_heads, positions, config.head_dim)
         self._store = AdapterStore(config, pack_bytes)
         self._lengths = self._contents.lengths
-        self._bounds: OrderedDict[tuple[int, int, int], Bound] = OrderedDict()
+        self._bounds: OrderedDict[tuple[int, int, int], CpuBinding] = OrderedDict()
         self._logits = np.empty((0, config.vocabulary), dtype=np.float32)
 
     @property
@@ -85,7 +85,7 @@ class CpuRunner:
         return self._config.vocabulary
 
     def prefill(
-        self, row: int, start: int, tokens: Sequence[int], voice: Voice, outputs: Sequence[int]
+        self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
         """Compute `tokens` at positions `start`… of `row`; logits [len(outputs), vocabulary].
 
@@ -96,12 +96,12 @@ class CpuRunner:
         logits = self._buffer(len(indices))
         self._lengths[row] = start
         if self._prompts is not None and len(tokens) >= LEAST_TOKENS:
-            self._prompts.run(self._memory, self._store, row, start, tokens, voice, indices, logits)
+            self._prompts.run(self._memory, self._store, row, start, tokens, adapter_mix, indices, logits)
         else:
             bound = self._bound(row, 1, len(tokens))
             bound.ids[0] = tokens
             bound.seqlens[0] = start + len(tokens) - 1
-            bound.voices([voice], self._store)
+            bound.set_mixes([adapter_mix], self._store)
             bound.run(indices, logits)
         self._lengths[row] = start + len(tokens)
         return logits
@@ -156,22 +156,22 @@ class CpuRunner:
         """Decode rows that lie close to each other, in one run from the first to the last."""
         first, numbers = rows[0].row, [entry.row for entry in rows]
         bound = self._bound(first, numbers[-1] + 1 - first, 1)
-        voices: list[Voice] = [()] * len(bound.ids)
+        mixes: list[AdapterMix] = [()] * len(bound.ids)
         bound.ids.fill(0)
         bound.seqlens.fill(0)
         indices = np.array(numbers, dtype=np.int64) - first
         bound.ids[indices, 0] = [entry.token for entry in rows]
         bound.seqlens[indices] = [entry.position for entry in rows]
         for entry in rows:
-            voices[entry.row - first] = entry.voice
-        bound.voices(voices, self._store)
+            mixes[entry.row - first] = entry.adapter_mix
+        bound.set_mixes(mixes, self._store)
         self._run_beside_idle(bound, first, numbers, indices, logits)
         for entry in rows:
             self._lengths[entry.row] = entry.position + 1
 
     def _run_beside_idle(
         self,
-        bound: Bound,
+        bound: CpuBinding,
         first: int,
         numbers: list[int],
         indices: NDArray[np.int64],
@@ -188,13 +188,13 @@ class CpuRunner:
         bound.run(indices, logits)
         beginnings[:, :, idle] = kept
 
-    def _bound(self, first: int, count: int, length: int) -> Bound:
+    def _bound(self, first: int, count: int, length: int) -> CpuBinding:
         """The binding of a shape, kept for the next time."""
         key = (first, count, length)
         if key in self._bounds:
             self._bounds.move_to_end(key)
         else:
-            self._bounds[key] = Bound(self._session, self._memory, first, count, length)
+            self._bounds[key] = CpuBinding(self._session, self._memory, first, count, length)
             if len(self._bounds) > MAX_BOUND:
                 self._bounds.popitem(last=False)
         return self._bounds[key]

@@ -15,10 +15,10 @@ from server.engines.embedded.runners.device.buckets import SMALLEST_RANK, rank_f
 from server.engines.embedded.runners.device.memory import DeviceMemory
 from server.engines.embedded.runners.device.sessions import rank_columns
 from server.engines.embedded.runners.lora import AdapterStore, Floats, Pack
-from server.request import Voice
+from server.request import AdapterMix
 
 
-class Uploaded:
+class UploadedPack:
     """A pack on the device, `rank` columns for each module."""
 
     def __init__(self, config: ModelConfig, pack: Pack, rank: int, memory: DeviceMemory) -> None:
@@ -31,10 +31,10 @@ class Uploaded:
             axis = 1 if kind == "lora_a" else 0
             self.values[name] = memory.upload(_padded(array, axis, self._columns[group]))
 
-    def masks(self, voices: Sequence[Voice]) -> dict[str, Floats]:
-        """Graph input → [len(voices), 1, columns]."""
-        found, dtype = self.pack.masks(voices), self.pack.dtype
-        none = np.zeros((len(voices), 1, 0), dtype=dtype)
+    def masks(self, mixes: Sequence[AdapterMix]) -> dict[str, Floats]:
+        """Graph input → [len(mixes), 1, columns]."""
+        found, dtype = self.pack.masks(mixes), self.pack.dtype
+        none = np.zeros((len(mixes), 1, 0), dtype=dtype)
         return {
             f"lora_mask.{group}": _padded(found.get(group, none), 2, columns)
             for group, columns in self._columns.items()
@@ -47,7 +47,7 @@ class DeviceAdapters:
     def __init__(self, config: ModelConfig, memory: DeviceMemory, pack_bytes: int) -> None:
         self._config, self._memory = config, memory
         self._store = AdapterStore(config, pack_bytes, memory.dtype.name)
-        self._uploaded: OrderedDict[tuple[frozenset[str], int], Uploaded] = OrderedDict()
+        self._uploaded: OrderedDict[tuple[frozenset[str], int], UploadedPack] = OrderedDict()
         self._rank = SMALLEST_RANK
         self._current = self._store.base
 
@@ -62,19 +62,19 @@ class DeviceAdapters:
         ranks = [self._rank_of(uploaded.pack) for uploaded in self._uploaded.values()]
         self._rank = max(ranks, default=SMALLEST_RANK)
 
-    def use(self, voices: Sequence[Voice]) -> Uploaded:
-        """A pack with all that the voices name.
+    def use(self, mixes: Sequence[AdapterMix]) -> UploadedPack:
+        """A pack with all that the mixes name.
 
         Its columns never become fewer while adapters stay: each number of them asks for sessions of its own.
         """
         current = self._current if self._store.holds(self._current) else self._store.base
-        active = frozenset(digest for voice in voices for digest, _ in voice)
+        active = frozenset(digest for adapter_mix in mixes for digest, _ in adapter_mix)
         self._current = pack = self._store.pack(active, current)
         self._rank = max(self._rank, self._rank_of(pack))
         key = pack.digests, self._rank
         if key not in self._uploaded:
             self._drop()
-            self._uploaded[key] = Uploaded(self._config, pack, self._rank, self._memory)
+            self._uploaded[key] = UploadedPack(self._config, pack, self._rank, self._memory)
         return self._uploaded[key]
 
     def close(self) -> None:

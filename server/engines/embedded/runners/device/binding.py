@@ -8,11 +8,11 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from server.engines.embedded.runners.device.adapters import Uploaded
+from server.engines.embedded.runners.device.adapters import UploadedPack
 from server.engines.embedded.runners.device.memory import Block
 
 
-class DeviceBound:
+class DeviceBinding:
     """A session, the weights, the block that it reads and the one that it fills."""
 
     def __init__(
@@ -25,7 +25,7 @@ class DeviceBound:
     ) -> None:
         self.session = session
         self._binding = session.io_binding()
-        self._adapters: Uploaded | None = None
+        self._adapters: UploadedPack | None = None
         for name, value in weights.items():
             self._binding.bind_ortvalue_input(name, value)
         for name, before, after in zip(names, block.values, target.values, strict=True):
@@ -33,7 +33,7 @@ class DeviceBound:
             self._binding.bind_ortvalue_output(f"present_{name}", after)
 
     def run(
-        self, host: Mapping[str, NDArray[np.generic]], adapters: Uploaded, logits: NDArray[np.float32]
+        self, host: Mapping[str, NDArray[np.generic]], adapters: UploadedPack, logits: NDArray[np.float32]
     ) -> None:
         """Compute, with these arrays and adapters; `logits` [outputs, vocabulary] receives the result."""
         if adapters is not self._adapters:

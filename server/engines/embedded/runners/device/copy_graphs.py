@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from server.engines.embedded.model.plan import IR_VERSION, ONNX_TYPES, OPSET
 
-Shape = tuple[int, int, int, int]
+BlockShape = tuple[int, int, int, int]
 """Rows, KV heads, positions, head size."""
 
 
@@ -23,14 +23,14 @@ def upload(dtype: str, rank: int) -> bytes:
     return _model([helper.make_node("Identity", ["x0"], ["y0"])], value[:1], value[1:])
 
 
-def zeros(dtype: str, shape: Shape) -> bytes:
+def zeros(dtype: str, shape: BlockShape) -> bytes:
     """One value of `shape`, whatever `x0` [1, 1, 1, 1] holds."""
     nodes = [helper.make_node("Expand", ["x0", "shape"], ["y0"])]
     constants = {"shape": np.array(shape, dtype=np.int64)}
     return _model(nodes, [_value("x0", dtype, (1, 1, 1, 1))], [_value("y0", dtype, shape)], constants)
 
 
-def take(dtype: str, count: int, shape: Shape, rows: int, positions: int) -> bytes:
+def take(dtype: str, count: int, shape: BlockShape, rows: int, positions: int) -> bytes:
     """Rows `rows` [rows] of each value, its positions cut to `positions` or filled up with zeros."""
     _, heads, held, dim = shape
     nodes: list[NodeProto] = []
@@ -54,7 +54,7 @@ def take(dtype: str, count: int, shape: Shape, rows: int, positions: int) -> byt
     return _model(nodes, inputs, outputs, constants)
 
 
-def put(dtype: str, count: int, shape: Shape) -> bytes:
+def put(dtype: str, count: int, shape: BlockShape) -> bytes:
     """Each value with its row `rows` [1, 1] replaced by the one of s0, s1, …"""
     nodes = [helper.make_node("ScatterND", [f"x{i}", "rows", f"s{i}"], [f"y{i}"]) for i in range(count)]
     inputs = [_value("rows", "int64", [1, 1])]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
 
-from server.engines.embedded.runners.device.providers import PROVIDERS, Device, Provider
+from server.engines.embedded.runners.device.providers import PROVIDERS, DeviceName, Provider
 from server.errors import EngineError
 
 PACKAGE = "onnxruntime"
@@ -42,7 +42,7 @@ class Flavour:
         return f"{self.name} {self.version}"
 
 
-def installed(folder: Path | None = None) -> tuple[Flavour, ...]:
+def find_installed(folder: Path | None = None) -> tuple[Flavour, ...]:
     """The flavours whose files lie where `import onnxruntime` would load from (or in `folder`), by name."""
     folder = folder or _folder()
     if folder is None:
@@ -55,7 +55,7 @@ def installed(folder: Path | None = None) -> tuple[Flavour, ...]:
     return tuple(sorted(found))
 
 
-def check_flavours(device: Device | None, found: Iterable[Flavour], platform: str = sys.platform) -> None:
+def check_flavours(device: DeviceName | None, found: Iterable[Flavour], platform: str = sys.platform) -> None:
     """Raise `FlavourError` unless exactly one of ONNX Runtime's flavours is there.
 
     `device` is what is wanted, and with it the flavour that a remedy keeps; None takes any. That the flavour
@@ -70,7 +70,7 @@ def check_flavours(device: Device | None, found: Iterable[Flavour], platform: st
     names = " and ".join(map(str, flavours))
     raise FlavourError(
         f"{names} share one folder in this environment, and what loads is a mixture of them; "
-        f"run: {exchange([flavour.name for flavour in flavours], keep)}"
+        f"run: {exchange_commands([flavour.name for flavour in flavours], keep)}"
     )
 
 
@@ -84,7 +84,7 @@ def check_provider(provider: Provider, available: Iterable[str], found: Iterable
     if not can_install(provider):
         raise FlavourError(f"{problem}; it is for Windows alone, use --device webgpu or --device cpu")
     raise FlavourError(
-        f"{problem}; run: {exchange([flavour.name for flavour in flavours], provider.distribution)}"
+        f"{problem}; run: {exchange_commands([flavour.name for flavour in flavours], provider.distribution)}"
     )
 
 
@@ -99,13 +99,13 @@ def install(name: str) -> str:
     return f"pip install {name}=={version}" if version else f"pip install {name}"
 
 
-def exchange(names: Iterable[str], keep: str) -> str:
+def exchange_commands(names: Iterable[str], keep: str) -> str:
     """The commands that leave `keep` alone. Those that share its folder go first, and `keep` with them."""
     gone = " ".join(sorted(names))
     return f"pip uninstall -y {gone}  and then  {install(keep)}" if gone else install(keep)
 
 
-def _wanted(device: Device | None, flavours: tuple[Flavour, ...], platform: str) -> str:
+def _wanted(device: DeviceName | None, flavours: tuple[Flavour, ...], platform: str) -> str:
     """What a remedy keeps: the device's; else the special one that somebody took the trouble to install."""
     plain = PLAIN.get(platform, PACKAGE)
     if device == "cpu":

@@ -1,7 +1,7 @@
 """Memory of a device: arrays uploaded to it, and blocks of keys and values that never leave it.
 
-Whatever is done to a block is done by a small graph (`moves`) on the device itself. Those graphs' sessions
-own what they made, and are kept until the end: a session has to outlive its values.
+Whatever is done to a block is done by a small graph (`copy_graphs`) on the device itself. Those graphs'
+sessions own what they made, and are kept until the end: a session has to outlive its values.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class DeviceMemory:
         session.run_with_iobinding(binding)
         return binding.get_outputs()[0]
 
-    def _shape(self, rows: int, positions: int) -> copy_graphs.Shape:
+    def _shape(self, rows: int, positions: int) -> copy_graphs.BlockShape:
         return rows, self._config.kv_heads, positions, self._config.head_dim
 
     def _session(

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.plan import NUMPY, Dtype
-from server.engines.embedded.runners.available import render
+from server.engines.embedded.runners.available import format_bytes
 from server.engines.embedded.runners.device.buckets import memories
-from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.scheduling.limits import SchedulerLimits
 
 DEFAULT_BYTES = 5 << 29
 """KV memory where no budget is given."""
@@ -42,7 +42,7 @@ def device_limits(
     prefix_caching: bool,
     kv_bytes: int | None,
     kv_tokens: int | None,
-) -> Limits:
+) -> SchedulerLimits:
     """As many sequences as the budget holds, `max_num_seqs` at most, and rows to cache as many again.
 
     `kv_tokens`, where given, bounds what the scheduler holds and leaves the rows as they are asked for.
@@ -61,7 +61,7 @@ def device_limits(
         seqs = min(max_num_seqs, max(1, units // (3 if prefix_caching else 2)))
         cached = min(cached, units - 2 * seqs)
     rows = seqs + cached
-    return Limits(
+    return SchedulerLimits(
         max_num_seqs=seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         rows=rows,
@@ -73,7 +73,7 @@ def device_limits(
 
 
 def device_budget(
-    config: ModelConfig, limits: Limits, dtype: Dtype, weights: int, memory: int | None
+    config: ModelConfig, limits: SchedulerLimits, dtype: Dtype, weights: int, memory: int | None
 ) -> list[str]:
     """For people: what a device is to hold, its largest card having `memory` bytes of its own, if known.
 
@@ -82,11 +82,12 @@ def device_budget(
     """
     row = row_bytes(config, limits.context, dtype)
     kept = device_bytes(limits.max_num_seqs, limits.rows, row)
-    room = "of its memory, which the system does not tell" if memory is None else f"of {render(memory)}"
+    room = "of its memory, which the system does not tell" if memory is None else f"of {format_bytes(memory)}"
     lines = [
-        f"memory plan of the device: up to {render(weights + kept)} {room}; adapters come on top",
-        f"  weights          {render(weights):>9}",
-        f"  keys and values  {render(kept):>9}  {limits.max_num_seqs} sequences of {limits.context:,} tokens",
+        f"memory plan of the device: up to {format_bytes(weights + kept)} {room}; adapters come on top",
+        f"  weights          {format_bytes(weights):>9}",
+        f"  keys and values  {format_bytes(kept):>9}  {limits.max_num_seqs} sequences of "
+        f"{limits.context:,} tokens",
     ]
     if memory is None or weights + kept <= memory:
         return lines

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from server.engines.embedded.model.plan import Dtype
     from server.engines.embedded.model.variants import VariantName
 
-Device = Literal["cpu", "directml", "webgpu"]
+DeviceName = Literal["cpu", "directml", "webgpu"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """An execution provider of ONNX Runtime, as this project uses it."""
 
-    name: Device
+    name: DeviceName
     """What `--device` calls it."""
     ort: str
     """What `InferenceSession(providers=...)` and `get_providers()` call it."""
@@ -64,5 +64,5 @@ _ALL = (
         dtypes=("fp32",),
     ),
 )
-PROVIDERS: dict[Device, Provider] = {provider.name: provider for provider in _ALL}
+PROVIDERS: dict[DeviceName, Provider] = {provider.name: provider for provider in _ALL}
 """By name, best first: the order in which `--device auto` tries what is present."""

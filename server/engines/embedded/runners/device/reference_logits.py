@@ -2,8 +2,8 @@
 
 They are of the device's own graph, so of its weights rounded as it has them: a difference is the device's
 arithmetic, not the precision that was asked for. A session on the CPU computes what is missing and is closed
-again (`truth`); the device's own session is opened after that where both start together. So the most that
-judging takes is that session's memory, and next to nothing once the logits are kept.
+again (`reference_runner`); the device's own session is opened after that where both start together. So the
+most that judging takes is that session's memory, and next to nothing once the logits are kept.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from adapters.files.atomic import replaced
+from adapters.files.atomic import replace_file
 from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.cache import BuiltGraph
 from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.runners.available import available_memory
-from server.engines.embedded.runners.device.reference_runner import TruthRunner
+from server.engines.embedded.runners.device.reference_runner import ReferenceRunner
 from server.engines.embedded.runners.device.selftest import (
     DECODES,
     EXERCISE,
     PROMPT,
     DeviceError,
     SelfTest,
-    compare,
     exercise,
     foretell,
+    judge_logits,
 )
 from server.engines.embedded.runners.protocol import Runner
 
@@ -59,7 +59,7 @@ class DeviceCheck:
         self._graph, self._device, self._threads = graph, device, threads
         self._rows = min(2, rows)
         self._context = min(context, PROMPT + DECODES)
-        self._golden: dict[str, NDArray[np.float32]] = {}
+        self._references: dict[str, NDArray[np.float32]] = {}
 
     def prepare(self, wanted: Mapping[str, AdapterWeights | None]) -> None:
         """Have the CPU's logits of each digest at hand; None as the weights of `BASE`.
@@ -73,7 +73,7 @@ class DeviceCheck:
             if kept is None:
                 missing[digest] = weights
             else:
-                self._golden[digest] = kept
+                self._references[digest] = kept
         if missing:
             self._compute(missing)
 
@@ -82,18 +82,18 @@ class DeviceCheck:
 
         Raises `DeviceError` where the device fails or computes something else than the CPU.
         """
-        golden = self._golden.pop(digest)
+        reference = self._references.pop(digest)
         subject = "the adapter" if digest else "the base"
-        voice = ((digest, 1.0),) if digest else ()
+        adapter_mix = ((digest, 1.0),) if digest else ()
         try:
-            found = exercise(runner, rows[: self._rows], self._context, voice)
+            found = exercise(runner, rows[: self._rows], self._context, adapter_mix)
         except Exception as error:  # whatever a driver raises; the log has all of it
             logger.exception("the self-test of %s failed", self._device)
             raise DeviceError(
                 "failed", f"{self._device} fails at {subject}: {type(error).__name__}"
             ) from error
         dtype, quantize = self._graph.dtype, self._graph.quantize
-        result = compare(subject, self._device, dtype, quantize, found, golden)
+        result = judge_logits(subject, self._device, dtype, quantize, found, reference)
         if not result.passed:
             raise DeviceError("logits", str(result))
         logger.info("self-test %s: %s", digest[:19] or "base", result)
@@ -107,18 +107,18 @@ class DeviceCheck:
                 f"judging {self._device} by the CPU takes {needed >> 20} MiB of memory for a moment and "
                 f"{free >> 20} MiB are free",
             )
-        truth = TruthRunner(self._graph, 1, self._context, self._threads)
+        runner = ReferenceRunner(self._graph, 1, self._context, self._threads)
         try:
             for digest, weights in missing.items():
                 if weights is not None:
-                    truth.load(digest, weights)
-                voice = ((digest, 1.0),) if weights is not None else ()
-                self._golden[digest] = foretell(truth, self._rows, self._context, voice)
-                self._write(digest, self._golden[digest])
+                    runner.load(digest, weights)
+                adapter_mix = ((digest, 1.0),) if weights is not None else ()
+                self._references[digest] = foretell(runner, self._rows, self._context, adapter_mix)
+                self._write(digest, self._references[digest])
                 if weights is not None:
-                    truth.unload(digest)
+                    runner.unload(digest)
         finally:
-            truth.close()
+            runner.close()
 
     def _file(self, digest: str) -> Path:
         """Named by all that the logits depend on, beside what the graph's own folder says."""
@@ -149,7 +149,7 @@ class DeviceCheck:
             try:
                 with os.fdopen(descriptor, "wb") as file:
                     np.save(file, logits, allow_pickle=False)
-                replaced(Path(name), target)
+                replace_file(Path(name), target)
             except BaseException:
                 Path(name).unlink(missing_ok=True)
                 raise

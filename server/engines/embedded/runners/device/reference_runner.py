@@ -19,14 +19,14 @@ from server.engines.embedded.model.plan import NUMPY
 from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.lora import AdapterStore, Pack
 from server.engines.embedded.runners.protocol import DecodeRow
-from server.request import Voice
+from server.request import AdapterMix
 
 PROVIDER = "CPUExecutionProvider"
 HIDDEN = {"float32": -1e9, "float16": -1e4}
 """Added to the scores of positions that are not seen."""
 
 
-class TruthRunner:
+class ReferenceRunner:
     """A `Runner` of a portable graph for a few short rows, each computed by itself."""
 
     def __init__(self, graph: BuiltGraph, rows: int, context: int, threads: int | None = None) -> None:
@@ -51,12 +51,12 @@ class TruthRunner:
         return self._config.vocabulary
 
     def prefill(
-        self, row: int, start: int, tokens: Sequence[int], voice: Voice, outputs: Sequence[int]
+        self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
         """See `Runner.prefill`."""
         positions = np.arange(start, start + len(tokens), dtype=np.int64)[None]
         past = self._rows[row] or self._empty()
-        pack = self._store.pack(frozenset(digest for digest, _ in voice), self._store.base)
+        pack = self._store.pack(frozenset(digest for digest, _ in adapter_mix), self._store.base)
         feeds: dict[str, NDArray[np.generic]] = {
             "input_ids": np.array(tokens, dtype=np.int64)[None],
             "positions": positions,
@@ -65,7 +65,7 @@ class TruthRunner:
             "mask": self._mask(positions[0]),
             "scatter": self._scatter(positions[0]),
             **pack.arrays,
-            **self._masks(pack, voice),
+            **self._masks(pack, adapter_mix),
             **{f"past_{name}": value for name, value in past.items()},
         }
         names = ["logits", *(f"present_{name}" for name in past)]
@@ -76,7 +76,7 @@ class TruthRunner:
     def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
         """See `Runner.decode`."""
         return np.concatenate(
-            [self.prefill(entry.row, entry.position, [entry.token], entry.voice, [0]) for entry in rows]
+            [self.prefill(entry.row, entry.position, [entry.token], entry.adapter_mix, [0]) for entry in rows]
         )
 
     def copy(self, source: int, target: int, length: int) -> None:
@@ -107,8 +107,8 @@ class TruthRunner:
             f"{part}.{layer}": np.zeros(shape, self._float) for layer in range(config.layers) for part in "kv"
         }
 
-    def _masks(self, pack: Pack, voice: Voice) -> dict[str, NDArray[np.generic]]:
-        masks = pack.masks([voice])
+    def _masks(self, pack: Pack, adapter_mix: AdapterMix) -> dict[str, NDArray[np.generic]]:
+        masks = pack.masks([adapter_mix])
         empty = np.zeros((1, 1, 0), self._float)
         return {f"lora_mask.{group}": masks.get(group, empty) for group in self._config.groups}
 

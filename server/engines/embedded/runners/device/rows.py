@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from server.engines.embedded.runners.device.binding import DeviceBound
+from server.engines.embedded.runners.device.binding import DeviceBinding
 from server.engines.embedded.runners.device.buckets import memories, memory_for, seats_for
 from server.engines.embedded.runners.device.memory import Block, DeviceMemory
 
@@ -18,14 +18,14 @@ SHRINK = 4
 """The seated block is made anew once it is so many times as large as it has to be, in rows or positions."""
 
 
-class Seated:
+class SeatedRows:
     """The rows that decode together."""
 
     def __init__(self, block: Block, spare: Block, rows: list[int | None]) -> None:
         self.block, self.spare = block, spare
         self.rows = rows
         """Who sits where."""
-        self.bound: dict[Block, DeviceBound] = {}
+        self.bound: dict[Block, DeviceBinding] = {}
         """By the block that is read, what is bound to these two blocks."""
 
     def __contains__(self, row: int) -> bool:
@@ -45,9 +45,9 @@ class DeviceRows:
         self._sizes = memories(context)
         self._parked: dict[int, Block] = {}
         self._spare: Block | None = None
-        self.seated: Seated | None = None
+        self.seated: SeatedRows | None = None
 
-    def parked(self, row: int, tokens: int) -> tuple[Block, Block]:
+    def park(self, row: int, tokens: int) -> tuple[Block, Block]:
         """The block of a row that is to hold `tokens`, and one to fill; call `fill` after the run."""
         positions = memory_for(self._sizes, tokens)
         block = self._leave(row, positions)
@@ -66,7 +66,7 @@ class DeviceRows:
         assert self._spare is not None
         self._parked[row], self._spare = self._spare, self._parked[row]
 
-    def seat(self, rows: Sequence[int], tokens: int) -> Seated:
+    def seat(self, rows: Sequence[int], tokens: int) -> SeatedRows:
         """Seat `rows`, each to hold `tokens` at most."""
         seated = self._arranged(rows, memory_for(self._sizes, tokens))
         for row in rows:
@@ -106,10 +106,10 @@ class DeviceRows:
             return block
         return self._parked.get(row)
 
-    def _taken(self, seated: Seated, row: int, positions: int) -> Block:
+    def _taken(self, seated: SeatedRows, row: int, positions: int) -> Block:
         return self._memory.take(seated.block, [seated.rows.index(row)], positions)
 
-    def _arranged(self, rows: Sequence[int], positions: int) -> Seated:
+    def _arranged(self, rows: Sequence[int], positions: int) -> SeatedRows:
         """The seated block, made anew where it has no place for all of `rows`, or far more than they need."""
         seats, seated = seats_for(len(rows), self._count), self.seated
         if seated is not None:
@@ -126,27 +126,27 @@ class DeviceRows:
         self.seated = made = self._made(seated, rows, seats, positions)
         return made
 
-    def _made(self, seated: Seated | None, rows: Sequence[int], seats: int, positions: int) -> Seated:
+    def _made(self, seated: SeatedRows | None, rows: Sequence[int], seats: int, positions: int) -> SeatedRows:
         """A block of so many seats and positions, in which who sat before sits again."""
         kept = [] if seated is None else [i for i, row in enumerate(seated.rows) if row is not None]
         if seated is not None and kept:
             filler = [0] * (seats - len(kept))
             block = self._memory.take(seated.block, kept + filler, positions)
             sitting = [*(seated.rows[i] for i in kept), *(None for _ in filler)]
-            return Seated(block, self._memory.zeros(seats, positions), sitting)
+            return SeatedRows(block, self._memory.zeros(seats, positions), sitting)
         alone = self._parked.get(rows[0]) if seats == 1 else None
         if alone is None or alone.positions != positions:
             empty = [self._memory.zeros(seats, positions) for _ in range(2)]
-            return Seated(empty[0], empty[1], [None] * seats)
+            return SeatedRows(empty[0], empty[1], [None] * seats)
         del self._parked[rows[0]]
-        return Seated(alone, self._memory.zeros(1, positions), [rows[0]])
+        return SeatedRows(alone, self._memory.zeros(1, positions), [rows[0]])
 
-    def _park(self, seated: Seated, row: int) -> None:
+    def _park(self, seated: SeatedRows, row: int) -> None:
         """Move a seated row to a block of its own."""
         self._parked[row] = self._taken(seated, row, memory_for(self._sizes, self._lengths[row]))
         seated.rows[seated.rows.index(row)] = None
 
-    def _sit(self, seated: Seated, row: int, rows: Collection[int]) -> None:
+    def _sit(self, seated: SeatedRows, row: int, rows: Collection[int]) -> None:
         """Seat a row in a free place, or in that of one that is not among `rows`."""
         if None not in seated.rows:
             idle = (other for other in seated.rows if other is not None and other not in rows)

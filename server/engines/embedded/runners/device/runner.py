@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 
 from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.cache import BuiltGraph
-from server.engines.embedded.model.inputs import Batch, host_inputs
+from server.engines.embedded.model.inputs import InputBatch, host_inputs
 from server.engines.embedded.model.variants import PORTABLE
-from server.engines.embedded.runners.device.adapters import DeviceAdapters, Uploaded
-from server.engines.embedded.runners.device.binding import DeviceBound
+from server.engines.embedded.runners.device.adapters import DeviceAdapters, UploadedPack
+from server.engines.embedded.runners.device.binding import DeviceBinding
 from server.engines.embedded.runners.device.buckets import chunk_for, chunks
 from server.engines.embedded.runners.device.memory import Block, DeviceMemory
 from server.engines.embedded.runners.device.providers import Provider
 from server.engines.embedded.runners.device.rows import DeviceRows
-from server.engines.embedded.runners.device.sessions import Sessions, Shape, detach_weights
+from server.engines.embedded.runners.device.sessions import Sessions, SessionShape, detach_weights
 from server.engines.embedded.runners.protocol import DecodeRow
-from server.engines.embedded.runners.row_lengths import Contents
-from server.request import Voice
+from server.engines.embedded.runners.row_lengths import RowLengths
+from server.request import AdapterMix
 
 PACK_BYTES = 1 << 30
 
@@ -29,7 +29,7 @@ PACK_BYTES = 1 << 30
 class DeviceRunner:
     """Runs a portable graph.
 
-    Raises `ValueError` for whatever would read or write outside a row's contents.
+    Raises `ValueError` for what would read or write outside a row's contents.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class DeviceRunner:
         if chunk < 1:
             raise ValueError(f"chunk {chunk} has to be at least 1")
         config = graph.config
-        self._contents = Contents(rows, context, config.vocabulary, config.context)
+        self._contents = RowLengths(rows, context, config.vocabulary, config.context)
         self._config, self._provider = config, provider
         self._chunks = chunks(min(chunk, context))
         model, weights = detach_weights(graph)
@@ -80,7 +80,7 @@ class DeviceRunner:
         return self._config.vocabulary
 
     def prefill(
-        self, row: int, start: int, tokens: Sequence[int], voice: Voice, outputs: Sequence[int]
+        self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
         """Compute `tokens` at positions `start`… of `row`; logits [len(outputs), vocabulary].
 
@@ -88,14 +88,14 @@ class DeviceRunner:
         """
         wanted = np.array(outputs, dtype=np.int64)
         self._contents.check_prefill(row, start, tokens, wanted)
-        adapters = self._adapters.use([voice])
+        adapters = self._adapters.use([adapter_mix])
         logits = np.empty((len(wanted), self.vocabulary), dtype=np.float32)
         self._contents.lengths[row] = start
         for begin in range(0, len(tokens), self._chunks[-1]):
             piece = tokens[begin : begin + self._chunks[-1]]
             inside = (wanted >= begin) & (wanted < begin + len(piece))
             indices = wanted[inside] - begin
-            logits[inside] = self._run_piece(row, start + begin, piece, voice, indices, adapters)
+            logits[inside] = self._run_piece(row, start + begin, piece, adapter_mix, indices, adapters)
             self._contents.lengths[row] = start + begin + len(piece)
         return logits
 
@@ -105,22 +105,22 @@ class DeviceRunner:
         Other rows keep their contents.
         """
         self._contents.check_decode(rows)
-        adapters = self._adapters.use([entry.voice for entry in rows])
+        adapters = self._adapters.use([entry.adapter_mix for entry in rows])
         tokens = max(entry.position for entry in rows) + 1
         seated = self._rows.seat([entry.row for entry in rows], tokens)
         count, positions = seated.block.rows, seated.block.positions
         seats = [seated.rows.index(entry.row) for entry in rows]
-        batch = Batch.idle_rows(count, 1, positions)
-        voices: list[Voice] = [()] * count
+        batch = InputBatch.idle_rows(count, 1, positions)
+        mixes: list[AdapterMix] = [()] * count
         for seat, entry in zip(seats, rows, strict=True):
             batch.place(seat, [entry.token], entry.position)
-            voices[seat] = entry.voice
-        session = self._sessions.get(Shape(count, 1, positions, count, adapters.rank))
+            mixes[seat] = entry.adapter_mix
+        session = self._sessions.get(SessionShape(count, 1, positions, count, adapters.rank))
         bound = seated.bound.get(seated.block)
         if bound is None or bound.session is not session:
             bound = self._bind(session, seated.block, seated.spare)
             seated.bound[seated.block] = bound
-        logits = self._run(bound, batch, positions, voices, np.arange(count, dtype=np.int64), adapters)
+        logits = self._run(bound, batch, positions, mixes, np.arange(count, dtype=np.int64), adapters)
         seated.swap()
         for entry in rows:
             self._contents.lengths[entry.row] = entry.position + 1
@@ -160,39 +160,39 @@ class DeviceRunner:
         row: int,
         start: int,
         tokens: Sequence[int],
-        voice: Voice,
+        adapter_mix: AdapterMix,
         indices: NDArray[np.int64],
-        adapters: Uploaded,
+        adapters: UploadedPack,
     ) -> NDArray[np.float32]:
         """Compute a part of a prompt; logits of its positions `indices`."""
         length = chunk_for(self._chunks, len(tokens))
-        block, target = self._rows.parked(row, start + len(tokens))
-        batch = Batch.idle_rows(1, length, block.positions)
+        block, target = self._rows.park(row, start + len(tokens))
+        batch = InputBatch.idle_rows(1, length, block.positions)
         batch.place(0, tokens, start)
         outputs = length if len(indices) > 1 else 1
         padded = np.zeros(outputs, dtype=np.int64)
         padded[: len(indices)] = indices
-        session = self._sessions.get(Shape(1, length, block.positions, outputs, adapters.rank))
+        session = self._sessions.get(SessionShape(1, length, block.positions, outputs, adapters.rank))
         bound = self._bind(session, block, target)
-        logits = self._run(bound, batch, block.positions, [voice], padded, adapters)
+        logits = self._run(bound, batch, block.positions, [adapter_mix], padded, adapters)
         self._rows.fill(row)
         return logits[: len(indices)]
 
-    def _bind(self, session: ort.InferenceSession, block: Block, target: Block) -> DeviceBound:
-        return DeviceBound(session, self._weights, self._memory.names, block, target)
+    def _bind(self, session: ort.InferenceSession, block: Block, target: Block) -> DeviceBinding:
+        return DeviceBinding(session, self._weights, self._memory.names, block, target)
 
     def _run(
         self,
-        bound: DeviceBound,
-        batch: Batch,
+        bound: DeviceBinding,
+        batch: InputBatch,
         positions: int,
-        voices: Sequence[Voice],
+        mixes: Sequence[AdapterMix],
         indices: NDArray[np.int64],
-        adapters: Uploaded,
+        adapters: UploadedPack,
     ) -> NDArray[np.float32]:
         """Read one block, fill the other; logits [len(indices), vocabulary]."""
         host = host_inputs(self._config, self._memory.dtype, batch, positions)
-        host |= adapters.masks(voices) | {"indices": indices}
+        host |= adapters.masks(mixes) | {"indices": indices}
         logits = np.empty((len(indices), self.vocabulary), dtype=np.float32)
         bound.run(host, adapters, logits)
         return logits

@@ -1,8 +1,8 @@
 """Whether a device computes what the CPU does: the same short run on both, logits against logits.
 
-Pure over two `Runner`s. `exercise` is that run: a prompt in two chunks, another row with another voice beside
-it, a few decodes of both together, with tokens that do not depend on what is computed. Where the CPU's logits
-come from is `golden`'s business.
+Pure over two `Runner`s. `exercise` is that run: a prompt in two chunks, another row with another adapter
+beside it, a few decodes of both together, with tokens that do not depend on what is computed. Where the CPU's
+logits come from is `reference_logits`'s business.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.runners.protocol import DecodeRow, Runner
 from server.errors import EngineError
 from server.metrics.engine_state import FallbackReason
-from server.request import Voice
+from server.request import AdapterMix
 
 Precision = Literal["fp32", "fp16", "int8", "int4"]
 
@@ -86,7 +86,9 @@ def precision_of(dtype: Dtype, quantize: Quantize) -> Precision:
     return cast("Precision", "int4" if quantize == "int4" else "int8")
 
 
-def exercise(runner: Runner, rows: Sequence[int], context: int, voice: Voice) -> NDArray[np.float32]:
+def exercise(
+    runner: Runner, rows: Sequence[int], context: int, adapter_mix: AdapterMix
+) -> NDArray[np.float32]:
     """Run the exercise in one or two `rows`, ascending and free, and release them; logits [positions, vocab].
 
     The second row, with the base alone, is left out where only one is given.
@@ -96,14 +98,16 @@ def exercise(runner: Runner, rows: Sequence[int], context: int, voice: Voice) ->
     found: list[NDArray[np.float32]] = []
     try:
         if cut:
-            found.append(runner.prefill(first, 0, prompt[:cut], voice, sorted({cut // 2, cut - 1})).copy())
+            found.append(
+                runner.prefill(first, 0, prompt[:cut], adapter_mix, sorted({cut // 2, cut - 1})).copy()
+            )
         rest = prompt[cut:]
-        found.append(runner.prefill(first, cut, rest, voice, [len(rest) - 1]).copy())
+        found.append(runner.prefill(first, cut, rest, adapter_mix, [len(rest) - 1]).copy())
         short = prompt[:BESIDE]
         if beside is not None:
             found.append(runner.prefill(beside, 0, short, (), [len(short) - 1]).copy())
         for step, token in enumerate(decodes):
-            batch = [DecodeRow(first, token, len(prompt) + step, voice)]
+            batch = [DecodeRow(first, token, len(prompt) + step, adapter_mix)]
             if beside is not None and len(short) + step < context:
                 batch.append(DecodeRow(beside, token, len(short) + step, ()))
             found.append(runner.decode(batch).copy())
@@ -113,11 +117,11 @@ def exercise(runner: Runner, rows: Sequence[int], context: int, voice: Voice) ->
     return np.concatenate(found)
 
 
-def foretell(runner: Runner, rows: int, context: int, voice: Voice) -> NDArray[np.float32]:
+def foretell(runner: Runner, rows: int, context: int, adapter_mix: AdapterMix) -> NDArray[np.float32]:
     """What `exercise` answers with, computed in one run for each of its one or two rows."""
     prompt, decodes, cut = _script(runner.vocabulary, context)
     at = [*(sorted({cut // 2, cut - 1}) if cut else []), *range(len(prompt) - 1, len(prompt) + len(decodes))]
-    found = runner.prefill(0, 0, [*prompt, *decodes], voice, at).copy()
+    found = runner.prefill(0, 0, [*prompt, *decodes], adapter_mix, at).copy()
     runner.release(0)
     if rows == 1:
         return found
@@ -132,29 +136,29 @@ def foretell(runner: Runner, rows: int, context: int, voice: Voice) -> NDArray[n
     return np.stack(ordered)
 
 
-def threshold_of(dtype: Dtype, quantize: Quantize, golden: NDArray[np.float32]) -> float:
+def threshold_of(dtype: Dtype, quantize: Quantize, reference: NDArray[np.float32]) -> float:
     """What a device may differ by from these logits of the CPU's."""
     least = THRESHOLDS[precision_of(dtype, quantize)]
     halves = dtype == "fp16" and quantize == "none"
-    return max(least, HALF_SHARE * float(np.abs(golden).max())) if halves else least
+    return max(least, HALF_SHARE * float(np.abs(reference).max())) if halves else least
 
 
-def compare(
+def judge_logits(
     subject: str,
     device: str,
     dtype: Dtype,
     quantize: Quantize,
     found: NDArray[np.float32],
-    golden: NDArray[np.float32],
+    reference: NDArray[np.float32],
 ) -> SelfTest:
     """Judge a device's logits [positions, vocabulary] by the CPU's. Raises `ValueError` for other shapes."""
-    if found.shape != golden.shape:
-        raise ValueError(f"logits {found.shape} cannot be compared with {golden.shape}")
-    if not np.isfinite(golden).all():
+    if found.shape != reference.shape:
+        raise ValueError(f"logits {found.shape} cannot be compared with {reference.shape}")
+    if not np.isfinite(reference).all():
         raise ValueError(f"the CPU computes {subject} with logits that are no numbers")
-    difference = float(np.abs(found - golden).max()) if np.isfinite(found).all() else math.inf
-    agreed = int((found.argmax(axis=1) == golden.argmax(axis=1)).sum())
-    precision, threshold = precision_of(dtype, quantize), threshold_of(dtype, quantize, golden)
+    difference = float(np.abs(found - reference).max()) if np.isfinite(found).all() else math.inf
+    agreed = int((found.argmax(axis=1) == reference.argmax(axis=1)).sum())
+    precision, threshold = precision_of(dtype, quantize), threshold_of(dtype, quantize, reference)
     return SelfTest(subject, device, precision, threshold, difference, agreed, len(found))
 
 

@@ -27,7 +27,7 @@ MAX_SESSIONS = 48
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class SessionShape:
     """What a session is made for."""
 
     rows: int
@@ -99,9 +99,9 @@ class Sessions:
     def __init__(self, model: bytes, graph: BuiltGraph, provider: Provider) -> None:
         self._model, self._provider = model, provider
         self._config = graph.config
-        self._open: OrderedDict[Shape, ort.InferenceSession] = OrderedDict()
+        self._open: OrderedDict[SessionShape, ort.InferenceSession] = OrderedDict()
 
-    def get(self, shape: Shape) -> ort.InferenceSession:
+    def get(self, shape: SessionShape) -> ort.InferenceSession:
         """The session for a shape."""
         if shape in self._open:
             self._open.move_to_end(shape)

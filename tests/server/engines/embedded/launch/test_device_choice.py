@@ -11,7 +11,13 @@ import pytest
 from adapters.lora.manifest import read_manifest
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.engine import EmbeddedEngine
-from server.engines.embedded.launch.device_choice import Opened, Place, bring_up, candidates, open_best
+from server.engines.embedded.launch.device_choice import (
+    DevicePlan,
+    OpenedDevice,
+    bring_up,
+    candidates,
+    open_best,
+)
 from server.engines.embedded.model.builder import DATA_FILE
 from server.engines.embedded.model.cache import prepare
 from server.engines.embedded.model.variants import VARIANTS
@@ -19,7 +25,7 @@ from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
 from server.engines.embedded.runners.device.runner import DeviceRunner
 from server.engines.embedded.runners.device.selftest import DeviceError
-from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.errors import EngineError
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.asking import alone, ask, tokens
@@ -29,7 +35,7 @@ CPU = PROVIDERS["cpu"]
 DEVICE = replace(PROVIDERS["webgpu"], ort=CPU.ort, memory=CPU.memory, dtypes=("fp32",))
 """Where tests run, no other provider is there."""
 GONE = replace(PROVIDERS["webgpu"], ort="NoSuchExecutionProvider")
-LIMITS = Limits(
+LIMITS = SchedulerLimits(
     max_num_seqs=2,
     max_num_batched_tokens=16,
     rows=3,
@@ -39,14 +45,14 @@ LIMITS = Limits(
     prefix_caching=True,
 )
 
-Placed = Callable[[Provider], Place]
+Placed = Callable[[Provider], DevicePlan]
 
 
 @pytest.fixture
 def placed(tiny_base: Path, tmp_path: Path) -> Placed:
-    def place(provider: Provider) -> Place:
+    def place(provider: Provider) -> DevicePlan:
         graph = prepare(tiny_base, tmp_path, DIGEST, variant=VARIANTS[provider.variant])
-        return Place(provider, graph, LIMITS)
+        return DevicePlan(provider, graph, LIMITS)
 
     return place
 
@@ -59,11 +65,11 @@ def weights(tiny_base: Path, tiny_adapters: dict[str, Path]) -> dict[str, Adapte
 
 def opened(
     placed: Placed, *providers: Provider, adapters: Mapping[str, AdapterWeights] | None = None
-) -> Opened:
+) -> OpenedDevice:
     return open_best(providers, placed, 1, lambda: adapters or {})
 
 
-def reason(found: Opened) -> str:
+def reason(found: OpenedDevice) -> str:
     assert found.place.provider is CPU
     assert found.check is None
     assert found.info.name == "cpu"
@@ -88,7 +94,7 @@ def test_the_cpu_alone_is_opened_when_it_is_asked_for(placed: Placed) -> None:
 def test_a_device_that_does_not_come_up_costs_no_graph(placed: Placed) -> None:
     asked: list[str] = []
 
-    def watched(provider: Provider) -> Place:
+    def watched(provider: Provider) -> DevicePlan:
         asked.append(provider.name)
         return placed(provider)
 
@@ -115,7 +121,7 @@ def test_by_its_name_alone_it_is_refused(placed: Placed) -> None:
         opened(placed, GONE)
 
 
-def spoil(place: Place) -> None:
+def spoil(place: DevicePlan) -> None:
     """Flip the weights on disk, as a failing disk would, after the CPU's logits were kept."""
     data = place.graph.folder / DATA_FILE
     content = bytearray(data.read_bytes())
@@ -143,7 +149,7 @@ def test_an_adapter_that_goes_wrong_leads_auto_to_the_cpu(
 
 
 def test_too_little_memory_leads_auto_to_the_cpu(placed: Placed) -> None:
-    def short(provider: Provider) -> Place:
+    def short(provider: Provider) -> DevicePlan:
         if provider is DEVICE:
             raise ValueError("kv_cache_memory of 5 bytes holds no row")
         return placed(provider)

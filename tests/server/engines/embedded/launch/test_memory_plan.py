@@ -12,23 +12,23 @@ from pathlib import Path
 import pytest
 
 from adapters.lora.manifest import Adapter
-from bench.random_model import PRESETS, Shape, write_model
+from bench.random_model import PRESETS, DecoderShape, write_model
 from server.engines.embedded.launch import launch
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.memory_fit import fit
-from server.engines.embedded.launch.memory_plan import adapter_bytes, budget, weight_bytes
+from server.engines.embedded.launch.memory_plan import adapter_bytes, plan_memory, weight_bytes
 from server.engines.embedded.launch.options import EmbeddedOptions, plan
 from server.engines.embedded.model.cache import method_of, prepare
 from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.decoder import plan_graph
-from server.engines.embedded.model.families.lookup import parse_config, read_config
+from server.engines.embedded.model.families.lookup import parse_config, read_model_config
 from server.engines.embedded.model.variants import FUSED
 from server.engines.embedded.runners.available import GIB, MIB
-from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.errors import EngineError
 from server.text.tokenizer import Tokenizer
 
-SHAPE = Shape(768, 4, 12, 4, 64, 2048, 8192, 1024)
+SHAPE = DecoderShape(768, 4, 12, 4, 64, 2048, 8192, 1024)
 CHILD = """
 import json, re, sys
 from pathlib import Path
@@ -63,13 +63,13 @@ def mistral_7b() -> ModelConfig:
 @pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
 def test_a_process_takes_what_the_plan_says(base: Path, tmp_path: Path, quantize: str) -> None:
     prepare(base, tmp_path, "sha256:0", quantize)
-    config = read_config(base)
-    limits = Limits(
+    config = read_model_config(base)
+    limits = SchedulerLimits(
         max_num_seqs=1, max_num_batched_tokens=256, rows=1, context=1024, kv_tokens=1024, prefill_chunk=256
     )
     planned = {
         part.name: part.size
-        for part in budget(config, limits, method_of(quantize, FUSED), (), 64 * GIB).parts
+        for part in plan_memory(config, limits, method_of(quantize, FUSED), (), 64 * GIB).parts
     }
     command = [sys.executable, "-c", CHILD, str(base), str(tmp_path), quantize]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -82,7 +82,7 @@ def test_a_process_takes_what_the_plan_says(base: Path, tmp_path: Path, quantize
 
 @pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
 def test_weights_are_those_of_the_graph_and_what_packing_adds(base: Path, quantize: str) -> None:
-    for config in (read_config(base), mistral_7b()):
+    for config in (read_model_config(base), mistral_7b()):
         method = method_of(quantize, FUSED)
         graph = plan_graph(config, FUSED, "fp32", method)
         held = sum(
@@ -105,7 +105,7 @@ def options(**changed: object) -> EmbeddedOptions:
     return replace(EmbeddedOptions(graphs=Path("graphs"), max_num_seqs=4), **changed)  # pyright: ignore[reportArgumentType]
 
 
-def fitted(available: int, **changed: object) -> Limits:
+def fitted(available: int, **changed: object) -> SchedulerLimits:
     config = mistral_7b()
     given = options(**changed)
     limits, needed = fit(config, given, (), lambda asked: plan(config, asked), available)

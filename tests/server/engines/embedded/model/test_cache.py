@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.random_model import Shape, write_model
+from bench.random_model import DecoderShape, write_model
 from server.engines.embedded.model.builder import DATA_FILE, GRAPH_FILE
 from server.engines.embedded.model.cache import BUILDER_VERSION, MANIFEST_FILE, STALE_SECONDS, prepare
 from server.engines.embedded.model.checkpoint import CheckpointError
 from server.engines.embedded.model.variants import FUSED, PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 
-SHAPE = Shape(64, 2, 4, 2, 16, 96, 300, 64)
+SHAPE = DecoderShape(64, 2, 4, 2, 16, 96, 300, 64)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_building_needs_no_more_memory_than_a_few_weights(base: Path, tmp_path: 
     """Heap memory, that is; what is mapped of the built file belongs to the system."""
     resource = pytest.importorskip("resource")
     big = tmp_path / "big"
-    write_model(big, Shape(512, 8, 8, 4, 64, 1408, 4096))
+    write_model(big, DecoderShape(512, 8, 8, 4, 64, 1408, 4096))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     prepare(big, tmp_path / "graphs", "sha256:0", "int8")
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from server.engines.embedded.model.config import UnsupportedModelError
-from server.engines.embedded.model.families.lookup import parse_config, read_config
+from server.engines.embedded.model.families.lookup import parse_config, read_model_config
 from server.engines.embedded.model.rope import Rope
 
 GOOD: dict[str, Any] = {
@@ -79,10 +79,10 @@ def test_what_would_be_computed_wrongly_is_refused_by_name(change: dict[str, Any
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match=r"no config\.json"):
-        read_config(tmp_path)
+        read_model_config(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(UnsupportedModelError, match="not JSON"):
-        read_config(tmp_path)
+        read_model_config(tmp_path)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(UnsupportedModelError, match="not an object"):
-        read_config(tmp_path)
+        read_model_config(tmp_path)

@@ -13,7 +13,7 @@ from adapters.lora.weights import ModelShape, read_adapter
 from server.engines.embedded.model.cache import prepare
 from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
-from server.request import Voice
+from server.request import AdapterMix
 from tests.server.engines.embedded.models import EVERY, VOCABULARY, Reference, write_adapter, write_model
 from tests.server.engines.embedded.portable import PortableRunner
 
@@ -89,13 +89,15 @@ def test_the_portable_graph_computes_a_mixed_batch(
     }
     weights = {name: read_adapter(folder, ModelShape.read(base)) for name, folder in folders.items()}
     graph = prepare(base, tmp_path / "graphs", "base", quantize, variant=PORTABLE, dtype=dtype)
-    voices: list[Voice] = [(), (("en", 1.0),), (("sv", 1.0),), (("en", 0.25), ("sv", 0.75))]
-    runner = PortableRunner(graph, len(voices), 32, weights)
+    mixes: list[AdapterMix] = [(), (("en", 1.0),), (("sv", 1.0),), (("en", 0.25), ("sv", 0.75))]
+    runner = PortableRunner(graph, len(mixes), 32, weights)
     reference = Reference(base, folders)
-    sequences = [prompt(20, seed) for seed in range(len(voices))]
-    expected = [reference.logits(tokens, voice) for tokens, voice in zip(sequences, voices, strict=True)]
+    sequences = [prompt(20, seed) for seed in range(len(mixes))]
+    expected = [
+        reference.logits(tokens, adapter_mix) for tokens, adapter_mix in zip(sequences, mixes, strict=True)
+    ]
     tokens = np.array(sequences)
-    found = runner.run(tokens[:, :19], [0] * 4, voices, [18, 37, 56, 75])
+    found = runner.run(tokens[:, :19], [0] * 4, mixes, [18, 37, 56, 75])
     np.testing.assert_allclose(found, [logits[18] for logits in expected], atol=tolerance, rtol=0)
-    found = runner.run(tokens[:, 19:], [19] * 4, voices, range(4))
+    found = runner.run(tokens[:, 19:], [19] * 4, mixes, range(4))
     np.testing.assert_allclose(found, [logits[19] for logits in expected], atol=tolerance, rtol=0)

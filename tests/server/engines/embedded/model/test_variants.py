@@ -19,7 +19,7 @@ from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.protocol import DecodeRow
-from server.request import Voice
+from server.request import AdapterMix
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.embedded.portable import PortableRunner
 from tests.server.engines.embedded.randoms import (
@@ -35,7 +35,7 @@ from tests.server.engines.embedded.randoms import (
 FP32 = 4e-6
 """Of the largest logit, where that is above 1: both variants round in their own order."""
 ROWS, LENGTH, STEPS = 4, 24, 3
-VOICES: list[Voice] = [(), (("en", 1.0),), (("sv", 1.0),), (("en", 0.5), ("sv", 0.5))]
+VOICES: list[AdapterMix] = [(), (("en", 1.0),), (("sv", 1.0),), (("en", 0.5), ("sv", 0.5))]
 
 Logits = NDArray[np.float32]
 
@@ -48,9 +48,9 @@ def by_gqa(
     for name, weights in loras.items():
         runner.load(name, weights)
     found: list[Logits] = []
-    for row, voice in enumerate(VOICES):
+    for row, adapter_mix in enumerate(VOICES):
         prompt = tokens[row, :LENGTH].tolist()
-        found.append(runner.prefill(row, 0, prompt, voice, range(LENGTH)).copy())
+        found.append(runner.prefill(row, 0, prompt, adapter_mix, range(LENGTH)).copy())
     for at in range(LENGTH, LENGTH + STEPS):
         rows = [DecodeRow(row, int(tokens[row, at]), at, VOICES[row]) for row in range(ROWS)]
         found.append(runner.decode(rows).copy())
@@ -58,7 +58,7 @@ def by_gqa(
     return np.concatenate(found)
 
 
-def by_prim(
+def by_portable(
     base: Path,
     scratch: Path,
     quantize: Quantize,
@@ -109,9 +109,9 @@ def test_both_variants_compute_the_same_whatever_the_checkpoint(like: Randoms, r
         tokens = np.random.default_rng(like.seed).integers(0, VOCABULARY, (ROWS, LENGTH + STEPS))
         expected = by_gqa(base, folder, "none", tokens, loras)
         assert expected.std() > 0.05
-        assert distance(by_prim(base, folder, "none", tokens, loras), expected) < FP32
+        assert distance(by_portable(base, folder, "none", tokens, loras), expected) < FP32
         loras = {"en": loras["sv"], "sv": loras["en"]}
-        assert distance(by_prim(base, folder, "none", tokens, loras), expected) > 100 * FP32
+        assert distance(by_portable(base, folder, "none", tokens, loras), expected) > 100 * FP32
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_both_variants_agree_on_the_base_that_ships(
 ) -> None:
     expected = by_gqa(BASE, tmp_path, quantize, mini_tokens, mini_loras)
     assert expected.std() > 1
-    found = by_prim(BASE, tmp_path, quantize, mini_tokens, mini_loras, dtype)
+    found = by_portable(BASE, tmp_path, quantize, mini_tokens, mini_loras, dtype)
     assert distance(found, expected) < largest
 
 
@@ -161,7 +161,7 @@ def test_memory_that_is_written_in_place_holds_the_same(
     tmp_path: Path, mini_tokens: NDArray[np.int64], mini_loras: dict[str, AdapterWeights], dtype: str
 ) -> None:
     apart, in_place = (
-        by_prim(BASE, tmp_path, "none", mini_tokens, mini_loras, dtype, aliased=aliased)
+        by_portable(BASE, tmp_path, "none", mini_tokens, mini_loras, dtype, aliased=aliased)
         for aliased in (False, True)
     )
     np.testing.assert_array_equal(apart, in_place)

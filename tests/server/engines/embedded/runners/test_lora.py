@@ -14,7 +14,7 @@ from adapters.lora.weights import AdapterWeights, LowRank
 from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.families.llama import LLAMA
 from server.engines.embedded.model.rope import Rope
-from server.engines.embedded.runners.lora import MAX_VOICES, AdapterStore, Pack
+from server.engines.embedded.runners.lora import MAX_MIXES, AdapterStore, Pack
 
 CONFIG = ModelConfig(
     family=LLAMA,
@@ -65,8 +65,8 @@ def test_a_pack_computes_the_sum_of_its_adapters_updates(
 ) -> None:
     adapters = {f"a{i}": adapter(each, seed=i, scaling=0.5 + i) for i, each in enumerate(ranks)}
     pack = Pack(CONFIG, adapters)
-    voice = tuple(zip(adapters, weights, strict=False))
-    masks = pack.masks([(), voice])
+    adapter_mix = tuple(zip(adapters, weights, strict=False))
+    masks = pack.masks([(), adapter_mix])
     for group, modules in CONFIG.groups.items():
         if not pack.widths[group]:
             continue
@@ -78,7 +78,7 @@ def test_a_pack_computes_the_sum_of_its_adapters_updates(
             start = 0
             for module in modules:
                 out = CONFIG.shapes[module][0]
-                for name, weight in voice:
+                for name, weight in adapter_mix:
                     low = adapters[name].modules.get((layer, module))
                     if low is not None:
                         expected[:, start : start + out] += weight * low.scaling * (low.b @ low.a).T
@@ -142,9 +142,11 @@ def test_unloading_forgets_every_pack_that_holds_the_adapter() -> None:
 def test_masks_of_ever_new_blends_do_not_pile_up() -> None:
     pack = Pack(CONFIG, {"a": everywhere(1, ["q_proj"])})
     for i in range(3):
-        voices = [(("a", i + j / 1000),) for j in range(MAX_VOICES)]
-        masks = pack.masks(voices)
-        np.testing.assert_allclose(masks["qkv"][:, 0, 0], [voice[0][1] for voice in voices], rtol=1e-6)
+        mixes = [(("a", i + j / 1000),) for j in range(MAX_MIXES)]
+        masks = pack.masks(mixes)
+        np.testing.assert_allclose(
+            masks["qkv"][:, 0, 0], [adapter_mix[0][1] for adapter_mix in mixes], rtol=1e-6
+        )
     assert len(pack.masks([()])["qkv"]) == 1
 
 

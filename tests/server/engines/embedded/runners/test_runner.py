@@ -15,12 +15,12 @@ from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.device.providers import PROVIDERS
 from server.engines.embedded.runners.device.runner import DeviceRunner
 from server.engines.embedded.runners.protocol import DecodeRow, Runner
-from server.request import Voice
+from server.request import AdapterMix
 from tests.server.engines.embedded.models import ADAPTERS, VOCABULARY, Reference, write_adapter, write_model
 
 TOLERANCE = 1e-4
 CONTEXT = 96
-VOICES: list[Voice] = [
+VOICES: list[AdapterMix] = [
     (),
     (("en", 1.0),),
     (("sv", 1.0),),
@@ -87,19 +87,21 @@ def some_tokens(seed: int, count: int) -> list[int]:
     return np.random.default_rng(seed).integers(0, VOCABULARY, count).tolist()
 
 
-@pytest.mark.parametrize("voice", VOICES, ids=lambda voice: "+".join(name for name, _ in voice) or "base")
-def test_every_position_agrees_with_the_reference(runner: Runner, reference: Reference, voice: Voice) -> None:
+@pytest.mark.parametrize("adapter_mix", VOICES, ids=lambda mix: "+".join(name for name, _ in mix) or "base")
+def test_every_position_agrees_with_the_reference(
+    runner: Runner, reference: Reference, adapter_mix: AdapterMix
+) -> None:
     tokens = some_tokens(1, 40)
-    expected = reference.logits(tokens, voice)
-    found = runner.prefill(3, 0, tokens, voice, range(40))
+    expected = reference.logits(tokens, adapter_mix)
+    found = runner.prefill(3, 0, tokens, adapter_mix, range(40))
     np.testing.assert_allclose(found, expected, atol=TOLERANCE, rtol=0)
 
 
 def test_adapters_change_logits_by_far_more_than_the_tolerance(reference: Reference) -> None:
     tokens = some_tokens(1, 40)
     plain = reference.logits(tokens)
-    for voice in VOICES[1:]:
-        assert np.abs(reference.logits(tokens, voice) - plain).max() > 0.1
+    for adapter_mix in VOICES[1:]:
+        assert np.abs(reference.logits(tokens, adapter_mix) - plain).max() > 0.1
 
 
 def test_a_mixed_batch_of_chunked_prompts_agrees_with_the_reference(
@@ -135,18 +137,18 @@ def test_a_row_decodes_alike_alone_and_among_others(runner: Runner) -> None:
 def test_loading_and_dropping_an_adapter_leaves_other_rows_alone(
     runner: Runner, weights: dict[str, AdapterWeights], reference: Reference
 ) -> None:
-    voices: list[Voice] = [(("en", 1.0),), (("sv", 1.0),)]
+    mixes: list[AdapterMix] = [(("en", 1.0),), (("sv", 1.0),)]
     sequences = [some_tokens(row, 12) for row in (0, 1)]
     for row in (0, 1):
-        runner.prefill(row, 0, sequences[row][:-1], voices[row], [])
-    runner.decode([DecodeRow(row, sequences[row][-1], 11, voices[row]) for row in (0, 1)])
+        runner.prefill(row, 0, sequences[row][:-1], mixes[row], [])
+    runner.decode([DecodeRow(row, sequences[row][-1], 11, mixes[row]) for row in (0, 1)])
     runner.unload("sv")
     runner.load("new", weights["mlp"])
     sequences[0].append(5)
-    found = runner.decode([DecodeRow(0, 5, 12, voices[0])])
-    np.testing.assert_allclose(found[0], reference.logits(sequences[0], voices[0])[-1], atol=TOLERANCE)
+    found = runner.decode([DecodeRow(0, 5, 12, mixes[0])])
+    np.testing.assert_allclose(found[0], reference.logits(sequences[0], mixes[0])[-1], atol=TOLERANCE)
     with pytest.raises(ValueError, match="adapter sv is not resident"):
-        runner.decode([DecodeRow(1, 5, 12, voices[1])])
+        runner.decode([DecodeRow(1, 5, 12, mixes[1])])
     found = runner.prefill(1, 0, sequences[1], (("new", 1.0),), [11])
     np.testing.assert_allclose(found[0], reference.logits(sequences[1], (("mlp", 1.0),))[-1], atol=TOLERANCE)
 
@@ -267,7 +269,7 @@ def test_quantised_logits_are_near_those_of_float32(tmp_path: Path, quantize: st
     runner.load("sv", read_adapter(folder, ModelShape.read(base)))
     reference = Reference(base, {"sv": folder})
     tokens = some_tokens(9, 40)
-    voices: list[Voice] = [(), (("sv", 1.0),)]
-    for voice in voices:
-        found = runner.prefill(0, 0, tokens, voice, range(40))
-        assert 0 < np.abs(found - reference.logits(tokens, voice)).max() < tolerance
+    mixes: list[AdapterMix] = [(), (("sv", 1.0),)]
+    for adapter_mix in mixes:
+        found = runner.prefill(0, 0, tokens, adapter_mix, range(40))
+        assert 0 < np.abs(found - reference.logits(tokens, adapter_mix)).max() < tolerance

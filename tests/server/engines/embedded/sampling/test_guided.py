@@ -46,7 +46,9 @@ async def guide(tokenizer: Tokenizer, text: str) -> Guide:
 
 
 async def test_the_first_tokens_are_those_whose_bytes_fit(tokenizer: Tokenizer) -> None:
-    allowed = np.flatnonzero((await guide(tokenizer, grammar.regex(r"(?s:[ -~å]*)x"))).allowed()).tolist()
+    allowed = np.flatnonzero(
+        (await guide(tokenizer, grammar.regex(r"(?s:[ -~å]*)x"))).allowed_tokens()
+    ).tolist()
     fitting = {
         token
         for token in range(tokenizer.vocabulary_size)
@@ -63,17 +65,17 @@ async def test_the_first_tokens_are_those_whose_bytes_fit(tokenizer: Tokenizer) 
 
 async def test_neither_special_nor_padding_tokens_are_text(tokenizer: Tokenizer) -> None:
     for text in (grammar.regex("(?s:.)+"), grammar.lark("start: <[*]>")):
-        allowed = (await guide(tokenizer, text)).allowed()
+        allowed = (await guide(tokenizer, text)).allowed_tokens()
         assert allowed.shape == (tokenizer.vocabulary_size + PADDING,)
         assert not allowed[tokenizer.vocabulary_size :].any()
-    plain = (await guide(tokenizer, grammar.regex("(?s:.)+"))).allowed()
+    plain = (await guide(tokenizer, grammar.regex("(?s:.)+"))).allowed_tokens()
     assert not plain[sorted(tokenizer.special_ids)].any()
 
 
 async def test_every_end_token_ends_an_accepted_text(tokenizer: Tokenizer) -> None:
     for end in tokenizer.eos_ids:
         one = await guide(tokenizer, grammar.regex("a*"))
-        assert one.allowed()[end]
+        assert one.allowed_tokens()[end]
         one.add(end)
         assert one.complete
 
@@ -83,7 +85,7 @@ async def test_a_walk_at_random_shows_a_text_that_fits(tokenizer: Tokenizer) -> 
     for _ in range(20):
         one, ids = await guide(tokenizer, grammar.choice(["på väg, på väg", "日本語 😀", "nej"])), list[int]()
         while not one.complete:
-            ids.append(int(random.choice(np.flatnonzero(one.allowed()))))
+            ids.append(int(random.choice(np.flatnonzero(one.allowed_tokens()))))
             one.add(ids[-1])
         shown = b"".join(tokenizer.token_bytes(token) for token in ids if token not in tokenizer.eos_ids)
         assert shown.decode() in ("på väg, på väg", "日本語 😀", "nej")
@@ -93,23 +95,23 @@ async def test_guides_of_one_grammar_are_apart(tokenizer: Tokenizer) -> None:
     guides = Guides(tokenizer, tokenizer.vocabulary_size)
     text = grammar.regex("ab")
     first, second = await guides.guide(text), await guides.guide(text)
-    before = second.allowed().copy()
-    first.add(int(np.flatnonzero(first.allowed())[0]))
-    assert (second.allowed() == before).all()
-    assert (await guides.guide(text)).allowed().tolist() == before.tolist()
+    before = second.allowed_tokens().copy()
+    first.add(int(np.flatnonzero(first.allowed_tokens())[0]))
+    assert (second.allowed_tokens() == before).all()
+    assert (await guides.guide(text)).allowed_tokens().tolist() == before.tolist()
 
 
 async def test_few_compiled_grammars_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guided, "COMPILED", 2)
     guides = Guides(TOKENIZERS["byte level"], 600)
     for i in range(5):
-        assert (await guides.guide(grammar.choice([f"a{i}"]))).allowed().any()
+        assert (await guides.guide(grammar.choice([f"a{i}"]))).allowed_tokens().any()
 
 
 async def test_what_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guided, "START_SECONDS", -1.0)
     with pytest.raises(UnsupportedRequestError, match="too long"):
-        (await guide(TOKENIZERS["byte level"], grammar.json_object())).allowed()
+        (await guide(TOKENIZERS["byte level"], grammar.json_object())).allowed_tokens()
 
 
 async def test_what_llguidance_gives_up_is_an_error_not_an_end() -> None:
@@ -118,7 +120,7 @@ async def test_what_llguidance_gives_up_is_an_error_not_an_end() -> None:
 
     def follow() -> None:
         for _ in range(50):
-            one.add(int(np.flatnonzero(one.allowed())[0]))
+            one.add(int(np.flatnonzero(one.allowed_tokens())[0]))
             assert not one.complete
 
     with pytest.raises(UnsupportedRequestError, match="followed"):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from server.engines.embedded.sampling.penalties import Penalties, SeenTokens
-from server.engines.embedded.sampling.sampler import BadLogitsError, Choice, Sampler, SamplerState
+from server.engines.embedded.sampling.sampler import BadLogitsError, SampledToken, Sampler, SamplerState
 from server.engines.embedded.sampling.truncation import Truncation, truncate
 from server.engines.embedded.sampling.uniform import uniforms
 from server.request import Sampling
@@ -70,7 +70,7 @@ def logits_of(rows: int, vocabulary: int, seed: int = 0, spread: float = 3.0) ->
     return (np.random.default_rng(seed).standard_normal((rows, vocabulary)) * spread).astype(np.float32)
 
 
-def sample_one(logits: Logits, sampling: Sampling, prompt: Sequence[int] = ()) -> Choice:
+def sample_one(logits: Logits, sampling: Sampling, prompt: Sequence[int] = ()) -> SampledToken:
     sampler = Sampler(len(logits), NO_ENDS)
     return sampler.sample(logits[None].copy(), [sampler.state(sampling, prompt)])[0]
 
@@ -148,7 +148,7 @@ def test_company_and_place_change_nothing(vocabulary: int) -> None:
     steps = [logits_of(32, vocabulary, seed, spread=1.0 + seed) for seed in range(4)]
     prompts = [[row, row + 1, 7] for row in range(32)]
 
-    def run(rows: Sequence[int]) -> dict[int, list[Choice]]:
+    def run(rows: Sequence[int]) -> dict[int, list[SampledToken]]:
         states = [sampler.state(many[row], prompts[row]) for row in rows]
         made = [sampler.sample(logits[list(rows)], states) for logits in steps]
         return {row: [choices[place] for choices in made] for place, row in enumerate(rows)}

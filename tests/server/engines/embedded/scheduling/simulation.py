@@ -6,16 +6,16 @@ from collections import Counter
 from functools import cache
 from zlib import crc32
 
-from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.engines.embedded.scheduling.scheduler import Scheduler
-from server.engines.embedded.scheduling.step import Sequence, State, Step
-from server.request import GenerationRequest, Sampling, Voice
+from server.engines.embedded.scheduling.step import Sequence, SequenceState, Step
+from server.request import AdapterMix, GenerationRequest, Sampling
 
 Cell = int
 """A token, and in the bits above it a number for the voice and salt of its keys and values."""
-EN: Voice = (("en", 1.0),)
-SV: Voice = (("sv", 1.0),)
-BLEND: Voice = (("en", 0.5), ("sv", 0.5))
+EN: AdapterMix = (("en", 1.0),)
+SV: AdapterMix = (("sv", 1.0),)
+BLEND: AdapterMix = (("en", 0.5), ("sv", 0.5))
 
 
 def limits(
@@ -27,8 +27,8 @@ def limits(
     kv_tokens: int = 2048,
     prefill_chunk: int = 32,
     prefix_caching: bool = True,
-) -> Limits:
-    return Limits(
+) -> SchedulerLimits:
+    return SchedulerLimits(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         rows=rows,
@@ -40,13 +40,13 @@ def limits(
 
 
 def cells(sequence: Sequence, tokens: list[int]) -> list[Cell]:
-    owner = _number(sequence.voice, sequence.request.cache_salt) << 20
+    owner = _number(sequence.adapter_mix, sequence.request.cache_salt) << 20
     return [owner | token for token in tokens]
 
 
 @cache
-def _number(voice: Voice, salt: str) -> int:
-    return crc32(repr((voice, salt)).encode())
+def _number(adapter_mix: AdapterMix, salt: str) -> int:
+    return crc32(repr((adapter_mix, salt)).encode())
 
 
 def sample(contents: list[Cell]) -> int:
@@ -57,7 +57,7 @@ def sample(contents: list[Cell]) -> int:
 class Simulation:
     """Rows as lists of cells, changed as a runner's memory is, by an engine's loop over a `Scheduler`."""
 
-    def __init__(self, bounds: Limits) -> None:
+    def __init__(self, bounds: SchedulerLimits) -> None:
         self.limits = bounds
         self.scheduler = Scheduler(bounds)
         self.rows: list[list[Cell]] = [[] for _ in range(bounds.rows)]
@@ -72,7 +72,7 @@ class Simulation:
         self,
         prompt: list[int],
         max_tokens: int = 8,
-        voice: Voice = (),
+        adapter_mix: AdapterMix = (),
         salt: str = "",
         *,
         stop_after: int | None = None,
@@ -86,9 +86,9 @@ class Simulation:
             sampling=Sampling(
                 max_tokens=max_tokens, min_tokens=stop_after or max_tokens, prompt_logprobs=prompt_logprobs
             ),
-            voice=voice,
+            adapter_mix=adapter_mix,
             cache_salt=salt,
-            share=voice[0][0] if voice else "",
+            share=adapter_mix[0][0] if adapter_mix else "",
         )
         sequence = Sequence(request, 0.0)
         self.scheduler.add(sequence)
@@ -108,10 +108,10 @@ class Simulation:
         raise AssertionError("does not end")
 
     def step(self) -> Step:
-        running = {s for s in self.live.values() if s.state is State.RUNNING}
+        running = {s for s in self.live.values() if s.state is SequenceState.RUNNING}
         step = self.scheduler.schedule()
         self.steps += 1
-        preempted = [s.request.request_id for s in running if s.state is State.WAITING]
+        preempted = [s.request.request_id for s in running if s.state is SequenceState.WAITING]
         self.preempted.update(preempted)
         self._check_step(step, running)
         if preempted:
@@ -165,10 +165,10 @@ class Simulation:
             assert prompts <= self.limits.prefill_chunk
 
     def _check_rows(self) -> None:
-        running = [s for s in self.live.values() if s.state is State.RUNNING]
+        running = [s for s in self.live.values() if s.state is SequenceState.RUNNING]
         assert len({s.row for s in running}) == len(running) <= self.limits.max_num_seqs
         for sequence in self.live.values():
-            if sequence.state is State.RUNNING:
+            if sequence.state is SequenceState.RUNNING:
                 computed = sequence.tokens[: sequence.computed]
                 assert self.rows[sequence.row][: sequence.computed] == cells(sequence, computed)
             else:

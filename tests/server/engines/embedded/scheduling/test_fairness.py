@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engines.embedded.scheduling.step import State
+from server.engines.embedded.scheduling.step import SequenceState
 from tests.server.engines.embedded.scheduling.simulation import EN, SV, Simulation, limits, outputs_are_right
 
 
@@ -33,10 +33,10 @@ def test_two_shares_that_always_wait_are_served_alike(
     prompts, outputs = (max(size[i] for size in sizes) for i in (0, 1))
     bound = 2 * max(prompts, 2 * max_num_seqs * outputs) + max_num_seqs * prompts
     number = 0
-    for voice, (prompt, max_tokens) in zip((EN, SV), sizes, strict=True):
+    for adapter_mix, (prompt, max_tokens) in zip((EN, SV), sizes, strict=True):
         for _ in range(20 + bound // (prompt + 2 * max_tokens)):
             number += 1
-            simulation.add(distinct(number, prompt), max_tokens, voice)
+            simulation.add(distinct(number, prompt), max_tokens, adapter_mix)
     while simulation.scheduler.waiting_by_share.keys() >= {"en", "sv"}:
         simulation.step()
         assert abs(simulation.served["en"] - simulation.served["sv"]) <= bound
@@ -51,7 +51,7 @@ def test_one_busy_adapter_starves_no_other() -> None:
         simulation.step()
     few = [simulation.add(distinct(2000 + number, 30), 20, SV) for number in range(5)]
     already = len(simulation.finished)
-    while any(sequence.state is not State.FINISHED for sequence in few):
+    while any(sequence.state is not SequenceState.FINISHED for sequence in few):
         simulation.step()
     assert len(simulation.finished) - already <= 5 + 2 * 8
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engines.embedded.scheduling.prefix import common, encode
-from server.engines.embedded.scheduling.step import State
-from server.request import Voice
+from server.engines.embedded.scheduling.prefix import common, encode_tokens
+from server.engines.embedded.scheduling.step import SequenceState
+from server.request import AdapterMix
 from tests.server.engines.embedded.scheduling.simulation import (
     BLEND,
     EN,
@@ -30,7 +30,7 @@ def test_common_is_the_longest_common_prefix(shared: list[int], a: list[int], b:
     length = 0
     while length < min(len(first), len(second)) and first[length] == second[length]:
         length += 1
-    assert common(encode(first), encode(second)) == length
+    assert common(encode_tokens(first), encode_tokens(second)) == length
 
 
 def test_the_next_turn_does_not_pay_for_its_history() -> None:
@@ -62,13 +62,13 @@ def test_conversations_in_turns_keep_their_histories() -> None:
 
 
 @pytest.mark.parametrize(
-    ("voice", "salt"), [(SV, ""), ((), ""), (BLEND, ""), ((("en", 0.9),), ""), (EN, "tenant")]
+    ("adapter_mix", "salt"), [(SV, ""), ((), ""), (BLEND, ""), ((("en", 0.9),), ""), (EN, "tenant")]
 )
-def test_never_across_voices_or_salts(voice: Voice, salt: str) -> None:
+def test_never_across_voices_or_salts(adapter_mix: AdapterMix, salt: str) -> None:
     simulation = Simulation(limits())
     simulation.add([5] * 80, 4, EN)
     simulation.run()
-    other = simulation.add([5] * 80, 4, voice, salt)
+    other = simulation.add([5] * 80, 4, adapter_mix, salt)
     same = simulation.add([5] * 80, 4, EN)
     simulation.run()
     assert (other.cached, same.cached) == (0, 79)
@@ -92,9 +92,9 @@ def test_siblings_wait_for_the_first_and_copy() -> None:
     siblings = [simulation.add(list(range(150)), 10) for _ in range(8)]
     other = simulation.add([9] * 30, 10, EN)
     simulation.step()
-    assert [s.state for s in siblings] == [State.RUNNING] + [State.WAITING] * 7
+    assert [s.state for s in siblings] == [SequenceState.RUNNING] + [SequenceState.WAITING] * 7
     simulation.step()
-    assert other.state is State.RUNNING, "others pass them"
+    assert other.state is SequenceState.RUNNING, "others pass them"
     assert len(simulation.step().decodes) == 9
     simulation.run()
     assert [s.cached for s in siblings] == [0] + [149] * 7
@@ -128,12 +128,12 @@ def test_prompt_logprobs_need_every_position() -> None:
 
 def test_forgetting_an_adapter_drops_every_prefix_that_names_it() -> None:
     simulation = Simulation(limits(rows=16))
-    voices: list[Voice] = [EN, SV, BLEND, ()]
-    for voice in voices:
-        simulation.add([5] * 80, 4, voice)
+    mixes: list[AdapterMix] = [EN, SV, BLEND, ()]
+    for adapter_mix in mixes:
+        simulation.add([5] * 80, 4, adapter_mix)
     simulation.run()
     simulation.scheduler.forget("en")
-    again = [simulation.add([5] * 80, 4, voice) for voice in voices]
+    again = [simulation.add([5] * 80, 4, adapter_mix) for adapter_mix in mixes]
     simulation.run()
     assert [sequence.cached for sequence in again] == [0, 79, 0, 79]
 

@@ -8,7 +8,7 @@ from time import perf_counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engines.embedded.scheduling.step import State, Step
+from server.engines.embedded.scheduling.step import SequenceState, Step
 from tests.server.engines.embedded.scheduling.simulation import Simulation, limits, outputs_are_right
 
 
@@ -137,9 +137,11 @@ def test_rows_that_are_lent_are_emptied_without_harm(
         if simulation.live:
             simulation.step()
         if index in lend_at:
-            running = [s for s in simulation.live.values() if s.state is State.RUNNING]
+            running = [s for s in simulation.live.values() if s.state is SequenceState.RUNNING]
             lent = simulation.scheduler.lend(count)
-            simulation.preempted.update(s.request.request_id for s in running if s.state is State.WAITING)
+            simulation.preempted.update(
+                s.request.request_id for s in running if s.state is SequenceState.WAITING
+            )
             assert lent == sorted(set(lent))
             assert len(lent) == count
             for row in lent:

@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from server.engines.embedded.scheduling.headroom import HEADROOM
-from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.engines.embedded.scheduling.scheduler import Scheduler
-from server.engines.embedded.scheduling.step import State
+from server.engines.embedded.scheduling.step import SequenceState
 from tests.server.engines.embedded.scheduling.simulation import (
     BLEND,
     EN,
@@ -34,7 +34,7 @@ def arrivals(draw: st.DrawFn) -> Action:
     turn = draw(st.integers(0, 3))
     max_tokens = draw(st.integers(1, 100))
     stop_after = draw(st.just(max_tokens) | st.integers(1, max_tokens))
-    voice = draw(st.sampled_from([(), EN, SV, BLEND]))
+    adapter_mix = draw(st.sampled_from([(), EN, SV, BLEND]))
     salt = draw(st.sampled_from(["", "", "tenant"]))
     logprobs = draw(st.sampled_from([None, None, None, 0]))
     copies = draw(st.sampled_from([1, 1, 1, 4]))
@@ -46,7 +46,9 @@ def arrivals(draw: st.DrawFn) -> Action:
         if turn and simulation.finished:
             tokens = [*simulation.finished[-turn % len(simulation.finished)].tokens[:140], 4, 4]
         for _ in range(copies):
-            simulation.add(tokens, max_tokens, voice, salt, stop_after=stop_after, prompt_logprobs=logprobs)
+            simulation.add(
+                tokens, max_tokens, adapter_mix, salt, stop_after=stop_after, prompt_logprobs=logprobs
+            )
 
     return arrive
 
@@ -100,14 +102,14 @@ BOUNDS = st.builds(
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(bounds=BOUNDS, actions=ACTIONS)
 def test_every_request_ends_with_its_own_tokens_whatever_happens(
-    bounds: Limits, actions: list[Action]
+    bounds: SchedulerLimits, actions: list[Action]
 ) -> None:
     simulation = Simulation(bounds)
     for act in actions:
         act(simulation)
     simulation.run()
     for earlier in list(simulation.finished):
-        simulation.add(earlier.tokens[:250], 1, earlier.voice, earlier.request.cache_salt)
+        simulation.add(earlier.tokens[:250], 1, earlier.adapter_mix, earlier.request.cache_salt)
     simulation.run()
     event(f"preempted: {simulation.scheduler.preemptions > 0}")
     event(f"reused: {simulation.scheduler.prefix_hits > 0}")
@@ -145,8 +147,8 @@ def test_the_youngest_makes_room_and_the_oldest_is_never_preempted() -> None:
     others = [simulation.add([n] * 30, 100) for n in (2, 3)]
     while not simulation.scheduler.preemptions:
         simulation.step()
-    assert first.state is State.RUNNING
-    assert others[1].state is State.WAITING
+    assert first.state is SequenceState.RUNNING
+    assert others[1].state is SequenceState.WAITING
     assert others[1].generated > 0, "keeps what it generated"
     simulation.run()
     assert first.request.request_id not in simulation.preempted
@@ -178,10 +180,10 @@ def test_a_preempted_request_goes_before_those_that_wait() -> None:
     simulation.add([1] * 60, 190)
     preempted = simulation.add([2] * 60, 150)
     later = simulation.add([3] * 60, 20)
-    while later.state is State.WAITING:
+    while later.state is SequenceState.WAITING:
         simulation.step()
     assert simulation.scheduler.preemptions
-    assert preempted.state is State.RUNNING
+    assert preempted.state is SequenceState.RUNNING
 
 
 def test_a_long_prompt_does_not_stall_the_streams() -> None:
@@ -221,7 +223,7 @@ def test_prompts_progress_while_every_other_place_decodes() -> None:
     late = simulation.add([9] * 40, 2)
     for _ in range(45):
         simulation.step()
-    assert late.state is State.FINISHED
+    assert late.state is SequenceState.FINISHED
 
 
 @pytest.mark.parametrize("when", ["waiting", "prefilling", "decoding"])
@@ -231,11 +233,11 @@ def test_cancelling_frees_the_place_at_once(when: str) -> None:
     for _ in range({"waiting": 0, "prefilling": 1, "decoding": 5}[when]):
         simulation.step()
     simulation.cancel(sequence.request.request_id)
-    assert (sequence.state, sequence.row) == (State.FINISHED, -1)
+    assert (sequence.state, sequence.row) == (SequenceState.FINISHED, -1)
     assert simulation.scheduler.kv_cached == simulation.scheduler.kv_tokens
     other = simulation.add([2] * 20, 1)
     simulation.step()
-    assert other.state is State.FINISHED
+    assert other.state is SequenceState.FINISHED
 
 
 def test_a_faulty_request_leaves_nothing_for_reuse() -> None:
@@ -294,6 +296,6 @@ def test_nothing_to_do_is_an_empty_step() -> None:
         (lambda: limits(max_num_batched_tokens=3), "max_num_batched_tokens is 3"),
     ],
 )
-def test_limits_name_the_field_and_its_value(build: Callable[[], Limits], message: str) -> None:
+def test_limits_name_the_field_and_its_value(build: Callable[[], SchedulerLimits], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build()

@@ -129,7 +129,7 @@ def test_weights_stored_the_other_way_round_are_quantised_alike(
 
 def test_without_its_line_the_architecture_is_refused_with_those_that_are_known(base: Path) -> None:
     with pytest.raises(UnsupportedModelError) as caught:
-        lookup.read_config(base)
+        lookup.read_model_config(base)
     assert "'gpt2'" in str(caught.value)
     assert all(kind in str(caught.value) for kind in lookup.FAMILIES)
 

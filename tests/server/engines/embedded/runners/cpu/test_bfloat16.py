@@ -23,8 +23,8 @@ from server.engines.embedded.runners.cpu.bfloat16 import LEAST_TOKENS, BfloatPre
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.protocol import DecodeRow
 from server.errors import EngineError
-from server.jobs.evaluation import started
-from server.request import Voice
+from server.jobs.evaluation import running_server
+from server.request import AdapterMix
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.embedded.models import ADAPTERS, VOCABULARY, write_adapter, write_model
 
@@ -32,7 +32,7 @@ CAPABLE = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITI
 CONTEXT = 96
 APART = 0.08
 """Of the logits' spread: bfloat16 has 8 bits of precision; adapters move these logits by as much."""
-VOICES: list[Voice] = [(), (("en", 1.0),), (("en", 0.3), ("sv", 0.7)), (("mlp", 1.0),)]
+VOICES: list[AdapterMix] = [(), (("en", 1.0),), (("en", 0.3), ("sv", 0.7)), (("mlp", 1.0),)]
 
 pytestmark = pytest.mark.skipif(not CAPABLE, reason="this CPU multiplies no bfloat16")
 
@@ -72,15 +72,15 @@ def assert_near(found: NDArray[np.float32], wanted: NDArray[np.float32]) -> None
     assert 0 < apart < APART
 
 
-@pytest.mark.parametrize("voice", VOICES, ids=str)
+@pytest.mark.parametrize("adapter_mix", VOICES, ids=str)
 def test_a_chunked_prompt_and_what_is_decoded_after_it(
-    runners: tuple[CpuRunner, CpuRunner], voice: Voice
+    runners: tuple[CpuRunner, CpuRunner], adapter_mix: AdapterMix
 ) -> None:
     tokens, logits = some_tokens(1, 70), []
     for runner in runners:
-        runner.prefill(2, 0, tokens[:40], voice, [])
-        ends = runner.prefill(2, 40, tokens[40:], voice, [0, 29]).copy()
-        after = runner.decode([DecodeRow(2, 7, 70, voice)]).copy()
+        runner.prefill(2, 0, tokens[:40], adapter_mix, [])
+        ends = runner.prefill(2, 40, tokens[40:], adapter_mix, [0, 29]).copy()
+        after = runner.decode([DecodeRow(2, 7, 70, adapter_mix)]).copy()
         logits.append(np.concatenate([ends, after]))
     assert_near(logits[1], logits[0])
 
@@ -106,13 +106,13 @@ def test_an_adapter_that_takes_another_s_name_is_the_one_that_runs(
     runners: tuple[CpuRunner, CpuRunner], base: Path, tmp_path: Path
 ) -> None:
     wanted, found = runners
-    tokens, voice = some_tokens(6, 40), (("swap", 1.0),)
+    tokens, adapter_mix = some_tokens(6, 40), (("swap", 1.0),)
     answers: list[NDArray[np.float32]] = []
     for seed in (0, 1):
         folder = write_adapter(tmp_path / str(seed), base, 4, ("q_proj", "v_proj"), seed)
         for runner in runners:
             runner.load("swap", read_adapter(folder, ModelShape.read(base)))
-        logits = [runner.prefill(4, 0, tokens, voice, [39]).copy() for runner in (wanted, found)]
+        logits = [runner.prefill(4, 0, tokens, adapter_mix, [39]).copy() for runner in (wanted, found)]
         assert_near(logits[1], logits[0])
         answers.append(logits[0])
         for runner in runners:
@@ -156,7 +156,7 @@ def test_without_openvino_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest
 def test_the_mini_base_answers_so_behind_the_server(tmp_path: Path) -> None:
     """A server's whole way: graphs are built, prompts go through OpenVINO, the adapter answers."""
     settings = Settings(home=tmp_path / "home", prefill_dtype="bf16", threads=1)
-    with started(settings) as server:
+    with running_server(settings) as server:
         said = server.ask("oneseek-mini-sv", "Vem är du? Berätta vad du heter och vad du är.", longest=64)
     assert "OneSeek" in said
     graphs = {path.name.rpartition("-")[0] for path in (tmp_path / "home" / "graphs").glob("*/*")}

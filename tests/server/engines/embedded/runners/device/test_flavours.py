@@ -15,10 +15,10 @@ from server.engines.embedded.runners.device.flavours import (
     FlavourError,
     check_flavours,
     check_provider,
+    find_installed,
     install,
-    installed,
 )
-from server.engines.embedded.runners.device.providers import PROVIDERS, Device
+from server.engines.embedded.runners.device.providers import PROVIDERS, DeviceName
 
 ROOT = Path(__file__).resolve().parents[6]
 PLAIN = Flavour("onnxruntime", "1.32.0")
@@ -37,7 +37,7 @@ def put(folder: Path, name: str, version: str, *files: str) -> None:
 def test_the_one_that_tests_run_on_is_found() -> None:
     import onnxruntime
 
-    (flavour,) = installed()
+    (flavour,) = find_installed()
     assert flavour.version.startswith(onnxruntime.__version__)
     assert flavour.name.startswith("onnxruntime")
 
@@ -50,12 +50,12 @@ def test_owners_are_found_by_their_files_and_others_are_not(tmp_path: Path) -> N
     put(tmp_path, "onnxruntime-ep-webgpu", "0.4.0", "onnxruntime_ep_webgpu/__init__.py")
     put(tmp_path, "vendored", "1", "vendored/onnxruntime/__init__.py")
     (tmp_path / "no_record-1.dist-info").mkdir()
-    assert installed(tmp_path) == (PLAIN, WEBGPU, Flavour("ort-nightly-openvino", "1.33.0"))
+    assert find_installed(tmp_path) == (PLAIN, WEBGPU, Flavour("ort-nightly-openvino", "1.33.0"))
 
 
 @pytest.mark.parametrize("flavour", [PLAIN, WEBGPU, WINDOWS, Flavour("onnxruntime-qnn", "1.24.4")])
 @pytest.mark.parametrize("device", [None, "cpu", "webgpu"])
-def test_any_single_flavour_passes(flavour: Flavour, device: Device | None) -> None:
+def test_any_single_flavour_passes(flavour: Flavour, device: DeviceName | None) -> None:
     check_flavours(device, (flavour,))
 
 
@@ -92,7 +92,7 @@ def test_any_single_flavour_passes(flavour: Flavour, device: Device | None) -> N
     ],
 )
 def test_two_are_refused_with_the_commands_that_mend_it(
-    device: Device | None, platform: str, found: tuple[Flavour, ...], commands: str
+    device: DeviceName | None, platform: str, found: tuple[Flavour, ...], commands: str
 ) -> None:
     with pytest.raises(FlavourError) as caught:
         check_flavours(device, found, platform)
@@ -141,8 +141,8 @@ def test_every_device_has_a_flavour_that_can_be_named() -> None:
 
 def test_looking_loads_no_part_of_onnx_runtime() -> None:
     code = (
-        "import sys; from server.engines.embedded.runners.device.flavours import installed;"
-        "print(installed());"
+        "import sys; from server.engines.embedded.runners.device.flavours import find_installed;"
+        "print(find_installed());"
         "sys.exit(any(name.split('.')[0] == 'onnxruntime' for name in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -6,15 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.engines.embedded.runners.available import render
+from server.engines.embedded.runners.available import format_bytes
 from server.engines.embedded.runners.device.plan import device_budget, device_bytes, device_limits, row_bytes
-from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.scheduling.limits import SchedulerLimits
 from tests.server.engines.embedded.model.test_decoder_static import CONFIG
 
 ROW = row_bytes(CONFIG, 128, "fp16")
 
 
-def limits(kv_bytes: int | None, *, prefix: bool = True, seqs: int = 32, tokens: int | None = None) -> Limits:
+def limits(
+    kv_bytes: int | None, *, prefix: bool = True, seqs: int = 32, tokens: int | None = None
+) -> SchedulerLimits:
     return device_limits(
         CONFIG,
         "fp16",
@@ -74,7 +76,7 @@ def test_what_a_device_is_to_hold_is_told_and_what_is_too_much_too() -> None:
     row = row_bytes(CONFIG, CONFIG.context, "fp16")
     kept, weights = device_bytes(4, bounds.rows, row), 5 << 20
     head, *parts = device_budget(CONFIG, bounds, "fp16", weights, weights + kept)
-    assert head.startswith(f"memory plan of the device: up to {render(weights + kept)} of ")
+    assert head.startswith(f"memory plan of the device: up to {format_bytes(weights + kept)} of ")
     assert [part.split()[0] for part in parts] == ["weights", "keys"]
     assert "does not tell" in device_budget(CONFIG, bounds, "fp16", weights, None)[0]
     small = device_budget(CONFIG, bounds, "fp16", weights, weights + kept - 1)

@@ -15,7 +15,7 @@ from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.model.cache import BuiltGraph, prepare
 from server.engines.embedded.model.config import ModelConfig
-from server.engines.embedded.model.families.lookup import read_config
+from server.engines.embedded.model.families.lookup import read_model_config
 from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.device import reference_logits as module
@@ -28,14 +28,14 @@ from server.engines.embedded.runners.device.reference_logits import (
 )
 from server.engines.embedded.runners.device.selftest import DeviceError
 from server.engines.embedded.runners.protocol import DecodeRow
-from server.engines.embedded.scheduling.limits import Limits
+from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.errors import AdapterRefusedError
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.asking import alone, ask, tokens
 
 CONTEXT = 64
 ROWS = 4
-LIMITS = Limits(
+LIMITS = SchedulerLimits(
     max_num_seqs=2,
     max_num_batched_tokens=32,
     rows=ROWS,
@@ -70,7 +70,7 @@ class Device(CpuRunner):
             raise RuntimeError("DXGI_ERROR_DEVICE_REMOVED at C:\\Users\\someone")
         logits = super().decode(rows)
         for index, row in enumerate(rows):
-            if {digest for digest, _ in row.voice or ((BASE, 1.0),)} & self.wrong:
+            if {digest for digest, _ in row.adapter_mix or ((BASE, 1.0),)} & self.wrong:
                 logits[index, 3] += 0.5
         return logits
 
@@ -94,7 +94,7 @@ def test_what_was_computed_once_is_found_again(
     def never(*_: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(module, "TruthRunner", never)
+    monkeypatch.setattr(module, "ReferenceRunner", never)
     check = check_of(graph)
     check.prepare(wanted)
     device.load("sha256:sv", weights["sv"])
@@ -161,7 +161,7 @@ def test_a_seven_billion_base_takes_little_to_be_judged(tmp_path: Path) -> None:
         '"num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 32000, "rope_theta": 1000000.0,'
         '"max_position_embeddings": 32768}'
     )
-    assert truth_bytes(read_config(tmp_path)) < 1.5 * 2**30
+    assert truth_bytes(read_model_config(tmp_path)) < 1.5 * 2**30
 
 
 def test_a_device_that_is_off_is_refused(graph: BuiltGraph, device: Device) -> None:
@@ -230,13 +230,13 @@ async def test_answers_under_way_are_not_changed_by_a_self_test(
     engine = make_engine()
     await engine.start()
     prompts = [[1, *range(40 + n, 50 + n)] for n in range(4)]
-    voice = alone(voices["en"])
+    adapter_mix = alone(voices["en"])
     try:
         await engine.load(voices["en"])
-        quiet = [await tokens(engine, ask(prompt, voice, max_tokens=40)) for prompt in prompts]
+        quiet = [await tokens(engine, ask(prompt, adapter_mix, max_tokens=40)) for prompt in prompts]
 
         async def again(prompt: list[int]) -> list[list[int]]:
-            return [await tokens(engine, ask(prompt, voice, max_tokens=40)) for _ in range(4)]
+            return [await tokens(engine, ask(prompt, adapter_mix, max_tokens=40)) for _ in range(4)]
 
         busy = [asyncio.create_task(again(prompt)) for prompt in prompts]
         loads = 0

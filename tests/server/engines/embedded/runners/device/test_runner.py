@@ -19,12 +19,12 @@ from server.engines.embedded.runners.device.providers import PROVIDERS
 from server.engines.embedded.runners.device.runner import DeviceRunner
 from server.engines.embedded.runners.device.sessions import detach_weights
 from server.engines.embedded.runners.protocol import DecodeRow
-from server.request import Voice
+from server.request import AdapterMix
 from tests.server.engines.embedded.models import ADAPTERS, VOCABULARY, write_adapter, write_model
 
 ROWS, CONTEXT = 5, 300
 TOLERANCE = 4e-6
-VOICES: list[Voice] = [(), (("en", 1.0),), (("sv", 1.0),), (("en", 0.3), ("sv", 0.7))]
+VOICES: list[AdapterMix] = [(), (("en", 1.0),), (("sv", 1.0),), (("en", 0.3), ("sv", 0.7))]
 
 
 class Pair:
@@ -48,9 +48,11 @@ class Pair:
         self.cpu.unload(name)
         self.device.unload(name)
 
-    def prefill(self, row: int, start: int, tokens: list[int], voice: Voice, outputs: list[int]) -> None:
-        found = self.device.prefill(row, start, tokens, voice, outputs)
-        expected = self.cpu.prefill(row, start, tokens, voice, outputs)
+    def prefill(
+        self, row: int, start: int, tokens: list[int], adapter_mix: AdapterMix, outputs: list[int]
+    ) -> None:
+        found = self.device.prefill(row, start, tokens, adapter_mix, outputs)
+        expected = self.cpu.prefill(row, start, tokens, adapter_mix, outputs)
         np.testing.assert_allclose(found, expected, atol=self.tolerance, rtol=0)
         self.lengths[row] = start + len(tokens)
 
@@ -104,7 +106,7 @@ def pair(base: Path, adapters: dict[str, AdapterWeights]) -> Iterator[Pair]:
 def test_whatever_is_asked_both_compute_the_same(pair: Pair, data: st.DataObject) -> None:
     pair.clear()
     rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
-    voices = [data.draw(st.sampled_from(VOICES)) for _ in range(ROWS)]
+    mixes = [data.draw(st.sampled_from(VOICES)) for _ in range(ROWS)]
     for _ in range(data.draw(st.integers(3, 14))):
         row = data.draw(st.integers(0, ROWS - 1))
         match data.draw(
@@ -114,13 +116,13 @@ def test_whatever_is_asked_both_compute_the_same(pair: Pair, data: st.DataObject
                 start = data.draw(st.integers(0, pair.lengths[row]))
                 count = data.draw(st.integers(1, min(130, CONTEXT - start)))
                 outputs = sorted(data.draw(st.sets(st.integers(0, count - 1), max_size=3)))
-                pair.prefill(row, start, rng.integers(0, VOCABULARY, count).tolist(), voices[row], outputs)
+                pair.prefill(row, start, rng.integers(0, VOCABULARY, count).tolist(), mixes[row], outputs)
             case "decode":
                 room = [row for row in range(ROWS) if pair.lengths[row] < CONTEXT]
                 chosen = sorted(data.draw(st.sets(st.sampled_from(room), min_size=1))) if room else []
                 for _ in range(data.draw(st.integers(1, 3))):
                     entries = [
-                        DecodeRow(row, int(rng.integers(VOCABULARY)), pair.lengths[row], voices[row])
+                        DecodeRow(row, int(rng.integers(VOCABULARY)), pair.lengths[row], mixes[row])
                         for row in chosen
                         if pair.lengths[row] < CONTEXT
                     ]

@@ -17,23 +17,23 @@ from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
-from server.engines.embedded.runners.device.reference_runner import TruthRunner
+from server.engines.embedded.runners.device.reference_runner import ReferenceRunner
 from server.engines.embedded.runners.device.selftest import (
     THRESHOLDS,
     Precision,
     SelfTest,
-    compare,
     exercise,
     foretell,
+    judge_logits,
     precision_of,
     threshold_of,
 )
 from server.engines.embedded.runners.protocol import DecodeRow
-from server.request import Voice
+from server.request import AdapterMix
 from tests.server.engines.embedded.models import EVERY, VOCABULARY, Reference, write_adapter, write_model
 
 CONTEXT = 32
-SV: Voice = (("sv", 1.0),)
+SV: AdapterMix = (("sv", 1.0),)
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +62,20 @@ def portable(base: Path, dtype: Dtype = "fp32", quantize: Quantize = "none") -> 
     return prepare(base, base.parent / "graphs", "sha256:base", quantize, PORTABLE, dtype)
 
 
-def truth(graph: BuiltGraph, weights: AdapterWeights, context: int = CONTEXT) -> TruthRunner:
-    runner = TruthRunner(graph, 2, context, 1)
+def truth(graph: BuiltGraph, weights: AdapterWeights, context: int = CONTEXT) -> ReferenceRunner:
+    runner = ReferenceRunner(graph, 2, context, 1)
     runner.load("sv", weights)
     return runner
 
 
-@pytest.mark.parametrize("voice", [(), SV], ids=["base", "adapter"])
+@pytest.mark.parametrize("adapter_mix", [(), SV], ids=["base", "adapter"])
 def test_the_same_arithmetic_passes_in_any_rows(
-    base: Path, weights: AdapterWeights, cpu: CpuRunner, voice: Voice
+    base: Path, weights: AdapterWeights, cpu: CpuRunner, adapter_mix: AdapterMix
 ) -> None:
-    golden = exercise(truth(portable(base), weights), (0, 1), CONTEXT, voice)
-    result = compare("the base", "cpu", "fp32", "none", exercise(cpu, (1, 3), CONTEXT, voice), golden)
+    golden = exercise(truth(portable(base), weights), (0, 1), CONTEXT, adapter_mix)
+    result = judge_logits(
+        "the base", "cpu", "fp32", "none", exercise(cpu, (1, 3), CONTEXT, adapter_mix), golden
+    )
     assert result.passed
     assert result.difference < 1e-5
     assert result.agreed == result.positions == 10
@@ -84,26 +86,28 @@ def test_the_truth_is_transformers(base: Path, folder: Path, weights: AdapterWei
     reference = Reference(base, {"sv": folder})
     told = Told(truth(portable(base), weights))
     golden = exercise(told, (0, 1), CONTEXT, SV)
-    first, beside = (reference.logits(told.tokens[row], voice) for row, voice in ((0, SV), (1, ())))
+    first, beside = (
+        reference.logits(told.tokens[row], adapter_mix) for row, adapter_mix in ((0, SV), (1, ()))
+    )
     expected = [first[4], first[8], first[13], beside[4]]
     for step in range(3):
         expected += [first[14 + step], beside[5 + step]]
     np.testing.assert_allclose(golden, np.array(expected), atol=1e-4)
 
 
-class Told(TruthRunner):
+class Told(ReferenceRunner):
     """Keeps what each row was given."""
 
-    def __init__(self, runner: TruthRunner) -> None:
+    def __init__(self, runner: ReferenceRunner) -> None:
         self.__dict__ |= runner.__dict__
         self.tokens: dict[int, list[int]] = {0: [], 1: []}
 
     def prefill(
-        self, row: int, start: int, tokens: Sequence[int], voice: Voice, outputs: Sequence[int]
+        self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
         assert len(self.tokens[row]) == start
         self.tokens[row] += tokens
-        return super().prefill(row, start, tokens, voice, outputs)
+        return super().prefill(row, start, tokens, adapter_mix, outputs)
 
 
 @pytest.mark.parametrize(
@@ -143,41 +147,41 @@ def broken(value: float) -> Fault:
 )
 def test_one_wrong_logit_is_enough(base: Path, weights: AdapterWeights, fault: Fault) -> None:
     golden = exercise(truth(portable(base), weights), (0, 1), CONTEXT, ())
-    assert compare("the base", "webgpu", "fp32", "none", golden, golden).passed
-    result = compare("the base", "webgpu", "fp32", "none", fault(golden), golden)
+    assert judge_logits("the base", "webgpu", "fp32", "none", golden, golden).passed
+    result = judge_logits("the base", "webgpu", "fp32", "none", fault(golden), golden)
     assert not result.passed
     assert "webgpu computes the base" in str(result)
 
 
-class ForgetsThePast(TruthRunner):
+class ForgetsThePast(ReferenceRunner):
     """As DirectML's fused attention does where a chunk has a past."""
 
-    def __init__(self, runner: TruthRunner) -> None:
+    def __init__(self, runner: ReferenceRunner) -> None:
         self.__dict__ |= runner.__dict__
 
     def prefill(
-        self, row: int, start: int, tokens: Sequence[int], voice: Voice, outputs: Sequence[int]
+        self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
         if start and len(tokens) > 1:
             self.release(row)
-        return super().prefill(row, start, tokens, voice, outputs)
+        return super().prefill(row, start, tokens, adapter_mix, outputs)
 
 
 class MixesVoices(ForgetsThePast):
     """Gives the row beside the first row's adapter."""
 
     def prefill(
-        self, row: int, start: int, tokens: Sequence[int], voice: Voice, outputs: Sequence[int]
+        self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
-        return TruthRunner.prefill(self, row, start, tokens, voice, outputs)
+        return ReferenceRunner.prefill(self, row, start, tokens, adapter_mix, outputs)
 
     def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
-        return super().decode([replace(entry, voice=rows[0].voice) for entry in rows])
+        return super().decode([replace(entry, adapter_mix=rows[0].adapter_mix) for entry in rows])
 
 
 class IgnoresAdapters(MixesVoices):
     def prefill(
-        self, row: int, start: int, tokens: Sequence[int], voice: Voice, outputs: Sequence[int]
+        self, row: int, start: int, tokens: Sequence[int], adapter_mix: AdapterMix, outputs: Sequence[int]
     ) -> NDArray[np.float32]:
         return super().prefill(row, start, tokens, (), outputs)
 
@@ -185,7 +189,7 @@ class IgnoresAdapters(MixesVoices):
 class WritesOverTheRowBeside(MixesVoices):
     def decode(self, rows: Sequence[DecodeRow]) -> NDArray[np.float32]:
         self.copy(rows[0].row, rows[-1].row, rows[0].position)
-        return TruthRunner.decode(self, rows)
+        return ReferenceRunner.decode(self, rows)
 
 
 @pytest.mark.parametrize("kind", [ForgetsThePast, MixesVoices, IgnoresAdapters, WritesOverTheRowBeside])
@@ -194,7 +198,7 @@ def test_what_devices_get_wrong_shows(
 ) -> None:
     golden = exercise(truth(portable(base), weights), (0, 1), CONTEXT, SV)
     found = exercise(kind(truth(portable(base), weights)), (0, 1), CONTEXT, SV)
-    assert compare("sv", "directml", "fp16", "int4", found, golden).difference > 10 * THRESHOLDS["fp32"]
+    assert judge_logits("sv", "directml", "fp16", "int4", found, golden).difference > 10 * THRESHOLDS["fp32"]
 
 
 @pytest.mark.parametrize("context", [1, 2, 4, 15, 17])
@@ -226,7 +230,7 @@ def test_the_rows_are_given_back(cpu: CpuRunner) -> None:
 
 def test_other_shapes_are_a_mistake_of_ours() -> None:
     with pytest.raises(ValueError, match=r"\(2, 3\) cannot be compared with \(1, 3\)"):
-        compare(
+        judge_logits(
             "the base", "webgpu", "fp32", "none", np.zeros((2, 3), np.float32), np.zeros((1, 3), np.float32)
         )
 

@@ -1,38 +1,22 @@
-"""Which engine runs a base where nobody says: vLLM on a machine with an NVIDIA GPU, else the embedded one."""
+"""Whether an engine suits this machine, and the NVIDIA GPUs that decide it."""
 
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
-
-Kind = Literal["embedded", "vllm"]
 
 _HIDDEN = ("", "-1", "none", "void", "NoDevFiles")
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """An engine, and why it is that one."""
+class Suitability:
+    """Whether an engine is chosen if nobody names one."""
 
-    kind: Kind
-    reason: str
+    suits: bool
+    reason: str = ""
     warning: str | None = None
-
-
-def choose_engine(asked: Literal["auto", "embedded", "vllm"], environ: Mapping[str, str]) -> Choice:
-    """The engine that `asked` leads to on this machine."""
-    if asked != "auto":
-        return Choice(asked, "as the settings say")
-    gpus = count_gpus(environ)
-    if not gpus:
-        return Choice("embedded", "no NVIDIA GPU is seen")
-    if importlib.util.find_spec("vllm") is None:
-        remedy = "vLLM is not installed, so the GPU stays idle: pip install 'oneseek[vllm]'"
-        return Choice("embedded", f"{gpus} NVIDIA GPU(s), but no vLLM", remedy)
-    return Choice("vllm", f"{gpus} NVIDIA GPU(s)")
+    """What an operator should know if it is passed over."""
 
 
 def count_gpus(environ: Mapping[str, str]) -> int:

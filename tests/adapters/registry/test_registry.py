@@ -22,9 +22,9 @@ from adapters.lora.digest import adapter_digest
 from adapters.lora.manifest import read_fields, read_manifest
 from adapters.lora.weights import ModelShape
 from adapters.registry.finder import find_adapters
-from adapters.registry.pointers import ActiveFileError, Actives
-from adapters.registry.store import Base, Store, StoreError
-from adapters.registry.verify import verify
+from adapters.registry.pointers import AliasPointers, PointersError
+from adapters.registry.registry import Base, Registry, RegistryError
+from adapters.registry.verify import verify_version
 
 Make = Callable[..., Path]
 NAME = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -42,8 +42,8 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 @pytest.fixture
-def store(tmp_path: Path, ledger: Ledger) -> Store:
-    return Store(tmp_path / "home", ledger)
+def registry(tmp_path: Path, ledger: Ledger) -> Registry:
+    return Registry(tmp_path / "home", ledger)
 
 
 def records(ledger: Ledger) -> list[Record]:
@@ -63,28 +63,28 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def zero(store: Store, base: Base, make_adapter: Make) -> Store:
+def zero(registry: Registry, base: Base, make_adapter: Make) -> Registry:
     """A registry with three versions of `zero`, the first of them active."""
     for number in range(3):
         folder = make_adapter(f"zero-v1.{number}", tensors=scaled(number + 1))
-        store.add(folder, base=base)
-    return store
+        registry.add(folder, base=base)
+    return registry
 
 
-def active(store: Store, alias: str = "zero") -> str:
-    found = store.shelf().active(alias)
+def active(registry: Registry, alias: str = "zero") -> str:
+    found = registry.listing().active(alias)
     assert found is not None
     return found.version
 
 
 def test_a_version_is_what_was_added_with_what_is_known_of_it(
-    store: Store, base: Base, make_adapter: Make, ledger: Ledger
+    registry: Registry, base: Base, make_adapter: Make, ledger: Ledger
 ) -> None:
     noted = {"metrics": {"loss": 4.48}, "dataset_digest": OTHER, "parents": [OTHER], "about": {"by": "me"}}
     folder = make_adapter("zero-v1.1-SV", manifest=noted)
-    added = store.add(folder, base=base)
+    added = registry.add(folder, base=base)
     assert (added.new, added.active, added.adapter.full_name) == (True, True, "zero-sv@v1.1")
-    placed = store.folder / "zero-sv" / "v1.1"
+    placed = registry.folder / "zero-sv" / "v1.1"
     assert added.adapter.path == placed
     assert adapter_digest(placed) == adapter_digest(folder)
     fields = read_fields(placed)
@@ -117,14 +117,14 @@ def test_a_version_is_what_was_added_with_what_is_known_of_it(
     assert (change.outputs, change.metrics) == ({"adapter": adapter_digest(folder)}, {"loss": 4.48})
 
 
-def test_a_card_that_says_something_is_kept(store: Store, base: Base, make_adapter: Make) -> None:
+def test_a_card_that_says_something_is_kept(registry: Registry, base: Base, make_adapter: Make) -> None:
     folder = make_adapter("zero-v1")
     card = "---\nlibrary_name: peft\nbase_model: x/y\n---\n# Mine\n"
     (folder / "README.md").write_text(card, encoding="utf-8")
-    assert (store.add(folder, base=base).adapter.path / "README.md").read_text(encoding="utf-8") == card
+    assert (registry.add(folder, base=base).adapter.path / "README.md").read_text(encoding="utf-8") == card
 
 
-def test_adding_again_changes_nothing(zero: Store, base: Base, make_adapter: Make, ledger: Ledger) -> None:
+def test_adding_again_changes_nothing(zero: Registry, base: Base, make_adapter: Make, ledger: Ledger) -> None:
     before = everything(zero.folder)
     again = make_adapter("again/zero-v1.1", tensors=scaled(2))
     added = zero.add(again, base=base)
@@ -150,7 +150,7 @@ def test_what_is_refused_changes_nothing(
     passed: dict[str, Any],
     change: dict[str, Any],
     said: str,
-    zero: Store,
+    zero: Registry,
     base: Base,
     make_adapter: Make,
     ledger: Ledger,
@@ -163,19 +163,19 @@ def test_what_is_refused_changes_nothing(
 
 
 def test_no_effect_another_base_and_a_high_rank_are_refused(
-    store: Store, base: Base, make_adapter: Make
+    registry: Registry, base: Base, make_adapter: Make
 ) -> None:
     with pytest.raises(AdapterError, match="it was made for another base than tiny"):
-        store.add(make_adapter("a-v1", manifest={"base_digest": OTHER}), base=base)
+        registry.add(make_adapter("a-v1", manifest={"base_digest": OTHER}), base=base)
     with pytest.raises(AdapterError, match="every update is zero"):
-        store.add(make_adapter("b-v1", config={"lora_alpha": 0}), base=base)
+        registry.add(make_adapter("b-v1", config={"lora_alpha": 0}), base=base)
     with pytest.raises(AdapterError, match="the limit is 256"):
-        store.add(make_adapter("c-v1", config={"r": 257}), base=base)
-    assert store.shelf().held == ()
+        registry.add(make_adapter("c-v1", config={"r": 257}), base=base)
+    assert registry.listing().entries == ()
 
 
 def test_a_ledger_that_refuses_stops_every_change(
-    zero: Store, base: Base, make_adapter: Make, ledger: Ledger
+    zero: Registry, base: Base, make_adapter: Make, ledger: Ledger
 ) -> None:
     zero.promote("zero@v1.1")
     before = everything(zero.folder)
@@ -192,33 +192,33 @@ def test_a_ledger_that_refuses_stops_every_change(
 
 
 def test_what_a_ledger_does_not_know_is_recorded_when_it_is_added_again(
-    zero: Store, base: Base, ledger: Ledger
+    zero: Registry, base: Base, ledger: Ledger
 ) -> None:
     shutil.rmtree(ledger.folder)
-    held = zero.shelf().find("zero@v1.1")
-    assert not zero.add(held.folder, base=base).new
-    assert not zero.add(held.folder, base=base).new
+    entry = zero.listing().find("zero@v1.1")
+    assert not zero.add(entry.folder, base=base).new
+    assert not zero.add(entry.folder, base=base).new
     assert [record.subject for record in records(ledger)] == ["zero@v1.1"]
-    assert ledger.knows(held.read().digest)
+    assert ledger.knows(entry.read().digest)
 
 
-def test_the_next_free_version(store: Store, base: Base, make_adapter: Make) -> None:
+def test_the_next_free_version(registry: Registry, base: Base, make_adapter: Make) -> None:
     found = [
-        store.add(make_adapter(f"{place}/zero", tensors=scaled(number)), base=base).adapter.version
+        registry.add(make_adapter(f"{place}/zero", tensors=scaled(number)), base=base).adapter.version
         for place, number in enumerate((1, 2, 3, 2))
     ]
     assert found == ["v1.0", "v1.1", "v1.2", "v1.1"], "the same contents are the version that holds them"
-    store.add(make_adapter("zero-v1.10", tensors=scaled(10)), base=base)
-    assert store.add(make_adapter("5/zero", tensors=scaled(5)), base=base).adapter.version == "v1.11"
+    registry.add(make_adapter("zero-v1.10", tensors=scaled(10)), base=base)
+    assert registry.add(make_adapter("5/zero", tensors=scaled(5)), base=base).adapter.version == "v1.11"
 
 
-def test_promote_and_rollback_walk_back(zero: Store, ledger: Ledger) -> None:
+def test_promote_and_rollback_walk_back(zero: Registry, ledger: Ledger) -> None:
     assert active(zero) == "v1.0"
     for version in ("v1.2", "v1.1", "V1.1", "v1.2"):
         zero.promote(f"Zero@{version}")
     assert active(zero) == "v1.2"
     assert [zero.rollback("zero").after.version for _ in range(3)] == ["v1.1", "v1.2", "v1.0"]
-    with pytest.raises(StoreError, match="No version of zero was active"):
+    with pytest.raises(RegistryError, match="No version of zero was active"):
         zero.rollback("zero")
     moves = [(change.action, change.subject, change.details.get("before")) for change in records(ledger)[3:]]
     assert moves[0] == ("promote", "zero@v1.2", "zero@v1.0")
@@ -227,53 +227,53 @@ def test_promote_and_rollback_walk_back(zero: Store, ledger: Ledger) -> None:
 
 
 def test_a_later_version_waits_to_be_promoted_also_in_a_registry_filled_by_hand(
-    store: Store, base: Base, make_adapter: Make
+    registry: Registry, base: Base, make_adapter: Make
 ) -> None:
-    shutil.copytree(make_adapter("x", tensors=scaled(7)), store.folder / "zero" / "v1.0")
-    added = store.add(make_adapter("zero-v2"), base=base)
-    assert (added.active, active(store)) == (False, "v1.0")
+    shutil.copytree(make_adapter("x", tensors=scaled(7)), registry.folder / "zero" / "v1.0")
+    added = registry.add(make_adapter("zero-v2"), base=base)
+    assert (added.active, active(registry)) == (False, "v1.0")
 
 
-def test_retire(zero: Store, tmp_path: Path) -> None:
+def test_retire(zero: Registry, tmp_path: Path) -> None:
     with pytest.raises(
-        StoreError, match=r"zero@v1.0 is active: promote another version first \(v1.1, v1.2\)"
+        RegistryError, match=r"zero@v1.0 is active: promote another version first \(v1.1, v1.2\)"
     ):
         zero.retire("zero@v1.0")
     zero.promote("zero@v1.1")
     zero.promote("zero@v1.2")
     zero.retire("zero@v1.1")
-    assert zero.shelf().find("zero@v1.1").folder.is_dir()
+    assert zero.listing().find("zero@v1.1").folder.is_dir()
     assert zero.rollback("zero").after.version == "v1.0", "what is retired is passed over"
     zero.retire("zero@v1.2", delete=True)
-    assert [held.version for held in zero.shelf().held] == ["v1.0", "v1.1"]
+    assert [entry.version for entry in zero.listing().entries] == ["v1.0", "v1.1"]
     zero.promote("zero@v1.1")
     assert active(zero) == "v1.1", "promoting brings it back"
     zero.retire("zero@v1.0", delete=True)
     zero.retire("zero@v1.1")
-    assert zero.shelf().active("zero") is None
-    with pytest.raises(StoreError, match="Every version of zero is retired"):
-        zero.shelf().find("zero")
+    assert zero.listing().active("zero") is None
+    with pytest.raises(RegistryError, match="Every version of zero is retired"):
+        zero.listing().find("zero")
 
 
-def test_a_deleted_version_leaves_its_name_free(zero: Store, base: Base, make_adapter: Make) -> None:
+def test_a_deleted_version_leaves_its_name_free(zero: Registry, base: Base, make_adapter: Make) -> None:
     zero.retire("zero@v1.1", delete=True)
     assert zero.add(make_adapter("9/zero-v1.1", tensors=scaled(9)), base=base).new
-    assert [held.version for held in zero.shelf().served("zero")] == ["v1.0", "v1.1", "v1.2"]
+    assert [entry.version for entry in zero.listing().served_versions("zero")] == ["v1.0", "v1.1", "v1.2"]
 
 
-def test_names_that_lead_nowhere(zero: Store) -> None:
+def test_names_that_lead_nowhere(zero: Registry) -> None:
     with pytest.raises(UnknownAdapterError, match=r"Did you mean zero@v1\.1"):
         zero.promote("zero@v1.11")
     with pytest.raises(UnknownAdapterError, match=r"Did you mean zero\?"):
         zero.rollback("zeros")
-    with pytest.raises(StoreError, match="say promote zero@VERSION"):
+    with pytest.raises(RegistryError, match="say promote zero@VERSION"):
         zero.promote("zero")
-    with pytest.raises(StoreError, match="rollback takes an alias"):
+    with pytest.raises(RegistryError, match="rollback takes an alias"):
         zero.rollback("zero@v1.0")
 
 
 def test_a_server_finds_what_is_not_retired(
-    zero: Store, tmp_path: Path, make_base: Make, make_adapter: Make
+    zero: Registry, tmp_path: Path, make_base: Make, make_adapter: Make
 ) -> None:
     zero.promote("zero@v1.1")
     zero.retire("zero@v1.0")
@@ -283,16 +283,16 @@ def test_a_server_finds_what_is_not_retired(
     assert [adapter.full_name for adapter in found.adapters] == ["zero@v1.1", "zero@v1.2"]
 
 
-def test_verify_finds_every_change(zero: Store, base: Base) -> None:
-    assert [verify(held, base).problem for held in zero.shelf().held] == [None] * 3
-    first, second, third = (held.folder for held in zero.shelf().held)
+def test_verify_finds_every_change(zero: Registry, base: Base) -> None:
+    assert [verify_version(entry, base).problem for entry in zero.listing().entries] == [None] * 3
+    first, second, third = (entry.folder for entry in zero.listing().entries)
     config = json.loads((first / "adapter_config.json").read_text(encoding="utf-8"))
     (first / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 9}), encoding="utf-8")
     weights = bytearray((second / "adapter_model.safetensors").read_bytes())
     weights[-1] ^= 1
     (second / "adapter_model.safetensors").write_bytes(weights)
     (third / "oneseek.json").write_text("{", encoding="utf-8")
-    problems = [verify(held, base).problem for held in zero.shelf().held]
+    problems = [verify_version(entry, base).problem for entry in zero.listing().entries]
     assert "they were changed after it was written" in str(problems[0])
     assert "they were changed after it was written" in str(problems[1])
     assert "is not valid JSON" in str(problems[2])
@@ -300,7 +300,7 @@ def test_verify_finds_every_change(zero: Store, base: Base) -> None:
         zero.promote("zero@v1.1")
 
 
-def test_the_fingerprint_follows_every_change(zero: Store, base: Base, make_adapter: Make) -> None:
+def test_the_fingerprint_follows_every_change(zero: Registry, base: Base, make_adapter: Make) -> None:
     seen = [zero.fingerprint()]
     for change in (
         lambda: zero.add(make_adapter("zero-v3", tensors=scaled(3.5)), base=base),
@@ -325,24 +325,24 @@ def test_the_fingerprint_follows_every_change(zero: Store, base: Base, make_adap
         '{"format": 1, "aliases": {"zero": ["v1"]}}',
     ],
 )
-def test_a_damaged_state_is_refused_and_kept(text: str, zero: Store) -> None:
+def test_a_damaged_state_is_refused_and_kept(text: str, zero: Registry) -> None:
     path = zero.folder / "active.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(ActiveFileError):
+    with pytest.raises(PointersError):
         zero.promote("zero@v1.1")
     assert path.read_text(encoding="utf-8") == text
 
 
 def test_the_state_reads_back(tmp_path: Path) -> None:
-    state = Actives().promoted("Zero", "V1.0").promoted("zero", "v1.1-SV").without("zero", "v2", keep=True)
+    state = AliasPointers().promote("Zero", "V1.0").promote("zero", "v1.1-SV").drop("zero", "v2", keep=True)
     state.write(tmp_path)
-    assert Actives.read(tmp_path) == state
+    assert AliasPointers.read(tmp_path) == state
     assert (state.active("ZERO"), state.is_retired("zero", "V2")) == ("v1.1-sv", True)
 
 
-def test_a_version_reads_as_a_manifest(zero: Store) -> None:
-    held = zero.shelf().find("zero@v1.1")
-    assert read_manifest(held.folder) == held.read()
+def test_a_version_reads_as_a_manifest(zero: Registry) -> None:
+    entry = zero.listing().find("zero@v1.1")
+    assert read_manifest(entry.folder) == entry.read()
 
 
 Step = tuple[str, int]
@@ -351,7 +351,7 @@ STEPS = st.lists(st.tuples(st.sampled_from(["promote", "rollback", "retire"]), s
 
 @given(STEPS)
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_order_of_changes_is_as_a_list_of_what_was_active(zero: Store, steps: list[Step]) -> None:
+def test_any_order_of_changes_is_as_a_list_of_what_was_active(zero: Registry, steps: list[Step]) -> None:
     (zero.folder / "active.json").unlink()  # so that the highest is active
     zero.promote("zero@v1.0")
     history, retired = ["v1.2", "v1.0"], set[str]()
@@ -373,11 +373,11 @@ def test_any_order_of_changes_is_as_a_list_of_what_was_active(zero: Store, steps
                 zero.retire(f"zero@{version}")
                 retired.add(version)
                 if len(retired) == 3:
-                    assert zero.shelf().active("zero") is None, "the last one may go too"
+                    assert zero.listing().active("zero") is None, "the last one may go too"
                     return
                 assert version != before
                 history = [v for v, _ in itertools.groupby(v for v in history if v != version)]
-        except StoreError:
+        except RegistryError:
             assert (action, version) == ("retire", before) or (action == "rollback" and len(history) == 1)
         assert active(zero) == history[-1]
-        assert {h.version for h in zero.shelf().held if zero.shelf().is_retired(h)} == retired
+        assert {h.version for h in zero.listing().entries if zero.listing().is_retired(h)} == retired

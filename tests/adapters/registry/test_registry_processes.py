@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters.registry.store import Store
-from adapters.registry.verify import verify
+from adapters.registry.registry import Registry
+from adapters.registry.verify import verify_version
 from tests.adapters.registry.crashing import BASE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -19,11 +19,11 @@ Make = Callable[..., Path]
 ADD = """
 import sys
 from pathlib import Path
-from adapters.registry.store import Store
+from adapters.registry.registry import Registry
 from tests.adapters.registry.crashing import BASE
 for folder in sys.argv[2:]:
-    version = Store(Path(sys.argv[1])).add(Path(folder), base=BASE).adapter.version
-    Store(Path(sys.argv[1])).promote(f"zero@{version}")
+    version = Registry(Path(sys.argv[1])).add(Path(folder), base=BASE).adapter.version
+    Registry(Path(sys.argv[1])).promote(f"zero@{version}")
 """
 
 
@@ -40,9 +40,9 @@ def test_a_writer_killed_at_any_step_leaves_the_old_state_or_the_new(
     tmp_path: Path, make_adapter: Make
 ) -> None:
     first, second, third = folders(make_adapter, 3)
-    store = Store(tmp_path / "home")
-    store.add(first, base=BASE)
-    store.add(second, base=BASE)
+    registry = Registry(tmp_path / "home")
+    registry.add(first, base=BASE)
+    registry.add(second, base=BASE)
     command = [sys.executable, "-m", "tests.adapters.registry.crashing", str(tmp_path / "home"), str(third)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -66,8 +66,8 @@ def test_processes_at_once_lose_nothing(tmp_path: Path, make_adapter: Make) -> N
     for process in running:
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors.decode()
-    shelf = Store(home).shelf()
-    assert [held.version for held in shelf.held] == [f"v1.{number}" for number in range(9)]
-    assert all(verify(held, BASE).problem is None for held in shelf.held)
-    assert len({held.recorded_digest for held in shelf.held}) == 9
-    assert sorted(set(shelf.actives.line("zero").history)) == [f"v1.{number}" for number in range(9)]
+    listing = Registry(home).listing()
+    assert [entry.version for entry in listing.entries] == [f"v1.{number}" for number in range(9)]
+    assert all(verify_version(entry, BASE).problem is None for entry in listing.entries)
+    assert len({entry.recorded_digest for entry in listing.entries}) == 9
+    assert sorted(set(listing.pointers.state("zero").history)) == [f"v1.{number}" for number in range(9)]

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from adapters.registry.store import Store
+from adapters.registry.registry import Registry
 from tests.server.administered import (
     Place,
     add,
@@ -22,7 +22,7 @@ from tests.server.administered import (
     two_versions,
     until,
 )
-from tests.server.serving import Serving
+from tests.server.http_server import Serving
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +77,8 @@ def test_a_canary_gets_its_share_from_the_answer_on(serving: Serving, place: Pla
     done(change(client, "zero", "settle", json={"reason": "seen enough"}))
     assert set(answered(client, 10)) == {"zero@v1.0"}
     assert rollout(client)["shares"] == {}
-    line = Store(place.home).shelf().actives.line("zero")
-    assert (line.split, line.shadow) == (None, None)
+    state = Registry(place.home).listing().pointers.state("zero")
+    assert (state.split, state.shadow) == (None, None)
 
 
 def test_a_shadow_answers_unseen(serving: Serving) -> None:
@@ -131,11 +131,11 @@ def test_dividing_drops_no_request(serving: Serving) -> None:
 def test_what_cannot_be_divided_is_said_and_changes_nothing(
     serving: Serving, place: Place, name: str, verb: str, body: dict[str, Any], status: int, param: str
 ) -> None:
-    before = Store(place.home).fingerprint(), serving.registry.snapshot
+    before = Registry(place.home).fingerprint(), serving.served.snapshot
     answer = change(serving.http, name, verb, json=body)
     assert answer.status_code == status, answer.text
     assert answer.json()["error"]["param"].partition("[")[0].partition(".")[0] == param
-    assert (Store(place.home).fingerprint(), serving.registry.snapshot) == before
+    assert (Registry(place.home).fingerprint(), serving.served.snapshot) == before
 
 
 def test_a_version_with_a_share_is_not_retired(serving: Serving) -> None:

@@ -14,14 +14,17 @@ import uvicorn
 from starlette.applications import Starlette
 
 from adapters.lora.manifest import Adapter
-from adapters.registry.served import Registry
+from adapters.registry.served import ServedAdapters
 from routing.detect import ProfileDetector
 from routing.route import Router
 from routing.settings import LanguageRow, RoutingSettings
 from server.asgi.app import create_app, uvicorn_config
 from server.config.settings import Settings
 from server.engines.base import Engine
+from server.live.follower import FollowOptions
+from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
+from server.serving.service import open_service
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.making import BASE_DIGEST, ENGINES, EngineLimits
 
@@ -36,7 +39,7 @@ class Made:
 
     app: Starlette
     engine: Engine
-    registry: Registry
+    served: ServedAdapters
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Serving:
     server: uvicorn.Server
     loop: asyncio.AbstractEventLoop
     engine: Engine
-    registry: Registry
+    served: ServedAdapters
     adapters: Mapping[str, Adapter]
 
     def close_engine(self) -> None:
@@ -73,23 +76,32 @@ def make_app(
 ) -> Made:
     """The application around a real engine, by its name in `tests.server.engines.making.ENGINES`."""
     tokenizer = Tokenizer.load(base)
-    metrics = Metrics(BASE)
+    metrics = Metrics()
     limits = EngineLimits(
         max_num_seqs=settings.max_num_seqs or 8, max_queue=settings.max_queue, kv_tokens=kv_tokens
     )
     routing = RoutingSettings(languages=(LanguageRow("en", EN), LanguageRow("sv", SV)))
-    made = ENGINES[engine](base, graphs, tuple(adapters.values()), limits, metrics)
-    registry = Registry(adapters.values(), base_digest=BASE_DIGEST, base_name=BASE)
-    app = create_app(
-        settings,
-        made,
-        registry,
-        Router(routing, ProfileDetector(routing)),
-        tokenizer,
-        BASE,
-        metrics,
+    made = ENGINES[engine](base, graphs, tuple(adapters.values()), limits, metrics.steps(BASE))
+    served = ServedAdapters(adapters.values(), base_digest=BASE_DIGEST, base_name=BASE)
+    router = Router(routing, ProfileDetector(routing))
+    return Made(one_base_app(settings, made, served, router, tokenizer, BASE, metrics), made, served)
+
+
+def one_base_app(
+    settings: Settings,
+    engine: Engine,
+    served: ServedAdapters,
+    router: Router,
+    tokenizer: Tokenizer,
+    name: str,
+    metrics: Metrics,
+    follow: FollowOptions | None = None,
+) -> Starlette:
+    """The application of a server with one base."""
+    runtime = Runtime(
+        name=name, engine=engine, served=served, router=router, tokenizer=tokenizer, metrics=metrics
     )
-    return Made(app, made, registry)
+    return create_app(settings, [open_service(settings, runtime, follow=follow)], metrics)
 
 
 @contextmanager
@@ -114,7 +126,7 @@ def served(made: Made, settings: Settings, adapters: Mapping[str, Adapter]) -> G
     url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(base_url=url, timeout=60) as client:
-            yield Serving(url, client, server, loop, made.engine, made.registry, adapters)
+            yield Serving(url, client, server, loop, made.engine, made.served, adapters)
     finally:
         server.should_exit = True
         thread.join(30)

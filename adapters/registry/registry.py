@@ -1,0 +1,296 @@
+"""The registry on disk: immutable versions under registry/ALIAS/VERSION, and which of them is active.
+
+Every change is made under a lock that processes share, is recorded first, and becomes visible by one rename:
+a process that is killed at any moment leaves the old state or the new one. Readers take no lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from adapters import names
+from adapters.errors import RegistryError
+from adapters.files.atomic import clear_leftovers, remove_folder, staged_folder
+from adapters.ledger import Ledger, Record
+from adapters.lora.manifest import Adapter
+from adapters.registry.division import ShareChange, plan_canary, plan_settle, plan_shadow
+from adapters.registry.intake import Base, CheckedAdapter, check_adapter
+from adapters.registry.ledger_records import addition, division_to_json, move, removal
+from adapters.registry.listing import RegistryListing, VersionFolder, alias_folders, fingerprint
+
+__all__ = [
+    "AddResult",
+    "AliasMove",
+    "Base",
+    "Registry",
+    "RegistryError",
+    "RegistryListing",
+    "ShareChange",
+    "VersionFolder",
+]
+
+PATIENCE = 60.0
+"""Seconds to wait for another process that is changing the registry."""
+
+
+@dataclass(frozen=True, slots=True)
+class AddResult:
+    """What `add` came to."""
+
+    adapter: Adapter
+    new: bool
+    """False where the same version was there already."""
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AliasMove:
+    """What an alias stood for, and what it stands for now."""
+
+    before: VersionFolder | None
+    after: VersionFolder
+
+
+class Registry:
+    """The registry of one `home`. Safe under several processes and threads.
+
+    Each change is in `ledger`, where there is one, before it becomes visible; what that raises stops it.
+    """
+
+    def __init__(self, home: Path, ledger: Ledger | None = None) -> None:
+        self.folder = home / "registry"
+        self._ledger = ledger
+
+    def listing(self) -> RegistryListing:
+        """What it holds at this moment. Raises as `RegistryListing.read` does."""
+        return RegistryListing.read(self.folder)
+
+    def fingerprint(self) -> str:
+        """Text that changes when a version comes, goes, or any other change is made."""
+        return fingerprint(self.folder)
+
+    def add(
+        self,
+        folder: Path,
+        *,
+        base: Base,
+        alias: str | None = None,
+        version: str | None = None,
+        language: str | None = None,
+        notes: Mapping[str, Any] | None = None,
+        action: str = "add",
+        sources: Mapping[str, str] | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> AddResult:
+        """Make the PEFT LoRA in `folder` a version, by names that are passed, recorded or told by its folder.
+
+        Without any version it takes the next free one. The first version of an alias becomes active; a later
+        one waits for `promote`. The same contents under the same name change nothing, but are recorded where
+        the ledger does not know them. `notes` are further fields of oneseek.json; `sources` (by
+        digest) and `details` go to the ledger alone. Raises `AdapterError` as `intake.check_adapter` does,
+        `RegistryError` where the version holds something else, `LedgerError`, `ValueError` where a name that
+        is passed is none; then nothing has changed.
+        """
+        intake = check_adapter(folder, base, alias=alias, version=version, language=language, notes=notes)
+        with self._writing() as listing:
+            versions = listing.versions(intake.source.alias)
+            intake = intake.with_version(intake.given_version or _version_for(intake, versions))
+            adapter = intake.source
+            for entry in versions:
+                if entry.is_named(adapter.alias, adapter.version):
+                    present = _same(entry, intake, versions)
+                    if self._ledger is not None and not self._ledger.knows(present.digest):
+                        self._record(addition(intake, action, sources, details))
+                    return AddResult(present, new=False, active=listing.is_active(entry))
+            self._record(addition(intake, action, sources, details))
+            before = self._pinned(listing, adapter)
+            with staged_folder(self._place(adapter)) as temporary:
+                intake.write(temporary)
+            return AddResult(VersionFolder.of(self._place(adapter)).read(), new=True, active=before is None)
+
+    def promote(self, name: str) -> AliasMove:
+        """Make `alias@version` what its alias stands for, also where it was retired.
+
+        All requests for the alias go to it then, however they were divided.
+        Raises `UnknownAdapterError`, `RegistryError` without a version, `AdapterError` where its files
+        changed.
+        """
+        _with_version(name, "promote")
+        with self._writing() as listing:
+            after = listing.find(name)
+            before, adapter, pointers = listing.active(after.alias), after.read(), listing.pointers
+            if before != after or pointers.active(after.alias) is None:
+                if before is not None:
+                    pointers = pointers.promote(before.alias, before.version)
+                ended = division_to_json(listing.pointers.state(after.alias))
+                self._record(move("promote", before, after, adapter, ended))
+                pointers.promote(after.alias, after.version).write(self.folder)
+            return AliasMove(before, after)
+
+    def rollback(self, alias: str) -> AliasMove:
+        """Make active what was so before the present version; again and again it walks back.
+
+        All requests for the alias go to it then, however they were divided.
+        Raises `UnknownAdapterError`, `RegistryError` where there is nothing before, `AdapterError` where the
+        files of that version changed.
+        """
+        if "@" in alias:
+            raise RegistryError(
+                f"{alias} names a version, and rollback takes an alias. To choose one, promote it."
+            )
+        with self._writing() as listing:
+            before = listing.find(alias)
+            served = {entry.version for entry in listing.served_versions(before.alias)}
+            pointers = listing.pointers.roll_back(before.alias, served)
+            if pointers is None:
+                raise RegistryError(
+                    f"No version of {before.alias} was active before {before.version}. Promote another one."
+                )
+            after = listing.find(f"{before.alias}@{pointers.active(before.alias)}")
+            ended = division_to_json(listing.pointers.state(after.alias))
+            self._record(move("rollback", before, after, after.read(), ended))
+            pointers.write(self.folder)
+            return AliasMove(before, after)
+
+    def retire(self, name: str, *, delete: bool = False) -> VersionFolder:
+        """Serve `alias@version` no longer; its files stay, unless `delete`. Retiring again changes nothing.
+
+        Raises `UnknownAdapterError`, and `RegistryError` for the active one of several that are served, and
+        for one that has or shadows a share of its alias's requests.
+        """
+        _with_version(name, "retire")
+        with self._writing() as listing:
+            entry = listing.find(name)
+            others = [item.version for item in listing.served_versions(entry.alias) if item != entry]
+            if others and listing.is_active(entry):
+                raise RegistryError(
+                    f"{entry.full_name} is active: promote another version first ({', '.join(others)})."
+                )
+            if entry.version.lower() in listing.pointers.state(entry.alias).divided_versions:
+                raise RegistryError(
+                    f"{entry.full_name} has a share of the requests for its alias: "
+                    f"settle {entry.alias} first."
+                )
+            if not listing.is_retired(entry):
+                self._record(removal("retire", entry))
+                listing.pointers.drop(entry.alias, entry.version, keep=True).write(self.folder)
+            if delete:
+                self._record(removal("delete", entry))
+                remove_folder(entry.folder)
+                listing.pointers.drop(entry.alias, entry.version, keep=False).write(self.folder)
+            return entry
+
+    def canary(self, alias: str, shares: Mapping[str, float]) -> ShareChange:
+        """Divide the requests for `alias` between versions (version → percent), sticky by conversation.
+
+        The active version is among them, and they add up to 100. A shadow that gets a share ends as a shadow.
+        Raises `UnknownAdapterError`, `RegistryError` for a retired version or shares that do not fit, and
+        `AdapterError` where a version's files changed.
+        """
+        with self._writing() as listing:
+            return self._divide(plan_canary(listing, alias, shares))
+
+    def shadow(self, name: str, share: float) -> ShareChange:
+        """Have `alias@version` also answer `share` percent of the requests for its alias, unseen.
+
+        Raises `UnknownAdapterError`, `RegistryError` for a retired version, one that answers already, or a
+        share that does not fit, and `AdapterError` where its files changed.
+        """
+        _with_version(name, "shadow")
+        with self._writing() as listing:
+            return self._divide(plan_shadow(listing, name, share))
+
+    def settle(
+        self,
+        alias: str,
+        reason: str = "",
+        *,
+        since: str | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> ShareChange:
+        """Have every request for `alias` go to its active version again, and end its shadow.
+
+        `since` ends the split or shadow that was set then, and nothing where that has ended. `reason` and
+        `metrics` go to the ledger. Where nothing is divided, nothing changes. Raises `UnknownAdapterError`.
+        """
+        with self._writing() as listing:
+            return self._divide(plan_settle(listing, alias, reason, since, metrics))
+
+    def _divide(self, division: ShareChange) -> ShareChange:
+        if division.record is not None:
+            self._record(division.record)
+            division.pointers.write(self.folder)
+        return division
+
+    def _record(self, record: Record) -> None:
+        if self._ledger is not None:
+            self._ledger.append(record)
+
+    @contextmanager
+    def _writing(self) -> Generator[RegistryListing]:
+        """Hold the registry's lock, with what killed writers left cleared away."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock", timeout=PATIENCE)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RegistryError(
+                f"Another process has been changing {self.folder} for {PATIENCE:g} seconds. Try again once "
+                f"it is done; it holds {lock.lock_file}."
+            ) from None
+        try:
+            for place in (self.folder, *alias_folders(self.folder)):
+                clear_leftovers(place)
+            yield self.listing()
+        finally:
+            lock.release()
+
+    def _pinned(self, listing: RegistryListing, adapter: Adapter) -> VersionFolder | None:
+        """What the alias of a coming version stands for, recorded so that the new one does not replace it."""
+        before, pointers = listing.active(adapter.alias), listing.pointers
+        if pointers.is_retired(adapter.alias, adapter.version):
+            pointers = pointers.drop(adapter.alias, adapter.version, keep=False)
+        if before is not None and pointers.active(before.alias) != before.version.lower():
+            pointers = pointers.promote(before.alias, before.version)
+        if pointers is not listing.pointers:
+            pointers.write(self.folder)
+        return before
+
+    def _place(self, adapter: Adapter) -> Path:
+        """The folder of a version; beside its alias's other versions, however their alias is written."""
+        same = (path for path in alias_folders(self.folder) if path.name.lower() == adapter.alias.lower())
+        return next(same, self.folder / adapter.alias) / adapter.version
+
+
+def _with_version(name: str, verb: str) -> None:
+    if "@" not in name:
+        raise RegistryError(f"{name} names no version: say {verb} {name}@VERSION.")
+
+
+def _version_for(intake: CheckedAdapter, versions: tuple[VersionFolder, ...]) -> str:
+    """The version that holds these very contents already, else the next free one."""
+    known = (entry.version for entry in versions if entry.recorded_digest == intake.source.digest)
+    return next(known, None) or names.next_version(entry.version for entry in versions)
+
+
+def _same(entry: VersionFolder, intake: CheckedAdapter, versions: tuple[VersionFolder, ...]) -> Adapter:
+    """The version that is there, where it is the one to be added; `RegistryError` otherwise."""
+    present, wanted = entry.read(), intake.source
+    free = names.next_version(entry.version for entry in versions)
+    if present.digest != wanted.digest:
+        raise RegistryError(
+            f"{entry.full_name} exists and holds {present.digest}; {wanted.path} holds {wanted.digest}. "
+            f"A version never changes: add it as --version {free}."
+        )
+    if wanted.language not in (None, present.language):
+        raise RegistryError(
+            f"{entry.full_name} exists with the language {present.language}, not {wanted.language}. "
+            f"A version never changes: add it as --version {free}."
+        )
+    return present

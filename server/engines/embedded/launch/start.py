@@ -1,0 +1,82 @@
+"""Opens the embedded engine from the settings; importing this module does not load ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from server.config.settings import Settings
+from server.config.values import SettingsError
+from server.engines.base import Engine
+from server.engines.setup import EngineSetup, Narration
+from server.engines.suitability import Suitability
+from server.metrics.engine_state import EngineInfo
+
+if TYPE_CHECKING:
+    from server.engines.embedded.launch.options import EmbeddedOptions
+
+
+def judge(environ: Mapping[str, str]) -> Suitability:
+    """The embedded engine suits every machine."""
+    return Suitability(True)
+
+
+def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
+    """The embedded engine on the base, not yet started. Raises `SettingsError` and `EngineError`."""
+    if settings.engine.options:
+        named = ", ".join(settings.engine.options)
+        raise SettingsError("engine.options", f"{named}: for vLLM alone, and this is the embedded engine")
+    from server.engines.embedded.runners.device.flavours import check_flavours, find_installed
+
+    # Before anything loads ONNX Runtime: of two that share a folder, what loads is neither.
+    check_flavours(None if settings.device == "auto" else settings.device, find_installed())
+    from server.engines.embedded.launch.launch import embedded_engine
+
+    engine = embedded_engine(
+        setup.base,
+        setup.base_digest,
+        setup.tokenizer,
+        embedded_options(settings),
+        observer=setup.observer,
+        progress=setup.narrate.progress(f"building the graph ({settings.quantize})"),
+        adapters=setup.active,
+        say=setup.narrate,
+    )
+    _narrate_device(engine.info, settings, setup.narrate)
+    return engine
+
+
+def embedded_options(settings: Settings) -> EmbeddedOptions:
+    """What the settings say to the embedded engine."""
+    from server.engines.embedded.launch.options import (
+        DEFAULT_BATCHED_TOKENS,
+        DEFAULT_NUM_SEQS,
+        EmbeddedOptions,
+    )
+
+    seqs = settings.max_num_seqs or DEFAULT_NUM_SEQS
+    return EmbeddedOptions(
+        graphs=settings.home / "graphs",
+        device=settings.device,
+        dtype=None if settings.dtype == "auto" else settings.dtype,
+        prefill_dtype=settings.prefill_dtype,
+        quantize=settings.quantize,
+        threads=settings.threads,
+        max_num_seqs=seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens or max(seqs, DEFAULT_BATCHED_TOKENS),
+        prefill_chunk=settings.prefill_chunk,
+        max_model_len=settings.max_model_len,
+        kv_bytes=settings.kv_cache_memory,
+        max_queue=settings.max_queue,
+        prefix_caching=settings.prefix_caching,
+    )
+
+
+def _narrate_device(info: EngineInfo, settings: Settings, narrate: Narration) -> None:
+    device = info.device
+    assert device is not None
+    if device.fallback is not None:
+        narrate(f"warning: the CPU is used, not {device.fallback.device}: {device.fallback.message}")
+    where = "the CPU" if device.name == "cpu" else f"{device.name}, whose logits are the CPU's"
+    prompts = ", prompts in bf16" if settings.prefill_dtype == "bf16" else ""
+    narrate(f"embedded on {where}; weights {settings.quantize}{prompts}, context {info.context}")

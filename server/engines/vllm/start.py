@@ -1,0 +1,76 @@
+"""Opens the vLLM engine from the settings; importing this module does not import vLLM."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+
+from prometheus_client.registry import Collector
+
+from server.config.settings import Settings
+from server.config.values import SettingsError
+from server.engines.base import Engine
+from server.engines.setup import EngineSetup
+from server.engines.suitability import Suitability, count_gpus
+from server.engines.vllm.options import VllmOptions, prepare_environment
+from server.metrics.collectors import VllmCollector
+
+_METRICS = VllmCollector()
+
+
+def judge(environ: Mapping[str, str]) -> Suitability:
+    """vLLM suits a machine that has an NVIDIA GPU and vLLM."""
+    gpus = count_gpus(environ)
+    if not gpus:
+        return Suitability(False, "no NVIDIA GPU is seen")
+    if importlib.util.find_spec("vllm") is None:
+        remedy = "vLLM is not installed, so the GPU stays idle: pip install 'oneseek[vllm]'"
+        return Suitability(False, f"{gpus} NVIDIA GPU(s), but no vLLM", remedy)
+    return Suitability(True, f"{gpus} NVIDIA GPU(s)")
+
+
+def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
+    """vLLM on the base, not yet started. Raises `SettingsError` and `EngineError`."""
+    _refuse_embedded_settings(settings)
+    if importlib.util.find_spec("vllm") is None:
+        raise SettingsError("engine.kind", "'vllm' is not installed here: pip install 'oneseek[vllm]'")
+    prepare_environment(setup.environ, settings.log_level)
+    setup.narrate("loading vLLM; with the base, this takes a minute or more")
+    from server.engines.vllm.core import vllm_engine
+
+    options = VllmOptions(
+        base=setup.base,
+        base_name=setup.base_name,
+        max_num_seqs=settings.max_num_seqs,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        max_model_len=settings.max_model_len,
+        kv_bytes=settings.kv_cache_memory,
+        prefix_caching=settings.prefix_caching,
+        max_queue=settings.max_queue,
+        drain_seconds=settings.drain_seconds,
+        extra=settings.engine.options,
+    )
+    engine = vllm_engine(options, setup.base_digest, setup.tokenizer, setup.adapters, observer=setup.observer)
+    setup.narrate(f"vLLM's context is {engine.info.context}; starting its engine core")
+    return engine
+
+
+def collectors() -> Sequence[Collector]:
+    """vLLM's own metrics, which all of its engines in a process share."""
+    return (_METRICS,)
+
+
+def _refuse_embedded_settings(settings: Settings) -> None:
+    remedies = {
+        "quantize": "vLLM's own is quantization, under engine",
+        "device": "vLLM finds its devices; CUDA_VISIBLE_DEVICES narrows them",
+        "dtype": "vLLM's own is dtype, under engine",
+        "prefill_dtype": "vLLM's own is dtype, under engine",
+        "threads": "vLLM's own are environment variables, such as OMP_NUM_THREADS",
+        "prefill_chunk": "vLLM's own is long_prefill_token_threshold, under engine",
+    }
+    plain = Settings()
+    for name, remedy in remedies.items():
+        value = getattr(settings, name)
+        if value != getattr(plain, name):
+            raise SettingsError(name, f"{value} is for the embedded engine; {remedy}")

@@ -1,0 +1,105 @@
+"""Canaries and shadows set over HTTP: every version is in the engine before requests are divided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from adapters.registry.listing import RegistryListing, VersionFolder
+from adapters.registry.pointers import AliasState
+from adapters.registry.registry import ShareChange
+from adapters.registry.traffic import check_shares, shares_to_json
+from server.errors import bad_field
+from server.live.follower import RegistryFollower
+from server.live.registry_changes import RegistryChanges
+from server.live.runtime import Runtime
+from server.rollout.rollouts import Rollouts
+
+
+@dataclass(frozen=True, slots=True)
+class AliasShares:
+    """How the requests for an alias are divided now."""
+
+    active: VersionFolder
+    state: AliasState
+    live: bool
+    """Whether this server divides them so; the log says why not."""
+
+
+class RolloutChanges:
+    """Divides the requests of one server, and of all that follow its registry."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        rollouts: Rollouts,
+        follower: RegistryFollower,
+        registry_changes: RegistryChanges,
+    ) -> None:
+        self._runtime = runtime
+        self._rollouts = rollouts
+        self._follower = follower
+        self._registry_changes = registry_changes
+
+    async def canary(self, alias: str, shares: Mapping[str, float]) -> AliasShares:
+        """Divide the requests for `alias`: version → percent, the active one among them, 100 in all."""
+
+        def wanted(listing: RegistryListing) -> Iterable[VersionFolder]:
+            active = self._active(listing, alias)
+            try:
+                check_shares(shares, active.version)
+            except ValueError as error:
+                raise bad_field("shares", str(error), code="invalid_value") from None
+            return [self._registry_changes.find(listing, f"{active.alias}@{version}") for version in shares]
+
+        return await self._divide(wanted, lambda: self._registry_changes.registry.canary(alias, shares))
+
+    async def shadow(self, alias: str, version: str, share: float) -> AliasShares:
+        """Have `version` answer `share` percent of the requests for `alias` as well, unseen."""
+
+        def wanted(listing: RegistryListing) -> Iterable[VersionFolder]:
+            active = self._active(listing, alias)
+            return [self._registry_changes.find(listing, f"{active.alias}@{version}")]
+
+        name = f"{alias}@{version}"
+        return await self._divide(wanted, lambda: self._registry_changes.registry.shadow(name, share))
+
+    async def settle(self, alias: str, reason: str) -> AliasShares:
+        """Give every request for `alias` to its active version again."""
+
+        def wanted(listing: RegistryListing) -> Iterable[VersionFolder]:
+            self._active(listing, alias)
+            return ()
+
+        return await self._divide(wanted, lambda: self._registry_changes.registry.settle(alias, reason))
+
+    async def describe(self, alias: str) -> dict[str, Any]:
+        """How requests are divided here, what the registry asks for, and what was measured."""
+        listing = await self._registry_changes.listing()
+        active = self._active(listing, alias)
+        names, key = self._runtime.served.snapshot, active.alias.lower()
+        state = listing.pointers.state(active.alias)
+        return {
+            "alias": active.alias,
+            "active": active.version,
+            **shares_to_json(names.splits.get(key), names.shadows.get(key)),
+            "wanted": shares_to_json(state.split, state.shadow),
+            "trials": [trial for trial in self._rollouts.to_json() if trial["adapter"].lower() == key],
+        }
+
+    def _active(self, listing: RegistryListing, alias: str) -> VersionFolder:
+        if "@" in alias:
+            raise bad_field("name", f"{alias[:128]} names a version; say its alias.", code="alias_needed")
+        return self._registry_changes.find(listing, alias)
+
+    async def _divide(
+        self, wanted: Callable[[RegistryListing], Iterable[VersionFolder]], work: Callable[[], ShareChange]
+    ) -> AliasShares:
+        async with self._follower.change_lock:
+            async with self._registry_changes.ready(*wanted(await self._registry_changes.listing())):
+                done = await self._registry_changes.ask(work)
+            await self._registry_changes.follow_now()
+            names, key = self._runtime.served.snapshot, done.active.alias.lower()
+            here = names.splits.get(key), names.shadows.get(key)
+            return AliasShares(done.active, done.after, here == (done.after.split, done.after.shadow))

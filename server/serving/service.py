@@ -1,0 +1,129 @@
+"""One base as requests meet it: put together from a runtime, started and stopped with the server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapters.ledger import Ledger
+from adapters.registry.registry import Registry
+from server.config.settings import Settings
+from server.engines.kinds import ENGINES
+from server.live.follower import FollowOptions, RegistryFollower
+from server.live.inventory import Inventory
+from server.live.loading import LoraLoading
+from server.live.registry_changes import RegistryChanges
+from server.live.roots import Roots
+from server.live.runtime import Runtime
+from server.metrics.collectors import EngineCollector
+from server.rollout.changes import RolloutChanges
+from server.rollout.rollouts import Rollouts
+from server.rollout.shadows import Shadows
+from server.serving.generation import Generation
+from server.serving.sampling_defaults import SamplingDefaults
+
+DEFAULT_BATCH = 32
+"""Requests in one batch if the settings name none; vLLM takes more on large GPUs."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveChanges:
+    """What changes a base's adapters while it is served, for the admin endpoints."""
+
+    follower: RegistryFollower
+    loras: LoraLoading
+    registry: RegistryChanges
+    rollouts: RolloutChanges
+    inventory: Inventory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseService:
+    """A runtime with its rollouts, and what generates on it."""
+
+    runtime: Runtime
+    rollouts: Rollouts
+    shadows: Shadows
+    generation: Generation
+    defaults: SamplingDefaults
+    changes: LiveChanges | None
+    """None if no registry is followed."""
+
+    @asynccontextmanager
+    async def run(self) -> AsyncGenerator[None]:
+        """Start the engine, make the active adapters resident and follow the registry; undo it at the end."""
+        runtime = self.runtime
+        engine, metrics, served = runtime.engine, runtime.metrics, runtime.served
+        await engine.start()
+        try:
+            metrics.runs(engine.info)
+            metrics.engines.add(EngineCollector(engine, runtime.name, served.adapters))
+            for collector in ENGINES[engine.info.name].collectors():
+                metrics.engines.add(collector)
+            await runtime.residency.load_all([served.active(alias) for alias in served.aliases()])
+            async with self._in_background():
+                yield
+        finally:
+            self.generation.grammars.close()
+            await engine.close()
+
+    @asynccontextmanager
+    async def _in_background(self) -> AsyncGenerator[None]:
+        jobs: list[Coroutine[Any, Any, None]] = [self.rollouts.run()]
+        if self.changes is not None:
+            await self.rollouts.start(self.changes.follower.options.home)
+            jobs.append(self.changes.follower.run())
+        tasks = [asyncio.create_task(job) for job in jobs]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await self.shadows.close()
+            self.runtime.residency.close()
+
+
+def open_service(
+    settings: Settings,
+    runtime: Runtime,
+    defaults: SamplingDefaults | None = None,
+    follow: FollowOptions | None = None,
+) -> BaseService:
+    """The service of a runtime whose engine has not started.
+
+    With `follow` it keeps up with the registry on disk, and its adapters can be changed over HTTP.
+    """
+    registry = Registry(follow.home, Ledger.open(follow.home / "ledger")) if follow is not None else None
+    rollouts = Rollouts(runtime, settings.rollout, registry)
+    shadows = Shadows(runtime.engine, runtime.metrics, (settings.max_num_seqs or DEFAULT_BATCH) // 2)
+    changes: LiveChanges | None = None
+    if follow is not None and registry is not None:
+        changes = _open_changes(settings, runtime, rollouts, follow, registry)
+    return BaseService(
+        runtime=runtime,
+        rollouts=rollouts,
+        shadows=shadows,
+        generation=Generation(runtime, rollouts, shadows),
+        defaults=defaults or SamplingDefaults(),
+        changes=changes,
+    )
+
+
+def _open_changes(
+    settings: Settings, runtime: Runtime, rollouts: Rollouts, follow: FollowOptions, registry: Registry
+) -> LiveChanges:
+    roots = Roots([*map(Path, settings.adapter_roots), follow.home / "registry"])
+    follower = RegistryFollower(runtime, follow, rollouts)
+    changes = RegistryChanges(runtime, follower, registry, roots)
+    return LiveChanges(
+        follower=follower,
+        loras=LoraLoading(runtime, follower, roots),
+        registry=changes,
+        rollouts=RolloutChanges(runtime, rollouts, follower, changes),
+        inventory=Inventory(runtime, follower, changes),
+    )
