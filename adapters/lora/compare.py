@@ -17,7 +17,7 @@ from adapters.errors import AdapterError
 from adapters.files.jsonfile import read_object
 from adapters.lora.config import CONFIG_FILE, MAX_CONFIG_BYTES
 from adapters.lora.manifest import Adapter
-from adapters.lora.weights import AdapterWeights, LowRank, module_name
+from adapters.lora.weights import AdapterWeights, LowRank
 
 _UNTOLD = frozenset({"peft_version", "inference_mode", "base_model_name_or_path"})
 
@@ -48,7 +48,7 @@ def compare_adapters(
     first: Adapter, second: Adapter, weights: tuple[AdapterWeights, AdapterWeights]
 ) -> Comparison:
     """Compare two adapters of one base, whose `weights` were read. Memory is a few r x r matrices."""
-    ours, theirs = weights[0].modules, weights[1].modules
+    family, ours, theirs = weights[0].family, weights[0].modules, weights[1].modules
     products: list[tuple[float, float, float]] = []
     keys = sorted({*ours, *theirs})
     for key in keys:
@@ -59,7 +59,9 @@ def compare_adapters(
     sums = [math.fsum(column) for column in zip(*products, strict=True)]
     return Comparison(
         config=_differences(_config(first), _config(second)),
-        modules=tuple(_apart(module_name(*key), *row) for key, row in zip(keys, products, strict=True)),
+        modules=tuple(
+            _apart(family.module_name(*key), *row) for key, row in zip(keys, products, strict=True)
+        ),
         whole=_apart("all modules", *sums),
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from adapters.errors import AdapterError
 from adapters.files.jsonfile import read_object
+from adapters.lora.families import LLAMA
 from adapters.lora.patterns import ModulePattern
 from adapters.lora.unsupported import refuse_variants
 
@@ -40,6 +41,8 @@ class LoraConfig:
     ranks: tuple[tuple[str, int], ...]
     """Pattern → rank, in the file's order; the first that matches wins, as in PEFT."""
     alphas: tuple[tuple[str, float], ...]
+    transposed: bool = False
+    """`fan_in_fan_out`: true if the base stores the weights of all targets as [in, out]."""
 
     @classmethod
     def read(cls, folder: Path) -> LoraConfig:
@@ -60,6 +63,7 @@ class LoraConfig:
             alphas=tuple(
                 (key, read.alpha("alpha_pattern", value)) for key, value in read.pairs("alpha_pattern")
             ),
+            transposed=read.flag("fan_in_fan_out"),
         )
 
     @property
@@ -183,7 +187,9 @@ class _Fields:
             return _ALL
         names = self.names("target_modules")
         if not names:
-            raise self.refuse("target_modules", names, "names no module, such as q_proj and v_proj")
+            raise self.refuse(
+                "target_modules", names, f"names no module, such as {' and '.join(LLAMA.usual)}"
+            )
         return names
 
     def layers(self) -> tuple[int, ...] | None:

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 from adapters.files.jsonfile import write_object
 from adapters.lora.config import CONFIG_FILE
-from adapters.lora.tensorfile import WEIGHTS_FILE, module_name
+from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.lora.weights import AdapterWeights
 
 
@@ -26,9 +26,9 @@ def write_plain(weights: AdapterWeights, folder: Path) -> None:
     """
     rank = max(module.rank for module in weights.modules.values())
     tensors: dict[str, NDArray[np.float32]] = {}
-    for key, module in weights.modules.items():
+    for path, module in weights.names.items():
         missing = rank - module.rank
-        name = f"base_model.model.{module_name(*key)}"
+        name = f"base_model.model.{path}"
         tensors[f"{name}.lora_A.weight"] = np.pad(module.a, ((0, missing), (0, 0)))
         scaled = module.b * np.float32(module.scaling)
         tensors[f"{name}.lora_B.weight"] = np.pad(scaled, ((0, 0), (0, missing)))
@@ -37,7 +37,7 @@ def write_plain(weights: AdapterWeights, folder: Path) -> None:
         "task_type": "CAUSAL_LM",
         "r": rank,
         "lora_alpha": rank,
-        "target_modules": [module_name(*key) for key in weights.modules],
+        "target_modules": list(weights.names),
         "bias": "none",
     }
     folder.mkdir(parents=True)

@@ -16,7 +16,9 @@ from adapters.errors import AdapterError
 from adapters.files.jsonfile import read_object
 from adapters.lora.config import CONFIG_FILE, LoraConfig
 from adapters.lora.digest import MAX_ADAPTER_BYTES, adapter_digest
-from adapters.lora.tensorfile import TensorFile, halves, module_name, refuse_pickle
+from adapters.lora.families import family_of_tensors
+from adapters.lora.shape_check import check_orientation
+from adapters.lora.tensorfile import TensorFile, halves, refuse_pickle
 
 MANIFEST_FILE = "oneseek.json"
 READ_FIELDS = ("alias", "version", "language", "digest", "base_digest")
@@ -81,7 +83,9 @@ def read_manifest(
         refuse_pickle(folder)
     config = LoraConfig.read(folder)
     with TensorFile.open(folder, MAX_ADAPTER_BYTES) as file:
-        modules = sorted(halves(file))
+        family = family_of_tensors(tensor.name for tensor in file.tensors)
+        modules = sorted(halves(file, family))
+    check_orientation(config, family, modules)
     path = folder / MANIFEST_FILE
     fields = read_fields(folder)
     digest = adapter_digest(folder)
@@ -97,7 +101,7 @@ def read_manifest(
         language=named.language,
         digest=digest,
         path=folder,
-        rank=max(config.rank_of(module_name(*module)) for module in modules),
+        rank=max(config.rank_of(family.module_name(*module)) for module in modules),
         alpha=config.alpha,
         targets=tuple(sorted({module for _, module in modules})),
         base_digest=_read(path, fields, "base_digest", _digest),

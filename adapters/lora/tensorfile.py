@@ -6,7 +6,6 @@ The safetensors library checks the layout; `adapters.lora.weights` says what the
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,23 +16,14 @@ from safetensors import SafetensorError, safe_open
 
 from adapters.errors import AdapterError, format_value
 from adapters.files.jsonfile import parse_object
+from adapters.lora.families import Half, Key, LoraFamily
 from adapters.lora.tensorheader import Tensor, tensors
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_HEADER_BYTES = 8 << 20
 
-TARGET_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-
-Key = tuple[int, str]
-"""Layer, target module."""
-
 _PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter.pth", "adapter.bin")
 _PICKLED = (".bin", ".pt", ".pth")
-_FACTOR = re.compile(
-    r"base_model\.model\.model\.layers\.(?P<layer>0|[1-9][0-9]{0,3})\."
-    r"(?:self_attn\.(?P<attention>[qkvo]_proj)|mlp\.(?P<mlp>(?:gate|up|down)_proj))"
-    r"\.lora_(?P<half>[AB])(?:\.[A-Za-z0-9_-]{1,64})?\.weight"
-)
 _EMBEDDINGS = "it changes the base's embeddings, which all adapters share"
 _TRACES = (
     ("lora_magnitude_vector", "DoRA is not served", "Train it with use_dora=False."),
@@ -101,20 +91,13 @@ def refuse_pickle(folder: Path) -> None:
         raise AdapterError(pickle, reason, f"Convert it: oneseek adapters import {pickle}")
 
 
-def module_name(layer: int, module: str) -> str:
-    """The name that transformers gives to a target module, such as `model.layers.0.self_attn.q_proj`."""
-    part = "self_attn" if module in TARGET_MODULES[:4] else "mlp"
-    return f"model.layers.{layer}.{part}.{module}"
-
-
-def halves(file: TensorFile) -> dict[Key, tuple[Tensor, Tensor]]:
+def halves(file: TensorFile, family: LoraFamily) -> dict[Key, tuple[Tensor, Tensor]]:
     """The A and the B of every module; `AdapterError` for any other tensor, and for one without its half."""
-    found: dict[tuple[Key, str], Tensor] = {}
+    found: dict[tuple[Key, Half], Tensor] = {}
     for tensor in file.tensors:
-        match = _FACTOR.fullmatch(tensor.name)
-        if match is None:
-            raise _unknown(file.path, tensor.name)
-        half = (int(match["layer"]), match["attention"] or match["mlp"]), match["half"]
+        half = family.factor(tensor.name)
+        if half is None:
+            raise _unknown(file.path, tensor.name, family)
         if half in found:
             reason = f"{tensor.name} and {found[half].name} are the same factor"
             raise AdapterError(file.path, reason, "Save one adapter in each folder.")
@@ -122,21 +105,22 @@ def halves(file: TensorFile) -> dict[Key, tuple[Tensor, Tensor]]:
     if not found:
         raise AdapterError(file.path, "holds no tensor", "Save the adapter again.")
     for key, letter in found:
-        other = "B" if letter == "A" else "A"
+        other: Half = "B" if letter == "A" else "A"
         if (key, other) not in found:
             reason = f"layer {key[0]}'s {key[1]} has lora_{letter} and no lora_{other}"
             raise AdapterError(file.path, reason, "Save the adapter again.")
     return {key: (found[key, "A"], found[key, "B"]) for key, _ in found}
 
 
-def _unknown(path: Path, name: str) -> AdapterError:
+def _unknown(path: Path, name: str, family: LoraFamily) -> AdapterError:
     for trace, reason, remedy in _TRACES:
         if trace in name:
             return AdapterError(path, f"tensor {format_value(name)}: {reason}", remedy)
+    reason = f"is not a LoRA factor of a target module in a base such as {family.title}"
     return AdapterError(
         path,
-        f"tensor {format_value(name)} is no LoRA factor of a projection in a Mistral- or Llama-family base",
-        "Save the adapter with PEFT's save_pretrained, trained on the seven projections alone.",
+        f"tensor {format_value(name)} {reason}",
+        f"Save it with PEFT's save_pretrained, trained on {', '.join(family.names)} alone.",
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.errors import AdapterError
+from adapters.lora.families import FAMILIES
 
 _SHARED = "it changes weights of the base, which all adapters share"
 _CODE = "it asks to run code that comes with the adapter"
@@ -24,7 +25,6 @@ _MUST_BE_OFF: Mapping[str, tuple[str, str]] = {
         "Train it with use_dora=False.",
     ),
     "lora_bias": ("biases are not served", "Train it with lora_bias=False."),
-    "fan_in_fan_out": ("transposed weights are not served", "Save it from a model with Linear layers."),
     "modules_to_save": (_SHARED, _RETRAIN),
     "trainable_token_indices": (_SHARED, _RETRAIN),
     "target_parameters": ("parameters outside Linear layers are not served", _RETRAIN),
@@ -66,6 +66,7 @@ _READ = frozenset(
         "alpha_pattern",
         "bias",
         "exclude_modules",
+        "fan_in_fan_out",
         "init_lora_weights",
         "layers_pattern",
         "layers_to_transform",
@@ -77,6 +78,8 @@ _READ = frozenset(
         "use_rslora",
     }
 )
+_LAYERS = frozenset(family.layers.rpartition(".")[2] for family in FAMILIES.values())
+"""What the lists of layers are called."""
 _KEEPS_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
 """Initialisations that leave the base's weights as they were."""
 
@@ -96,8 +99,10 @@ def refuse_variants(path: Path, fields: Mapping[str, Any]) -> None:
             raise refuse(field, reason, remedy)
     if fields.get("task_type") not in (None, "CAUSAL_LM"):
         raise refuse("task_type", "only language models are served", "Train it with task_type='CAUSAL_LM'.")
-    if fields.get("layers_pattern") not in (None, "", [], "layers", ["layers"]):
-        raise refuse("layers_pattern", "the layers of these bases are called 'layers'", _REMOVE)
+    pattern: object = fields.get("layers_pattern")
+    if pattern not in (None, "", []) and pattern not in (*_LAYERS, *([name] for name in _LAYERS)):
+        known = ", ".join(sorted(_LAYERS))
+        raise refuse("layers_pattern", f"the layers of these bases are called {known}", _REMOVE)
     if not _known_library(fields.get("auto_mapping")):
         raise refuse("auto_mapping", _CODE, _REMOVE)
     if fields.get("init_lora_weights", True) not in _KEEPS_BASE:

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from adapters.errors import AdapterError
 from adapters.lora.config import LoraConfig
 from adapters.lora.digest import adapter_digest
+from adapters.lora.families import Key, LoraFamily
 from adapters.lora.shape_check import MAX_RANK, ModelShape, fitting
-from adapters.lora.tensorfile import TARGET_MODULES, WEIGHTS_FILE, TensorFile, module_name
+from adapters.lora.tensorfile import WEIGHTS_FILE, TensorFile
 from adapters.lora.tensorheader import Tensor
 
-__all__ = ["TARGET_MODULES", "AdapterWeights", "LowRank", "ModelShape", "module_name", "read_adapter"]
+__all__ = ["AdapterWeights", "LowRank", "ModelShape", "read_adapter"]
 
 _DTYPES: Mapping[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -44,13 +45,24 @@ class LowRank:
         """Width of the bottleneck."""
         return self.a.shape[0]
 
+    @property
+    def transposed(self) -> LowRank:
+        """The same update of a weight that is stored as [in, out]."""
+        return LowRank(a=self.b.T, b=self.a.T, scaling=self.scaling)
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterWeights:
     """Every update of one adapter, by layer and target module."""
 
-    modules: Mapping[tuple[int, str], LowRank]
-    """(layer, one of `TARGET_MODULES`) → update."""
+    family: LoraFamily
+    modules: Mapping[Key, LowRank]
+    """(layer, name of one of the family's targets) → update."""
+
+    @property
+    def names(self) -> Mapping[str, LowRank]:
+        """The same by what transformers calls the modules, such as `model.layers.0.self_attn.q_proj`."""
+        return {self.family.module_name(*key): low for key, low in self.modules.items()}
 
 
 def read_adapter(
@@ -59,7 +71,7 @@ def read_adapter(
     """The weights of the PEFT LoRA in `folder`, as contiguous float32 arrays that fit a base of `shape`.
 
     Raises `AdapterError`, and leaves nothing behind, where the adapter asks for more than a plain LoRA on the
-    seven projections, has parts missing or left over, does not fit the base, holds NaN or Infinity, or
+    family's targets, has parts missing or left over, does not fit the base, holds NaN or Infinity, or
     changes nothing, or, with `digest`, where the files no longer have that one. Memory is at most the float32
     weights plus one tensor.
     """
@@ -67,7 +79,9 @@ def read_adapter(
     with TensorFile.open(folder, shape.largest_adapter(max_rank)) as file:
         found = fitting(config, file, shape, max_rank)
         modules = {
-            key: LowRank(_numbers(file, a), _numbers(file, b), config.scaling_of(module_name(*key)))
+            key: LowRank(
+                _numbers(file, a), _numbers(file, b), config.scaling_of(shape.family.module_name(*key))
+            )
             for key, (a, b) in sorted(found.items())
         }
     if not any(_has_effect(module) for module in modules.values()):
@@ -79,7 +93,7 @@ def read_adapter(
     if digest is not None and (found_digest := adapter_digest(folder)) != digest:
         reason = f"has changed: it was {digest} when it was found and is {found_digest}"
         raise AdapterError(folder, reason, "Restore the files; a changed adapter is a new version.")
-    return AdapterWeights(MappingProxyType(modules))
+    return AdapterWeights(shape.family, MappingProxyType(modules))
 
 
 def _numbers(file: TensorFile, tensor: Tensor) -> NDArray[np.float32]:

@@ -25,8 +25,8 @@ from adapters.files.jsonfile import read_object, write_object
 from adapters.lora.digest import MAX_BASE_JSON_BYTES, base_digest, weight_files
 from adapters.lora.manifest import Adapter
 from adapters.lora.shape_check import ModelShape
-from adapters.lora.weights import module_name, read_adapter
-from adapters.merging.shards import Shard, Updates, check_merged, check_targets, write_merged
+from adapters.lora.weights import read_adapter
+from adapters.merging.shards import Shard, Updates, check_merged, check_targets, stored_updates, write_merged
 from adapters.version import oneseek_version
 
 MERGE_FILE = "oneseek_merge.json"
@@ -130,10 +130,8 @@ class Merge:
         if config.get("quantization_config"):
             reason = "its weights are quantized, so an update cannot be added to them"
             raise BaseModelError(self.base / "config.json", reason, "Merge into the unquantized base.")
-        weights = read_adapter(
-            self.adapter.path, ModelShape.read(self.base), digest=self.adapter.digest
-        ).modules
-        updates = {f"{module_name(*key)}.weight": update for key, update in weights.items()}
+        weights = read_adapter(self.adapter.path, ModelShape.read(self.base), digest=self.adapter.digest)
+        updates = stored_updates(weights)
         check_targets({entry.name: entry for shard in sources for entry in shard.entries}, updates, self.base)
         return updates
 

@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from adapters.errors import BaseModelError, format_value
 from adapters.files.jsonfile import parse_object
 from adapters.lora.tensorheader import Tensor, tensors
-from adapters.lora.weights import LowRank
+from adapters.lora.weights import AdapterWeights, LowRank
 
 Updates = Mapping[str, LowRank]
-"""Tensor's name, such as `model.layers.0.self_attn.q_proj.weight` → what is added to it."""
+"""Tensor's name, such as `model.layers.0.self_attn.q_proj.weight` → what is added to it, as it is stored."""
 ShardProgress = Callable[[int], object]
 """Told of each number of bytes that is done."""
 
@@ -79,13 +79,22 @@ class ShardComparison:
     """Largest distance of a number from base + update, in units of the bound on what rounding may do."""
 
 
+def stored_updates(weights: AdapterWeights) -> Updates:
+    """What an adapter adds to each of its base's tensors, turned as the base stores them."""
+    found: dict[str, LowRank] = {}
+    for (layer, name), update in weights.modules.items():
+        turned = weights.family.target(name).transposed
+        found[f"{weights.family.module_name(layer, name)}.weight"] = update.transposed if turned else update
+    return found
+
+
 def check_targets(shards: Mapping[str, Tensor], updates: Updates, path: Path) -> None:
     """Raise `BaseModelError` where a base with these tensors cannot take `updates`."""
     for name, update in updates.items():
         entry = shards.get(name)
         if entry is None:
             reason = f"holds no tensor {name}, which the adapter updates"
-            raise BaseModelError(path, reason, "Merge into a Mistral- or Llama-family base.")
+            raise BaseModelError(path, reason, "Merge into the base that the adapter was made for.")
         if entry.dtype not in _FLOATS:
             reason = f"{name} is of type {entry.dtype}, and {', '.join(_FLOATS)} can be merged into"
             raise BaseModelError(path, reason, "Merge into the base as it was before it was quantized.")

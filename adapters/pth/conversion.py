@@ -23,8 +23,10 @@ from adapters import names
 from adapters.errors import AdapterError, RegistryError, format_value
 from adapters.files.jsonfile import read_object, write_object
 from adapters.lora.config import CONFIG_FILE
-from adapters.lora.tensorfile import TARGET_MODULES, module_name
+from adapters.lora.families import LLAMA
 
+FAMILY = LLAMA
+"""Existing installations have Mistral and Llama bases alone."""
 DEFAULT_ALPHA = 32.0
 """What the training of existing installations used, for a .pth that does not say."""
 _MAX_NOTES_BYTES = 256 << 10
@@ -171,10 +173,12 @@ def _config(
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": _text(settings, "base_model_name_or_path", "base_model"),
         "r": rank,
-        "rank_pattern": {module_name(*key): found for key, found in ranks.items() if found != rank},
+        "rank_pattern": {FAMILY.module_name(*key): found for key, found in ranks.items() if found != rank},
         "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
         "use_rslora": any(value is True for value in _values(settings, "use_rslora")),
-        "target_modules": sorted(modules) if everywhere else [module_name(*key) for key in sorted(ranks)],
+        "target_modules": sorted(modules)
+        if everywhere
+        else [FAMILY.module_name(*key) for key in sorted(ranks)],
         "bias": "none",
         "inference_mode": True,
     }
@@ -194,8 +198,8 @@ def _check_rank(
         (value for value in _values(settings, "target_modules") if isinstance(value, list)), None
     )
     targets = {module for _, module in ranks}
-    if said_targets is not None and not targets >= set(said_targets).intersection(TARGET_MODULES):
-        missing = ", ".join(sorted(set(said_targets).intersection(TARGET_MODULES) - targets))
+    if said_targets is not None and not targets >= set(said_targets).intersection(FAMILY.names):
+        missing = ", ".join(sorted(set(said_targets).intersection(FAMILY.names) - targets))
         raise AdapterError(file, f"its training updated {missing} too, which it does not hold", _SAVE_AGAIN)
 
 

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapters.errors import format_value
-from adapters.lora.tensorfile import TARGET_MODULES, WEIGHTS_FILE, module_name
-from adapters.pth.conversion import WHOLE_MODEL, ConversionLimits
+from adapters.lora.tensorfile import WEIGHTS_FILE
+from adapters.pth.conversion import FAMILY, WHOLE_MODEL, ConversionLimits
 
 if TYPE_CHECKING:
     import torch
@@ -37,10 +37,11 @@ _CALLS = ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX")
 _FACTOR = re.compile(
     r"(?:(?:module|base_model|model|language_model|decoder)\.)*layers\.(?P<layer>[0-9]{1,4})\."
     r"(?:(?:self_attn|attention|attn|mlp|feed_forward)\.)?"
-    r"(?P<module>[qkvo]_proj|(?:gate|up|down)_proj)\.lora_(?P<half>[AB]|down|up)"
+    rf"(?P<module>{'|'.join(FAMILY.names)})\.lora_(?P<half>[AB]|down|up)"
     r"(?:\.(?P<adapter>[A-Za-z0-9_-]{1,64}))??(?:\.weight)?"
 )
-_WHOLE = re.compile(r".*(?:self_attn\.[qkvo]_proj|mlp\.(?:gate|up|down)_proj|embed_tokens|lm_head)\.weight")
+_PATHS = "|".join(re.escape(target.path) for target in FAMILY.targets)
+_WHOLE = re.compile(rf".*(?:{_PATHS}|embed_tokens|lm_head)\.weight")
 _CHANGED = ("lora_magnitude_vector", "lora_embedding", "modules_to_save", "lora_bias", "lora_B.bias")
 _RETRAIN = "Train it as a plain LoRA on the projections alone."
 _SAVE_AGAIN = "Save the adapter alone, with PEFT's save_pretrained, where it was trained."
@@ -178,7 +179,7 @@ def map_factors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, st
         key = int(match["layer"]), match["module"]
         if half in halves.setdefault(key, {}):
             raise RefusedError(
-                f"holds lora_{half} of {module_name(*key)} twice", "Save one adapter in each file."
+                f"holds lora_{half} of {FAMILY.module_name(*key)} twice", "Save one adapter in each file."
             )
         halves[key][half] = tensor
     if len(adapters) > 1:
@@ -191,12 +192,12 @@ def map_factors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, st
 
 
 def _order(item: tuple[tuple[int, str], object]) -> tuple[int, int]:
-    return item[0][0], TARGET_MODULES.index(item[0][1])
+    return item[0][0], FAMILY.names.index(item[0][1])
 
 
 def _factors(key: tuple[int, str], found: Mapping[str, torch.Tensor]) -> Factors:
     """A and B of one module the right way round, which the shapes tell: the rank is the smaller side."""
-    name = module_name(*key)
+    name = FAMILY.module_name(*key)
     if len(found) != 2:
         raise RefusedError(f"holds only one half of {name}")
     a, b = found["A"], found["B"]
@@ -250,7 +251,7 @@ def extract_lora(file: Path, folder: Path, limits: ConversionLimits) -> dict[str
     written: dict[str, torch.Tensor] = {}
     for key, pair in factors.items():
         for half, tensor in (("A", pair.a), ("B", pair.b)):
-            written[f"base_model.model.{module_name(*key)}.lora_{half}.weight"] = _stored(tensor, key)
+            written[f"base_model.model.{FAMILY.module_name(*key)}.lora_{half}.weight"] = _stored(tensor, key)
     save_file(written, folder / WEIGHTS_FILE)
     modules = [[layer, module, pair.a.shape[0]] for (layer, module), pair in factors.items()]
     return {"modules": modules, "settings": settings, "warnings": warnings}
@@ -260,7 +261,7 @@ def _stored(tensor: torch.Tensor, key: tuple[int, str]) -> torch.Tensor:
     import torch
 
     if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-        raise RefusedError(f"{module_name(*key)} has factors of type {tensor.dtype}")
+        raise RefusedError(f"{FAMILY.module_name(*key)} has factors of type {tensor.dtype}")
     kept = tensor.detach().to(torch.float32 if tensor.dtype == torch.float64 else tensor.dtype)
     return kept.clone(memory_format=torch.contiguous_format)
 

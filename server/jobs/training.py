@@ -95,7 +95,7 @@ def job_of(
     alias = check_flag("alias", asked.alias, names.alias) or default_alias(base.shipped, options.language)
     version = check_flag("version", asked.version, names.version) or _next_version(catalogue, settings, alias)
     return FinetuneJob(
-        options=options,
+        options=options.for_family(ModelShape.read(base.path).family),
         base=base.path,
         base_name=base.name,
         base_digest=catalogue.served.base_digest,

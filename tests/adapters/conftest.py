@@ -10,6 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from adapters.lora.families import LLAMA, Sizes
 from adapters.lora.weights import ModelShape
 
 CONFIG: Mapping[str, Any] = {
@@ -27,7 +28,7 @@ OUTPUTS = {"q_proj": 32, "v_proj": 16}
 
 @pytest.fixture(scope="session")
 def shape() -> ModelShape:
-    return ModelShape(hidden=32, intermediate=48, heads=4, kv_heads=2, head_dim=8, layers=2)
+    return ModelShape(LLAMA, Sizes(hidden=32, intermediate=48, heads=4, kv_heads=2, head_dim=8, layers=2))
 
 
 @pytest.fixture

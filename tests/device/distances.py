@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from adapters.lora.weights import ModelShape, read_adapter
 from adapters.mini.shipped import ADAPTERS, BASE
 from server.engines.embedded.model.cache import BuiltGraph, prepare
-from server.engines.embedded.model.decoder import Dtype
+from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.device.providers import PROVIDERS, DeviceName
 from server.engines.embedded.runners.device.runner import DeviceRunner
 from server.engines.embedded.runners.protocol import DecodeRow
@@ -59,7 +60,7 @@ def main() -> None:
     """One line for each graph."""
     with tempfile.TemporaryDirectory() as scratch:
         for dtype, quantize in GRAPHS:
-            graph = prepare(BASE, Path(scratch), "mini", quantize, variant="portable", dtype=dtype)
+            graph = prepare(BASE, Path(scratch), "mini", quantize, variant=PORTABLE, dtype=dtype)
             expected = logits(graph, "cpu")
             difference = np.abs(logits(graph, "webgpu") - expected)
             usual = np.sqrt(np.mean(difference**2))

@@ -14,9 +14,10 @@ from onnx import TensorProto, helper
 
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.model.cache import prepare
-from server.engines.embedded.model.config import read_model_config
-from server.engines.embedded.model.decoder import Dtype
+from server.engines.embedded.model.families.lookup import read_model_config
+from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.device import copy_graphs
 from server.engines.embedded.runners.device.memory import DeviceMemory
 from server.engines.embedded.runners.device.providers import PROVIDERS
@@ -71,7 +72,7 @@ def logits(
     base: Path, loras: dict[str, AdapterWeights], dtype: Dtype, quantize: Quantize, **options: Any
 ) -> NDArray[np.float32]:
     """Of each prompt's last token and of some steps after it, four voices in one batch."""
-    graph = prepare(base, base.parent / "graphs", "base", quantize, variant="portable", dtype=dtype)
+    graph = prepare(base, base.parent / "graphs", "base", quantize, variant=PORTABLE, dtype=dtype)
     runner = PortableRunner(graph, len(VOICES), PROMPT + STEPS, loras, **options)
     tokens = np.random.default_rng(1).integers(0, VOCABULARY, (len(VOICES), PROMPT + STEPS))
     last = [row * PROMPT + PROMPT - 1 for row in range(len(VOICES))]
@@ -101,10 +102,17 @@ def test_the_sessions_that_serve_leave_no_node_to_the_cpu(
     base: Path, dtype: Dtype, quantize: Quantize
 ) -> None:
     """There the weights are inputs, and a kernel may want to know them beforehand."""
-    graph = prepare(base, base.parent / "graphs", "base", quantize, variant="portable", dtype=dtype)
+    graph = prepare(base, base.parent / "graphs", "base", quantize, variant=PORTABLE, dtype=dtype)
     model, _ = detach_weights(graph)
     for rows, length in ((4, 1), (1, 16)):
-        sizes = {"B": rows, "S": length, "T": 32, "GS": LIKE.ratio * length, "M": rows, **rank_columns(8)}
+        sizes = {
+            "B": rows,
+            "S": length,
+            "T": 32,
+            "GS": LIKE.ratio * length,
+            "M": rows,
+            **rank_columns(graph.config, 8),
+        }
         assert alone(model, sizes).get_providers()[0] == PROVIDER
 
 

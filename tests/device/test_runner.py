@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from adapters.lora.families import LLAMA
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from adapters.mini.shipped import ADAPTERS, BASE
 from server.engines.embedded.model.cache import prepare
-from server.engines.embedded.model.decoder import Dtype
+from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.device.providers import PROVIDERS
 from server.engines.embedded.runners.device.runner import DeviceRunner
 from server.engines.embedded.runners.protocol import DecodeRow
@@ -75,9 +77,7 @@ def opened(
     loras: dict[str, AdapterWeights],
 ) -> Iterator[Both]:
     dtype, quantize = request.param
-    graph = prepare(
-        BASE, tmp_path_factory.mktemp("graphs"), "mini", quantize, variant="portable", dtype=dtype
-    )
+    graph = prepare(BASE, tmp_path_factory.mktemp("graphs"), "mini", quantize, variant=PORTABLE, dtype=dtype)
     runners = [DeviceRunner(graph, PROVIDERS[name], ROWS, CONTEXT, CHUNK) for name in ("webgpu", "cpu")]
     both = Both(runners[0], runners[1], dtype, quantize)
     yield both
@@ -126,7 +126,7 @@ def test_a_hot_swap_changes_one_voice_and_no_other(
     before = both.decode(next_tokens(prompts, range(4), 0, VOICES))
     twice = {key: replace(low, scaling=2 * low.scaling) for key, low in loras["sv"].modules.items()}
     for runner in both.runners:
-        runner.load("sv-next", AdapterWeights(twice))
+        runner.load("sv-next", AdapterWeights(LLAMA, twice))
         runner.release(3)
         runner.unload("sv")
     mixes = [*VOICES[:2], (("sv-next", 1.0),), ()]

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from server.engines.embedded.model.decoder import Dtype, plan_graph
-from server.engines.embedded.model.plan import MICROSOFT
+from server.engines.embedded.model.decoder import plan_graph
+from server.engines.embedded.model.plan import MICROSOFT, Dtype
 from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.device.providers import PROVIDERS
 from tests.environments import distribution
 from tests.server.engines.embedded.model.test_decoder_static import CONFIG
@@ -88,7 +89,7 @@ def test_the_provider_goes_by_the_name_that_is_asked_for(runtime: bytes) -> None
 def test_every_operator_of_the_graph_has_its_kernel(runtime: bytes) -> None:
     built: list[tuple[Dtype, Quantize]] = [("fp32", "none"), ("fp16", "none"), ("fp16", "int4")]
     nodes = [
-        node for dtype, quantize in built for node in plan_graph(CONFIG, "portable", dtype, quantize).nodes
+        node for dtype, quantize in built for node in plan_graph(CONFIG, PORTABLE, dtype, quantize).nodes
     ]
     used = {node.op_type for node in nodes} | {"Gemm"}
     assert {node.op_type for node in nodes if node.domain == MICROSOFT} == {"MatMulNBits"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engines.embedded.model.decoder import Dtype
+from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.runners.device.selftest import threshold_of
 

@@ -18,6 +18,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from adapters.lora.families import FAMILIES, LoraFamily
 from adapters.training.finetune.base import Machine, resolve_precision
 from adapters.training.finetune.examples import TokenizedExample
 from adapters.training.loop.callbacks import Curve, ShowProgress, StopOnInterrupt
@@ -82,7 +83,7 @@ def finetune(
         for folder, number in numbers.items():
             if checkpoint is None or number > numbers[checkpoint]:
                 shutil.rmtree(folder)
-    _check_targets(base, options)
+    family = _checked_family(base, options)
     progress = ShowProgress(reporter, "training")
     callbacks: list[TrainerCallback] = [StopOnInterrupt(interruption), progress]
     if held_out and options.early_stop:
@@ -95,7 +96,7 @@ def finetune(
         train_dataset=Dataset.from_list(list(training)),
         eval_dataset=Dataset.from_list(list(held_out)) if held_out else None,
         processing_class=tokenizer,
-        peft_config=_lora(options),
+        peft_config=_lora(family, options),
         callbacks=callbacks,
     )
     for unwanted in (PrinterCallback, ProgressCallback):
@@ -123,19 +124,26 @@ def _numbered(work: Path) -> dict[Path, int]:
     return {folder: int(step) for folder, step in steps.items() if step.isascii() and step.isdigit()}
 
 
-def _check_targets(base: PreTrainedModel, options: TrainOptions) -> None:
+def _checked_family(base: PreTrainedModel, options: TrainOptions) -> LoraFamily:
+    kind = str(base.config.model_type)
+    family = FAMILIES.get(kind)
+    if family is None:
+        raise OptionError("base_model", f"a LoRA of model_type {kind!r} is not served; use another base")
     modules = {name.rpartition(".")[2] for name, _ in base.named_modules()}
-    for target in options.target_modules:
+    for target in options.targets:
         if target.rpartition(".")[2] not in modules:
-            raise OptionError("target_modules", f"{target!r} is no module of the base")
+            problem = f"{target!r} is not a module of the base; use some of {', '.join(family.names)}"
+            raise OptionError("target_modules", problem)
+    return family
 
 
-def _lora(options: TrainOptions) -> LoraConfig:
+def _lora(family: LoraFamily, options: TrainOptions) -> LoraConfig:
     return LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
-        target_modules=sorted(options.target_modules),
+        target_modules=list(options.targets),
+        fan_in_fan_out=family.stores_transposed(options.targets),
         bias="none",
         task_type=TaskType.CAUSAL_LM,
     )

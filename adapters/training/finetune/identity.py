@@ -267,7 +267,7 @@ def _manifest(
         "rows": rows,
         "rank": options.rank,
         "alpha": options.alpha,
-        "targets": sorted(options.target_modules),
+        "targets": list(options.targets),
         "metrics": dict(metrics),
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "about": {

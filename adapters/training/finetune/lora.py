@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
+from adapters.lora.families import FAMILIES, LLAMA
 from adapters.training.loop import optimizers
 from adapters.training.loop.callbacks import Interruption
 from adapters.training.loop.feed import MakeBatch, StepFeed
@@ -24,7 +25,7 @@ class Rank:
     rank: int = 8
     alpha: int = 32
     dropout: float = 0.05
-    targets: tuple[str, ...] = ("q_proj", "v_proj")
+    targets: tuple[str, ...] = LLAMA.usual
 
 
 def attach(base: PreTrainedModel, shape: Rank, seed: int, base_name: str) -> PeftModel:
@@ -35,6 +36,7 @@ def attach(base: PreTrainedModel, shape: Rank, seed: int, base_name: str) -> Pef
         lora_alpha=shape.alpha,
         lora_dropout=shape.dropout,
         target_modules=sorted(shape.targets),
+        fan_in_fan_out=FAMILIES[base.config.model_type].stores_transposed(shape.targets),
         bias="none",
         task_type=TaskType.CAUSAL_LM,
         base_model_name_or_path=base_name,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
+
+from adapters.lora.families import LoraFamily
 
 ScheduleName = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 TrainPrecision = Literal["auto", "bf16", "fp32"]
@@ -47,8 +49,8 @@ class TrainOptions:
     """Scale of the LoRA: its update is multiplied by alpha / rank."""
     dropout: float = 0.05
     """Dropout before the LoRA, from 0 to below 1."""
-    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
-    """Modules that get a LoRA."""
+    target_modules: tuple[str, ...] | None = None
+    """Modules that get a LoRA. Default: those usual for the base, such as q_proj and v_proj."""
     max_length: int = 1024
     """Most tokens of one example; longer ones are left out, and counted."""
     held_out: float = 0.1
@@ -84,16 +86,27 @@ class TrainOptions:
             raise OptionError("max_length", f"{self.max_length} is too small; use at least 8")
         if not 0 <= self.held_out <= 0.5:
             raise OptionError("held_out", f"{self.held_out:g} is out of range; use from 0 to 0.5")
-        if not self.target_modules:
-            raise OptionError("target_modules", "names no module; q_proj and v_proj are usual")
-        if "lm_head" in self.target_modules:
+        if self.target_modules == ():
+            raise OptionError("target_modules", "names no module; leave it out for those usual for the base")
+        if "lm_head" in (self.target_modules or ()):
             raise OptionError(
                 "target_modules", "holds lm_head, whose LoRA would never be trained; leave it out"
             )
 
+    def for_family(self, family: LoraFamily) -> TrainOptions:
+        """The same with target modules: those of a base of `family` if none are named."""
+        return self if self.target_modules else replace(self, target_modules=family.usual)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Modules that get a LoRA, sorted. Raises `OptionError` before `for_family` decided them."""
+        if not self.target_modules:
+            raise OptionError("target_modules", "is not decided yet; name the modules")
+        return tuple(sorted(self.target_modules))
+
     def to_json(self) -> dict[str, Any]:
         """As JSON, for digests and records."""
-        return {**asdict(self), "target_modules": sorted(self.target_modules)}
+        return {**asdict(self), "target_modules": list(self.targets)}
 
 
 def check_finite(options: Any) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adapters.lora.families import LLAMA, Sizes
 from adapters.lora.flatten import write_plain
 from adapters.lora.weights import AdapterWeights, LowRank, ModelShape, read_adapter
 
-SHAPE = ModelShape(hidden=32, intermediate=64, heads=4, kv_heads=2, head_dim=8, layers=2)
+SHAPE = ModelShape(LLAMA, Sizes(hidden=32, intermediate=64, heads=4, kv_heads=2, head_dim=8, layers=2))
 
 
 def update(module: LowRank) -> np.ndarray:
@@ -30,11 +31,12 @@ def mixed() -> AdapterWeights:
         )
 
     return AdapterWeights(
+        LLAMA,
         {
             (0, "q_proj"): module("q_proj", 4, 2.0),
             (0, "down_proj"): module("down_proj", 8, 0.5),
             (1, "v_proj"): module("v_proj", 2, 1.25),
-        }
+        },
     )
 
 

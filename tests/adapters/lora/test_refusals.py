@@ -79,10 +79,10 @@ TENSORS: Mapping[str, tuple[dict[str, Any], str]] = {
     "dora": ({f"{Q}.lora_magnitude_vector": np.zeros(32, np.float32)}, "use_dora=False"),
     "bias": ({f"{Q}.lora_B.bias": np.zeros(32, np.float32)}, "lora_bias=False"),
     "embedding": ({"base_model.model.model.embed_tokens.lora_embedding_A": ZEROS_A}, "embed_tokens"),
-    "head": ({"base_model.model.lm_head.weight": ZEROS_A}, "is no LoRA factor"),
-    "unknown": ({"surprise": ZEROS_A}, "tensor 'surprise' is no LoRA factor"),
-    "padded layer": ({A.replace(".0.", ".00."): ZEROS_A}, "is no LoRA factor"),
-    "attention in mlp": ({A.replace("self_attn", "mlp"): ZEROS_A}, "is no LoRA factor"),
+    "head": ({"base_model.model.lm_head.weight": ZEROS_A}, "is not a LoRA factor"),
+    "unknown": ({"surprise": ZEROS_A}, "tensor 'surprise' is not a LoRA factor"),
+    "padded layer": ({A.replace(".0.", ".00."): ZEROS_A}, "is not a LoRA factor"),
+    "attention in mlp": ({A.replace("self_attn", "mlp"): ZEROS_A}, "is not a LoRA factor"),
     "transposed": ({A: ZEROS_A.T.copy()}, "has shape [32, 4]"),
     "flat": ({A: ZEROS_A.ravel()}, "has shape [128]"),
     "nan": ({A: np.full((4, 32), np.nan, np.float32)}, "holds NaN or Infinity"),
@@ -235,7 +235,7 @@ def test_a_header_past_the_bound_is_not_read(make_adapter: Callable[..., Path], 
     with (folder / "adapter_model.safetensors").open("wb") as file:
         file.write(struct.pack("<Q", 9 << 20))
         file.truncate(10 << 20)
-    larger = replace(shape, layers=200)
+    larger = replace(shape, sizes=replace(shape.sizes, layers=200))
     refused(folder, larger, "header does not fit")
 
 

@@ -20,8 +20,9 @@ from transformers import MistralConfig, MistralForCausalLM
 from adapters.errors import AdapterError, BaseModelError
 from adapters.lora import config
 from adapters.lora.digest import adapter_digest
+from adapters.lora.families import LLAMA, Sizes
 from adapters.lora.patterns import ModulePattern
-from adapters.lora.weights import TARGET_MODULES, AdapterWeights, ModelShape, module_name, read_adapter
+from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 
 QV: dict[str, Any] = {"target_modules": ["q_proj", "v_proj"]}
 KINDS: dict[str, dict[str, Any]] = {
@@ -151,8 +152,8 @@ def test_targets_follow_peft(kind: str, make_adapter: Callable[..., Path]) -> No
     ours = config.LoraConfig.read(make_adapter(config=options))
     theirs = LoraConfig(**options)
     for layer in range(3):
-        for module in TARGET_MODULES:
-            name = module_name(layer, module)
+        for module in LLAMA.names:
+            name = LLAMA.module_name(layer, module)
             matched = check_target_module_exists(theirs, name)
             excluded = type(matched).__name__ == "_ExcludedModule"
             assert bool(ours.targets_of(name, layer)) == (bool(matched) and not excluded), name
@@ -187,9 +188,9 @@ def test_patterns_match_as_in_peft(text: str) -> None:
     except AdapterError:
         assume(False)
         return
-    for module in TARGET_MODULES:
+    for module in LLAMA.names:
         for layer in (0, 1, 11):
-            name = module_name(layer, module)
+            name = LLAMA.module_name(layer, module)
             assert pattern.matches_end(name) == (get_pattern_key([text], name) == text)
             assert pattern.matches_whole(name) == bool(match_target_against_key(text, name))
 
@@ -202,6 +203,7 @@ def test_a_pattern_matches_whole_lines_only() -> None:
 
 def test_the_shape_is_read_with_its_defaults(tmp_path: Path) -> None:
     config = {
+        "model_type": "llama",
         "hidden_size": 64,
         "intermediate_size": 96,
         "num_attention_heads": 4,
@@ -210,13 +212,15 @@ def test_the_shape_is_read_with_its_defaults(tmp_path: Path) -> None:
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     read = ModelShape.read(tmp_path)
-    assert read == ModelShape(hidden=64, intermediate=96, heads=4, kv_heads=4, head_dim=16, layers=3)
+    assert read == ModelShape(
+        LLAMA, Sizes(hidden=64, intermediate=96, heads=4, kv_heads=4, head_dim=16, layers=3)
+    )
     assert read.features("down_proj") == (96, 64)
     assert read.features("o_proj") == (64, 64)
 
 
 @pytest.mark.parametrize("value", [None, 0, -1, "64", True, 1.5])
 def test_a_shape_that_is_no_size_is_refused(value: object, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": value}))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": value}))
     with pytest.raises(BaseModelError, match="hidden_size"):
         ModelShape.read(tmp_path)

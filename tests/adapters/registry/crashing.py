@@ -16,6 +16,7 @@ from pathlib import Path
 
 from adapters.errors import UnknownAdapterError
 from adapters.ledger import Ledger
+from adapters.lora.families import LLAMA, Sizes
 from adapters.lora.weights import ModelShape
 from adapters.registry.registry import Base, Registry
 from adapters.registry.traffic import format_shares
@@ -24,7 +25,7 @@ from adapters.registry.verify import verify_version
 BASE = Base(
     name="tiny",
     digest="sha256:" + "0" * 64,
-    shape=ModelShape(hidden=32, intermediate=48, heads=4, kv_heads=2, head_dim=8, layers=2),
+    shape=ModelShape(LLAMA, Sizes(hidden=32, intermediate=48, heads=4, kv_heads=2, head_dim=8, layers=2)),
 )
 WATCHED = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.chmod")
 State = tuple[tuple[tuple[str, str], ...], str, str]

@@ -14,6 +14,7 @@ from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
 from server.engines.embedded.model.cache import prepare
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.device.plan import device_limits
 from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
 from server.engines.embedded.runners.device.runner import DeviceRunner
@@ -71,7 +72,7 @@ def on_device(
     observer: StepObserver | None = None,
 ) -> Engine:
     """The embedded engine with the runner for devices; given the CPU, that stands in for a device."""
-    graph = prepare(base, scratch / "graphs", BASE_DIGEST, variant="portable")
+    graph = prepare(base, scratch / "graphs", BASE_DIGEST, variant=PORTABLE)
     context = limits.max_model_len or graph.config.context
     bounds = device_limits(
         graph.config,

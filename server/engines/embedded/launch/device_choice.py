@@ -15,8 +15,7 @@ from onnx import TensorProto, helper
 
 from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.cache import BuiltGraph
-from server.engines.embedded.model.decoder import Dtype
-from server.engines.embedded.model.plan import IR_VERSION, OPSET
+from server.engines.embedded.model.plan import IR_VERSION, OPSET, Dtype
 from server.engines.embedded.runners.cpu.bfloat16 import BfloatPrefill
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.device.flavours import check_provider, find_installed
@@ -123,7 +122,7 @@ def _open(
     adapters: Callable[[], Mapping[str, AdapterWeights]],
     fallback: DeviceFallback | None,
 ) -> OpenedDevice:
-    if provider.variant == "fused":
+    if not provider.is_device:
         place = placed(provider)
         return OpenedDevice(place, lambda: open_cpu(place, threads), None, info_of(place, fallback))
     bring_up(provider)

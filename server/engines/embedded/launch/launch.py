@@ -16,8 +16,10 @@ from server.engines.embedded.launch.device_choice import DevicePlan, candidates,
 from server.engines.embedded.launch.memory_fit import fit
 from server.engines.embedded.launch.options import EmbeddedOptions, plan
 from server.engines.embedded.model.cache import method_of, prepare
-from server.engines.embedded.model.config import ModelConfig, read_model_config
+from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.decoder import plan_graph
+from server.engines.embedded.model.families.lookup import read_model_config
+from server.engines.embedded.model.variants import PORTABLE, VARIANTS
 from server.engines.embedded.runners.available import available_memory
 from server.engines.embedded.runners.cpu.bfloat16 import require_bfloat16
 from server.engines.embedded.runners.device.hardware import largest_memory
@@ -51,19 +53,19 @@ def embedded_engine(
     def placed(provider: Provider) -> DevicePlan:
         dtype = dtype_on(provider, options.dtype, options.device)
         limits = plan(config, options, provider)
-        if provider.variant == "fused":
+        variant, graphs = VARIANTS[provider.variant], options.graphs
+        if not provider.is_device:
             limits = _fit_limits(config, options, adapters, say)
         else:
-            method = method_of(options.quantize, provider.variant)
-            size = plan_graph(config, provider.variant, dtype, method).size
+            method = method_of(options.quantize, variant)
+            size = plan_graph(config, variant, dtype, method).size
             for line in device_budget(config, limits, dtype, size, largest_memory()):
                 if say is not None:
                     say(line)
-        variant, graphs = provider.variant, options.graphs
         graph = prepare(base, graphs, base_digest, options.quantize, variant, dtype, progress)
         if options.prefill_dtype == "fp32":
             return DevicePlan(provider, graph, limits)
-        prompts = prepare(base, graphs, base_digest, "none", "portable", "fp32", progress)
+        prompts = prepare(base, graphs, base_digest, "none", PORTABLE, "fp32", progress)
         return DevicePlan(provider, graph, limits, prompts)
 
     try:

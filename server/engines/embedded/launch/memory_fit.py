@@ -10,6 +10,7 @@ from adapters.lora.manifest import Adapter
 from server.engines.embedded.launch.memory_plan import MemoryPlan, plan_memory, token_bytes
 from server.engines.embedded.model.cache import method_of
 from server.engines.embedded.model.config import ModelConfig
+from server.engines.embedded.model.variants import FUSED
 from server.engines.embedded.runners.available import MIB, format_bytes
 from server.engines.embedded.scheduling.limits import PAGE, SchedulerLimits
 
@@ -54,7 +55,7 @@ def _attempt(
     plan: PlanLimits,
     available: int,
 ) -> tuple[SchedulerLimits, MemoryPlan]:
-    method = method_of(options.quantize, "fused")
+    method = method_of(options.quantize, FUSED)
     bfloat16 = options.prefill_dtype == "bf16"
     limits = plan(options)
     needed = plan_memory(config, limits, method, adapters, available, bfloat16=bfloat16)

@@ -1,6 +1,6 @@
 """What the embedded engine will take of the CPU's memory, known before anything is loaded.
 
-The figures follow what ONNX Runtime does with a `fused` graph on the CPU: the weights of products are packed
+The figures follow what ONNX Runtime does with a fused graph on the CPU: the weights of products are packed
 into memory of their own, after which the mapped file is let go of; the embedding and the rotary tables stay
 mapped and take memory as they are touched; keys and values take it as they are written. A plan is the most
 that each can come to.
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from adapters.lora.manifest import Adapter
 from server.engines.embedded.model.config import ModelConfig
-from server.engines.embedded.model.decoder import GROUPS, block_size
 from server.engines.embedded.model.quantize import BITS, BLOCK, Quantize
+from server.engines.embedded.model.variants import FUSED
 from server.engines.embedded.runners.available import MIB, format_bytes
 from server.engines.embedded.scheduling.limits import SchedulerLimits
 
@@ -112,7 +112,7 @@ def weight_bytes(config: ModelConfig, method: Quantize) -> int:
     if method == "w8a8":
         return every - head + int(head * _packed(8, BLOCK))
     bits = BITS[method]
-    return int(every * _packed(bits, block_size(config, "fused", bits)))
+    return int(every * _packed(bits, FUSED.block_size(config.hidden, bits)))
 
 
 def _weights(config: ModelConfig) -> int:
@@ -126,11 +126,12 @@ def adapter_bytes(config: ModelConfig, adapter: Adapter) -> int:
 
     In the copy all modules that one product computes share an input and an output as wide as all of them.
     """
-    own = sum(adapter.rank * sum(config.shapes[target]) for target in adapter.targets)
+    shapes = config.shapes
+    own = sum(adapter.rank * sum(shapes[target]) for target in adapter.targets)
     wide = 0
-    for modules in GROUPS.values():
+    for modules in config.groups.values():
         rank = adapter.rank * sum(module in adapter.targets for module in modules)
-        wide += rank * (config.shapes[modules[0]][1] + sum(config.shapes[module][0] for module in modules))
+        wide += rank * (shapes[modules[0]][1] + sum(shapes[module][0] for module in modules))
     return 4 * config.layers * (own + wide)
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from server.engines.embedded.launch.device_choice import DeviceChoice, dtype_on
 from server.engines.embedded.model.config import ModelConfig
-from server.engines.embedded.model.decoder import Dtype
+from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.runners.available import available_memory
 from server.engines.embedded.runners.device.plan import device_limits
 from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
@@ -58,7 +58,7 @@ def plan(
         raise ValueError(
             f"max_model_len {context} is more than the {config.context} tokens this base was made for"
         )
-    if provider.variant == "portable":
+    if provider.is_device:
         return device_limits(
             config,
             dtype_on(provider, options.dtype, options.device),

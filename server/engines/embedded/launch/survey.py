@@ -10,9 +10,11 @@ import onnxruntime as ort
 
 from server.engines.embedded.launch.device_choice import bring_up, dtype_on
 from server.engines.embedded.launch.options import EmbeddedOptions, plan
-from server.engines.embedded.model.config import read_model_config
-from server.engines.embedded.model.decoder import Dtype, plan_graph
+from server.engines.embedded.model.decoder import plan_graph
+from server.engines.embedded.model.families.lookup import read_model_config
+from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.model.variants import VARIANTS
 from server.engines.embedded.runners.available import available_memory
 from server.engines.embedded.runners.device.flavours import Flavour, FlavourError, can_install, check_provider
 from server.engines.embedded.runners.device.hardware import Card, cards
@@ -76,7 +78,7 @@ def _look(
     flavours: Sequence[Flavour],
 ) -> DeviceSurvey:
     remedy = _absent(provider, available, flavours)
-    own = () if provider.variant == "fused" else found
+    own = found if provider.is_device else ()
     fit, problem = None, None
     try:
         fit = _fit(provider, base, options, own)
@@ -91,7 +93,7 @@ def _absent(provider: Provider, available: Sequence[str], flavours: Sequence[Fla
         return "for Windows alone"
     try:
         check_provider(provider, available, flavours)
-        if provider.variant == "portable":
+        if provider.is_device:
             bring_up(provider)
     except (FlavourError, DeviceError) as error:
         return str(error)
@@ -103,8 +105,8 @@ def _fit(provider: Provider, base: Path, options: EmbeddedOptions, own: Sequence
     dtype: Dtype = dtype_on(provider, options.dtype, "auto")
     quantize: Quantize = _quantize(options.quantize)
     limits = plan(config, options, provider)
-    weights = plan_graph(config, provider.variant, dtype, quantize).size
-    if provider.variant == "fused":
+    weights = plan_graph(config, VARIANTS[provider.variant], dtype, quantize).size
+    if not provider.is_device:
         kv, memory = limits.kv_tokens * config.layers * 2 * config.kv_width * 4, available_memory()
     else:
         kv = device_bytes(limits.max_num_seqs, limits.rows, row_bytes(config, limits.context, dtype))

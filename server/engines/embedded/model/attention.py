@@ -33,11 +33,10 @@ class FusedAttention:
         self._graph, self._config = graph, config
         graph.input("seqlens_k", "int32", ["B"])
         graph.input("total_length", "int32", [])
+        tables = config.rope.tables(config.head_dim, config.context) if config.rope else ()
         self._rotary = [
             graph.table(name, table)
-            for name, table in zip(
-                ("rotary_cos", "rotary_sin"), config.rope.tables(config.head_dim, config.context), strict=True
-            )
+            for name, table in zip(("rotary_cos", "rotary_sin"), tables, strict=False)
         ]
         width = graph.integers(config.query_width + 2 * config.kv_width)
         self._shape = graph.op("Concat", [graph.op("Shape", ["input_ids"]), width], axis=0)
@@ -51,7 +50,11 @@ class FusedAttention:
         inputs = [packed, "", "", *past, "seqlens_k", "total_length", *self._rotary]
         outputs = [f"attended.{layer}", f"present_k.{layer}", f"present_v.{layer}"]
         attributes: dict[str, Attribute] = {"num_heads": config.heads, "kv_num_heads": config.kv_heads}
-        attributes |= {"scale": config.head_dim**-0.5, "do_rotary": 1, "rotary_interleaved": 0}
+        attributes |= {
+            "scale": config.head_dim**-0.5,
+            "do_rotary": int(bool(self._rotary)),
+            "rotary_interleaved": 0,
+        }
         if config.sliding_window is not None:
             attributes["local_window_size"] = config.sliding_window
         attended = self._graph.op("GroupQueryAttention", inputs, outputs, domain=MICROSOFT, **attributes)
@@ -67,8 +70,10 @@ class PortableAttention:
         graph.input("order", "int64", ["B", "S"])
         graph.input("mask", dtype, ["B", 1, "GS", "T"])
         graph.input("scatter", "int64", ["B", config.kv_heads, "S", 3])
-        cos, sin = config.rope.tables(config.head_dim, config.context)
         self._rotary: list[str] = []
+        if config.rope is None:
+            return
+        cos, sin = config.rope.tables(config.head_dim, config.context)
         for name, halves in (("rotary_cos", (cos, cos)), ("rotary_sin", (-sin, sin))):
             table = graph.table(name, np.concatenate(halves, axis=1).astype(dtype))
             chosen = graph.op("Gather", [table, positions], axis=0)
@@ -94,7 +99,9 @@ class PortableAttention:
         return graph.reshape(heads, 0, 0, config.query_width)
 
     def _rotate(self, x: str) -> str:
-        """Rotate [B, S, heads, D] by the factors [B, S, 1, D]."""
+        """Rotate [B, S, heads, D] by the factors [B, S, 1, D], if there are any."""
+        if not self._rotary:
+            return x
         graph, half = self._graph, self._config.head_dim // 2
         first, second = graph.split(x, [half, half])
         turned = graph.op("Concat", [second, first], axis=-1)

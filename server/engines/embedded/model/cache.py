@@ -13,14 +13,15 @@ import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
 
 from adapters.files.atomic import remove_folder, staged_folder
 from server.engines.embedded.model.builder import DATA_FILE, GRAPH_FILE, BuildProgress, write_graph
-from server.engines.embedded.model.config import ModelConfig, read_model_config
-from server.engines.embedded.model.decoder import Dtype, Variant, plan_graph
-from server.engines.embedded.model.integer import exact_products
+from server.engines.embedded.model.config import ModelConfig
+from server.engines.embedded.model.decoder import plan_graph
+from server.engines.embedded.model.families.lookup import read_model_config
+from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import BITS, Quantize
+from server.engines.embedded.model.variants import FUSED, Variant
 
 BUILDER_VERSION = 5
 """Raised with every change to the graph or to the layout of its weights."""
@@ -65,7 +66,7 @@ def prepare(
     graphs_dir: Path,
     base_digest: str,
     quantize: str = "none",
-    variant: Variant = "fused",
+    variant: Variant = FUSED,
     dtype: Dtype = "fp32",
     progress: BuildProgress | None = None,
 ) -> BuiltGraph:
@@ -79,13 +80,14 @@ def prepare(
     method = method_of(quantize, variant)
     config = read_model_config(model_dir)
     parent = graphs_dir / base_digest.replace(":", "-")
-    target = parent / f"{variant}-{dtype}-{method}-{BUILDER_VERSION}"
-    wanted = _Manifest(base_digest, variant, dtype, method, BUILDER_VERSION, 0, 0)
+    target = parent / f"{variant.name}-{dtype}-{method}-{BUILDER_VERSION}"
+    graph = BuiltGraph(target, config, variant, dtype, method)
+    wanted = _Manifest(base_digest, variant.name, dtype, method, BUILDER_VERSION, 0, 0)
     if not _whole(target, wanted):
         parent.mkdir(parents=True, exist_ok=True)
         _remove_stale(parent)
-        _build(model_dir, target, wanted, progress, config)
-    return BuiltGraph(target, config, variant, dtype, method)
+        _build(model_dir, graph, wanted, progress)
+    return graph
 
 
 def method_of(quantize: str, variant: Variant) -> Quantize:
@@ -94,18 +96,11 @@ def method_of(quantize: str, variant: Variant) -> Quantize:
         return "none"
     if quantize not in BITS:
         raise ValueError(f"quantize {quantize!r} is unknown; one of: none, {', '.join(BITS)}")
-    return "w8a8" if quantize == "int8" and variant == "fused" and exact_products() else quantize
+    return variant.choose_method(quantize)
 
 
-def _build(
-    model_dir: Path, target: Path, wanted: _Manifest, progress: BuildProgress | None, config: ModelConfig
-) -> None:
-    plan = plan_graph(
-        config,
-        cast("Variant", wanted.variant),
-        cast("Dtype", wanted.dtype),
-        cast("Quantize", wanted.quantize),
-    )
+def _build(model_dir: Path, graph: BuiltGraph, wanted: _Manifest, progress: BuildProgress | None) -> None:
+    plan, target = plan_graph(graph.config, graph.variant, graph.dtype, graph.quantize), graph.folder
     free = shutil.disk_usage(target.parent).free
     if plan.size > free:
         raise OSError(f"the graph needs {plan.size >> 20} MiB on disk, {free >> 20} MiB are free")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, cast
@@ -15,6 +16,23 @@ from safetensors import safe_open
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 FLOATS = {"F32", "F16", "BF16"}
 BLOCK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """A product's weight in the checkpoint, [out, features] however it is stored."""
+
+    name: str
+    out: int
+    features: int
+    transposed: bool = False
+    """True if it is stored as [features, out]."""
+
+    @property
+    def source(self) -> tuple[str, tuple[int, ...]]:
+        """Name and shape of the tensor."""
+        shape = (self.features, self.out) if self.transposed else (self.out, self.features)
+        return self.name, shape
 
 
 class CheckpointError(ValueError):
@@ -57,20 +75,17 @@ class Checkpoint:
         """A whole tensor."""
         return np.asarray(self._slice(name)[:], dtype=np.float32)
 
-    def blocks(self, name: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def blocks(self, matrix: Matrix) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """(first row, rows) of a matrix, in blocks of about 64 MiB."""
-        for start, stop in self.spans(name, BLOCK_BYTES):
-            yield start, self.rows(name, start, stop)
+        for start, stop in spans(matrix, BLOCK_BYTES):
+            yield start, self.rows(matrix, start, stop)
 
-    def spans(self, name: str, size: int) -> list[tuple[int, int]]:
-        """(first row, row after the last) of parts of a matrix that take about `size` bytes as float32."""
-        rows, columns = self._slice(name).get_shape()
-        step = max(1, size // (columns * 4))
-        return [(start, min(rows, start + step)) for start in range(0, rows, step)]
-
-    def rows(self, name: str, start: int, stop: int) -> NDArray[np.float32]:
-        """Rows [start, stop) of a matrix. Several threads may read at once."""
-        return np.asarray(self._slice(name)[start:stop], dtype=np.float32)
+    def rows(self, matrix: Matrix, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows [start, stop) of [out, features]. Several threads may read at once."""
+        stored = self._slice(matrix.name)
+        if matrix.transposed:
+            return np.ascontiguousarray(np.asarray(stored[:, start:stop], dtype=np.float32).T)
+        return np.asarray(stored[start:stop], dtype=np.float32)
 
     def _slice(self, name: str) -> Any:
         try:
@@ -100,3 +115,9 @@ class Checkpoint:
         if (self._dir / SINGLE).is_file():
             return dict.fromkeys(cast("list[str]", list(self._open(SINGLE).keys())), SINGLE)
         raise CheckpointError(f"{self._dir.name} holds neither {SINGLE} nor {INDEX}")
+
+
+def spans(matrix: Matrix, size: int) -> list[tuple[int, int]]:
+    """(first row, row after the last) of parts of a matrix that take about `size` bytes as float32."""
+    step = max(1, size // (matrix.features * 4))
+    return [(start, min(matrix.out, start + step)) for start in range(0, matrix.out, step)]

@@ -1,19 +1,19 @@
-"""The shape of a Mistral- or Llama-family decoder, read from a Hugging Face `config.json`.
-
-Whatever would change the result and is not built here is refused by name.
-"""
+"""What a decoder's family and sizes are, whatever its architecture; no family in particular is known here."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, Protocol
 
-from server.engines.embedded.model.rope import Rope, read_rope
+from adapters.lora.families import LoraFamily, Sizes
 
-ARCHITECTURES = {"mistral": "MistralForCausalLM", "llama": "LlamaForCausalLM"}
+if TYPE_CHECKING:
+    from server.engines.embedded.model.plan import GraphPlan
+    from server.engines.embedded.model.rope import Rope
+
+Fields = Mapping[str, object]
+"""A base's config.json, parsed."""
 
 
 class UnsupportedModelError(ValueError):
@@ -22,8 +22,9 @@ class UnsupportedModelError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """A decoder with grouped-query attention, rotary positions, RMSNorm and SwiGLU."""
+    """The sizes of one decoder: attention whose query heads share key and value heads, layer upon layer."""
 
+    family: Family
     hidden: int
     layers: int
     heads: int
@@ -32,11 +33,12 @@ class ModelConfig:
     intermediate: int
     vocabulary: int
     context: int
-    """Most positions (`max_position_embeddings`)."""
+    """Most positions."""
     norm_epsilon: float
-    rope: Rope
+    rope: Rope | None
+    """How queries and keys are rotated; None if the positions are learned and added to the embedding."""
     tied_head: bool
-    """Whether the output head is the embedding, transposed."""
+    """True if the output head is the embedding, transposed."""
     sliding_window: int | None = None
     """A position sees itself and the `sliding_window - 1` before it; None: everything before it."""
 
@@ -51,101 +53,93 @@ class ModelConfig:
         return self.kv_heads * self.head_dim
 
     @property
+    def groups(self) -> Mapping[str, tuple[str, ...]]:
+        """Name of a product → the target modules that it computes side by side."""
+        return self.family.groups
+
+    @property
     def shapes(self) -> dict[str, tuple[int, int]]:
         """Target module → (out features, in features)."""
-        return {
-            "q_proj": (self.query_width, self.hidden),
-            "k_proj": (self.kv_width, self.hidden),
-            "v_proj": (self.kv_width, self.hidden),
-            "o_proj": (self.hidden, self.query_width),
-            "gate_proj": (self.intermediate, self.hidden),
-            "up_proj": (self.intermediate, self.hidden),
-            "down_proj": (self.hidden, self.intermediate),
-        }
-
-
-def read_model_config(model_dir: Path) -> ModelConfig:
-    """Read `config.json`. Raises `UnsupportedModelError` where the model is not one this engine runs."""
-    path = model_dir / "config.json"
-    try:
-        raw: object = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UnsupportedModelError(
-            f"{model_dir.name} has no config.json; is it a Hugging Face model?"
-        ) from None
-    except ValueError as error:
-        raise UnsupportedModelError(f"config.json of {model_dir.name} is not JSON: {error}") from None
-    if not isinstance(raw, dict):
-        raise UnsupportedModelError(f"config.json of {model_dir.name} is not an object")
-    return parse_config(cast("dict[str, object]", raw))
-
-
-def parse_config(raw: Mapping[str, object]) -> ModelConfig:
-    """The same from parsed JSON."""
-    _refuse(raw)
-    hidden, heads = _count(raw, "hidden_size"), _count(raw, "num_attention_heads")
-    kv_heads = _count(raw, "num_key_value_heads") if raw.get("num_key_value_heads") is not None else heads
-    if heads % kv_heads:
-        raise UnsupportedModelError(
-            f"num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}"
+        sizes = Sizes(
+            hidden=self.hidden,
+            intermediate=self.intermediate,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            layers=self.layers,
         )
-    if raw.get("head_dim") is not None:
-        head_dim = _count(raw, "head_dim")
-    elif hidden % heads:
-        raise UnsupportedModelError(f"hidden_size {hidden} is no multiple of num_attention_heads {heads}")
-    else:
-        head_dim = hidden // heads
-    if head_dim % 16:
-        raise UnsupportedModelError(f"head_dim {head_dim} is no multiple of 16")
-    context = _count(raw, "max_position_embeddings")
-    try:
-        rope = read_rope(raw, head_dim, context)
-    except ValueError as error:
-        raise UnsupportedModelError(str(error)) from None
-    epsilon = raw.get("rms_norm_eps", 1e-6)
-    if not isinstance(epsilon, float) or not 0.0 < epsilon < 1.0:
-        raise UnsupportedModelError(f"rms_norm_eps {epsilon!r} is not a small positive number")
-    return ModelConfig(
-        hidden=hidden,
-        layers=_count(raw, "num_hidden_layers"),
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        intermediate=_count(raw, "intermediate_size"),
-        vocabulary=_count(raw, "vocab_size"),
-        context=context,
-        norm_epsilon=epsilon,
-        rope=rope,
-        tied_head=raw.get("tie_word_embeddings", False) is True,
-        sliding_window=_count(raw, "sliding_window") if raw.get("sliding_window") is not None else None,
-    )
+        features = {target.name: target.features(sizes) for target in self.family.lora.targets}
+        return {name: (out, inputs) for name, (inputs, out) in features.items()}
 
 
-def _refuse(raw: Mapping[str, object]) -> None:
-    """Refuse what this engine would get wrong."""
-    if raw.get("auto_map"):
-        raise UnsupportedModelError("auto_map asks for code from the checkpoint, which is never run")
-    family = raw.get("model_type")
-    if not isinstance(family, str) or family not in ARCHITECTURES:
-        raise UnsupportedModelError(
-            f"model_type {family!r} is not supported; supported: {', '.join(ARCHITECTURES)}"
-        )
-    architectures = raw.get("architectures") or [ARCHITECTURES[family]]
-    if architectures != [ARCHITECTURES[family]]:
-        raise UnsupportedModelError(f"architectures {architectures!r} is not supported for a {family} model")
-    if raw.get("hidden_act", "silu") != "silu":
-        raise UnsupportedModelError(f"hidden_act {raw['hidden_act']!r} is not supported; supported: silu")
-    for name in ("attention_bias", "mlp_bias"):
-        if raw.get(name):
-            raise UnsupportedModelError(f"{name} is not supported")
-    if raw.get("quantization_config"):
-        raise UnsupportedModelError(
-            "quantization_config: give the float checkpoint; --quantize makes it smaller"
-        )
+class Blocks(Protocol):
+    """What a family writes its decoder with. Tensors go by name; each graph variant has shapes of its own."""
+
+    @property
+    def graph(self) -> GraphPlan:
+        """The graph that is written, for operators that both variants run alike."""
+        ...
+
+    @property
+    def config(self) -> ModelConfig:
+        """The decoder's sizes."""
+        ...
+
+    def weight(self, name: str, *shape: int) -> str:
+        """A checkpoint tensor as it is, in the graph's float type."""
+        ...
+
+    def embed_tokens(self, name: str) -> str:
+        """Rows of the checkpoint's `name` [vocabulary, hidden] for every token of the batch."""
+        ...
+
+    def embed_positions(self, name: str) -> str:
+        """Rows of the checkpoint's `name` [context, hidden] for every token's position."""
+        ...
+
+    def rms_norm(self, name: str, residual: str, update: str = "") -> tuple[str, str]:
+        """(RMS norm of residual + update, residual + update); without `update`, of the residual alone."""
+        ...
+
+    def linear(self, group: str, layer: int, x: str, *, bias: bool = False) -> str:
+        """One product for all modules of a group, and what the adapters add to it."""
+        ...
+
+    def attend(self, layer: int, qkv: str) -> str:
+        """What each position attends to, from queries, keys and values side by side."""
+        ...
+
+    def silu(self, x: str) -> str:
+        """`x` times its sigmoid."""
+        ...
+
+    def choose_outputs(self, x: str) -> str:
+        """Only the positions that want logits: [M, hidden]."""
+        ...
+
+    def head(self, x: str, name: str) -> None:
+        """Logits of chosen positions, by the checkpoint's `name` [vocabulary, hidden]."""
+        ...
 
 
-def _count(raw: Mapping[str, object], name: str) -> int:
-    """A field that has to be a positive integer."""
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Family:
+    """Architectures whose decoders are read and written alike. There is one object for each."""
+
+    lora: LoraFamily
+    """The names, places and shapes of the linear modules in a layer."""
+    architectures: Mapping[str, str]
+    """`model_type` → the only architecture that its config.json may name."""
+    groups: Mapping[str, tuple[str, ...]]
+    """Name of a product → the target modules that it computes, in the order of its outputs."""
+    read: Callable[[Fields], ModelConfig]
+    """From config.json. Raises `UnsupportedModelError` for what would change the result and is not built."""
+    write: Callable[[Blocks], None]
+    """Everything from token ids to logits."""
+
+
+def read_count(raw: Fields, name: str) -> int:
+    """A field that has to be a positive integer. Raises `UnsupportedModelError`."""
     value = raw.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UnsupportedModelError(f"{name} {value!r} is not a positive integer")

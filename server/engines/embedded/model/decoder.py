@@ -1,17 +1,12 @@
 """The decoder as an ONNX graph, planned from its configuration alone; weights come later (`builder`).
 
-Two variants share everything but norms, activation and attention:
-
-- `fused`, for the CPU: ONNX Runtime's fused operators, past and present one memory;
-- `portable`, for device providers: ai.onnx operators only, static shapes, matrix products of rank 4 at most.
-
-Quantised, both use `MatMulNBits`, or `fused` integer products (`integer`).
+What comes in which order is the family's (`families`); what the two variants write differently, `variants`'.
 
 Inputs, with B rows, S positions a row, T positions of KV memory, M positions that want logits:
 
     input_ids           int64  [B, S]
     positions           int64  [B, S]          portable
-    order               int64  [B, S]          portable: 0, 1, 2, … along S, then B; see `_rows_apart`
+    order               int64  [B, S]          portable: 0, 1, 2, … along S, then B; see `unflatten`
     indices             int64  [M]             into B x S flattened: where the head runs
     seqlens_k           int32  [B]             fused: each row's positions after this run, less one
     total_length        int32  []              fused: the largest of them, plus one
@@ -31,203 +26,143 @@ and output logits float32 [M, vocabulary]. R_G may be 0, which is exact and cost
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
-from server.engines.embedded.model.attention import Attention, FusedAttention, PortableAttention
+from server.engines.embedded.model.checkpoint import Matrix
 from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.integer import IntegerProducts
-from server.engines.embedded.model.plan import MICROSOFT, ONNX_TYPES, Attribute, GraphPlan, TensorSpec
-from server.engines.embedded.model.quantize import (
-    BITS,
-    BLOCK,
-    WIDE_BLOCK,
-    Quantize,
-    block_count,
-    packed_shape,
-    zero_points_shape,
+from server.engines.embedded.model.plan import (
+    MICROSOFT,
+    NUMPY,
+    ONNX_TYPES,
+    Attribute,
+    Dtype,
+    GraphPlan,
+    TensorSpec,
 )
-
-Variant = Literal["fused", "portable"]
-Dtype = Literal["fp32", "fp16"]
-NUMPY: dict[Dtype, str] = {"fp32": "float32", "fp16": "float16"}
-GROUPS: dict[str, tuple[str, ...]] = {
-    "qkv": ("q_proj", "k_proj", "v_proj"),
-    "o": ("o_proj",),
-    "gate": ("gate_proj",),
-    "up": ("up_proj",),
-    "down": ("down_proj",),
-}
-"""Modules that are computed by one product. Gate and up are two: splitting them costs more than it saves."""
-
-
-BIG_HIDDEN = 2048
-"""From this width on a base bears wide blocks: the more inputs a product sums, the more its errors cancel."""
-
-
-def block_size(config: ModelConfig, variant: Variant, bits: int) -> int:
-    """Weights that share a scale."""
-    return WIDE_BLOCK if variant == "fused" and bits == 4 and config.hidden >= BIG_HIDDEN else BLOCK
+from server.engines.embedded.model.quantize import BITS, Quantize, block_count, packed_shape
+from server.engines.embedded.model.variants import Variant
 
 
 def plan_graph(config: ModelConfig, variant: Variant, dtype: Dtype, quantize: Quantize) -> GraphPlan:
     """Plan the whole graph. Raises `ValueError` for a combination that is not built."""
-    if variant == "fused" and dtype != "fp32":
-        raise ValueError(f"dtype {dtype} is for the portable variant; fused is built in fp32")
-    if variant == "portable" and quantize == "w8a8":
-        raise ValueError("quantize w8a8 is for the fused variant; portable is built with none, int8 or int4")
-    return _Decoder(config, variant, dtype, quantize).plan()
+    variant.check(dtype, quantize)
+    decoder = Decoder(config, variant, dtype, quantize)
+    config.family.write(decoder)
+    return decoder.graph
 
 
-class _Decoder:
-    """Writes one decoder into one plan."""
+class Decoder:
+    """Writes one decoder into one plan, block by block: the `Blocks` of its family."""
 
     def __init__(self, config: ModelConfig, variant: Variant, dtype: Dtype, quantize: Quantize) -> None:
         self.config = config
-        self.variant: Variant = variant
-        self.dtype: Dtype = dtype
-        self.quantize: Quantize = quantize
         self.graph = GraphPlan()
-        self.integer = IntegerProducts(self.graph)
+        self._variant: Variant = variant
+        self._dtype: Dtype = dtype
+        self._quantize: Quantize = quantize
+        self._integer = IntegerProducts(self.graph)
+        self._operators = variant.operators(self.graph, config, dtype)
+        self._float = NUMPY[dtype]
+        self._ids = self.graph.input("input_ids", "int64", ["B", "S"])
+        self.graph.input("indices", "int64", ["M"])
+        for group in config.groups:
+            rows = self._operators.mask_rows()
+            self.graph.input(f"lora_mask.{group}", self._float, [*rows, f"R_{group}"])
+        self._attention = self._operators.attention()
 
-    @property
-    def float(self) -> str:
-        """The graph's float type, as numpy names it."""
-        return NUMPY[self.dtype]
+    def weight(self, name: str, *shape: int) -> str:
+        """See `Blocks.weight`."""
+        return self.graph.copy_tensor(name, self._float, shape)
 
-    def plan(self) -> GraphPlan:
-        """Everything from token ids to logits."""
-        graph, config = self.graph, self.config
-        ids = graph.input("input_ids", "int64", ["B", "S"])
-        graph.input("indices", "int64", ["M"])
-        for group in GROUPS:
-            rows = ["B", 1] if self.variant == "portable" else ["N"]
-            graph.input(f"lora_mask.{group}", self.float, [*rows, f"R_{group}"])
-        attention: Attention = (
-            FusedAttention(graph, config)
-            if self.variant == "fused"
-            else PortableAttention(graph, config, self.float)
-        )
-        embedding = graph.copy_tensor(
-            "model.embed_tokens.weight", self.float, (config.vocabulary, config.hidden)
-        )
-        flat = ids if self.variant == "portable" else graph.reshape(ids, -1)
-        residual, update = graph.op("Gather", [embedding, flat], axis=0), ""
-        for layer in range(config.layers):
-            normed, residual = self._norm(f"model.layers.{layer}.input_layernorm.weight", residual, update)
-            qkv = self._linear("qkv", layer, normed)
-            update = self._linear("o", layer, attention.attend(layer, qkv))
-            normed, residual = self._norm(
-                f"model.layers.{layer}.post_attention_layernorm.weight", residual, update
-            )
-            gate, up = self._linear("gate", layer, normed), self._linear("up", layer, normed)
-            update = self._linear("down", layer, graph.op("Mul", [self._silu(gate), up]))
-        self._head(self._chosen(residual), self._chosen(update))
-        return graph
+    def embed_tokens(self, name: str) -> str:
+        """See `Blocks.embed_tokens`."""
+        table = self.weight(name, self.config.vocabulary, self.config.hidden)
+        return self.graph.op("Gather", [table, self._operators.token_ids(self._ids)], axis=0)
 
-    def _chosen(self, tensor: str) -> str:
-        """Only the positions that want logits: [M, hidden]."""
-        portable = self.variant == "portable"
-        flat = self.graph.reshape(tensor, -1, self.config.hidden) if portable else tensor
+    def embed_positions(self, name: str) -> str:
+        """See `Blocks.embed_positions`."""
+        table = self.weight(name, self.config.context, self.config.hidden)
+        return self.graph.op("Gather", [table, self._operators.positions()], axis=0)
+
+    def rms_norm(self, name: str, residual: str, update: str = "") -> tuple[str, str]:
+        """See `Blocks.rms_norm`."""
+        return self._operators.rms_norm(name, self.weight(name, self.config.hidden), residual, update)
+
+    def attend(self, layer: int, qkv: str) -> str:
+        """See `Blocks.attend`."""
+        return self._attention.attend(layer, qkv)
+
+    def silu(self, x: str) -> str:
+        """See `Blocks.silu`."""
+        return self._operators.silu(x)
+
+    def linear(self, group: str, layer: int, x: str, *, bias: bool = False) -> str:
+        """See `Blocks.linear`."""
+        graph = self.graph
+        matrices = [self._matrix(layer, module) for module in self.config.groups[group]]
+        features, out = matrices[0].features, sum(matrix.out for matrix in matrices)
+        y = self._product(f"{group}.{layer}", self._operators.flatten(x, features), matrices)
+        y = self._operators.unflatten(y)
+        if bias:
+            y = graph.op("Add", [y, self._bias(group, layer, matrices)])
+        a = graph.input(f"lora_a.{group}.{layer}", self._float, [features, f"R_{group}"])
+        b = graph.input(f"lora_b.{group}.{layer}", self._float, [f"R_{group}", out])
+        bottleneck = graph.op("Mul", [graph.op("MatMul", [x, a]), f"lora_mask.{group}"])
+        return self._operators.add_product(y, bottleneck, b)
+
+    def choose_outputs(self, x: str) -> str:
+        """See `Blocks.choose_outputs`."""
+        flat = self._operators.flatten(x, self.config.hidden)
         return self.graph.op("Gather", [flat, "indices"], axis=0)
 
-    def _head(self, residual: str, update: str) -> None:
+    def head(self, x: str, name: str) -> None:
+        """See `Blocks.head`."""
         graph, config = self.graph, self.config
-        normed, _ = self._norm("model.norm.weight", residual, update)
-        source = "model.embed_tokens.weight" if config.tied_head else "lm_head.weight"
-        if self.quantize == "none" and config.tied_head:
-            logits = graph.op("Gemm", [normed, source], transB=1)
+        if self._quantize == "none" and config.tied_head:
+            logits = graph.op("Gemm", [x, name], transB=1)
         else:
-            logits = self._product("head", normed, [source], [config.vocabulary], config.hidden)
-        if self.dtype == "fp16":
+            logits = self._product("head", x, [Matrix(name, config.vocabulary, config.hidden)])
+        if self._dtype == "fp16":
             graph.op("Cast", [logits], ["logits"], to=ONNX_TYPES["float32"])
         else:
             graph.nodes[-1].output[0] = "logits"
         graph.output("logits", "float32", ["M", config.vocabulary])
 
-    def _linear(self, group: str, layer: int, x: str) -> str:
-        """One product for all of a group's modules, and what the adapters add to it."""
-        graph, config = self.graph, self.config
-        folder = "self_attn" if group in ("qkv", "o") else "mlp"
-        outs = [config.shapes[module][0] for module in GROUPS[group]]
-        features = config.shapes[GROUPS[group][0]][1]
-        sources = [f"model.layers.{layer}.{folder}.{module}.weight" for module in GROUPS[group]]
-        flat = graph.reshape(x, -1, features) if self.variant == "portable" else x
-        y = self._product(f"{group}.{layer}", flat, sources, outs, features)
-        if self.variant == "portable":
-            y = self._rows_apart(y)
-        a = graph.input(f"lora_a.{group}.{layer}", self.float, [features, f"R_{group}"])
-        b = graph.input(f"lora_b.{group}.{layer}", self.float, [f"R_{group}", sum(outs)])
-        bottleneck = graph.op("Mul", [graph.op("MatMul", [x, a]), f"lora_mask.{group}"])
-        if self.variant == "fused":
-            return graph.op("Gemm", [bottleneck, b, y])
-        return graph.op("Add", [y, graph.op("MatMul", [bottleneck, b])])
+    def _matrix(self, layer: int, module: str) -> Matrix:
+        lora = self.config.family.lora
+        out, features = self.config.shapes[module]
+        name = f"{lora.module_name(layer, module)}.weight"
+        return Matrix(name, out, features, lora.target(module).transposed)
 
-    def _rows_apart(self, flat: str) -> str:
-        """[B x S, features] as [B, S, features].
+    def _bias(self, group: str, layer: int, matrices: Sequence[Matrix]) -> str:
+        """The biases of a group's modules side by side."""
+        lora, modules = self.config.family.lora, self.config.groups[group]
+        parts = [
+            self.weight(f"{lora.module_name(layer, module)}.bias", matrix.out)
+            for module, matrix in zip(modules, matrices, strict=True)
+        ]
+        return parts[0] if len(parts) == 1 else self.graph.op("Concat", parts, axis=0)
 
-        DirectML gives a product of rank 3 a weight for each row of the batch, and where it is quantised that
-        many unpacked copies of it; so each product is of rank 2, over all positions. No constant shape leads
-        back from there, whatever B and S.
-        """
-        return self.graph.op("Gather", [flat, "order"], axis=0)
-
-    def _product(self, name: str, x: str, sources: Sequence[str], outs: Sequence[int], features: int) -> str:
-        graph = self.graph
-        if self.quantize == "none":
-            return graph.op(
-                "MatMul", [x, graph.transpose_matrices(name, sources, outs, features, self.float)]
-            )
-        if self.quantize == "w8a8" and name != "head":
-            return self.integer.product(name, x, sources, outs, features)
-        bits, out = BITS["int8" if self.quantize == "w8a8" else self.quantize], sum(outs)
-        block = block_size(self.config, self.variant, bits)
+    def _product(self, name: str, x: str, matrices: Sequence[Matrix]) -> str:
+        graph, features = self.graph, matrices[0].features
+        if self._quantize == "none":
+            return graph.op("MatMul", [x, graph.transpose_matrices(name, matrices, self._float)])
+        if self._quantize == "w8a8" and name != "head":
+            return self._integer.product(name, x, matrices)
+        bits = BITS["int8" if self._quantize == "w8a8" else self._quantize]
+        out, block = (
+            sum(matrix.out for matrix in matrices),
+            self._variant.block_size(self.config.hidden, bits),
+        )
+        more, attributes = self._variant.describe_packing(name, out, features, bits, block)
         specs = [
             TensorSpec(f"{name}.packed", np.dtype(np.uint8), packed_shape(out, features, bits, block)),
-            TensorSpec(f"{name}.scales", np.dtype(self.float), (out, block_count(features, block))),
+            TensorSpec(f"{name}.scales", np.dtype(self._float), (out, block_count(features, block))),
+            *more,
         ]
-        attributes: dict[str, Attribute] = {"K": features, "N": out, "bits": bits, "block_size": block}
-        if self.variant == "portable":
-            shape = zero_points_shape(out, features, bits, block)
-            specs.append(TensorSpec(f"{name}.zero_points", np.dtype(np.uint8), shape))
-        else:
-            attributes["accuracy_level"] = 4
-        graph.quantize_matrices(specs, sources, outs, features, bits, block)
-        return graph.op(
-            "MatMulNBits", [x, *(spec.name for spec in specs)], (), domain=MICROSOFT, **attributes
-        )
-
-    def _norm(self, name: str, residual: str, update: str) -> tuple[str, str]:
-        """(RMS norm of residual + update, residual + update); no update where there is none yet."""
-        graph, config = self.graph, self.config
-        weight = graph.copy_tensor(name, self.float, (config.hidden,))
-        if self.variant == "portable":
-            total = graph.op("Add", [residual, update]) if update else residual
-            return self._plain_norm(weight, total), total
-        if not update:
-            inputs = [residual, weight]
-            normed = graph.op("SimplifiedLayerNormalization", inputs, axis=-1, epsilon=config.norm_epsilon)
-            return normed, residual
-        outputs = [f"{name}.normed", "", "", f"{name}.sum"]
-        inputs = [residual, update, weight]
-        epsilon = config.norm_epsilon
-        graph.op("SkipSimplifiedLayerNormalization", inputs, outputs, domain=MICROSOFT, epsilon=epsilon)
-        return outputs[0], outputs[3]
-
-    def _plain_norm(self, weight: str, x: str) -> str:
-        """RMS norm of ai.onnx operators, its mean in float32."""
-        graph = self.graph
-        half = self.dtype == "fp16"
-        wide = graph.op("Cast", [x], to=ONNX_TYPES["float32"]) if half else x
-        square = graph.op("Mul", [wide, wide])
-        mean = graph.op("ReduceMean", [square], axes=[-1], keepdims=1)
-        epsilon = graph.constant(np.array(self.config.norm_epsilon, np.float32))
-        normed = graph.op("Div", [wide, graph.op("Sqrt", [graph.op("Add", [mean, epsilon])])])
-        narrow = graph.op("Cast", [normed], to=ONNX_TYPES["float16"]) if half else normed
-        return graph.op("Mul", [narrow, weight])
-
-    def _silu(self, x: str) -> str:
-        if self.variant == "fused":
-            return self.graph.op("QuickGelu", [x], domain=MICROSOFT, alpha=1.0)
-        return self.graph.op("Mul", [x, self.graph.op("Sigmoid", [x])])
+        sizes: dict[str, Attribute] = {"K": features, "N": out, "bits": bits, "block_size": block}
+        graph.quantize_matrices(specs, matrices, bits, block)
+        inputs = [x, *(spec.name for spec in specs)]
+        return graph.op("MatMulNBits", inputs, (), domain=MICROSOFT, **sizes, **attributes)

@@ -1,4 +1,4 @@
-"""What a run of the `portable` graph takes from the host: tokens, positions, the mask, where keys go."""
+"""What a run of the portable graph takes from the host: tokens, positions, the mask, where keys go."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from server.engines.embedded.model.checkpoint import Matrix
     from server.engines.embedded.model.plan import GraphPlan
 
 PROBE_FILE = Path(__file__).with_name("integer_probe.onnx")
@@ -34,10 +35,10 @@ class IntegerProducts:
         self._plan = plan
         self._coded: dict[str, tuple[str, str]] = {}
 
-    def product(self, name: str, x: str, sources: Sequence[str], outs: Sequence[int], features: int) -> str:
+    def product(self, name: str, x: str, matrices: Sequence[Matrix]) -> str:
         """`x` [tokens, features] times checkpoint matrices [out, features] side by side, float32."""
         plan = self._plan
-        weights, scales = plan.channels(name, sources, outs, features)
+        weights, scales = plan.channels(name, matrices)
         codes, magnitudes = self._code(x)
         step, middle = self._step()
         inputs = [codes, weights, step, scales, middle]

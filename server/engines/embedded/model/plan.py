@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Literal
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from onnx import GraphProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from server.engines.embedded.model.checkpoint import Checkpoint
+from server.engines.embedded.model.checkpoint import Checkpoint, Matrix, spans
 from server.engines.embedded.model.parallel import in_parallel
 from server.engines.embedded.model.quantize import quantize_channels, quantize_rows, zero_point
 
 Array = NDArray[np.generic]
+Dtype = Literal["fp32", "fp16"]
+"""What a graph computes in."""
+NUMPY: dict[Dtype, str] = {"fp32": "float32", "fp16": "float16"}
 Attribute = int | float | list[int]
 FillTensors = Callable[[Checkpoint, Sequence[Array]], None]
 """Writes the arrays of one `Weight`, given in its order and shapes, from the checkpoint."""
@@ -107,6 +111,10 @@ class GraphPlan:
         """A constant int64 vector."""
         return self.constant(np.array(values, dtype=np.int64))
 
+    def integer(self, value: int) -> str:
+        """A constant int64 scalar."""
+        return self.constant(np.array(value, dtype=np.int64))
+
     def constant(self, value: Array) -> str:
         """A small constant in the graph's own file; equal ones are shared."""
         key = (value.dtype.str, value.shape, value.tobytes())
@@ -140,76 +148,64 @@ class GraphPlan:
             if len(shape) == 1:
                 targets[0][...] = checkpoint.read(name)
                 return
-            for start, rows in checkpoint.blocks(name):
+            out, features = shape
+            for start, rows in checkpoint.blocks(Matrix(name, out, features)):
                 targets[0][start : start + len(rows)] = rows
 
         self.weights.append(Weight((TensorSpec(name, np.dtype(dtype), shape),), ((name, shape),), fill))
         return name
 
-    def transpose_matrices(
-        self, name: str, sources: Sequence[str], outs: Sequence[int], features: int, dtype: DTypeLike
-    ) -> str:
+    def transpose_matrices(self, name: str, matrices: Sequence[Matrix], dtype: DTypeLike) -> str:
         """Checkpoint matrices [out, in] side by side as one [in, sum of outs]."""
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
-            offset = 0
-            for source, out in zip(sources, outs, strict=True):
-                for start, rows in checkpoint.blocks(source):
+            for matrix, offset in _offsets(matrices):
+                for start, rows in checkpoint.blocks(matrix):
                     targets[0][:, offset + start : offset + start + len(rows)] = rows.T
-                offset += out
 
-        spec = TensorSpec(name, np.dtype(dtype), (features, sum(outs)))
-        self.weights.append(Weight((spec,), _matrices(sources, outs, features), fill))
+        out = sum(matrix.out for matrix in matrices)
+        spec = TensorSpec(name, np.dtype(dtype), (matrices[0].features, out))
+        self.weights.append(Weight((spec,), _sources(matrices), fill))
         return name
 
     def quantize_matrices(
-        self,
-        specs: Sequence[TensorSpec],
-        sources: Sequence[str],
-        outs: Sequence[int],
-        features: int,
-        bits: int,
-        block: int,
+        self, specs: Sequence[TensorSpec], matrices: Sequence[Matrix], bits: int, block: int
     ) -> None:
         """Checkpoint matrices [out, in] below each other: packed weights, scales, zero points if asked."""
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
-            def quantize(source: str, offset: int, start: int, stop: int) -> None:
+            def quantize(matrix: Matrix, offset: int, start: int, stop: int) -> None:
                 span = slice(offset + start, offset + stop)
-                rows = checkpoint.rows(source, start, stop)
+                rows = checkpoint.rows(matrix, start, stop)
                 targets[0][span], targets[1][span] = quantize_rows(rows, bits, block)
 
-            offsets = accumulate(outs, initial=0)
             in_parallel(
                 quantize,
                 (
-                    (source, offset, *span)
-                    for source, offset in zip(sources, offsets, strict=False)
-                    for span in checkpoint.spans(source, PART_BYTES)
+                    (matrix, offset, *span)
+                    for matrix, offset in _offsets(matrices)
+                    for span in spans(matrix, PART_BYTES)
                 ),
             )
             if len(targets) == 3:
                 targets[2][...] = zero_point(bits)
 
-        self.weights.append(Weight(tuple(specs), _matrices(sources, outs, features), fill))
+        self.weights.append(Weight(tuple(specs), _sources(matrices), fill))
 
-    def channels(
-        self, name: str, sources: Sequence[str], outs: Sequence[int], features: int
-    ) -> tuple[str, str]:
+    def channels(self, name: str, matrices: Sequence[Matrix]) -> tuple[str, str]:
         """Checkpoint matrices side by side as int8 [in, sum of outs], and their scales [sum of outs]."""
 
         def fill(checkpoint: Checkpoint, targets: Sequence[Array]) -> None:
-            offset = 0
-            for source, out in zip(sources, outs, strict=True):
-                for start, rows in checkpoint.blocks(source):
+            for matrix, offset in _offsets(matrices):
+                for start, rows in checkpoint.blocks(matrix):
                     codes, scales = quantize_channels(rows)
                     span = slice(offset + start, offset + start + len(rows))
                     targets[0][:, span], targets[1][span] = codes.T, scales
-                offset += out
 
-        codes = TensorSpec(f"{name}.codes", np.dtype(np.int8), (features, sum(outs)))
-        scales = TensorSpec(f"{name}.scales", np.dtype(np.float32), (sum(outs),))
-        self.weights.append(Weight((codes, scales), _matrices(sources, outs, features), fill))
+        out = sum(matrix.out for matrix in matrices)
+        codes = TensorSpec(f"{name}.codes", np.dtype(np.int8), (matrices[0].features, out))
+        scales = TensorSpec(f"{name}.scales", np.dtype(np.float32), (out,))
+        self.weights.append(Weight((codes, scales), _sources(matrices), fill))
         return codes.name, scales.name
 
     def graph(self, external: Sequence[TensorProto]) -> GraphProto:
@@ -218,7 +214,10 @@ class GraphPlan:
         return helper.make_graph(self.nodes, "oneseek", self.inputs, self.outputs, initializers)
 
 
-def _matrices(
-    sources: Sequence[str], outs: Sequence[int], features: int
-) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    return tuple((source, (out, features)) for source, out in zip(sources, outs, strict=True))
+def _sources(matrices: Sequence[Matrix]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple(matrix.source for matrix in matrices)
+
+
+def _offsets(matrices: Sequence[Matrix]) -> Iterator[tuple[Matrix, int]]:
+    """Each matrix, and the first of its outputs among those of all."""
+    return zip(matrices, accumulate((matrix.out for matrix in matrices), initial=0), strict=False)

@@ -14,9 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.lora.weights import TARGET_MODULES, AdapterWeights
+from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.config import ModelConfig
-from server.engines.embedded.model.decoder import GROUPS
 from server.request import AdapterMix
 
 MAX_MIXES = 1024
@@ -38,8 +37,8 @@ class Pack:
         """Graph input → array."""
         self._spans: dict[tuple[str, str], slice] = {}
         self.dtype = dtype
-        for group in GROUPS:
-            self._lay_out(group, config.layers, adapters)
+        for group in config.groups:
+            self._lay_out(group, config, adapters)
             for layer in range(config.layers):
                 self._fill(group, layer, config, adapters)
         self._mixes: dict[AdapterMix, int] = {}
@@ -75,13 +74,13 @@ class Pack:
                     table[row, self._spans[digest, group]] += weight
             self._tables[group] = table
 
-    def _lay_out(self, group: str, layers: int, adapters: Mapping[str, AdapterWeights]) -> None:
+    def _lay_out(self, group: str, config: ModelConfig, adapters: Mapping[str, AdapterWeights]) -> None:
         """Give each adapter its columns: as many as it needs in the layer where it needs most."""
-        start = 0
+        start, modules = 0, config.groups[group]
         for digest, weights in adapters.items():
             width = max(
-                sum(low.rank for module in GROUPS[group] if (low := weights.modules.get((layer, module))))
-                for layer in range(layers)
+                sum(low.rank for module in modules if (low := weights.modules.get((layer, module))))
+                for layer in range(config.layers)
             )
             self._spans[digest, group] = slice(start, start + width)
             start += width
@@ -90,9 +89,9 @@ class Pack:
     def _fill(
         self, group: str, layer: int, config: ModelConfig, adapters: Mapping[str, AdapterWeights]
     ) -> None:
-        modules = GROUPS[group]
-        outs = [config.shapes[module][0] for module in modules]
-        features, width = config.shapes[modules[0]][1], self.widths[group]
+        modules, shapes = config.groups[group], config.shapes
+        outs = [shapes[module][0] for module in modules]
+        features, width = shapes[modules[0]][1], self.widths[group]
         a = np.zeros((features, width), dtype=self.dtype)
         b = np.zeros((width, sum(outs)), dtype=self.dtype)
         for digest, weights in adapters.items():
@@ -123,12 +122,13 @@ class AdapterStore:
 
     def load(self, digest: str, weights: AdapterWeights) -> None:
         """Keep an adapter. Raises `ValueError` where it does not fit the base."""
+        shapes = self._config.shapes
         for (layer, module), low in weights.modules.items():
-            if module not in TARGET_MODULES:
-                raise ValueError(f"target module {module!r} is unknown; one of: {', '.join(TARGET_MODULES)}")
+            if module not in shapes:
+                raise ValueError(f"target module {module!r} is unknown; one of: {', '.join(shapes)}")
             if not 0 <= layer < self._config.layers:
                 raise ValueError(f"layer {layer} does not exist: the base has {self._config.layers}")
-            out, features = self._config.shapes[module]
+            out, features = shapes[module]
             if low.a.shape != (low.rank, features) or low.b.shape != (out, low.rank):
                 raise ValueError(
                     f"{module} of layer {layer} has A {list(low.a.shape)} and B {list(low.b.shape)}; "

@@ -36,7 +36,15 @@ from adapters.training.loop.progress import Reporter, Stage
 
 MACHINE = Machine(cuda=0, bf16=False)
 OPTIONS = TrainOptions(
-    language="en", epochs=3, batch_size=2, learning_rate=3e-2, dropout=0.2, precision="fp32", rank=2, alpha=4
+    language="en",
+    epochs=3,
+    batch_size=2,
+    learning_rate=3e-2,
+    dropout=0.2,
+    precision="fp32",
+    rank=2,
+    alpha=4,
+    target_modules=("q_proj", "v_proj"),
 )
 
 
@@ -237,7 +245,7 @@ def test_bf16_is_taken_where_the_hardware_has_it() -> None:
 
 def test_an_unknown_target_is_refused(tiny_base: Path, tmp_path: Path) -> None:
     options = replace(OPTIONS, target_modules=("q_proj", "w_proj"))
-    with pytest.raises(OptionError, match="target_modules: 'w_proj' is no module of the base"):
+    with pytest.raises(OptionError, match="'w_proj' is not a module of the base; use some of q_proj"):
         run(tiny_base, tmp_path, options)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from adapters.lora.families import LLAMA
 from adapters.training.finetune.config_names import FIXED, FOREIGN, OWN, read_training_config
 from adapters.training.loop.options import OptionError, TrainOptions
 
@@ -22,9 +23,9 @@ def written(tmp_path: Path) -> Any:
 
 
 def test_the_defaults_are_those_of_the_existing_installation() -> None:
-    options = TrainOptions(language="sv")
+    options = TrainOptions(language="sv").for_family(LLAMA)
     assert (options.rank, options.alpha, options.dropout) == (8, 32, 0.05)
-    assert options.target_modules == ("q_proj", "v_proj")
+    assert options.targets == ("q_proj", "v_proj")
     assert (options.epochs, options.batch_size, options.learning_rate) == (3, 8, 1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Runs the `portable` variant as devices do: fixed shapes, keys and values that stay on the device."""
+"""Runs the portable variant as devices do: fixed shapes, keys and values that stay on the device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.cache import BuiltGraph
-from server.engines.embedded.model.decoder import GROUPS
 from server.engines.embedded.runners.lora import Pack
 from server.request import AdapterMix
 
@@ -101,7 +100,7 @@ class PortableRunner:
             options.intra_op_num_threads = 1
             heads = self._config.heads // self._config.kv_heads
             sizes = {"B": self._rows, "S": length, "T": self._positions, "GS": heads * length, "M": count}
-            sizes |= {f"R_{group}": self._pack.widths[group] for group in GROUPS}
+            sizes |= {f"R_{group}": self._pack.widths[group] for group in self._config.groups}
             for name, size in sizes.items():
                 options.add_free_dimension_override_by_name(name, size)
             path = str(self._graph.path)

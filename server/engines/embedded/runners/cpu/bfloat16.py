@@ -1,6 +1,6 @@
 """Prompts in bfloat16 through OpenVINO, on CPUs that multiply such numbers (AMX, AVX-512 BF16).
 
-ONNX Runtime's CPU provider has no such product. OpenVINO runs the same `portable` graph with one hint,
+ONNX Runtime's CPU provider has no such product. OpenVINO runs the same portable graph with one hint,
 several times faster; it shares the CPU runner's KV memory, so that decoding goes on in ONNX Runtime.
 """
 
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.engines.embedded.model.cache import BuiltGraph
-from server.engines.embedded.model.decoder import GROUPS
 from server.engines.embedded.model.inputs import InputBatch, host_inputs
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.memory import KvMemory
 from server.engines.embedded.runners.lora import AdapterStore, Pack
 from server.errors import EngineError
@@ -48,9 +48,9 @@ class BfloatPrefill:
     """One compiled graph of any shape. Raises `EngineError` where this machine cannot run it."""
 
     def __init__(self, graph: BuiltGraph, threads: int | None) -> None:
-        """Compile the `portable` fp32 `graph`; its weights are kept a second time, in two bytes each."""
-        if (graph.variant, graph.dtype) != ("portable", "fp32"):
-            raise ValueError(f"graph is {graph.variant} {graph.dtype}; prepare it as portable fp32")
+        """Compile the portable fp32 `graph`; its weights are kept a second time, in two bytes each."""
+        if graph.variant is not PORTABLE or graph.dtype != "fp32":
+            raise ValueError(f"graph is {graph.variant.name} {graph.dtype}; prepare it as portable fp32")
         self._config = graph.config
         self._compiled = _compile(graph.path, threads)
         self._request = self._compiled.create_infer_request()
@@ -118,7 +118,7 @@ class BfloatPrefill:
                 name: openvino.Tensor(array, shared_memory=True) for name, array in pack.arrays.items()
             }
         masks = pack.masks([adapter_mix])
-        wanted = {group: masks.get(group, np.zeros((1, 1, 0), np.float32)) for group in GROUPS}
+        wanted = {group: masks.get(group, np.zeros((1, 1, 0), np.float32)) for group in self._config.groups}
         return self._adapters | {
             f"lora_mask.{group}": openvino.Tensor(np.ascontiguousarray(mask))
             for group, mask in wanted.items()

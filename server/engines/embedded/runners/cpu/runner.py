@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.cache import BuiltGraph
+from server.engines.embedded.model.variants import FUSED
 from server.engines.embedded.runners.cpu.bfloat16 import LEAST_TOKENS, BfloatPrefill
 from server.engines.embedded.runners.cpu.binding import CpuBinding
 from server.engines.embedded.runners.cpu.memory import KvMemory
@@ -30,7 +31,7 @@ POSITION_STEP = 16
 
 
 class CpuRunner:
-    """Runs a `fused` graph. Raises `ValueError` for whatever would read or write outside a row's contents."""
+    """Runs a fused graph. Raises `ValueError` for whatever would read or write outside a row's contents."""
 
     def __init__(
         self,
@@ -50,9 +51,9 @@ class CpuRunner:
         short enough to leave the cores to others. `pack_bytes` bounds the copies of adapters that lie side
         by side for batches. `prompts` computes prefill chunks that are long enough for it.
         """
-        if graph.variant != "fused":
+        if graph.variant is not FUSED:
             raise ValueError(
-                f"graph variant {graph.variant!r} is not for the CPU runner; prepare it as 'fused'"
+                f"graph variant {graph.variant.name!r} is not for the CPU runner; prepare it as 'fused'"
             )
         config = graph.config
         self._contents = RowLengths(rows, context, config.vocabulary, config.context)

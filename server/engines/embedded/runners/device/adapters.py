@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.config import ModelConfig
-from server.engines.embedded.model.decoder import GROUPS
 from server.engines.embedded.runners.device.buckets import SMALLEST_RANK, rank_for
 from server.engines.embedded.runners.device.memory import DeviceMemory
 from server.engines.embedded.runners.device.sessions import rank_columns
@@ -22,9 +21,9 @@ from server.request import AdapterMix
 class UploadedPack:
     """A pack on the device, `rank` columns for each module."""
 
-    def __init__(self, pack: Pack, rank: int, memory: DeviceMemory) -> None:
+    def __init__(self, config: ModelConfig, pack: Pack, rank: int, memory: DeviceMemory) -> None:
         self.pack, self.rank = pack, rank
-        self._columns = rank_columns(rank)
+        self._columns = rank_columns(config, rank)
         self.values: dict[str, ort.OrtValue] = {}
         """Graph input → value."""
         for name, array in pack.arrays.items():
@@ -46,7 +45,7 @@ class DeviceAdapters:
     """Resident adapters, and the packs of them that are on the device."""
 
     def __init__(self, config: ModelConfig, memory: DeviceMemory, pack_bytes: int) -> None:
-        self._memory = memory
+        self._config, self._memory = config, memory
         self._store = AdapterStore(config, pack_bytes, memory.dtype.name)
         self._uploaded: OrderedDict[tuple[frozenset[str], int], UploadedPack] = OrderedDict()
         self._rank = SMALLEST_RANK
@@ -60,7 +59,7 @@ class DeviceAdapters:
         """Forget an adapter, and every pack that holds it."""
         self._store.unload(digest)
         self._drop()
-        ranks = [_rank_of(uploaded.pack) for uploaded in self._uploaded.values()]
+        ranks = [self._rank_of(uploaded.pack) for uploaded in self._uploaded.values()]
         self._rank = max(ranks, default=SMALLEST_RANK)
 
     def use(self, mixes: Sequence[AdapterMix]) -> UploadedPack:
@@ -71,16 +70,21 @@ class DeviceAdapters:
         current = self._current if self._store.holds(self._current) else self._store.base
         active = frozenset(digest for adapter_mix in mixes for digest, _ in adapter_mix)
         self._current = pack = self._store.pack(active, current)
-        self._rank = max(self._rank, _rank_of(pack))
+        self._rank = max(self._rank, self._rank_of(pack))
         key = pack.digests, self._rank
         if key not in self._uploaded:
             self._drop()
-            self._uploaded[key] = UploadedPack(pack, self._rank, self._memory)
+            self._uploaded[key] = UploadedPack(self._config, pack, self._rank, self._memory)
         return self._uploaded[key]
 
     def close(self) -> None:
         """Let go of everything on the device."""
         self._uploaded.clear()
+
+    def _rank_of(self, pack: Pack) -> int:
+        """Columns that each module needs where all are given the same."""
+        groups = self._config.groups.items()
+        return rank_for(max(-(-pack.widths[group] // len(modules)) for group, modules in groups))
 
     def _drop(self) -> None:
         """Let go of what the store has forgotten, or is there with more columns."""
@@ -89,11 +93,6 @@ class DeviceAdapters:
             for key, uploaded in self._uploaded.items()
             if self._store.holds(uploaded.pack) and uploaded.rank == self._rank
         )
-
-
-def _rank_of(pack: Pack) -> int:
-    """Columns that each module needs where all are given the same."""
-    return rank_for(max(-(-pack.widths[group] // len(modules)) for group, modules in GROUPS.items()))
 
 
 def _padded(array: Floats, axis: int, size: int) -> NDArray[np.floating]:

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from server.engines.embedded.model.config import ModelConfig
-from server.engines.embedded.model.decoder import NUMPY, Dtype
+from server.engines.embedded.model.plan import NUMPY, Dtype
 from server.engines.embedded.runners.device import copy_graphs
 from server.engines.embedded.runners.device.providers import Provider
 from server.engines.embedded.runners.device.sessions import open_session

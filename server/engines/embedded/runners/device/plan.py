@@ -9,7 +9,7 @@ computed, and one is on its way between two blocks.
 from __future__ import annotations
 
 from server.engines.embedded.model.config import ModelConfig
-from server.engines.embedded.model.decoder import NUMPY, Dtype
+from server.engines.embedded.model.plan import NUMPY, Dtype
 from server.engines.embedded.runners.available import format_bytes
 from server.engines.embedded.runners.device.buckets import memories
 from server.engines.embedded.scheduling.limits import SchedulerLimits, in_pages

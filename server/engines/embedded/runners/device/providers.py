@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from server.engines.embedded.model.decoder import Dtype, Variant
+    from server.engines.embedded.model.plan import Dtype
+    from server.engines.embedded.model.variants import VariantName
 
 DeviceName = Literal["cpu", "directml", "webgpu"]
 
@@ -26,10 +27,15 @@ class Provider:
     """What `OrtValue` and `IOBinding` call its memory."""
     distribution: str
     """What pip calls the package that brings it; an environment holds one of these. Each brings the CPU."""
-    variant: Variant
+    variant: VariantName
     """The variant of the graph that it runs."""
     dtypes: tuple[Dtype, ...]
     """What its graphs can compute in; the first is the default."""
+
+    @property
+    def is_device(self) -> bool:
+        """True unless it is the CPU, which shares the machine's memory and whose logits judge the others."""
+        return self.name != "cpu"
 
 
 _ALL = (

@@ -152,8 +152,9 @@ class DeviceCheck:
 def truth_bytes(config: ModelConfig) -> int:
     """Memory that computing the CPU's logits takes at most, beside pages that the system can take back."""
     shapes = config.shapes
-    fused = [("q_proj", "k_proj", "v_proj"), ("gate_proj",), ("down_proj",)]
-    largest = max(sum(shapes[name][0] * shapes[name][1] for name in group) for group in fused)
+    largest = max(
+        sum(shapes[name][0] * shapes[name][1] for name in modules) for modules in config.groups.values()
+    )
     return ROOM + 2 * 4 * max(largest, config.vocabulary * config.hidden)
 
 

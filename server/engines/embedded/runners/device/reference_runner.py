@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.cache import BuiltGraph
-from server.engines.embedded.model.decoder import GROUPS, NUMPY
+from server.engines.embedded.model.plan import NUMPY
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.lora import AdapterStore, Pack
 from server.engines.embedded.runners.protocol import DecodeRow
 from server.request import AdapterMix
@@ -26,12 +27,12 @@ HIDDEN = {"float32": -1e9, "float16": -1e4}
 
 
 class ReferenceRunner:
-    """A `Runner` of a `portable` graph for a few short rows, each computed by itself."""
+    """A `Runner` of a portable graph for a few short rows, each computed by itself."""
 
     def __init__(self, graph: BuiltGraph, rows: int, context: int, threads: int | None = None) -> None:
-        if graph.variant != "portable":
+        if graph.variant is not PORTABLE:
             raise ValueError(
-                f"graph variant {graph.variant!r} is not what devices run; prepare it as 'portable'"
+                f"graph variant {graph.variant.name!r} is not what devices run; prepare it as 'portable'"
             )
         self._config, self._context = graph.config, context
         self._float = NUMPY[graph.dtype]
@@ -109,7 +110,7 @@ class ReferenceRunner:
     def _masks(self, pack: Pack, adapter_mix: AdapterMix) -> dict[str, NDArray[np.generic]]:
         masks = pack.masks([adapter_mix])
         empty = np.zeros((1, 1, 0), self._float)
-        return {f"lora_mask.{group}": masks.get(group, empty) for group in GROUPS}
+        return {f"lora_mask.{group}": masks.get(group, empty) for group in self._config.groups}
 
     def _mask(self, positions: NDArray[np.int64]) -> NDArray[np.generic]:
         """[1, 1, GS, T], position fastest."""

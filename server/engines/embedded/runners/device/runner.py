@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from adapters.lora.weights import AdapterWeights
 from server.engines.embedded.model.cache import BuiltGraph
 from server.engines.embedded.model.inputs import InputBatch, host_inputs
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.device.adapters import DeviceAdapters, UploadedPack
 from server.engines.embedded.runners.device.binding import DeviceBinding
 from server.engines.embedded.runners.device.buckets import chunk_for, chunks
@@ -26,7 +27,10 @@ PACK_BYTES = 1 << 30
 
 
 class DeviceRunner:
-    """Runs a `portable` graph. Raises `ValueError` for what would read or write outside a row's contents."""
+    """Runs a portable graph.
+
+    Raises `ValueError` for what would read or write outside a row's contents.
+    """
 
     def __init__(
         self,
@@ -43,8 +47,10 @@ class DeviceRunner:
         A prompt is computed in runs of at most `chunk` tokens. `pack_bytes` bounds the copies of adapters
         that lie side by side for batches. Raises `RuntimeError` where the provider is not there.
         """
-        if graph.variant != "portable":
-            raise ValueError(f"graph variant {graph.variant!r} is not for a device; prepare it as 'portable'")
+        if graph.variant is not PORTABLE:
+            raise ValueError(
+                f"graph variant {graph.variant.name!r} is not for a device; prepare it as 'portable'"
+            )
         if chunk < 1:
             raise ValueError(f"chunk {chunk} has to be at least 1")
         config = graph.config

@@ -15,7 +15,7 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engines.embedded.model.decoder import Dtype
+from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.runners.protocol import DecodeRow, Runner
 from server.errors import EngineError

@@ -19,7 +19,7 @@ from onnx import helper
 
 from server.engines.embedded.model.builder import DATA_FILE
 from server.engines.embedded.model.cache import BuiltGraph
-from server.engines.embedded.model.decoder import GROUPS
+from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
 
 MAX_SESSIONS = 48
@@ -42,9 +42,9 @@ class SessionShape:
     """Rank columns of each adapted module."""
 
 
-def rank_columns(rank: int) -> dict[str, int]:
+def rank_columns(config: ModelConfig, rank: int) -> dict[str, int]:
     """Group → its rank columns, where each of its modules has `rank`."""
-    return {group: rank * len(modules) for group, modules in GROUPS.items()}
+    return {group: rank * len(modules) for group, modules in config.groups.items()}
 
 
 def open_session(
@@ -98,7 +98,7 @@ class Sessions:
 
     def __init__(self, model: bytes, graph: BuiltGraph, provider: Provider) -> None:
         self._model, self._provider = model, provider
-        self._heads = graph.config.heads // graph.config.kv_heads
+        self._config = graph.config
         self._open: OrderedDict[SessionShape, ort.InferenceSession] = OrderedDict()
 
     def get(self, shape: SessionShape) -> ort.InferenceSession:
@@ -107,8 +107,9 @@ class Sessions:
             self._open.move_to_end(shape)
             return self._open[shape]
         sizes = {"B": shape.rows, "S": shape.length, "T": shape.positions, "M": shape.outputs}
-        sizes["GS"] = self._heads * shape.length
-        sizes |= {f"R_{group}": columns for group, columns in rank_columns(shape.rank).items()}
+        sizes["GS"] = self._config.heads // self._config.kv_heads * shape.length
+        columns = rank_columns(self._config, shape.rank)
+        sizes |= {f"R_{group}": count for group, count in columns.items()}
         session = open_session(self._model, self._provider, sizes)
         self._open[shape] = session
         if len(self._open) > MAX_SESSIONS:

@@ -20,6 +20,7 @@ from server.engines.embedded.launch.device_choice import (
 )
 from server.engines.embedded.model.builder import DATA_FILE
 from server.engines.embedded.model.cache import prepare
+from server.engines.embedded.model.variants import VARIANTS
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
 from server.engines.embedded.runners.device.runner import DeviceRunner
@@ -50,7 +51,8 @@ Placed = Callable[[Provider], DevicePlan]
 @pytest.fixture
 def placed(tiny_base: Path, tmp_path: Path) -> Placed:
     def place(provider: Provider) -> DevicePlan:
-        return DevicePlan(provider, prepare(tiny_base, tmp_path, DIGEST, variant=provider.variant), LIMITS)
+        graph = prepare(tiny_base, tmp_path, DIGEST, variant=VARIANTS[provider.variant])
+        return DevicePlan(provider, graph, LIMITS)
 
     return place
 

@@ -19,8 +19,10 @@ from server.engines.embedded.launch.memory_fit import fit
 from server.engines.embedded.launch.memory_plan import adapter_bytes, plan_memory, weight_bytes
 from server.engines.embedded.launch.options import EmbeddedOptions, plan
 from server.engines.embedded.model.cache import method_of, prepare
-from server.engines.embedded.model.config import ModelConfig, parse_config, read_model_config
+from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.decoder import plan_graph
+from server.engines.embedded.model.families.lookup import parse_config, read_model_config
+from server.engines.embedded.model.variants import FUSED
 from server.engines.embedded.runners.available import GIB, MIB
 from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.errors import EngineError
@@ -67,7 +69,7 @@ def test_a_process_takes_what_the_plan_says(base: Path, tmp_path: Path, quantize
     )
     planned = {
         part.name: part.size
-        for part in plan_memory(config, limits, method_of(quantize, "fused"), (), 64 * GIB).parts
+        for part in plan_memory(config, limits, method_of(quantize, FUSED), (), 64 * GIB).parts
     }
     command = [sys.executable, "-c", CHILD, str(base), str(tmp_path), quantize]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -81,8 +83,8 @@ def test_a_process_takes_what_the_plan_says(base: Path, tmp_path: Path, quantize
 @pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
 def test_weights_are_those_of_the_graph_and_what_packing_adds(base: Path, quantize: str) -> None:
     for config in (read_model_config(base), mistral_7b()):
-        method = method_of(quantize, "fused")
-        graph = plan_graph(config, "fused", "fp32", method)
+        method = method_of(quantize, FUSED)
+        graph = plan_graph(config, FUSED, "fp32", method)
         held = sum(
             tensor.size
             for weight in graph.weights

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from bench.random_model import DecoderShape, write_model
 from server.engines.embedded.model.builder import DATA_FILE, GRAPH_FILE
-from server.engines.embedded.model.cache import MANIFEST_FILE, STALE_SECONDS, prepare
+from server.engines.embedded.model.cache import BUILDER_VERSION, MANIFEST_FILE, STALE_SECONDS, prepare
 from server.engines.embedded.model.checkpoint import CheckpointError
+from server.engines.embedded.model.variants import FUSED, PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 
 SHAPE = DecoderShape(64, 2, 4, 2, 16, 96, 300, 64)
@@ -52,12 +53,12 @@ def test_a_graph_is_built_once_with_progress(base: Path, tmp_path: Path) -> None
 
 def test_settings_and_bases_do_not_share_a_folder(base: Path, tmp_path: Path) -> None:
     folders = {
-        prepare(base, tmp_path, digest, quantize, variant="fused").folder
+        prepare(base, tmp_path, digest, quantize, variant=FUSED).folder
         for digest in ("sha256:0", "sha256:1")
         for quantize in ("none", "int8", "int4")
     }
-    folders.add(prepare(base, tmp_path, "sha256:0", variant="portable").folder)
-    folders.add(prepare(base, tmp_path, "sha256:0", variant="portable", dtype="fp16").folder)
+    folders.add(prepare(base, tmp_path, "sha256:0", variant=PORTABLE).folder)
+    folders.add(prepare(base, tmp_path, "sha256:0", variant=PORTABLE, dtype="fp16").folder)
     assert len(folders) == 8
 
 
@@ -69,6 +70,17 @@ def test_a_torn_graph_is_built_again(base: Path, tmp_path: Path, file: str, dama
     path.unlink() if damage == "missing" else os.truncate(path, path.stat().st_size // 2)
     np.testing.assert_array_equal(first_logits(base, tmp_path), expected)
     assert [entry.name for entry in path.parent.parent.iterdir()] == [path.parent.name]
+
+
+def test_a_graph_of_an_older_builder_is_not_taken(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr("server.engines.embedded.model.cache.BUILDER_VERSION", BUILDER_VERSION - 1)
+        before = prepare(base, tmp_path, "sha256:0").folder
+    seen: list[int] = []
+    assert prepare(base, tmp_path, "sha256:0", progress=lambda done, _: seen.append(done)).folder != before
+    assert seen
 
 
 def test_a_graph_of_another_base_is_not_taken(base: Path, tmp_path: Path) -> None:

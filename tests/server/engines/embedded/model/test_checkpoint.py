@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from server.engines.embedded.model.checkpoint import Checkpoint, CheckpointError
+from server.engines.embedded.model.checkpoint import Checkpoint, CheckpointError, Matrix
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
@@ -18,14 +18,29 @@ def test_tensors_come_as_float32(tmp_path: Path, dtype: type) -> None:
     with Checkpoint(tmp_path) as checkpoint:
         assert checkpoint.read("b").dtype == np.float32
         np.testing.assert_array_equal(checkpoint.read("b"), np.arange(4))
-        np.testing.assert_array_equal(np.concatenate([b for _, b in checkpoint.blocks("a")]), value)
+        np.testing.assert_array_equal(
+            np.concatenate([b for _, b in checkpoint.blocks(Matrix("a", 3, 4))]), value
+        )
 
 
 def test_blocks_are_bounded_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.engines.embedded.model.checkpoint.BLOCK_BYTES", 40)
     value = np.arange(28, dtype=np.float32).reshape(7, 4)
     save_file({"a": value}, tmp_path / "model.safetensors")
-    blocks = list(Checkpoint(tmp_path).blocks("a"))
+    blocks = list(Checkpoint(tmp_path).blocks(Matrix("a", 7, 4)))
+    assert [start for start, _ in blocks] == [0, 2, 4, 6]
+    np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), value)
+
+
+def test_a_matrix_that_is_stored_as_inputs_by_outputs_is_read_by_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.engines.embedded.model.checkpoint.BLOCK_BYTES", 40)
+    value = np.arange(28, dtype=np.float32).reshape(7, 4)
+    save_file({"a": np.ascontiguousarray(value.T)}, tmp_path / "model.safetensors")
+    matrix = Matrix("a", 7, 4, transposed=True)
+    assert matrix.source == ("a", (4, 7))
+    blocks = list(Checkpoint(tmp_path).blocks(matrix))
     assert [start for start, _ in blocks] == [0, 2, 4, 6]
     np.testing.assert_array_equal(np.concatenate([block for _, block in blocks]), value)
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
-from server.engines.embedded.model.config import UnsupportedModelError, parse_config, read_model_config
+from server.engines.embedded.model.config import UnsupportedModelError
+from server.engines.embedded.model.families.lookup import parse_config, read_model_config
+from server.engines.embedded.model.rope import Rope
 
 GOOD: dict[str, Any] = {
     "architectures": ["MistralForCausalLM"],
@@ -27,7 +29,7 @@ GOOD: dict[str, Any] = {
 def test_sizes_are_read_or_derived() -> None:
     config = parse_config(GOOD)
     assert (config.head_dim, config.query_width, config.kv_width) == (16, 64, 32)
-    assert config.rope.theta == 5e5
+    assert config.rope == Rope(5e5)
     assert config.sliding_window is None
     assert not config.tied_head
     changed = parse_config(GOOD | {"head_dim": 32, "tie_word_embeddings": True, "sliding_window": 16})
@@ -42,7 +44,7 @@ def test_both_ways_of_writing_rope_are_read() -> None:
         | {"rope_theta": None, "rope_parameters": {"rope_type": "linear", "rope_theta": 5e5, "factor": 4.0}}
     )
     assert old.rope == new.rope
-    assert old.rope.linear_factor == 4.0
+    assert old.rope == Rope(5e5, linear_factor=4.0)
 
 
 @pytest.mark.parametrize(

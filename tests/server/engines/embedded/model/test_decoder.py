@@ -11,6 +11,7 @@ import torch
 
 from adapters.lora.weights import ModelShape, read_adapter
 from server.engines.embedded.model.cache import prepare
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.request import AdapterMix
 from tests.server.engines.embedded.models import EVERY, VOCABULARY, Reference, write_adapter, write_model
@@ -67,7 +68,7 @@ def test_both_variants_agree_with_transformers(tmp_path: Path, name: str) -> Non
         runner.prefill(0, 30, tokens[30:], (), range(18)), expected[30:], atol=TOLERANCE, rtol=0
     )
     runner.close()
-    portable = PortableRunner(prepare(base, tmp_path / "graphs", name, variant="portable"), 1, 64, {})
+    portable = PortableRunner(prepare(base, tmp_path / "graphs", name, variant=PORTABLE), 1, 64, {})
     for start in range(0, 48, 16):
         found = portable.run(np.array([tokens[start : start + 16]]), [start], [()], range(16))
         np.testing.assert_allclose(found, expected[start : start + 16], atol=TOLERANCE, rtol=0)
@@ -77,7 +78,9 @@ def test_both_variants_agree_with_transformers(tmp_path: Path, name: str) -> Non
     ("dtype", "quantize", "tolerance"),
     [("fp32", "none", TOLERANCE), ("fp16", "none", 0.05), ("fp32", "int8", 0.1), ("fp32", "int4", 0.5)],
 )
-def test_portable_computes_a_mixed_batch(tmp_path: Path, dtype: Any, quantize: str, tolerance: float) -> None:
+def test_the_portable_graph_computes_a_mixed_batch(
+    tmp_path: Path, dtype: Any, quantize: str, tolerance: float
+) -> None:
     # As spread out as an untrained model, where quantised; a step of four bits is large.
     base = write_model(tmp_path / "base", initializer_range=0.15 if quantize == "none" else 0.06)
     folders = {
@@ -85,7 +88,7 @@ def test_portable_computes_a_mixed_batch(tmp_path: Path, dtype: Any, quantize: s
         "sv": write_adapter(tmp_path / "sv", base, 8, EVERY, 2),
     }
     weights = {name: read_adapter(folder, ModelShape.read(base)) for name, folder in folders.items()}
-    graph = prepare(base, tmp_path / "graphs", "base", quantize, variant="portable", dtype=dtype)
+    graph = prepare(base, tmp_path / "graphs", "base", quantize, variant=PORTABLE, dtype=dtype)
     mixes: list[AdapterMix] = [(), (("en", 1.0),), (("sv", 1.0),), (("en", 0.25), ("sv", 0.75))]
     runner = PortableRunner(graph, len(mixes), 32, weights)
     reference = Reference(base, folders)

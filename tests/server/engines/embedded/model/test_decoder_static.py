@@ -14,12 +14,15 @@ from onnx import TensorProto, helper
 
 from server.engines.embedded.model import decoder as module
 from server.engines.embedded.model.config import ModelConfig
-from server.engines.embedded.model.decoder import Dtype, plan_graph
-from server.engines.embedded.model.plan import IR_VERSION, ONNX_TYPES, OPSET, GraphPlan
+from server.engines.embedded.model.decoder import plan_graph
+from server.engines.embedded.model.families.llama import LLAMA
+from server.engines.embedded.model.plan import IR_VERSION, ONNX_TYPES, OPSET, Dtype, GraphPlan
 from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.model.rope import Rope
+from server.engines.embedded.model.variants import FUSED, PORTABLE, Variant
 
 CONFIG = ModelConfig(
+    family=LLAMA,
     hidden=64,
     layers=2,
     heads=4,
@@ -32,7 +35,7 @@ CONFIG = ModelConfig(
     rope=Rope(1e4),
     tied_head=False,
 )
-PRIM: list[tuple[Dtype, Quantize]] = [("fp32", "none"), ("fp16", "none"), ("fp32", "int8"), ("fp32", "int4")]
+KINDS: list[tuple[Dtype, Quantize]] = [("fp32", "none"), ("fp16", "none"), ("fp32", "int8"), ("fp32", "int4")]
 SIZES = {"B": 4, "S": 8, "T": 32, "GS": 16, "M": 4, "R_qkv": 6, "R_o": 2, "R_gate": 2, "R_up": 2, "R_down": 2}
 
 
@@ -59,9 +62,9 @@ def fixed(plan: GraphPlan) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
 
 
-@pytest.mark.parametrize(("dtype", "quantize"), PRIM)
-def test_portable_is_made_of_what_device_providers_run(dtype: Dtype, quantize: Quantize) -> None:
-    plan = plan_graph(CONFIG, "portable", dtype, quantize)
+@pytest.mark.parametrize(("dtype", "quantize"), KINDS)
+def test_the_portable_graph_is_made_of_what_device_providers_run(dtype: Dtype, quantize: Quantize) -> None:
+    plan = plan_graph(CONFIG, PORTABLE, dtype, quantize)
     kinds = {(node.domain, node.op_type) for node in plan.nodes}
     assert "Shape" not in {kind for _, kind in kinds}
     foreign = {kind for domain, kind in kinds if domain}
@@ -70,8 +73,8 @@ def test_portable_is_made_of_what_device_providers_run(dtype: Dtype, quantize: Q
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_portable_has_static_shapes_and_products_of_rank_four_at_most(dtype: Dtype) -> None:
-    model = fixed(plan_graph(CONFIG, "portable", dtype, "none"))
+def test_the_portable_graph_has_static_shapes_and_products_of_rank_four_at_most(dtype: Dtype) -> None:
+    model = fixed(plan_graph(CONFIG, PORTABLE, dtype, "none"))
     onnx.checker.check_model(model, full_check=True)
     ranks: dict[str, int] = {}
     for value in itertools.chain(model.graph.input, model.graph.output, model.graph.value_info):
@@ -86,8 +89,8 @@ def test_portable_has_static_shapes_and_products_of_rank_four_at_most(dtype: Dty
     assert all(name in ranks for node in model.graph.node for name in node.output)
 
 
-@pytest.mark.parametrize("variant", ["fused", "portable"])
-def test_every_input_is_documented(variant: module.Variant) -> None:
+@pytest.mark.parametrize("variant", [FUSED, PORTABLE])
+def test_every_input_is_documented(variant: Variant) -> None:
     plan = plan_graph(CONFIG, variant, "fp32", "none")
     documented = module.__doc__ or ""
     for value in (*plan.inputs, *plan.outputs):
@@ -95,9 +98,9 @@ def test_every_input_is_documented(variant: module.Variant) -> None:
         assert f"    {kind}" in documented or f"{kind}." in documented or f" {kind} " in documented, kind
 
 
-@pytest.mark.parametrize("variant", ["fused", "portable"])
+@pytest.mark.parametrize("variant", [FUSED, PORTABLE])
 @pytest.mark.parametrize("tied", [False, True])
-def test_every_weight_of_the_checkpoint_is_read_once(variant: module.Variant, tied: bool) -> None:
+def test_every_weight_of_the_checkpoint_is_read_once(variant: Variant, tied: bool) -> None:
     config = replace(CONFIG, tied_head=tied)
     plan = plan_graph(config, variant, "fp32", "none")
     read = [name for weight in plan.weights for name, _ in weight.sources]
@@ -112,10 +115,10 @@ def test_every_weight_of_the_checkpoint_is_read_once(variant: module.Variant, ti
 
 def test_a_combination_that_is_not_built_is_refused() -> None:
     with pytest.raises(ValueError, match="fp16"):
-        plan_graph(CONFIG, "fused", "fp16", "none")
+        plan_graph(CONFIG, FUSED, "fp16", "none")
 
 
 @given(heads=st.sampled_from([1, 2, 4]), group=st.sampled_from([1, 2, 3]), dim=st.sampled_from([2, 8, 14]))
 def test_any_sizes_make_a_valid_portable_graph(heads: int, group: int, dim: int) -> None:
     config = replace(CONFIG, heads=heads * group, kv_heads=heads, head_dim=dim, layers=1)
-    onnx.checker.check_model(finished(plan_graph(config, "portable", "fp32", "none")), full_check=True)
+    onnx.checker.check_model(finished(plan_graph(config, PORTABLE, "fp32", "none")), full_check=True)

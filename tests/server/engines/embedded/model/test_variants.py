@@ -1,4 +1,4 @@
-"""`portable`, which devices run, against `fused`, which the CPU runs: the same base, adapters and tokens."""
+"""The portable graph against the fused one: the same base, adapters and tokens."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from adapters.mini.shipped import ADAPTERS, BASE
 from server.engines.embedded.model.cache import prepare
 from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.protocol import DecodeRow
 from server.request import AdapterMix
@@ -66,7 +67,7 @@ def by_portable(
     dtype: Any = "fp32",
     **options: Any,
 ) -> Logits:
-    graph = prepare(base, scratch, "base", quantize, variant="portable", dtype=dtype)
+    graph = prepare(base, scratch, "base", quantize, variant=PORTABLE, dtype=dtype)
     runner = PortableRunner(graph, ROWS, LENGTH + STEPS, loras, **options)
     found = [runner.run(tokens[:, :LENGTH], [0] * ROWS, VOICES, range(ROWS * LENGTH))]
     steps = range(LENGTH, LENGTH + STEPS)

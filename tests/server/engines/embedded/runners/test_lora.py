@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adapters.lora.weights import TARGET_MODULES, AdapterWeights, LowRank
+from adapters.lora.families import LLAMA as LORA
+from adapters.lora.weights import AdapterWeights, LowRank
 from server.engines.embedded.model.config import ModelConfig
-from server.engines.embedded.model.decoder import GROUPS
+from server.engines.embedded.model.families.llama import LLAMA
 from server.engines.embedded.model.rope import Rope
 from server.engines.embedded.runners.lora import MAX_MIXES, AdapterStore, Pack
 
 CONFIG = ModelConfig(
+    family=LLAMA,
     hidden=32,
     layers=2,
     heads=2,
@@ -38,7 +40,7 @@ def adapter(ranks: dict[tuple[int, str], int], seed: int = 0, scaling: float = 2
         a = rng.standard_normal((rank, features), dtype=np.float32)
         b = rng.standard_normal((out, rank), dtype=np.float32)
         modules[layer, module] = LowRank(a, b, scaling)
-    return AdapterWeights(modules)
+    return AdapterWeights(LORA, modules)
 
 
 def everywhere(rank: int, modules: Iterable[str], seed: int = 0) -> AdapterWeights:
@@ -50,7 +52,7 @@ def zeros(a: tuple[int, int], b: tuple[int, int]) -> LowRank:
 
 
 RANKS = st.dictionaries(
-    st.tuples(st.integers(0, 1), st.sampled_from(TARGET_MODULES)), st.integers(1, 4), min_size=1
+    st.tuples(st.integers(0, 1), st.sampled_from(LORA.names)), st.integers(1, 4), min_size=1
 )
 
 
@@ -65,7 +67,7 @@ def test_a_pack_computes_the_sum_of_its_adapters_updates(
     pack = Pack(CONFIG, adapters)
     adapter_mix = tuple(zip(adapters, weights, strict=False))
     masks = pack.masks([(), adapter_mix])
-    for group, modules in GROUPS.items():
+    for group, modules in CONFIG.groups.items():
         if not pack.widths[group]:
             continue
         assert not masks[group][0].any()
@@ -171,6 +173,6 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(
 ) -> None:
     store = AdapterStore(CONFIG, 1 << 30)
     with pytest.raises(ValueError, match=message):
-        store.load("a", AdapterWeights({key: low}))
+        store.load("a", AdapterWeights(LORA, {key: low}))
     with pytest.raises(ValueError, match="not resident"):
         store.pack(frozenset("a"), store.base)

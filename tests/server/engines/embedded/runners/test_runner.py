@@ -10,6 +10,7 @@ import pytest
 
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.model.cache import BuiltGraph, prepare
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.device.providers import PROVIDERS
 from server.engines.embedded.runners.device.runner import DeviceRunner
@@ -61,7 +62,7 @@ def graph(base: Path) -> BuiltGraph:
 
 @pytest.fixture(scope="module")
 def portable(base: Path) -> BuiltGraph:
-    return prepare(base, base.parent / "graphs", "sha256:base", variant="portable")
+    return prepare(base, base.parent / "graphs", "sha256:base", variant=PORTABLE)
 
 
 @pytest.fixture(params=["cpu", "device"])

@@ -18,6 +18,7 @@ from server.config.settings import Settings
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
 from server.engines.embedded.model.cache import prepare
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.bfloat16 import LEAST_TOKENS, BfloatPrefill
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.protocol import DecodeRow
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.skipif(not CAPABLE, reason="this CPU multiplies no bflo
 
 def a_runner(base: Path, *, bfloat: bool) -> CpuRunner:
     graphs = base.parent / "graphs"
-    prompts = BfloatPrefill(prepare(base, graphs, base.name, variant="portable"), 1) if bfloat else None
+    prompts = BfloatPrefill(prepare(base, graphs, base.name, variant=PORTABLE), 1) if bfloat else None
     runner = CpuRunner(prepare(base, graphs, base.name), 6, CONTEXT, threads=1, prompts=prompts)
     shape = ModelShape.read(base)
     for seed, (name, (rank, targets)) in enumerate(ADAPTERS.items()):
@@ -131,8 +132,9 @@ def test_nothing_that_reports_use_is_loaded(tmp_path: Path) -> None:
         "import sys; from pathlib import Path;"
         "from server.engines.embedded.runners.cpu.bfloat16 import BfloatPrefill;"
         "from server.engines.embedded.model.cache import prepare;"
+        "from server.engines.embedded.model.variants import PORTABLE;"
         f"base = Path({str(base)!r});"
-        "BfloatPrefill(prepare(base, base.parent / 'graphs', 'base', variant='portable'), 1);"
+        "BfloatPrefill(prepare(base, base.parent / 'graphs', 'base', variant=PORTABLE), 1);"
         "print(sorted(name for name, found in sys.modules.items() if 'telemetry' in name and found))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -141,7 +143,7 @@ def test_nothing_that_reports_use_is_loaded(tmp_path: Path) -> None:
 
 def test_without_openvino_the_remedy_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = write_model(tmp_path / "base")
-    graph = prepare(base, tmp_path / "graphs", "base", variant="portable")
+    graph = prepare(base, tmp_path / "graphs", "base", variant=PORTABLE)
 
     def none(_name: str) -> None:
         return None

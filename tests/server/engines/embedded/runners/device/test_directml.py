@@ -10,8 +10,10 @@ import onnx.defs
 import pytest
 from onnx import TensorProto, helper
 
-from server.engines.embedded.model.decoder import GROUPS, Dtype, plan_graph
+from server.engines.embedded.model.decoder import plan_graph
+from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.model.variants import PORTABLE
 from tests.server.engines.embedded.model.test_decoder_static import CONFIG, finished
 from tests.server.engines.embedded.runners.device.directml import (
     TYPES,
@@ -32,7 +34,7 @@ SESSIONS = {"decode": (4, 1), "prefill": (1, 8)}
 def sizes(rows: int, length: int) -> dict[str, int]:
     heads = CONFIG.heads // CONFIG.kv_heads
     named = {"B": rows, "S": length, "T": 32, "GS": heads * length, "M": rows}
-    return named | {f"R_{group}": 6 for group in GROUPS}
+    return named | {f"R_{group}": 6 for group in CONFIG.groups}
 
 
 @pytest.mark.parametrize("session", SESSIONS)
@@ -41,7 +43,7 @@ def sizes(rows: int, length: int) -> dict[str, int]:
 def test_directml_has_a_kernel_for_every_node(
     dtype: Dtype, quantize: Quantize, tied: bool, session: str
 ) -> None:
-    plan = plan_graph(replace(CONFIG, tied_head=tied), "portable", dtype, quantize)
+    plan = plan_graph(replace(CONFIG, tied_head=tied), PORTABLE, dtype, quantize)
     assert faults(fixed(finished(plan), sizes(*SESSIONS[session]))) == []
 
 
@@ -50,7 +52,7 @@ def test_directml_has_a_kernel_for_every_node(
 def test_what_onnx_runtime_makes_of_the_graph_has_kernels_too(
     tmp_path: Path, quantize: Quantize, session: str
 ) -> None:
-    model = finished(plan_graph(CONFIG, "portable", "fp32", quantize))
+    model = finished(plan_graph(CONFIG, PORTABLE, "fp32", quantize))
     given = optimised(model, sizes(*SESSIONS[session]), tmp_path)
     assert {node.op_type for node in given.graph.node} <= {node.op_type for node in model.graph.node}
     assert faults(given) == []
@@ -84,7 +86,7 @@ def test_what_directml_does_not_run_is_found() -> None:
 
 
 def test_a_later_definition_of_an_operator_is_another_operator() -> None:
-    model = finished(plan_graph(CONFIG, "portable", "fp32", "none"))
+    model = finished(plan_graph(CONFIG, PORTABLE, "fp32", "none"))
     for node in model.graph.node:
         assert onnx.defs.get_schema(node.op_type, 17).since_version in registered()[node.op_type]
     model.opset_import[0].version = 18
@@ -94,10 +96,10 @@ def test_a_later_definition_of_an_operator_is_another_operator() -> None:
 
 def test_the_quantised_product_keeps_directmls_rules() -> None:
     odd = replace(CONFIG, intermediate=80)
-    found = faults(fixed(finished(plan_graph(odd, "portable", "fp32", "int4")), sizes(4, 1)))
+    found = faults(fixed(finished(plan_graph(odd, PORTABLE, "fp32", "int4")), sizes(4, 1)))
     assert len(found) == odd.layers
     assert all("MatMulNBits of 80 features: not a multiple of 32" in fault for fault in found)
-    model = fixed(finished(plan_graph(CONFIG, "portable", "fp32", "int4")), sizes(4, 1))
+    model = fixed(finished(plan_graph(CONFIG, PORTABLE, "fp32", "int4")), sizes(4, 1))
     node = next(node for node in model.graph.node if node.op_type == "MatMulNBits")
     # The reshape before it made its rows one batch.
     node.input[0] = next(other.input[0] for other in model.graph.node if node.input[0] in other.output)

@@ -14,7 +14,9 @@ from adapters.lora.manifest import Adapter, read_manifest
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.model.cache import BuiltGraph, prepare
-from server.engines.embedded.model.config import ModelConfig, read_model_config
+from server.engines.embedded.model.config import ModelConfig
+from server.engines.embedded.model.families.lookup import read_model_config
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.device import reference_logits as module
 from server.engines.embedded.runners.device.reference_logits import (
@@ -47,7 +49,7 @@ DIGEST = "sha256:" + "0" * 64
 
 @pytest.fixture
 def graph(tiny_base: Path, tmp_path: Path) -> BuiltGraph:
-    return prepare(tiny_base, tmp_path, DIGEST, variant="portable")
+    return prepare(tiny_base, tmp_path, DIGEST, variant=PORTABLE)
 
 
 @pytest.fixture

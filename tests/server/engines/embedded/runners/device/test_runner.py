@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.model.cache import prepare
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.device.providers import PROVIDERS
 from server.engines.embedded.runners.device.runner import DeviceRunner
@@ -33,7 +34,7 @@ class Pair:
     def __init__(self, base: Path, adapters: dict[str, AdapterWeights], tolerance: float = TOLERANCE) -> None:
         graphs = base.parent / "graphs"
         self.cpu = CpuRunner(prepare(base, graphs, "base"), ROWS, CONTEXT, threads=1)
-        portable = prepare(base, graphs, "base", variant="portable")
+        portable = prepare(base, graphs, "base", variant=PORTABLE)
         self.device = DeviceRunner(portable, PROVIDERS["cpu"], ROWS, CONTEXT, 80)
         self.adapters, self.tolerance = adapters, tolerance
         self.lengths = [0] * ROWS
@@ -158,16 +159,16 @@ def test_rows_that_leave_a_batch_take_all_they_hold_along(pair: Pair) -> None:
 
 
 def test_a_session_holds_no_weights_of_its_own(base: Path) -> None:
-    graph = prepare(base, base.parent / "graphs", "base", variant="portable")
+    graph = prepare(base, base.parent / "graphs", "base", variant=PORTABLE)
     model, weights = detach_weights(graph)
     held = onnx.load_from_string(model).graph.initializer
     assert sum(len(tensor.raw_data) for tensor in held) < 1024
     shape = ModelShape.read(base)
-    assert weights["model.embed_tokens.weight"].shape == (VOCABULARY, shape.hidden)
+    assert weights["model.embed_tokens.weight"].shape == (VOCABULARY, shape.sizes.hidden)
 
 
 def test_an_unavailable_provider_is_an_error_and_not_the_cpu_in_silence(base: Path) -> None:
-    graph = prepare(base, base.parent / "graphs", "base", variant="portable")
+    graph = prepare(base, base.parent / "graphs", "base", variant=PORTABLE)
     with pytest.warns(UserWarning, match="not in available"), pytest.raises(RuntimeError, match="not on Dml"):
         DeviceRunner(graph, PROVIDERS["directml"], ROWS, CONTEXT)
 

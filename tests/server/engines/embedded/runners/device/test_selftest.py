@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.embedded.model.cache import BuiltGraph, prepare
-from server.engines.embedded.model.decoder import Dtype
+from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import Quantize
+from server.engines.embedded.model.variants import PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
 from server.engines.embedded.runners.device.reference_runner import ReferenceRunner
 from server.engines.embedded.runners.device.selftest import (
@@ -58,7 +59,7 @@ def cpu(base: Path, weights: AdapterWeights) -> CpuRunner:
 
 
 def portable(base: Path, dtype: Dtype = "fp32", quantize: Quantize = "none") -> BuiltGraph:
-    return prepare(base, base.parent / "graphs", "sha256:base", quantize, "portable", dtype)
+    return prepare(base, base.parent / "graphs", "sha256:base", quantize, PORTABLE, dtype)
 
 
 def truth(graph: BuiltGraph, weights: AdapterWeights, context: int = CONTEXT) -> ReferenceRunner:

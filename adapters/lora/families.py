@@ -1,0 +1,232 @@
+"""What a LoRA may target in each architecture: module names, their places in a layer, their sizes.
+
+An architecture is added here and in `server/engines/embedded/model/families`, nowhere else. Says nothing of
+how a model computes; imports no engine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, Protocol
+
+Half = Literal["A", "B"]
+Key = tuple[int, str]
+"""Layer, and the name of one of its family's targets."""
+Size = Literal["hidden", "intermediate", "queries", "keys"]
+"""A width of a base. `queries` and `keys` are those of all query or key heads together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """The sizes of a base that an adapter has to fit."""
+
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    layers: int
+
+    def width(self, size: Size) -> int:
+        """Features of one of the named widths."""
+        widths: dict[Size, int] = {
+            "hidden": self.hidden,
+            "intermediate": self.intermediate,
+            "queries": self.heads * self.head_dim,
+            "keys": self.kv_heads * self.head_dim,
+        }
+        return widths[size]
+
+
+class SizeReader(Protocol):
+    """Reads a size from a base's config.json, or refuses it by field."""
+
+    def __call__(self, field: str, default: int | None = None) -> int:
+        """The field's value, or `default` if it is absent or null."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A linear module that every layer has once."""
+
+    path: str
+    """Its name inside a layer, such as `self_attn.q_proj`."""
+    inputs: Size
+    outputs: tuple[Size, ...]
+    """Several if the module packs several projections, side by side in this order."""
+    transposed: bool = False
+    """True if the base stores the weight as [in, out] (transformers' Conv1D). A LoRA's factors never are."""
+    short: str = ""
+    """What people and records call it. Default: the last part of the path."""
+
+    @property
+    def name(self) -> str:
+        """What people and records call it; unique in its family."""
+        return self.short or self.path.rpartition(".")[2]
+
+    @property
+    def packed(self) -> bool:
+        """True if it computes several projections at once."""
+        return len(self.outputs) > 1
+
+    def features(self, sizes: Sizes) -> tuple[int, int]:
+        """(in, out) features in a base of `sizes`."""
+        return sizes.width(self.inputs), sum(map(sizes.width, self.outputs))
+
+
+@dataclass(frozen=True)
+class LoraFamily:
+    """Architectures whose layers have the same linear modules."""
+
+    title: str
+    """As errors name it, such as `Mistral or Llama`."""
+    layers: str
+    """The list of layers in transformers' model, such as `model.layers`."""
+    targets: tuple[Target, ...]
+    usual: tuple[str, ...]
+    """Targets that training updates by default."""
+    read_sizes: Callable[[SizeReader], Sizes]
+
+    def __post_init__(self) -> None:
+        names = [target.name for target in self.targets]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"targets of {self.title}: two are called {twice[0]!r}; give each a short name")
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Every target's name, in the order of a layer."""
+        return tuple(self._by_name)
+
+    def target(self, name: str) -> Target:
+        """The target of that name. Raises `KeyError`."""
+        return self._by_name[name]
+
+    def module_name(self, layer: int, name: str) -> str:
+        """What transformers calls a target, such as `model.layers.0.self_attn.q_proj`."""
+        return f"{self.layers}.{layer}.{self.target(name).path}"
+
+    def factor(self, tensor: str) -> tuple[Key, Half] | None:
+        """Which factor of a PEFT file `tensor` names; None if it is not one of this family's targets."""
+        match = self._factor.fullmatch(tensor)
+        if match is None:
+            return None
+        half: Half = "A" if match["half"] == "A" else "B"
+        return (int(match["layer"]), self._by_path[match["path"]]), half
+
+    def stores_transposed(self, names: Iterable[str]) -> bool:
+        """PEFT's `fan_in_fan_out` for these names or dotted ends of targets."""
+        return any(
+            target.transposed
+            for target in self.targets
+            for name in names
+            if f".{target.path}".endswith(f".{name}")
+        )
+
+    @cached_property
+    def _by_name(self) -> dict[str, Target]:
+        return {target.name: target for target in self.targets}
+
+    @cached_property
+    def _by_path(self) -> dict[str, str]:
+        return {target.path: target.name for target in self.targets}
+
+    @cached_property
+    def _factor(self) -> re.Pattern[str]:
+        paths = "|".join(map(re.escape, self._by_path))
+        return re.compile(
+            rf"base_model\.model\.{re.escape(self.layers)}\.(?P<layer>0|[1-9][0-9]{{0,3}})\."
+            rf"(?P<path>{paths})\.lora_(?P<half>[AB])(?:\.[A-Za-z0-9_-]{{1,64}})?\.weight"
+        )
+
+
+def _llama_sizes(size: SizeReader) -> Sizes:
+    hidden, heads = size("hidden_size"), size("num_attention_heads")
+    return Sizes(
+        hidden=hidden,
+        intermediate=size("intermediate_size"),
+        heads=heads,
+        kv_heads=size("num_key_value_heads", heads),
+        head_dim=size("head_dim", hidden // heads),
+        layers=size("num_hidden_layers"),
+    )
+
+
+_ATTENTION = (
+    Target("self_attn.q_proj", "hidden", ("queries",)),
+    Target("self_attn.k_proj", "hidden", ("keys",)),
+    Target("self_attn.v_proj", "hidden", ("keys",)),
+    Target("self_attn.o_proj", "queries", ("hidden",)),
+)
+_DOWN = Target("mlp.down_proj", "intermediate", ("hidden",))
+
+LLAMA = LoraFamily(
+    title="Mistral or Llama",
+    layers="model.layers",
+    targets=(
+        *_ATTENTION,
+        Target("mlp.gate_proj", "hidden", ("intermediate",)),
+        Target("mlp.up_proj", "hidden", ("intermediate",)),
+        _DOWN,
+    ),
+    usual=("q_proj", "v_proj"),
+    read_sizes=_llama_sizes,
+)
+MIXTRAL = replace(LLAMA, title="Mixtral", targets=_ATTENTION)
+"""Attention as in Llama, and something else between the attentions."""
+PHI3 = LoraFamily(
+    title="Phi-3",
+    layers="model.layers",
+    targets=(
+        Target("self_attn.qkv_proj", "hidden", ("queries", "keys", "keys")),
+        Target("self_attn.o_proj", "queries", ("hidden",)),
+        Target("mlp.gate_up_proj", "hidden", ("intermediate", "intermediate")),
+        _DOWN,
+    ),
+    usual=("qkv_proj",),
+    read_sizes=_llama_sizes,
+)
+
+FAMILIES: Mapping[str, LoraFamily] = {
+    "mistral": LLAMA,
+    "llama": LLAMA,
+    "cohere": LLAMA,
+    "ernie4_5": LLAMA,
+    "exaone4": LLAMA,
+    "gemma": LLAMA,
+    "gemma2": LLAMA,
+    "gemma3_text": LLAMA,
+    "granite": LLAMA,
+    "helium": LLAMA,
+    "hunyuan_v1_dense": LLAMA,
+    "ministral": LLAMA,
+    "olmo": LLAMA,
+    "olmo2": LLAMA,
+    "olmo3": LLAMA,
+    "qwen2": LLAMA,
+    "qwen3": LLAMA,
+    "seed_oss": LLAMA,
+    "smollm3": LLAMA,
+    "stablelm": LLAMA,
+    "glm4": MIXTRAL,
+    "mixtral": MIXTRAL,
+    "qwen2_moe": MIXTRAL,
+    "qwen3_moe": MIXTRAL,
+    "starcoder2": MIXTRAL,
+    "phi3": PHI3,
+}
+"""`model_type` of a base's config.json → its family. Which of them it runs is for each engine to say."""
+
+
+def family_of_tensors(tensors: Iterable[str]) -> LoraFamily:
+    """The family that knows most of the tensors in a PEFT file, the first of several alike.
+
+    For files that are looked at without their base.
+    """
+    names = list(tensors)
+    candidates = dict.fromkeys(FAMILIES.values())
+    return max(candidates, key=lambda family: sum(family.factor(name) is not None for name in names))

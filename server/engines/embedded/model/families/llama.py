@@ -1,0 +1,101 @@
+"""Mistral and Llama: grouped-query attention, rotary positions, RMSNorm, SwiGLU, no biases."""
+
+from __future__ import annotations
+
+from adapters.lora.families import LLAMA as LORA
+from server.engines.embedded.model.config import (
+    Blocks,
+    Family,
+    Fields,
+    ModelConfig,
+    UnsupportedModelError,
+    read_count,
+)
+from server.engines.embedded.model.rope import read_rope
+
+EMBEDDING = "model.embed_tokens.weight"
+
+
+def read(raw: Fields) -> ModelConfig:
+    """See `Family.read`."""
+    _refuse(raw)
+    hidden, heads = read_count(raw, "hidden_size"), read_count(raw, "num_attention_heads")
+    grouped = raw.get("num_key_value_heads") is not None
+    kv_heads = read_count(raw, "num_key_value_heads") if grouped else heads
+    if heads % kv_heads:
+        raise UnsupportedModelError(
+            f"num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}"
+        )
+    if raw.get("head_dim") is not None:
+        head_dim = read_count(raw, "head_dim")
+    elif hidden % heads:
+        raise UnsupportedModelError(f"hidden_size {hidden} is no multiple of num_attention_heads {heads}")
+    else:
+        head_dim = hidden // heads
+    if head_dim % 16:
+        raise UnsupportedModelError(f"head_dim {head_dim} is no multiple of 16")
+    context = read_count(raw, "max_position_embeddings")
+    try:
+        rope = read_rope(raw, head_dim, context)
+    except ValueError as error:
+        raise UnsupportedModelError(str(error)) from None
+    epsilon = raw.get("rms_norm_eps", 1e-6)
+    if not isinstance(epsilon, float) or not 0.0 < epsilon < 1.0:
+        raise UnsupportedModelError(f"rms_norm_eps {epsilon!r} is not a small positive number")
+    windowed = raw.get("sliding_window") is not None
+    return ModelConfig(
+        family=LLAMA,
+        hidden=hidden,
+        layers=read_count(raw, "num_hidden_layers"),
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        intermediate=read_count(raw, "intermediate_size"),
+        vocabulary=read_count(raw, "vocab_size"),
+        context=context,
+        norm_epsilon=epsilon,
+        rope=rope,
+        tied_head=raw.get("tie_word_embeddings", False) is True,
+        sliding_window=read_count(raw, "sliding_window") if windowed else None,
+    )
+
+
+def write(blocks: Blocks) -> None:
+    """See `Family.write`."""
+    config = blocks.config
+    residual, update = blocks.embed_tokens(EMBEDDING), ""
+    for layer in range(config.layers):
+        name = f"{LORA.layers}.{layer}"
+        normed, residual = blocks.rms_norm(f"{name}.input_layernorm.weight", residual, update)
+        update = blocks.linear("o", layer, blocks.attend(layer, blocks.linear("qkv", layer, normed)))
+        normed, residual = blocks.rms_norm(f"{name}.post_attention_layernorm.weight", residual, update)
+        gate, up = blocks.linear("gate", layer, normed), blocks.linear("up", layer, normed)
+        update = blocks.linear("down", layer, blocks.graph.op("Mul", [blocks.silu(gate), up]))
+    residual, update = blocks.choose_outputs(residual), blocks.choose_outputs(update)
+    normed, _ = blocks.rms_norm("model.norm.weight", residual, update)
+    blocks.head(normed, EMBEDDING if config.tied_head else "lm_head.weight")
+
+
+def _refuse(raw: Fields) -> None:
+    """Refuse what this decoder would get wrong."""
+    if raw.get("hidden_act", "silu") != "silu":
+        raise UnsupportedModelError(f"hidden_act {raw['hidden_act']!r} is not supported; supported: silu")
+    for name in ("attention_bias", "mlp_bias"):
+        if raw.get(name):
+            raise UnsupportedModelError(f"{name} is not supported")
+
+
+LLAMA = Family(
+    lora=LORA,
+    architectures={"mistral": "MistralForCausalLM", "llama": "LlamaForCausalLM"},
+    # Gate and up are two: splitting one product's result costs more than it saves.
+    groups={
+        "qkv": ("q_proj", "k_proj", "v_proj"),
+        "o": ("o_proj",),
+        "gate": ("gate_proj",),
+        "up": ("up_proj",),
+        "down": ("down_proj",),
+    },
+    read=read,
+    write=write,
+)

@@ -1,0 +1,48 @@
+"""Which family a base is of, by `model_type` in its Hugging Face `config.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import cast
+
+from server.engines.embedded.model.config import Family, Fields, ModelConfig, UnsupportedModelError
+from server.engines.embedded.model.families.llama import LLAMA
+
+FAMILIES: dict[str, Family] = {"mistral": LLAMA, "llama": LLAMA}
+"""`model_type` → the family that reads and writes it: every architecture that this engine runs."""
+
+
+def read_model_config(model_dir: Path) -> ModelConfig:
+    """Read `config.json`. Raises `UnsupportedModelError` if the model is not one this engine runs."""
+    path = model_dir / "config.json"
+    try:
+        raw: object = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UnsupportedModelError(
+            f"{model_dir.name} has no config.json; is it a Hugging Face model?"
+        ) from None
+    except ValueError as error:
+        raise UnsupportedModelError(f"config.json of {model_dir.name} is not JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise UnsupportedModelError(f"config.json of {model_dir.name} is not an object")
+    return parse_config(cast("dict[str, object]", raw))
+
+
+def parse_config(raw: Fields) -> ModelConfig:
+    """The same from parsed JSON."""
+    if raw.get("auto_map"):
+        raise UnsupportedModelError("auto_map asks for code from the checkpoint, which is never run")
+    kind = raw.get("model_type")
+    family = FAMILIES.get(kind) if isinstance(kind, str) else None
+    if family is None or not isinstance(kind, str):
+        raise UnsupportedModelError(f"model_type {kind!r} is not supported; supported: {', '.join(FAMILIES)}")
+    architecture = family.architectures[kind]
+    architectures = raw.get("architectures") or [architecture]
+    if architectures != [architecture]:
+        raise UnsupportedModelError(f"architectures {architectures!r} is not supported for a {kind} model")
+    if raw.get("quantization_config"):
+        raise UnsupportedModelError(
+            "quantization_config: give the float checkpoint; --quantize makes it smaller"
+        )
+    return family.read(raw)
