@@ -10,7 +10,7 @@ from server.request import Sampling
 
 
 @dataclass(frozen=True, slots=True)
-class Length:
+class AnswerLength:
     """How many tokens a request asks for."""
 
     asked: int | None

@@ -22,7 +22,7 @@ from server.api.wire.body import JSON_TYPES, read_body
 from server.api.wire.stream import EventStream
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
-from server.serving.length import Length
+from server.serving.length import AnswerLength
 from server.serving.service import BaseService
 from server.text.tokenizer import Tokenizer
 
@@ -75,11 +75,11 @@ class Chat:
             | _prompt_logprobs(answers[0], tokenizer)
         )
 
-    def _length(self, service: BaseService, body: ChatFields) -> Length:
+    def _length(self, service: BaseService, body: ChatFields) -> AnswerLength:
         asked, name = body.max_completion_tokens, "max_completion_tokens"
         if asked is None:
             asked, name = body.max_tokens, "max_tokens"
-        return Length(asked, self._context.default_length(service), ("messages", name))
+        return AnswerLength(asked, self._context.default_length(service), ("messages", name))
 
 
 def _check(body: ChatFields) -> None:

@@ -22,7 +22,7 @@ from server.api.wire.body import JSON_TYPES, read_body
 from server.api.wire.stream import EventStream
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
-from server.serving.length import Length
+from server.serving.length import AnswerLength
 from server.serving.service import BaseService
 from server.text.tokenizer import Tokenizer
 
@@ -52,7 +52,7 @@ class Completions:
         asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
         resolution = await generation.choose(exchange, asked)
         default = settings.default_max_tokens or DEFAULT_MAX_TOKENS
-        length = Length(body.max_tokens, default, ("prompt", "max_tokens"))
+        length = AnswerLength(body.max_tokens, default, ("prompt", "max_tokens"))
         samplings = [length.fit(sampling, len(prompt.tokens), service.runtime.info) for prompt in prompts]
         deltas = generation.generate(
             exchange, resolution, [p.tokens for p in prompts], samplings, body.n, True

@@ -19,7 +19,7 @@ from server.api.wire.body import JSON_TYPES, read_body
 from server.api.wire.stream import EventStream
 from server.errors import ApiError, ErrorReply, bad_field
 from server.exchange import EXCHANGE, Exchange
-from server.serving.length import Length
+from server.serving.length import AnswerLength
 from server.text.tokenizer import TemplateError
 
 
@@ -42,7 +42,7 @@ class Responses:
         sampling = await guided_text(body, sampling, generation.grammars)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
         fields = ("input", "max_output_tokens")
-        length = Length(body.max_output_tokens, self._context.default_length(service), fields)
+        length = AnswerLength(body.max_output_tokens, self._context.default_length(service), fields)
         resolution = await generation.choose(exchange, asked)
         try:
             prompt = await generation.chat(messages, "input")

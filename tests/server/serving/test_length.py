@@ -7,7 +7,7 @@ import pytest
 from server.errors import ApiError
 from server.metrics.engine_state import EngineInfo
 from server.request import Sampling
-from server.serving.length import Length, answer_length
+from server.serving.length import AnswerLength, answer_length
 
 INFO = EngineInfo(
     name="embedded", base_digest="sha256:0", context=100, vocabulary=50, blends=True, max_adapters=4
@@ -39,7 +39,7 @@ def test_what_does_not_fit_the_context_is_told_with_both_numbers(
 
 
 def test_a_length_is_fitted_to_the_prompt() -> None:
-    length = Length(None, 20, ("messages", "max_tokens"))
+    length = AnswerLength(None, 20, ("messages", "max_tokens"))
     assert length.fit(Sampling(max_tokens=0), 70, INFO).max_tokens == 20
     assert length.fit(Sampling(max_tokens=0), 90, INFO).max_tokens == 10
     with pytest.raises(ApiError) as error:
