@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 Half = Literal["A", "B"]
 Key = tuple[int, str]
 """Layer, and the name of one of its family's targets."""
-Size = Literal["hidden", "intermediate", "queries", "keys"]
+WidthName = Literal["hidden", "intermediate", "queries", "keys"]
 """A width of a base. `queries` and `keys` are those of all query or key heads together."""
 
 
@@ -30,9 +30,9 @@ class Sizes:
     head_dim: int
     layers: int
 
-    def width(self, size: Size) -> int:
+    def width(self, size: WidthName) -> int:
         """Features of one of the named widths."""
-        widths: dict[Size, int] = {
+        widths: dict[WidthName, int] = {
             "hidden": self.hidden,
             "intermediate": self.intermediate,
             "queries": self.heads * self.head_dim,
@@ -55,8 +55,8 @@ class Target:
 
     path: str
     """Its name inside a layer, such as `self_attn.q_proj`."""
-    inputs: Size
-    outputs: tuple[Size, ...]
+    inputs: WidthName
+    outputs: tuple[WidthName, ...]
     """Several if the module packs several projections, side by side in this order."""
     transposed: bool = False
     """True if the base stores the weight as [in, out] (transformers' Conv1D). A LoRA's factors never are."""

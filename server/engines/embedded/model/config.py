@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from server.engines.embedded.model.plan import GraphPlan
     from server.engines.embedded.model.rope import Rope
 
-Fields = Mapping[str, object]
+ConfigFields = Mapping[str, object]
 """A base's config.json, parsed."""
 
 
@@ -132,13 +132,13 @@ class Family:
     """`model_type` → the only architecture that its config.json may name."""
     groups: Mapping[str, tuple[str, ...]]
     """Name of a product → the target modules that it computes, in the order of its outputs."""
-    read: Callable[[Fields], ModelConfig]
+    read: Callable[[ConfigFields], ModelConfig]
     """From config.json. Raises `UnsupportedModelError` for what would change the result and is not built."""
     write: Callable[[Blocks], None]
     """Everything from token ids to logits."""
 
 
-def read_count(raw: Fields, name: str) -> int:
+def read_count(raw: ConfigFields, name: str) -> int:
     """A field that has to be a positive integer. Raises `UnsupportedModelError`."""
     value = raw.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -1,4 +1,2 @@
-"""One module for each architecture: its config.json, its decoder, its weights' names; runners stay outside.
-
-Imported by `model` and `launch`. What a LoRA may target in it is `adapters.lora.families`' business.
-"""
+"""One module for each architecture: its config, decoder and weight names, without its LoRA targets; `model`
+and `launch` import it."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from adapters.lora.families import LLAMA as LORA
 from server.engines.embedded.model.config import (
     Blocks,
+    ConfigFields,
     Family,
-    Fields,
     ModelConfig,
     UnsupportedModelError,
     read_count,
@@ -16,7 +16,7 @@ from server.engines.embedded.model.rope import read_rope
 EMBEDDING = "model.embed_tokens.weight"
 
 
-def read(raw: Fields) -> ModelConfig:
+def read(raw: ConfigFields) -> ModelConfig:
     """See `Family.read`."""
     _refuse(raw)
     hidden, heads = read_count(raw, "hidden_size"), read_count(raw, "num_attention_heads")
@@ -76,7 +76,7 @@ def write(blocks: Blocks) -> None:
     blocks.head(normed, EMBEDDING if config.tied_head else "lm_head.weight")
 
 
-def _refuse(raw: Fields) -> None:
+def _refuse(raw: ConfigFields) -> None:
     """Refuse what this decoder would get wrong."""
     if raw.get("hidden_act", "silu") != "silu":
         raise UnsupportedModelError(f"hidden_act {raw['hidden_act']!r} is not supported; supported: silu")

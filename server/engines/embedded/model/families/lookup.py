@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import cast
 
-from server.engines.embedded.model.config import Family, Fields, ModelConfig, UnsupportedModelError
+from server.engines.embedded.model.config import ConfigFields, Family, ModelConfig, UnsupportedModelError
 from server.engines.embedded.model.families.llama import LLAMA
 
 FAMILIES: dict[str, Family] = {"mistral": LLAMA, "llama": LLAMA}
@@ -29,7 +29,7 @@ def read_model_config(model_dir: Path) -> ModelConfig:
     return parse_config(cast("dict[str, object]", raw))
 
 
-def parse_config(raw: Fields) -> ModelConfig:
+def parse_config(raw: ConfigFields) -> ModelConfig:
     """The same from parsed JSON."""
     if raw.get("auto_map"):
         raise UnsupportedModelError("auto_map asks for code from the checkpoint, which is never run")

@@ -7,13 +7,13 @@ import math
 
 import numpy as np
 
-from server.engines.embedded.model.config import Blocks, Family, Fields, ModelConfig, read_count
+from server.engines.embedded.model.config import Blocks, ConfigFields, Family, ModelConfig, read_count
 from tests.adapters.lora.gpt2 import GPT2 as LORA
 
 EMBEDDING, POSITIONS = "transformer.wte.weight", "transformer.wpe.weight"
 
 
-def read(raw: Fields) -> ModelConfig:
+def read(raw: ConfigFields) -> ModelConfig:
     hidden, heads = read_count(raw, "n_embd"), read_count(raw, "n_head")
     return ModelConfig(
         family=GPT2,
