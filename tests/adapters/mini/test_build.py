@@ -33,7 +33,7 @@ class Interrupting(Reporter):
         super().__init__(stream, every=0.0)
         self.at = (stage, done)
 
-    def say(self, event: str, **values: object) -> None:
+    def print_event(self, event: str, **values: object) -> None:
         super().print_event(event, **values)
         if (values.get("stage"), values.get("done")) == self.at:
             raise StopError
