@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import partial
 from socket import socket
 from typing import TextIO
 
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 
 from server.asgi.app import create_app, uvicorn_config
@@ -91,7 +92,7 @@ def open_base_service(
         tokenizer, defaults = Tokenizer.load(base.path), read_defaults(base.path)
     except ValueError as error:
         raise EngineError(f"{base.path}: {error}") from error
-    engine = open_engine(settings, catalogue, tokenizer, metrics, narrator, environ)
+    engine, collectors = open_engine(settings, catalogue, tokenizer, metrics, narrator, environ)
     aliases = [served.active(alias).full_name for alias in served.aliases()]
     narrator(f"adapters: {', '.join(aliases) or 'none; every question goes to the base'}")
     runtime = Runtime(
@@ -102,7 +103,7 @@ def open_base_service(
         tokenizer=tokenizer,
         metrics=metrics,
     )
-    return open_service(settings, runtime, defaults, _options(settings, catalogue))
+    return open_service(settings, runtime, defaults, _options(settings, catalogue), collectors)
 
 
 def _options(settings: Settings, catalogue: Catalogue) -> FollowOptions:
@@ -122,8 +123,11 @@ def open_engine(
     metrics: Metrics,
     narrator: Narrator,
     environ: MutableMapping[str, str],
-) -> Engine:
-    """The engine that the settings ask for, not yet started. Raises `SettingsError` and `EngineError`."""
+) -> tuple[Engine, Sequence[Collector]]:
+    """The engine that the settings ask for, not yet started, and what it measures itself.
+
+    Raises `SettingsError` and `EngineError`.
+    """
     choice = choose_engine(settings.engine.kind, environ)
     if choice.warning is not None:
         narrator(f"warning: {choice.warning}")
@@ -140,7 +144,7 @@ def open_engine(
         narrate=narrator,
         environ=environ,
     )
-    return choice.kind.open(settings, setup)
+    return choice.kind.open(settings, setup), choice.kind.collectors()
 
 
 class Narrator:

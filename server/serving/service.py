@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prometheus_client.registry import Collector
+
 from adapters.ledger import Ledger
 from adapters.registry.registry import Registry
 from server.config.settings import Settings
-from server.engines.kinds import ENGINES
 from server.live.follower import FollowOptions, RegistryFollower
 from server.live.inventory import Inventory
 from server.live.loading import LoraLoading
@@ -52,6 +53,8 @@ class BaseService:
     defaults: SamplingDefaults
     changes: LiveChanges | None
     """None if no registry is followed."""
+    collectors: Sequence[Collector] = ()
+    """What the engine measures itself, exported once it has started."""
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
@@ -62,7 +65,7 @@ class BaseService:
         try:
             metrics.runs(engine.info)
             metrics.engines.add(EngineCollector(engine, runtime.name, served.adapters))
-            for collector in ENGINES[engine.info.name].collectors():
+            for collector in self.collectors:
                 metrics.engines.add(collector)
             await runtime.residency.load_all([served.active(alias) for alias in served.aliases()])
             async with self._in_background():
@@ -94,6 +97,7 @@ def open_service(
     runtime: Runtime,
     defaults: SamplingDefaults | None = None,
     follow: FollowOptions | None = None,
+    collectors: Sequence[Collector] = (),
 ) -> BaseService:
     """The service of a runtime whose engine has not started.
 
@@ -112,6 +116,7 @@ def open_service(
         generation=Generation(runtime, rollouts, shadows),
         defaults=defaults or SamplingDefaults(),
         changes=changes,
+        collectors=collectors,
     )
 
 

@@ -20,6 +20,7 @@ from routing.route import Router
 from routing.settings import LanguageRow, RoutingSettings
 from server.asgi.app import create_app, uvicorn_config
 from server.config.settings import Settings
+from server.engines import kinds
 from server.engines.base import Engine
 from server.live.follower import FollowOptions
 from server.live.runtime import Runtime
@@ -101,7 +102,10 @@ def one_base_app(
     runtime = Runtime(
         name=name, engine=engine, served=served, router=router, tokenizer=tokenizer, metrics=metrics
     )
-    return create_app(settings, [open_service(settings, runtime, follow=follow)], metrics)
+    kind = kinds.ENGINES.get(engine.info.name)
+    collectors = kind.collectors() if kind is not None else ()
+    service = open_service(settings, runtime, follow=follow, collectors=collectors)
+    return create_app(settings, [service], metrics)
 
 
 @contextmanager
