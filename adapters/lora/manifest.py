@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,11 @@ class Adapter:
     """ISO 639-1 code that routing maps to this adapter's alias."""
     base_digest: str | None = None
     """The base it was made for; None where its maker did not record one."""
+    full_name: str = field(init=False, repr=False, compare=False)
+    """`alias@version`."""
 
-    @property
-    def full_name(self) -> str:
-        """`alias@version`."""
-        return f"{self.alias}@{self.version}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "full_name", f"{self.alias}@{self.version}")
 
 
 def read_manifest(
@@ -115,10 +115,10 @@ def read_fields(folder: Path) -> dict[str, Any]:
         return {}
     fields = read_object(path, _MAX_MANIFEST_BYTES, AdapterError)
     known = (*READ_FIELDS, *NOTED_FIELDS)
-    for field, value in fields.items():
-        if field not in known:
+    for name, value in fields.items():
+        if name not in known:
             remedy = f"Known are {', '.join(known)}; notes of your own go under about."
-            raise AdapterError(path, "the field is unknown", remedy, field=field[:64], value=value)
+            raise AdapterError(path, "the field is unknown", remedy, field=name[:64], value=value)
     return fields
 
 

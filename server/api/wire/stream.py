@@ -81,17 +81,16 @@ class EventStream(Response):
     async def _send(self, send: Send, send_body: Send) -> None:
         async with aclosing(self._deltas) as stream:
             async for deltas in stream:
-                opening = b"" if self._started else await self._start(send)
-                if body := opening + self._written(deltas):
+                opening = b"" if self._started else self._chunks.opening()
+                body = opening + self._written(deltas)
+                if not self._started:
+                    self._started = True
+                    await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+                if body:
                     await send_body({"type": "http.response.body", "body": body, "more_body": True})
 
     def _written(self, deltas: list[tuple[int, Delta]]) -> bytes:
         return b"".join([self._chunks.delta(index, delta) for index, delta in deltas])
-
-    async def _start(self, send: Send) -> bytes:
-        self._started = True
-        await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
-        return self._chunks.opening()
 
 
 def _reply_for(error: Exception, exchange: Exchange) -> ErrorReply:
