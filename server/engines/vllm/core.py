@@ -40,7 +40,6 @@ from vllm.v1.engine.exceptions import EngineDeadError as CoreDeadError
 from vllm.v1.metrics.stats import IterationStats, LoRARequestStates, RequestStateStats
 
 from adapters.lora.manifest import Adapter
-from adapters.lora.weights import ModelShape
 from server.engines.base import StepObserver
 from server.engines.shared.stream import StepEvent
 from server.engines.vllm.engine import CoreEngine
@@ -95,8 +94,9 @@ def vllm_engine(
     core = VllmCore(
         config, base_digest, tokenizer.eos_ids, log_stats=not args.get("disable_log_stats", False)
     )
-    shape = ModelShape.read(options.base)
-    return CoreEngine(core, shape=shape, tokenizer=tokenizer, max_queue=options.max_queue, observer=observer)
+    return CoreEngine(
+        core, base=options.base, tokenizer=tokenizer, max_queue=options.max_queue, observer=observer
+    )
 
 
 class _Taken(asyncio.Queue[Any]):

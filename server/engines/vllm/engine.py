@@ -37,14 +37,14 @@ class CoreEngine:
         self,
         core: Core,
         *,
-        shape: ModelShape,
+        base: Path,
         tokenizer: Tokenizer,
         max_queue: int,
         observer: StepObserver | None = None,
     ) -> None:
         self._core = core
         self.info = core.info
-        self._shape = shape
+        self._base = base
         self._tokenizer = tokenizer
         self._observer = observer
         self.residents = Residents(core.info.max_adapters, self._bring_in, self._drop)
@@ -238,7 +238,9 @@ class CoreEngine:
         folder = self._folder(number)
 
         def copy() -> None:
-            weights = read_adapter(adapter.path, self._shape, self._core.max_rank, digest=adapter.digest)
+            # Only here: vLLM serves bases of which no adapter can be read.
+            shape = ModelShape.read(self._base)
+            weights = read_adapter(adapter.path, shape, self._core.max_rank, digest=adapter.digest)
             write_plain(weights, folder)
 
         await asyncio.to_thread(copy)
