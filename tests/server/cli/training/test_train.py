@@ -62,10 +62,10 @@ def test_what_is_trained_becomes_a_version_that_can_be_served(installation: Path
     events = [json.loads(line) for line in captured.err.splitlines() if line.startswith("{")]
     assert {"training", "progress", "held out"} <= {event["event"] for event in events}
     found = catalogue(installation)
-    (adapter,) = found.registry.adapters()
+    (adapter,) = found.served.adapters()
     assert (adapter.full_name, adapter.language, adapter.rank) == ("oneseek-7b-zero-sv@v1.0", "sv", 8)
     assert adapter.targets == ("k_proj", "q_proj")
-    assert adapter.base_digest == found.registry.base_digest
+    assert adapter.base_digest == found.served.base_digest
     fields = read_fields(adapter.path)
     assert (fields["rows"], fields["dataset"]) == (5, ["own.jsonl"])
     assert fields["about"]["config"]["learning_rate"] == 0.01
@@ -108,7 +108,7 @@ def test_a_file_in_other_trainers_words_and_flags_before_it(installation: Path, 
     config = read_fields(Path("made"))["about"]["config"]
     assert (config["epochs"], config["batch_size"], config["rank"]) == (1, 3, 4)
     assert config["precision"] == "fp32"
-    assert not catalogue(installation).registry.adapters()
+    assert not catalogue(installation).served.adapters()
 
 
 @pytest.mark.parametrize(
