@@ -13,7 +13,6 @@ from server.cli.adapters.registry import adapter_to_json, name_of, report
 from server.cli.flags import Json
 from server.config.settings import ResolvedSettings
 from server.config.values import SettingsError, check_flag
-from server.live.catalogue import open_base, open_registry
 
 if TYPE_CHECKING:
     from adapters.registry.registry import AddResult, AliasMove
@@ -49,6 +48,8 @@ def add(
     folder
         The folder with adapter_config.json and adapter_model.safetensors.
     """
+    from server.live.catalogue import open_base, open_registry
+
     asked = _asked(alias, version, language)
     settings = resolved.settings
     added = open_registry(settings).add(
@@ -79,6 +80,7 @@ def import_file(
         Such as weights/oneseek-7b-zero-v1.1.pth; a .json beside it is read too.
     """
     from adapters.pth.importer import import_pickle
+    from server.live.catalogue import open_base, open_registry
 
     asked = _asked(alias, version, language)
     if alpha is not None and not 0 < alpha <= 1e6:
@@ -106,6 +108,8 @@ def promote(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> 
     name
         The version, as ALIAS@VERSION.
     """
+    from server.live.catalogue import open_registry
+
     moved = open_registry(resolved.settings).promote(name)
     was = f" (before: {moved.before.version})" if moved.before is not None else ""
     did = f"Promoted {moved.after.full_name}{was}."
@@ -120,6 +124,8 @@ def rollback(resolved: ResolvedSettings, alias: str, /, *, json: Json = False) -
     alias
         The alias to roll back.
     """
+    from server.live.catalogue import open_registry
+
     moved = open_registry(resolved.settings).rollback(alias)
     was = name_of(moved.before)
     return _report_moved(moved, f"Rolled back from {was} to {moved.after.full_name}.", json=json)
@@ -140,6 +146,8 @@ def retire(
     name
         The version, as ALIAS@VERSION; not the active one while there are others.
     """
+    from server.live.catalogue import open_registry
+
     entry = open_registry(resolved.settings).retire(name, delete=delete)
     summary = f"{'Retired and deleted' if delete else 'Retired'} {entry.full_name}."
     return report({"name": entry.full_name, "deleted": delete}, summary, json=json)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from server.cli.flags import Json
 from server.config.settings import ResolvedSettings, Settings
 from server.config.values import SettingsError, check_flag
-from server.live.catalogue import open_registry
 
 if TYPE_CHECKING:
     from adapters.ledger import Record
@@ -174,6 +173,7 @@ def _combine_into_registry(
     from adapters import names
     from adapters.lora.shape_check import ModelShape
     from adapters.registry.intake import Base
+    from server.live.catalogue import open_registry
 
     check_flag("alias", alias, names.alias)
     check_flag("version", version, names.version)

@@ -11,7 +11,6 @@ from server.cli.adapters.registry import report
 from server.cli.flags import Json
 from server.config.settings import ResolvedSettings, Settings
 from server.config.values import SettingsError
-from server.live.catalogue import open_registry
 
 if TYPE_CHECKING:
     from adapters.registry.pointers import AliasState
@@ -31,6 +30,8 @@ def canary(resolved: ResolvedSettings, alias: str, /, *shares: str, json: Json =
     shares
         VERSION=PERCENT for each version, the active one among them; 100 in all.
     """
+    from server.live.catalogue import open_registry
+
     settings = resolved.settings
     divided = open_registry(settings).canary(_meant(settings, alias), _shares(shares))
     return _report(divided, json=json)
@@ -51,6 +52,8 @@ def shadow(
     name
         The version, as ALIAS@VERSION.
     """
+    from server.live.catalogue import open_registry
+
     settings = resolved.settings
     return _report(open_registry(settings).shadow(_meant(settings, name), share), json=json)
 
@@ -70,6 +73,8 @@ def settle(
     alias
         The alias, or a language such as sv that it alone speaks.
     """
+    from server.live.catalogue import open_registry
+
     settings = resolved.settings
     return _report(open_registry(settings).settle(_meant(settings, alias), reason), json=json)
 

@@ -13,7 +13,6 @@ from server.cli.adapters.registry import adapter_to_json, report
 from server.cli.adapters.shares import change_to_json
 from server.cli.flags import Json
 from server.config.settings import ResolvedSettings
-from server.live.catalogue import open_base, open_registry
 
 if TYPE_CHECKING:
     from adapters.lora.compare import UpdateDistance
@@ -33,6 +32,7 @@ def show_version(resolved: ResolvedSettings, name: str, /, *, json: Json = False
     from adapters.lora.card import read_card
     from adapters.lora.manifest import read_fields
     from adapters.registry.traffic import format_shares
+    from server.live.catalogue import open_registry
 
     listing = open_registry(resolved.settings).listing()
     entry = listing.find(name)
@@ -66,6 +66,7 @@ def verify_versions(resolved: ResolvedSettings, name: str | None = None, /, *, j
         The version as ALIAS@VERSION, or an alias for its active one; none for all.
     """
     from adapters.registry.verify import verify_version as verify_one
+    from server.live.catalogue import open_base, open_registry
 
     listing, base = open_registry(resolved.settings).listing(), open_base(resolved.settings)
     verdicts = [verify_one(entry, base) for entry in ([listing.find(name)] if name else listing.entries)]
@@ -90,6 +91,7 @@ def diff(resolved: ResolvedSettings, first: str, second: str, /, *, json: Json =
     """
     from adapters.lora.compare import compare_adapters
     from adapters.lora.weights import read_adapter
+    from server.live.catalogue import open_base, open_registry
 
     listing, base = open_registry(resolved.settings).listing(), open_base(resolved.settings)
     a, b = (_adapter(listing, name) for name in (first, second))
@@ -132,6 +134,7 @@ def export_version(
         The version as ALIAS@VERSION, or an alias for its active one.
     """
     from adapters.registry.export import write_export as write
+    from server.live.catalogue import open_registry
 
     entry = open_registry(resolved.settings).listing().find(name)
     path = write(entry, output)

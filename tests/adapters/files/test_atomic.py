@@ -216,7 +216,7 @@ def test_nothing_else_moves_files_or_folders() -> None:
         ("text.replace(a, b)", False),
         ("dataclasses.replace(a, b=1)", False),
         ("time.replace(tzinfo=b)", False),
-        ("self._registry.replace(adapter)", False),
+        ("self._served.replace(adapter)", False),
     ],
 )
 def test_a_move_is_recognised(code: str, expected: bool) -> None:
@@ -232,6 +232,4 @@ def moves(call: ast.Call) -> bool:
     if owner in ("os", "shutil", "tempfile"):
         return name in ("rename", "renames", "replace", "move", "mkstemp", "mkdtemp")
     one = len(call.args) == 1 and not call.keywords
-    return one and (
-        name == "rename" or (name == "replace" and not owner.endswith(("registry", "dataclasses")))
-    )
+    return one and (name == "rename" or (name == "replace" and not owner.endswith(("served", "dataclasses"))))

@@ -12,7 +12,18 @@ from server.__main__ import main
 from server.config.settings import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[3]
-HEAVY = ("numpy", "onnx", "onnxruntime", "starlette", "uvicorn", "tokenizers", "langdetect", "yaml", "torch")
+HEAVY = (
+    "server.live.catalogue",
+    "numpy",
+    "onnx",
+    "onnxruntime",
+    "starlette",
+    "uvicorn",
+    "tokenizers",
+    "langdetect",
+    "yaml",
+    "torch",
+)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ import pytest
 
 from server.engines.embedded.runners.device.flavours import PINNED
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FILE = ROOT / "deploy" / "windows" / "serve.ps1"
 SCRIPT = FILE.read_text(encoding="utf-8")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.portable import Module, walk
+from tests.project.portability.portable import Module, walk
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ELSEWHERE = (
     "server.engines.vllm",
     "adapters.training",
