@@ -15,7 +15,7 @@ CONTRACT := $(wildcard tests/server/engines/test_contract*.py) tests/server/engi
 VLLM_TESTS ?= $(CONTRACT) \
   $(patsubst %,tests/server/%.py,api/endpoints/test_formats api/endpoints/test_http api/endpoints/test_openai \
     api/endpoints/test_tools api/endpoints/test_responses_http api/endpoints/test_responses_openai \
-    live/test_rollout_changes live/test_live_changes live/test_loading metrics/test_metrics) \
+    rollout/test_changes live/test_live_changes live/test_loading metrics/test_metrics) \
   tests/vllm
 
 DEVICE_TESTS ?= tests/device tests/server/engines/test_contract.py

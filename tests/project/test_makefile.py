@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -146,6 +147,14 @@ def test_ci_runs_what_a_contributor_runs() -> None:
     commands = [line for line in script.splitlines() if line and not line.startswith(("#", "set ", "cd "))]
     assert commands == ["make test", "make test-device", "make test-vllm"]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
+
+
+@pytest.mark.parametrize("target", ["test-vllm", "test-device"])
+def test_every_test_that_a_target_names_is_there(target: str) -> None:
+    told = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
+    named = set(re.findall(r"(?<![\w/])tests/[\w/.]+", told.stdout))
+    assert named
+    assert not [path for path in named if not (ROOT / path).exists()]
 
 
 def test_windows_has_the_same_steps() -> None:
