@@ -37,7 +37,7 @@ def test_what_is_gone_is_told_by_its_name(tmp_path: Path) -> None:
 
 def test_nothing_is_looked_for_that_the_engine_no_longer_touches() -> None:
     folder = surface.ENGINE.parent
-    source = "".join((folder / name).read_text() for name in ("vllm.py", "vllm_options.py"))
+    source = "".join((folder / name).read_text() for name in ("core.py", "options.py"))
     members = {member.partition("(")[0] for line in surface.SURFACE.values() for member in line.split()}
     # Unpacked by its place.
     members.discard("logprob_token_ids")

@@ -382,7 +382,7 @@ async def test_an_unload_that_waits_holds_up_no_other_adapter(
     async with crowd(engine, alone(en)):
         unloading = asyncio.create_task(engine.unload(en.digest))
         await asyncio.sleep(0)
-        await asyncio.wait_for(engine.load(other), 20)
+        await asyncio.wait_for(engine.load(other), 100)
         assert not unloading.done()
         assert set(engine.state().resident) == {voices["sv"].digest, other.digest}
         with pytest.raises(AdapterNotLoadedError):
