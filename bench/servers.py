@@ -138,17 +138,18 @@ def vllm(
     *options: str,
     slots: int | None = None,
     rank: int = 8,
+    name_adapters: bool = True,
 ) -> list[str]:
     """vLLM's OpenAI server; with `adapters`, LoRA is on, with a slot for each unless `slots` says how many.
 
-    The base's name is `base`.
+    The base's name is `base`. Without `name_adapters` the adapters have to be loaded over HTTP.
     """
     command = [*_vllm_serve(python, model), "--served-model-name", "base"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     if adapters:
-        modules = [f"{name}={path}" for name, path in adapters.items()]
         command += ["--enable-lora", "--max-loras", str(slots or len(adapters)), "--max-lora-rank", str(rank)]
-        command += ["--lora-modules", *modules]
+    if adapters and name_adapters:
+        command += ["--lora-modules", *(f"{name}={path}" for name, path in adapters.items())]
     return [*command, *options]
 
 

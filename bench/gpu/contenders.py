@@ -106,11 +106,16 @@ class Contenders:
             options["max_cpu_loras"] = self._lora(start)["max_cpu_loras"]
         flags = [text for name, value in options.items() for text in _flag(name, value)]
         flags += ["--enable-prefix-caching", "--disable-uvicorn-access-log"]
-        slots, rank = SLOTS[start], max(RANKS)
-        if adapters and not named:
-            flags += ["--enable-lora", "--max-loras", str(slots), "--max-lora-rank", str(rank)]
-            adapters = {}
-        return vllm(self.python, self.base, adapters, port, *flags, slots=slots or None, rank=rank)
+        return vllm(
+            self.python,
+            self.base,
+            adapters,
+            port,
+            *flags,
+            slots=SLOTS[start] or None,
+            rank=max(RANKS),
+            name_adapters=named,
+        )
 
     def _oneseek(self, port: int, start: str, adapters: Mapping[str, Path]) -> list[str]:
         engine: dict[str, Any] = {"kind": self.settings["engine"]}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prometheus_client.registry import Collector
 
@@ -76,11 +75,11 @@ class BaseService:
 
     @asynccontextmanager
     async def _in_background(self) -> AsyncGenerator[None]:
-        jobs: list[Coroutine[Any, Any, None]] = [self.rollouts.run()]
         if self.changes is not None:
             await self.rollouts.start(self.changes.follower.options.home)
-            jobs.append(self.changes.follower.run())
-        tasks = [asyncio.create_task(job) for job in jobs]
+        tasks = [asyncio.create_task(self.rollouts.run())]
+        if self.changes is not None:
+            tasks.append(asyncio.create_task(self.changes.follower.run()))
         try:
             yield
         finally:

@@ -59,6 +59,13 @@ def test_both_servers_get_the_same_options(contenders: Contenders, start: str, s
             assert int(theirs[name.replace("_", "-")]) == engine[name] == value
 
 
+def test_the_rust_front_end_gets_the_same_options_and_its_adapters_later(contenders: Contenders) -> None:
+    rust = options(contenders.command("vllm-rust", "lora", 8001))
+    python = options(contenders.command("vllm", "lora", 8001))
+    assert python.pop("lora-modules")
+    assert rust == python
+
+
 def test_every_adapter_is_given_where_lora_is_on(contenders: Contenders) -> None:
     for server in ("oneseek", "vllm"):
         without = contenders.command(server, "base", 1)

@@ -68,11 +68,6 @@ class FairQueue:
         """Waiting sequences of each share that has any."""
         return {share.name: len(share.queue) for share in self._shares.values() if share.queue}
 
-    def paid_by(self, name: str) -> int:
-        """What a share has paid."""
-        share = self._shares.get(name)
-        return share.served if share else 0
-
     def charge(self, name: str, amount: int) -> None:
         """A share pays for work; a negative amount gives back what was not done."""
         self._share(name).served += amount
