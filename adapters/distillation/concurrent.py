@@ -42,20 +42,22 @@ def side_by_side(
 
     After `stop` no further one is sent; those in flight are waited for. Where `ask` fails for good the others
     in flight are waited for too, and its error is raised last. Whoever leaves early leaves threads that end
-    with their request; they hold no process up.
+    with their request; they hold no process up. An answer counts as in flight until the caller asks for the
+    next one: if the caller is slow to store it, a kill loses at most `many` answers.
     """
     waiting: queue.SimpleQueue[Q] = queue.SimpleQueue()
     for question in questions:
         waiting.put(question)
     done: queue.SimpleQueue[tuple[Q, A] | Exception | None] = queue.SimpleQueue()
     failed = threading.Event()
+    room = threading.Semaphore(many)
 
     def ended() -> bool:
         return stop.is_set() or failed.is_set()
 
     def work() -> None:
         try:
-            while not ended():
+            while room.acquire() and not ended():
                 try:
                     question = waiting.get_nowait()
                 except queue.Empty:
@@ -78,12 +80,15 @@ def side_by_side(
             found = done.get()
             if found is None:
                 workers -= 1
+                room.release()
             elif isinstance(found, Exception):
                 problem = problem or found
             else:
                 yield found
+                room.release()
     finally:
         failed.set()
+        room.release(many)
     if problem is not None:
         raise problem
 

@@ -37,7 +37,7 @@ class FarEnd:
     asked: list[str] = field(default_factory=list[str])
     """Every question that came, answered or not."""
     answered: list[str] = field(default_factory=list[str])
-    """Those that got an answer."""
+    """Those whose answer was made."""
     times: list[float] = field(default_factory=list[float])
     keys: set[str | None] = field(default_factory=set[str | None])
     most_at_once: int = 0
@@ -53,13 +53,10 @@ class FarEnd:
             self.most_at_once = max(self.most_at_once, self._at_once)
             return len(self.asked) - 1
 
-    def finish(self) -> None:
-        """Before the reply is sent: whoever has it may ask again before this thread goes on."""
+    def leave(self, question: str, status: int) -> None:
+        """Before the reply is sent: whoever has it may go on before this thread does."""
         with self._lock:
             self._at_once -= 1
-
-    def leave(self, question: str, status: int) -> None:
-        with self._lock:
             if status == 200:
                 self.answered.append(question)
 
@@ -83,13 +80,10 @@ def far_end(behave: Behave) -> Generator[FarEnd]:
             question: str = body["messages"][0]["content"]
             reply = behave(met.enter(question, self.headers.get("Authorization")), question)
             time.sleep(reply.delay)
-            met.finish()
-            try:
-                message = {"role": "assistant", "content": reply.text}
-                choice = {"message": message, "finish_reason": reply.finish}
-                self._send(reply, {"choices": [choice], "model": "teacher", "system_fingerprint": "fp_1"})
-            finally:
-                met.leave(question, reply.status)
+            met.leave(question, reply.status)
+            message = {"role": "assistant", "content": reply.text}
+            choice = {"message": message, "finish_reason": reply.finish}
+            self._send(reply, {"choices": [choice], "model": "teacher", "system_fingerprint": "fp_1"})
 
         def _send(self, reply: Reply, body: object) -> None:
             data = json.dumps(body).encode() if reply.body is None else reply.body

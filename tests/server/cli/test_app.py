@@ -46,17 +46,27 @@ def oneseek(*arguments: str, **environ: str) -> subprocess.CompletedProcess[byte
     )
 
 
+SLOW_IMPORTS = "import asyncio, concurrent.futures, email.message, http.client, json, logging, ssl, typing, uuid"
+"""What takes a plain interpreter a third of what `--help` may take, on any machine."""
+
+
 def test_help_starts_in_under_0_3_seconds() -> None:
-    def once() -> float:
+    """On a slow machine, in under the time that a third of its work takes there, three times."""
+
+    def once(*command: str) -> float:
         """Seconds of processor time, which neighbours on the machine disturb least."""
         before = os.times()
-        done = oneseek("--help")
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
         after = os.times()
-        assert done.returncode == 0
-        assert b"serve" in done.stdout
+        assert command[-1] != "--help" or b"serve" in done.stdout
         return sum(after[2:4]) - sum(before[2:4])
 
-    assert min(once() for _ in range(5)) < 0.3
+    turns = [
+        (once(sys.executable, "-m", "server", "--help"), once(sys.executable, "-c", SLOW_IMPORTS))
+        for _ in range(5)
+    ]
+    ours, reference = (min(column) for column in zip(*turns, strict=True))
+    assert ours < max(0.3, 3 * reference)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["--version"]], ids=" ".join)
