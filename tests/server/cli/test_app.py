@@ -46,7 +46,7 @@ def oneseek(*arguments: str, **environ: str) -> subprocess.CompletedProcess[byte
     )
 
 
-SLOW_IMPORTS = "import asyncio, concurrent.futures, email.message, http.client, json, logging, ssl, typing, uuid"
+SLOW_IMPORTS = "import asyncio, email.message, http.client, json, logging, ssl, typing, uuid"
 """What takes a plain interpreter a third of what `--help` may take, on any machine."""
 
 
