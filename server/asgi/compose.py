@@ -20,6 +20,7 @@ from server.config.settings import Settings
 from server.engines.base import Engine
 from server.engines.kinds import choose_engine
 from server.engines.setup import EngineSetup
+from server.engines.supervised import SupervisedEngine
 from server.errors import EngineError
 from server.live.catalogue import Catalogue, open_catalogue, provenance
 from server.live.follower import FollowOptions
@@ -144,7 +145,14 @@ def open_engine(
         narrate=narrator,
         environ=environ,
     )
-    return choice.kind.open(settings, setup), choice.kind.collectors()
+    engine = SupervisedEngine(
+        choice.kind.open(settings, setup),
+        lambda: choice.kind.open(settings, setup),
+        metrics.steps(catalogue.base.name),
+        restarts=settings.restart_engine,
+        step_timeout=settings.step_timeout,
+    )
+    return engine, choice.kind.collectors()
 
 
 class Narrator:

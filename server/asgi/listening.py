@@ -144,7 +144,8 @@ class AnnouncingServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     def _are_alive(self) -> bool:
-        return all(engine.state().alive for engine in self._engines)
+        states = [engine.state() for engine in self._engines]
+        return all(state.alive or state.restarting for state in states)
 
     async def _close_engines(self) -> None:
         await asyncio.gather(*(engine.close() for engine in self._engines))

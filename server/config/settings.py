@@ -131,6 +131,10 @@ class Settings:
     """Largest request body."""
     default_max_tokens: int | None = None
     """Answer length where a request names none; none: what is left of the context, or 16 for completions."""
+    step_timeout: float | None = 120.0
+    """Seconds that one step of the engine may take before the engine counts as hung; none: no limit."""
+    restart_engine: int = 0
+    """Times an hour that an engine that died or hung is started again; 0 ends the server with status 1."""
     request_timeout: float | None = None
     """Seconds from a request's headers to the end of its answer, after which it is given up; none never."""
     drain_seconds: float = 30.0
@@ -165,6 +169,8 @@ class Settings:
         for name in ("kv_cache_memory", "max_body", "default_max_tokens"):
             within(name, getattr(self, name), 1, None)
         within("max_queue", self.max_queue, 0, None)
+        within("step_timeout", self.step_timeout, 1, None)
+        within("restart_engine", self.restart_engine, 0, 1000)
         within("drain_seconds", self.drain_seconds, 0, None)
         within("follow_registry", self.follow_registry, 0, None)
         if self.request_timeout is not None and self.request_timeout <= 0:

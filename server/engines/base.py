@@ -74,6 +74,13 @@ class Engine(Protocol):
         """A snapshot; callable from any thread, never blocks on the model."""
         ...
 
+    def fail(self, reason: str) -> None:
+        """Be dead from now on: end every stream with `EngineDeadError` and refuse all work.
+
+        Waits for nothing, so that it works on an engine that hangs. `close` still has to follow.
+        """
+        ...
+
     async def close(self) -> None:
         """Abort what runs and release everything. Idempotent."""
         ...

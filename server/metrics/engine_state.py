@@ -13,6 +13,12 @@ FallbackReason = Literal["absent", "failed", "memory", "logits"]
 logits are not the CPU's."""
 
 
+STALLED_SECONDS = 10.0
+"""An engine that has been at one step for this long is not ready."""
+SLOW_STEPS = 4
+"""How many times longer than the longest step yet a step may take before it counts as stalled."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceFallback:
     """Why the CPU computes where `auto` would have had another device."""
@@ -65,6 +71,10 @@ class EngineState:
     alive: bool
     progress: float
     """Seconds since the engine last completed a step or was idle; large means it hangs."""
+    slowest_step: float = 0.0
+    """Seconds of the longest step that the engine has completed."""
+    restarting: bool = False
+    """True while a dead engine is being started again."""
     running: Mapping[str, int] = field(default_factory=dict[str, int])
     """Adapter digest (empty: base) → requests being worked on."""
     waiting: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -82,3 +92,15 @@ class EngineState:
     """Running requests put back for want of KV memory, since start."""
     resident: Mapping[str, Tier] = field(default_factory=dict[str, Tier])
     """Adapter digest → where its weights are."""
+
+    @property
+    def ready(self) -> bool:
+        """True if the engine lives and makes progress whenever it has something to do."""
+        return self.alive and not self.exceeds(STALLED_SECONDS)
+
+    def exceeds(self, seconds: float) -> bool:
+        """True if the step under way takes longer than `seconds`, on a machine whose steps are short.
+
+        If steps are slow there, so are those that go well: one may take `SLOW_STEPS` times the longest yet.
+        """
+        return self.progress >= max(seconds, SLOW_STEPS * self.slowest_step)

@@ -44,16 +44,29 @@ UNCOUNTED = frozenset({"/live", "/ready", "/health", "/metrics"})
 
 
 class StepMetrics:
-    """Counts the steps of one base's engine; its `StepObserver`."""
+    """Counts the steps of one base's engine and its failures; its `StepObserver` and `FailureObserver`."""
 
-    def __init__(self, seconds: Histogram, batch_size: Histogram) -> None:
-        self._seconds = seconds
-        self._batch_size = batch_size
+    def __init__(
+        self, base: str, seconds: Histogram, batch_size: Histogram, failures: Counter, restarts: Counter
+    ) -> None:
+        self._base = base
+        self._seconds = seconds.labels(base)
+        self._batch_size = batch_size.labels(base)
+        self._failures = failures
+        self._restarts = restarts
 
     def step(self, seconds: float, batch: int) -> None:
         """One step of the engine; called from its thread."""
         self._seconds.observe(seconds)
         self._batch_size.observe(batch)
+
+    def failed(self, failure: str) -> None:
+        """The engine died, or hung and was given up."""
+        self._failures.labels(self._base, failure).inc()
+
+    def restarted(self, outcome: str) -> None:
+        """An attempt to start the engine again has ended."""
+        self._restarts.labels(self._base, outcome).inc()
 
 
 class Metrics:
@@ -131,6 +144,15 @@ class Metrics:
         self.step_seconds = Histogram(
             "oneseek_step_seconds", "Time of one step", ("base",), buckets=STEP, registry=r
         )
+        self.engine_failures = Counter(
+            "oneseek_engine_failures", "Engines that died or hung in a step", ("base", "reason"), registry=r
+        )
+        self.engine_restarts = Counter(
+            "oneseek_engine_restarts",
+            "Attempts to start a dead engine again",
+            ("base", "outcome"),
+            registry=r,
+        )
         self.loads = Counter(
             "oneseek_adapter_loads", "Adapters made resident", ("adapter", "outcome"), registry=r
         )
@@ -183,8 +205,10 @@ class Metrics:
         )  # fmt: skip
 
     def steps(self, base: str) -> StepMetrics:
-        """What counts the steps of the engine that runs `base`."""
-        return StepMetrics(self.step_seconds.labels(base), self.batch_size.labels(base))
+        """What counts the steps and failures of the engine that runs `base`."""
+        return StepMetrics(
+            base, self.step_seconds, self.batch_size, self.engine_failures, self.engine_restarts
+        )
 
     def record_answer(self, exchange: Exchange) -> None:
         """One HTTP request has been answered, or its client has gone."""

@@ -54,14 +54,14 @@ class Server:
 
 
 @contextmanager
-def serving(base: Path, adapters: dict[str, Path], folder: Path) -> Generator[Server]:
+def serving(base: Path, adapters: dict[str, Path], folder: Path, *more: str) -> Generator[Server]:
     config, log = folder / "oneseek.yaml", folder / "log"
     config.write_text(CONFIG)
     listed = [part for name, path in adapters.items() for part in ("--adapters", f"{name}={path}")]
     command = [sys.executable, "-m", "server", "serve", "--config", str(config), "--port", "0"]
     with log.open("w") as output:
         process = subprocess.Popen(
-            [*command, "--home", str(folder / "home"), "--base-model", str(base), *listed],
+            [*command, "--home", str(folder / "home"), "--base-model", str(base), *listed, *more],
             stdout=output,
             stderr=output,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -134,6 +134,40 @@ def test_a_killed_engine_core_ends_the_server_in_words(
         gone, left = psutil.wait_procs(family, timeout=20)
         assert len(gone) == len(family)
         assert left == []
+
+
+def becomes_ready(server: Server, wanted: bool, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while (httpx.get(f"{server.url}/ready").status_code == 200) is not wanted:
+        assert time.monotonic() < end, server.log.read_text()
+        time.sleep(0.05)
+
+
+def test_a_core_that_is_killed_or_hangs_is_started_again(
+    tiny_base: Path, tiny_adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    """With its adapters, while the server itself goes on."""
+    more = ("--restart-engine", "2", "--step-timeout", "15")
+    with serving(tiny_base, tiny_adapters, tmp_path, *more) as server, ThreadPoolExecutor(2) as pool:
+        for number in (signal.SIGKILL, signal.SIGSTOP):
+            core, begun = server.core(), threading.Barrier(3, timeout=60)
+            streams = [pool.submit(read_stream, server.url, model, begun.wait) for model in tiny_adapters]
+            begun.wait()
+            core.send_signal(number)
+            becomes_ready(server, wanted=False, seconds=12)
+            for stream in streams:
+                *_, error, done = stream.result(timeout=30)
+                assert json.loads(error)["error"]["code"] == "engine_dead"
+                assert done == "[DONE]"
+            becomes_ready(server, wanted=True, seconds=240)
+            assert not core.is_running() or core.status() == psutil.STATUS_ZOMBIE
+            for name in tiny_adapters:
+                body = {"model": name, "prompt": [1, 5], "max_tokens": 2}
+                assert httpx.post(f"{server.url}/v1/completions", json=body, timeout=60).status_code == 200
+        samples = httpx.get(f"{server.url}/metrics").text
+        for reason in ("died", "stalled"):
+            assert re.search(rf'oneseek_engine_failures_total{{.*reason="{reason}"}} 1.0', samples)
+        assert re.search(r'oneseek_engine_restarts_total{.*outcome="ok"} 2.0', samples)
 
 
 def test_it_answers_with_receipts_and_ends_at_a_signal_leaving_nothing(

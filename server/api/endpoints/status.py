@@ -15,15 +15,7 @@ from server.api.endpoints.context import Context, reply
 from server.api.rendering.error_replies import NOT_READY_RETRY
 from server.config.version import oneseek_version
 from server.exchange import EXCHANGE, Exchange
-from server.metrics.engine_state import DeviceInfo, EngineState
-
-STALLED_SECONDS = 30.0
-"""An engine that has been at one step for this long is not ready."""
-
-
-def is_ready(state: EngineState) -> bool:
-    """Whether tokens come: the engine lives, and makes progress where it has something to do."""
-    return state.alive and state.progress < STALLED_SECONDS
+from server.metrics.engine_state import DeviceInfo
 
 
 class Status:
@@ -85,7 +77,7 @@ class Status:
 
     def _is_ready(self) -> bool:
         """Whether every base is."""
-        return all(is_ready(service.runtime.engine.state()) for service in self._context.services)
+        return all(service.runtime.engine.state().ready for service in self._context.services)
 
 
 def _device(device: DeviceInfo | None) -> dict[str, Any]:

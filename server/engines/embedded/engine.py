@@ -113,6 +113,13 @@ class EmbeddedEngine:
             return EngineState(alive=False, progress=0.0)
         return dataclasses.replace(self._loop.state(), resident=dict.fromkeys(self.residents.open, "device"))
 
+    def fail(self, reason: str) -> None:
+        """See `Engine.fail`."""
+        if self._loop is not None:
+            self._loop.abandon()
+        self._admission.fail_all(EngineDeadError(reason))
+        self.residents.abandon()
+
     async def close(self) -> None:
         """Fail what runs and release everything."""
         self._closed = True

@@ -86,9 +86,10 @@ class StepLoop:
         self._inbox: deque[Callable[[], None]] = deque()
         self._wake = threading.Event()
         self._gate = threading.Lock()
-        self._closing = False
+        self._closing = self._abandoned = False
         self._alive = False
         self._busy_since: float | None = None
+        self._slowest_step = 0.0
         self._snapshot = EngineState(alive=False, progress=0.0)
         self._thread = threading.Thread(target=self._main, name="oneseek-engine", daemon=True)
 
@@ -156,20 +157,29 @@ class StepLoop:
         """A snapshot as of the last step, without what is resident."""
         since = self._busy_since
         progress = 0.0 if since is None else time.perf_counter() - since
-        return dataclasses.replace(self._snapshot, alive=self._alive, progress=progress)
+        return dataclasses.replace(
+            self._snapshot, alive=self._alive, progress=progress, slowest_step=self._slowest_step
+        )
 
     @property
     def alive(self) -> bool:
         """Whether the thread takes work."""
         return self._alive
 
+    def abandon(self) -> None:
+        """Take no more work, and end after the step under way, for which nobody waits."""
+        self._closing = self._abandoned = True
+        with self._gate:
+            self._alive = False
+        self._wake.set()
+
     def close(self) -> None:
         """Stop after the step under way and release the runner; leave a step that hangs. Idempotent."""
         self._closing = True
         self._wake.set()
-        if self._thread.is_alive():
+        if self._thread.is_alive() and not self._abandoned:
             self._thread.join(CLOSE_SECONDS)
-        if self._thread.is_alive():
+        if self._thread.is_alive() and not self._abandoned:
             logger.error("the engine's step did not end within %g seconds; it is left behind", CLOSE_SECONDS)
 
     # In the thread.
@@ -225,7 +235,9 @@ class StepLoop:
         self._publish()
         if batch:
             self._outbox.deliver(batch)
-        self._observe(time.perf_counter() - began, len(step.chunks) + len(step.decodes))
+        seconds = time.perf_counter() - began
+        self._slowest_step = max(self._slowest_step, seconds)
+        self._observe(seconds, len(step.chunks) + len(step.decodes))
         return True
 
     def _observe(self, seconds: float, batch: int) -> None:

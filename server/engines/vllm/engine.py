@@ -63,6 +63,7 @@ class CoreEngine:
         self._started = False
         self._dead: str | None = None
         self._last_step = time.perf_counter()
+        self._slowest_step = 0.0
 
     async def start(self) -> None:
         """See `Engine.start`."""
@@ -120,6 +121,7 @@ class CoreEngine:
         return EngineState(
             alive=True,
             progress=time.perf_counter() - self._last_step if self._running else 0.0,
+            slowest_step=self._slowest_step,
             running=running,
             waiting=waiting,
             kv_tokens=round(load.kv_usage * load.kv_capacity),
@@ -129,6 +131,10 @@ class CoreEngine:
             preemptions=load.preemptions,
             resident=dict.fromkeys(self.residents.open, "device"),
         )
+
+    def fail(self, reason: str) -> None:
+        """See `Engine.fail`."""
+        self.on_death(reason)
 
     async def close(self) -> None:
         """See `Engine.close`."""
@@ -163,6 +169,8 @@ class CoreEngine:
     def on_step(self, batch: int) -> None:
         """Note the time of a step."""
         now = time.perf_counter()
+        if batch:
+            self._slowest_step = max(self._slowest_step, now - self._last_step)
         if self._observer is not None and batch:
             self._observer.step(now - self._last_step, batch)
         self._last_step = now
