@@ -157,9 +157,7 @@ class StepLoop:
         """A snapshot as of the last step, without what is resident."""
         since = self._busy_since
         progress = 0.0 if since is None else time.perf_counter() - since
-        return dataclasses.replace(
-            self._snapshot, alive=self._alive, progress=progress, slowest_step=self._slowest_step
-        )
+        return dataclasses.replace(self._snapshot, alive=self._alive, progress=progress)
 
     @property
     def alive(self) -> bool:
@@ -168,9 +166,8 @@ class StepLoop:
 
     def abandon(self) -> None:
         """Take no more work, and end after the step under way, for which nobody waits."""
-        self._closing = self._abandoned = True
         with self._gate:
-            self._alive = False
+            self._closing, self._abandoned, self._alive = True, True, False
         self._wake.set()
 
     def close(self) -> None:
@@ -232,11 +229,11 @@ class StepLoop:
                 self._end_without_token(chunk, batch)
             except Exception as error:
                 self._break(chunk.sequence, _own_fault(chunk.sequence, error), batch)
+        seconds = time.perf_counter() - began
+        self._slowest_step = max(self._slowest_step, seconds)
         self._publish()
         if batch:
             self._outbox.deliver(batch)
-        seconds = time.perf_counter() - began
-        self._slowest_step = max(self._slowest_step, seconds)
         self._observe(seconds, len(step.chunks) + len(step.decodes))
         return True
 
@@ -391,6 +388,7 @@ class StepLoop:
         self._snapshot = EngineState(
             alive=self._alive,
             progress=0.0,
+            slowest_step=self._slowest_step,
             running=scheduler.running_by_share,
             waiting=scheduler.waiting_by_share,
             kv_tokens=scheduler.kv_tokens,

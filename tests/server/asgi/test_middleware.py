@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import http.client
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 from starlette.routing import Route
-from starlette.types import Message, Scope
+from starlette.types import Message, Receive, Scope, Send
 
-from server.asgi.middleware import ADMIN_PATHS, is_admin_path, open_exchange
+from server.asgi.middleware import ADMIN_PATHS, ApiKeys, is_admin_path, open_exchange
 from server.config.settings import Settings
 from server.config.values import SettingsError
 from server.exchange import EXCHANGE
@@ -152,3 +154,31 @@ def test_of_several_headers_under_one_name_the_first_counts() -> None:
     assert scope[EXCHANGE] is exchange
     assert exchange.request_id == "id"
     assert exchange.headers == {b"x-oneseek-adapter": "first", b"x-request-id": "id"}
+
+
+@pytest.mark.anyio
+async def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever key is presented, so that the time says nothing of which one matched."""
+    compared: list[bytes] = []
+
+    def compare(presented: bytes, known: bytes) -> bool:
+        compared.append(known)
+        return presented == known
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None: ...
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(_message: Message) -> None: ...
+
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    keys = [key.encode() for key in ("first", "second", "admin")]
+    layer = ApiKeys(app, ("first", "second"), ("admin",))
+    for key in keys:
+        compared.clear()
+        scope: Scope = {"type": "http", "path": "/live", "headers": [(b"authorization", b"Bearer " + key)]}
+        open_exchange(scope, send)
+        await layer(scope, receive, send)
+        assert scope[EXCHANGE].tenant
+        assert sorted(compared) == sorted(hashlib.sha256(key).digest() for key in keys)

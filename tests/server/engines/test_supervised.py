@@ -35,7 +35,7 @@ pytestmark = pytest.mark.anyio
 LIMITS = SchedulerLimits(
     max_num_seqs=8, max_num_batched_tokens=64, rows=8, context=256, kv_tokens=8 * 256, prefill_chunk=64
 )
-WAIT = 30.0
+WAIT = 10.0
 
 
 class FaultyRunner:
