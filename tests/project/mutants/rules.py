@@ -5,6 +5,9 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 ROOT = Path(__file__).resolve().parents[3]
 FILE = Path(__file__).with_name("rules.toml")
@@ -35,5 +38,5 @@ class Rule:
 
 def read_rules() -> list[Rule]:
     """Every rule, in the file's order."""
-    listed = tomllib.loads(FILE.read_text(encoding="utf-8"))["rule"]
-    return [Rule(**{**entry, "tests": tuple(entry["tests"])}) for entry in listed]
+    listed: list[dict[str, Any]] = tomllib.loads(FILE.read_text(encoding="utf-8"))["rule"]
+    return [msgspec.convert(entry, Rule) for entry in listed]
