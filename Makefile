@@ -19,6 +19,9 @@ VLLM_TESTS ?= $(CONTRACT) \
     rollout/test_changes live/test_live_changes live/test_loading metrics/test_metrics) \
   tests/vllm
 
+# What makes adapters and bases, and the repository itself: as long as all that serves, and run beside it.
+MAKING := tests/adapters tests/bench tests/project tests/routing tests/server/cli
+
 DEVICE_TESTS ?= tests/device tests/server/engines/test_contract.py
 # They give what waits a time that a device in software, at a tenth of a second a step, may exceed.
 TIMED := unload_that or load_that_is_cancelled or stalls or nobody_reads or come_back or used_again
@@ -43,11 +46,16 @@ serve: $(VENV)/.serve
 	@exec $(BIN)/python -m server serve $(ARGS)
 
 test: lint
+ifeq ($(TESTS),tests)
+	$(SAY) 'running the tests in two processes; one of them reports at the end'
+	@log=$$(mktemp) && trap 'rm -f "$$log"' EXIT; \
+	$(BIN)/python -m pytest -q $(MAKING) >"$$log" 2>&1 & making=$$!; \
+	$(BIN)/python -m pytest -q tests $(MAKING:%=--ignore=%) && \
+	$(BIN)/python -m pytest -q --engine device -m 'not slow' $(CONTRACT); serving=$$?; \
+	wait $$making; making=$$?; cat "$$log"; exit $$((serving || making))
+else
 	$(SAY) 'running the tests'
 	@$(BIN)/python -m pytest -q $(TESTS)
-ifeq ($(TESTS),tests)
-	$(SAY) "running the engines' contract on the code for devices"
-	@$(BIN)/python -m pytest -q --engine device -m 'not slow' $(CONTRACT)
 endif
 
 # The server refuses names under ONESEEK_ that are not settings, in the environment of the tests too.

@@ -99,11 +99,25 @@ def test_test_checks_everything_and_the_tests_come_last(project: Path) -> None:
     lines = asked(project)
     assert "--group lint --group test" in lines[1]
     for tool in ("ruff check", "ruff format --check", "pyright", "importlinter"):
-        assert any(tool in line for line in lines[2:-2]), tool
-    assert lines[-2] == "-m pytest -q tests"
-    assert lines[-1].startswith("-m pytest -q --engine device -m not slow ")
+        assert any(tool in line for line in lines[2:-3]), tool
+    # Two run side by side, so either may come first.
+    contract, making, serving = sorted(
+        lines[-3:], key=lambda line: ("--engine" not in line, "--ignore" in line)
+    )
+    assert contract.startswith("-m pytest -q --engine device -m not slow ")
+    folders = making.removeprefix("-m pytest -q ").split(" ")
+    assert all((ROOT / folder).is_dir() for folder in folders)
+    assert serving == f"-m pytest -q tests {' '.join(f'--ignore={folder}' for folder in folders)}"
     make(project, "test", "TESTS=tests/routing", path=tools_path(project))
     assert asked(project)[-1] == "-m pytest -q tests/routing"
+
+
+@pytest.mark.parametrize("failing", ["tests/adapters tests", "tests --ignore", "--engine device"])
+def test_a_failure_in_any_of_the_processes_fails_the_whole(project: Path, failing: str) -> None:
+    python = project.parent / "tools" / "python3"
+    script = python.read_text().replace('*) echo "$*"', f'*"{failing}"*) exit 1 ;;\n  *) echo "$*"')
+    python.write_text(script)
+    assert make(project, "test", path=tools_path(project)).returncode != 0
 
 
 def test_a_failed_install_is_tried_again(project: Path) -> None:
