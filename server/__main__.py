@@ -8,8 +8,10 @@ from __future__ import annotations
 import errno
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from server.names_guard import NAMES, ForeignNameError, refuse_foreign_names
 
@@ -17,6 +19,10 @@ from server.names_guard import NAMES, ForeignNameError, refuse_foreign_names
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. A mistake is one line on standard error, no traceback."""
     _write_utf8()
+    given = sys.argv[1:] if arguments is None else arguments
+    if arguments is None and given[:1] == ["serve"]:
+        # Until the verb itself heeds signals: whoever stops a server as it starts has not made it fail.
+        signal.signal(signal.SIGTERM, _stop)
     try:
         refuse_foreign_names()
     except ForeignNameError as error:
@@ -28,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from server.config.values import SettingsError
 
     try:
-        code = int(build_app()(sys.argv[1:] if arguments is None else arguments) or 0)
+        code = int(build_app()(given) or 0)
         sys.stdout.flush()  # what cannot be written is an error here, not one that nobody handles at the exit
         return code
     except UnusedCliTokensError as error:
@@ -47,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code is None:
             raise
         return _complain(_describe(error), code)
+
+
+def _stop(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def _exit_code(error: Exception) -> int | None:

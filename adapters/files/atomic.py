@@ -21,12 +21,16 @@ _OLD = ".old"
 _PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds between attempts at what Windows may refuse for a moment: 1.6 in all."""
 
+_unfinished: set[Path] = set()
+"""What this process writes at present."""
+
 
 @contextmanager
 def staged_file(target: Path) -> Generator[Path]:
     """A path to write a file to, which becomes `target` when the block ends, in the place of an old one."""
     _make_parents(target.parent)
     temporary = _beside(target, _SUFFIX)
+    _unfinished.add(temporary)
     try:
         yield temporary
         flush(temporary)
@@ -35,6 +39,8 @@ def staged_file(target: Path) -> Generator[Path]:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+    finally:
+        _unfinished.discard(temporary)
     flush_folder(target.parent)
 
 
@@ -49,6 +55,7 @@ def staged_folder(target: Path, *, replace: bool = False) -> Generator[Path]:
     if replace:
         _recover(target)
     temporary = _beside(target, _SUFFIX)
+    _unfinished.add(temporary)
     temporary.mkdir()
     try:
         yield temporary
@@ -62,6 +69,8 @@ def staged_folder(target: Path, *, replace: bool = False) -> Generator[Path]:
     except BaseException:
         _discard(temporary)
         raise
+    finally:
+        _unfinished.discard(temporary)
     flush_folder(target.parent)
 
 
@@ -100,6 +109,14 @@ def clear_leftovers(place: Path) -> None:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
         else:
+            path.unlink(missing_ok=True)
+
+
+def discard_unfinished() -> None:
+    """Delete what this process has begun to write, whoever writes it; only for a process about to end."""
+    for path in list(_unfinished):
+        shutil.rmtree(path, ignore_errors=True)
+        with suppress(OSError):
             path.unlink(missing_ok=True)
 
 

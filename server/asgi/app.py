@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import cast
 
 import uvicorn
 from starlette.applications import Starlette
@@ -29,7 +31,9 @@ from server.api.endpoints.status import Status
 from server.api.endpoints.tokenize import Tokenize
 from server.api.rendering.error_replies import reply_for
 from server.asgi.cancellation import Cancellation
-from server.asgi.connection import BoundedProtocol
+from server.asgi.http.arrival import Arrivals
+from server.asgi.http.protocol import BoundedProtocol
+from server.asgi.http.wire import Wire
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
 from server.asgi.turns import Turns
 from server.config.settings import Settings
@@ -52,6 +56,7 @@ def create_app(settings: Settings, services: Sequence[BaseService], metrics: Met
         middleware=[
             Middleware(Receipts, metrics=metrics),
             Middleware(Errors, metrics=metrics),
+            Middleware(Arrivals),
             Middleware(Cancellation, limit=settings.request_timeout, metrics=metrics),
             Middleware(Turns),
             Middleware(HeaderLimits),
@@ -139,13 +144,18 @@ def _lifespan(
     return lifespan
 
 
-def uvicorn_config(app: Starlette, settings: Settings) -> uvicorn.Config:
-    """How uvicorn serves `app`: bounded heads, no server header, and time for running requests at the end."""
+def uvicorn_config(app: Starlette, settings: Settings, wire: Wire | None = None) -> uvicorn.Config:
+    """How uvicorn serves `app`: with bounded connections and without a server header.
+
+    `wire` is what the connections share. Default: made from the settings.
+    """
+    wire = wire or Wire(settings.max_connections, settings.body_memory)
     return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http=BoundedProtocol,
+        # uvicorn calls this as it would call the class.
+        http=cast("type[BoundedProtocol]", partial(BoundedProtocol, wire=wire)),
         ws="none",
         lifespan="on",
         access_log=False,

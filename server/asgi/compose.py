@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 import time
@@ -14,7 +15,9 @@ from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 
 from server.asgi.app import create_app, uvicorn_config
+from server.asgi.http.wire import Wire
 from server.asgi.listening import AnnouncingServer, bind
+from server.asgi.starting import StartGuard
 from server.config.environment import process_environment
 from server.config.settings import Settings
 from server.engines.base import Engine
@@ -34,8 +37,11 @@ SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits for it."""
 
 
-def run_server(settings: Settings) -> int:
-    """Serve until told to stop; the process's exit code. Mistakes raise before anything listens."""
+def run_server(settings: Settings, guard: StartGuard) -> int:
+    """Serve until told to stop; the process's exit code. Mistakes raise before anything listens.
+
+    `guard` ends the start if a signal comes before the event loop runs.
+    """
     # The engine's thread must not wait long for a busy event loop to let go of the interpreter.
     sys.setswitchinterval(SWITCH_SECONDS)
     logging.basicConfig(
@@ -46,20 +52,29 @@ def run_server(settings: Settings) -> int:
         narrator(f"warning: {warning}")
     sockets = bind(settings.host, settings.port)
     try:
-        return _serve(settings, sockets, narrator)
+        return _serve(settings, sockets, narrator, guard)
     finally:
         for opened in sockets:
             opened.close()
 
 
-def _serve(settings: Settings, sockets: list[socket], narrator: Narrator) -> int:
+def _serve(settings: Settings, sockets: list[socket], narrator: Narrator, guard: StartGuard) -> int:
     app, services = compose(settings, narrator)
     engines = [service.runtime.engine for service in services]
-    server = AnnouncingServer(uvicorn_config(app, settings), narrator, engines)
+    wire = Wire(settings.max_connections, settings.body_memory)
+    config = uvicorn_config(app, settings, wire)
+    server = AnnouncingServer(config, narrator, engines, wire, settings.drain_delay)
+    guard.hand_over()
     try:
         server.run(sockets)
-    except SystemExit:  # uvicorn's way to end where the application did not start, which it has logged
-        return 1
+    except asyncio.CancelledError:
+        if not server.stopped:
+            raise
+    except SystemExit:  # uvicorn's way to end if the application did not start, which it has logged
+        return 0 if guard.stopped else 1
+    if server.stopped:
+        guard.stopped = True
+        return 0
     return 1 if server.engine_died or not server.started else 0
 
 

@@ -14,11 +14,16 @@ from types import FrameType
 
 import uvicorn
 
+from server.asgi.http.protocol import BoundedProtocol
+from server.asgi.http.wire import Wire
+from server.asgi.starting import FORCE_SECONDS, end_after, end_now
 from server.engines.base import Engine
 from server.errors import EngineError
 
 LAST_WORDS = 5
 """Seconds that streams have to say that they end, after the time to finish has run out."""
+LAST_SECONDS = 1.0
+"""The same after a second signal."""
 DEAD_SECONDS = 5.0
 """How long a server whose engine has died still answers, so that probes and clients learn of it."""
 
@@ -74,11 +79,12 @@ def _remedy(error: OSError) -> str:
 
 
 class AnnouncingServer(uvicorn.Server):
-    """uvicorn, saying where it listens once requests can be answered, and ending streams in words.
+    """uvicorn, saying where it listens once requests can be answered, and ending in words.
 
-    Once the time to drain has run out, or at a second signal, the engines are closed, which fails what still
-    runs, so that each client is told. A third signal ends the server without that. If an engine dies, the
-    server says so, answers for `DEAD_SECONDS` that it is not ready, and ends.
+    A signal makes it drain: for `drain_delay` seconds it listens on and refuses new work, then it closes the
+    listener and gives what runs its time. After that time, or at a second signal, the engines are closed,
+    which fails what still runs, so that each client is told. A signal during the start ends the start. If an
+    engine dies, the server says so, answers for `DEAD_SECONDS` that it is not ready, and ends.
     """
 
     def __init__(
@@ -86,24 +92,42 @@ class AnnouncingServer(uvicorn.Server):
         config: uvicorn.Config,
         say: Callable[[str], None],
         engines: Sequence[Engine],
+        wire: Wire,
+        drain_delay: float = 0.0,
     ) -> None:
         super().__init__(config)
         self._say = say
         self._engines = engines
+        self._wire = wire
+        self._delay = drain_delay
         self._died_at: float | None = None
         self._drain = config.timeout_graceful_shutdown or 0
-        config.timeout_graceful_shutdown = self._drain + LAST_WORDS
+        config.timeout_graceful_shutdown = LAST_WORDS
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._main: asyncio.Task[None] | None = None
+        self._stop_at: float | None = None
+        """When to close the listener, in seconds of `time.monotonic()`, once a signal has come."""
         self._hurried = False
         self._aborting: asyncio.Task[None] | None = None
         logging.getLogger("uvicorn.error").addFilter(_in_brief)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a signal has asked for the end."""
+        return self._stop_at is not None
+
+    @property
+    def engine_died(self) -> bool:
+        """Whether the server ends because its engine has died."""
+        return self._died_at is not None
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does, then announce."""
+        self._loop = asyncio.get_running_loop()
+        self._main = asyncio.current_task()
         await super().startup(sockets)
         if not self.started:
             return
-        self._loop = asyncio.get_running_loop()
         # What the start made stays; a collection in mid-stream need not walk through all of it again.
         gc.collect()
         gc.freeze()
@@ -113,19 +137,6 @@ class AnnouncingServer(uvicorn.Server):
                 shown = f"[{host}]" if ":" in host else host
                 self._say(f"ready on http://{shown}:{port}  (Ctrl-C stops)")
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let requests finish, for as long as the settings give them."""
-        timer = asyncio.get_running_loop().call_later(self._drain, self._end_what_runs)
-        try:
-            await super().shutdown(sockets)
-        finally:
-            timer.cancel()
-
-    @property
-    def engine_died(self) -> bool:
-        """Whether the server ends because its engine has died."""
-        return self._died_at is not None
-
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second: whether to stop."""
         if self._died_at is None and not self.should_exit and not self._are_alive():
@@ -133,19 +144,59 @@ class AnnouncingServer(uvicorn.Server):
             log.critical("an engine has died; the server ends in %g seconds", DEAD_SECONDS)
         if self._died_at is not None and time.monotonic() - self._died_at >= DEAD_SECONDS:
             self.should_exit = True
+        if self._stop_at is not None and time.monotonic() >= self._stop_at:
+            self.should_exit = True
         return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop at the first signal, hurry at the second, drop everything at the third."""
-        if self.should_exit and self._loop is not None and not self._hurried:
+        """Drain at the first signal, end at once at the second. uvicorn would raise it again at the end."""
+        if not self.stopped:
+            self._stop_at = time.monotonic() + self._delay
+            self._wire.draining = True
+            if not self.started:
+                self._end_start()
+        elif self._hurried:
+            end_now()
+        elif self._loop is not None:
             self._hurried = True
-            self._loop.call_soon_threadsafe(self._end_what_runs)
-            return
-        super().handle_exit(sig, frame)
+            self._loop.call_soon_threadsafe(self._hurry)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the listener and let requests finish, for as long as the settings give them."""
+        loop = asyncio.get_running_loop()
+        self._wire.draining = True
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, BoundedProtocol):
+                connection.answer_last()
+        timer = loop.call_later(self._drain, self._end_what_runs)
+        end = loop.time() + self._drain + LAST_WORDS
+        try:
+            # Meanwhile connections that wait stay open, so that a request on them is refused in words.
+            while self.server_state.tasks and not self.force_exit and loop.time() < end:
+                await asyncio.sleep(0.05)
+            await super().shutdown(sockets)
+        finally:
+            timer.cancel()
 
     def _are_alive(self) -> bool:
         states = [engine.state() for engine in self._engines]
         return all(state.alive or state.restarting for state in states)
+
+    def _end_start(self) -> None:
+        end_after(FORCE_SECONDS)
+        if self._loop is not None and self._main is not None:
+            self._loop.call_soon_threadsafe(self._main.cancel)
+
+    def _hurry(self) -> None:
+        end_after(LAST_SECONDS + 1)
+        self._stop_at = time.monotonic()
+        self._end_what_runs()
+        asyncio.get_running_loop().call_later(LAST_SECONDS, self._force)
+
+    def _force(self) -> None:
+        self.force_exit = True
 
     async def _close_engines(self) -> None:
         await asyncio.gather(*(engine.close() for engine in self._engines))
@@ -155,6 +206,7 @@ class AnnouncingServer(uvicorn.Server):
             self._aborting = asyncio.ensure_future(self._close_engines())
 
 
+_UNSAID = ("Application startup failed. Exiting.", "Cancel 0 running task(s)")
 _OURS = f"{EngineError.__module__}.{EngineError.__qualname__}: "
 
 
@@ -163,4 +215,4 @@ def _in_brief(record: logging.LogRecord) -> bool:
     text = record.getMessage()
     if text.startswith("Traceback "):
         record.msg, record.args = text.rstrip().rpartition("\n")[2].removeprefix(_OURS), ()
-    return text != "Application startup failed. Exiting."
+    return not text.startswith(_UNSAID)

@@ -129,6 +129,10 @@ class Settings:
     """Reuse the keys and values of a prompt's beginning, such as a conversation's history."""
     max_body: Size = 4 * 1024 * 1024
     """Largest request body."""
+    max_bodies_memory: Size | None = None
+    """Memory for all bodies of unanswered requests, the first 64 KiB of each apart; none: 16 x max_body."""
+    max_connections: int = 1000
+    """Most connections; past it a client gets 503 with Retry-After, and probes are still answered."""
     default_max_tokens: int | None = None
     """Answer length where a request names none; none: what is left of the context, or 16 for completions."""
     step_timeout: float | None = 120.0
@@ -137,6 +141,8 @@ class Settings:
     """Times an hour that an engine that died or hung is started again; 0 ends the server with status 1."""
     request_timeout: float | None = None
     """Seconds from a request's headers to the end of its answer, after which it is given up; none never."""
+    drain_delay: float = 0.0
+    """Seconds from the signal to stop in which /ready is 503 and the listener open; Kubernetes: about 5."""
     drain_seconds: float = 30.0
     """Seconds that running requests have to finish when the server stops."""
     api_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
@@ -171,6 +177,9 @@ class Settings:
         within("max_queue", self.max_queue, 0, None)
         within("step_timeout", self.step_timeout, 1, None)
         within("restart_engine", self.restart_engine, 0, 1000)
+        within("max_bodies_memory", self.max_bodies_memory, self.max_body, None)
+        within("max_connections", self.max_connections, 1, 1_000_000)
+        within("drain_delay", self.drain_delay, 0, 3600)
         within("drain_seconds", self.drain_seconds, 0, None)
         within("follow_registry", self.follow_registry, 0, None)
         if self.request_timeout is not None and self.request_timeout <= 0:
@@ -191,6 +200,11 @@ class Settings:
             )
         if any(not root.strip() for root in self.adapter_roots):
             raise SettingsError("adapter_roots", "a folder is empty; name it, or leave it out")
+
+    @property
+    def body_memory(self) -> int:
+        """Bytes that the bodies of all unanswered requests may hold together."""
+        return self.max_bodies_memory or 16 * self.max_body
 
     @property
     def warnings(self) -> tuple[str, ...]:

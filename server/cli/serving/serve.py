@@ -7,6 +7,10 @@ from server.config.settings import ResolvedSettings
 
 def serve(resolved: ResolvedSettings) -> int:
     """Start the server and answer until it is told to stop."""
-    from server.asgi.compose import run_server
+    from server.asgi.starting import StartGuard
 
-    return run_server(resolved.settings)
+    with StartGuard() as guard:
+        from server.asgi.compose import run_server
+
+        return run_server(resolved.settings, guard)
+    return 0

@@ -1,0 +1,351 @@
+"""One connection: uvicorn's httptools protocol, with the bounds that uvicorn leaves out.
+
+What a connection refuses goes through the application, like everything else: see `Arrivals`. A request that
+cannot be read is answered in its turn, after those before it, and nothing more is read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import httptools
+from starlette.types import Scope
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from server.asgi.http import replies
+from server.asgi.http.arrival import ARRIVAL, Arrival, arrival_of
+from server.asgi.http.reading import (
+    HeldFlow,
+    announced_size,
+    head_without_upgrade,
+    new_parser,
+    request_id_line,
+)
+from server.asgi.http.transport import LingeringTransport
+from server.asgi.http.wire import Wire
+from server.asgi.middleware import MAX_HEADER_BYTES
+from server.errors import ErrorReply
+
+HEADER_SECONDS = 10.0
+"""A connection whose first or next request's head is not whole after this long is closed."""
+
+REST_SECONDS = 5.0
+"""How long the rest of a body may take that comes after the answer."""
+
+BEYOND_SECONDS = 2.0
+"""The time for a head on a connection beyond the limit."""
+
+MAX_HEAD_BYTES = 2 * MAX_HEADER_BYTES
+"""Request line and headers, with what separates them, before they are read as headers; trailers too."""
+
+MAX_URL_BYTES = 8 * 1024
+
+UNREAD_HEAD = 1024 * 1024
+UNREAD_BODY = 32 * 1024 * 1024
+"""Bytes after a refused head, or of a refused body, that are read so that the client sees the answer."""
+
+MAX_PIPELINED = 32
+"""Requests of one connection that wait for the answers before theirs."""
+
+PROBES = frozenset({"/live", "/ready", "/health", "/metrics"})
+"""What is answered on connections beyond the limit, so that an orchestrator does not kill a full server."""
+
+OPEN_WHILE_DRAINING = frozenset({"/live", "/metrics", "/version"})
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """Bounds the size and time of heads, trailers, bodies and unread answers, and ends each in words."""
+
+    header_seconds = HEADER_SECONDS
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        wire: Wire,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._wire = wire
+        self._in_head = True
+        """Whether the parser is in a head or before one, and not in a body."""
+        self._begun = False
+        """Whether the present head has begun."""
+        self._head_bytes = 0
+        self._framing = 0
+        """Bytes of the present body that are not content: chunk sizes, extensions, trailers."""
+        self._deaf = False
+        """Whether nothing more is read: what came is no HTTP, or too much."""
+        self._refusal: ErrorReply | None = None
+        """The answer to the head that is read next."""
+        self._brief = False
+        """Whether the connection is closed without lingering."""
+        self._arrival: Arrival | None = None
+        """Of the body that is read, or was read last."""
+        self._serving: RequestResponseCycle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # The connection.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        self._lingering = LingeringTransport(transport, self.loop, self._unread)
+        super().connection_made(self._lingering)
+        self.flow = self._held_flow = HeldFlow(self._lingering)
+        self._beyond = not self._wire.connections.admit(self)
+        self._await(BEYOND_SECONDS if self._beyond else self.header_seconds)
+        if self._wire.connections.reserve_is_used_up:
+            self._brief = True
+            self._refuse(replies.TOO_MANY_CONNECTIONS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more is waited for, and whoever serves a request learns that its client has gone."""
+        self._stop_timer()
+        self._lingering.forget()
+        self._wire.connections.forget(self)
+        for cycle in (self._serving, *(cycle for cycle, _ in self.pipeline)):
+            if cycle is not None:
+                self._release(cycle)
+                # uvicorn tells the last request alone.
+                cycle.disconnected = cycle.disconnected or not cycle.response_complete
+                cycle.message_event.set()
+        super().connection_lost(exc)
+
+    def give_way(self) -> None:
+        """Close this idle connection, since all are taken."""
+        self._lingering.finish()
+
+    def shutdown(self) -> None:
+        """End after the answer that is given, or at once if there is none."""
+        if self._serving is None:
+            self._lingering.finish()
+        else:
+            self.answer_last()
+
+    def answer_last(self) -> None:
+        """Let the answer that is given be the last one on this connection."""
+        if self._serving is None:
+            return
+        for cycle in (self._serving, *(cycle for cycle, _ in self.pipeline)):
+            arrival_of(cycle).reusable = cycle.keep_alive = False
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        super().pause_writing()
+        self._lingering.watch_writes()
+
+    # Reading.
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrives, within bounds."""
+        if self._lingering.is_lingering:
+            self._lingering.drop(data)
+            return
+        if self._deaf:
+            return
+        self._unset_keepalive_if_required()
+        if self._in_head and self._serving is None and self._timer is None:
+            self._await(self.header_seconds)
+        was_in_head, arrival = self._in_head and self._begun, self._arrival
+        content = arrival.received if arrival is not None else 0
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            if not self._deaf:
+                self._refuse(self._refusal or replies.MALFORMED)
+            return
+        if self._in_head:
+            self._count_head(len(data) if was_in_head else 0)
+        elif arrival is not None and arrival is self._arrival:
+            self._count_framing(len(data) - (arrival.received - content), arrival)
+
+    def _feed(self, data: bytes) -> None:
+        """Parse `data`. An offer to change the protocol is declined: its head is read again without it."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as offer:
+                method = self.parser.get_method()
+                if method == b"CONNECT":
+                    self._refuse(replies.NO_TUNNELS)
+                    return
+                version = self.parser.get_http_version()
+                head = head_without_upgrade(method, self.url, version, self.headers)
+                self.parser = new_parser(self)
+                data = head + data[offer.args[0] :]
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._begun and len(self.url) > MAX_URL_BYTES:
+            self._refuse(replies.url_too_long(MAX_URL_BYTES))
+        elif self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(replies.head_too_large(MAX_HEAD_BYTES))
+
+    def _count_framing(self, size: int, arrival: Arrival) -> None:
+        self._framing += size
+        # The smallest chunk has five bytes around one of content.
+        if self._framing > MAX_HEAD_BYTES + 8 * arrival.received:
+            self._refuse(replies.framing_too_large(MAX_HEAD_BYTES))
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        if self._deaf and self._refusal is None:
+            raise ValueError("nothing more is read")
+        super().on_message_begin()
+        self._begun, self._head_bytes, self._framing = True, 0, 0
+
+    def on_url(self, url: bytes) -> None:
+        """Keep only as much of the URL as shows that it is too long."""
+        if len(self.url) <= MAX_URL_BYTES:
+            super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header. What follows a body is a trailer and is dropped."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """The head is whole: begin its request, or refuse it."""
+        if self.parser.should_upgrade():
+            return  # it is read again without the offer
+        if len(self.pipeline) >= MAX_PIPELINED and self._refusal is None:
+            self._refusal = replies.TOO_MANY_AT_ONCE
+            raise ValueError("too many requests")
+        super().on_headers_complete()
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+        self._wire.connections.work(self)
+        self._in_head = self._begun = False
+        self._arrival = Arrival(
+            self.cycle,
+            announced=announced_size(self.headers),
+            fail=self._fail,
+            reusable=self.cycle.keep_alive and not self._beyond,
+            refusal=self._refusal or self._refusal_of(self.scope["path"]),
+        )
+        self._arrival.settle()
+        # The request's task begins with the event loop's next turn, so it finds this.
+        cast("Scope", self.scope)[ARRIVAL] = self._arrival
+        if self.pipeline and self.pipeline[0][0] is self.cycle:
+            self._held_flow.held = True
+        else:
+            self._serving = self.cycle
+
+    def _refusal_of(self, path: str) -> ErrorReply | None:
+        if len(self.url) > MAX_URL_BYTES:
+            return replies.url_too_long(MAX_URL_BYTES)
+        if self._wire.draining and path not in OPEN_WHILE_DRAINING:
+            return replies.SHUTTING_DOWN
+        if self._beyond and path not in PROBES:
+            return replies.TOO_MANY_CONNECTIONS
+        return None
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body, if there is room for it."""
+        arrival = self._arrival
+        if arrival is None:  # a body of what is read again without an offer
+            return
+        if arrival.failure is not None or self.cycle.response_complete:
+            arrival.received += len(body)
+        elif self._wire.bodies.take(arrival, len(body)):
+            arrival.settle()
+            super().on_body(body)
+        else:
+            self._fail(replies.NO_ROOM_FOR_BODY)
+
+    def on_message_complete(self) -> None:
+        """The body is whole; what arrives next begins a new head."""
+        if self.parser.should_upgrade():
+            return
+        assert self._arrival is not None
+        self._in_head = self._arrival.whole = True
+        self._arrival.settle()
+        super().on_message_complete()
+        if self._serving is None and not self._deaf:  # it was answered before its body came
+            self._stop_timer()
+            self._rest()
+
+    # Ending.
+
+    def on_response_complete(self) -> None:
+        """Begin the next request if one waits, else wait for one."""
+        if self._serving is not None:
+            self._release(self._serving)
+        closing = self.transport.is_closing()
+        self._held_flow.held = len(self.pipeline) > 1
+        self._serving = self.pipeline[-1][0] if self.pipeline and not closing else None
+        super().on_response_complete()
+        self._lingering.watch_writes()
+        if closing or self._serving is not None:
+            return
+        if not self._in_head:
+            self._await(REST_SECONDS)
+            return
+        self._wire.connections.rest(self)
+        if self._begun:
+            self._await(self.header_seconds)
+
+    def _rest(self) -> None:
+        self._wire.connections.rest(self)
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self.timeout_keep_alive, self.timeout_keep_alive_handler
+        )
+
+    def _refuse(self, reply: ErrorReply) -> None:
+        """Answer what cannot be read on with `reply`, after the answers before it, and close."""
+        self._deaf = True
+        self._stop_timer()
+        if not self._in_head:
+            self._fail(reply)
+            return
+        self._refusal = reply
+        request_id = request_id_line(self.headers) if self._begun else b""
+        if self._serving is not None:
+            self.flow.pause_reading()
+        # A request of its own keeps the order of answers, and has the id, the counts and the shape of all.
+        self.parser = new_parser(self)
+        self.parser.feed_data(b"GET / HTTP/1.1\r\nConnection: close\r\n" + request_id + b"\r\n")
+
+    def _fail(self, reply: ErrorReply) -> None:
+        """Break off the present body: whoever reads it finds `reply` there."""
+        self._deaf = True
+        arrival = self._arrival
+        assert arrival is not None
+        self._wire.bodies.release(arrival)
+        if arrival.cycle.response_complete:
+            self._lingering.finish()
+            return
+        arrival.failure, arrival.reusable = reply, False
+        arrival.settle()
+        arrival.cycle.body.clear()
+        arrival.cycle.message_event.set()
+
+    def _release(self, cycle: RequestResponseCycle) -> None:
+        self._wire.bodies.release(arrival_of(cycle))
+
+    def _unread(self) -> int:
+        """How many bytes to read of what may still come when the connection closes."""
+        if self._brief or not (self._deaf or not self._in_head):
+            return 0
+        return UNREAD_HEAD if self._in_head else UNREAD_BODY
+
+    # Time.
+
+    def _await(self, seconds: float) -> None:
+        self._stop_timer()
+        self._timer = self.loop.call_later(seconds, self._too_slow)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_slow(self) -> None:
+        self._timer = None
+        self._lingering.finish()

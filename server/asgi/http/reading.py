@@ -1,0 +1,48 @@
+"""Small parts of reading HTTP: a parser, a head written out again, and reading that is held back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
+
+
+def new_parser(protocol: object) -> httptools.HttpRequestParser:
+    """A parser of requests that calls `protocol` back, set as uvicorn sets it."""
+    parser = httptools.HttpRequestParser(protocol)
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
+
+
+def head_without_upgrade(
+    method: bytes, url: bytes, version: str, headers: Iterable[tuple[bytes, bytes]]
+) -> bytes:
+    """A request's head, written out again without its offers to change the protocol."""
+    lines = [b"%s %s HTTP/%s" % (method, url, version.encode())]
+    lines += [b"%s: %s" % (name, value) for name, value in headers if name != b"upgrade"]
+    return b"\r\n".join([*lines, b"", b""])
+
+
+def announced_size(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """Bytes of a body, as its head says; None if it comes in chunks. The parser has checked both headers."""
+    named = dict(headers)
+    if b"transfer-encoding" in named:
+        return None
+    return int(named.get(b"content-length", b"0"))
+
+
+def request_id_line(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The header that names a request, as a line; nothing if it has none."""
+    return b"".join(b"%s: %s\r\n" % pair for pair in headers if pair[0] == b"x-request-id")
+
+
+class HeldFlow(FlowControl):
+    """uvicorn's flow control; while `held`, reading is not resumed."""
+
+    held = False
+
+    def resume_reading(self) -> None:
+        """Read again, unless held."""
+        if not self.held:
+            super().resume_reading()

@@ -1,0 +1,122 @@
+"""A transport that closes so that its client can read the answer, and drops a client that reads nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+LINGER_SECONDS = 5.0
+"""How long a connection that is closing reads what its client still sends."""
+
+WRITE_SECONDS = 30.0
+"""A connection is dropped if its client takes nothing of what is sent for this long."""
+
+log = logging.getLogger("oneseek.server")
+
+
+class LingeringTransport(asyncio.Transport):
+    """Delegates to `inner`, except that `close` lingers if the client may still send.
+
+    A close with unread data resets the connection, and the client then loses the answer. Lingering ends the
+    answer with a half-close, then reads and drops what comes (RFC 9112, section 9.6): for `LINGER_SECONDS`
+    at most, and at most as many bytes as `unread` says.
+    """
+
+    write_seconds = WRITE_SECONDS
+
+    def __init__(
+        self, inner: asyncio.Transport, loop: asyncio.AbstractEventLoop, unread: Callable[[], int]
+    ) -> None:
+        super().__init__()
+        self._inner = inner
+        self._loop = loop
+        self._unread = unread
+        self._written = 0
+        self._left = 0
+        """Bytes that are still read while lingering."""
+        self._linger_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_lingering(self) -> bool:
+        """Whether the answer is given and what still comes is dropped."""
+        return self._linger_timer is not None
+
+    def drop(self, data: bytes) -> None:
+        """Count bytes that came while lingering; the connection is closed if they are too many."""
+        self._left -= len(data)
+        if self._left < 0:
+            self.finish()
+
+    def close(self) -> None:
+        """Close once what was written is sent, and read what may still come."""
+        if self.is_closing():
+            return
+        self._left = self._unread()
+        if not self._left or not self._inner.can_write_eof():
+            self.finish()
+            return
+        self._linger_timer = self._loop.call_later(LINGER_SECONDS, self.finish)
+        self._inner.write_eof()
+        self._inner.resume_reading()
+
+    def finish(self) -> None:
+        """Close once what was written is sent, without lingering from now on."""
+        if self._linger_timer is not None:
+            self._linger_timer.cancel()
+        self.watch_writes()
+        self._inner.close()
+
+    def abort(self) -> None:
+        """Close at once, whatever is unsent."""
+        self.forget()
+        self._inner.abort()
+
+    def forget(self) -> None:
+        """The connection is closed: stop all timers."""
+        for timer in (self._linger_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def watch_writes(self) -> None:
+        """Drop the client if it takes nothing for `write_seconds` of what is written and not yet sent."""
+        unsent = self._inner.get_write_buffer_size()
+        if self._write_timer is None and unsent:
+            sent = self._written - unsent
+            self._write_timer = self._loop.call_later(self.write_seconds, self._check_writes, sent)
+
+    def _check_writes(self, sent: int) -> None:
+        self._write_timer = None
+        unsent = self._inner.get_write_buffer_size()
+        if unsent and self._written - unsent == sent:
+            log.info(
+                "a client has read nothing for %g seconds; its connection is dropped", self.write_seconds
+            )
+            self.abort()
+        else:
+            self.watch_writes()
+
+    def is_closing(self) -> bool:
+        """Whether it takes no more answers."""
+        return self.is_lingering or self._inner.is_closing()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Send, once there is room."""
+        if not self.is_lingering:
+            self._written += len(data)
+            self._inner.write(data)
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """See `asyncio.BaseTransport`."""
+        return self._inner.get_extra_info(name, default)
+
+    def pause_reading(self) -> None:
+        """See `asyncio.ReadTransport`; while lingering everything is read."""
+        if not self.is_lingering:
+            self._inner.pause_reading()
+
+    def resume_reading(self) -> None:
+        """See `asyncio.ReadTransport`."""
+        self._inner.resume_reading()

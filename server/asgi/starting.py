@@ -1,0 +1,92 @@
+"""A start that can be ended: SIGTERM and Ctrl-C stop it within `FORCE_SECONDS`, with exit code 0.
+
+Imports only what is light: it is the first thing that `oneseek serve` does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import time
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+import psutil
+
+from adapters.files.atomic import discard_unfinished
+
+FORCE_SECONDS = 1.5
+"""How long a start has to unwind in order; then the process ends, whatever it is doing."""
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
+
+
+def end_now() -> None:
+    """End this process at once with code 0: no child process and no half-written file is left."""
+    with suppress(psutil.Error):
+        for child in psutil.Process().children(recursive=True):
+            with suppress(psutil.Error):
+                child.kill()
+    discard_unfinished()
+    os._exit(0)
+
+
+def end_after(seconds: float) -> None:
+    """End this process as `end_now` does, unless it has ended by then."""
+    timer = threading.Timer(seconds, end_now)
+    timer.daemon = True
+    timer.start()
+
+
+class StartGuard:
+    """`with StartGuard() as guard:` ends its block in order if a signal comes; nothing is raised then.
+
+    A block that is in foreign code then, and does not unwind in time, is ended by another thread, with the
+    process. Call `guard.hand_over` before an event loop takes the signals.
+    """
+
+    def __enter__(self) -> Self:
+        self.stopped = False
+        """Whether a signal has come."""
+        self._previous: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        # The interpreter writes here at once, also while its main thread is in foreign code.
+        ours, self._theirs = socket.socketpair()
+        self._theirs.setblocking(False)
+        self._wakeup = signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=_end_late, args=(ours,), daemon=True, name="oneseek-start").start()
+        self._previous = {number: signal.signal(number, self.stop) for number in SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        self.hand_over()
+        for number, handler in self._previous.items():
+            # After the first signal the process ends with 0; another one must not change that.
+            signal.signal(number, signal.SIG_IGN if self.stopped else handler)
+        # Foreign code turns `SystemExit` into errors of its own.
+        return self.stopped
+
+    def hand_over(self) -> None:
+        """Leave the watching of signals to an event loop. Idempotent."""
+        if self._previous and self._wakeup is not None:
+            signal.set_wakeup_fd(self._wakeup)
+            self._wakeup = None
+            self._theirs.close()
+
+    def stop(self, _signal: int, _frame: FrameType | None) -> None:
+        """End what runs in the main thread."""
+        self.stopped = True
+        raise SystemExit(0)
+
+
+def _end_late(signals: socket.socket) -> None:
+    with signals:
+        if signals.recv(1):  # nothing: the start is over
+            time.sleep(FORCE_SECONDS)
+            end_now()
