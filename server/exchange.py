@@ -20,6 +20,8 @@ class Exchange:
     """The client's `X-Request-ID` where it is short plain ASCII, else ours."""
     headers: Mapping[bytes, str] = field(default_factory=dict[bytes, str])
     """The request's, by lower-case name; of several under one name, the first."""
+    body_bytes: int = 0
+    """Of the request's body, once it is read."""
     endpoint: str = "unknown"
     """The route's path, never the client's."""
     tenant: str = ""

@@ -11,11 +11,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
 from server.errors import EngineBusyError, EngineError
-from server.grammar.text import GrammarRefusedError
+from server.grammar.text import GrammarRefusedError, bounded
 from server.text.tokenizer import Tokenizer
 
-MAX_BYTES = 128 << 10
-"""Largest grammar, its schema included."""
 SECONDS = 2.0
 """Longest time that a grammar may take to compile and to be followed for a few tokens."""
 START_SECONDS = 60.0
@@ -47,9 +45,7 @@ class Grammars:
 
         Raises `GrammarRefusedError` where it cannot, and `EngineBusyError` where too many others wait.
         """
-        if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-            raise GrammarRefusedError(f"it is larger than {MAX_BYTES >> 10} KiB")
-        key = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        key = hashlib.sha256(bounded(text).encode("utf-8", "surrogatepass")).digest()
         verdict = self._verdicts.get(key)
         if verdict is None:
             verdict = await self._queue(key, text)

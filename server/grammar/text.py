@@ -11,6 +11,9 @@ from typing import Any, cast
 
 import msgspec
 
+MAX_BYTES = 128 << 10
+"""Largest grammar, its schema included."""
+
 _HEAD = "%llguidance {}\n"
 """Tells every reader that what follows is Lark: vLLM guesses between Lark and GBNF by it."""
 
@@ -27,6 +30,13 @@ A model cannot then lose itself in a run of blanks, which flexible white space l
 
 class GrammarRefusedError(ValueError):
     """A grammar that cannot be served; the message says why and is safe to show."""
+
+
+def bounded(text: str) -> str:
+    """`text`, if it is small enough for a grammar. Raises `GrammarRefusedError`."""
+    if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise GrammarRefusedError(f"it is larger than {MAX_BYTES >> 10} KiB")
+    return text
 
 
 OBJECT: Mapping[str, object] = {"type": "object"}

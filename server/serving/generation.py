@@ -43,6 +43,8 @@ __all__ = ["Generation", "Resolution"]
 
 INLINE_CHARACTERS = 4096
 """Texts up to this long are tokenised on the event loop, within a millisecond; longer ones in a thread."""
+VALUE_CHARACTERS = 8
+"""Characters that a value of a message or a tool counts for, beside its text."""
 
 
 class Generation:
@@ -53,7 +55,8 @@ class Generation:
         self._rollouts = rollouts
         self._shadows = shadows
         self.grammars = Grammars(runtime.tokenizer)
-        self._long_texts = OneThread()
+        self.aside = OneThread()
+        """Where everything that grows with a request is worked on."""
         self._longest: int | None = None
 
     def check_task(self, task: Task) -> None:
@@ -139,14 +142,14 @@ class Generation:
     async def encode(self, text: str, field: str, add_special_tokens: bool = True) -> tuple[int, ...]:
         """Tokens of a raw prompt. Raises `ApiError` for one that cannot fit, by the name of its `field`."""
         return await self._tokens(
-            len(text), field, lambda: self._runtime.tokenizer.encode(text, add_special_tokens)
+            [text], field, lambda: self._runtime.tokenizer.encode(text, add_special_tokens)
         )
 
     async def decode(self, tokens: tuple[int, ...]) -> str:
         """The text of tokens, special ones left out."""
         if len(tokens) <= INLINE_CHARACTERS:
             return self._runtime.tokenizer.decode(tokens)
-        return await self._long_texts.run(lambda: self._runtime.tokenizer.decode(tokens))
+        return await self.aside.run(lambda: self._runtime.tokenizer.decode(tokens))
 
     async def chat(
         self,
@@ -158,9 +161,9 @@ class Generation:
         tools: Sequence[Tool] = (),
     ) -> tuple[int, ...]:
         """Tokens of a conversation, by the base's template. Raises as `encode` does, and `TemplateError`."""
-        length = _characters([*messages, *tools])
+        given = [*messages, *tools]
         return await self._tokens(
-            length,
+            given,
             field,
             lambda: self._runtime.tokenizer.chat(
                 messages,
@@ -170,13 +173,18 @@ class Generation:
             ),
         )
 
-    async def _tokens(self, size: int, field: str, work: Callable[[], Sequence[int]]) -> tuple[int, ...]:
-        """Run `work` here where `size` characters are few, else in a thread, and one such text at a time."""
-        if size <= INLINE_CHARACTERS:
+    async def _tokens(
+        self, texts: Sequence[object], field: str, work: Callable[[], Sequence[int]]
+    ) -> tuple[int, ...]:
+        """Run `work` here if `texts` are few and short, else in a thread, and one such text at a time."""
+        if _is_short(texts):
             return tuple(work())
-        return await self._long_texts.run(lambda: self._fitting_tokens(size, field, work))
+        return await self.aside.run(lambda: self._fitting_tokens(texts, field, work))
 
-    def _fitting_tokens(self, size: int, field: str, work: Callable[[], Sequence[int]]) -> tuple[int, ...]:
+    def _fitting_tokens(
+        self, texts: Sequence[object], field: str, work: Callable[[], Sequence[int]]
+    ) -> tuple[int, ...]:
+        size = _characters(list(texts))
         if self._longest is None:
             self._longest = _longest_token(self._runtime.tokenizer)
         context = self._runtime.info.context
@@ -275,6 +283,25 @@ class Generation:
 def _longest_token(tokenizer: Tokenizer) -> int:
     """Characters of the longest token, at least 1."""
     return max(1, *(len(tokenizer.token_text(token)) for token in range(tokenizer.vocabulary_size)))
+
+
+def _is_short(texts: Sequence[object]) -> bool:
+    """Whether `texts` hold few characters and few values; looks no further than it has to."""
+    left = INLINE_CHARACTERS
+    pending: list[object] = [list(texts)]
+    while pending and left >= 0:
+        match pending.pop():
+            case str() as text:
+                left -= len(text)
+            case list() as items:
+                left -= VALUE_CHARACTERS * len(cast("list[object]", items))
+                pending += cast("list[object]", items) if left >= 0 else []
+            case dict() as fields:
+                left -= VALUE_CHARACTERS * len(cast("dict[str, object]", fields))
+                pending += cast("dict[str, object]", fields).values() if left >= 0 else []
+            case _:
+                pass
+    return left >= 0
 
 
 def _characters(value: object) -> int:

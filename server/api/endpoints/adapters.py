@@ -14,7 +14,7 @@ from server.api.endpoints.audit import MAX_ADMIN_BODY, AuditLog
 from server.api.endpoints.context import Context, reply
 from server.api.fields.admin import AddFields, NoFields
 from server.api.fields.decode import to_fields
-from server.api.wire.body import JSON_TYPES, is_empty, read_body
+from server.api.wire.body import is_empty
 from server.live.registry_changes import ChangeResult, RegistryChanges, check_names
 
 
@@ -39,7 +39,7 @@ class Admin:
 
     async def add(self, request: Request) -> Response:
         """A folder beneath the roots becomes a version."""
-        value = await read_body(request.scope, request.receive, self._limit, JSON_TYPES)
+        value = await self._context.read(request, limit=self._limit)
         body = to_fields(value, AddFields)
         check_names(body.alias, body.version, body.language)
         change = self._changes(body.alias).add(
@@ -90,7 +90,7 @@ class Admin:
     async def _no_fields(self, request: Request) -> None:
         """Refuse a body that asks for something."""
         if not is_empty(request.scope):
-            to_fields(await read_body(request.scope, request.receive, self._limit, JSON_TYPES), NoFields)
+            to_fields(await self._context.read(request, limit=self._limit), NoFields)
 
 
 def _change(change: ChangeResult) -> dict[str, Any]:

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.context import Context, envelope, question, reply
+from server.api.endpoints.context import Context, envelope, large_reply, question
+from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.generation import ChatFields
 from server.api.parsing.formats import guided
 from server.api.parsing.messages import opening, parse_messages, user_turns
-from server.api.parsing.sampling import chat_sampling
+from server.api.parsing.sampling import chat_sampling, check_scores
 from server.api.parsing.tools import ToolUse, read_tools, with_tools
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.chat_chunks import ChatChunks
-from server.api.rendering.logprobs import chat_logprobs, prompt_logprobs
+from server.api.rendering.logprobs import chat_entries, prompt_logprobs
+from server.api.rendering.pieces import JsonItems, encode_pieces
 from server.api.rendering.tool_answers import called_message, end_reason
-from server.api.wire.body import JSON_TYPES, read_body
 from server.api.wire.stream import EventStream
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
@@ -35,17 +37,17 @@ class Chat:
 
     async def create(self, request: Request) -> Response:
         """One conversation → `n` next messages, whole or streamed."""
-        settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
-        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
-        body = to_generation(value, ChatFields)
+        aside = partial(self._context.aside, request)
+        value = await self._context.read(request, bounds.CHAT)
+        body = await aside(lambda: to_generation(value, ChatFields))
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer
         _check(body)
-        messages = parse_messages(body.messages)
+        messages = await aside(lambda: parse_messages(body.messages))
         sampling = chat_sampling(body, service.runtime.info, service.defaults)
-        tools = read_tools(body, tokenizer)
-        sampling = await guided(body, sampling, generation.grammars)
+        tools = await aside(lambda: read_tools(body, tokenizer))
+        sampling = await guided(body, sampling, generation.grammars, aside)
         if tools is not None:
             sampling = await with_tools(tools, sampling, generation.grammars)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
@@ -57,6 +59,7 @@ class Chat:
             continue_final_message=body.continue_final_message,
             tools=tools.tools if tools else (),
         )
+        check_scores(sampling, [len(prompt)], body.n)
         sampling = length.fit(sampling, len(prompt), service.runtime.info)
         deltas = generation.generate(
             exchange, resolution, [prompt], [sampling], body.n, body.continue_final_message
@@ -66,13 +69,18 @@ class Chat:
         if body.stream:
             head = envelope(answer_id, "chat.completion.chunk", resolution)
             chunks = ChatChunks(head, body, echo, tokenizer, tools)
-            return EventStream(deltas, chunks)
+            return EventStream(deltas, chunks, generation.aside)
         answers = await gather(deltas, body.n)
-        return reply(
-            envelope(answer_id, "chat.completion", resolution)
-            | {"choices": [_choice(i, a, body, echo, tokenizer, tools) for i, a in enumerate(answers)]}
-            | {"usage": total([answer.usage for answer in answers], body.n)}
-            | _prompt_logprobs(answers[0], tokenizer)
+        head = envelope(answer_id, "chat.completion", resolution)
+        return large_reply(
+            lambda: encode_pieces(
+                head
+                | {"choices": [_choice(i, a, body, echo, tokenizer, tools) for i, a in enumerate(answers)]}
+                | {"usage": total([answer.usage for answer in answers], body.n)}
+                | _prompt_logprobs(answers[0], tokenizer)
+            ),
+            answers,
+            generation.aside,
         )
 
     def _length(self, service: BaseService, body: ChatFields) -> AnswerLength:
@@ -108,12 +116,16 @@ def _choice(
     return {
         "index": index,
         "message": message,
-        "logprobs": chat_logprobs(answer.logprobs, tokenizer) if body.logprobs else None,
+        "logprobs": _logprobs(answer, tokenizer) if body.logprobs else None,
         "finish_reason": end,
     }
+
+
+def _logprobs(answer: Answer, tokenizer: Tokenizer) -> dict[str, Any]:
+    return {"content": JsonItems(chat_entries(answer.logprobs, tokenizer)), "refusal": None}
 
 
 def _prompt_logprobs(answer: Answer, tokenizer: Tokenizer) -> dict[str, Any]:
     if answer.prompt_logprobs is None:
         return {}
-    return {"prompt_logprobs": prompt_logprobs(answer.prompt_logprobs, tokenizer)}
+    return {"prompt_logprobs": JsonItems(prompt_logprobs(answer.prompt_logprobs, tokenizer))}

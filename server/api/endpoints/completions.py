@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, cast
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.context import Context, envelope, question, reply
+from server.api.endpoints.context import Context, envelope, large_reply, question
+from server.api.endpoints.prompts import read_prompts
+from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.generation import MAX_CHOICES, MAX_PROMPTS, CompletionFields
 from server.api.parsing.formats import guided
 from server.api.parsing.messages import opening_of
 from server.api.parsing.prompt import CompletionPrompt
-from server.api.parsing.sampling import check_ids, completion_sampling
+from server.api.parsing.sampling import check_scores, completion_sampling
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.completion_chunks import CompletionChunks
 from server.api.rendering.logprobs import completion_logprobs, prompt_logprobs
-from server.api.wire.body import JSON_TYPES, read_body
+from server.api.rendering.pieces import JsonItems, encode_pieces
 from server.api.wire.stream import EventStream
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
 from server.serving.length import AnswerLength
-from server.serving.service import BaseService
 from server.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
@@ -40,14 +42,16 @@ class Completions:
         """Prompts → `n` continuations of each, whole or streamed."""
         settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
-        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
-        body = to_generation(value, CompletionFields)
+        aside = partial(self._context.aside, request)
+        value = await self._context.read(request, bounds.COMPLETION)
+        body = await aside(lambda: to_generation(value, CompletionFields))
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer
         sampling = completion_sampling(body, service.runtime.info, service.defaults)
-        prompts = await read_prompts(body.prompt, service)
+        prompts = await read_prompts(body.prompt, service, aside)
         _check(body, len(prompts))
-        sampling = await guided(body, sampling, generation.grammars)
+        check_scores(sampling, [len(prompt.tokens) for prompt in prompts], body.n)
+        sampling = await guided(body, sampling, generation.grammars, aside)
         turns = ("\n".join(prompt.text for prompt in prompts),)
         asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
         resolution = await generation.choose(exchange, asked)
@@ -61,15 +65,16 @@ class Completions:
         if body.stream:
             head = envelope(answer_id, "text_completion", resolution)
             chunks = CompletionChunks(head, body, prompts, tokenizer)
-            return EventStream(deltas, chunks)
+            return EventStream(deltas, chunks, generation.aside)
         answers = await gather(deltas, len(prompts) * body.n)
-        choices = [
-            _choice(i, answer, body, prompts[i // body.n], tokenizer) for i, answer in enumerate(answers)
-        ]
+        head = envelope(answer_id, "text_completion", resolution)
         usage = total([answer.usage for answer in answers], body.n)
-        return reply(
-            envelope(answer_id, "text_completion", resolution) | {"choices": choices, "usage": usage}
-        )
+
+        def render() -> Iterator[bytes]:
+            choices = [_choice(i, a, body, prompts[i // body.n], tokenizer) for i, a in enumerate(answers)]
+            return encode_pieces(head | {"choices": choices, "usage": usage})
+
+        return large_reply(render, answers, generation.aside)
 
 
 def _check(body: CompletionFields, prompts: int) -> None:
@@ -79,48 +84,6 @@ def _check(body: CompletionFields, prompts: int) -> None:
         raise bad_field(
             "n", f"{prompts} prompts with {body.n} choices each are too many.", code="invalid_value"
         )
-
-
-async def read_prompts(
-    prompt: object, service: BaseService, field: str = "prompt", most: int = MAX_PROMPTS
-) -> list[CompletionPrompt]:
-    """The prompts of OpenAI's four shapes: text, texts, token ids, lists of token ids.
-
-    Raises `ApiError` with the path of a bad one in `field`, and where there are none or more than `most`.
-    """
-    several = cast("list[object]", prompt) if isinstance(prompt, list) else [prompt]
-    if isinstance(prompt, list) and several and _is_id(several[0]):
-        return [await _read(several, field, service)]
-    if not isinstance(prompt, list):
-        return [await _read(prompt, field, service)]
-    if not 0 < len(several) <= most:
-        raise bad_field(field, f"{field} must hold 1 to {most} texts.", code="invalid_value")
-    prompts: list[CompletionPrompt] = []
-    for index, item in enumerate(several):
-        prompts.append(await _read(item, f"{field}[{index}]", service))
-        # Many short texts are as much work as a long one, for which no stream should wait.
-        await asyncio.sleep(0)
-    return prompts
-
-
-async def _read(item: object, path: str, service: BaseService) -> CompletionPrompt:
-    info = service.runtime.info
-    match item:
-        case str() if item:
-            return CompletionPrompt(item, await service.generation.encode(item, path))
-        case list() if len(cast("list[object]", item)) > info.context:
-            message = f"The context is {info.context} tokens; {path} has more."
-            raise bad_field(path, message, code="context_length_exceeded")
-        case list() if item and all(_is_id(token) for token in cast("list[object]", item)):
-            tokens = check_ids(cast("list[int]", item), path, info)
-            return CompletionPrompt(service.runtime.tokenizer.decode(tokens), tokens)
-        case _:
-            message = f"{path} must be a text or an array of token ids, and not empty."
-            raise bad_field(path, message, code="invalid_type")
-
-
-def _is_id(item: object) -> bool:
-    return type(item) is int and item >= 0
 
 
 def _choice(
@@ -137,5 +100,5 @@ def _choice(
         "finish_reason": answer.finish_reason,
     }
     if body.prompt_logprobs is not None and answer.prompt_logprobs is not None:
-        choice["prompt_logprobs"] = prompt_logprobs(answer.prompt_logprobs, tokenizer)
+        choice["prompt_logprobs"] = JsonItems(prompt_logprobs(answer.prompt_logprobs, tokenizer))
     return choice

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from routing.route import RouteQuery
+from server.api.rendering.answers import Answer, release
+from server.api.wire.body import JSON_TYPES, parse_body, read_body
+from server.api.wire.bounds import NO_BOUNDS, FieldBound
+from server.api.wire.large import LargeReply
+from server.api.wire.stream import SCORED
 from server.config.settings import Settings
 from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
+from server.serving.one_thread import OneThread
 from server.serving.resolution import Resolution
 from server.serving.service import BaseService, LiveChanges
+
+WorkResult = TypeVar("WorkResult")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +37,26 @@ class Context:
     metrics: Metrics
     started: float = field(default_factory=time.time)
     """Unix time of the start; also the models' `created`."""
+
+    async def read(
+        self,
+        request: Request,
+        bounds: Mapping[str, FieldBound] = NO_BOUNDS,
+        *,
+        limit: int | None = None,
+        types: frozenset[str] = JSON_TYPES,
+    ) -> dict[str, Any]:
+        """The JSON object in a request's body, each field within its bound."""
+        exchange: Exchange = request.scope[EXCHANGE]
+        most = self.settings.max_body if limit is None else limit
+        body = await read_body(request.scope, request.receive, most, types)
+        exchange.body_bytes = len(body)
+        return await self.aside(request, lambda: parse_body(body, bounds))
+
+    async def aside(self, request: Request, work: Callable[[], WorkResult]) -> WorkResult:
+        """What `work` returns, which grows with the request's body: of a large one not on the event loop."""
+        exchange: Exchange = request.scope[EXCHANGE]
+        return await self.services[0].generation.aside.run_sized(exchange.body_bytes, work)
 
     def service_for(self, request: Request, model: str | None = None) -> BaseService:
         """The base that a request means: the first that knows its header or `model`, else the default."""
@@ -58,6 +86,20 @@ class Context:
 def reply(value: Any) -> Response:
     """`value` as a JSON response."""
     return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def large_reply(
+    render: Callable[[], Iterator[bytes]], answers: Sequence[Answer], aside: OneThread
+) -> Response:
+    """What `render` writes of `answers`, which it is done with; not on the event loop if it is much."""
+    if sum([answer.scored for answer in answers]) <= SCORED:
+        return Response(b"".join(render()), media_type="application/json")
+
+    def pieces() -> Iterator[bytes]:
+        yield from render()
+        release(answers)
+
+    return LargeReply(pieces(), aside)
 
 
 def question(

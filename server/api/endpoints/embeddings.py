@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,12 +13,12 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.completions import read_prompts
 from server.api.endpoints.context import Context, envelope, question
+from server.api.endpoints.prompts import read_prompts
+from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.embeddings import EMBEDDING_HINTS, EMBEDDING_REFUSED, MAX_INPUTS, EmbeddingFields
 from server.api.parsing.prompt import CompletionPrompt
-from server.api.wire.body import JSON_TYPES, read_body
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
 from server.serving.embeddings import embed_all
@@ -38,12 +39,13 @@ class Embeddings:
         """Texts or token ids → one vector of unit length for each."""
         settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
-        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        aside = partial(self._context.aside, request)
+        value = await self._context.read(request, bounds.EMBEDDING)
         body = to_generation(value, EmbeddingFields, refused=EMBEDDING_REFUSED, hints=EMBEDDING_HINTS)
         service = self._context.service_for(request, body.model)
         generation, runtime = service.generation, service.runtime
         generation.check_task("embed")
-        inputs = await read_prompts(body.input, service, "input", MAX_INPUTS)
+        inputs = await read_prompts(body.input, service, aside, "input", MAX_INPUTS)
         _check(inputs, runtime.info.context)
         turns = ("\n".join(item.text for item in inputs),)
         resolution = await generation.choose(exchange, question(request, body.model, turns), "embed")

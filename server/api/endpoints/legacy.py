@@ -8,11 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.endpoints.context import Context, question, reply
+from server.api.fields import bounds
 from server.api.fields.decode import to_fields
 from server.api.fields.generation import LegacyFields
 from server.api.parsing.messages import opening_of
 from server.api.rendering.answers import gather
-from server.api.wire.body import LEGACY_TYPES, read_body
+from server.api.wire.body import LEGACY_TYPES
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
 from server.request import Sampling
@@ -30,10 +31,10 @@ class Legacy:
 
     async def oneseek(self, request: Request) -> Response:
         """A question → an answer, by the adapter of its language unless a header names one."""
-        settings, service = self._context.settings, self._context.service_for(request)
+        service = self._context.service_for(request)
         generation, defaults = service.generation, service.defaults
         exchange: Exchange = request.scope[EXCHANGE]
-        value = await read_body(request.scope, request.receive, settings.max_body, LEGACY_TYPES)
+        value = await self._context.read(request, bounds.LEGACY, types=LEGACY_TYPES)
         body = to_fields(value, LegacyFields)
         if body.max_length is not None and body.max_tokens is not None:
             raise bad_field(

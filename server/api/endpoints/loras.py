@@ -13,12 +13,12 @@ from server.api.endpoints.context import Context
 from server.api.fields.admin import LORA_HINTS, LORA_REFUSED, LoadFields, UnloadFields
 from server.api.fields.decode import to_generation
 from server.api.rendering.error_replies import reply_for
-from server.api.wire.body import JSON_TYPES, read_body
 from server.errors import ErrorReply
 from server.live.loading import LoraLoading
 
 _MISFITS = frozenset(
     {
+        "field_too_large",
         "invalid_json",
         "invalid_value",
         "missing_required_parameter",
@@ -40,7 +40,7 @@ class Loras:
     async def load(self, request: Request) -> Response:
         """Serve one more adapter, in memory alone."""
         try:
-            value = await read_body(request.scope, request.receive, self._limit, JSON_TYPES)
+            value = await self._context.read(request, limit=self._limit)
             body = to_generation(value, LoadFields, refused=LORA_REFUSED, hints=frozenset())
             name = body.lora_name
             async with self._audit.record(request, "load", name) as told:
@@ -53,7 +53,7 @@ class Loras:
     async def unload(self, request: Request) -> Response:
         """Serve one no longer."""
         try:
-            value = await read_body(request.scope, request.receive, self._limit, JSON_TYPES)
+            value = await self._context.read(request, limit=self._limit)
             body = to_generation(value, UnloadFields, refused={}, hints=LORA_HINTS)
             name = body.lora_name
             async with self._audit.record(request, "unload", name) as told:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.context import Context, question, reply
+from server.api.endpoints.context import Context, large_reply, question
+from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.responses import RESPONSE_HINTS, RESPONSE_REFUSED, ResponseFields
 from server.api.parsing.formats import guided_text
@@ -13,9 +16,9 @@ from server.api.parsing.messages import opening, user_turns
 from server.api.parsing.responses import parse_input
 from server.api.parsing.sampling import response_sampling
 from server.api.rendering.answers import gather
+from server.api.rendering.pieces import encode_pieces
 from server.api.rendering.response_events import ResponseEvents
 from server.api.rendering.response_object import ResponseObject
-from server.api.wire.body import JSON_TYPES, read_body
 from server.api.wire.stream import EventStream
 from server.errors import ApiError, ErrorReply, bad_field
 from server.exchange import EXCHANGE, Exchange
@@ -31,15 +34,17 @@ class Responses:
 
     async def create(self, request: Request) -> Response:
         """One conversation → its next message, whole or streamed."""
-        settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
-        value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
-        body = to_generation(value, ResponseFields, refused=RESPONSE_REFUSED, hints=RESPONSE_HINTS)
+        aside = partial(self._context.aside, request)
+        value = await self._context.read(request, bounds.RESPONSE)
+        body = await aside(
+            lambda: to_generation(value, ResponseFields, refused=RESPONSE_REFUSED, hints=RESPONSE_HINTS)
+        )
         service = self._context.service_for(request, body.model)
         generation, info = service.generation, service.runtime.info
-        messages = parse_input(body.input, body.instructions)
+        messages = await aside(lambda: parse_input(body.input, body.instructions))
         sampling = response_sampling(body, info, service.defaults)
-        sampling = await guided_text(body, sampling, generation.grammars)
+        sampling = await guided_text(body, sampling, generation.grammars, aside)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
         fields = ("input", "max_output_tokens")
         length = AnswerLength(body.max_output_tokens, self._context.default_length(service), fields)
@@ -52,9 +57,9 @@ class Responses:
         shape = ResponseObject(exchange.answer_id, resolution, body, sampling, service.runtime.tokenizer)
         deltas = generation.generate(exchange, resolution, [prompt], [sampling], 1)
         if body.stream:
-            return EventStream(deltas, ResponseEvents(shape))
+            return EventStream(deltas, ResponseEvents(shape), generation.aside)
         (answer,) = await gather(deltas, 1)
-        return reply(shape.render_end(answer))
+        return large_reply(lambda: encode_pieces(shape.render_end(answer)), [answer], generation.aside)
 
     async def stored(self, _request: Request) -> Response:
         """No response is found again."""

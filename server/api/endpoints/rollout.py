@@ -13,7 +13,7 @@ from server.api.endpoints.audit import MAX_ADMIN_BODY, AuditLog
 from server.api.endpoints.context import Context, reply
 from server.api.fields.admin import CanaryFields, SettleFields, ShadowFields
 from server.api.fields.decode import to_fields
-from server.api.wire.body import JSON_TYPES, is_empty, read_body
+from server.api.wire.body import is_empty
 from server.rollout.changes import AliasShares, RolloutChanges
 
 
@@ -27,13 +27,13 @@ class Rollout:
 
     async def canary(self, request: Request) -> Response:
         """A part of the requests goes to other versions."""
-        value = await read_body(request.scope, request.receive, self._limit, JSON_TYPES)
+        value = await self._context.read(request, limit=self._limit)
         body, alias = to_fields(value, CanaryFields), request.path_params["name"]
         return await self._divided(request, "canary", alias, self._changes(alias).canary(alias, body.shares))
 
     async def shadow(self, request: Request) -> Response:
         """A version answers a part of the requests as well, unseen."""
-        value = await read_body(request.scope, request.receive, self._limit, JSON_TYPES)
+        value = await self._context.read(request, limit=self._limit)
         body, alias = to_fields(value, ShadowFields), request.path_params["name"]
         done = self._changes(alias).shadow(alias, body.version, body.share)
         return await self._divided(request, "shadow", alias, done)
@@ -41,7 +41,7 @@ class Rollout:
     async def settle(self, request: Request) -> Response:
         """All requests go to the active version again."""
         empty = is_empty(request.scope)
-        value = {} if empty else await read_body(request.scope, request.receive, self._limit, JSON_TYPES)
+        value = {} if empty else await self._context.read(request, limit=self._limit)
         body, alias = to_fields(value, SettleFields), request.path_params["name"]
         return await self._divided(request, "settle", alias, self._changes(alias).settle(alias, body.reason))
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.endpoints.context import Context, question, reply
+from server.api.fields import bounds
 from server.api.fields.decode import to_fields
 from server.api.fields.generation import HINTS, DetokenizeFields, TokenizeFields
 from server.api.parsing.messages import parse_messages
 from server.api.parsing.sampling import check_ids
-from server.api.wire.body import JSON_TYPES, read_body
+from server.api.rendering.pieces import JsonItems, encode_pieces
+from server.api.wire.large import LargeReply
 from server.errors import bad_field
 from server.exchange import EXCHANGE
+
+TOGETHER = 1024
+"""Tokens of an answer that are written in one step."""
 
 
 class Tokenize:
@@ -23,38 +30,41 @@ class Tokenize:
 
     async def tokenize(self, request: Request) -> Response:
         """A prompt or a conversation → `{"count", "max_model_len", "tokens", "token_strs"}`."""
-        value = await read_body(request.scope, request.receive, self._context.settings.max_body, JSON_TYPES)
-        body = to_fields(value, TokenizeFields, hints=HINTS)
+        aside = partial(self._context.aside, request)
+        value = await self._context.read(request, bounds.TOKENIZE)
+        body = await aside(lambda: to_fields(value, TokenizeFields, hints=HINTS))
         service = self._context.service_for(request, body.model)
         generation, runtime = service.generation, service.runtime
         if (body.prompt is None) == (body.messages is None):
             raise bad_field("prompt", "Send either prompt or messages.", code="invalid_value")
         generation.check_name(request.scope[EXCHANGE], question(request, body.model, ()))
         if body.messages is not None:
+            given = body.messages
             tokens = await generation.chat(
-                parse_messages(body.messages),
+                await aside(lambda: parse_messages(given)),
                 add_generation_prompt=body.add_generation_prompt,
                 continue_final_message=body.continue_final_message,
             )
         else:
             tokens = await generation.encode(body.prompt or "", "prompt", body.add_special_tokens)
-        texts = [runtime.tokenizer.token_text(token) for token in tokens] if body.return_token_strs else None
-        return reply(
-            {
-                "count": len(tokens),
-                "max_model_len": runtime.info.context,
-                "tokens": tokens,
-                "token_strs": texts,
-            }
-        )
+        texts = (runtime.tokenizer.token_text(token) for token in tokens) if body.return_token_strs else None
+        answer = {
+            "count": len(tokens),
+            "max_model_len": runtime.info.context,
+            "tokens": JsonItems(tokens, TOGETHER),
+            "token_strs": texts and JsonItems(texts, TOGETHER),
+        }
+        if len(tokens) <= TOGETHER:
+            return Response(b"".join(encode_pieces(answer)), media_type="application/json")
+        return LargeReply(encode_pieces(answer), generation.aside)
 
     async def detokenize(self, request: Request) -> Response:
         """Token ids → `{"prompt"}`, special tokens left out."""
-        value = await read_body(request.scope, request.receive, self._context.settings.max_body, JSON_TYPES)
-        body = to_fields(value, DetokenizeFields)
+        aside = partial(self._context.aside, request)
+        value = await self._context.read(request, bounds.TOKENIZE)
+        body = await aside(lambda: to_fields(value, DetokenizeFields))
         service = self._context.service_for(request, body.model)
         generation = service.generation
         generation.check_name(request.scope[EXCHANGE], question(request, body.model, ()))
-        return reply(
-            {"prompt": await generation.decode(check_ids(body.tokens, "tokens", service.runtime.info))}
-        )
+        tokens = await aside(lambda: check_ids(body.tokens, "tokens", service.runtime.info))
+        return reply({"prompt": await generation.decode(tokens)})

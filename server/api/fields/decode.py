@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from server.api.fields.generation import HINTS, REFUSED, Refusal, known
+from server.api.wire.bounds import SMALL
 from server.errors import ApiError, bad_field
 
 Fields = TypeVar("Fields", bound=msgspec.Struct)
@@ -40,6 +41,8 @@ def to_fields(
             continue
         if name not in honoured:
             raise unknown_field(name, honoured | hints)
+        if isinstance(item, msgspec.Raw):  # more than its bound, and not decoded
+            SMALL.check(name, item)
         kept[name] = item
     try:
         return msgspec.convert(kept, kind)

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import msgspec
 
+from server.api.fields.bounds import GRAMMAR
 from server.api.fields.generation import GenerationFields, JsonObjectFormat, JsonSchemaFormat
 from server.api.fields.responses import ResponseFields, ResponseSchemaFormat
 from server.errors import bad_field
 from server.grammar import text as grammar
 from server.grammar.schema import check_schema
 from server.grammar.service import Grammars
-from server.grammar.text import GrammarRefusedError
+from server.grammar.text import GrammarRefusedError, bounded
 from server.request import Sampling
+from server.serving.one_thread import Aside
 
 _GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 _STRUCTURED = ("json", "regex", "choice", "grammar", "json_object")
 
 
-async def guided(body: GenerationFields, sampling: Sampling, grammars: Grammars) -> Sampling:
-    """`sampling` with the grammar that the request asks for, which has been tried.
+async def guided(body: GenerationFields, sampling: Sampling, grammars: Grammars, aside: Aside) -> Sampling:
+    """`sampling` with the grammar that the request asks for, written `aside` and tried.
 
     Raises `ApiError` (400) naming the field that cannot be served, and `EngineBusyError`.
     """
@@ -30,10 +33,10 @@ async def guided(body: GenerationFields, sampling: Sampling, grammars: Grammars)
     if len(wishes) > 1:
         names = " and ".join(wishes)
         raise bad_field(next(iter(wishes)), f"{names} exclude each other; send one.", code="invalid_value")
-    return await _kept(wishes, sampling, grammars)
+    return await _kept(wishes, sampling, grammars, aside)
 
 
-async def guided_text(body: ResponseFields, sampling: Sampling, grammars: Grammars) -> Sampling:
+async def guided_text(body: ResponseFields, sampling: Sampling, grammars: Grammars, aside: Aside) -> Sampling:
     """The same for the `text.format` of a response."""
     match body.text and body.text.format:
         case JsonObjectFormat():
@@ -42,13 +45,15 @@ async def guided_text(body: ResponseFields, sampling: Sampling, grammars: Gramma
             wishes = {"text.format.schema": ("json", schema)}
         case _:
             return sampling
-    return await _kept(wishes, sampling, grammars)
+    return await _kept(wishes, sampling, grammars, aside)
 
 
-async def _kept(wishes: Mapping[str, tuple[str, Any]], sampling: Sampling, grammars: Grammars) -> Sampling:
+async def _kept(
+    wishes: Mapping[str, tuple[str, Any]], sampling: Sampling, grammars: Grammars, aside: Aside
+) -> Sampling:
     for name, (kind, wish) in wishes.items():
         try:
-            text = _grammar(kind, wish)
+            text = await aside(partial(_grammar, kind, wish))
             await grammars.check(text)
         except GrammarRefusedError as error:
             raise bad_field(name, f"{name} cannot be served: {error}.", code="invalid_value") from None
@@ -87,22 +92,29 @@ def _grammar(kind: str, wish: Any) -> str:
             return grammar.json_object()
         case "json":
             schema = _schema(wish)
+            try:
+                text = bounded(grammar.json_schema(schema))
+            except RecursionError:
+                raise GrammarRefusedError("it is nested too deeply") from None
             check_schema(schema)
-            return grammar.json_schema(schema)
+            return text
         case "regex":
-            return grammar.regex(wish)
+            return grammar.regex(bounded(wish))
         case "choice":
-            return grammar.choice(wish)
+            return bounded(grammar.choice(wish))
         case _:
-            return grammar.lark(wish)
+            return grammar.lark(bounded(wish))
 
 
 def _schema(wish: Mapping[str, Any] | str) -> Mapping[str, Any]:
     """A schema as an object, or as the JSON of one."""
     if not isinstance(wish, str):
         return wish
+    text = bounded(wish).encode("utf-8", "replace")
+    if GRAMMAR.excess(text):
+        raise GrammarRefusedError("it holds too many values")
     try:
-        value = msgspec.json.decode(wish)
+        value = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError) as error:
         raise GrammarRefusedError(f"it is not JSON: {error}") from None
     if not isinstance(value, dict):

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+from server.api.parsing.sampling import check_ids
+from server.errors import bad_field
+from server.metrics.engine_state import EngineInfo
+
+GivenPrompt: TypeAlias = str | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,3 +18,35 @@ class CompletionPrompt:
 
     text: str
     tokens: tuple[int, ...]
+
+
+def given_prompts(prompt: object, info: EngineInfo, field: str, most: int) -> list[tuple[str, GivenPrompt]]:
+    """The texts and token ids of OpenAI's four shapes, each with its path.
+
+    Raises `ApiError` with the path of a bad one in `field`, and if there are none or more than `most`.
+    """
+    several = cast("list[object]", prompt) if isinstance(prompt, list) else [prompt]
+    if not isinstance(prompt, list) or (several and _is_id(several[0])):
+        return [(field, _given(prompt, field, info))]
+    if not 0 < len(several) <= most:
+        raise bad_field(field, f"{field} must hold 1 to {most} texts.", code="invalid_value")
+    paths = [f"{field}[{index}]" for index in range(len(several))]
+    return [(path, _given(item, path, info)) for path, item in zip(paths, several, strict=True)]
+
+
+def _given(item: object, path: str, info: EngineInfo) -> GivenPrompt:
+    match item:
+        case str() if item:
+            return item
+        case list() if len(cast("list[object]", item)) > info.context:
+            message = f"The context is {info.context} tokens; {path} has more."
+            raise bad_field(path, message, code="context_length_exceeded")
+        case list() if item and all(_is_id(token) for token in cast("list[object]", item)):
+            return check_ids(cast("list[int]", item), path, info)
+        case _:
+            message = f"{path} must be a text or an array of token ids, and not empty."
+            raise bad_field(path, message, code="invalid_type")
+
+
+def _is_id(item: object) -> bool:
+    return type(item) is int and item >= 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 from server.api.fields.generation import ChatFields, CompletionFields, GenerationFields, SamplingFields
@@ -13,6 +13,8 @@ from server.request import Sampling
 from server.serving.sampling_defaults import SamplingDefaults
 
 _SEEDS = 2**64
+MAX_SCORES = 1_000_000
+"""Log probabilities of prompts in one answer: about 50 MB of JSON."""
 PLAIN = SamplingDefaults()
 """OpenAI's defaults."""
 
@@ -117,5 +119,19 @@ def _in_vocabulary(field: str, token: int, info: EngineInfo) -> int:
 def check_ids(ids: list[int], field: str, info: EngineInfo) -> tuple[int, ...]:
     """Token ids of a client, each in the vocabulary."""
     for index, token in enumerate(ids):
-        _in_vocabulary(f"{field}[{index}]", token, info)
+        if token >= info.vocabulary:
+            _in_vocabulary(f"{field}[{index}]", token, info)
     return tuple(ids)
+
+
+def check_scores(sampling: Sampling, prompts: Sequence[int], n: int) -> None:
+    """Raise `ApiError` if the log probabilities of prompts of these lengths are too many for an answer."""
+    if sampling.prompt_logprobs is None:
+        return
+    scores = sum(prompts) * n * (sampling.prompt_logprobs + 1)
+    if scores > MAX_SCORES:
+        message = (
+            f"The prompts have {scores} log probabilities; at most {MAX_SCORES} fit an answer. "
+            "Send fewer prompts, or ask for fewer of each token."
+        )
+        raise bad_field("prompt_logprobs", message, code="invalid_value")

@@ -9,6 +9,9 @@ from typing import Any
 
 from server.request import Delta, Deltas, FinishReason, TokenLogprob, Usage
 
+TOGETHER = 256
+"""Tokens whose log probabilities are freed in one step."""
+
 
 @dataclass(slots=True)
 class Answer:
@@ -16,7 +19,7 @@ class Answer:
 
     texts: list[str] = field(default_factory=list[str])
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
-    prompt_logprobs: tuple[TokenLogprob, ...] | None = None
+    prompt_logprobs: list[TokenLogprob] | None = None
     finish_reason: FinishReason | None = None
     usage: Usage = field(default_factory=lambda: Usage(0, 0, 0))
 
@@ -30,11 +33,24 @@ class Answer:
         self.texts.append(delta.text)
         self.logprobs += delta.logprobs
         if delta.prompt_logprobs is not None:
-            self.prompt_logprobs = delta.prompt_logprobs
+            self.prompt_logprobs = list(delta.prompt_logprobs)
         if delta.finish_reason is not None:
             self.finish_reason = delta.finish_reason
         if delta.usage is not None:
             self.usage = delta.usage
+
+    @property
+    def scored(self) -> int:
+        """Tokens with log probabilities."""
+        return len(self.logprobs) + len(self.prompt_logprobs or ())
+
+
+def release(answers: Sequence[Answer]) -> None:
+    """Free the log probabilities bit by bit: freeing a million objects at once takes long."""
+    for answer in answers:
+        for scores in (answer.logprobs, answer.prompt_logprobs or []):
+            while scores:
+                del scores[-TOGETHER:]
 
 
 async def gather(stream: Deltas, count: int) -> list[Answer]:

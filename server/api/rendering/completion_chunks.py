@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from server.api.fields.generation import CompletionFields
 from server.api.parsing.prompt import CompletionPrompt
 from server.api.rendering.answers import total
 from server.api.rendering.frames import DONE, Frames
 from server.api.rendering.logprobs import completion_logprobs
+from server.api.rendering.pieces import encode_pieces
 from server.errors import ErrorReply
 from server.request import Delta, Usage
 from server.text.tokenizer import Tokenizer
+
+TOGETHER = 256
+"""Tokens with log probabilities in one event; an echoed prompt has many."""
 
 
 class CompletionChunks:
@@ -61,10 +67,15 @@ class CompletionChunks:
         if self._echo and delta.prompt_logprobs is not None:
             prompt = self._echo[index]
             text, tokens, first = prompt.text + text, delta.prompt_logprobs + tokens, prompt.tokens[0]
-        shape, self._offsets[index] = completion_logprobs(
-            tokens, self._tokenizer, self._offsets[index], first
-        )
-        return self._frames.choice(index, _chunk(text, shape, None))
+        events: list[bytes] = []
+        for start in range(0, max(1, len(tokens)), TOGETHER):
+            part = tokens[start : start + TOGETHER]
+            shape, self._offsets[index] = completion_logprobs(
+                part, self._tokenizer, self._offsets[index], None if start else first
+            )
+            logprobs = msgspec.Raw(b"".join(encode_pieces(shape)))
+            events.append(self._frames.choice(index, _chunk("" if start else text, logprobs, None)))
+        return b"".join(events)
 
     def closing(self) -> bytes:
         """The usage, where it was asked for, and `[DONE]`."""
@@ -76,5 +87,5 @@ class CompletionChunks:
         return error.event() + DONE
 
 
-def _chunk(text: str, logprobs: dict[str, Any] | None, end: str | None) -> dict[str, Any]:
+def _chunk(text: str, logprobs: msgspec.Raw | None, end: str | None) -> dict[str, Any]:
     return {"text": text, "logprobs": logprobs, "finish_reason": end}

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
+from server.api.rendering.pieces import JsonItems
 from server.request import TokenLogprob
 from server.text.tokenizer import Tokenizer
 
 LEAST = -9999.0
 """What stands for minus infinity, which JSON cannot spell; OpenAI's own value."""
 
+SHORT = 1024
+"""Short items of an array that are encoded in one step."""
+
 
 def chat_logprobs(tokens: Sequence[TokenLogprob], tokenizer: Tokenizer) -> dict[str, Any]:
     """`{"content": [{"token", "logprob", "bytes", "top_logprobs"}], "refusal": null}`."""
-    content = [
-        _entry(item.token_id, item.logprob, tokenizer)
-        | {"top_logprobs": [_entry(token, value, tokenizer) for token, value in item.top]}
-        for item in tokens
-    ]
-    return {"content": content, "refusal": None}
+    return {"content": list(chat_entries(tokens, tokenizer)), "refusal": None}
+
+
+def chat_entries(tokens: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
+    """The items of `content`."""
+    for item in tokens:
+        top = [_entry(token, value, tokenizer) for token, value in item.top]
+        yield _entry(item.token_id, item.logprob, tokenizer) | {"top_logprobs": top}
 
 
 def completion_logprobs(
@@ -43,23 +50,25 @@ def completion_logprobs(
         offset += 0 if special else len(text)
     unscored: list[None] = [] if first is None else [None]
     values = unscored + [finite(item.logprob) for item in tokens]
-    tops = unscored + [{tokenizer.token_text(t): finite(v) for t, v in item.top} for item in tokens]
-    shape = {"tokens": texts, "token_logprobs": values, "top_logprobs": tops, "text_offset": offsets}
+    tops = chain(unscored, ({tokenizer.token_text(t): finite(v) for t, v in item.top} for item in tokens))
+    shape = {
+        "tokens": JsonItems(texts, SHORT),
+        "token_logprobs": JsonItems(values, SHORT),
+        "top_logprobs": JsonItems(tops),
+        "text_offset": JsonItems(offsets, SHORT),
+    }
     return shape, offset
 
 
-def prompt_logprobs(tokens: Sequence[TokenLogprob], tokenizer: Tokenizer) -> list[dict[str, Any] | None]:
+def prompt_logprobs(tokens: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Iterator[dict[str, Any] | None]:
     """vLLM's: null for the first token, then for each one `{token id: {"logprob", "decoded_token"}}`."""
-    entries: list[dict[str, Any] | None] = [None]
+    yield None
     for item in tokens:
         candidates = dict(item.top) | {item.token_id: item.logprob}
-        entries.append(
-            {
-                str(token): {"logprob": finite(value), "decoded_token": tokenizer.token_text(token)}
-                for token, value in candidates.items()
-            }
-        )
-    return entries
+        yield {
+            str(token): {"logprob": finite(value), "decoded_token": tokenizer.token_text(token)}
+            for token, value in candidates.items()
+        }
 
 
 def _beginning(token: int, tokenizer: Tokenizer) -> str:

@@ -6,9 +6,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from server.api.fields.responses import ResponseFields
 from server.api.rendering.answers import Answer
-from server.api.rendering.logprobs import chat_logprobs
+from server.api.rendering.logprobs import chat_entries
+from server.api.rendering.pieces import JsonItems, encode_pieces
 from server.errors import ErrorReply
 from server.request import Sampling, TokenLogprob, Usage
 from server.serving.generation import Resolution
@@ -68,9 +71,10 @@ class ResponseObject:
         logprobs = self.logprobs(answer.logprobs)
         return {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": logprobs}
 
-    def logprobs(self, tokens: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
-        """`[{"token", "logprob", "bytes", "top_logprobs"}]`, or nothing where it was not asked for."""
-        return chat_logprobs(tokens, self._tokenizer)["content"] if self.with_logprobs else []
+    def logprobs(self, tokens: Sequence[TokenLogprob]) -> msgspec.Raw:
+        """`[{"token", "logprob", "bytes", "top_logprobs"}]`, empty if it was not asked for, as JSON."""
+        entries = chat_entries(tokens, self._tokenizer) if self.with_logprobs else ()
+        return msgspec.Raw(b"".join(encode_pieces(JsonItems(entries))))
 
     def _state(self, status: str) -> dict[str, Any]:
         return self._frame | {

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from typing import Any, NoReturn, cast
+import re
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
-from adapters.numerals import parse_number
+from server.api.wire.bounds import NO_BOUNDS, SMALL, FieldBound, check_fields
 from server.errors import ApiError, ErrorReply, bad_field
 from server.exchange import EXCHANGE, Exchange
 
@@ -32,8 +33,11 @@ def is_empty(scope: Scope) -> bool:
     return not announced.strip("0") and b"transfer-encoding" not in exchange.headers
 
 
-async def read_body(scope: Scope, receive: Receive, limit: int, types: frozenset[str]) -> dict[str, Any]:
-    """The JSON object in a request's body, at most `limit` bytes of it, whether announced or chunked."""
+async def read_body(scope: Scope, receive: Receive, limit: int, types: frozenset[str]) -> bytes:
+    """A request's body, at most `limit` bytes of it, whether announced or chunked.
+
+    Raises `ApiError` (408, 413, 415) and `ClientDisconnect`.
+    """
     exchange: Exchange = scope[EXCHANGE]
     media_type = exchange.headers.get(b"content-type", "").split(";", 1)[0].strip().lower()
     if media_type not in types:
@@ -45,10 +49,9 @@ async def read_body(scope: Scope, receive: Receive, limit: int, types: frozenset
         raise ApiError(reply)
     try:
         async with asyncio.timeout(READ_SECONDS):
-            body = await _read(exchange.headers.get(b"content-length", ""), receive, limit)
+            return await _read(exchange.headers.get(b"content-length", ""), receive, limit)
     except TimeoutError:
         raise late_body() from None
-    return parse_body(body)
 
 
 def late_body() -> ApiError:
@@ -81,49 +84,62 @@ def _too_large(limit: int) -> ApiError:
     return ApiError(ErrorReply(413, message, code="body_too_large", headers=headers))
 
 
-def parse_body(body: bytes) -> dict[str, Any]:
-    """The JSON object that `body` spells. Refuses NaN, infinities, deep nesting and all that is no object."""
+def parse_body(body: bytes, bounds: Mapping[str, FieldBound] = NO_BOUNDS) -> dict[str, Any]:
+    """The JSON object that `body` spells, each field within its bound before it is decoded.
+
+    A field that `bounds` does not name stays `msgspec.Raw` if it is more than `SMALL`, for whoever knows its
+    name to refuse. Refuses NaN, infinities, deep nesting and all that is not an object.
+    """
+    check_fields(body)
     try:
-        value = msgspec.json.decode(body)
+        return _decode(body, bounds)
     except RecursionError:
-        raise bad_field(None, "The body is nested too deeply.", code="invalid_json") from None
+        raise _too_deep() from None
     except (ValueError, msgspec.DecodeError) as error:
         # Two JSON escapes that form no character: JavaScript clients cut emoji in half.
         if len(body) > MAX_MENDED or (b"\\ud" not in body and b"\\uD" not in body):
             raise _malformed(error) from None
-        value = _parse_with_surrogates(body)
-    if not isinstance(value, dict):
-        raise bad_field(None, "The body must be a JSON object.", code="invalid_json")
-    return cast("dict[str, Any]", value)
+    try:
+        return _decode(_mend(body), bounds)
+    except RecursionError:
+        raise _too_deep() from None
+    except (ValueError, msgspec.DecodeError) as error:
+        raise _malformed(error) from None
+
+
+def _decode(body: bytes, bounds: Mapping[str, FieldBound]) -> dict[str, Any]:
+    try:
+        fields = _fields.decode(body)
+    except msgspec.ValidationError:
+        raise bad_field(None, "The body must be a JSON object.", code="invalid_json") from None
+    for name, bound in bounds.items():
+        if name in fields:
+            bound.check(name, fields[name])
+    return {
+        name: raw if name not in bounds and SMALL.excess(raw) else msgspec.json.decode(raw)
+        for name, raw in fields.items()
+    }
+
+
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw])
+"""Finds the fields without decoding them."""
+
+_HALVES = re.compile(
+    rb"(?<!\\)((?:\\\\)*)(\\u[dD][89abAB]..\\u[dD][c-fC-F]..|\\u[dD][89a-fA-F][0-9a-fA-F]{2})", re.DOTALL
+)
+"""Escapes of whole characters in two halves, and of a half alone."""
+_WHOLE = len(rb"\ud83d\ude00")
+
+
+def _mend(body: bytes) -> bytes:
+    """`body` with U+FFFD for each half of a surrogate pair."""
+    return _HALVES.sub(lambda found: found[0] if len(found[2]) == _WHOLE else found[1] + rb"\ufffd", body)
+
+
+def _too_deep() -> ApiError:
+    return bad_field(None, "The body is nested too deeply.", code="invalid_json")
 
 
 def _malformed(error: Exception) -> ApiError:
     detail = "not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)[:200]
     return bad_field(None, f"The body is not valid JSON: {detail}.", code="invalid_json")
-
-
-def _parse_with_surrogates(body: bytes) -> object:
-    try:
-        value: object = json.loads(body.decode(), parse_constant=_refuse_constant, parse_float=parse_number)
-        return _replace_surrogates(value)
-    except RecursionError:
-        raise bad_field(None, "The body is nested too deeply.", code="invalid_json") from None
-    except ValueError as error:
-        raise _malformed(error) from None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _replace_surrogates(value: object) -> object:
-    match value:
-        case str():
-            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        case list():
-            return [_replace_surrogates(item) for item in cast("list[object]", value)]
-        case dict():
-            pairs = cast("dict[str, object]", value).items()
-            return {str(_replace_surrogates(key)): _replace_surrogates(item) for key, item in pairs}
-        case _:
-            return value

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Protocol
 
 from starlette.requests import ClientDisconnect
@@ -16,6 +18,7 @@ from server.api.wire.disconnect import cancel_scope_of
 from server.errors import ErrorReply
 from server.exchange import EXCHANGE, Exchange
 from server.request import Delta, Deltas
+from server.serving.one_thread import OneThread
 
 log = logging.getLogger("oneseek.api")
 
@@ -24,6 +27,9 @@ _HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+
+SCORED = 16
+"""Tokens with log probabilities that are written at once."""
 
 
 class Chunks(Protocol):
@@ -53,10 +59,12 @@ class EventStream(Response):
     one that comes later is an event, also where the time is up.
     """
 
-    def __init__(self, deltas: Deltas, chunks: Chunks) -> None:
+    def __init__(self, deltas: Deltas, chunks: Chunks, aside: OneThread) -> None:
         super().__init__()
         self._deltas = deltas
         self._chunks = chunks
+        self._aside = aside
+        self._scored = 0
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -67,7 +75,7 @@ class EventStream(Response):
             with cancel_scope.unwind():
                 # In a task of its own, so that a token wakes this alone and not every layer around it.
                 await asyncio.create_task(self._send(send, exchange.send or send))
-            last = self._chunks.closing()
+            last = await self._made(self._scored, self._chunks.closing)
         except ClientDisconnect:
             raise
         except Exception as error:
@@ -82,15 +90,26 @@ class EventStream(Response):
         async with aclosing(self._deltas) as stream:
             async for deltas in stream:
                 opening = b"" if self._started else self._chunks.opening()
-                body = opening + self._written(deltas)
+                scored = sum([_scored(delta) for _, delta in deltas])
+                self._scored += scored
+                body = opening + await self._made(scored, partial(self._written, deltas))
                 if not self._started:
                     self._started = True
                     await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
                 if body:
                     await send_body({"type": "http.response.body", "body": body, "more_body": True})
 
+    async def _made(self, scored: int, work: Callable[[], bytes]) -> bytes:
+        """What `work` returns. Log probabilities of many tokens are written apart from the event loop."""
+        return work() if scored <= SCORED else await self._aside.run(work)
+
     def _written(self, deltas: list[tuple[int, Delta]]) -> bytes:
         return b"".join([self._chunks.delta(index, delta) for index, delta in deltas])
+
+
+def _scored(delta: Delta) -> int:
+    """Tokens that it has log probabilities of."""
+    return len(delta.logprobs) + len(delta.prompt_logprobs or ())
 
 
 def _reply_for(error: Exception, exchange: Exchange) -> ErrorReply:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from starlette.exceptions import HTTPException
 from adapters.registry.served import UnknownAdapterError
 from routing.route import UnknownNameError
 from routing.selection import SelectionError
-from server.api.rendering.answers import Answer, total
+from server.api.rendering.answers import Answer, release, total
 from server.api.rendering.error_replies import reply_for
 from server.api.rendering.frames import Frames
 from server.api.rendering.logprobs import chat_logprobs, completion_logprobs, prompt_logprobs
+from server.api.rendering.pieces import PIECE, JsonItems, encode_pieces
 from server.errors import (
     AdapterRefusedError,
     ApiError,
@@ -92,7 +94,10 @@ def test_an_answer_is_its_deltas() -> None:
     answer.add(Delta("!", (3,), (TokenLogprob(3, -1.5),), finish_reason="stop", usage=Usage(4, 0, 3)))
     assert (answer.text, answer.finish_reason, answer.usage) == ("Hej!", "stop", Usage(4, 0, 3))
     assert [item.token_id for item in answer.logprobs] == [1, 2, 3]
-    assert answer.prompt_logprobs == (TokenLogprob(2, -1.0),)
+    assert answer.prompt_logprobs == [TokenLogprob(2, -1.0)]
+    assert answer.scored == 4
+    release([answer])
+    assert (answer.scored, answer.text) == (0, "Hej!")
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +119,8 @@ def test_completion_logprobs_follow_the_text(tokenizer: Tokenizer) -> None:
     text = "Who are you? 5 9"
     ids = tokenizer.encode(text)
     scored = [TokenLogprob(token, -1.0, ((token, -1.0),)) for token in ids[1:]]
-    shape, end = completion_logprobs(scored, tokenizer, 0, ids[0])
+    lazy, end = completion_logprobs(scored, tokenizer, 0, ids[0])
+    shape = json.loads(b"".join(encode_pieces(lazy)))
     assert "".join(shape["tokens"]) == text
     assert end == len(text)
     assert shape["token_logprobs"] == [None] + [-1.0] * len(scored)
@@ -126,17 +132,42 @@ def test_completion_logprobs_follow_the_text(tokenizer: Tokenizer) -> None:
 def test_special_tokens_take_no_room_in_the_text(tokenizer: Tokenizer) -> None:
     bos = tokenizer.bos_id
     assert bos is not None
-    shape, _ = completion_logprobs([TokenLogprob(70, -1.0)], tokenizer, 0, bos)
+    lazy, _ = completion_logprobs([TokenLogprob(70, -1.0)], tokenizer, 0, bos)
+    shape = json.loads(b"".join(encode_pieces(lazy)))
     assert shape["text_offset"] == [0, 0]
 
 
 def test_prompt_logprobs(tokenizer: Tokenizer) -> None:
-    shape = prompt_logprobs([TokenLogprob(70, -3.0, ((71, -0.5),))], tokenizer)
+    shape = list(prompt_logprobs([TokenLogprob(70, -3.0, ((71, -0.5),))], tokenizer))
     assert shape[0] is None
     assert shape[1] == {
         "71": {"logprob": -0.5, "decoded_token": tokenizer.token_text(71)},
         "70": {"logprob": -3.0, "decoded_token": tokenizer.token_text(70)},
     }
+
+
+def test_a_large_answer_is_encoded_in_pieces() -> None:
+    """Items are made as they are encoded, a few at a time."""
+    made: list[int] = []
+
+    def items() -> Iterator[dict[str, Any]]:
+        for number in range(20_000):
+            made.append(number)
+            yield {"token": "x" * 20, "number": number}
+
+    value = {
+        "id": "a",
+        "choices": [{"logprobs": JsonItems(items()), "text": "hej"}, None],
+        "none": JsonItems([]),
+    }
+    pieces = encode_pieces(value)
+    first = next(pieces)
+    assert PIECE <= len(first) < 2 * PIECE
+    assert len(made) < 3000
+    whole = json.loads(first + b"".join(pieces))
+    assert whole["choices"][0]["logprobs"][-1] == {"token": "x" * 20, "number": 19_999}
+    assert whole == {"id": "a", "choices": [whole["choices"][0], None], "none": []}
+    assert whole["choices"][0]["text"] == "hej"
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ async def refusal(sender: Sender, scope: Scope, limit: int = 100) -> ErrorReply:
 
 async def test_a_body_in_chunks_is_joined() -> None:
     sender = Sender([b'{"a"', b"", b":1}"])
-    assert await read_body(scope(), sender.receive, 7, JSON_TYPES) == {"a": 1}
+    assert await read_body(scope(), sender.receive, 7, JSON_TYPES) == b'{"a":1}'
 
 
 async def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
@@ -69,7 +69,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_read() -> None:
 async def test_an_announced_length_that_is_no_number_decides_nothing(announced: str) -> None:
     sender = Sender([b'{"a":1}'])
     length = (b"content-length", announced.encode("latin-1"))
-    assert await read_body(scope(length), sender.receive, 7, JSON_TYPES) == {"a": 1}
+    assert await read_body(scope(length), sender.receive, 7, JSON_TYPES) == b'{"a":1}'
 
 
 async def test_a_chunked_body_is_refused_at_the_chunk_that_passes_the_limit() -> None:
@@ -123,7 +123,7 @@ async def test_content_types(media_type: bytes, v1: bool, legacy: bool) -> None:
     where = scope(media_type=media_type)
     for types, taken in ((JSON_TYPES, v1), (LEGACY_TYPES, legacy)):
         if taken:
-            assert await read_body(where, Sender([b"{}"]).receive, 100, types) == {}
+            assert await read_body(where, Sender([b"{}"]).receive, 100, types) == b"{}"
         else:
             with pytest.raises(ApiError) as error:
                 await read_body(where, Sender([b"{}"]).receive, 100, types)
@@ -138,7 +138,7 @@ async def test_content_types(media_type: bytes, v1: bool, legacy: bool) -> None:
         b'{"a":1}{', b"{'a':1}", b'{"a":"\xff"}', b"\xef\xbb\xbf{}", b"[" * 200_000, b'{"a":' * 200_000,
         b'{"a":"\\ud83d","b":NaN}', b'{"a":"\\ud83d","b":1e999}',
         b'{"a":"\\ud83d"', b'{"a":"\\ud83d","b":' + b"[" * 200_000,
-        b'{"a":"\\ud83d\xff"}', b'{"a":' + b"9" * 100_000 + b',"b":"\\ud83d"}',
+        b'{"a":"\\ud83d\xff"}', b'{"a":' + b"9" * 10_000 + b',"b":"\\ud83d"}',
     ],
 )  # fmt: skip
 def test_what_is_no_json_object_is_the_clients_mistake(text: bytes) -> None:

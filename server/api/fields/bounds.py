@@ -1,0 +1,51 @@
+"""How much each field of a body may hold before it is decoded; fields without a line here are small.
+
+No bound is below what the field may hold once it is decoded. Each says how long decoding can take: about
+0.1 µs for a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from server.api.wire.bounds import FieldBound
+from server.grammar.text import MAX_BYTES
+
+TEXT = FieldBound(containers=0, strings=1, values=2)
+"""One text, as long as a body may be."""
+CONVERSATION = FieldBound(containers=32_768, strings=131_072, values=131_072)
+"""Messages, with parts and calls of tools."""
+IDS = FieldBound(containers=4096, strings=4096, values=320_000)
+"""Texts or token ids; OpenAI takes 300,000 tokens of inputs in one request."""
+TOOLS = FieldBound(size=1024 * 1024, containers=16_384, strings=65_536, values=65_536)
+GRAMMAR = FieldBound(size=3 * MAX_BYTES, containers=16_384, strings=32_768, values=32_768)
+"""A schema, spaces between its words and all, or another grammar."""
+PAIRS = FieldBound(size=128 * 1024, containers=1, strings=4096, values=4096)
+"""Short values by name, or short texts."""
+
+_GENERATION: Mapping[str, FieldBound] = {
+    "logit_bias": PAIRS,
+    "metadata": PAIRS,
+    "stop": PAIRS,
+}
+_GUIDED: Mapping[str, FieldBound] = dict.fromkeys(
+    (
+        "response_format",
+        "structured_outputs",
+        "guided_json",
+        "guided_regex",
+        "guided_choice",
+        "guided_grammar",
+    ),
+    GRAMMAR,
+)
+CHAT: Mapping[str, FieldBound] = {
+    **_GENERATION, **_GUIDED, "messages": CONVERSATION, "tools": TOOLS, "functions": TOOLS,
+}  # fmt: skip
+COMPLETION: Mapping[str, FieldBound] = {**_GENERATION, **_GUIDED, "prompt": IDS}
+RESPONSE: Mapping[str, FieldBound] = {
+    **_GENERATION, "input": CONVERSATION, "instructions": TEXT, "text": GRAMMAR, "tools": TOOLS,
+}  # fmt: skip
+EMBEDDING: Mapping[str, FieldBound] = {"input": IDS}
+TOKENIZE: Mapping[str, FieldBound] = {"prompt": TEXT, "messages": CONVERSATION, "tokens": IDS}
+LEGACY: Mapping[str, FieldBound] = {"text": TEXT}

@@ -1,0 +1,34 @@
+"""An answer that may be too large to be made on the event loop, sent piece by piece."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from server.serving.one_thread import OneThread
+
+_HEADERS = [(b"content-type", b"application/json")]
+
+
+class LargeReply(Response):
+    """Sends `pieces` of JSON, each made in its own turn of `aside` once the one before is on its way."""
+
+    def __init__(self, pieces: Iterator[bytes], aside: OneThread) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._aside = aside
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it. What goes wrong before the first piece is raised before anything is sent."""
+        piece = await self._next()
+        await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        while piece:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            piece = await self._next()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _next(self) -> bytes:
+        return await self._aside.run(partial(next, self._pieces, b""))
