@@ -30,6 +30,7 @@ from server.api.endpoints.tokenize import Tokenize
 from server.api.rendering.error_replies import reply_for
 from server.asgi.cancellation import Cancellation
 from server.asgi.connection import BoundedProtocol
+from server.asgi.gate import Gates
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
 from server.asgi.turns import Turns
 from server.config.settings import Settings
@@ -52,10 +53,11 @@ def create_app(settings: Settings, services: Sequence[BaseService], metrics: Met
         middleware=[
             Middleware(Receipts, metrics=metrics),
             Middleware(Errors, metrics=metrics),
-            Middleware(Cancellation, limit=settings.request_timeout, metrics=metrics),
-            Middleware(Turns),
             Middleware(HeaderLimits),
             Middleware(ApiKeys, keys=settings.api_keys, admin_keys=settings.admin_keys),
+            Middleware(Gates, check=context.check_headers),
+            Middleware(Cancellation, limit=settings.request_timeout, metrics=metrics),
+            Middleware(Turns),
         ],
         exception_handlers={HTTPException: _http_error},
         lifespan=_lifespan(services),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, cast
 
 from starlette.requests import Request
@@ -13,7 +14,7 @@ from server.api.fields.decode import to_generation
 from server.api.fields.generation import MAX_CHOICES, MAX_PROMPTS, CompletionFields
 from server.api.parsing.formats import guided
 from server.api.parsing.messages import opening_of
-from server.api.parsing.prompt import CompletionPrompt
+from server.api.parsing.prompt import CompletionPrompt, count_places
 from server.api.parsing.sampling import check_ids, completion_sampling
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.completion_chunks import CompletionChunks
@@ -41,16 +42,18 @@ class Completions:
         settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
         value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        self._context.check_body(request, value.get("model"), count_places(value, "prompt"))
         body = to_generation(value, CompletionFields)
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer
         sampling = completion_sampling(body, service.runtime.info, service.defaults)
-        prompts = await read_prompts(body.prompt, service)
+        prompts = await draft_prompts(body.prompt, service)
         _check(body, len(prompts))
-        sampling = await guided(body, sampling, generation.grammars)
         turns = ("\n".join(prompt.text for prompt in prompts),)
         asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
-        resolution = await generation.choose(exchange, asked)
+        resolution = await generation.choose(exchange, asked, len(prompts) * body.n)
+        sampling = await guided(body, sampling, generation.grammars)
+        prompts = await tokenise_prompts(prompts, service)
         default = settings.default_max_tokens or DEFAULT_MAX_TOKENS
         length = AnswerLength(body.max_tokens, default, ("prompt", "max_tokens"))
         samplings = [length.fit(sampling, len(prompt.tokens), service.runtime.info) for prompt in prompts]
@@ -81,33 +84,49 @@ def _check(body: CompletionFields, prompts: int) -> None:
         )
 
 
-async def read_prompts(
+async def draft_prompts(
     prompt: object, service: BaseService, field: str = "prompt", most: int = MAX_PROMPTS
 ) -> list[CompletionPrompt]:
-    """The prompts of OpenAI's four shapes: text, texts, token ids, lists of token ids.
+    """The prompts of OpenAI's four shapes: text, texts, token ids, lists of token ids. No text is tokenised.
 
     Raises `ApiError` with the path of a bad one in `field`, and where there are none or more than `most`.
     """
     several = cast("list[object]", prompt) if isinstance(prompt, list) else [prompt]
     if isinstance(prompt, list) and several and _is_id(several[0]):
-        return [await _read(several, field, service)]
+        return [_read(several, field, service)]
     if not isinstance(prompt, list):
-        return [await _read(prompt, field, service)]
+        return [_read(prompt, field, service)]
     if not 0 < len(several) <= most:
         raise bad_field(field, f"{field} must hold 1 to {most} texts.", code="invalid_value")
     prompts: list[CompletionPrompt] = []
     for index, item in enumerate(several):
-        prompts.append(await _read(item, f"{field}[{index}]", service))
-        # Many short texts are as much work as a long one, for which no stream should wait.
-        await asyncio.sleep(0)
+        prompts.append(_read(item, f"{field}[{index}]", service))
+        if prompts[-1].tokens:  # which became text
+            await asyncio.sleep(0)
     return prompts
 
 
-async def _read(item: object, path: str, service: BaseService) -> CompletionPrompt:
+async def tokenise_prompts(
+    prompts: Sequence[CompletionPrompt], service: BaseService, field: str = "prompt"
+) -> list[CompletionPrompt]:
+    """The same with the tokens of each text. Raises `ApiError` for one that cannot fit."""
+    done: list[CompletionPrompt] = []
+    for index, prompt in enumerate(prompts):
+        tokens = prompt.tokens
+        if not tokens:
+            path = f"{field}[{index}]" if len(prompts) > 1 else field
+            tokens = await service.generation.encode(prompt.text, path)
+        done.append(CompletionPrompt(prompt.text, tokens))
+        # Many short texts are as much work as a long one, for which no stream should wait.
+        await asyncio.sleep(0)
+    return done
+
+
+def _read(item: object, path: str, service: BaseService) -> CompletionPrompt:
     info = service.runtime.info
     match item:
         case str() if item:
-            return CompletionPrompt(item, await service.generation.encode(item, path))
+            return CompletionPrompt(item, ())
         case list() if len(cast("list[object]", item)) > info.context:
             message = f"The context is {info.context} tokens; {path} has more."
             raise bad_field(path, message, code="context_length_exceeded")

@@ -34,16 +34,17 @@ class Responses:
         settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
         value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
+        self._context.check_body(request, value.get("model"), 1)
         body = to_generation(value, ResponseFields, refused=RESPONSE_REFUSED, hints=RESPONSE_HINTS)
         service = self._context.service_for(request, body.model)
         generation, info = service.generation, service.runtime.info
         messages = parse_input(body.input, body.instructions)
         sampling = response_sampling(body, info, service.defaults)
-        sampling = await guided_text(body, sampling, generation.grammars)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
         fields = ("input", "max_output_tokens")
         length = AnswerLength(body.max_output_tokens, self._context.default_length(service), fields)
-        resolution = await generation.choose(exchange, asked)
+        resolution = await generation.choose(exchange, asked, 1)
+        sampling = await guided_text(body, sampling, generation.grammars)
         try:
             prompt = await generation.chat(messages, "input")
         except TemplateError as error:
