@@ -50,11 +50,12 @@ class EngineError(RuntimeError):
 
 
 class EngineBusyError(EngineError):
-    """The queue is full. `retry_after` is an estimate in seconds."""
+    """The queue is full. `retry_after` is an estimate in seconds; `gate` is where that was found."""
 
-    def __init__(self, message: str, retry_after: float) -> None:
+    def __init__(self, message: str, retry_after: float, gate: str = "engine") -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.gate = gate
 
 
 class EngineDeadError(EngineError):

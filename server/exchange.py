@@ -5,8 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from starlette.types import Send
+
+
+class Held(Protocol):
+    """What a request holds of an engine before its work begins there."""
+
+    @property
+    def name(self) -> str:
+        """What the engine knows it by."""
+        ...
+
+    def begin(self) -> None:
+        """Count it as running. Raises `EngineBusyError` if it went to another request."""
+        ...
+
+    def close(self) -> None:
+        """Give it back. Idempotent."""
+        ...
+
 
 EXCHANGE = "oneseek.exchange"
 """Where an ASGI scope holds its request's `Exchange`, from the first middleware on."""
@@ -42,6 +61,8 @@ class Exchange:
     """Why unfinished work ended: `disconnect`, `timeout`, or `aborted` by the server itself."""
     generating: bool = False
     """Whether the engine was asked for anything; the end of that is counted where it is read."""
+    held: Held | None = None
+    """Given back when the request ends, in whatever way."""
     answer_id: str = ""
     """What the answer's own id ends with."""
     send: Send | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,21 @@ AdapterMix = tuple[tuple[str, float], ...]
 
 One adapter is `((digest, 1.0),)`; a blend of several adds their weighted LoRA terms.
 """
+
+
+class Share(NamedTuple):
+    """Whose part of the queue and of the batch a request counts against."""
+
+    tenant: str
+    """Digest of the API key; empty if none is needed."""
+    adapter: str
+    """The adapter's digest, of a blend that of its heaviest; the empty string for the base."""
+    background: bool = False
+    """True for shadows and probes: they have no part, count for nobody, and make way first."""
+
+
+BASE_SHARE = Share("", "")
+"""The base's, if no key is needed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +99,18 @@ class GenerationRequest:
     continues: bool = False
     """Whether the text goes on from the prompt's, leading space kept, or begins anew as an answer does."""
     share: str = ""
-    """Whose fair share the work counts against: the adapter's digest, or the empty string for the base."""
+    """The adapter whose share the work counts against: its digest, or the empty string for the base."""
+    tenant: str = ""
+    """Digest of the API key whose share it is; with `share`, the whole of `fair_share`."""
+    background: bool = False
+    """See `Share.background`."""
+    reservation: str = ""
+    """Name of the reservation that holds its place; empty if it takes a place when it reaches the engine."""
+
+    @property
+    def fair_share(self) -> Share:
+        """Whose part of the queue and of the batch it counts against."""
+        return Share(self.tenant, self.share, self.background)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +125,8 @@ class EmbeddingRequest:
     dimensions: int | None = None
     """Length of the vector, for bases trained to be cut (Matryoshka); None is the base's own."""
     cache_salt: str = ""
+    share: Share = BASE_SHARE
+    """Whose turn it takes."""
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, gc=False):

@@ -31,6 +31,7 @@ from server.api.endpoints.status import Status
 from server.api.endpoints.tokenize import Tokenize
 from server.api.rendering.error_replies import reply_for
 from server.asgi.cancellation import Cancellation
+from server.asgi.gate import Gates
 from server.asgi.http.arrival import Arrivals
 from server.asgi.http.protocol import BoundedProtocol
 from server.asgi.http.wire import Wire
@@ -57,10 +58,11 @@ def create_app(settings: Settings, services: Sequence[BaseService], metrics: Met
             Middleware(Receipts, metrics=metrics),
             Middleware(Errors, metrics=metrics),
             Middleware(Arrivals),
-            Middleware(Cancellation, limit=settings.request_timeout, metrics=metrics),
-            Middleware(Turns),
             Middleware(HeaderLimits),
             Middleware(ApiKeys, keys=settings.api_keys, admin_keys=settings.admin_keys),
+            Middleware(Gates, check=context.check_headers),
+            Middleware(Cancellation, limit=settings.request_timeout, metrics=metrics),
+            Middleware(Turns),
         ],
         exception_handlers={HTTPException: _http_error},
         lifespan=_lifespan(services),

@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.rendering.error_replies import reply_for
-from server.errors import ApiError, ErrorReply
+from server.errors import ApiError, EngineBusyError, ErrorReply
 from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
 
@@ -103,6 +103,8 @@ class Errors:
                 raise
             reply = reply_for(error)
             self.metrics.rejected.labels(reply.code or "error").inc()
+            if isinstance(error, EngineBusyError):
+                self.metrics.gates.labels(error.gate).inc()
             await _send_error(reply, error, scope, send)
 
 

@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from adapters.lora.manifest import Adapter
+from server.exchange import Held
 from server.metrics.engine_state import EngineInfo, EngineState
-from server.request import Delta, EmbeddingRequest, GenerationRequest
+from server.request import Delta, EmbeddingRequest, GenerationRequest, Share
 
 
 class StepObserver(Protocol):
@@ -27,6 +28,23 @@ class OpenAdapters(Protocol):
         ...
 
 
+class QueuePlaces(Protocol):
+    """The places of an engine, running and waiting, and whose they are."""
+
+    @property
+    def full(self) -> bool:
+        """Whether only a share with less than its part of the queue gets another."""
+        ...
+
+    def check(self, share: Share, count: int = 1) -> None:
+        """Raise `EngineBusyError` if `reserve` would. Changes nothing, and takes microseconds."""
+        ...
+
+    def reserve(self, share: Share, count: int = 1) -> Held:
+        """Hold places, all of them or none. Raises `EngineBusyError`."""
+        ...
+
+
 class Engine(Protocol):
     """One base model with adapters, batching whatever it is given."""
 
@@ -38,6 +56,11 @@ class Engine(Protocol):
     @property
     def residents(self) -> OpenAdapters:
         """Which adapters requests may name now: cheap to ask for every request."""
+        ...
+
+    @property
+    def places(self) -> QueuePlaces:
+        """Places that a request may hold before its tokens are known. On the event loop alone."""
         ...
 
     async def start(self) -> None:

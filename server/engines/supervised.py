@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Literal, Protocol
 
 from adapters.lora.manifest import Adapter
-from server.engines.base import Engine, OpenAdapters
+from server.engines.base import Engine, OpenAdapters, QueuePlaces
 from server.errors import AdapterRefusedError, EngineError
 from server.metrics.engine_state import EngineInfo, EngineState
 from server.request import Delta, EmbeddingRequest, GenerationRequest
@@ -76,6 +76,11 @@ class SupervisedEngine:
     def residents(self) -> OpenAdapters:
         """See `Engine.residents`."""
         return self._engine.residents
+
+    @property
+    def places(self) -> QueuePlaces:
+        """See `Engine.places`."""
+        return self._engine.places
 
     async def start(self) -> None:
         """Start the engine, and watch it from then on."""

@@ -66,6 +66,7 @@ class Grammars:
             raise EngineBusyError(
                 f"{self._waiting} grammars wait to be checked, the most this server takes",
                 retry_after=self._seconds * self._waiting,
+                gate="grammars",
             )
         self._waiting += 1
         try:

@@ -90,6 +90,8 @@ class EngineState:
     """Prompt tokens found there, since start."""
     preemptions: int = 0
     """Running requests put back for want of KV memory, since start."""
+    made_way: int = 0
+    """Running requests put back for another key or adapter, since start."""
     resident: Mapping[str, Tier] = field(default_factory=dict[str, Tier])
     """Adapter digest → where its weights are."""
 

@@ -126,6 +126,9 @@ class Metrics:
             "oneseek_cancelled", "Answers given up before their end", ("reason",), registry=r
         )
         self.rejected = Counter("oneseek_rejected", "Requests refused", ("reason",), registry=r)
+        self.gates = Counter(
+            "oneseek_queue_refusals", "Requests refused for want of a place", ("gate",), registry=r
+        )
         self.routes = Counter(
             "oneseek_route_decisions", "Adapters chosen", ("language", "reason"), registry=r
         )

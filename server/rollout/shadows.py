@@ -46,7 +46,14 @@ class Shadows:
             self._count(shadowing, "dropped")
             return
         digest = shadowing.adapter.digest
-        own = replace(request, request_id=uuid.uuid4().hex, adapter_mix=((digest, 1.0),), share=digest)
+        own = replace(
+            request,
+            request_id=uuid.uuid4().hex,
+            adapter_mix=((digest, 1.0),),
+            share=digest,
+            background=True,
+            reservation="",
+        )
         task = asyncio.create_task(self._count_run(own, shadowing))
         self._running[task] = False
         task.add_done_callback(self._running.pop)

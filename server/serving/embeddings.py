@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from server.errors import AdapterNotLoadedError, EngineBusyError, UnsupportedRequestError
 from server.exchange import Exchange
 from server.live.runtime import Runtime
-from server.request import EmbeddingRequest
+from server.request import EmbeddingRequest, Share
 from server.serving.resolution import Resolution
 
 
@@ -36,9 +36,12 @@ async def embed_all(
                 adapter_mix=resolution.adapter_mix,
                 dimensions=dimensions,
                 cache_salt=exchange.tenant,
+                share=Share(exchange.tenant, resolution.share),
             )
             vectors[index] = await _vector(runtime, exchange, resolution, request)
 
+    if exchange.held is not None:
+        exchange.held.begin()
     workers = [asyncio.create_task(work()) for _ in range(min(max(1, together), len(prompts)))]
     try:
         await asyncio.gather(*workers)

@@ -34,6 +34,7 @@ from server.rollout.rollouts import Rollouts
 from server.rollout.shadows import Shadows
 from server.rollout.trials import ChosenVersion
 from server.serving.fan_in import merge_streams
+from server.serving.gate import Gate
 from server.serving.one_thread import OneThread
 from server.serving.resolution import Resolution, resolve_route
 from server.text.chat_template import Message
@@ -54,6 +55,7 @@ class Generation:
         self._runtime = runtime
         self._rollouts = rollouts
         self._shadows = shadows
+        self.gate = Gate(runtime)
         self.grammars = Grammars(runtime.tokenizer)
         self.aside = OneThread()
         """Where everything that grows with a request is worked on."""
@@ -71,10 +73,13 @@ class Generation:
             message = "The base served here makes embeddings and writes no text; ask /v1/embeddings."
         raise UnsupportedRequestError(message, "model")
 
-    async def choose(self, exchange: Exchange, question: RouteQuery, task: Task = "generate") -> Resolution:
-        """Decide who answers, make it resident, and put the receipt on the exchange.
+    async def choose(
+        self, exchange: Exchange, question: RouteQuery, places: int, task: Task = "generate"
+    ) -> Resolution:
+        """Decide who answers, hold `places` for it, make it resident, and put the receipt on the exchange.
 
-        Raises `UnknownNameError`, `SelectionError`, `UnsupportedRequestError`, `AdapterRefusedError`.
+        Raises `UnknownNameError`, `SelectionError`, `UnsupportedRequestError`, `EngineBusyError`,
+        `AdapterRefusedError`.
         """
         self.check_task(task)
         started = time.perf_counter()
@@ -93,6 +98,7 @@ class Generation:
         if route.detection is not None:
             self._runtime.metrics.confidence.observe(route.confidence)
         self._tell(exchange, resolution)
+        self.gate.hold(exchange, resolution.share, places)
         try:
             await self._bring_in(resolution.adapters)
         except asyncio.CancelledError:
@@ -206,8 +212,9 @@ class Generation:
         """Deltas of `n` choices for each prompt, as they come; choice `i` of prompt `p` is `p * n + i`.
 
         Closing it aborts what still runs. A seed gives each choice a different text, the same ones each time.
-        `continues`: see `GenerationRequest`.
+        `continues`: see `GenerationRequest`. They take the places that `choose` holds.
         """
+        held = exchange.held.name if exchange.held is not None else ""
         sources: list[Deltas] = []
         for prompt, sampling in zip(prompts, samplings, strict=True):
             for choice in range(n):
@@ -224,6 +231,8 @@ class Generation:
                     cache_salt=exchange.tenant,
                     continues=continues,
                     share=resolution.share,
+                    tenant=exchange.tenant,
+                    reservation=held,
                 )
                 deltas = self._deltas(len(sources), request, exchange, resolution)
                 if resolution.chosen is not None and not sources:
@@ -266,16 +275,13 @@ class Generation:
     ) -> tuple[AsyncGenerator[Delta], Delta]:
         """A generation and its first delta.
 
-        An adapter unloaded since it was chosen is loaded again, once, and shadows leave a full queue.
+        An adapter unloaded since it was chosen is loaded again, once.
         """
         source = self._runtime.engine.generate(request)
         try:
             return source, await anext(source)
         except AdapterNotLoadedError:
             await self._bring_in(resolution.adapters)
-        except EngineBusyError:
-            if not await self._shadows.clear():
-                raise
         source = self._runtime.engine.generate(request)
         return source, await anext(source)
 

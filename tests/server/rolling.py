@@ -18,7 +18,7 @@ from adapters.ledger import Ledger
 from adapters.lora.manifest import Adapter
 from adapters.registry.registry import Base, Registry
 from server.config.settings import RolloutOptions, RoutingOptions, Settings
-from server.engines.base import Engine, OpenAdapters
+from server.engines.base import Engine, OpenAdapters, QueuePlaces
 from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
 from server.errors import AdapterRefusedError, EngineError
@@ -79,6 +79,10 @@ class Bad:
     @property
     def residents(self) -> OpenAdapters:
         return self.engine.residents
+
+    @property
+    def places(self) -> QueuePlaces:
+        return self.engine.places
 
     async def start(self) -> None:
         await self.engine.start()

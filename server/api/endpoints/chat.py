@@ -14,6 +14,7 @@ from server.api.fields.decode import to_generation
 from server.api.fields.generation import ChatFields
 from server.api.parsing.formats import guided
 from server.api.parsing.messages import opening, parse_messages, user_turns
+from server.api.parsing.prompt import count_places
 from server.api.parsing.sampling import chat_sampling, check_scores
 from server.api.parsing.tools import ToolUse, read_tools, with_tools
 from server.api.rendering.answers import Answer, gather, total
@@ -40,19 +41,20 @@ class Chat:
         exchange: Exchange = request.scope[EXCHANGE]
         aside = partial(self._context.aside, request)
         value = await self._context.read(request, bounds.CHAT)
+        self._context.check_body(request, value.get("model"), count_places(value, ""))
         body = await aside(lambda: to_generation(value, ChatFields))
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer
         _check(body)
         messages = await aside(lambda: parse_messages(body.messages))
         sampling = chat_sampling(body, service.runtime.info, service.defaults)
+        asked = question(request, body.model, user_turns(messages), opening(messages, value))
+        resolution = await generation.choose(exchange, asked, body.n)
         tools = await aside(lambda: read_tools(body, tokenizer))
         sampling = await guided(body, sampling, generation.grammars, aside)
         if tools is not None:
             sampling = await with_tools(tools, sampling, generation.grammars)
-        asked = question(request, body.model, user_turns(messages), opening(messages, value))
         length = self._length(service, body)
-        resolution = await generation.choose(exchange, asked)
         prompt = await generation.chat(
             messages,
             add_generation_prompt=body.add_generation_prompt,

@@ -10,13 +10,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from server.api.endpoints.context import Context, envelope, large_reply, question
-from server.api.endpoints.prompts import read_prompts
+from server.api.endpoints.prompts import draft_prompts, tokenise_prompts
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.generation import MAX_CHOICES, MAX_PROMPTS, CompletionFields
 from server.api.parsing.formats import guided
 from server.api.parsing.messages import opening_of
-from server.api.parsing.prompt import CompletionPrompt
+from server.api.parsing.prompt import CompletionPrompt, count_places
 from server.api.parsing.sampling import check_scores, completion_sampling
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.completion_chunks import CompletionChunks
@@ -44,17 +44,19 @@ class Completions:
         exchange: Exchange = request.scope[EXCHANGE]
         aside = partial(self._context.aside, request)
         value = await self._context.read(request, bounds.COMPLETION)
+        self._context.check_body(request, value.get("model"), count_places(value, "prompt"))
         body = await aside(lambda: to_generation(value, CompletionFields))
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer
         sampling = completion_sampling(body, service.runtime.info, service.defaults)
-        prompts = await read_prompts(body.prompt, service, aside)
+        prompts = await draft_prompts(body.prompt, service, aside)
         _check(body, len(prompts))
-        check_scores(sampling, [len(prompt.tokens) for prompt in prompts], body.n)
-        sampling = await guided(body, sampling, generation.grammars, aside)
         turns = ("\n".join(prompt.text for prompt in prompts),)
         asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
-        resolution = await generation.choose(exchange, asked)
+        resolution = await generation.choose(exchange, asked, len(prompts) * body.n)
+        sampling = await guided(body, sampling, generation.grammars, aside)
+        prompts = await tokenise_prompts(prompts, service)
+        check_scores(sampling, [len(prompt.tokens) for prompt in prompts], body.n)
         default = settings.default_max_tokens or DEFAULT_MAX_TOKENS
         length = AnswerLength(body.max_tokens, default, ("prompt", "max_tokens"))
         samplings = [length.fit(sampling, len(prompt.tokens), service.runtime.info) for prompt in prompts]

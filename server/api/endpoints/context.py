@@ -72,6 +72,17 @@ class Context:
                         return service
         return self.services[0]
 
+    def check_headers(self, exchange: Exchange) -> None:
+        """Raise `EngineBusyError` if the headers are enough to know that the queue has no place."""
+        header = exchange.headers.get(b"x-oneseek-adapter")
+        if header is not None or len(self.services) == 1:
+            self.service_named(header).generation.gate.check_headers(exchange)
+
+    def check_body(self, request: Request, model: object, places: int) -> None:
+        """The same for what a body names; its fields need not have been checked."""
+        service = self.service_for(request, model if isinstance(model, str) else None)
+        service.generation.gate.check_body(request.scope[EXCHANGE], model, places)
+
     def changes_for(self, name: str | None) -> LiveChanges:
         """What changes the adapters of the base that knows `name`, else of the default one."""
         changes = self.service_named(name).changes

@@ -35,13 +35,14 @@ class Legacy:
         generation, defaults = service.generation, service.defaults
         exchange: Exchange = request.scope[EXCHANGE]
         value = await self._context.read(request, bounds.LEGACY, types=LEGACY_TYPES)
+        self._context.check_body(request, None, 1)
         body = to_fields(value, LegacyFields)
         if body.max_length is not None and body.max_tokens is not None:
             raise bad_field(
                 "max_length", "max_length and max_tokens mean the same; send one.", code="invalid_value"
             )
         asked = question(request, "oneseek", (body.text,), opening_of(body.text, value))
-        resolution = await generation.choose(exchange, asked)
+        resolution = await generation.choose(exchange, asked, 1)
         prompt = await generation.chat([{"role": "user", "content": body.text}], "text")
         info = service.runtime.info
         # Callers send a generous constant; it is an upper bound here, never an error.

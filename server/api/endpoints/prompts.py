@@ -1,8 +1,9 @@
-"""The prompts of completions and embeddings: read, checked, and tokenised one after another."""
+"""The prompts of completions and embeddings: read and checked, then tokenised one after another."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 
 from server.api.fields.generation import MAX_PROMPTS
@@ -11,20 +12,35 @@ from server.serving.one_thread import Aside
 from server.serving.service import BaseService
 
 
-async def read_prompts(
+async def draft_prompts(
     prompt: object, service: BaseService, aside: Aside, field: str = "prompt", most: int = MAX_PROMPTS
 ) -> list[CompletionPrompt]:
-    """The prompts of OpenAI's four shapes: text, texts, token ids, lists of token ids.
+    """The prompts of OpenAI's four shapes: text, texts, token ids, lists of token ids. No text is tokenised.
 
     Raises `ApiError` with the path of a bad one in `field`, and if there are none or more than `most`.
     """
     given = await aside(partial(given_prompts, prompt, service.runtime.info, field, most))
     prompts: list[CompletionPrompt] = []
-    for path, item in given:
+    for _, item in given:
         if isinstance(item, str):
-            prompts.append(CompletionPrompt(item, await service.generation.encode(item, path)))
+            prompts.append(CompletionPrompt(item, ()))
         else:
             prompts.append(CompletionPrompt(await service.generation.decode(item), item))
+            await asyncio.sleep(0)
+    return prompts
+
+
+async def tokenise_prompts(
+    prompts: Sequence[CompletionPrompt], service: BaseService, field: str = "prompt"
+) -> list[CompletionPrompt]:
+    """The same with the tokens of each text. Raises `ApiError` for one that cannot fit."""
+    done: list[CompletionPrompt] = []
+    for index, prompt in enumerate(prompts):
+        tokens = prompt.tokens
+        if not tokens:
+            path = f"{field}[{index}]" if len(prompts) > 1 else field
+            tokens = await service.generation.encode(prompt.text, path)
+        done.append(CompletionPrompt(prompt.text, tokens))
         # Many short texts are as much work as a long one, for which no stream should wait.
         await asyncio.sleep(0)
-    return prompts
+    return done

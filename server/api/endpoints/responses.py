@@ -37,6 +37,7 @@ class Responses:
         exchange: Exchange = request.scope[EXCHANGE]
         aside = partial(self._context.aside, request)
         value = await self._context.read(request, bounds.RESPONSE)
+        self._context.check_body(request, value.get("model"), 1)
         body = await aside(
             lambda: to_generation(value, ResponseFields, refused=RESPONSE_REFUSED, hints=RESPONSE_HINTS)
         )
@@ -44,11 +45,11 @@ class Responses:
         generation, info = service.generation, service.runtime.info
         messages = await aside(lambda: parse_input(body.input, body.instructions))
         sampling = response_sampling(body, info, service.defaults)
-        sampling = await guided_text(body, sampling, generation.grammars, aside)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
         fields = ("input", "max_output_tokens")
         length = AnswerLength(body.max_output_tokens, self._context.default_length(service), fields)
-        resolution = await generation.choose(exchange, asked)
+        resolution = await generation.choose(exchange, asked, 1)
+        sampling = await guided_text(body, sampling, generation.grammars)
         try:
             prompt = await generation.chat(messages, "input")
         except TemplateError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -18,6 +19,7 @@ class CompletionPrompt:
 
     text: str
     tokens: tuple[int, ...]
+    """Empty until a text is tokenised."""
 
 
 def given_prompts(prompt: object, info: EngineInfo, field: str, most: int) -> list[tuple[str, GivenPrompt]]:
@@ -50,3 +52,13 @@ def _given(item: object, path: str, info: EngineInfo) -> GivenPrompt:
 
 def _is_id(item: object) -> bool:
     return type(item) is int and item >= 0
+
+
+def count_places(value: Mapping[str, object], prompts: str) -> int:
+    """Places that a body asks for before its fields are checked: `n` for each of what `prompts` holds."""
+    n, listed = value.get("n"), value.get(prompts)
+    choices = n if type(n) is int and n > 0 else 1
+    if not isinstance(listed, list) or not listed:
+        return choices
+    several = cast("list[object]", listed)
+    return choices * (1 if type(several[0]) is int else len(several))

@@ -70,8 +70,10 @@ class EmbeddedEngine:
             device=device,
         )
         self.residents = Residents(max_adapters, self._bring_in, self._drop)
-        most = limits.max_num_seqs + max_queue
-        self._admission = Admission(tokenizer, self.residents, at_once=limits.max_num_seqs, most=most)
+        self._admission = Admission(
+            tokenizer, self.residents, at_once=limits.max_num_seqs, queue=max_queue, end=self._close
+        )
+        self.places = self._admission.places
         self._guides: Guides | None = None
         self._closed = False
         self._loop: StepLoop | None = None
@@ -180,7 +182,7 @@ class EmbeddedEngine:
         if loop is None or self._closed or not loop.alive:
             raise EngineDeadError("the engine is not running")
         if not probe:
-            self._admission.check_room()
+            self._admission.check_room(request)
         check_fits(request, self.info, self._limits.kv_capacity)
         vocabulary, eos_ids = self.info.vocabulary, self._tokenizer.eos_ids
         try:

@@ -397,4 +397,5 @@ class StepLoop:
             prefix_queries=scheduler.prefix_queries,
             prefix_hits=scheduler.prefix_hits,
             preemptions=scheduler.preemptions,
+            made_way=scheduler.made_way,
         )

@@ -3,71 +3,81 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from server.engines.shared.places import Places, Reservation
 from server.engines.shared.residents import Residents
 from server.engines.shared.stream import DeltaStream, RequestWork
-from server.errors import EngineBusyError, EngineError, UnsupportedRequestError
+from server.errors import EngineError, UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo
 from server.request import GenerationRequest, Sampling
 from server.text.tokenizer import Tokenizer
 
 PROBE = "adapter-probe"
 
-_LEARNING = 0.05
-"""Share of the newest request in the mean time that requests run."""
-
 
 class Admission:
     """Admits requests and gives back what they hold. Used on the event loop alone.
 
-    `at_once` requests run together, and at most `most` are live, those that wait included.
+    `at_once` requests run together, and `queue` more may wait; `places` says whose they are. `end` is the
+    engine's own way to end a stream before its time.
     """
 
-    def __init__(self, tokenizer: Tokenizer, residents: Residents, *, at_once: int, most: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        residents: Residents,
+        *,
+        at_once: int,
+        queue: int,
+        end: Callable[[DeltaStream], None],
+    ) -> None:
         self._tokenizer = tokenizer
         self._residents = residents
-        self._at_once = at_once
-        self._most = most
-        self._live: dict[str, DeltaStream] = {}
-        self._seconds_per_request = 1.0
+        self._end = end
+        self._live: dict[str, tuple[DeltaStream, Reservation]] = {}
+        self.places = Places(at_once=at_once, queue=queue, withdraw=self._withdraw)
 
     def __iter__(self) -> Iterator[DeltaStream]:
-        return iter(list(self._live.values()))
+        return iter([stream for stream, _ in self._live.values()])
 
     def get(self, request_id: str) -> DeltaStream | None:
         """The live stream of that name."""
-        return self._live.get(request_id)
+        found = self._live.get(request_id)
+        return found[0] if found is not None else None
 
-    def check_room(self) -> None:
-        """Raise `EngineBusyError` where no more requests are taken."""
-        if len(self._live) >= self._most:
-            raise EngineBusyError(
-                f"{len(self._live)} requests are running or waiting, the most this server takes",
-                retry_after=self._retry_after(),
-            )
+    def check_room(self, request: GenerationRequest) -> None:
+        """Raise `EngineBusyError` if `request` holds no place and gets none."""
+        if self.places.find(request.fair_share, request.reservation) is None:
+            self.places.check(request.fair_share)
 
     def admit(self, work: RequestWork, *, probe: bool = False) -> DeltaStream:
-        """A stream for `work`; a probe may name an adapter that is not open yet.
+        """A stream for `work`; a probe may name an adapter that is not open yet, and takes no place.
 
-        Raises `AdapterNotLoadedError`, and `ValueError` for an id in use.
+        Raises `AdapterNotLoadedError`, `EngineBusyError`, and `ValueError` for an id in use.
         """
         request = work.request
         if request.request_id in self._live:
             raise ValueError(f"request_id {request.request_id!r} is in use")
         self._residents.take(request.adapter_mix, probe=probe)
-        stream = self._live[request.request_id] = DeltaStream(work, self._tokenizer)
+        stream = DeltaStream(work, self._tokenizer)
+        try:
+            reservation = self._reservation(request, probe)
+            self.places.claim(reservation, stream)
+        except BaseException:
+            self._residents.give_back(request.adapter_mix)
+            raise
+        self._live[request.request_id] = stream, reservation
         return stream
 
     def release(self, stream: DeltaStream) -> bool:
-        """Give back a stream's place and adapters; False where that was done before."""
+        """Give back a stream's place and adapters; False if that was done before."""
         request, began = stream.work.request, stream.work.scheduled
-        if self._live.get(request.request_id) is not stream:
+        found = self._live.get(request.request_id)
+        if found is None or found[0] is not stream:
             return False
         del self._live[request.request_id]
-        if began is not None:
-            lasted = time.perf_counter() - began
-            self._seconds_per_request += _LEARNING * (lasted - self._seconds_per_request)
+        self.places.leave(found[1], stream, time.perf_counter() - began if began is not None else None)
         self._residents.give_back(request.adapter_mix)
         return True
 
@@ -76,9 +86,15 @@ class Admission:
         for stream in self:
             stream.fail(error)
 
-    def _retry_after(self) -> float:
-        """Seconds until the queue has been worked off, from how long requests ran lately."""
-        return max(1.0, self._seconds_per_request * len(self._live) / self._at_once)
+    def _reservation(self, request: GenerationRequest, probe: bool) -> Reservation:
+        share = request.fair_share
+        if probe:
+            return self.places.hold(share)
+        return self.places.find(share, request.reservation) or self.places.reserve(share)
+
+    def _withdraw(self, stream: DeltaStream, error: EngineError) -> None:
+        stream.fail(error)
+        self._end(stream)
 
 
 def check_fits(request: GenerationRequest, info: EngineInfo, kv_tokens: int) -> None:
@@ -111,4 +127,5 @@ def probe_of(digest: str, bos_id: int | None) -> GenerationRequest:
         adapter_mix=((digest, 1.0),),
         cache_salt=PROBE,
         share=digest,
+        background=True,
     )

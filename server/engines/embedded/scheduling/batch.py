@@ -12,20 +12,19 @@ LEAST_CHUNK = 16
 
 
 class Batch:
-    """The work of the step being made. Starts with what runs: decodes first, then prompts, oldest first."""
+    """The work of the step being made. Starts with one token of each that decodes; prompts are added."""
 
     def __init__(self, limits: SchedulerLimits, running: Iterable[Sequence]) -> None:
         self.decodes: list[Sequence] = []
         self.chunks: list[Chunk] = []
-        prompts: list[Sequence] = []
+        self.prompts: list[Sequence] = []
+        """Those that run and have more to compute, in the order in which they came; not yet in the batch."""
         for sequence in running:
-            (self.decodes if _decodes(sequence) else prompts).append(sequence)
+            (self.decodes if _decodes(sequence) else self.prompts).append(sequence)
         self.budget = limits.max_num_batched_tokens - len(self.decodes)
         """Tokens that may still be added."""
         if self.decodes:
             self.budget = min(self.budget, limits.prefill_chunk)
-        for sequence in prompts:
-            self._prefill(sequence)
 
     def __bool__(self) -> bool:
         return bool(self.chunks or self.decodes)

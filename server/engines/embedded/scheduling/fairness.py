@@ -1,23 +1,32 @@
-"""Who is served next: one queue for each share, the least served share first.
+"""Rows between shares: what each has for its own, and who is put back for whom.
 
-The virtual token counter of "Fairness in Serving Large Language Models" (Sheng et al., OSDI 2024): a share
-pays for each prompt token that is computed and twice for each token that is generated; the share with the
-lowest counter is admitted next; one whose queue was empty is lifted to the others when it comes back, so
-that idling earns no credit. What two shares pay while both have work waiting then differs by at most
-2 · max(longest prompt, 2 · tokens that can be in flight), whatever others ask for.
+Each share with work has `part_of(rows, shares)` rows for its own, and as much of the KV memory. What one
+leaves unused the others use, so no row idles; but once it comes back, whoever has more than its own part is
+put back: the newest sequence of the share with the most. If no share has too much (more shares than rows, or
+a newcomer larger than its part of the memory), one that runs nothing waits until the most served share is
+`QUANTUM` ahead of it.
+
+A sequence that was put back keeps its tokens, and its keys and values as a prefix while there is memory. If
+they are gone they are computed again; credit for that grows with the work done, and without any nobody is
+put back. So at most `RECOMPUTED` of the work is done twice, and a newcomer's wait is bounded all the same.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from collections import Counter
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 
+from server.engines.embedded.scheduling.limits import SchedulerLimits
+from server.engines.embedded.scheduling.rows import KvRows
 from server.engines.embedded.scheduling.step import Sequence
+from server.engines.shared.fairness import FairQueue, part_of
+from server.request import Share
 
-PROMPT_PRICE = 1
-OUTPUT_PRICE = 2
+QUANTUM = 256
+"""Lead in the virtual token counter, 128 tokens generated, from which a share that runs nothing is let in."""
+RECOMPUTED = 1 / 2
+"""Tokens that may be computed again for each that is computed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,14 +38,23 @@ class Ticket:
     """Age: the lower, the older. Kept through preemptions."""
     unpaid: int
     """Prompt tokens that its share has not paid for."""
+    share: Share
+    """Whose part it takes."""
     reached: int = 0
     """Tokens of it that were ever computed or found; what is computed again costs its share nothing."""
     preempted: int = 0
     """Times it was put back for want of memory."""
+    made_way: bool = False
+    """True if it was put back for another share, and has not run since."""
     leader: Sequence | None = None
     """A running sequence that computes a prefix it waits for."""
     awaited: int = 0
     """Tokens of that prefix."""
+
+    @property
+    def name(self) -> str:
+        """The request's id."""
+        return self.sequence.request.request_id
 
     @property
     def held(self) -> bool:
@@ -45,78 +63,95 @@ class Ticket:
         return leader is not None and leader.row >= 0 and leader.computed < self.awaited
 
 
-@dataclass(slots=True, eq=False)
-class Share:
-    """One share's queue and its counter."""
+class Parts:
+    """Decides who is put back. `running` is the scheduler's own list, oldest first."""
 
-    name: str
-    served: int = 0
-    queue: OrderedDict[str, Ticket] = field(default_factory=OrderedDict[str, Ticket])
+    def __init__(
+        self, limits: SchedulerLimits, rows: KvRows, queue: FairQueue[Ticket], running: Seq[Ticket]
+    ) -> None:
+        self._limits = limits
+        self._rows = rows
+        self._queue = queue
+        self._running = running
+        self.held: Counter[Share] = Counter()
+        """Rows of each share."""
+        self._most_credit = 4.0 * limits.context
+        self._credit = self._most_credit
 
+    @property
+    def part(self) -> int:
+        """Rows that each share with work has for its own."""
+        return part_of(self._limits.max_num_seqs, self._with_work)
 
-class FairQueue:
-    """Queues by share. Within a share: first come, first served, preempted ones before."""
+    @property
+    def _with_work(self) -> int:
+        shares = {share for share, rows in self.held.items() if rows} | self._queue.counts().keys()
+        return sum(not share.background for share in shares)
 
-    def __init__(self) -> None:
-        self._shares: dict[str, Share] = {}
-        self._last: Share | None = None
+    def earn(self, computed: int) -> None:
+        """Count tokens that were computed, by which a part may be computed again."""
+        self._credit = min(self._most_credit, self._credit + computed * RECOMPUTED)
 
-    def __bool__(self) -> bool:
-        return any(share.queue for share in self._shares.values())
+    def pay(self, again: int) -> None:
+        """Count tokens that are computed a second time, because their sequence made way."""
+        self._credit -= again
 
-    def counts(self) -> dict[str, int]:
-        """Waiting sequences of each share that has any."""
-        return {share.name: len(share.queue) for share in self._shares.values() if share.queue}
+    def youngest(self) -> Ticket:
+        """Who is put back if memory runs out: of the share that has most beyond its part, else of all.
 
-    def charge(self, name: str, amount: int) -> None:
-        """A share pays for work; a negative amount gives back what was not done."""
-        self._share(name).served += amount
-
-    def add(self, ticket: Ticket) -> None:
-        """Queue a newcomer, lifting its share where nothing of it was waiting."""
-        request = ticket.sequence.request
-        share = self._share(request.share)
-        if not share.queue:
-            others = [other.served for other in self._shares.values() if other.queue]
-            if others:
-                share.served = max(share.served, min(others))
-            elif self._last is not None:
-                share.served = max(share.served, self._last.served)
-        share.queue[request.request_id] = ticket
-
-    def put_back(self, ticket: Ticket) -> None:
-        """Queue a preempted sequence before all others of its share."""
-        request = ticket.sequence.request
-        queue = self._share(request.share).queue
-        queue[request.request_id] = ticket
-        queue.move_to_end(request.request_id, last=False)
-
-    def remove(self, ticket: Ticket) -> None:
-        """Take a sequence out, to run or to leave."""
-        request = ticket.sequence.request
-        share = self._shares[request.share]
-        del share.queue[request.request_id]
-        if not share.queue:
-            self._last = share
-
-    def in_order(self, depth: int) -> Iterator[Ticket]:
-        """Whom to admit, best first: those of the least served share, then of the next.
-
-        Looks at most `depth` deep into each queue, past sequences that wait for another's prefix.
+        The oldest of all is never among them, as long as two run.
         """
-        for share in sorted((s for s in self._shares.values() if s.queue), key=lambda s: s.served):
-            for ticket in list(islice(share.queue.values(), depth)):
-                if not ticket.held:
-                    yield ticket
+        over = self._over(self.held, self.part)
+        return self._newest(over) if over is not None else self._running[-1]
 
-    def _share(self, name: str) -> Share:
-        share = self._shares.get(name)
-        if share is None:
-            share = self._shares[name] = Share(name)
-        return share
+    def in_the_way(self, newcomer: Ticket, need: int, *, memory: bool) -> Ticket | None:
+        """Who is put back for `newcomer`, which is next and finds no row, or no `memory` for `need` pages.
 
-    def forget(self, name: str) -> None:
-        """Drop the counter of a share with nothing waiting."""
-        share = self._shares.get(name)
-        if share is not None and not share.queue:
-            del self._shares[name]
+        None if it has its part already, or if nobody has more than theirs.
+        """
+        share = newcomer.share
+        if share.background or self._credit < 0:
+            return None
+        if memory:
+            parts = part_of(self._rows.capacity, self._with_work)
+            pages = self._pages()
+            entitled = pages[share] + need <= parts
+            over = self._over(pages, parts)
+        else:
+            part = self.part
+            entitled = self.held[share] < part
+            over = self._over(self.held, part)
+        if entitled and over is not None:
+            return self._newest(over)
+        return self._by_turn(share) if not self.held[share] else None
+
+    def _by_turn(self, share: Share) -> Ticket | None:
+        """The newest sequence of the most served share, if that is far ahead of `share`."""
+        served = self._queue.served
+        others = [other for other, rows in self.held.items() if rows and other != share]
+        ahead = max(others, key=served, default=None)
+        if ahead is None or served(ahead) - self._to_come(ahead) - served(share) <= QUANTUM:
+            return None
+        return self._newest(ahead)
+
+    def _to_come(self, share: Share) -> int:
+        """Prompt tokens that it has paid for and that are still to be computed."""
+        tickets = (ticket for ticket in self._running if ticket.share == share)
+        return sum(
+            max(0, ticket.sequence.prompt_length - max(ticket.reached, ticket.sequence.computed))
+            for ticket in tickets
+        )
+
+    def _over(self, has: Counter[Share], part: int) -> Share | None:
+        """The share with most beyond `part`, of equals the most served; what has no part before all."""
+        over = [s for s, count in has.items() if count > (0 if s.background else part)]
+        return max(over, key=lambda s: (s.background, has[s], self._queue.served(s)), default=None)
+
+    def _newest(self, share: Share) -> Ticket:
+        return next(ticket for ticket in reversed(self._running) if ticket.share == share)
+
+    def _pages(self) -> Counter[Share]:
+        pages = Counter[Share]()
+        for ticket in self._running:
+            pages[ticket.share] += self._rows[ticket.sequence.row].pages
+        return pages

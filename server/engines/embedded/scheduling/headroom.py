@@ -27,6 +27,10 @@ class Headroom:
         """Whether all of `running` and the newcomer have pages for their tokens and to grow for a while."""
         return self._needs(newcomer, running, _reach(newcomer, running)) <= self._rows.capacity
 
+    def need(self, newcomer: Ticket, running: Iterable[Ticket]) -> int:
+        """Pages that are counted for the newcomer alone."""
+        return _reserve(newcomer.sequence, _reach(newcomer, running))
+
     def room(self, newcomer: Ticket, running: Iterable[Ticket]) -> int:
         """Pages that the newcomer's row may keep from earlier use.
 

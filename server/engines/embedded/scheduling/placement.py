@@ -7,13 +7,18 @@ lowest rows, prefixes kept for reuse above them, and a copy is nearly always che
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from server.engines.embedded.scheduling.fairness import Ticket
 from server.engines.embedded.scheduling.limits import SchedulerLimits
-from server.engines.embedded.scheduling.prefix import PrefixKey, encode_tokens, longest
+from server.engines.embedded.scheduling.prefix import PrefixKey, common, encode_tokens, longest
 from server.engines.embedded.scheduling.rows import KvRow, KvRows, pages_of
 from server.engines.embedded.scheduling.step import Sequence
 
 LEAST_SHARED = 16
 """Tokens in common below which a prefix is computed again rather than copied."""
+LEAST_AWAITED = 32
+"""Tokens that waiting for another's prefix must save."""
 EXTENDED = 16
 """How much longer what is shared must be than what is lost, for a kept prefix to be taken over in place."""
 IDLE_STEP = 64
@@ -50,6 +55,20 @@ class Placement:
             if row.key == key:
                 row.sync()
         return longest([*self._rows.cached(), *running], key, wanted, LEAST_SHARED)
+
+    def follow(self, ticket: Ticket, key: PrefixKey, shared: int, running: Iterable[Ticket]) -> None:
+        """Have `ticket` wait if one of `running` is computing much more of its prompt than `shared`."""
+        ticket.leader = None
+        sequence = ticket.sequence
+        if not self._caching or sequence.request.sampling.prompt_logprobs is not None:
+            return
+        for other in running:
+            leader = other.sequence
+            if len(leader.tokens) - leader.computed > LEAST_AWAITED and key_of(leader) == key:
+                reach = common(encode_tokens(leader.tokens), encode_tokens(sequence.tokens[:-1]))
+                if reach - max(shared, leader.computed) >= LEAST_AWAITED:
+                    ticket.leader, ticket.awaited = leader, reach
+                    return
 
     def place(self, sequence: Sequence, key: PrefixKey, match: KvRow | None, shared: int, room: int) -> bool:
         """Give `sequence` a row, its pages and what it shares; False where this step cannot.
@@ -153,6 +172,11 @@ class Placement:
         """The row below `top` to move to: one that holds nothing before one that does."""
         lower = [row for row in self._rows.usable() if row.index < top.index]
         return next((row for row in lower if not row.data), lower[0] if lower else None)
+
+
+def key_of(sequence: Sequence) -> PrefixKey:
+    """Whose keys and values a sequence can use and leaves."""
+    return sequence.request.adapter_mix, sequence.request.cache_salt
 
 
 def _extends(match: KvRow | None, shared: int) -> bool:

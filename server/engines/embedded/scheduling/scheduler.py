@@ -10,19 +10,17 @@ from __future__ import annotations
 import time
 from bisect import insort
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from server.engines.embedded.scheduling.batch import Batch
-from server.engines.embedded.scheduling.fairness import OUTPUT_PRICE, PROMPT_PRICE, FairQueue, Ticket
+from server.engines.embedded.scheduling.fairness import Parts, Ticket
 from server.engines.embedded.scheduling.headroom import Headroom
 from server.engines.embedded.scheduling.limits import PAGE, SchedulerLimits
-from server.engines.embedded.scheduling.placement import LEAST_SHARED, Placement
-from server.engines.embedded.scheduling.prefix import PrefixKey, common, encode_tokens
+from server.engines.embedded.scheduling.placement import LEAST_SHARED, Placement, key_of
 from server.engines.embedded.scheduling.rows import KvRow, KvRows, pages_of
 from server.engines.embedded.scheduling.step import Sequence, SequenceState, Step
+from server.engines.shared.fairness import OUTPUT_PRICE, PROMPT_PRICE, FairQueue
 
-LEAST_AWAITED = 32
-"""Tokens that waiting for another's prefix must save."""
 DEPTH = 32
 """How deep into a queue to look past sequences that wait for another's prefix."""
 
@@ -35,15 +33,18 @@ class Scheduler:
         self._rows = KvRows(limits.rows, limits.kv_capacity // PAGE)
         self._placement = Placement(self._rows, limits)
         self._headroom = Headroom(self._rows, limits.context)
-        self._waiting = FairQueue()
+        self._waiting = FairQueue[Ticket]()
         self._running: list[Ticket] = []
         """Oldest first."""
+        self._parts = Parts(limits, self._rows, self._waiting, self._running)
         self._tickets: dict[str, Ticket] = {}
         self._order = 0
         self._considered: Ticket | None = None
         """The newcomer being weighed: whose fault it is where that fails."""
+        self._aside: Ticket | None = None
+        """Who made way in the step being made, and does not join in it."""
         self._faults: list[tuple[Sequence, Exception]] = []
-        self._queries = self._hits = self._preemptions = 0
+        self._queries = self._hits = self._preemptions = self._made_way = 0
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence. Raises `ValueError` where it can never fit, or its id is taken."""
@@ -63,7 +64,7 @@ class Scheduler:
         if request.request_id in self._tickets:
             raise ValueError(f"request_id {request.request_id!r} is already scheduled")
         self._order += 1
-        ticket = Ticket(sequence, self._order, len(request.prompt))
+        ticket = Ticket(sequence, self._order, len(request.prompt), request.fair_share)
         self._tickets[request.request_id] = ticket
         self._waiting.add(ticket)
 
@@ -88,15 +89,17 @@ class Scheduler:
         self._close(ticket)
 
     def schedule(self) -> Step:
-        """Decide the next step: growth and preemption, then prompts, then newcomers, then moves.
+        """Decide the next step: growth, who makes way, then prompts and newcomers, then moves.
 
         `released` is to be given back before the step's other work, for the KV budget to hold at every
         moment. An empty step releases nothing; what became empty meanwhile comes with the next.
         """
         now = time.perf_counter()
         squeezed = self._grow()
+        if not squeezed:
+            self._make_way()
         batch = Batch(self.limits, [ticket.sequence for ticket in self._running])
-        joined = not squeezed and bool(self._waiting) and self._admit(batch, now)
+        joined = self._fill(batch, now, newcomers=not squeezed and bool(self._waiting))
         if not joined:
             self._placement.compact()
         faults, self._faults = self._faults, []
@@ -116,6 +119,7 @@ class Scheduler:
             if sequence.row >= 0:
                 sequence.computed += 1
         self._placement.earn(computed)
+        self._parts.earn(computed)
 
     def append(self, sequence: Sequence, token: int) -> None:
         """Give a running sequence, all of whose tokens are computed, the token sampled for it."""
@@ -130,24 +134,25 @@ class Scheduler:
                 f"request {request.request_id!r} has all of its max_tokens, {request.sampling.max_tokens}"
             )
         sequence.tokens.append(token)
-        self._waiting.charge(request.share, OUTPUT_PRICE)
+        self._waiting.charge(self._tickets[request.request_id].share, OUTPUT_PRICE)
 
     def forget(self, digest: str) -> None:
-        """Drop what is kept for reuse under any mix that names this adapter, and its idle counter."""
+        """Drop what is kept for reuse under any mix that names this adapter, and its idle counters."""
         for row in self._rows.cached():
             if row.key is not None and any(name == digest for name, _ in row.key[0]):
                 self._rows.empty(row)
-        if not any(t.sequence.request.share == digest for t in self._running):
-            self._waiting.forget(digest)
+        for share in self._waiting.known():
+            if share.adapter == digest and not self._parts.held[share]:
+                self._waiting.forget(share)
 
     def lend(self, count: int) -> list[int]:
         """Up to `count` rows for use before the next `schedule`, ascending; what they held is forgotten.
 
-        Where too few are free, the newest running sequences are put back.
+        If too few are free, running sequences are put back.
         """
         count = min(count, self.limits.rows)
         while len(free := list(self._rows.usable())) < count:
-            self._preempt(self._running[-1])
+            self._preempt(self._parts.youngest())
         lent = sorted(free, key=lambda row: row.used)[:count]
         for row in lent:
             self._rows.release(row)
@@ -160,13 +165,16 @@ class Scheduler:
 
     @property
     def running_by_share(self) -> Mapping[str, int]:
-        """Running sequences of each share."""
-        return Counter(ticket.sequence.request.share for ticket in self._running)
+        """Running sequences of each adapter."""
+        return Counter(ticket.share.adapter for ticket in self._running)
 
     @property
     def waiting_by_share(self) -> Mapping[str, int]:
-        """Waiting sequences of each share."""
-        return self._waiting.counts()
+        """Waiting sequences of each adapter."""
+        counts = Counter[str]()
+        for share, waiting in self._waiting.counts().items():
+            counts[share.adapter] += waiting
+        return counts
 
     @property
     def num_waiting(self) -> int:
@@ -203,6 +211,11 @@ class Scheduler:
         """Times a running sequence was put back for want of memory."""
         return self._preemptions
 
+    @property
+    def made_way(self) -> int:
+        """Times a running sequence was put back for another share's."""
+        return self._made_way
+
     def _grow(self) -> bool:
         """A page for each sequence that has outgrown its own, oldest first; whether any had to make room."""
         rows, before = self._rows, self._preemptions
@@ -215,28 +228,57 @@ class Scheduler:
                 continue
             while not rows.free and sequence.row >= 0:
                 if not rows.evict():
-                    self._preempt(self._running[-1])
+                    self._preempt(self._parts.youngest())
             if sequence.row >= 0:
                 rows.resize(row, pages_of(len(sequence.tokens)))
         return self._preemptions > before
 
+    def _make_way(self) -> None:
+        """Put one back for the share that is next, if it has less than its part and another has more.
+
+        One in each step: the streams of a crowd pause one after another.
+        """
+        self._aside = None
+        newcomer = next(self._waiting_in_order(), None)
+        if newcomer is None:
+            return
+        memory = len(self._running) < self.limits.max_num_seqs
+        if memory and self._headroom.fits(newcomer, self._running):
+            return
+        need = self._headroom.need(newcomer, self._running)
+        ticket = self._parts.in_the_way(newcomer, need, memory=memory)
+        if ticket is not None:
+            self._aside = ticket
+            ticket.made_way = True
+            self._made_way += 1
+            self._put_back(ticket)
+
     def _preempt(self, ticket: Ticket) -> None:
-        self._leave(ticket)
-        ticket.sequence.state = SequenceState.WAITING
         ticket.preempted += 1
         self._preemptions += 1
+        self._put_back(ticket)
+
+    def _put_back(self, ticket: Ticket) -> None:
+        self._leave(ticket)
+        ticket.sequence.state = SequenceState.WAITING
         self._waiting.put_back(ticket)
+
+    def _waiting_in_order(self) -> Iterator[Ticket]:
+        if not self._waiting:
+            return iter(())
+        return self._waiting.in_order(DEPTH, self._parts.held, self._parts.part)
 
     def _leave(self, ticket: Ticket, *, reuse: bool = True) -> None:
         """Take a running sequence from its row, and give back what it paid for prompt not computed."""
         sequence = ticket.sequence
         ticket.reached = max(ticket.reached, sequence.computed)
         ticket.unpaid = max(0, sequence.prompt_length - ticket.reached)
-        self._waiting.charge(sequence.request.share, -PROMPT_PRICE * ticket.unpaid)
+        self._waiting.charge(ticket.share, -PROMPT_PRICE * ticket.unpaid)
         keep = reuse and self.limits.prefix_caching and sequence.computed >= LEAST_SHARED
         self._rows.leave(self._rows[sequence.row], keep=keep)
         sequence.computed = 0
         self._running.remove(ticket)
+        self._parts.held[ticket.share] -= 1
 
     def _close(self, ticket: Ticket) -> Sequence:
         ticket.sequence.state = SequenceState.FINISHED
@@ -249,16 +291,29 @@ class Scheduler:
             raise ValueError(f"request {sequence.request.request_id!r} is not running")
         return ticket
 
-    def _admit(self, batch: Batch, now: float) -> bool:
+    def _fill(self, batch: Batch, now: float, *, newcomers: bool) -> bool:
+        """Share the step's tokens out to prompts, those of the least served first; whether any joined."""
+
+        def cost(sequence: Sequence) -> int:
+            return self._waiting.served(self._tickets[sequence.request.request_id].share)
+
+        begun = sorted(batch.prompts, key=cost)
+        joined = newcomers and bool(begun) and self._admit(batch, now, below=cost(begun[0]))
+        for sequence in begun:
+            batch.add(sequence)
+        return (newcomers and self._admit(batch, now)) or joined
+
+    def _admit(self, batch: Batch, now: float, below: int | None = None) -> bool:
         """Let newcomers join while sequences, tokens and memory allow; whether any did.
 
-        One that cannot even be weighed leaves with its fault, and holds up nobody.
+        With `below`, only those of shares that were served less. One that cannot even be weighed leaves with
+        its fault, and holds up nobody.
         """
         joined = False
         while batch.budget > 0 and len(self._running) < self.limits.max_num_seqs:
             self._considered = None
             try:
-                if not self._admit_next(batch, now):
+                if not self._admit_next(batch, now, below):
                     break
                 joined = True
             except Exception as error:
@@ -268,17 +323,19 @@ class Scheduler:
                 self._faults.append((self._considered.sequence, error))
         return joined
 
-    def _admit_next(self, batch: Batch, now: float) -> bool:
+    def _admit_next(self, batch: Batch, now: float, below: int | None) -> bool:
         """Let whoever is next join; False where nobody can."""
         found = self._next()
         if found is None:
             return False
         ticket, match, shared = found
+        if below is not None and self._waiting.served(ticket.share) >= below:
+            return False
         sequence = ticket.sequence
         room = self._headroom.room(ticket, self._running)
         if not batch.worthwhile(len(sequence.tokens) - shared):
             return False
-        if not self._placement.place(sequence, _key(sequence), match, shared, room):
+        if not self._placement.place(sequence, key_of(sequence), match, shared, room):
             return False
         self._join(ticket, now)
         batch.add(sequence)
@@ -298,6 +355,7 @@ class Scheduler:
         sequence, shared = ticket.sequence, ticket.sequence.computed
         self._waiting.remove(ticket)
         insort(self._running, ticket, key=_age)
+        self._parts.held[ticket.share] += 1
         sequence.state = SequenceState.RUNNING
         ticket.leader = None
         if sequence.scheduled is None:
@@ -306,41 +364,28 @@ class Scheduler:
             self._queries += sequence.prompt_length
             self._hits += sequence.cached
         owed = min(ticket.unpaid, max(0, sequence.prompt_length - shared))
-        self._waiting.charge(sequence.request.share, PROMPT_PRICE * owed)
+        self._waiting.charge(ticket.share, PROMPT_PRICE * owed)
         ticket.unpaid = 0
+        if ticket.made_way:
+            ticket.made_way = False
+            self._parts.pay(max(0, ticket.reached - shared))
 
     def _next(self) -> tuple[Ticket, KvRow | None, int] | None:
         """Whom to admit, with the prefix it can use; None where memory is short for whoever is next.
 
         Those who had better wait for a prefix are passed over, but none for being large: it would starve.
         """
-        for ticket in self._waiting.in_order(DEPTH):
+        for ticket in self._waiting_in_order():
+            if ticket is self._aside:
+                continue
             self._considered = ticket
             if not self._headroom.fits(ticket, self._running):
                 return None
-            match, shared = self._placement.match(ticket.sequence, _key(ticket.sequence))
-            self._follow(ticket, shared)
+            match, shared = self._placement.match(ticket.sequence, key_of(ticket.sequence))
+            self._placement.follow(ticket, key_of(ticket.sequence), shared, self._running)
             if not ticket.held:
                 return ticket, match, shared
         return None
-
-    def _follow(self, ticket: Ticket, shared: int) -> None:
-        """Have `ticket` wait where a running sequence is computing much more of its prompt than `shared`."""
-        ticket.leader = None
-        sequence, key = ticket.sequence, _key(ticket.sequence)
-        if not self.limits.prefix_caching or sequence.request.sampling.prompt_logprobs is not None:
-            return
-        for other in self._running:
-            leader = other.sequence
-            if len(leader.tokens) - leader.computed > LEAST_AWAITED and _key(leader) == key:
-                reach = common(encode_tokens(leader.tokens), encode_tokens(sequence.tokens[:-1]))
-                if reach - max(shared, leader.computed) >= LEAST_AWAITED:
-                    ticket.leader, ticket.awaited = leader, reach
-                    return
-
-
-def _key(sequence: Sequence) -> PrefixKey:
-    return sequence.request.adapter_mix, sequence.request.cache_salt
 
 
 def _row(sequence: Sequence) -> int:

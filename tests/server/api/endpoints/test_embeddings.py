@@ -34,6 +34,7 @@ from server.api.fields.embeddings import (
 )
 from server.api.fields.generation import known
 from server.config.settings import Settings
+from server.engines.shared.places import Places
 from server.errors import AdapterNotLoadedError, EngineError, UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo, EngineState, Tier
 from server.metrics.metrics import Metrics
@@ -61,6 +62,7 @@ class TokenVectors:
             max_adapters=8,
             task="embed",
         )
+        self.places = Places(at_once=8, queue=32, withdraw=lambda stream, error: None)
         self.resident: set[str] = set()
         self.running = 0
         self.most = 0

@@ -25,6 +25,7 @@ from routing.route import Router
 from routing.settings import LanguageRow, RoutingSettings
 from server.api.fields.responses import response_table
 from server.config.settings import Settings
+from server.engines.shared.places import Places
 from server.engines.shared.residents import Residents
 from server.errors import EngineDeadError, UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo, EngineState
@@ -191,6 +192,7 @@ class OneWord:
             name="word", base_digest=BASE_DIGEST, context=CONTEXT, vocabulary=512, blends=True, max_adapters=8
         )
         self.residents = Residents(8, self.load, lambda _: asyncio.Future())
+        self.places = Places(at_once=8, queue=8, withdraw=lambda stream, error: None)
         self.closed = asyncio.Event()
 
     async def start(self) -> None:

@@ -67,6 +67,9 @@ class Simulation:
         self.served: Counter[str] = Counter()
         """Prompt tokens computed once and output tokens twice, by share; nothing for what is recomputed."""
         self.preempted: Counter[str] = Counter()
+        """Times each was put back for want of memory."""
+        self.made_way: Counter[str] = Counter()
+        """Times each was put back for another share."""
 
     def add(
         self,
@@ -77,6 +80,8 @@ class Simulation:
         *,
         stop_after: int | None = None,
         prompt_logprobs: int | None = None,
+        tenant: str = "",
+        background: bool = False,
     ) -> Sequence:
         """Queue a request that ends after `stop_after` tokens, or after `max_tokens`."""
         self.number += 1
@@ -89,6 +94,8 @@ class Simulation:
             adapter_mix=adapter_mix,
             cache_salt=salt,
             share=adapter_mix[0][0] if adapter_mix else "",
+            tenant=tenant,
+            background=background,
         )
         sequence = Sequence(request, 0.0)
         self.scheduler.add(sequence)
@@ -109,12 +116,14 @@ class Simulation:
 
     def step(self) -> Step:
         running = {s for s in self.live.values() if s.state is SequenceState.RUNNING}
+        squeezed = self.scheduler.preemptions
         step = self.scheduler.schedule()
         self.steps += 1
-        preempted = [s.request.request_id for s in running if s.state is SequenceState.WAITING]
-        self.preempted.update(preempted)
+        put_back = [s.request.request_id for s in running if s.state is SequenceState.WAITING]
+        squeezed = self.scheduler.preemptions - squeezed
+        (self.preempted if squeezed else self.made_way).update(put_back)
         self._check_step(step, running)
-        if preempted:
+        if squeezed:
             assert running.issuperset([*(c.sequence for c in step.chunks), *step.decodes]), "nobody joins"
         for row in step.released:
             self.rows[row] = []
@@ -140,7 +149,7 @@ class Simulation:
         assert start <= len(row), "positions below are computed"
         row[start : start + length] = cells(sequence, sequence.tokens[start : start + length])
         self.computed += length
-        if sequence.request.request_id not in self.preempted:
+        if sequence.request.request_id not in self.preempted + self.made_way:
             self.served[share] += max(0, min(start + length, sequence.prompt_length) - start)
 
     def _sample(self, sequence: Sequence) -> None:
@@ -179,6 +188,7 @@ class Simulation:
         assert sum(scheduler.running_by_share.values()) == len(running)
         assert sum(scheduler.waiting_by_share.values()) == len(self.live) - len(running)
         assert scheduler.preemptions == sum(self.preempted.values())
+        assert scheduler.made_way == sum(self.made_way.values())
 
 
 def alone(sequence: Sequence) -> list[int]:
