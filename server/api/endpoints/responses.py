@@ -49,7 +49,7 @@ class Responses:
         fields = ("input", "max_output_tokens")
         length = AnswerLength(body.max_output_tokens, self._context.default_length(service), fields)
         resolution = await generation.choose(exchange, asked, 1)
-        sampling = await guided_text(body, sampling, generation.grammars)
+        sampling = await guided_text(body, sampling, generation.grammars, aside)
         try:
             prompt = await generation.chat(messages, "input")
         except TemplateError as error:
