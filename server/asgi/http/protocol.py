@@ -99,9 +99,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow = self._held_flow = HeldFlow(self._lingering)
         self._beyond = not self._wire.connections.admit(self)
         self._await(BEYOND_SECONDS if self._beyond else self.header_seconds)
-        if self._wire.connections.reserve_is_used_up:
-            self._brief = True
-            self._refuse(replies.TOO_MANY_CONNECTIONS)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more is waited for, and whoever serves a request learns that its client has gone."""
@@ -117,8 +114,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def give_way(self) -> None:
-        """Close this idle connection, since all are taken."""
-        self._lingering.finish()
+        """Close this idle connection, since all are taken; one beyond the limit is told why."""
+        if self._beyond and self._in_head and not self._deaf:
+            self._brief = True
+            self._refuse(replies.TOO_MANY_CONNECTIONS)
+        else:
+            self._lingering.finish()
 
     def shutdown(self) -> None:
         """End after the answer that is given, or at once if there is none."""

@@ -15,14 +15,14 @@ STALLED_SECONDS = 2.0
 """A body of which nothing has come for this long gives way to others when all memory for bodies is taken."""
 
 RESERVE = 64
-"""Connections beyond the limit that are kept for probes, and for telling others that the server is full."""
+"""Connections beyond the limit that may wait for their head, so that probes are answered and others told."""
 
 
 class Connection(Protocol):
     """A connection, as those who count it see it."""
 
     def give_way(self) -> None:
-        """Close, for a new connection's sake."""
+        """Close for a new connection; nothing has been asked on this one, or all is answered."""
         ...
 
 
@@ -32,23 +32,23 @@ class Connections:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._open: set[Connection] = set()
-        self._beyond: set[Connection] = set()
+        self._beyond: dict[Connection, None] = {}
+        """The oldest first."""
         self._idle: dict[Connection, float] = {}
         """Since when, the longest first."""
 
     def admit(self, connection: Connection) -> bool:
         """Count a new connection. False: it is one beyond the limit."""
         if len(self._open) >= self.limit and not self._make_room():
-            self._beyond.add(connection)
+            self._beyond[connection] = None
+            if len(self._beyond) > RESERVE:
+                oldest = next(iter(self._beyond))
+                self.forget(oldest)
+                oldest.give_way()
             return False
         self._open.add(connection)
         self.rest(connection)
         return True
-
-    @property
-    def reserve_is_used_up(self) -> bool:
-        """Whether even those beyond the limit are too many."""
-        return len(self._beyond) > RESERVE
 
     def rest(self, connection: Connection) -> None:
         """It waits for a request from now on."""
@@ -56,14 +56,15 @@ class Connections:
             self._idle[connection] = time.monotonic()
 
     def work(self, connection: Connection) -> None:
-        """It has a request from now on."""
+        """It has a request from now on, for which it stays."""
         self._idle.pop(connection, None)
+        self._beyond.pop(connection, None)
 
     def forget(self, connection: Connection) -> None:
         """It is closed. Idempotent."""
         self._idle.pop(connection, None)
         self._open.discard(connection)
-        self._beyond.discard(connection)
+        self._beyond.pop(connection, None)
 
     def _make_room(self) -> bool:
         for connection, since in self._idle.items():
