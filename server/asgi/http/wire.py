@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from server.asgi.http import replies
 from server.asgi.http.arrival import SMALL_BODY, Arrival
-from server.asgi.http.replies import BODY_TOO_LATE
+from server.asgi.http.limits import MAX_URL_BYTES
+from server.errors import ErrorReply
 
 IDLE_SECONDS = 1.0
 """A connection that has asked for nothing for this long gives way to a new one when all are taken."""
@@ -16,6 +18,12 @@ STALLED_SECONDS = 2.0
 
 RESERVE = 64
 """Connections beyond the limit that may wait for their head, so that probes are answered and others told."""
+
+
+PROBES = frozenset({"/live", "/ready", "/health", "/metrics"})
+"""What is answered on connections beyond the limit, so that an orchestrator does not kill a full server."""
+
+OPEN_WHILE_DRAINING = frozenset({"/live", "/metrics", "/version"})
 
 
 class Connection(Protocol):
@@ -118,7 +126,7 @@ class Bodies:
                 break
             if not other.whole:
                 self.release(other)
-                other.fail(BODY_TOO_LATE)
+                other.fail(replies.BODY_TOO_LATE)
         return self.held + size <= self.limit
 
 
@@ -130,3 +138,13 @@ class Wire:
         self.bodies = Bodies(bodies_memory)
         self.draining = False
         """Whether the server takes no new work, because it is about to end."""
+
+    def refusal_of(self, path: str, url_size: int, *, beyond: bool) -> ErrorReply | None:
+        """The answer to a request that its head alone decides; `beyond` the limit, only probes are served."""
+        if url_size > MAX_URL_BYTES:
+            return replies.url_too_long(MAX_URL_BYTES)
+        if self.draining and path not in OPEN_WHILE_DRAINING:
+            return replies.SHUTTING_DOWN
+        if beyond and path not in PROBES:
+            return replies.TOO_MANY_CONNECTIONS
+        return None

@@ -19,7 +19,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from server.asgi.http.arrival import SMALL_BODY, Arrivals
-from server.asgi.http.protocol import MAX_HEAD_BYTES, MAX_PIPELINED, MAX_URL_BYTES, BoundedProtocol
+from server.asgi.http.limits import MAX_FRAMING_BYTES, MAX_PIPELINED, MAX_URL_BYTES
+from server.asgi.http.protocol import BoundedProtocol
 from server.asgi.http.wire import Wire
 from server.asgi.middleware import Errors, Receipts
 from server.metrics.metrics import Metrics
@@ -118,7 +119,7 @@ class Client:
         await self._settle()
 
     async def _settle(self) -> None:
-        for _ in range(12):
+        for _ in range(8):
             await asyncio.sleep(0)
 
     @property
@@ -186,7 +187,7 @@ def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     return [data[start:end] for start, end in pairwise(edges)]
 
 
-@examples(max_examples=300, deadline=None)
+@examples(max_examples=150, deadline=None)
 @given(
     wanted=st.lists(requests(), min_size=1, max_size=4),
     places=st.one_of(st.lists(st.integers(0, 10**6), max_size=6), st.just(range(10**4))),
@@ -270,7 +271,7 @@ async def test_a_broken_request_is_answered_under_its_own_name() -> None:
 async def test_trailers_are_bounded_and_not_kept(piece: bytes) -> None:
     client = Client()
     await client.send(CHUNKS + b"2\r\nab\r\n", b"0\r\n", b"X: ")
-    for _ in range(2 * MAX_HEAD_BYTES // (100 * len(piece)) + 1):
+    for _ in range(2 * MAX_FRAMING_BYTES // (100 * len(piece)) + 1):
         await client.send(piece * 100)
     assert client.statuses == [431]
     assert client.error()["code"] == "trailers_too_large"
