@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 
 from server.asgi.app import create_app, uvicorn_config
+from server.asgi.http.descriptors import allow_connections
 from server.asgi.http.wire import Wire
 from server.asgi.listening import AnnouncingServer, bind
 from server.asgi.starting import StartGuard
@@ -61,7 +62,7 @@ def run_server(settings: Settings, guard: StartGuard) -> int:
 def _serve(settings: Settings, sockets: list[socket], narrator: Narrator, guard: StartGuard) -> int:
     app, services = compose(settings, narrator)
     engines = [service.runtime.engine for service in services]
-    wire = Wire(settings.max_connections, settings.body_memory)
+    wire = Wire(allow_connections(settings.max_connections, narrator), settings.body_memory)
     config = uvicorn_config(app, settings, wire)
     server = AnnouncingServer(config, narrator, engines, wire, settings.drain_delay)
     guard.hand_over()

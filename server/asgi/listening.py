@@ -16,12 +16,15 @@ import uvicorn
 
 from server.asgi.http.protocol import BoundedProtocol
 from server.asgi.http.wire import Wire
+from server.asgi.memory import Trimmer
 from server.asgi.starting import FORCE_SECONDS, end_after, end_now
 from server.engines.base import Engine
 from server.errors import EngineError
 
 LAST_WORDS = 5
 """Seconds that streams have to say that they end, after the time to finish has run out."""
+TRIM_TICKS = 10
+"""Ticks, of a tenth of a second, between looks at the memory."""
 LAST_SECONDS = 1.0
 """The same after a second signal."""
 DEAD_SECONDS = 5.0
@@ -108,6 +111,7 @@ class AnnouncingServer(uvicorn.Server):
         self._stop_at: float | None = None
         """When to close the listener, in seconds of `time.monotonic()`, once a signal has come."""
         self._hurried = False
+        self._trimmer = Trimmer()
         self._aborting: asyncio.Task[None] | None = None
         logging.getLogger("uvicorn.error").addFilter(_in_brief)
 
@@ -144,6 +148,8 @@ class AnnouncingServer(uvicorn.Server):
             log.critical("an engine has died; the server ends in %g seconds", DEAD_SECONDS)
         if self._died_at is not None and time.monotonic() - self._died_at >= DEAD_SECONDS:
             self.should_exit = True
+        if counter % TRIM_TICKS == 0:
+            await self._trimmer.look()
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.should_exit = True
         return await super().on_tick(counter)

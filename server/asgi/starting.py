@@ -26,12 +26,17 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") i
 
 def end_now() -> None:
     """End this process at once with code 0: no child process and no half-written file is left."""
+    kill_children()
+    discard_unfinished()
+    os._exit(0)
+
+
+def kill_children() -> None:
+    """Kill every process that this one has started, and what those have."""
     with suppress(psutil.Error):
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.Error):
                 child.kill()
-    discard_unfinished()
-    os._exit(0)
 
 
 def end_after(seconds: float) -> None:
@@ -69,6 +74,8 @@ class StartGuard:
         for number, handler in self._previous.items():
             # After the first signal the process ends with 0; another one must not change that.
             signal.signal(number, signal.SIG_IGN if self.stopped else handler)
+        if self.stopped:
+            kill_children()
         # Foreign code turns `SystemExit` into errors of its own.
         return self.stopped
 

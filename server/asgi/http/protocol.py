@@ -17,7 +17,18 @@ from uvicorn.server import ServerState
 
 from server.asgi.http import replies
 from server.asgi.http.arrival import ARRIVAL, Arrival, arrival_of
+from server.asgi.http.limits import (
+    BEYOND_SECONDS,
+    HEADER_SECONDS,
+    MAX_PIPELINED,
+    MAX_URL_BYTES,
+    REST_SECONDS,
+    UNREAD_BODY,
+    UNREAD_HEAD,
+    Meter,
+)
 from server.asgi.http.reading import (
+    Deadline,
     HeldFlow,
     announced_size,
     head_without_upgrade,
@@ -26,34 +37,7 @@ from server.asgi.http.reading import (
 )
 from server.asgi.http.transport import LingeringTransport
 from server.asgi.http.wire import Wire
-from server.asgi.middleware import MAX_HEADER_BYTES
 from server.errors import ErrorReply
-
-HEADER_SECONDS = 10.0
-"""A connection whose first or next request's head is not whole after this long is closed."""
-
-REST_SECONDS = 5.0
-"""How long the rest of a body may take that comes after the answer."""
-
-BEYOND_SECONDS = 2.0
-"""The time for a head on a connection beyond the limit."""
-
-MAX_HEAD_BYTES = 2 * MAX_HEADER_BYTES
-"""Request line and headers, with what separates them, before they are read as headers; trailers too."""
-
-MAX_URL_BYTES = 8 * 1024
-
-UNREAD_HEAD = 1024 * 1024
-UNREAD_BODY = 32 * 1024 * 1024
-"""Bytes after a refused head, or of a refused body, that are read so that the client sees the answer."""
-
-MAX_PIPELINED = 32
-"""Requests of one connection that wait for the answers before theirs."""
-
-PROBES = frozenset({"/live", "/ready", "/health", "/metrics"})
-"""What is answered on connections beyond the limit, so that an orchestrator does not kill a full server."""
-
-OPEN_WHILE_DRAINING = frozenset({"/live", "/metrics", "/version"})
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -76,9 +60,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether the parser is in a head or before one, and not in a body."""
         self._begun = False
         """Whether the present head has begun."""
-        self._head_bytes = 0
-        self._framing = 0
-        """Bytes of the present body that are not content: chunk sizes, extensions, trailers."""
+        self._meter = Meter()
         self._deaf = False
         """Whether nothing more is read: what came is no HTTP, or too much."""
         self._refusal: ErrorReply | None = None
@@ -88,24 +70,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._arrival: Arrival | None = None
         """Of the body that is read, or was read last."""
         self._serving: RequestResponseCycle | None = None
-        self._timer: asyncio.TimerHandle | None = None
 
     # The connection.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request."""
         self._lingering = LingeringTransport(transport, self.loop, self._unread)
+        self._deadline = Deadline(self.loop, self._lingering.finish)
         super().connection_made(self._lingering)
         self.flow = self._held_flow = HeldFlow(self._lingering)
         self._beyond = not self._wire.connections.admit(self)
-        self._await(BEYOND_SECONDS if self._beyond else self.header_seconds)
-        if self._wire.connections.reserve_is_used_up:
-            self._brief = True
-            self._refuse(replies.TOO_MANY_CONNECTIONS)
+        self._deadline.set(BEYOND_SECONDS if self._beyond else self.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more is waited for, and whoever serves a request learns that its client has gone."""
-        self._stop_timer()
+        self._deadline.stop()
         self._lingering.forget()
         self._wire.connections.forget(self)
         for cycle in (self._serving, *(cycle for cycle, _ in self.pipeline)):
@@ -117,8 +96,12 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def give_way(self) -> None:
-        """Close this idle connection, since all are taken."""
-        self._lingering.finish()
+        """Close this idle connection, since all are taken; one beyond the limit is told why."""
+        if self._beyond and self._in_head and not self._deaf:
+            self._brief = True
+            self._refuse(replies.TOO_MANY_CONNECTIONS)
+        else:
+            self._lingering.finish()
 
     def shutdown(self) -> None:
         """End after the answer that is given, or at once if there is none."""
@@ -149,8 +132,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._deaf:
             return
         self._unset_keepalive_if_required()
-        if self._in_head and self._serving is None and self._timer is None:
-            self._await(self.header_seconds)
+        if self._in_head and self._serving is None and not self._deadline.is_set:
+            self._deadline.set(self.header_seconds)
         was_in_head, arrival = self._in_head and self._begun, self._arrival
         content = arrival.received if arrival is not None else 0
         try:
@@ -159,10 +142,14 @@ class BoundedProtocol(HttpToolsProtocol):
             if not self._deaf:
                 self._refuse(self._refusal or replies.MALFORMED)
             return
-        if self._in_head:
-            self._count_head(len(data) if was_in_head else 0)
-        elif arrival is not None and arrival is self._arrival:
-            self._count_framing(len(data) - (arrival.received - content), arrival)
+        problem = None
+        if self._in_head and self._begun:
+            problem = self._meter.check_head(len(data) if was_in_head else 0, self.url)
+        elif not self._in_head and arrival is not None and arrival is self._arrival:
+            around = len(data) - (arrival.received - content)
+            problem = self._meter.check_framing(around, arrival.received)
+        if problem is not None:
+            self._refuse(problem)
 
     def _feed(self, data: bytes) -> None:
         """Parse `data`. An offer to change the protocol is declined: its head is read again without it."""
@@ -180,25 +167,13 @@ class BoundedProtocol(HttpToolsProtocol):
                 self.parser = new_parser(self)
                 data = head + data[offer.args[0] :]
 
-    def _count_head(self, size: int) -> None:
-        self._head_bytes += size
-        if self._begun and len(self.url) > MAX_URL_BYTES:
-            self._refuse(replies.url_too_long(MAX_URL_BYTES))
-        elif self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(replies.head_too_large(MAX_HEAD_BYTES))
-
-    def _count_framing(self, size: int, arrival: Arrival) -> None:
-        self._framing += size
-        # The smallest chunk has five bytes around one of content.
-        if self._framing > MAX_HEAD_BYTES + 8 * arrival.received:
-            self._refuse(replies.framing_too_large(MAX_HEAD_BYTES))
-
     def on_message_begin(self) -> None:
         """A head begins."""
         if self._deaf and self._refusal is None:
             raise ValueError("nothing more is read")
         super().on_message_begin()
-        self._begun, self._head_bytes, self._framing = True, 0, 0
+        self._begun = True
+        self._meter.reset()
 
     def on_url(self, url: bytes) -> None:
         """Keep only as much of the URL as shows that it is too long."""
@@ -218,7 +193,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = replies.TOO_MANY_AT_ONCE
             raise ValueError("too many requests")
         super().on_headers_complete()
-        self._stop_timer()
+        self._deadline.stop()
         self._unset_keepalive_if_required()
         self._wire.connections.work(self)
         self._in_head = self._begun = False
@@ -227,7 +202,8 @@ class BoundedProtocol(HttpToolsProtocol):
             announced=announced_size(self.headers),
             fail=self._fail,
             reusable=self.cycle.keep_alive and not self._beyond,
-            refusal=self._refusal or self._refusal_of(self.scope["path"]),
+            refusal=self._refusal
+            or self._wire.refusal_of(self.scope["path"], len(self.url), beyond=self._beyond),
         )
         self._arrival.settle()
         # The request's task begins with the event loop's next turn, so it finds this.
@@ -236,15 +212,6 @@ class BoundedProtocol(HttpToolsProtocol):
             self._held_flow.held = True
         else:
             self._serving = self.cycle
-
-    def _refusal_of(self, path: str) -> ErrorReply | None:
-        if len(self.url) > MAX_URL_BYTES:
-            return replies.url_too_long(MAX_URL_BYTES)
-        if self._wire.draining and path not in OPEN_WHILE_DRAINING:
-            return replies.SHUTTING_DOWN
-        if self._beyond and path not in PROBES:
-            return replies.TOO_MANY_CONNECTIONS
-        return None
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body, if there is room for it."""
@@ -268,7 +235,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._arrival.settle()
         super().on_message_complete()
         if self._serving is None and not self._deaf:  # it was answered before its body came
-            self._stop_timer()
+            self._deadline.stop()
             self._rest()
 
     # Ending.
@@ -285,11 +252,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if closing or self._serving is not None:
             return
         if not self._in_head:
-            self._await(REST_SECONDS)
+            self._deadline.set(REST_SECONDS)
             return
         self._wire.connections.rest(self)
         if self._begun:
-            self._await(self.header_seconds)
+            self._deadline.set(self.header_seconds)
 
     def _rest(self) -> None:
         self._wire.connections.rest(self)
@@ -300,7 +267,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def _refuse(self, reply: ErrorReply) -> None:
         """Answer what cannot be read on with `reply`, after the answers before it, and close."""
         self._deaf = True
-        self._stop_timer()
+        self._deadline.stop()
         if not self._in_head:
             self._fail(reply)
             return
@@ -334,18 +301,3 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._brief or not (self._deaf or not self._in_head):
             return 0
         return UNREAD_HEAD if self._in_head else UNREAD_BODY
-
-    # Time.
-
-    def _await(self, seconds: float) -> None:
-        self._stop_timer()
-        self._timer = self.loop.call_later(seconds, self._too_slow)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _too_slow(self) -> None:
-        self._timer = None
-        self._lingering.finish()

@@ -1,8 +1,9 @@
-"""Small parts of reading HTTP: a parser, a head written out again, and reading that is held back."""
+"""Small parts of reading HTTP: a parser, a head written out again, a deadline, reading that is held back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Callable, Iterable
 
 import httptools
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -46,3 +47,32 @@ class HeldFlow(FlowControl):
         """Read again, unless held."""
         if not self.held:
             super().resume_reading()
+
+
+class Deadline:
+    """Calls `missed` once the time that was set last is over, unless it is stopped before."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, missed: Callable[[], None]) -> None:
+        self._loop = loop
+        self._missed = missed
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether something is waited for."""
+        return self._timer is not None
+
+    def set(self, seconds: float) -> None:
+        """Wait for this long from now on."""
+        self.stop()
+        self._timer = self._loop.call_later(seconds, self._miss)
+
+    def stop(self) -> None:
+        """Wait for nothing. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _miss(self) -> None:
+        self._timer = None
+        self._missed()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from server.asgi.http import replies
 from server.asgi.http.arrival import SMALL_BODY, Arrival
-from server.asgi.http.replies import BODY_TOO_LATE
+from server.asgi.http.limits import MAX_URL_BYTES
+from server.errors import ErrorReply
 
 IDLE_SECONDS = 1.0
 """A connection that has asked for nothing for this long gives way to a new one when all are taken."""
@@ -15,14 +17,20 @@ STALLED_SECONDS = 2.0
 """A body of which nothing has come for this long gives way to others when all memory for bodies is taken."""
 
 RESERVE = 64
-"""Connections beyond the limit that are kept for probes, and for telling others that the server is full."""
+"""Connections beyond the limit that may wait for their head, so that probes are answered and others told."""
+
+
+PROBES = frozenset({"/live", "/ready", "/health", "/metrics"})
+"""What is answered on connections beyond the limit, so that an orchestrator does not kill a full server."""
+
+OPEN_WHILE_DRAINING = frozenset({"/live", "/metrics", "/version"})
 
 
 class Connection(Protocol):
     """A connection, as those who count it see it."""
 
     def give_way(self) -> None:
-        """Close, for a new connection's sake."""
+        """Close for a new connection; nothing has been asked on this one, or all is answered."""
         ...
 
 
@@ -32,23 +40,23 @@ class Connections:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._open: set[Connection] = set()
-        self._beyond: set[Connection] = set()
+        self._beyond: dict[Connection, None] = {}
+        """The oldest first."""
         self._idle: dict[Connection, float] = {}
         """Since when, the longest first."""
 
     def admit(self, connection: Connection) -> bool:
         """Count a new connection. False: it is one beyond the limit."""
         if len(self._open) >= self.limit and not self._make_room():
-            self._beyond.add(connection)
+            self._beyond[connection] = None
+            if len(self._beyond) > RESERVE:
+                oldest = next(iter(self._beyond))
+                self.forget(oldest)
+                oldest.give_way()
             return False
         self._open.add(connection)
         self.rest(connection)
         return True
-
-    @property
-    def reserve_is_used_up(self) -> bool:
-        """Whether even those beyond the limit are too many."""
-        return len(self._beyond) > RESERVE
 
     def rest(self, connection: Connection) -> None:
         """It waits for a request from now on."""
@@ -56,14 +64,15 @@ class Connections:
             self._idle[connection] = time.monotonic()
 
     def work(self, connection: Connection) -> None:
-        """It has a request from now on."""
+        """It has a request from now on, for which it stays."""
         self._idle.pop(connection, None)
+        self._beyond.pop(connection, None)
 
     def forget(self, connection: Connection) -> None:
         """It is closed. Idempotent."""
         self._idle.pop(connection, None)
         self._open.discard(connection)
-        self._beyond.discard(connection)
+        self._beyond.pop(connection, None)
 
     def _make_room(self) -> bool:
         for connection, since in self._idle.items():
@@ -117,7 +126,7 @@ class Bodies:
                 break
             if not other.whole:
                 self.release(other)
-                other.fail(BODY_TOO_LATE)
+                other.fail(replies.BODY_TOO_LATE)
         return self.held + size <= self.limit
 
 
@@ -129,3 +138,13 @@ class Wire:
         self.bodies = Bodies(bodies_memory)
         self.draining = False
         """Whether the server takes no new work, because it is about to end."""
+
+    def refusal_of(self, path: str, url_size: int, *, beyond: bool) -> ErrorReply | None:
+        """The answer to a request that its head alone decides; `beyond` the limit, only probes are served."""
+        if url_size > MAX_URL_BYTES:
+            return replies.url_too_long(MAX_URL_BYTES)
+        if self.draining and path not in OPEN_WHILE_DRAINING:
+            return replies.SHUTTING_DOWN
+        if beyond and path not in PROBES:
+            return replies.TOO_MANY_CONNECTIONS
+        return None

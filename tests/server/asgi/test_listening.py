@@ -1,21 +1,12 @@
-"""How a server begins and ends, as the command line runs it."""
+"""How a server begins, or says why it does not, as the command line runs it."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -23,88 +14,6 @@ from safetensors.numpy import load_file, save_file
 from server.__main__ import main
 from server.asgi.listening import bind
 from tests.server.http_server import CONTEXT
-
-ASK = {"prompt": "Vem", "max_tokens": 240, "n": 16, "ignore_eos": True, "stream": True}
-posix = pytest.mark.skipif(os.name != "posix", reason="needs signals that a process can be sent")
-
-
-def heed_interrupts() -> None:
-    """A test run in the background ignores Ctrl-C, and what it starts inherits that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-class Server:
-    """`oneseek serve` in a process of its own."""
-
-    def __init__(self, base: Path, folder: Path, *arguments: str) -> None:
-        self.log = folder / "log"
-        common = ("--port", "0", "--home", str(folder / "home"), "--threads", "1", "--base-model", str(base))
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "server", "serve", *common, *arguments],
-                stdout=log,
-                stderr=log,
-                preexec_fn=heed_interrupts if sys.platform != "win32" else None,
-            )
-
-    def url(self) -> str:
-        end = time.monotonic() + 60
-        while time.monotonic() < end and self.process.poll() is None:
-            found = re.search(r"ready on (\S+)", self.log.read_text())
-            if found:
-                return found[1]
-            time.sleep(0.02)
-        raise AssertionError(self.log.read_text())
-
-    def signal_while_streaming(self, count: int) -> list[str]:
-        """The lines of a long stream during which the server is sent Ctrl-C `count` times."""
-        with httpx.stream("POST", self.url() + "/v1/completions", json=ASK, timeout=60) as reply:
-            lines = reply.iter_lines()
-            next(lines)
-            for _ in range(count):
-                self.process.send_signal(signal.SIGINT)
-                time.sleep(0.2)
-            return [line for line in lines if line]
-
-
-@pytest.fixture
-def serve(tiny_base: Path, tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    with ExitStack() as stack:
-
-        def start(*arguments: str) -> Server:
-            server = Server(tiny_base, tmp_path, "--max-num-seqs", "1", *arguments)
-            stack.callback(server.process.wait)
-            stack.callback(server.process.kill)
-            return server
-
-        yield start
-
-
-def error_of(lines: list[str]) -> str:
-    *_, last, done = lines
-    assert done == "data: [DONE]"
-    return json.loads(last.removeprefix("data: "))["error"]["code"]
-
-
-@posix
-@pytest.mark.parametrize(("drain", "signals"), [("0", 1), ("60", 2)])
-def test_streams_that_cannot_end_in_time_are_told(
-    serve: Callable[..., Server], drain: str, signals: int
-) -> None:
-    server = serve("--drain-seconds", drain)
-    assert error_of(server.signal_while_streaming(signals)) == "engine_dead"
-    assert server.process.wait(20) == 130
-    assert "Traceback" not in server.log.read_text()
-    assert "ERROR" not in server.log.read_text()
-
-
-@posix
-def test_streams_have_their_time_to_end(serve: Callable[..., Server]) -> None:
-    server = serve("--drain-seconds", "60")
-    *_, last, done = server.signal_while_streaming(1)
-    assert '"finish_reason":"length"' in last
-    assert done == "data: [DONE]"
-    assert server.process.wait(20) == 130
 
 
 def mistakes(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

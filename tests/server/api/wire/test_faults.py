@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from adapters.lora.manifest import Adapter
 from server.api.fields.generation import HINTS, REFUSED, ChatFields, CompletionFields, known
-from server.asgi.http.protocol import MAX_HEAD_BYTES, BoundedProtocol
+from server.asgi.http.limits import MAX_HEAD_BYTES
+from server.asgi.http.protocol import BoundedProtocol
 from server.config.settings import Settings
 from tests.server.http_server import EN, SV, Serving, make_app, served
 

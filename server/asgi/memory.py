@@ -1,0 +1,44 @@
+"""Gives memory that is free back to the system, which glibc keeps after a burst of large requests."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import sys
+from collections.abc import Callable
+
+import psutil
+
+GROWTH = 8 * 1024 * 1024
+"""Bytes by which the process grows before a look whether some are free."""
+
+
+class Trimmer:
+    """`await trimmer.look()` now and then: after a growth of `GROWTH` what is free is given back.
+
+    It does nothing where the C library is not glibc.
+    """
+
+    def __init__(self) -> None:
+        self._trim = _malloc_trim()
+        self._process = psutil.Process()
+        self._low = self._rss()
+
+    async def look(self) -> None:
+        """Give back what is free if the process has grown."""
+        if self._trim is not None and self._rss() > self._low + GROWTH:
+            # Many milliseconds after a burst of gigabytes.
+            await asyncio.to_thread(self._trim, 0)
+        self._low = min(self._low + GROWTH, self._rss())
+
+    def _rss(self) -> int:
+        return self._process.memory_info().rss
+
+
+def _malloc_trim() -> Callable[[int], int] | None:
+    if sys.platform != "linux":
+        return None
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except AttributeError:  # musl
+        return None

@@ -1,0 +1,90 @@
+"""What connections share: how many there are, and who gives way; the files that the system lets them be."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from server.asgi.http import wire as module
+from server.asgi.http.descriptors import SPARE, allow_connections
+from server.asgi.http.wire import RESERVE, Connections
+
+
+class Idle:
+    """A connection that notes when it has given way."""
+
+    def __init__(self) -> None:
+        self.gave_way = False
+
+    def give_way(self) -> None:
+        self.gave_way = True
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, as the module sees it."""
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_new_connection_takes_the_place_of_the_one_that_idled_longest(clock: list[float]) -> None:
+    connections, places = Connections(2), [Idle(), Idle()]
+    for place in places:
+        assert connections.admit(place)
+        clock[0] += 1
+    busy = places[0]
+    connections.work(busy)
+    assert connections.admit(Idle())
+    assert (places[0].gave_way, places[1].gave_way) == (False, True)
+    assert not connections.admit(Idle()), "the newest has not idled"
+    connections.rest(busy)
+    clock[0] += 5
+    assert connections.admit(Idle())
+
+
+def test_connections_that_work_do_not_give_way(clock: list[float]) -> None:
+    connections, busy = Connections(1), Idle()
+    connections.admit(busy)
+    connections.work(busy)
+    clock[0] += 3600
+    assert not connections.admit(Idle())
+    assert not busy.gave_way
+    connections.forget(busy)
+    assert connections.admit(Idle())
+
+
+def test_of_those_beyond_the_limit_the_latest_wait() -> None:
+    connections, beyond = Connections(1), [Idle() for _ in range(RESERVE + 3)]
+    connections.admit(Idle())
+    assert [connections.admit(connection) for connection in beyond] == [False] * len(beyond)
+    assert [connection.gave_way for connection in beyond] == [True] * 3 + [False] * RESERVE
+    connections.work(beyond[3])
+    connections.admit(Idle())
+    assert not beyond[3].gave_way, "it is being answered"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+@pytest.mark.parametrize(
+    ("soft", "hard", "allowed", "raised"),
+    [
+        (1024, 4096, 1000, 1000 + SPARE),
+        (4096, 4096, 1000, None),
+        (256, 600, 600 - SPARE, 600),
+        (64, 64, 1, 64),
+        (-1, -1, 1000, None),
+        (256, -1, 1000, 1000 + SPARE),
+    ],
+)
+def test_the_limit_of_open_files_is_raised_or_kept_to(
+    monkeypatch: pytest.MonkeyPatch, soft: int, hard: int, allowed: int, raised: int | None
+) -> None:
+    import resource
+
+    said, limits = list[str](), list[tuple[int, int]]()
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
+    assert allow_connections(1000, said.append) == allowed
+    assert limits == ([(raised, hard)] if raised is not None else [])
+    assert bool(said) is (allowed < 1000)
