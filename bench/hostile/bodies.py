@@ -134,8 +134,8 @@ def valid_requests(context: int) -> Iterator[HostileRequest]:
     parts = [{"type": "text", "text": "a"}] * 200
     properties = {f"name{number}": {"type": "string"} for number in range(300)}
     schema = {"type": "object", "properties": properties}
-    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
-    tools = [{**tool, "function": {**tool["function"], "name": f"f{number}"}} for number in range(8)]
+    functions = [{"name": f"f{number}", "parameters": schema} for number in range(8)]
+    tools = [{"type": "function", "function": function} for function in functions]
     stops = [chr(97 + number) * 255 + "!" for number in range(16)]
     bias = {str(token): -1 for token in range(1024)}
     chat: dict[str, Any] = {"messages": [SAID], "max_tokens": 400, "ignore_eos": True, "temperature": 1}

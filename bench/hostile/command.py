@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -83,8 +84,10 @@ def attack(
             for count in (1, TOGETHER):
                 statuses: list[int] = []
 
-                def work(request: HostileRequest = request, count: int = count) -> None:
-                    statuses.extend(pool.map(lambda _: send(host, port, request), range(count)))  # noqa: B023
+                def work(
+                    request: HostileRequest = request, count: int = count, into: list[int] = statuses
+                ) -> None:
+                    into.extend(pool.map(partial(send, host, port), [request] * count))
 
                 began = time.monotonic()
                 found = measured(sampler, work)
@@ -104,7 +107,7 @@ def streams(host: str, port: int, count: int) -> None:
     said = [{"role": "user", "content": "Berätta om hösten."}]
     body = json.dumps({"messages": said, "max_tokens": 200, "ignore_eos": True, "stream": True}).encode()
     with ThreadPoolExecutor(count) as pool:
-        list(pool.map(lambda _: send(host, port, HostileRequest("plain", CHAT, body)), range(count)))
+        list(pool.map(partial(send, host, port), [HostileRequest("plain", CHAT, body)] * count))
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:

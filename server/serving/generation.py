@@ -111,7 +111,7 @@ class Generation:
         return resolution
 
     async def _decide(self, question: RouteQuery, names: Snapshot) -> Route:
-        """The route of `question`, not on the event loop if its texts are long: reading them takes a while."""
+        """The route of `question`. Long texts are not read on the event loop."""
         size = READING_BYTES * sum(map(len, question.turns))
         return await self.aside.run_sized(size, lambda: self._runtime.router.decide(question, names))
 
