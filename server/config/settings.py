@@ -143,7 +143,9 @@ class Settings:
     metrics_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
     """Keys that open /metrics alone, for Prometheus. Default: with api_keys, admin_keys alone open it."""
     allowed_hosts: tuple[str, ...] = ()
-    """Names, *.example.com, addresses or * that Host may have. Default: any; on loopback its own."""
+    """Host names and addresses that requests may use, such as `*.example.com`, or `*` for any.
+    Default: any, but on a loopback `host` only loopback's names.
+    """
     adapter_roots: tuple[str, ...] = ("lora_adapters",)
     """Folders beneath which adapters may be named over HTTP; the registry's own is always one."""
     require_provenance: bool = False
@@ -304,6 +306,8 @@ def _environment_values(environ: Mapping[str, str]) -> dict[str, tuple[Raw, str]
             raise SettingsError(
                 name, f"is not a setting{closest(name, [*variables, CONFIG_VARIABLE])}", "environment"
             )
+        if not text and variables[name].secret:  # a script's variable that has no value
+            raise SettingsError(variables[name].name, "is set but empty; unset it, or give a key", name)
         if text:
             found[variables[name].path] = (text, name)
     return found
