@@ -47,6 +47,10 @@ class Exchange:
     """Digest of the API key that asked; empty where none is needed."""
     authenticated: bool = False
     """Whether the request presented a valid key, or none is needed."""
+    trusted: bool = True
+    """Whether it named this server as its host and came from no other site's page."""
+    from_page: bool = False
+    """Whether a page in a browser asks: it names its origin, or the kind of its site."""
     receipt: dict[str, str] = field(default_factory=dict[str, str])
     """Headers that say how the answer was made."""
     adapter: str = "none"

@@ -32,11 +32,13 @@ from server.api.endpoints.tokenize import Tokenize
 from server.api.rendering.error_replies import reply_for
 from server.asgi.cancellation import Cancellation
 from server.asgi.gate import Gates
+from server.asgi.hosts import OwnPages
 from server.asgi.http.arrival import Arrivals
 from server.asgi.http.protocol import BoundedProtocol
 from server.asgi.http.wire import Wire
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
 from server.asgi.turns import Turns
+from server.config.hosts import AllowedHosts
 from server.config.settings import Settings
 from server.exchange import EXCHANGE
 from server.metrics.metrics import Metrics
@@ -59,7 +61,13 @@ def create_app(settings: Settings, services: Sequence[BaseService], metrics: Met
             Middleware(Errors, metrics=metrics),
             Middleware(Arrivals),
             Middleware(HeaderLimits),
-            Middleware(ApiKeys, keys=settings.api_keys, admin_keys=settings.admin_keys),
+            Middleware(OwnPages, hosts=AllowedHosts.of(settings.host, settings.allowed_hosts)),
+            Middleware(
+                ApiKeys,
+                keys=settings.api_keys,
+                admin_keys=settings.admin_keys,
+                metrics_keys=settings.metrics_keys,
+            ),
             Middleware(Gates, check=context.check_headers),
             Middleware(Cancellation, limit=settings.request_timeout, metrics=metrics),
             Middleware(Turns),

@@ -11,11 +11,13 @@ import logging
 import re
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.rendering.error_replies import reply_for
+from server.asgi.wrong_keys import WrongKeys
 from server.errors import ApiError, EngineBusyError, ErrorReply
 from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
@@ -25,6 +27,7 @@ log = logging.getLogger("oneseek.api")
 OPEN_PATHS = frozenset({"/live", "/ready", "/health"})
 """What answers without a key: probes cannot carry one. `/health` then says no more than its status."""
 
+METRICS_PATH = "/metrics"
 ADMIN_PREFIX = "/admin"
 ADMIN_PATHS = frozenset({"/v1/load_lora_adapter", "/v1/unload_lora_adapter"})
 """What needs an admin key, with everything at and below `ADMIN_PREFIX`, be it an endpoint or not."""
@@ -140,36 +143,76 @@ def is_admin_path(path: str) -> bool:
     return path in ADMIN_PATHS or path == ADMIN_PREFIX or path.startswith(ADMIN_PREFIX + "/")
 
 
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """What a request's key is."""
+
+    given: bool
+    """Whether there is any."""
+    ordinary: bool
+    admin: bool
+    metrics: bool
+    tenant: str
+    """Its digest."""
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a key of any kind."""
+        return self.ordinary or self.admin or self.metrics
+
+
 class ApiKeys:
     """Lets a request pass with one of the keys as a bearer token; without keys, lets everything pass.
 
     What `is_admin_path` says needs one of the admin keys, and without any is closed to all. An admin key
-    opens everything else too.
+    opens everything else too. `METRICS_PATH` tells of all tenants: if there are `keys`, none of them opens
+    it, but a metrics key or an admin key does. A metrics key opens nothing else.
     """
 
-    def __init__(self, app: ASGIApp, keys: Sequence[str], admin_keys: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Sequence[str],
+        admin_keys: Sequence[str] = (),
+        metrics_keys: Sequence[str] = (),
+        wrong: WrongKeys | None = None,
+    ) -> None:
         self.app = app
         self.digests = [_digest(key) for key in keys]
         self.admin_digests = [_digest(key) for key in admin_keys]
+        self.metrics_digests = [_digest(key) for key in metrics_keys]
+        self.wrong = wrong or WrongKeys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or raise `ApiError` (401, 403)."""
+        """Serve one request, or raise `ApiError` (401, 403, 429)."""
         if scope["type"] == "http":
             exchange: Exchange = scope[EXCHANGE]
-            known, admin, tenant = self._identify(exchange.headers.get(b"authorization", ""))
-            exchange.tenant = tenant if known else ""
-            exchange.authenticated = known or not self.digests
+            found = self._identify(exchange.headers.get(b"authorization", ""))
+            known = found.ordinary or found.admin
+            exchange.tenant = found.tenant if known else ""
+            exchange.authenticated = exchange.trusted and (known or not self.digests)
             if is_admin_path(scope["path"]):
-                self._require_admin(admin, known)
-            elif not exchange.authenticated and scope["path"] not in OPEN_PATHS:
-                raise _unauthorized("A valid API key is needed: Authorization: Bearer KEY.")
+                self._require_admin(found, scope)
+            elif scope["path"] == METRICS_PATH:
+                self._require_metrics(found, scope)
+            elif not known and self.digests and scope["path"] not in OPEN_PATHS:
+                raise self._refusal(found, scope, "API key")
         await self.app(scope, receive, send)
 
-    def _require_admin(self, admin: bool, known: bool) -> None:
-        if admin:
+    def _require_metrics(self, found: Presented, scope: Scope) -> None:
+        if found.admin or found.metrics or not (self.digests or self.metrics_digests):
             return
+        if not found.ordinary:
+            raise self._refusal(found, scope, "metrics key")
+        message = "This key does not open /metrics; present one of the server's metrics_keys or admin_keys."
+        raise ApiError(ErrorReply(403, message, type="permission_error", code="metrics_key_needed"))
+
+    def _require_admin(self, found: Presented, scope: Scope) -> None:
+        if found.admin:
+            return
+        known = found.ordinary or found.metrics
         if not known and (self.digests or self.admin_digests):
-            raise _unauthorized("A valid admin key is needed: Authorization: Bearer KEY.")
+            raise self._refusal(found, scope, "admin key")
         message = (
             "This key opens no admin endpoint; present one of the server's admin_keys."
             if self.admin_digests
@@ -177,15 +220,37 @@ class ApiKeys:
         )
         raise ApiError(ErrorReply(403, message, type="permission_error", code="admin_key_needed"))
 
-    def _identify(self, authorization: str) -> tuple[bool, bool, str]:
-        """Whether the key that is presented is one of ours, whether it is an admin's, and its digest."""
+    def _refusal(self, found: Presented, scope: Scope, needed: str) -> ApiError:
+        """401 for no key; for a wrong one too, unless too many came before it."""
+        client = scope.get("client")
+        wait = self.wrong.record(client[0] if client else "") if found.given and not found.ours else 0
+        if not wait:
+            return _unauthorized(f"A valid {needed} is needed: Authorization: Bearer KEY.")
+        reply = ErrorReply(
+            429,
+            f"Too many wrong keys. A right one is taken at once; try another in {wait} seconds.",
+            type="rate_limit_error",
+            code="too_many_wrong_keys",
+            headers={"Retry-After": str(wait)},
+        )
+        return ApiError(reply)
+
+    def _identify(self, authorization: str) -> Presented:
+        """Which of our keys the one that is presented is."""
         scheme, _, key = authorization.partition(" ")
         presented = hashlib.sha256(key.strip().encode("latin-1")).digest()
-        # Every key is compared, so that the time says nothing of which one matched.
-        ordinary = [hmac.compare_digest(presented, known) for known in self.digests]
-        admin = [hmac.compare_digest(presented, known) for known in self.admin_digests]
         bearer = scheme.lower() == "bearer"
-        return bearer and any(ordinary + admin), bearer and any(admin), presented.hex()[:32]
+        ordinary, admin, metrics = (
+            bearer and _is_among(presented, digests)
+            for digests in (self.digests, self.admin_digests, self.metrics_digests)
+        )
+        return Presented(bearer and bool(key.strip()), ordinary, admin, metrics, presented.hex()[:32])
+
+
+def _is_among(presented: bytes, digests: Sequence[bytes]) -> bool:
+    # Every key is compared, so that the time says nothing of which one matched.
+    matches = [hmac.compare_digest(presented, known) for known in digests]
+    return any(matches)
 
 
 def _digest(key: str) -> bytes:

@@ -6,7 +6,6 @@ environment, the file, `oneseek config` and the help are all made from these fie
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import sys
 from collections.abc import Mapping
@@ -16,6 +15,8 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from server.config.environment import expand_home, home_folder, process_environment
+from server.config.hosts import AllowedHosts, is_loopback
+from server.config.limits import DAY, LIMITS
 from server.config.schema import SECRET, Option, options_of
 from server.config.values import Raw, SettingsError, Size, closest, within
 
@@ -67,8 +68,8 @@ class RolloutOptions:
     def __post_init__(self) -> None:
         within("rollout.min_requests", self.min_requests, 1, 4096)
         within("rollout.error_margin", self.error_margin, 0, 1)
-        within("rollout.latency_ratio", self.latency_ratio, 1, None)
-        within("rollout.window_seconds", self.window_seconds, 1, None)
+        within("rollout.latency_ratio", self.latency_ratio, 1, 1000)
+        within("rollout.window_seconds", self.window_seconds, 1, DAY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +150,12 @@ class Settings:
     """Keys of which a client must present one; none: open to all. As a flag, a process list shows them."""
     admin_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
     """Keys that open /admin and loading of adapters, beside what an api key opens; none: closed to all."""
+    metrics_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
+    """Keys that open /metrics alone, for Prometheus. Default: with api_keys, admin_keys alone open it."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names and addresses that requests may use, such as `*.example.com`, or `*` for any.
+    Default: any, but on a loopback `host` only loopback's names.
+    """
     adapter_roots: tuple[str, ...] = ("lora_adapters",)
     """Folders beneath which adapters may be named over HTTP; the registry's own is always one."""
     require_provenance: bool = False
@@ -169,19 +176,9 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.host.strip():
             raise SettingsError("host", "is empty; use 127.0.0.1 for this machine alone, 0.0.0.0 for all")
-        within("port", self.port, 0, 65535)
-        for name in ("threads", "max_num_seqs", "max_num_batched_tokens", "prefill_chunk", "max_model_len"):
-            within(name, getattr(self, name), 1, None)
-        for name in ("kv_cache_memory", "max_body", "default_max_tokens"):
-            within(name, getattr(self, name), 1, None)
-        within("max_queue", self.max_queue, 0, None)
-        within("step_timeout", self.step_timeout, 1, None)
-        within("restart_engine", self.restart_engine, 0, 1000)
-        within("max_bodies_memory", self.max_bodies_memory, self.max_body, None)
-        within("max_connections", self.max_connections, 1, 1_000_000)
-        within("drain_delay", self.drain_delay, 0, 3600)
-        within("drain_seconds", self.drain_seconds, 0, None)
-        within("follow_registry", self.follow_registry, 0, None)
+        for name, (least, most) in LIMITS.items():
+            within(name, getattr(self, name), least, most)
+        within("max_bodies_memory", self.max_bodies_memory, self.max_body, 2**44)
         if self.request_timeout is not None and self.request_timeout <= 0:
             raise SettingsError(
                 "request_timeout", f"{self.request_timeout} is not above 0; for no limit use none"
@@ -190,16 +187,25 @@ class Settings:
         if seqs is not None and tokens is not None and tokens < seqs:
             problem = f"{tokens} is below max_num_seqs ({seqs})"
             raise SettingsError("max_num_batched_tokens", f"{problem}; every sequence needs one token a step")
-        for name in ("api_keys", "admin_keys"):
+        self._check_keys()
+        try:
+            AllowedHosts.parse(self.allowed_hosts)
+        except ValueError as error:
+            raise SettingsError("allowed_hosts", str(error)) from None
+        if any(not root.strip() for root in self.adapter_roots):
+            raise SettingsError("adapter_roots", "a folder is empty; name it, or leave it out")
+
+    def _check_keys(self) -> None:
+        seen: dict[str, str] = {}
+        for name in ("api_keys", "admin_keys", "metrics_keys"):
             for key in getattr(self, name):
                 if not key or not key.isascii() or any(character.isspace() for character in key):
                     raise SettingsError(name, "a key is empty or holds a space or a character beyond ASCII")
-        if set(self.api_keys) & set(self.admin_keys):
-            raise SettingsError(
-                "admin_keys", "one of them is in api_keys too; make a key of its own for each"
-            )
-        if any(not root.strip() for root in self.adapter_roots):
-            raise SettingsError("adapter_roots", "a folder is empty; name it, or leave it out")
+                if key.lower() == "none":
+                    raise SettingsError(name, "'none' is not a key; for no keys, leave the setting out")
+                if seen.setdefault(key, name) != name:
+                    problem = f"one of them is in {seen[key]} too; make a key of its own for each"
+                    raise SettingsError(name, problem)
 
     @property
     def body_memory(self) -> int:
@@ -209,7 +215,7 @@ class Settings:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should know before the server starts."""
-        if self.api_keys or _is_loopback(self.host):
+        if self.api_keys or is_loopback(self.host):
             return ()
         return (f"host {self.host} is reachable from other machines and no api_keys are set: anyone may ask",)
 
@@ -316,6 +322,8 @@ def _environment_values(environ: Mapping[str, str]) -> dict[str, tuple[Raw, str]
             raise SettingsError(
                 name, f"is not a setting{closest(name, [*variables, CONFIG_VARIABLE])}", "environment"
             )
+        if not text and variables[name].secret:  # a script's variable that has no value
+            raise SettingsError(variables[name].name, "is set but empty; unset it, or give a key", name)
         if text:
             found[variables[name].path] = (text, name)
     return found
@@ -327,12 +335,3 @@ def _flag_values(flags: Mapping[str, Raw]) -> dict[str, tuple[Raw, str]]:
         if path not in options:
             raise SettingsError(path, f"is not a setting{closest(path, options)}", "flag")
     return {path: (raw, f"flag {options[path].flag}") for path, raw in flags.items()}
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -119,7 +119,10 @@ def _choice(text: str, choices: tuple[str, ...]) -> str:
 
 def _listed(raw: Raw) -> tuple[str, ...]:
     if isinstance(raw, str):
-        return tuple(part for part in (piece.strip() for piece in raw.split(",")) if part)
+        parts = tuple(part for part in (piece.strip() for piece in raw.split(",")) if part)
+        if not parts:  # such as the keys of a script whose variables are empty
+            raise ValueError("holds nothing; name something, or leave the setting out")
+        return parts
     if raw is None or isinstance(raw, Mapping):
         raise ValueError("is not a list")
     return tuple(raw)

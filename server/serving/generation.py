@@ -42,8 +42,10 @@ from server.text.tokenizer import Tokenizer, Tool
 
 __all__ = ["Generation", "Resolution"]
 
-INLINE_CHARACTERS = 4096
+INLINE_CHARACTERS = 1024
 """Texts up to this long are tokenised on the event loop, within a millisecond; longer ones in a thread."""
+READING_BYTES = 4
+"""Bytes of a request whose parsing takes as long as reading a character for its language."""
 VALUE_CHARACTERS = 8
 """Characters that a value of a message or a tool counts for, beside its text."""
 
@@ -85,7 +87,7 @@ class Generation:
         started = time.perf_counter()
         try:
             names = self._runtime.served.snapshot
-            route = self._runtime.router.decide(question, names)
+            route = await self._decide(question, names)
             parts = names.weighted(route.target)
             divides = task == "generate" and (names.splits or names.shadows)
             chosen = self._chosen(exchange, question, route, names) if divides else None
@@ -113,6 +115,11 @@ class Generation:
             self._tell(exchange, resolution)
             await self._bring_in(resolution.adapters)
         return resolution
+
+    async def _decide(self, question: RouteQuery, names: Snapshot) -> Route:
+        """The route of `question`. Long texts are not read on the event loop."""
+        size = READING_BYTES * sum(map(len, question.turns))
+        return await self.aside.run_sized(size, lambda: self._runtime.router.decide(question, names))
 
     async def _bring_in(self, adapters: Iterable[Adapter]) -> None:
         for adapter in adapters:
@@ -153,7 +160,7 @@ class Generation:
 
     async def decode(self, tokens: tuple[int, ...]) -> str:
         """The text of tokens, special ones left out."""
-        if len(tokens) <= INLINE_CHARACTERS:
+        if len(tokens) <= INLINE_CHARACTERS // 4:
             return self._runtime.tokenizer.decode(tokens)
         return await self.aside.run(lambda: self._runtime.tokenizer.decode(tokens))
 

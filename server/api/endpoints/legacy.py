@@ -13,7 +13,7 @@ from server.api.fields.decode import to_fields
 from server.api.fields.generation import LegacyFields
 from server.api.parsing.messages import opening_of
 from server.api.rendering.answers import gather
-from server.api.wire.body import LEGACY_TYPES
+from server.api.wire.body import JSON_TYPES, LEGACY_TYPES
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
 from server.request import Sampling
@@ -34,7 +34,9 @@ class Legacy:
         service = self._context.service_for(request)
         generation, defaults = service.generation, service.defaults
         exchange: Exchange = request.scope[EXCHANGE]
-        value = await self._context.read(request, bounds.LEGACY, types=LEGACY_TYPES)
+        # A form of any site's page is sent without asking; a program names no origin.
+        types = JSON_TYPES if exchange.from_page else LEGACY_TYPES
+        value = await self._context.read(request, bounds.LEGACY, types=types)
         self._context.check_body(request, None, 1)
         body = to_fields(value, LegacyFields)
         if body.max_length is not None and body.max_tokens is not None:

@@ -127,7 +127,7 @@ def request(path: str, model: str, text: str, *, part: float = 1.0, **more: Any)
     content = json.dumps(body(path, model, text) | more).encode()
     lines = [
         f"POST {path} HTTP/1.1",
-        "Host: x",
+        "Host: localhost",
         "Content-Type: application/json",
         f"Content-Length: {len(content)}",
         *([f"X-OneSeek-Adapter: {model}"] if path == LEGACY else []),

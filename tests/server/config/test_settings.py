@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.config.limits import LIMITS
 from server.config.schema import Option
 from server.config.settings import (
     OPTIONS,
@@ -21,7 +22,7 @@ from server.config.settings import (
     default_home,
     resolve_settings,
 )
-from server.config.values import SettingsError, parse_size, render_size
+from server.config.values import SettingsError, Size, parse_size, render_size
 
 BY_PATH = {option.path: option for option in OPTIONS}
 
@@ -348,3 +349,50 @@ def test_any_text_is_either_a_value_or_a_named_refusal(option: Option, text: str
     except SettingsError as error:
         refusal = error.name
     assert refusal in (None, option.name, "max_num_batched_tokens")
+
+
+@pytest.mark.parametrize("name", ["api_keys", "admin_keys", "metrics_keys", "allowed_hosts"])
+@pytest.mark.parametrize("text", [",", " , ,", ",,,"])
+def test_a_list_of_nothing_is_refused_on_every_surface(name: str, text: str) -> None:
+    """Keys whose variables are empty must not open the server."""
+    with pytest.raises(SettingsError, match=name):
+        resolve_settings(environ={f"ONESEEK_{name.upper()}": text})
+    with pytest.raises(SettingsError, match=name):
+        resolve_settings({name: text}, environ={})
+    Path("oneseek.yaml").write_text(f"{name}: '{text}'", encoding="utf-8")
+    with pytest.raises(SettingsError, match=name):
+        resolve_settings(environ={})
+
+
+@pytest.mark.parametrize("name", ["api_keys", "admin_keys", "metrics_keys"])
+def test_a_variable_of_keys_that_is_set_has_keys(name: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        resolve_settings(environ={f"ONESEEK_{name.upper()}": ""})
+    assert resolve_settings(environ={"ONESEEK_MAX_QUEUE": ""}).settings.max_queue == 256
+
+
+@pytest.mark.parametrize("keys", [("",), ("a", ""), ("none",), ("a b",)])
+def test_what_is_no_key_is_refused(keys: tuple[str, ...]) -> None:
+    for name in ("api_keys", "admin_keys", "metrics_keys"):
+        with pytest.raises(SettingsError, match=name):
+            resolve_settings({name: keys}, environ={})
+
+
+def test_each_kind_of_key_has_keys_of_its_own() -> None:
+    with pytest.raises(SettingsError, match="metrics_keys"):
+        Settings(api_keys=("a",), metrics_keys=("a",))
+    with pytest.raises(SettingsError, match="metrics_keys"):
+        Settings(admin_keys=("a",), metrics_keys=("a",))
+
+
+def test_every_number_has_an_upper_bound() -> None:
+    numbers = {option.path for option in OPTIONS if option.hint in (int, float, Size)}
+    inside = {path for path in numbers if "." in path}
+    assert numbers - inside == set(LIMITS)
+    for name, (least, most) in LIMITS.items():
+        for value in (most + 1, 10**15, least - 1):
+            with pytest.raises(SettingsError, match=name):
+                resolve_settings({name: str(value)}, environ={})
+    for path in inside:
+        with pytest.raises(SettingsError, match=path):
+            resolve_settings({path: "1e15" if path != "rollout.min_requests" else "100000"}, environ={})

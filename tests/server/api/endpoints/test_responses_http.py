@@ -286,7 +286,7 @@ def test_a_client_that_leaves_frees_its_place_at_once(serving: Serving, stream: 
     name = 'oneseek_cancelled_total{reason="disconnect"}'
     before = serving.counts().get(name, 0.0)
     body = json.dumps(LONG | {"stream": stream, "max_output_tokens": 240}).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     host, port = serving.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)

@@ -59,7 +59,7 @@ def connect(serving: Serving) -> socket.socket:
 
 
 def post(body: bytes, path: str = CHAT, *headers: str) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: x", "Content-Type: application/json", *headers]
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", "Content-Type: application/json", *headers]
     return "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode("latin-1") + body
 
 
@@ -202,7 +202,7 @@ def test_a_chunked_body_over_the_limit_is_cut_off(serving: Serving) -> None:
 
 def test_an_announced_body_over_the_limit_is_not_read(serving: Serving) -> None:
     with connect(serving) as connection:
-        head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         connection.sendall(f"{head}Content-Length: 5000000\r\n\r\n".encode())
         reply = connection.recv(65536)
     assert reply.startswith(b"HTTP/1.1 413 ")
@@ -213,7 +213,7 @@ def test_a_client_that_dawdles_over_its_headers_is_dropped(
     serving: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(BoundedProtocol, "header_seconds", 0.2)
-    for beginning in (b"", b"POST /v1/chat", b"GET /live HTTP/1.1\r\nHost: x\r\nX-A"):
+    for beginning in (b"", b"POST /v1/chat", b"GET /live HTTP/1.1\r\nHost: localhost\r\nX-A"):
         with connect(serving) as connection:
             started = time.monotonic()
             connection.sendall(beginning)
@@ -227,7 +227,7 @@ def test_a_client_that_dawdles_over_its_second_headers_is_dropped(
     monkeypatch.setattr(BoundedProtocol, "header_seconds", 0.2)
 
     def is_live() -> bool:
-        connection.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
         received = b""
         while not received.endswith(b"}"):
             piece = connection.recv(1000)
@@ -291,7 +291,7 @@ def test_many_headers_are_refused(serving: Serving) -> None:
 
 def test_endless_headers_are_cut_off(serving: Serving) -> None:
     with connect(serving) as connection:
-        connection.sendall(b"GET /live HTTP/1.1\r\nHost: x\r\n")
+        connection.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n")
         sent = 0
         try:
             while sent < 50 * MAX_HEAD_BYTES:
@@ -302,9 +302,9 @@ def test_endless_headers_are_cut_off(serving: Serving) -> None:
 
 
 def test_several_requests_in_one_write_are_all_answered(serving: Serving) -> None:
-    one = b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n"
+    one = b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with connect(serving) as connection:
-        connection.sendall(one * 5 + b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        connection.sendall(one * 5 + b"GET /live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         received = b""
         while piece := connection.recv(65536):
             received += piece

@@ -1,0 +1,5 @@
+"""`python -m bench.hostile`."""
+
+from bench.hostile.command import main
+
+main()

@@ -1,0 +1,98 @@
+"""How long `GET /live` takes, asked again and again over one connection from a process of its own."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import socket
+import time
+from array import array
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+INTERVAL = 0.004
+"""Seconds from the end of one question to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """What the questions of one span took, in milliseconds."""
+
+    count: int
+    p50: float
+    p99: float
+    p999: float
+    worst: float
+
+    @classmethod
+    def of(cls, seconds: Sequence[float]) -> Waits:
+        """The figures of these seconds; at least one."""
+        ordered = sorted(seconds)
+
+        def at(share: float) -> float:
+            return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2)
+
+        return cls(len(ordered), at(0.5), at(0.99), at(0.999), round(1000 * ordered[-1], 2))
+
+
+class Sampler:
+    """The questions so far. Times are of `time.monotonic()`, which all processes of a machine share."""
+
+    def __init__(self, pipe: Connection[Any, Any]) -> None:
+        self._pipe = pipe
+
+    def between(self, began: float, ended: float) -> list[float]:
+        """Seconds that each question took that overlaps the span, at least one."""
+        self._pipe.send((began, ended))
+        answer: list[float] = self._pipe.recv()
+        if not answer:
+            raise RuntimeError("the server closed the sampler's connection")
+        return answer
+
+
+@contextmanager
+def sampling(port: int) -> Generator[Sampler]:
+    """Ask the server on `port` until the block ends."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_sample, args=(port, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        ours.recv()
+        yield Sampler(ours)
+    finally:
+        ours.close()
+        process.terminate()
+        process.join(10)
+
+
+def _sample(port: int, pipe: Connection[Any, Any]) -> None:
+    gc.disable()
+    starts, ends = array("d"), array("d")
+    request = f"GET /live HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        pipe.send("ready")
+        while True:
+            starts.append(time.monotonic())
+            connection.sendall(request)
+            answer = connection.recv(4096)
+            while answer and not answer.endswith(b"}"):
+                more = connection.recv(4096)
+                answer = answer + more if more else b""
+            ends.append(time.monotonic())
+            if not answer.startswith(b"HTTP/1.1 200"):
+                pipe.send([])
+                return
+            if pipe.poll():
+                try:
+                    began, ended = pipe.recv()
+                except EOFError:
+                    return
+                pairs = zip(starts, ends, strict=True)
+                pipe.send([end - start for start, end in pairs if end >= began and start <= ended])
+            time.sleep(INTERVAL)

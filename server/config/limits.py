@@ -1,0 +1,31 @@
+"""The least and the most that each number among the settings may be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+DAY = 24 * 60 * 60
+MAX_TOKENS = 2**24
+LIMITS: Mapping[str, tuple[float, float]] = {
+    "port": (0, 65535),
+    "threads": (1, 1024),
+    "max_num_seqs": (1, 4096),
+    "max_num_batched_tokens": (1, MAX_TOKENS),
+    "prefill_chunk": (1, MAX_TOKENS),
+    "max_model_len": (1, MAX_TOKENS),
+    "default_max_tokens": (1, MAX_TOKENS),
+    "kv_cache_memory": (1, 2**44),
+    "max_queue": (0, 65536),
+    "max_body": (1, 16 * 1024 * 1024),
+    "max_connections": (1, 1_000_000),
+    "step_timeout": (1, DAY),
+    "restart_engine": (0, 1000),
+    "request_timeout": (0, 7 * DAY),
+    "drain_delay": (0, 3600),
+    "drain_seconds": (0, DAY),
+    "follow_registry": (0, DAY),
+}
+"""Setting → least and most. Beyond the most a number is a mistake, or more than a server can hold.
+
+A thread takes 0.1 MiB and more; finding the fields of a body takes 2 ms for each MiB.
+"""
