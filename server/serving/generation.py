@@ -76,7 +76,7 @@ class Generation:
         raise UnsupportedRequestError(message, "model")
 
     async def choose(
-        self, exchange: Exchange, question: RouteQuery, places: int, task: Task = "generate"
+        self, exchange: Exchange, question: RouteQuery, places: int = 1, task: Task = "generate"
     ) -> Resolution:
         """Decide who answers, hold `places` for it, make it resident, and put the receipt on the exchange.
 

@@ -48,7 +48,7 @@ class Admission:
 
     def check_room(self, request: GenerationRequest) -> None:
         """Raise `EngineBusyError` if `request` holds no place and gets none."""
-        if self.places.find(request.fair_share, request.reservation) is None:
+        if self.places.find(request.reservation) is None:
             self.places.check(request.fair_share)
 
     def admit(self, work: RequestWork, *, probe: bool = False) -> DeltaStream:
@@ -90,7 +90,7 @@ class Admission:
         share = request.fair_share
         if probe:
             return self.places.hold(share)
-        return self.places.find(share, request.reservation) or self.places.reserve(share)
+        return self.places.find(request.reservation) or self.places.reserve(share)
 
     def _withdraw(self, stream: DeltaStream, error: EngineError) -> None:
         stream.fail(error)

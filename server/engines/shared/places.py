@@ -82,7 +82,7 @@ class Reservation:
 
     def close(self) -> None:
         """Give back every place that is not claimed. Idempotent."""
-        self._places.give_back(self)
+        self._places.close(self)
 
     @property
     def waits(self) -> bool:
@@ -105,6 +105,7 @@ class Places:
         self._queue = queue
         self._withdraw = withdraw
         self._shares: dict[Share, ShareLoad] = {}
+        self._reservations: dict[str, Reservation] = {}
         self._names = itertools.count(1)
         self._live = self._background = 0
         self._seconds_per_request = 1.0
@@ -154,10 +155,10 @@ class Places:
         self._open(reservation)
         return reservation
 
-    def find(self, share: Share, name: str) -> Reservation | None:
-        """The reservation of that name, as long as it has any place."""
-        found = self._shares.get(share)
-        return found.groups.get(name) if found is not None else None
+    def find(self, name: str) -> Reservation | None:
+        """The reservation of that name, if it has a place to claim or has lost them."""
+        found = self._reservations.get(name)
+        return found if found is not None and (found.held or found.lost is not None) else None
 
     def claim(self, reservation: Reservation, stream: DeltaStream) -> None:
         """Have `stream` hold one of the places. Raises `EngineBusyError` if they have gone to another."""
@@ -186,8 +187,13 @@ class Places:
             reservation.begun = reservation.runs = True
             self._shares[reservation.share].held -= reservation.held
 
-    def give_back(self, reservation: Reservation) -> None:
+    def close(self, reservation: Reservation) -> None:
         """See `Reservation.close`."""
+        self._give_back(reservation)
+        if not reservation.streams:
+            self._reservations.pop(reservation.name, None)
+
+    def _give_back(self, reservation: Reservation) -> None:
         count, reservation.held = reservation.held, 0
         if count:
             load = self._shares[reservation.share]
@@ -199,7 +205,7 @@ class Places:
         load = self._shares.setdefault(reservation.share, ShareLoad())
         load.live += reservation.held
         load.held += reservation.held
-        load.groups[reservation.name] = reservation
+        load.groups[reservation.name] = self._reservations[reservation.name] = reservation
         self._count(reservation.share, reservation.held)
 
     def _free(self, reservation: Reservation, load: ShareLoad, count: int) -> None:
@@ -207,6 +213,8 @@ class Places:
         self._count(reservation.share, -count)
         if not reservation.held and not reservation.streams:
             load.groups.pop(reservation.name, None)
+            if reservation.lost is None:
+                self._reservations.pop(reservation.name, None)
         if not load.live:
             del self._shares[reservation.share]
 
@@ -250,7 +258,9 @@ class Places:
             retry_after=retry,
             gate="queue",
         )
-        self.give_back(reservation)
+        if not reservation.held:  # nothing of it will come to ask
+            self._reservations.pop(reservation.name, None)
+        self._give_back(reservation)
         for stream in list(reservation.streams.values()):
             self._withdraw(stream, reservation.lost)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from adapters.lora.manifest import Adapter
 from adapters.lora.weights import ModelShape, read_adapter
 from server.engines.base import StepObserver
 from server.engines.shared.admission import Admission, check_fits, probe_of
+from server.engines.shared.front import FrontQueue, Turn
 from server.engines.shared.residents import Residents
 from server.engines.shared.stream import DeltaStream, StepEvent
 from server.engines.vllm.protocol import Core, CoreRequest
@@ -25,6 +27,8 @@ from server.errors import EngineBusyError, EngineDeadError, EngineError, Unsuppo
 from server.metrics.engine_state import EngineState
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
+
+log = logging.getLogger("oneseek.vllm")
 
 EMBEDDINGS_PER_SEQUENCE = 4
 """Texts that may be embedded at once, for each that fits a batch."""
@@ -49,7 +53,11 @@ class CoreEngine:
         self._observer = observer
         self.residents = Residents(core.info.max_adapters, self._bring_in, self._drop)
         at_once = core.at_once
-        self._admission = Admission(tokenizer, self.residents, at_once=at_once, most=at_once + max_queue)
+        self._admission = Admission(
+            tokenizer, self.residents, at_once=at_once, queue=max_queue, end=self._close
+        )
+        self.places = self._admission.places
+        self._front = FrontQueue(at_once)
         self._running: dict[str, DeltaStream] = {}
         """By the core's names."""
         self._embedding = 0
@@ -154,10 +162,12 @@ class CoreEngine:
             return
         for event in events:
             stream.feed(event)
+        self._front.served(work.core_id, len(events))
         if finished:
             # Now, not when it has been read: a client that stalls holds up nobody.
             del self._running[work.core_id]
             self._admission.release(stream)
+            self._front.leave(work.core_id)
 
     def gave_up(self, work: CoreRequest, error: EngineError) -> None:
         """End a request's stream with `error`."""
@@ -165,6 +175,7 @@ class CoreEngine:
         if stream is not None:
             stream.fail(error)
             self._admission.release(stream)
+            self._front.leave(work.core_id)
 
     def on_step(self, batch: int) -> None:
         """Note the time of a step."""
@@ -180,6 +191,7 @@ class CoreEngine:
         if self._dead is None:
             self._dead = why
             self._running.clear()
+            self._front.clear()
             self._admission.fail_all(EngineDeadError(why))
             self.residents.abandon()
 
@@ -188,20 +200,42 @@ class CoreEngine:
     async def _open(self, request: GenerationRequest, *, probe: bool = False) -> DeltaStream:
         self._check_alive()
         if not probe:
-            self._admission.check_room()
+            self._admission.check_room(request)
         self._check(request)
         core_id = f"{request.request_id}-{next(self._names)}"
         work = CoreRequest(request, core_id, time.perf_counter())
         stream = self._admission.admit(work, probe=probe)
-        if not self._running:
-            self._last_step = work.arrived
-        self._running[core_id] = stream
+
+        def enter() -> None:
+            self._spawn(self._send_in_turn(stream, work))
+
+        turn = Turn(core_id, request.fair_share, len(request.prompt), enter)
+        if probe or self._front.add(turn):
+            await self._send(stream, work)
+        return stream
+
+    async def _send_in_turn(self, stream: DeltaStream, work: CoreRequest) -> None:
+        """Begin a request that has waited; what goes wrong is what its reader gets."""
+        if stream is not self._admission.get(work.request.request_id):  # it was given up meanwhile
+            return
         try:
-            await self._core.add(work, self._number(request.adapter_mix))
+            self._check_alive()
+            await self._send(stream, work)
+        except EngineError as error:
+            stream.fail(error)
+        except Exception:
+            log.exception("request %s could not begin", work.request.request_id)
+            stream.fail(EngineError("the engine failed at this request"))
+
+    async def _send(self, stream: DeltaStream, work: CoreRequest) -> None:
+        if not self._running:
+            self._last_step = time.perf_counter()
+        self._running[work.core_id] = stream
+        try:
+            await self._core.add(work, self._number(work.request.adapter_mix))
         except BaseException:
             self._close(stream)
             raise
-        return stream
 
     def _check(self, request: GenerationRequest) -> None:
         if self.info.task != "generate":
@@ -219,11 +253,11 @@ class CoreEngine:
         self._admission.release(stream)
         work = stream.work
         assert isinstance(work, CoreRequest)
-        if self._running.pop(work.core_id, None) is None or self._dead is not None:
-            return
-        self._aborts.append(work.core_id)
-        if len(self._aborts) == 1:
-            self._spawn(self._send_aborts())
+        if self._running.pop(work.core_id, None) is not None and self._dead is None:
+            self._aborts.append(work.core_id)
+            if len(self._aborts) == 1:
+                self._spawn(self._send_aborts())
+        self._front.leave(work.core_id)
 
     async def _send_aborts(self) -> None:
         core_ids, self._aborts = self._aborts, []
@@ -273,6 +307,7 @@ class CoreEngine:
             self._close(stream)
 
     def _drop(self, digest: str) -> asyncio.Future[None]:
+        self._front.forget(digest)
         return self._spawn(self._remove(self._numbers.pop(digest, None)))
 
     async def _remove(self, number: int | None) -> None:

@@ -1,0 +1,202 @@
+"""What a refusal costs, and what a server still answers at five times the rate that it can sustain.
+
+    python -m bench.pressure.overload [--rounds 3] [--seconds 8] [--before CHECKOUT]
+
+Server and client have a core each. The peak is what a closed loop of as many streams as there are rows
+reaches; then requests come at `--times` the peak's rate, whatever becomes of them, and the goodput is what is
+answered whole. A refusal's cost is the CPU time of the server's HTTP thread and its system calls while one
+long stream holds the only row of a server without a queue, less what the stream takes by itself: `headers`
+if the header names the adapter, `body` if the body does, `routed` if its language decides. With `--before` another checkout takes turns with this one. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import platform
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from bench.pressure.client import Pool, Reply, chat, pool
+from bench.pressure.start import Cores, pinned, two_cores
+from bench.servers import Server
+
+ROWS, QUEUE = 8, 16
+ALIAS = "oneseek-mini-sv"
+KINDS: dict[str, tuple[str, dict[str, str]]] = {
+    "headers": (ALIAS, {"X-OneSeek-Adapter": ALIAS}),
+    "body": (ALIAS, {}),
+    "routed": ("oneseek", {}),
+}
+"""Where a refusal happens → the model, and the headers."""
+
+
+def questions() -> Iterator[str]:
+    """No two alike, so that no prefix is reused beyond the template."""
+    for number in itertools.count():
+        yield f"Fråga {number * 7919 % 100_003}: vem är du, och vad kan du berätta om dig själv i dag?"
+
+
+async def peak(url: str, seconds: float, tokens: int, model: str) -> float:
+    """Answers a second of a closed loop."""
+    texts, end, done = questions(), time.perf_counter() + seconds, 0
+    async with pool(url) as connections:
+
+        async def stream() -> None:
+            nonlocal done
+            while time.perf_counter() < end:
+                reply = await connections.ask(chat(next(texts), tokens, model=model))
+                if reply.status != 200:
+                    raise RuntimeError(f"status {reply.status} below the limit")
+                done += 1
+
+        began = time.perf_counter()
+        await asyncio.gather(*(stream() for _ in range(ROWS)))
+        return done / (time.perf_counter() - began)
+
+
+async def overload(url: str, rate: float, seconds: float, tokens: int, model: str) -> dict[str, Any]:
+    """What becomes of requests that come at `rate`."""
+    texts, statuses, waits = questions(), Counter[str](), list[float]()
+    tasks = set[asyncio.Task[None]]()
+    async with pool(url) as connections:
+
+        async def one(request: bytes) -> None:
+            try:
+                reply = await connections.ask(request)
+            except OSError:
+                statuses["lost"] += 1
+                return
+            whole = reply.status != 200 or b"data: [DONE]" in reply.body
+            statuses[str(reply.status) if whole else "broken"] += 1
+            if reply.status == 200:
+                waits.append(reply.total)
+
+        began, sent, counted = time.perf_counter(), 0, 0
+        warm, answered = seconds / 4, 0
+        while (passed := time.perf_counter() - began) < seconds + warm:
+            if passed >= warm and not counted:
+                counted, answered, since = 1, statuses["200"], time.perf_counter()
+            for _ in range(max(0, int(passed * rate) - sent)):
+                task = asyncio.create_task(one(chat(next(texts), tokens, model=model)))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+                sent += 1
+            await asyncio.sleep(0.002)
+        goodput = (statuses["200"] - answered) / (time.perf_counter() - since)
+        for task in list(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return {"goodput": goodput, "sent_per_second": sent / (seconds + warm), "statuses": dict(statuses)}
+
+
+async def refusals(server: Server, kind: str, count: int) -> dict[str, float]:
+    """CPU milliseconds and wall milliseconds of a refusal, one after another beside one long stream."""
+    model, headers = KINDS[kind]
+    texts = questions()
+    async with pool(server.url) as connections:
+        holder = asyncio.create_task(_hold(connections))
+        await asyncio.sleep(0.3)
+        own = await _idle_rate(server, 1.0)
+        request = [chat(next(texts), 16, model=model, headers=headers) for _ in range(count)]
+        before, began = server.event_loop_seconds(), time.perf_counter()
+        replies: list[Reply] = [await connections.ask(each) for each in request]
+        wall = time.perf_counter() - began
+        spent = server.event_loop_seconds() - before - own * wall
+        holder.cancel()
+        with suppress(asyncio.CancelledError):
+            await holder
+    refused = [reply for reply in replies if reply.status == 429]
+    if len(refused) < 0.9 * count:
+        raise RuntimeError(
+            f"not all were refused: {Counter(r.status for r in replies)}, {replies[0].body[:300]!r}"
+        )
+    return {"cpu_ms": spent / count * 1e3, "wall_ms": wall / count * 1e3}
+
+
+async def _hold(connections: Pool) -> None:
+    """One stream after another in the only row."""
+    while True:
+        await connections.ask(chat("Berätta en lång saga.", 400, model=ALIAS))
+
+
+async def _idle_rate(server: Server, seconds: float) -> float:
+    """CPU seconds a second of the HTTP thread with the stream alone."""
+    before = server.event_loop_seconds()
+    await asyncio.sleep(seconds)
+    return (server.event_loop_seconds() - before) / seconds
+
+
+def measure(root: Path, cores: Cores, arguments: argparse.Namespace) -> dict[str, Any]:
+    """One round on the checkout in `root`."""
+    python = Path(sys.executable)
+    figures: dict[str, Any] = {}
+    options = ("--max-num-seqs", str(ROWS), "--max-queue", str(QUEUE), "--max-model-len", "1024")
+    with pinned(python, cores, arguments.work, root, *options) as server:
+        for kind in ("body", "routed"):
+            model, tokens = KINDS[kind][0], arguments.tokens
+            uvloop.run(peak(server.url, 2, tokens, model))
+            best = uvloop.run(peak(server.url, arguments.seconds, tokens, model))
+            found = uvloop.run(overload(server.url, arguments.times * best, arguments.seconds, tokens, model))
+            figures[f"overload {kind}"] = {"peak": best, **found, "ratio": found["goodput"] / best}
+    options = ("--max-num-seqs", "1", "--max-queue", "0", "--max-model-len", "1024")
+    with pinned(python, cores, arguments.work, root, *options) as server:
+        for kind in KINDS:
+            uvloop.run(refusals(server, kind, 50))
+            figures[f"refusal {kind}"] = uvloop.run(refusals(server, kind, arguments.refusals))
+    return figures
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8, help="of each measurement")
+    parser.add_argument("--times", type=float, default=5, help="the sustainable rate")
+    parser.add_argument("--tokens", type=int, default=48, help="of each answer")
+    parser.add_argument("--refusals", type=int, default=1000)
+    parser.add_argument("--before", type=Path, help="another checkout, which takes turns with this one")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    cores = two_cores()
+    roots = {"now": Path(__file__).resolve().parents[2]}
+    if arguments.before:
+        roots["before"] = arguments.before.resolve()
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in roots}
+    for turn in range(arguments.rounds):
+        for name in sorted(roots, reverse=turn % 2 == 1):
+            rounds[name].append(measure(roots[name], cores, arguments))
+            print(turn + 1, name, json.dumps(rounds[name][-1]), file=sys.stderr, flush=True)
+    print(json.dumps({"bench": "overload", "python": platform.python_version(), **summary(rounds)}))
+
+
+def summary(rounds: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Medians over the rounds."""
+    return {
+        name: {
+            key: {
+                unit: round(statistics.median(each[key][unit] for each in found), 3)
+                for unit, value in found[0][key].items()
+                if isinstance(value, float)
+            }
+            for key in found[0]
+        }
+        for name, found in rounds.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

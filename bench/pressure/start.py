@@ -1,0 +1,46 @@
+"""The server that is put under pressure: the shipped base on one core, the client on another."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from bench.servers import Server, free_port, serving
+
+Cores = tuple[int, int]
+"""The server's and the client's."""
+
+
+def two_cores() -> Cores:
+    """The first two cores that this process may use. Raises `RuntimeError` if there is only one."""
+    if not hasattr(os, "sched_getaffinity"):
+        raise RuntimeError("this benchmark pins its processes, which only Linux does")
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        raise RuntimeError("this benchmark needs two cores: one for the server, one for the client")
+    return cores[0], cores[1]
+
+
+@contextmanager
+def pinned(python: Path, cores: Cores, work: Path, root: Path, *options: str) -> Generator[Server]:
+    """A server of the checkout in `root` on the first of `cores`; this process runs on the second."""
+    port = free_port()
+    os.sched_setaffinity(0, {cores[1]})
+    command = [str(python), "-m", "server", "serve", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--threads", "1", "--log-level", "warning", *options]
+    home = work / f"home-{root.name}"
+    home.mkdir(parents=True, exist_ok=True)
+    env = {"ONESEEK_HOME": str(home), "PYTHONPATH": str(root)}
+    command = ["env", "-C", str(root), "taskset", "-c", str(cores[0]), *command]
+    with serving(command, port, work / f"pressure-{root.name}.log", env) as server:
+        yield server
+
+
+def cpu_seconds(server: Server) -> float:
+    """CPU seconds of the server's process so far, all threads."""
+    times = psutil.Process(server.process).cpu_times()
+    return times.user + times.system
