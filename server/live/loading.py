@@ -15,6 +15,7 @@ from pathlib import Path
 from adapters import names
 from adapters.errors import AdapterRejectedError, FileRefusedError, LedgerError, UnknownAdapterError
 from adapters.ledger.provenance import Provenance
+from adapters.lora.base_name import base_names
 from adapters.lora.manifest import Adapter
 from adapters.lora.shape_check import ModelShape
 from adapters.registry.intake import Base, check_adapter
@@ -195,7 +196,8 @@ async def serving_base(served: ServedAdapters, options: FollowOptions) -> Base:
         shape = await asyncio.to_thread(ModelShape.read, options.base.path)
     except FileRefusedError as error:
         raise describe_refusal(error, None) from None
-    return Base(name=served.base_name, digest=served.base_digest, shape=shape)
+    known = await asyncio.to_thread(base_names, options.base.path, options.base.name)
+    return Base(name=served.base_name, digest=served.base_digest, shape=shape, names=known)
 
 
 async def require_known(provenance: Callable[[], Provenance | None], adapter: Adapter, field: str) -> None:

@@ -22,6 +22,7 @@ from server.api.rendering.frames import Frames
 from server.api.rendering.logprobs import chat_logprobs, completion_logprobs, prompt_logprobs
 from server.errors import (
     AdapterRefusedError,
+    AdapterUnavailableError,
     ApiError,
     EngineBusyError,
     EngineDeadError,
@@ -146,7 +147,8 @@ def test_prompt_logprobs(tokenizer: Tokenizer) -> None:
         (EngineBusyError("full", 2.2), 429, None, "queue_full"),
         (EngineDeadError("gone"), 503, None, "engine_dead"),
         (EngineError("odd"), 500, None, "engine_error"),
-        (AdapterRefusedError("/home/x/secret"), 400, "model", "adapter_refused"),
+        (AdapterRefusedError("/home/x/secret"), 503, "model", "adapter_unavailable"),
+        (AdapterUnavailableError("zero@v1: gone"), 503, "model", "adapter_unavailable"),
         (
             UnsupportedRequestError("no blends", "X-OneSeek-Adapter"),
             400,

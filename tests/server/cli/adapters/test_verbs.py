@@ -186,12 +186,20 @@ def test_an_adapter_for_another_base_is_refused(
     assert "it was made for another base than mistral-7b-instruct" in refused(capsys, "add", str(path))
 
 
-def test_a_promoted_version_that_is_gone_is_said_and_the_one_before_serves(filled: Path, capsys: Out) -> None:
+def test_a_promoted_version_that_is_gone_is_said_and_no_other_takes_its_place(
+    filled: Path, capsys: Out
+) -> None:
     run(capsys, "promote", "zero@v1.2")
     shutil.rmtree(filled / "registry" / "zero" / "v1.2")
     shown = told(capsys, "list")
-    assert [item["name"] for item in shown["adapters"] if item["active"]] == ["zero@v1.1"]
-    assert "zero@v1.2 is promoted and cannot be served; zero@v1.1 is, instead" in shown["not_served"]
+    assert [item["name"] for item in shown["adapters"] if item["active"]] == ["zero@v1.2"]
+    problems = {item["name"]: item["problem"] for item in shown["adapters"]}
+    assert problems["zero@v1.1"] is None
+    assert "is missing" in problems["zero@v1.2"]
+    assert "zero@v1.2" in run(capsys, "list")
+    run(capsys, "rollback", "zero")
+    run(capsys, "retire", "zero@v1.2", "--delete")
+    assert [item["name"] for item in told(capsys, "list")["adapters"]] == ["zero@v1.1"]
 
 
 def test_an_import_answers_as_the_adapter_that_peft_saved(
