@@ -83,7 +83,7 @@ def _judge_origin(folder: Path, lines: Sequence[LedgerLine], faults: list[Fault]
     except LedgerError as problem:
         faults.append(Fault(kind="removed", file=problem.path.name, message=problem.reason))
         return
-    if noted is not None and lines and sha256_of(lines[0].data) != noted:
+    if noted is not None and lines and lines[0].entry is not None and sha256_of(lines[0].data) != noted:
         message = f"is not the first entry that {origin_file(folder).name} notes"
         faults.append(Fault(kind="removed", file=LEDGER_FILE, line=1, message=message))
 

@@ -28,7 +28,7 @@ from adapters.lora.shape_check import ModelShape, check_fit
 from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.registry.listing import RegistryListing, VersionFolder
 from adapters.registry.pointers import PointersError
-from adapters.registry.recovery import accepted_digest, check_pointers
+from adapters.registry.recovery import accepted_contents, check_pointers
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,16 @@ class _Place:
             names.version(entry.version)
         except ValueError:
             return None
-        return damaged_adapter(entry.folder, entry.alias, entry.version, problem.public, entry.language)
+        language = entry.language or self._told_language(entry)
+        return damaged_adapter(entry.folder, entry.alias, entry.version, problem.public, language)
+
+    def _told_language(self, entry: VersionFolder) -> str | None:
+        """What the ledger says of a version that says nothing itself, else what others of its alias speak."""
+        _, language = accepted_contents(self.root.parent / "ledger", entry.full_name)
+        if language is not None:
+            return language
+        others = {VersionFolder.of(path).language for path in self.folder.parent.glob("*") if path.is_dir()}
+        return next(iter(others - {None})) if len(others - {None}) == 1 else None
 
     def _of_another_base(self, base: ServedBase) -> bool:
         """Whether its manifest is whole and names another base, by digest and by name."""
@@ -233,13 +242,16 @@ def _read_all(places: Iterable[_Place], base: ServedBase) -> tuple[list[Adapter]
 def _check_accepted(entry: VersionFolder, adapter: Adapter, base: ServedBase, ledger: Path) -> None:
     """Raise `AdapterError` for a version that is not what was accepted, though its files fit together."""
     recorded, path = adapter.base_digest, entry.folder / MANIFEST_FILE
+    if adapter.full_name.lower() != entry.full_name.lower():
+        reason = f"names {adapter.full_name}, and the registry took it in as {entry.full_name}"
+        raise AdapterError(path, reason, "Restore it.")
     another = base.digest is not None and recorded not in (None, base.digest)
     if another and read_fields(entry.folder).get("base") in base.names:
         reason = f"was made for another base than {base.found.name}, which is {base.digest} here"
         remedy = "Serve the base that it was made for, or promote another version."
         raise AdapterError(path, reason, remedy, field="base_digest", value=recorded)
     if entry.recorded_digest is None:
-        told = accepted_digest(ledger, adapter.full_name)
+        told, _ = accepted_contents(ledger, adapter.full_name)
         if told not in (None, adapter.digest):
             reason = f"records no digest, and the files have {adapter.digest}; the ledger knows {told}"
             raise AdapterError(path, reason, "Restore the files.")

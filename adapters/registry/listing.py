@@ -70,6 +70,14 @@ class VersionFolder:
         if not self.folder.is_dir():
             remedy = "Restore the folder, promote another version, or forget this one with retire --delete."
             raise AdapterError(self.folder, "is missing, and a version of the registry stood there", remedy)
+        fields = _recorded(self.folder)
+        for field, own in (("alias", self.alias), ("version", self.version)):
+            told = fields.get(field)
+            if isinstance(told, str) and told.lower() != own.lower():
+                reason = f"is another than {own}, by which the registry took it in"
+                raise AdapterError(
+                    self.folder / MANIFEST_FILE, reason, "Restore it.", field=field, value=told
+                )
         try:
             return read_manifest(self.folder, alias=self.alias, version=self.version)
         except FileRefusedError:
@@ -93,7 +101,10 @@ class RegistryListing:
         pointers = AliasPointers.read(registry)
         found = (VersionFolder.of(folder) for folder in version_folders(registry))
         entries = list(found)
-        return cls(_sorted([*entries, *_missing(registry, entries, pointers)]), pointers)
+        missing = list(_missing(registry, entries, pointers))
+        # What a pointer names goes before what a changed manifest says of the same folder.
+        claimed = {entry.folder for entry in missing}
+        return cls(_sorted([*(one for one in entries if one.folder not in claimed), *missing]), pointers)
 
     @classmethod
     def without_pointers(cls, registry: Path) -> RegistryListing:

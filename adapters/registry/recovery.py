@@ -59,16 +59,20 @@ def recover(ledger: Ledger, listing: RegistryListing) -> AliasPointers:
     return AliasPointers(kept)
 
 
-def accepted_digest(ledger: Path, full_name: str) -> str | None:
-    """The digest that the ledger knows a version by; None if it knows none, or cannot be read."""
-    found: str | None = None
+def accepted_contents(ledger: Path, full_name: str) -> tuple[str | None, str | None]:
+    """The digest and the language that the ledger knows a version by; None for what it does not know."""
+    digest: str | None = None
+    language: str | None = None
     try:
         for entry in Ledger.open(ledger).entries():
-            if entry.record.subject.lower() == full_name.lower():
-                found = entry.record.outputs.get("adapter", found)
+            record = entry.record
+            if record.subject.lower() == full_name.lower():
+                digest = record.outputs.get("adapter", digest)
+                told = record.details.get("language")
+                language = told if isinstance(told, str) else language
     except LedgerError:
-        return None
-    return found
+        return None, None
+    return digest, language
 
 
 def _after(pointers: AliasPointers, entry: Entry) -> AliasPointers:

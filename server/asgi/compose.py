@@ -88,6 +88,8 @@ def open_base_service(
     narrator(f"base {base.name}: {base.reason}")
     for note in catalogue.notes:
         narrator(f"note: {note}")
+    for warning in catalogue.warnings:
+        narrator(f"warning: {warning}")
     try:
         tokenizer, defaults = Tokenizer.load(base.path), read_defaults(base.path)
     except ValueError as error:

@@ -45,6 +45,8 @@ class Catalogue:
     options: RoutingOptions
     notes: tuple[str, ...] = field(default=())
     """What was found and is not served, and why: for the log, one line each."""
+    warnings: tuple[str, ...] = field(default=())
+    """What is served and should be looked at, one line each."""
 
     @cached_property
     def router(self) -> Router:
@@ -93,9 +95,9 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     except UnknownAdapterError as error:
         raise SettingsError("routing.languages", str(error)) from None
     notes = (
-        *_notes(found), *unrecorded, *refused, *passed_over, *_unverified(kept), *describe_contested(served)
+        *_notes(found), *unrecorded, *refused, *passed_over, *describe_contested(served)
     )  # fmt: skip
-    return Catalogue(base, served, settings.routing, notes)
+    return Catalogue(base, served, settings.routing, notes, _warnings(kept))
 
 
 def _expanded(entry: str) -> str:
@@ -215,13 +217,13 @@ def _notes(found: FoundAdapters) -> list[str]:
     return [*map(str, found.refused), *pickles]
 
 
-def _unverified(kept: Iterable[Adapter]) -> list[str]:
+def _warnings(kept: Iterable[Adapter]) -> tuple[str, ...]:
     """A note for adapters that record no digest of their base: their shapes fit, and nothing else tells."""
     found = [one.full_name for one in kept if one.base_digest is None and one.problem is None]
     if not found:
-        return []
+        return ()
     listed = ", ".join(found[:_LISTED]) + (f" and {len(found) - _LISTED} more" if found[_LISTED:] else "")
-    return [f"unverified base: {listed} record no digest of their base, and only their shapes fit"]
+    return (f"unverified base: {listed} record no digest of their base, and only their shapes fit",)
 
 
 def describe_contested(served: ServedAdapters) -> list[str]:

@@ -166,9 +166,8 @@ class RegistryFollower:
 
         A damaged one that the engine holds goes on from memory; another is unavailable until it is repaired.
         """
-        changed = {
-            path for path in known if path in found.served_folders and stamp(path) != self._stamps.get(path)
-        }
+        kept = {path: known[path] for path in found.served_folders if path in known}
+        changed = {path for path, one in kept.items() if one.problem or stamp(path) != self._stamps.get(path)}
         if not changed:
             return set(self.damaged.values())
         adapters, _ = await self._read(found, changed)

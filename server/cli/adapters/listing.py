@@ -27,6 +27,8 @@ def list_adapters(resolved: ResolvedSettings, *, json: Json = False) -> int:
     _print_table(catalogue, shares)
     for note in catalogue.notes:
         print(f"not served: {note}", file=sys.stderr)
+    for warning in catalogue.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     served = catalogue.served
     print(f"{_count(len(served.adapters()), 'version')} of {_count(len(served.aliases()), 'alias')}.")
     return 0
@@ -83,6 +85,7 @@ def _catalogue_to_json(catalogue: Catalogue, shares: dict[str, str]) -> dict[str
             for item in served.adapters()
         ],
         "not_served": list(catalogue.notes),
+        "warnings": list(catalogue.warnings),
     }
 
 
