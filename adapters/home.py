@@ -11,6 +11,7 @@ from pathlib import Path
 
 from adapters.errors import FileRefusedError
 from adapters.files.atomic import write_file
+from adapters.files.regular import read_regular
 from adapters.numerals import parse_integer
 
 FORMAT = 1
@@ -27,8 +28,7 @@ def read_format(home: Path) -> int:
     """The number of the format of `home`. Raises `HomeError` if the file holds none or cannot be read."""
     path = home / FORMAT_FILE
     try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_BYTES).decode("ascii", "replace").strip()
+        text = read_regular(path, _MAX_BYTES).decode("ascii", "replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         return 1
     except OSError as problem:

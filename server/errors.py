@@ -66,6 +66,10 @@ class AdapterRefusedError(EngineError):
     """An adapter cannot be loaded: the message says why, and nothing changed."""
 
 
+class AdapterUnavailableError(AdapterRefusedError):
+    """A version that was accepted cannot be served any more, until its files are restored."""
+
+
 class AdapterNotLoadedError(EngineError):
     """A request names an adapter that is not resident, or is being unloaded; `load` would bring it back."""
 

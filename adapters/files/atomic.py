@@ -28,7 +28,7 @@ _unfinished: set[Path] = set()
 @contextmanager
 def staged_file(target: Path) -> Generator[Path]:
     """A path to write a file to, which becomes `target` when the block ends, in the place of an old one."""
-    _make_parents(target.parent)
+    made = _make_parents(target.parent)
     temporary = _beside(target, _SUFFIX)
     _unfinished.add(temporary)
     try:
@@ -38,6 +38,7 @@ def staged_file(target: Path) -> Generator[Path]:
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+        _unmake(made)
         raise
     finally:
         _unfinished.discard(temporary)
@@ -51,13 +52,13 @@ def staged_folder(target: Path, *, replace: bool = False) -> Generator[Path]:
     With `replace` it takes the place of a folder that is there; after an error that one stands again.
     Raises `FileExistsError` if `target` exists without `replace`, `OSError` if its place cannot be written.
     """
-    _make_parents(target.parent)
-    if replace:
-        _recover(target)
+    made = _make_parents(target.parent)
     temporary = _beside(target, _SUFFIX)
     _unfinished.add(temporary)
-    temporary.mkdir()
     try:
+        if replace:
+            _recover(target)
+        temporary.mkdir()
         yield temporary
         flush_tree(temporary)
         if replace:
@@ -68,6 +69,7 @@ def staged_folder(target: Path, *, replace: bool = False) -> Generator[Path]:
             rename_folder(temporary, target)
     except BaseException:
         _discard(temporary)
+        _unmake(made)
         raise
     finally:
         _unfinished.discard(temporary)
@@ -200,9 +202,17 @@ def _beside(target: Path, suffix: str) -> Path:
     return target.with_name(f".{target.name}.{os.urandom(6).hex()}{suffix}")
 
 
-def _make_parents(folder: Path) -> None:
-    """Make `folder` and what is above it, so that the new names last."""
+def _make_parents(folder: Path) -> list[Path]:
+    """Make `folder` and what is above it, to last. Return what was missing, deepest first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     for path in reversed(missing):
         flush_folder(path.parent)
+    return missing
+
+
+def _unmake(made: list[Path]) -> None:
+    """Delete the folders of `_make_parents` that are still empty."""
+    with suppress(OSError):
+        for folder in made:
+            folder.rmdir()

@@ -8,26 +8,31 @@ integer, any other float as the shortest decimal that reads back as itself, in P
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 from adapters.errors import FileRefusedError
 from adapters.files.atomic import staged_file
+from adapters.files.regular import read_regular
 from adapters.numerals import parse_number
 
 _EXACT = 2**53
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATES = re.compile(r"(?:\\u[dD][89a-fA-F][0-9a-fA-F]{2})+")
+_PAIR = re.compile(r"(?:\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})+")
 
 
 def read_object(path: Path, limit: int, error: type[FileRefusedError]) -> dict[str, Any]:
     """The JSON object in `path`, a file of at most `limit` bytes.
 
-    Raises `error` where there is no such file, it is too large, it is not UTF-8, not JSON, not an object,
-    names a key twice, or holds NaN, Infinity, or a number too large for a float.
+    Raises `error` if there is no such file, it is not a regular file, it is too large, not UTF-8, not JSON,
+    not an object, names a key twice, or holds NaN, Infinity, half of a character, or a number too large.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+        data = read_regular(path, limit + 1)
     except OSError as problem:
         raise error(
             path, f"cannot be read ({problem.strerror})", "Check the path and who may read it."
@@ -42,6 +47,7 @@ def parse_object(data: bytes, path: Path, error: type[FileRefusedError]) -> dict
     remedy = "Save or download the file again."
     try:
         text = data.decode("utf-8-sig")
+        _refuse_half_characters(text)
         found: object = json.loads(
             text,
             object_pairs_hook=_without_duplicates,
@@ -76,10 +82,19 @@ def write_object(path: Path, value: Mapping[str, Any]) -> None:
 def _without_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for index, key in enumerate(keys) if key in keys[:index])
+        counts = Counter(key for key, _ in pairs)
+        twice = next(key for key, count in counts.items() if count > 1)
         raise ValueError(f"the key {twice[:64]!r} stands twice")
     return found
+
+
+def _refuse_half_characters(text: str) -> None:
+    """Refuse an escaped half of a character, which no file can hold: rewriting the value would fail."""
+    if _SURROGATE.search(text) is None:
+        return
+    halves: list[str] = _SURROGATES.findall(text.replace("\\\\", ""))
+    if any(_PAIR.fullmatch(run) is None for run in halves):
+        raise ValueError("holds half of a character (a lone surrogate such as \\ud800)")
 
 
 def _no_constant(name: str) -> NoReturn:

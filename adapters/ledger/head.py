@@ -11,6 +11,7 @@ from typing import Literal
 
 from adapters.errors import format_value
 from adapters.files.atomic import write_file
+from adapters.files.regular import read_regular
 from adapters.ledger.keys import PublicKey, SigningKey
 from adapters.ledger.record import START, Entry
 from adapters.ledger.seal import BrokenSealError, SealedObject, seal
@@ -38,8 +39,7 @@ class Head:
     def read(cls, path: Path) -> Head | None:
         """The head in `path`, None where there is none. Raises `BrokenSealError` and `OSError`."""
         try:
-            with path.open("rb") as file:
-                data = file.read(_MAX_BYTES)
+            data = read_regular(path, _MAX_BYTES)
         except FileNotFoundError:
             return None
         fields = SealedObject.open(data).fields

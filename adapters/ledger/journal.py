@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from adapters.errors import LedgerError
 from adapters.files.atomic import flush_folder, replace_file, write_file
-from adapters.ledger.chain import LEDGER_FILE
+from adapters.files.regular import open_regular
+from adapters.ledger.chain import LEDGER_FILE, check_hashes
 from adapters.ledger.head import Head, tail_state
 from adapters.ledger.keys import PublicKey, SigningKey
+from adapters.ledger.origin import check_origin, note_origin
 from adapters.ledger.record import MAX_LINE_BYTES, ROTATE, Entry, Record, rotation
 from adapters.ledger.seal import BrokenSealError
 from adapters.ledger.verify import HEAD_FILE, KEY_FILE, NEXT_FILE, PUBLIC_FILE
@@ -26,7 +29,11 @@ _LOOK = "Look with: oneseek ledger verify"
 class LedgerJournal:
     """The files of one ledger, ready to go on. Raises `LedgerError` where they cannot be gone on from."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, verified: str | None = None) -> None:
+        """Read and check every line, unless `verified` is the present `stamp`."""
+        check_origin(folder, folder / LEDGER_FILE)
+        self._folder = folder
+        self._verified = verified
         self._file = folder / LEDGER_FILE
         self._head_file = folder / HEAD_FILE
         self._public_file = folder / PUBLIC_FILE
@@ -45,13 +52,32 @@ class LedgerJournal:
     def add(self, record: Record, code: Mapping[str, str]) -> Entry:
         """Add an entry; on the disk, and named by the head, when this returns."""
         entry = Entry.write(record, self.head.count + 1, self.head.hash, code, self.key)
-        with self._file.open("ab", buffering=0) as file:
-            left = memoryview(entry.line + b"\n")
-            while left:
-                left = left[file.write(left) or 0 :]
-            os.fsync(file.fileno())
-        self.head = self._point(self.key, entry, self.head.size + len(entry.line) + 1)
+        try:
+            with self._file.open("ab", buffering=0) as file:
+                left = memoryview(entry.line + b"\n")
+                while left:
+                    left = left[file.write(left) or 0 :]
+                os.fsync(file.fileno())
+            head = self._point(self.key, entry, self.head.size + len(entry.line) + 1)
+        except OSError:
+            self._take_back()
+            raise
+        self.head = head
+        with suppress(OSError, LedgerError):
+            note_origin(self._folder, self._file)
         return entry
+
+    def _take_back(self) -> None:
+        """Remove what was written after the head: it was not acknowledged, as the disk is full or gone."""
+        with suppress(OSError, BrokenSealError):
+            if Head.read(self._head_file) == self.head:
+                os.truncate(self._file, self.head.size)
+
+    @property
+    def stamp(self) -> str:
+        """Text that changes when anybody writes to the file of the entries."""
+        status = self._file.stat()
+        return f"{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
     def rotate(self, code: Mapping[str, str]) -> PublicKey:
         """Hand over to a new key."""
@@ -81,6 +107,8 @@ class LedgerJournal:
         key = SigningKey.read(self._key_file)
         if key.public != head.key:
             raise LedgerError(self._head_file, f"is not signed by the key in {KEY_FILE}", _LOOK)
+        if self._verified is None or self._verified != self.stamp:
+            check_hashes(self._file, head.count, head.size, head.hash)
         after = self._size() - head.size
         if after > MAX_LINE_BYTES:
             raise LedgerError(self._file, "goes on after the entry that its head names", _LOOK)
@@ -144,7 +172,7 @@ class LedgerJournal:
     def _bytes(self, start: int, count: int) -> bytes:
         if not self._file.exists():
             return b""
-        with self._file.open("rb") as file:
+        with open_regular(self._file) as file:
             file.seek(start)
             return file.read(count)
 

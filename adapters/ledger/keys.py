@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from adapters.errors import LedgerError
 from adapters.files.atomic import write_file
+from adapters.files.regular import read_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -134,8 +135,7 @@ def refuse_open_key(path: Path) -> None:
 
 def _pem(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(_MAX_PEM_BYTES)
+        return read_regular(path, _MAX_PEM_BYTES)
     except OSError as problem:
         reason = f"cannot be read ({problem.strerror})"
         raise LedgerError(path, reason, "Check the path and who may read it.") from problem

@@ -8,14 +8,16 @@ from functools import cache
 from pathlib import Path
 
 from adapters.errors import LedgerError
+from adapters.files.regular import open_regular
 from adapters.ledger.chain import LEDGER_FILE
 from adapters.ledger.journal import LedgerJournal
 from adapters.ledger.keys import PublicKey
 from adapters.ledger.lineage import Lineage, trace
+from adapters.ledger.origin import origin_file, read_origin
 from adapters.ledger.record import MAX_LINE_BYTES, REVOKE, ROTATE, Entry, Record
 from adapters.ledger.seal import BrokenSealError
 from adapters.ledger.verdict import LedgerVerdict
-from adapters.ledger.verify import judge_ledger
+from adapters.ledger.verify import HEAD_FILE, KEY_FILE, judge_ledger
 from adapters.version import commit, oneseek_version
 
 LOCK_FILE = "ledger.lock"
@@ -29,6 +31,8 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._file = folder / LEDGER_FILE
+        self._verified: str | None = None
+        """The file's stamp when its lines were last known to fit together."""
 
     @classmethod
     def open(cls, folder: Path) -> Ledger:
@@ -38,15 +42,38 @@ class Ledger:
     def append(self, record: Record) -> Entry:
         """Add `record`; when this returns it is on the disk, and the head names it.
 
-        What a crash left behind is mended first. Raises `LedgerError` where the ledger was tampered with at
-        its end or its key cannot be used, `ValueError` for a record that does not fit; nothing is added then.
-        An `OSError`, as of a full disk, may leave a part of a line, which the next entry sets aside.
+        What a crash left behind is mended first. Raises `LedgerError` if the ledger was tampered with or
+        removed, or its key cannot be used, `ValueError` for a record that does not fit, and `OSError`, as for
+        a full disk; nothing is added then.
         """
         if record.action == ROTATE:
             raise ValueError("action 'rotate': keys are changed by Ledger.rotate")
         code = _code()
         with self._locked():
-            return LedgerJournal(self.folder).add(record, code)
+            journal = LedgerJournal(self.folder, self._verified)
+            entry = journal.add(record, code)
+            self._verified = journal.stamp
+            return entry
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a ledger, whole or not."""
+        return any((self.folder / name).exists() for name in (LEDGER_FILE, HEAD_FILE, KEY_FILE))
+
+    def begin_anew(self) -> Entry:
+        """Begin another ledger in the place of one that was removed; its first entry tells what was lost.
+
+        Raises `LedgerError` if anything of a ledger is there.
+        """
+        if self.begun:
+            remedy = "Move the folder away first, if it cannot be restored."
+            raise LedgerError(self.folder, "holds a ledger, or parts of one", remedy)
+        try:
+            lost = read_origin(self.folder)
+        except LedgerError:
+            lost = None
+        origin_file(self.folder).unlink(missing_ok=True)
+        return self.append(Record(action="begin", subject="ledger", details={"lost": lost} if lost else {}))
 
     def rotate(self) -> PublicKey:
         """Change keys: the old one signs an entry that names the new one, which takes its place.
@@ -86,7 +113,7 @@ class Ledger:
         Stops before a line that was never finished. Raises `LedgerError` for any other that is no entry.
         """
         try:
-            file = self._file.open("rb")
+            file = open_regular(self._file)
         except FileNotFoundError:
             return
         with file:

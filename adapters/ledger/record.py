@@ -19,6 +19,8 @@ ROTATE = "rotate"
 REVOKE = "revoke"
 """The action after which the digests among its inputs are no longer known."""
 MAX_LINE_BYTES = 1 << 20
+MAX_RECORD_BYTES = MAX_LINE_BYTES - (16 << 10)
+"""What a record may take of a line; the rest is for its place in the chain."""
 START = f"sha256:{'0' * 64}"
 """What the first entry names as the hash of the one before."""
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from adapters.errors import LedgerError
-from adapters.ledger.chain import LEDGER_FILE, Walk, first_key, read_lines
+from adapters.files.regular import open_regular
+from adapters.ledger.chain import LEDGER_FILE, LedgerLine, Walk, first_key, read_lines
 from adapters.ledger.head import Head, tail_state
 from adapters.ledger.keys import PublicKey
+from adapters.ledger.origin import RESTORE, origin_file, read_origin
 from adapters.ledger.record import ROTATE
-from adapters.ledger.seal import BrokenSealError
+from adapters.ledger.seal import BrokenSealError, sha256_of
 from adapters.ledger.verdict import Fault, LedgerVerdict
 
 HEAD_FILE = "head.json"
@@ -25,11 +29,13 @@ def judge_ledger(folder: Path, trusted: PublicKey | None, anchor: str | None = N
     is known to have been there. Raises `OSError` where a file cannot be read.
     """
     ledger = folder / LEDGER_FILE
-    data = ledger.read_bytes() if ledger.exists() else b""
+    data = _read(ledger)
     faults: list[Fault] = []
     head = _head(folder, faults)
     if not data and (head.count == 0 if head else not faults):
         reason = "there is no ledger here: nothing was recorded yet, or it was removed"
+        if os.path.lexists(origin_file(folder)):
+            reason = f"was removed: {origin_file(folder).name} notes its first entry. {RESTORE}"
         absent = Fault(kind="absent", file=str(folder), message=reason)
         return LedgerVerdict(folder=folder, count=0, last=None, keys=(), known=frozenset(), faults=(absent,))
     end, torn = _end(data, head)
@@ -42,6 +48,7 @@ def judge_ledger(folder: Path, trusted: PublicKey | None, anchor: str | None = N
         return LedgerVerdict(
             folder=folder, count=0, last=None, keys=(), known=frozenset(), faults=tuple(faults)
         )
+    _judge_origin(folder, lines, faults)
     walk = Walk(first_key(lines, known_key)).over(lines)
     _judge_head(walk, head, len(data), faults)
     _judge_keys(walk, beside, known_key, faults)
@@ -60,6 +67,25 @@ def judge_ledger(folder: Path, trusted: PublicKey | None, anchor: str | None = N
         known=frozenset(walk.known) if all(fault.repairable for fault in faults) else frozenset(),
         faults=tuple(faults),
     )
+
+
+def _read(ledger: Path) -> bytes:
+    try:
+        with open_regular(ledger) as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
+def _judge_origin(folder: Path, lines: Sequence[LedgerLine], faults: list[Fault]) -> None:
+    try:
+        noted = read_origin(folder)
+    except LedgerError as problem:
+        faults.append(Fault(kind="removed", file=problem.path.name, message=problem.reason))
+        return
+    if noted is not None and lines and lines[0].entry is not None and sha256_of(lines[0].data) != noted:
+        message = f"is not the first entry that {origin_file(folder).name} notes"
+        faults.append(Fault(kind="removed", file=LEDGER_FILE, line=1, message=message))
 
 
 def _head(folder: Path, faults: list[Fault]) -> Head | None:

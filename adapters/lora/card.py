@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,14 @@ import yaml
 
 from adapters.errors import AdapterError
 from adapters.files.jsonfile import read_object
+from adapters.files.regular import copy_regular, read_regular
 from adapters.lora.config import CONFIG_FILE, MAX_CONFIG_BYTES
 from adapters.lora.manifest import Adapter
 
 CARD_FILE = "README.md"
 _MAX_CARD_BYTES = 1 << 20
+_FRONT = 4096
+"""Characters that front matter is looked for in."""
 _PLACEHOLDER = "[More Information Needed]"
 """What PEFT leaves in a card that nobody wrote."""
 
@@ -31,7 +34,7 @@ def write_card(
     """
     written = source / CARD_FILE
     if _says_something(written):
-        shutil.copyfile(written, folder / CARD_FILE)
+        copy_regular(written, folder / CARD_FILE)
         return
     config = read_object(folder / CONFIG_FILE, MAX_CONFIG_BYTES, AdapterError)
     text = card(adapter, _public(config.get("base_model_name_or_path"), base_name), manifest)
@@ -40,10 +43,17 @@ def write_card(
 
 def read_card(folder: Path) -> str:
     """The card in `folder`; empty where there is none that can be read."""
-    path = folder / CARD_FILE
-    if not path.is_file() or path.stat().st_size > _MAX_CARD_BYTES:
+    try:
+        data = read_regular(folder / CARD_FILE, _MAX_CARD_BYTES + 1)
+    except OSError:
         return ""
-    return path.read_text(encoding="utf-8", errors="replace")
+    return data.decode("utf-8", "replace") if len(data) <= _MAX_CARD_BYTES else ""
+
+
+def card_language(folder: Path) -> str | None:
+    """The language in the front matter of the card in `folder`; None if it has none."""
+    found = re.search(r"^language:\n- ([A-Za-z]{2,3})$", read_card(folder)[:_FRONT], re.MULTILINE)
+    return found[1] if found else None
 
 
 def card(adapter: Adapter, base_model: str, manifest: Mapping[str, Any]) -> str:
@@ -89,9 +99,10 @@ def _public(recorded: object, otherwise: str) -> str:
 
 def _says_something(path: Path) -> bool:
     try:
-        if path.stat().st_size > _MAX_CARD_BYTES:
+        data = read_regular(path, _MAX_CARD_BYTES + 1)
+        if len(data) > _MAX_CARD_BYTES:
             return False
-        text = path.read_text(encoding="utf-8")
+        text = data.decode()
     except (OSError, UnicodeDecodeError):
         return False
     return text.startswith("---\n") and "library_name: peft\n" in text and _PLACEHOLDER not in text

@@ -32,6 +32,7 @@ from typing import Any
 
 from adapters.errors import AdapterError, BaseModelError, FileRefusedError
 from adapters.files.jsonfile import canonical_json, read_object, write_object
+from adapters.files.regular import open_regular
 from adapters.lora.config import LoraConfig
 from adapters.lora.tensorfile import weights_path
 
@@ -135,7 +136,7 @@ def _digest(version: str, *parts: tuple[str, str]) -> str:
 def _hash(path: Path, error: type[FileRefusedError]) -> str:
     """SHA-256 of the file's bytes, in hex; a file that changes meanwhile is refused."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             before = os.fstat(file.fileno())
             found = hashlib.file_digest(file, "sha256").hexdigest()
             after = os.fstat(file.fileno())

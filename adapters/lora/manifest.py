@@ -52,7 +52,10 @@ class Adapter:
     version: str
     """Such as `v1.1`."""
     digest: str
-    """`sha256:` and 64 hex digits over the canonical files; the identity below the HTTP surface."""
+    """`sha256:` and 64 hex digits over the canonical files; the identity below the HTTP surface.
+
+    Empty if there is a `problem`: what is recorded of a damaged version is no proof of what it holds.
+    """
     path: Path
     """Folder with `adapter_config.json` and `adapter_model.safetensors`."""
     rank: int
@@ -63,11 +66,30 @@ class Adapter:
     """ISO 639-1 code that routing maps to this adapter's alias."""
     base_digest: str | None = None
     """The base it was made for; None where its maker did not record one."""
+    problem: str | None = None
+    """Why a version that was accepted cannot be served any more, naming no folder; None: it can be."""
     full_name: str = field(init=False, repr=False, compare=False)
     """`alias@version`."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "full_name", f"{self.alias}@{self.version}")
+
+
+def damaged_adapter(
+    folder: Path, alias: str, version: str, problem: str, language: str | None = None
+) -> Adapter:
+    """The version in `folder`, which was accepted once and cannot be served because of `problem`."""
+    return Adapter(
+        alias=alias,
+        version=version,
+        digest="",
+        path=folder,
+        rank=0,
+        alpha=0.0,
+        targets=(),
+        language=language,
+        problem=problem,
+    )
 
 
 def read_manifest(
@@ -104,8 +126,13 @@ def read_manifest(
         rank=max(config.rank_of(family.module_name(*module)) for module in modules),
         alpha=config.alpha,
         targets=tuple(sorted({module for _, module in modules})),
-        base_digest=_read(path, fields, "base_digest", _digest),
+        base_digest=read_base_digest(folder, fields),
     )
+
+
+def read_base_digest(folder: Path, fields: Mapping[str, Any]) -> str | None:
+    """The digest of the base that the `fields` of the manifest in `folder` name. Raises `AdapterError`."""
+    return _read(folder / MANIFEST_FILE, fields, "base_digest", _digest)
 
 
 def read_fields(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from adapters.errors import AdapterError, BaseModelError, format_value
 from adapters.files.jsonfile import read_object
 from adapters.lora.config import CONFIG_FILE, LoraConfig
+from adapters.lora.effect import USUAL_WEIGHT, typical_weight
 from adapters.lora.families import FAMILIES, Key, LoraFamily, Sizes
 from adapters.lora.tensorfile import TensorFile, halves
 from adapters.lora.tensorheader import Tensor
@@ -22,10 +23,12 @@ _MATCH = "Use the base and the config it was made with."
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What an adapter has to fit: a base's family and its sizes."""
+    """What an adapter has to fit: a base's family, its sizes, and the size of its weights."""
 
     family: LoraFamily
     sizes: Sizes
+    weight: float = USUAL_WEIGHT
+    """Root mean square of the weights of its projections, as sampled."""
 
     @classmethod
     def read(cls, base: Path) -> ModelShape:
@@ -47,7 +50,8 @@ class ModelShape:
                 raise BaseModelError(path, "is not a size", remedy, field=field, value=value)
             return value
 
-        return cls(family, family.read_sizes(size))
+        paths = tuple(target.path for target in family.targets)
+        return cls(family, family.read_sizes(size), typical_weight(base, paths))
 
     @property
     def layers(self) -> int:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from adapters.errors import AdapterError, format_value
 from adapters.files.jsonfile import parse_object
+from adapters.files.regular import open_regular
 from adapters.lora.families import Half, Key, LoraFamily
 from adapters.lora.tensorheader import Tensor, tensors
 
@@ -51,7 +52,7 @@ class TensorFile:
         """
         path = weights_path(folder)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(0)
                 if size > limit + MAX_HEADER_BYTES:
@@ -79,7 +80,8 @@ def weights_path(folder: Path) -> Path:
     if path.is_file():
         return path
     refuse_pickle(folder)
-    raise AdapterError(path, "does not exist", "Save the adapter with PEFT's save_pretrained.")
+    reason = "is not a regular file" if os.path.lexists(path) else "does not exist"
+    raise AdapterError(path, reason, "Save the adapter with PEFT's save_pretrained.")
 
 
 def refuse_pickle(folder: Path) -> None:

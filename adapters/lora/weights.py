@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from adapters.errors import AdapterError
 from adapters.lora.config import LoraConfig
 from adapters.lora.digest import adapter_digest
+from adapters.lora.effect import LARGEST, LARGEST_NUMBER, SMALLEST, update_ratio
 from adapters.lora.families import Key, LoraFamily
 from adapters.lora.shape_check import MAX_RANK, ModelShape, fitting
 from adapters.lora.tensorfile import WEIGHTS_FILE, TensorFile
@@ -27,6 +28,9 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
     "F16": np.dtype("<f2"),
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
+
+
+_DIVERGED = "The training diverged: lower its learning rate."
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,9 @@ def read_adapter(
     """The weights of the PEFT LoRA in `folder`, as contiguous float32 arrays that fit a base of `shape`.
 
     Raises `AdapterError`, and leaves nothing behind, where the adapter asks for more than a plain LoRA on the
-    family's targets, has parts missing or left over, does not fit the base, holds NaN or Infinity, or
-    changes nothing, or, with `digest`, where the files no longer have that one. Memory is at most the float32
+    family's targets, has parts missing or left over, does not fit the base, holds NaN or Infinity, is far too
+    large beside the base's weights or too small to change anything, or, with `digest`, if the files no
+    longer have that one. Memory is at most the float32
     weights plus one tensor.
     """
     config = LoraConfig.read(folder)
@@ -84,12 +89,7 @@ def read_adapter(
             )
             for key, (a, b) in sorted(found.items())
         }
-    if not any(_has_effect(module) for module in modules.values()):
-        raise AdapterError(
-            folder / WEIGHTS_FILE,
-            "every update is zero, so the adapter would answer as the base does",
-            "Check that the trained weights were saved, and that lora_alpha is not 0.",
-        )
+    _check_effect(folder / WEIGHTS_FILE, shape, modules)
     if digest is not None and (found_digest := adapter_digest(folder)) != digest:
         reason = f"has changed: it was {digest} when it was found and is {found_digest}"
         raise AdapterError(folder, reason, "Restore the files; a changed adapter is a new version.")
@@ -104,9 +104,28 @@ def _numbers(file: TensorFile, tensor: Tensor) -> NDArray[np.float32]:
     values = np.frombuffer(file.read(tensor), dtype).astype(np.float32).reshape(tensor.shape)
     if not np.isfinite(values).all():
         reason = f"{tensor.name} holds NaN or Infinity"
-        raise AdapterError(file.path, reason, "The training diverged: lower its learning rate.")
+        raise AdapterError(file.path, reason, _DIVERGED)
     return values
 
 
-def _has_effect(module: LowRank) -> bool:
-    return module.scaling != 0 and bool((module.a.any(axis=1) & module.b.any(axis=0)).any())
+def _check_effect(path: Path, shape: ModelShape, modules: Mapping[Key, LowRank]) -> None:
+    """Refuse updates that all vanish beside the base's weights, and one that drowns or overflows them."""
+    ratios = {key: update_ratio(low.a, low.b, low.scaling, shape.weight) for key, low in modules.items()}
+    for key, low in modules.items():
+        name = shape.family.module_name(*key)
+        largest = max(float(np.abs(low.a).max()), float(np.abs(low.b).max()))
+        if largest > LARGEST_NUMBER:
+            reason = f"{name} holds {largest:.3g}, more than float16 can hold ({LARGEST_NUMBER:g})"
+            raise AdapterError(path, reason, _DIVERGED)
+        if ratios[key] > LARGEST:
+            reason = f"the update of {name} is up to {ratios[key]:.3g} times the base's weights"
+            raise AdapterError(path, f"{reason}, and at most {LARGEST:g} times is served", _DIVERGED)
+    if max(ratios.values()) >= SMALLEST:
+        return
+    if max(ratios.values()) == 0:
+        reason = "every update is zero, so the adapter would answer as the base does"
+    else:
+        size = f"the largest update is {max(ratios.values()):.3g} of the base's weights"
+        reason = f"{size}, which float32 rounds away: the adapter would answer as the base does"
+    remedy = "Check that the trained weights were saved, and that lora_alpha is not 0."
+    raise AdapterError(path, reason, remedy)

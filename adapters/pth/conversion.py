@@ -22,6 +22,7 @@ from typing import Any
 from adapters import names
 from adapters.errors import AdapterError, RegistryError, format_value
 from adapters.files.jsonfile import read_object, write_object
+from adapters.files.regular import open_regular
 from adapters.lora.config import CONFIG_FILE
 from adapters.lora.families import LLAMA
 
@@ -111,7 +112,7 @@ def _hash(file: Path, limits: ConversionLimits) -> str:
         if size > limits.file_bytes:
             reason = f"has {size} bytes, more than the {limits.file_bytes} of the largest adapter"
             raise AdapterError(file, f"{reason}: it looks like a whole model", WHOLE_MODEL)
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             return f"sha256:{hashlib.file_digest(opened, 'sha256').hexdigest()}"
     except OSError as problem:
         reason = f"cannot be read ({problem.strerror})"

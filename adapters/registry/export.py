@@ -8,6 +8,7 @@ from pathlib import Path
 
 from adapters.errors import AdapterError, RegistryError
 from adapters.files.atomic import staged_file, staged_folder
+from adapters.files.regular import copy_regular, open_regular
 from adapters.lora.card import CARD_FILE
 from adapters.lora.config import CONFIG_FILE
 from adapters.lora.digest import adapter_digest
@@ -30,7 +31,7 @@ def write_export(entry: VersionFolder, output: Path) -> Path:
     if output.suffix.lower() != ".zip":
         with staged_folder(output) as folder:
             for file in _present(entry):
-                shutil.copyfile(file, folder / file.name)
+                copy_regular(file, folder / file.name)
             if adapter_digest(folder) != digest:
                 raise AdapterError(entry.folder, "changed while it was read", "Try again.")
         return output
@@ -38,7 +39,7 @@ def write_export(entry: VersionFolder, output: Path) -> Path:
         for file in _present(entry):
             item = zipfile.ZipInfo(f"{output.stem}/{file.name}", (1980, 1, 1, 0, 0, 0))
             item.external_attr = 0o644 << 16
-            with file.open("rb") as source, archive.open(item, "w", force_zip64=True) as target:
+            with open_regular(file) as source, archive.open(item, "w", force_zip64=True) as target:
                 shutil.copyfileobj(source, target, 1 << 20)
     return output
 

@@ -6,6 +6,7 @@ followed, stay inside the place it was found in; what leads out of it has to be 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,21 @@ from pathlib import Path
 from adapters import names
 from adapters.bases import SHIPPED, FoundBase, is_inside
 from adapters.errors import AdapterError, BaseModelError, FileRefusedError
+from adapters.lora.base_name import base_names, check_base_name
 from adapters.lora.config import CONFIG_FILE
-from adapters.lora.manifest import MANIFEST_FILE, Adapter, read_fields, read_manifest
+from adapters.lora.manifest import (
+    MANIFEST_FILE,
+    Adapter,
+    damaged_adapter,
+    read_base_digest,
+    read_fields,
+    read_manifest,
+)
 from adapters.lora.shape_check import ModelShape, check_fit
 from adapters.lora.tensorfile import WEIGHTS_FILE
-from adapters.registry.listing import RegistryListing
+from adapters.registry.listing import RegistryListing, VersionFolder
+from adapters.registry.pointers import PointersError
+from adapters.registry.recovery import accepted_contents, check_pointers
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +49,64 @@ class FoundAdapters:
     """What the usual places hold, in the order in which they were looked at."""
 
     adapters: tuple[Adapter, ...]
-    refused: tuple[AdapterError, ...]
-    """Folders that look like adapters and are none; each says why. What settings name is raised instead."""
+    """Those that can be served, and versions of the registry with a `problem`, which cannot any more."""
+    refused: tuple[FileRefusedError, ...]
+    """Folders that hold nothing that is served; each says why. What settings name is raised instead."""
     unconverted: tuple[UnconvertedPickle, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ServedBase:
+    """What is asked of an adapter on the base that is served."""
+
+    found: FoundBase
+    digest: str | None = None
+    """None: not compared."""
+    shape: ModelShape | None = None
+    """None for an architecture that has other sizes, which is for the engine to judge."""
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, found: FoundBase, digest: str | None = None) -> ServedBase:
+        """Read the base's sizes and names."""
+        try:
+            shape = ModelShape.read(found.path)
+        except BaseModelError:
+            shape = None
+        return cls(found, digest, shape, base_names(found.path, found.name))
+
+
 def find_adapters(
-    root: Path, home: Path, base: FoundBase, explicit: Sequence[str] = (), *, shipped: Path = SHIPPED
+    root: Path,
+    home: Path,
+    base: FoundBase,
+    explicit: Sequence[str] = (),
+    *,
+    digest: str | None = None,
+    shipped: Path = SHIPPED,
 ) -> FoundAdapters:
     """Adapters that the settings name, then those in `home`/registry, then in `root`/lora_adapters.
 
     With the mini base, its own come last. `explicit` holds `PATH`, `NAME=PATH` or `NAME@VERSION=PATH`; these
-    are the first of the adapters found, in order. Reads each one's config, checks that its layout fits the
-    base, hashes its weights and checks recorded digests. Raises `AdapterError` for one that `explicit` names
-    and that cannot be served, `ValueError` for a NAME that is none.
+    are the first of the adapters found, in order. `digest` is the base's.
+
+    Reads each one's config, checks that its layout fits the base, hashes its weights and checks recorded
+    digests. Raises `AdapterError` for one that `explicit` names and that cannot be served, `ValueError` for a
+    NAME that is none.
+
+    A version of the registry that cannot be served any more is found with its `problem`. If it is not known
+    which versions are active, that is so for all of them.
     """
-    shape, registry = _shape(base), home / "registry"
-    adapters = [_explicit(entry).read(shape) for entry in explicit]
-    places = [*_on_shelf(RegistryListing.read(registry), registry), *_in_folder(root / "lora_adapters")]
+    served, registry = ServedBase.read(base, digest), home / "registry"
+    adapters = [_explicit(entry).read(served) for entry in explicit]
+    listing, unknown = _listing(home)
+    places = [*_on_shelf(listing, registry), *_in_folder(root / "lora_adapters")]
     if base.shipped:
         places += _in_folder(shipped)
-    found, refused = _read_all(places, shape)
+    found, refused = _read_all(places, served)
+    if unknown is not None:
+        found = [_without_pointers(adapter, registry, unknown) for adapter in found]
+        refused.insert(0, unknown)
     pickles = [*_files(root / "weights", "*.pth"), *_files(root / "lora_adapters", "*/adapter.pth")]
     return FoundAdapters(
         adapters=(*adapters, *found),
@@ -68,14 +116,14 @@ def find_adapters(
 
 
 def read_versions(
-    listing: RegistryListing, registry: Path, base: FoundBase, folders: Collection[Path]
-) -> tuple[list[Adapter], list[AdapterError]]:
+    listing: RegistryListing, registry: Path, base: ServedBase, folders: Collection[Path]
+) -> tuple[list[Adapter], list[FileRefusedError]]:
     """The versions of a listing whose folders are among `folders`, read as `find_adapters` does.
 
-    Also returns why others of them hold nothing that is served.
+    Also returns why some of them are not served.
     """
     places = (place for place in _on_shelf(listing, registry) if place.folder in folders)
-    return _read_all(places, _shape(base))
+    return _read_all(places, base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +136,41 @@ class _Place:
     version: str | None = None
     recorded_first: bool = False
     """Whether what the adapter records of its names goes before these."""
+    accepted: VersionFolder | None = None
+    """The version that the registry took in here."""
 
-    def read(self, shape: ModelShape | None) -> Adapter:
-        """Raises `AdapterError`, also where it does not fit a base of `shape`."""
+    def damaged(self, base: ServedBase, problem: AdapterError) -> Adapter | None:
+        """The version that was accepted here, with its `problem`; None if none was, or for another base."""
+        entry = self.accepted
+        if entry is None or self._of_another_base(base):
+            return None
+        try:
+            names.alias(entry.alias)
+            names.version(entry.version)
+        except ValueError:
+            return None
+        language = entry.language or self._told_language(entry)
+        return damaged_adapter(entry.folder, entry.alias, entry.version, problem.public, language)
+
+    def _told_language(self, entry: VersionFolder) -> str | None:
+        """What the ledger says of a version that says nothing itself, else what others of its alias speak."""
+        _, language = accepted_contents(self.root.parent / "ledger", entry.full_name)
+        if language is not None:
+            return language
+        others = {VersionFolder.of(path).language for path in self.folder.parent.glob("*") if path.is_dir()}
+        return next(iter(others - {None})) if len(others - {None}) == 1 else None
+
+    def _of_another_base(self, base: ServedBase) -> bool:
+        """Whether its manifest is whole and names another base, by digest and by name."""
+        try:
+            fields = read_fields(self.folder)
+            recorded = read_base_digest(self.folder, fields)
+        except AdapterError:
+            return False
+        return recorded not in (None, base.digest) and fields.get("base") not in base.names
+
+    def read(self, base: ServedBase) -> Adapter:
+        """Raises `AdapterError`, also if it does not fit the base."""
         for file in (
             self.folder,
             *(self.folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)),
@@ -102,21 +182,33 @@ class _Place:
             recorded = read_fields(self.folder) if self.recorded_first else {}
             alias = None if "alias" in recorded else self.alias
             version = None if "version" in recorded else self.version
-            if shape is not None:
-                check_fit(self.folder, shape)
-            return read_manifest(self.folder, alias=alias, version=version)
+            if base.shape is not None:
+                check_fit(self.folder, base.shape)
+            adapter = read_manifest(self.folder, alias=alias, version=version)
+            if adapter.base_digest is None:
+                check_base_name(self.folder, base.names)
+            return adapter
         except FileRefusedError:
             raise
         except ValueError as problem:
             raise AdapterError(self.folder, str(problem), "Rename the folder.") from problem
 
 
-def _shape(base: FoundBase) -> ModelShape | None:
-    """The base's sizes; None for an architecture that has others, which is for the engine to judge."""
+def _listing(home: Path) -> tuple[RegistryListing, PointersError | None]:
+    """What the registry holds, and why it is not known which versions are active, if it is not."""
+    registry = home / "registry"
     try:
-        return ModelShape.read(base.path)
-    except BaseModelError:
-        return None
+        listing = RegistryListing.read(registry)
+        check_pointers(listing, registry, home / "ledger")
+    except PointersError as problem:
+        return RegistryListing.without_pointers(registry), problem
+    return listing, None
+
+
+def _without_pointers(adapter: Adapter, registry: Path, why: PointersError) -> Adapter:
+    if adapter.problem is not None or not adapter.path.is_relative_to(registry):
+        return adapter
+    return damaged_adapter(adapter.path, adapter.alias, adapter.version, why.public, adapter.language)
 
 
 def _explicit(entry: str) -> _Place:
@@ -129,16 +221,40 @@ def _explicit(entry: str) -> _Place:
     return _Place(folder, folder, alias, version)
 
 
-def _read_all(places: Iterable[_Place], shape: ModelShape | None) -> tuple[list[Adapter], list[AdapterError]]:
-    """What the places hold, and why some hold nothing that is served."""
+def _read_all(places: Iterable[_Place], base: ServedBase) -> tuple[list[Adapter], list[FileRefusedError]]:
+    """What the places hold, and why some of it is not served."""
     adapters: list[Adapter] = []
-    refused: list[AdapterError] = []
+    refused: list[FileRefusedError] = []
     for place in places:
         try:
-            adapters.append(place.read(shape))
+            adapter = place.read(base)
+            if place.accepted is not None:
+                _check_accepted(place.accepted, adapter, base, place.root.parent / "ledger")
+            adapters.append(adapter)
         except AdapterError as problem:
             refused.append(problem)
+            damaged = place.damaged(base, problem)
+            if damaged is not None:
+                adapters.append(damaged)
     return adapters, refused
+
+
+def _check_accepted(entry: VersionFolder, adapter: Adapter, base: ServedBase, ledger: Path) -> None:
+    """Raise `AdapterError` for a version that is not what was accepted, though its files fit together."""
+    recorded, path = adapter.base_digest, entry.folder / MANIFEST_FILE
+    if adapter.full_name.lower() != entry.full_name.lower():
+        reason = f"names {adapter.full_name}, and the registry took it in as {entry.full_name}"
+        raise AdapterError(path, reason, "Restore it.")
+    another = base.digest is not None and recorded not in (None, base.digest)
+    if another and read_fields(entry.folder).get("base") in base.names:
+        reason = f"was made for another base than {base.found.name}, which is {base.digest} here"
+        remedy = "Serve the base that it was made for, or promote another version."
+        raise AdapterError(path, reason, remedy, field="base_digest", value=recorded)
+    if entry.recorded_digest is None:
+        told, _ = accepted_contents(ledger, adapter.full_name)
+        if told not in (None, adapter.digest):
+            reason = f"records no digest, and the files have {adapter.digest}; the ledger knows {told}"
+            raise AdapterError(path, reason, "Restore the files.")
 
 
 def _on_shelf(listing: RegistryListing, registry: Path) -> Iterator[_Place]:
@@ -146,17 +262,18 @@ def _on_shelf(listing: RegistryListing, registry: Path) -> Iterator[_Place]:
     for entry in listing.entries:
         if not listing.is_retired(entry):
             place = entry.folder
-            yield _Place(place, registry, place.parent.name, place.name, recorded_first=True)
+            yield _Place(place, registry, place.parent.name, place.name, recorded_first=True, accepted=entry)
 
 
 def _in_folder(place: Path) -> Iterator[_Place]:
-    return (_Place(folder, place) for folder in _folders(place) if (folder / CONFIG_FILE).is_file())
+    return (_Place(folder, place) for folder in _folders(place) if os.path.lexists(folder / CONFIG_FILE))
 
 
 def _folders(place: Path) -> list[Path]:
-    if not place.is_dir():
+    try:
+        return sorted(path for path in place.iterdir() if not path.name.startswith(".") and path.is_dir())
+    except OSError:
         return []
-    return sorted(path for path in place.iterdir() if not path.name.startswith(".") and path.is_dir())
 
 
 def _files(place: Path, pattern: str) -> list[Path]:

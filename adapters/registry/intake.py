@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -13,14 +12,17 @@ from typing import Any
 from adapters import names
 from adapters.bases import FoundBase
 from adapters.errors import AdapterError
+from adapters.files.regular import copy_regular
+from adapters.lora.base_name import base_names, check_base_name
 from adapters.lora.card import write_card
 from adapters.lora.config import CONFIG_FILE
 from adapters.lora.digest import adapter_digest, base_digest
-from adapters.lora.manifest import MANIFEST_FILE, Adapter, read_fields, read_manifest
-from adapters.lora.shape_check import MAX_RANK, ModelShape
-from adapters.lora.tensorfile import WEIGHTS_FILE
+from adapters.lora.manifest import MANIFEST_FILE, Adapter, read_base_digest, read_fields, read_manifest
+from adapters.lora.shape_check import MAX_RANK, ModelShape, check_fit
+from adapters.lora.tensorfile import WEIGHTS_FILE, refuse_pickle
 from adapters.lora.weights import read_adapter
 
+_WAIT = "Wait until it is written, then try again."
 _CARRIED = ("about", "created", "dataset", "dataset_digest", "metrics", "origin", "parents", "rows")
 """Fields of a source's `oneseek.json` that its version keeps."""
 
@@ -32,12 +34,19 @@ class Base:
     name: str
     digest: str
     shape: ModelShape
+    names: tuple[str, ...] = ()
+    """What else it is known as, for adapters that record no digest of their base."""
 
     @classmethod
     def read(cls, found: FoundBase, cache: Path | None = None) -> Base:
         """Hashes the base, with a `cache` as `base_digest` takes it. Raises `BaseModelError`."""
         digest = base_digest(found.path, cache)
-        return cls(name=found.name, digest=digest, shape=ModelShape.read(found.path))
+        return cls(
+            name=found.name,
+            digest=digest,
+            shape=ModelShape.read(found.path),
+            names=base_names(found.path, found.name),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +59,8 @@ class CheckedAdapter:
     """What the caller, its oneseek.json or its folder's name says; None where a free one may be taken."""
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What its oneseek.json notes beyond what is read from the files."""
+    base_recorded: bool = True
+    """False if nothing but its shapes tells that it is for this base."""
 
     def with_version(self, version: str) -> CheckedAdapter:
         """The same under `version`."""
@@ -58,18 +69,18 @@ class CheckedAdapter:
     def write(self, folder: Path) -> None:
         """Fill the empty `folder` with the version.
 
-        Raises `AdapterError` where the source is no longer what was checked.
+        Raises `AdapterError` if the source is no longer what was checked, or if the version could not be
+        read back.
         """
         source = self.source.path
         for name in (CONFIG_FILE, WEIGHTS_FILE):
-            shutil.copyfile(source / name, folder / name)
+            copy_regular(source / name, folder / name)
         if adapter_digest(folder) != self.source.digest:
-            raise AdapterError(
-                source, "changed while it was read", "Wait until it is written, then try again."
-            )
+            raise AdapterError(source, "changed while it was read", _WAIT)
         text = json.dumps(self.manifest, indent=2, ensure_ascii=False, allow_nan=False)
         (folder / MANIFEST_FILE).write_text(f"{text}\n", encoding="utf-8", newline="\n")
         write_card(folder, self.source, self.base.name, self.manifest, source)
+        _check_readable(folder, self.source)
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -106,15 +117,15 @@ def check_adapter(
     for another base, does not fit, holds NaN, exceeds `max_rank` or changes nothing; `ValueError` where a
     name that is passed is none.
     """
-    adapter = read_manifest(folder, alias=alias, version=version, language=language)
+    if not (folder / CONFIG_FILE).exists():
+        refuse_pickle(folder)
     recorded = read_fields(folder)
-    if adapter.base_digest not in (None, base.digest):
-        reason = f"it was made for another base than {base.name}, which is {base.digest}"
-        remedy = "Name its own base with --base-model, or train it again for this one."
-        raise AdapterError(
-            folder / MANIFEST_FILE, reason, remedy, field="base_digest", value=adapter.base_digest
-        )
+    _check_base(folder, base, read_base_digest(folder, recorded))
+    # Before the files are hashed, so that a large one which does not fit costs its header alone.
+    check_fit(folder, base.shape, max_rank)
+    adapter = read_manifest(folder, alias=alias, version=version, language=language)
     read_adapter(folder, base.shape, max_rank, digest=adapter.digest)
+    named = adapter.base_digest is not None
     told = version is not None or "version" in recorded or names.tells_version(folder.resolve().name)
     kept = {name: recorded[name] for name in _CARRIED if name in recorded}
     created = {"created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
@@ -123,4 +134,26 @@ def check_adapter(
         base=base,
         given_version=adapter.version if told else None,
         fields={**created, **kept, **(notes or {})},
+        base_recorded=named,
     )
+
+
+def _check_base(folder: Path, base: Base, recorded: str | None) -> None:
+    """Refuse an adapter that records another base, or without a record names one of another family."""
+    if recorded is None:
+        check_base_name(folder, base.names or (base.name,))
+    elif recorded != base.digest:
+        reason = f"it was made for another base than {base.name}, which is {base.digest}"
+        remedy = "Name its own base with --base-model, or train it again for this one."
+        raise AdapterError(folder / MANIFEST_FILE, reason, remedy, field="base_digest", value=recorded)
+
+
+def _check_readable(folder: Path, wanted: Adapter) -> None:
+    """Refuse a version that a reader would not take as what it was checked as."""
+    try:
+        found = read_manifest(folder)
+    except AdapterError as problem:
+        reason = f"would become a version that cannot be read: {problem.path.name} {problem.reason}"
+        raise AdapterError(wanted.path, reason, "Shorten or correct its oneseek.json.") from problem
+    if (found.full_name, found.digest, found.language) != (wanted.full_name, wanted.digest, wanted.language):
+        raise AdapterError(wanted.path, "changed while it was read", _WAIT)

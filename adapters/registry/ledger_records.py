@@ -7,13 +7,17 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from adapters.errors import AdapterError
 from adapters.ledger import Record
+from adapters.ledger.record import MAX_RECORD_BYTES
+from adapters.ledger.seal import canonical_bytes
 from adapters.lora.manifest import Adapter
 from adapters.registry.intake import CheckedAdapter
 from adapters.registry.listing import VersionFolder
 from adapters.registry.pointers import AliasState
 
 _LARGEST = 2**53
+_SHORTEN = "Shorten the metrics, parents and origin in its oneseek.json."
 _LONGEST = 2000
 """Characters of a reason that are kept."""
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -25,10 +29,18 @@ def addition(
     sources: Mapping[str, str] | None = None,
     details: Mapping[str, Any] | None = None,
 ) -> Record:
-    """A version came, from what its manifest and `sources` name by digest; `action` says how."""
+    """A version came, from what its manifest and `sources` name by digest; `action` says how.
+
+    Raises `AdapterError` for notes that the ledger cannot hold.
+    """
     manifest, adapter = intake.manifest, intake.source
-    origin: Mapping[str, Any] = manifest.get("origin") or {}
-    parents, metrics = manifest.get("parents"), manifest.get("metrics")
+    told, parents, metrics = manifest.get("origin"), manifest.get("parents"), manifest.get("metrics")
+    origin: Mapping[str, Any] = told if isinstance(told, dict) else {}
+    notes: dict[str, Any] = {"file": str(origin["file"])[:_LONGEST]} if "file" in origin else {}
+    if adapter.language is not None:
+        notes["language"] = adapter.language
+    if not intake.base_recorded:
+        notes["base"] = "unverified"
     found: dict[str, object] = {
         "base": intake.base.digest,
         "source": origin.get("digest"),
@@ -41,14 +53,22 @@ def addition(
     }
     if isinstance(parents, list):
         inputs["parents"] = tuple(str(parent) for parent in parents if _DIGEST.fullmatch(str(parent)))
-    return Record(
-        action=action,
-        subject=adapter.full_name,
-        inputs={**inputs, **(sources or {})},
-        outputs={"adapter": adapter.digest},
-        metrics=_numbers(metrics if isinstance(metrics, dict) else {}),
-        details={**({"file": str(origin["file"])} if "file" in origin else {}), **(details or {})},
-    )
+    try:
+        record = Record(
+            action=action,
+            subject=adapter.full_name,
+            inputs={**inputs, **(sources or {})},
+            outputs={"adapter": adapter.digest},
+            metrics=_numbers(metrics if isinstance(metrics, dict) else {}),
+            details={**notes, **(details or {})},
+        )
+        size = len(canonical_bytes(record.to_json()))
+    except ValueError as problem:
+        raise AdapterError(adapter.path, f"cannot be recorded in the ledger ({problem})", _SHORTEN) from None
+    if size > MAX_RECORD_BYTES:
+        reason = f"has notes that take {size} bytes in the ledger, and at most {MAX_RECORD_BYTES} are kept"
+        raise AdapterError(adapter.path, reason, _SHORTEN)
+    return record
 
 
 def move(

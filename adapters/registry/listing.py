@@ -6,16 +6,19 @@ Taken without a lock, and cheap: names and manifests are read, weights are not.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from adapters import names
-from adapters.errors import AdapterError, RegistryError, UnknownAdapterError
+from adapters.errors import AdapterError, FileRefusedError, RegistryError, UnknownAdapterError
+from adapters.lora.card import card_language
 from adapters.lora.config import CONFIG_FILE
-from adapters.lora.manifest import Adapter, read_fields, read_manifest
+from adapters.lora.manifest import MANIFEST_FILE, Adapter, read_fields, read_manifest
+from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.registry.pointers import ACTIVE_FILE, AliasPointers
 
 
@@ -31,10 +34,9 @@ class VersionFolder:
     def of(cls, folder: Path) -> VersionFolder:
         """The version in registry/ALIAS/VERSION, by the names that it records, else by those of its place."""
         fields = _recorded(folder)
-        alias, version = fields.get("alias"), fields.get("version")
         return cls(
-            alias if isinstance(alias, str) else folder.parent.name,
-            version if isinstance(version, str) else folder.name,
+            _checked(fields.get("alias"), names.alias) or folder.parent.name,
+            _checked(fields.get("version"), names.version) or folder.name,
             folder,
         )
 
@@ -52,8 +54,12 @@ class VersionFolder:
     @property
     def recorded_language(self) -> str | None:
         """The language that its manifest records; None where there is none."""
-        found: object = _recorded(self.folder).get("language")
-        return found if isinstance(found, str) else None
+        return _checked(_recorded(self.folder).get("language"), names.language)
+
+    @property
+    def language(self) -> str | None:
+        """The language that its manifest records, else its card, which a damaged manifest leaves."""
+        return self.recorded_language or _checked(card_language(self.folder), names.language)
 
     def is_named(self, alias: str, version: str) -> bool:
         """Whether it is `version` of `alias`; case does not matter."""
@@ -61,7 +67,23 @@ class VersionFolder:
 
     def read(self) -> Adapter:
         """The adapter, its files hashed. Raises `AdapterError`."""
-        return read_manifest(self.folder, alias=self.alias, version=self.version)
+        if not self.folder.is_dir():
+            remedy = "Restore the folder, promote another version, or forget this one with retire --delete."
+            raise AdapterError(self.folder, "is missing, and a version of the registry stood there", remedy)
+        fields = _recorded(self.folder)
+        for field, own in (("alias", self.alias), ("version", self.version)):
+            told = fields.get(field)
+            if isinstance(told, str) and told.lower() != own.lower():
+                reason = f"is another than {own}, by which the registry took it in"
+                raise AdapterError(
+                    self.folder / MANIFEST_FILE, reason, "Restore it.", field=field, value=told
+                )
+        try:
+            return read_manifest(self.folder, alias=self.alias, version=self.version)
+        except FileRefusedError:
+            raise
+        except ValueError as problem:
+            raise AdapterError(self.folder, str(problem), "Rename the folder.") from problem
 
 
 @dataclass(frozen=True)
@@ -69,7 +91,7 @@ class RegistryListing:
     """What the registry held at one moment."""
 
     entries: tuple[VersionFolder, ...]
-    """Every version, by alias, then in natural order."""
+    """Every version, by alias, then in natural order; also a promoted one whose folder is missing."""
     pointers: AliasPointers
 
     @classmethod
@@ -78,8 +100,16 @@ class RegistryListing:
         # The state first: what was promoted after this moment is then found among the versions all the same.
         pointers = AliasPointers.read(registry)
         found = (VersionFolder.of(folder) for folder in version_folders(registry))
-        order = sorted(found, key=lambda entry: (entry.alias.lower(), names.natural(entry.version)))
-        return cls(tuple(order), pointers)
+        entries = list(found)
+        missing = list(_missing(registry, entries, pointers))
+        # What a pointer names goes before what a changed manifest says of the same folder.
+        claimed = {entry.folder for entry in missing}
+        return cls(_sorted([*(one for one in entries if one.folder not in claimed), *missing]), pointers)
+
+    @classmethod
+    def without_pointers(cls, registry: Path) -> RegistryListing:
+        """What the folder holds, as if nothing was known of which version is active."""
+        return cls(_sorted(map(VersionFolder.of, version_folders(registry))), AliasPointers())
 
     def versions(self, alias: str) -> tuple[VersionFolder, ...]:
         """The versions of `alias`, in natural order; none where it is unknown."""
@@ -106,6 +136,11 @@ class RegistryListing:
                 if entry.version.lower() == version:
                     return entry
         return served[-1] if served else None
+
+    def is_named_active(self, alias: str, version: str) -> bool:
+        """Whether `alias` stands for `version`; also true if it has no version at all."""
+        active = self.active(alias)
+        return active is None or active.version.lower() == version.lower()
 
     def is_active(self, entry: VersionFolder) -> bool:
         """Whether its alias stands for it."""
@@ -146,6 +181,33 @@ class RegistryListing:
         return sorted({entry.alias for entry in self.entries})
 
 
+def _sorted(entries: Iterable[VersionFolder]) -> tuple[VersionFolder, ...]:
+    return tuple(sorted(entries, key=lambda entry: (entry.alias.lower(), names.natural(entry.version))))
+
+
+def _missing(
+    registry: Path, entries: Iterable[VersionFolder], pointers: AliasPointers
+) -> Iterator[VersionFolder]:
+    """The versions that aliases stand for and whose folders are not there."""
+    written = {entry.alias.lower(): entry.alias for entry in entries}
+    there = {(entry.alias.lower(), entry.version.lower()) for entry in entries}
+    for alias, state in pointers.states.items():
+        active = pointers.active(alias)
+        if active is not None and active not in state.retired and (alias, active) not in there:
+            shown = written.get(alias, alias)
+            yield VersionFolder(shown, active, registry / shown / active)
+
+
+def _checked(value: object, check: Callable[[str], str]) -> str | None:
+    """`value` if it is a name of the kind that `check` checks, else None."""
+    if not isinstance(value, str):
+        return None
+    try:
+        return check(value)
+    except ValueError:
+        return None
+
+
 def _recorded(folder: Path) -> dict[str, Any]:
     """The manifest's fields; none where it is damaged, which `VersionFolder.read` and `verify` say."""
     try:
@@ -155,13 +217,19 @@ def _recorded(folder: Path) -> dict[str, Any]:
 
 
 def version_folders(registry: Path) -> list[Path]:
-    """Folders `registry`/ALIAS/VERSION in PEFT layout. Those that begin with a dot are being written."""
+    """Folders `registry`/ALIAS/VERSION that hold a version, whole or damaged.
+
+    Those that begin with a dot are being written.
+    """
     return [
-        folder
-        for alias in _folders(registry)
-        for folder in _folders(alias)
-        if (folder / CONFIG_FILE).is_file()
+        folder for alias in _folders(registry) for folder in _folders(alias) if _is_version_folder(folder)
     ]
+
+
+def _is_version_folder(folder: Path) -> bool:
+    if any(os.path.lexists(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)):
+        return True
+    return _checked(folder.name, names.version) is not None
 
 
 def alias_folders(registry: Path) -> list[Path]:
@@ -170,19 +238,31 @@ def alias_folders(registry: Path) -> list[Path]:
 
 
 def fingerprint(registry: Path) -> str:
-    """Text that changes when a version comes or goes, or `ACTIVE_FILE` does. Reads names and times alone."""
-    seen = [str(folder.relative_to(registry)) for folder in version_folders(registry)]
+    """Text that changes when a version comes, goes or changes, or `ACTIVE_FILE` does. Reads no contents."""
+    seen = [f"{folder.relative_to(registry)} {stamp(folder)}" for folder in version_folders(registry)]
+    return "\n".join([*seen, _times(registry / ACTIVE_FILE)])
+
+
+def stamp(folder: Path) -> str:
+    """Text that changes when a file of the version in `folder` does, or who may read it.
+
+    Times are compared for being equal alone, so that a clock that is set back hides nothing.
+    """
+    return " ".join(_times(folder / name) for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE))
+
+
+def _times(path: Path) -> str:
     try:
-        status = (registry / ACTIVE_FILE).stat()
-    except FileNotFoundError:
-        return "\n".join(seen)
-    return "\n".join([*seen, f"{status.st_mtime_ns} {status.st_size} {status.st_ino}"])
+        status = path.stat()
+    except OSError as problem:
+        return f"-{problem.errno}"
+    return f"{status.st_mtime_ns}:{status.st_ctime_ns}:{status.st_size}:{status.st_ino}:{status.st_mode:o}"
 
 
 def _folders(place: Path) -> list[Path]:
     try:
         return sorted(path for path in place.iterdir() if not path.name.startswith(".") and path.is_dir())
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return []
 
 

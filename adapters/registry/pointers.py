@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ _DIVIDED = 2
 """Of one that does: one that cannot divide refuses it, rather than answer differently from the others."""
 _MAX_BYTES = 16 << 20
 _MAX_HISTORY = 256
-_REMEDY = "Restore the file, or delete it: then the highest version of every alias is active."
+REMEDY = "Restore it, or write it anew from the ledger: oneseek adapters repair"
 
 
 class PointersError(FileRefusedError):
@@ -68,9 +69,12 @@ class AliasPointers:
     def read(cls, registry: Path) -> AliasPointers:
         """The state in the folder `registry`; empty where there is none. Raises `PointersError`."""
         path = registry / ACTIVE_FILE
-        if not path.exists():
+        if not os.path.lexists(path):
             return cls()
-        fields = read_object(path, _MAX_BYTES, PointersError)
+        try:
+            fields = read_object(path, _MAX_BYTES, PointersError)
+        except PointersError as problem:
+            raise PointersError(path, problem.reason, REMEDY) from problem
         if fields.get("format") not in (_FORMAT, _DIVIDED):
             reason = f"this OneSeek knows the formats {_FORMAT} and {_DIVIDED}"
             raise PointersError(
@@ -78,7 +82,7 @@ class AliasPointers:
             )
         aliases: object = fields.get("aliases")
         if not isinstance(aliases, dict):
-            raise PointersError(path, "is not an object", _REMEDY, field="aliases", value=aliases)
+            raise PointersError(path, "is not an object", REMEDY, field="aliases", value=aliases)
         return cls({alias: _state(path, alias, value) for alias, value in aliases.items()})
 
     def write(self, registry: Path) -> None:
@@ -140,7 +144,8 @@ class AliasPointers:
 def active_versions(kept: Iterable[Adapter], pointers: AliasPointers) -> tuple[dict[str, str], list[str]]:
     """Alias → the version promoted last among `kept`, and a note for each alias whose last one is not there.
 
-    An alias that was never promoted, or of whose promoted versions none is left, is absent.
+    An alias that was never promoted, or of whose promoted versions none is left, is absent. A version that
+    is damaged is among `kept`; one that is not there is for another base.
     """
     served = {(adapter.alias.lower(), adapter.version.lower()) for adapter in kept}
     found: dict[str, str] = {}
@@ -183,7 +188,7 @@ def _state(path: Path, alias: str, value: Any) -> AliasState:
         return AliasState(history, retired, _split(value.get("split")), _shadow(value.get("shadow")))
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
         reason = "is not a history of versions, a list of retired ones, and shares of versions"
-        raise PointersError(path, reason, _REMEDY, field=f"aliases.{alias}"[:64], value=value) from problem
+        raise PointersError(path, reason, REMEDY, field=f"aliases.{alias}"[:64], value=value) from problem
 
 
 def _split(value: Any) -> TrafficSplit | None:

@@ -6,8 +6,10 @@ a process that is killed at any moment leaves the old state or the new one. Read
 
 from __future__ import annotations
 
+import itertools
+import os
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,18 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from adapters import names
-from adapters.errors import RegistryError
-from adapters.files.atomic import clear_leftovers, remove_folder, staged_folder
+from adapters.errors import LedgerError, RegistryError
+from adapters.files.atomic import clear_leftovers, flush_tree, remove_folder, replace_file, staged_folder
 from adapters.home import mark_home
 from adapters.ledger import Ledger, Record
+from adapters.ledger.origin import RESTORE
 from adapters.lora.manifest import Adapter
 from adapters.registry.division import ShareChange, plan_canary, plan_settle, plan_shadow
 from adapters.registry.intake import Base, CheckedAdapter, check_adapter
 from adapters.registry.ledger_records import addition, division_to_json, move, removal
 from adapters.registry.listing import RegistryListing, VersionFolder, alias_folders, fingerprint
+from adapters.registry.pointers import ACTIVE_FILE, AliasPointers, PointersError
+from adapters.registry.recovery import check_pointers, recover
 
 __all__ = [
     "AddResult",
@@ -48,6 +53,8 @@ class AddResult:
     new: bool
     """False where the same version was there already."""
     active: bool
+    base_recorded: bool = True
+    """False if nothing but the adapter's shapes told that it is for this base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +116,17 @@ class Registry:
                     if self._ledger is not None and not self._ledger.knows(present.digest):
                         self._record(addition(intake, action, sources, details))
                     return AddResult(present, new=False, active=listing.is_active(entry))
-            self._record(addition(intake, action, sources, details))
-            before = self._pinned(listing, adapter)
+            record = addition(intake, action, sources, details)
             with staged_folder(self._place(adapter)) as temporary:
+                # What can fail comes first: a refusal leaves neither a version nor an entry.
                 intake.write(temporary)
-            return AddResult(VersionFolder.of(self._place(adapter)).read(), new=True, active=before is None)
+                flush_tree(temporary)
+                self._record(record)
+                before = self._pinned(listing, adapter)
+            added = VersionFolder.of(self._place(adapter))
+            if before is None:
+                self._note_first(added)
+            return AddResult(added.read(), True, before is None, intake.base_recorded)
 
     def promote(self, name: str) -> AliasMove:
         """Make `alias@version` what its alias stands for, also where it was retired.
@@ -183,9 +196,32 @@ class Registry:
                 listing.pointers.drop(entry.alias, entry.version, keep=True).write(self.folder)
             if delete:
                 self._record(removal("delete", entry))
-                remove_folder(entry.folder)
+                if entry.folder.is_dir():
+                    remove_folder(entry.folder)
                 listing.pointers.drop(entry.alias, entry.version, keep=False).write(self.folder)
             return entry
+
+    def repair(self) -> AliasPointers:
+        """Write a damaged or lost `active.json` anew from the ledger, which is verified first.
+
+        The damaged file is kept beside it; a file that can be read stays as it is.
+        Raises `LedgerError` if the ledger is absent or does not verify.
+        """
+        if self._ledger is None:
+            raise RegistryError("There is no ledger to read the active versions from.")
+        with self._locked():
+            path = self.folder / ACTIVE_FILE
+            try:
+                known = AliasPointers.read(self.folder) if os.path.lexists(path) else None
+            except PointersError:
+                known = None
+            pointers = recover(self._ledger, RegistryListing.without_pointers(self.folder))
+            if known is not None:
+                return known
+            if os.path.lexists(path):
+                replace_file(path, _free_name(path))
+            pointers.write(self.folder)
+            return pointers
 
     def canary(self, alias: str, shares: Mapping[str, float]) -> ShareChange:
         """Divide the requests for `alias` between versions (version → percent), sticky by conversation.
@@ -230,11 +266,24 @@ class Registry:
         return division
 
     def _record(self, record: Record) -> None:
-        if self._ledger is not None:
-            self._ledger.append(record)
+        if self._ledger is None:
+            return
+        if not self._ledger.begun and os.path.lexists(self.folder / ACTIVE_FILE):
+            reason = "was removed: changes to the registry were recorded in it"
+            raise LedgerError(self._ledger.folder, reason, RESTORE)
+        self._ledger.append(record)
 
     @contextmanager
     def _writing(self) -> Generator[RegistryListing]:
+        """Hold the registry's lock over a change to what it holds, of which all is known."""
+        with self._locked():
+            listing = self.listing()
+            if self._ledger is not None:
+                check_pointers(listing, self.folder, self._ledger.folder)
+            yield listing
+
+    @contextmanager
+    def _locked(self) -> Generator[None]:
         """Hold the registry's lock, with what killed writers left cleared away."""
         mark_home(self.folder.parent)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -249,7 +298,7 @@ class Registry:
         try:
             for place in (self.folder, *alias_folders(self.folder)):
                 clear_leftovers(place)
-            yield self.listing()
+            yield
         finally:
             lock.release()
 
@@ -264,10 +313,23 @@ class Registry:
             pointers.write(self.folder)
         return before
 
+    def _note_first(self, entry: VersionFolder) -> None:
+        """Record what a new alias stands for, so that its loss is noticed."""
+        pointers = AliasPointers.read(self.folder)
+        if pointers.active(entry.alias) is None:
+            with suppress(OSError):
+                pointers.promote(entry.alias, entry.version).write(self.folder)
+
     def _place(self, adapter: Adapter) -> Path:
         """The folder of a version; beside its alias's other versions, however their alias is written."""
         same = (path for path in alias_folders(self.folder) if path.name.lower() == adapter.alias.lower())
         return next(same, self.folder / adapter.alias) / adapter.version
+
+
+def _free_name(path: Path) -> Path:
+    """Where a damaged file is kept."""
+    names_ = (path.with_name(f"{path.name}.damaged-{number}") for number in itertools.count(1))
+    return next(name for name in names_ if not os.path.lexists(name))
 
 
 def _with_version(name: str, verb: str) -> None:

@@ -135,7 +135,8 @@ class Snapshot:
     @cached_property
     def _digests(self) -> dict[str, Adapter]:
         actives = [self._active(alias) for alias in self.by_alias]
-        return {adapter.digest: adapter for adapter in (*reversed(self.adapters()), *reversed(actives))}
+        every = (*reversed(self.adapters()), *reversed(actives))
+        return {adapter.digest: adapter for adapter in every if adapter.problem is None}
 
     def _active(self, alias: str) -> Adapter:
         return self.by_alias[alias][self.active_versions[alias]]

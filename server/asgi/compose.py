@@ -105,12 +105,17 @@ def open_base_service(
     narrator(f"base {base.name}: {base.reason}")
     for note in catalogue.notes:
         narrator(f"note: {note}")
+    for warning in catalogue.warnings:
+        narrator(f"warning: {warning}")
     try:
         tokenizer, defaults = Tokenizer.load(base.path), read_defaults(base.path)
     except ValueError as error:
         raise EngineError(f"{base.path}: {error}") from error
     engine, collectors = open_engine(settings, catalogue, tokenizer, metrics, narrator, environ)
-    aliases = [served.active(alias).full_name for alias in served.aliases()]
+    actives = [served.active(alias) for alias in served.aliases()]
+    for adapter in (one for one in served.adapters() if one.problem is not None):
+        narrator(f"error: {adapter.full_name} is damaged and answers 503: {adapter.problem}")
+    aliases = [active.full_name for active in actives if active.problem is None]
     narrator(f"adapters: {', '.join(aliases) or 'none; every question goes to the base'}")
     runtime = Runtime(
         name=base.name,
@@ -155,8 +160,8 @@ def open_engine(
         base_name=catalogue.base.name,
         base_digest=registry.base_digest,
         tokenizer=tokenizer,
-        adapters=registry.adapters(),
-        active=[registry.active(alias) for alias in registry.aliases()],
+        adapters=[adapter for adapter in registry.adapters() if adapter.problem is None],
+        active=[active for active in map(registry.active, registry.aliases()) if active.problem is None],
         observer=metrics.steps(catalogue.base.name),
         narrate=narrator,
         environ=environ,

@@ -60,6 +60,7 @@ def build_app() -> App:
         "promote": changes.promote,
         "rollback": changes.rollback,
         "retire": changes.retire,
+        "repair": changes.repair,
         "canary": shares.canary,
         "shadow": shares.shadow,
         "settle": shares.settle,

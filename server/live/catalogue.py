@@ -15,9 +15,9 @@ from adapters.bases import FoundBase, find_base
 from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
 from adapters.home import check_home, mark_home
 from adapters.lora.digest import base_digest
-from adapters.lora.manifest import Adapter
+from adapters.lora.manifest import Adapter, damaged_adapter
 from adapters.registry.finder import FoundAdapters, find_adapters
-from adapters.registry.pointers import AliasPointers, active_versions
+from adapters.registry.pointers import AliasPointers, PointersError, active_versions
 from adapters.registry.served import ServedAdapters
 from server.config.environment import expand_home
 from server.config.settings import RoutingOptions, Settings
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from routing.settings import RoutingSettings
 
 
+_LISTED = 8
+"""Names in one note."""
+
+
 @dataclass(frozen=True)
 class Catalogue:
     """A base with everything that can answer for it."""
@@ -41,6 +45,8 @@ class Catalogue:
     options: RoutingOptions
     notes: tuple[str, ...] = field(default=())
     """What was found and is not served, and why: for the log, one line each."""
+    warnings: tuple[str, ...] = field(default=())
+    """What is served and should be looked at, one line each."""
 
     @cached_property
     def router(self) -> Router:
@@ -68,25 +74,30 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     root = root or Path.cwd()
     mark_home(settings.home)
     base = find_base(root, settings.base_model)
+    digest = base_digest(base.path, settings.home / "cache")
     try:
-        found = find_adapters(root, settings.home, base, tuple(map(_expanded, settings.adapters)))
+        explicit = tuple(map(_expanded, settings.adapters))
+        found = find_adapters(root, settings.home, base, explicit, digest=digest)
     except FileRefusedError:
         raise
     except ValueError as error:
         raise SettingsError("adapters", str(error)) from None
-    digest = base_digest(base.path, settings.home / "cache")
     named = len(settings.adapters)
-    recorded, unrecorded = _check_provenance(settings, found.adapters[:named], found.adapters[named:])
+    pointers = read_pointers(settings.home / "registry")
+    known = provenance(settings)
+    recorded, unrecorded = _check_provenance(known, found.adapters[:named], found.adapters[named:], pointers)
     kept, refused = _check_fit(recorded, found.adapters[:named], digest, base.name)
-    active, passed_over = active_versions(kept, AliasPointers.read(settings.home / "registry"))
+    active, passed_over = active_versions(kept, pointers)
     try:
         served = ServedAdapters(
             kept, base_digest=digest, base_name=base.name, active=active, languages=settings.routing.languages
         )
     except UnknownAdapterError as error:
         raise SettingsError("routing.languages", str(error)) from None
-    notes = (*_notes(found), *unrecorded, *refused, *passed_over, *describe_contested(served))
-    return Catalogue(base, served, settings.routing, notes)
+    notes = (
+        *_notes(found), *unrecorded, *refused, *passed_over, *describe_contested(served)
+    )  # fmt: skip
+    return Catalogue(base, served, settings.routing, notes, _warnings(kept))
 
 
 def _expanded(entry: str) -> str:
@@ -142,11 +153,24 @@ def _detectable(code: str) -> bool:
     return code in profiled_languages() or script_of(code) != LATIN
 
 
+def read_pointers(registry: Path) -> AliasPointers:
+    """The active versions; none if their file is damaged, which `find_adapters` reports."""
+    try:
+        return AliasPointers.read(registry)
+    except PointersError:
+        return AliasPointers()
+
+
 def _check_provenance(
-    settings: Settings, named: Iterable[Adapter], found: Iterable[Adapter]
+    known: Provenance | None,
+    named: Iterable[Adapter],
+    found: Iterable[Adapter],
+    pointers: AliasPointers,
 ) -> tuple[list[Adapter], list[str]]:
-    """Found adapters that may enter, and a note for each that may not; a named one that may not raises."""
-    known = provenance(settings)
+    """Found adapters that may enter, and a note for each that may not; a named one that may not raises.
+
+    A promoted version that may not enter stays, with its problem: no other one takes its place.
+    """
     if known is None:
         return list(found), []
     for adapter in named:
@@ -155,11 +179,20 @@ def _check_provenance(
     refused: list[str] = []
     for adapter in found:
         try:
-            known.require(adapter)
+            if adapter.problem is None:
+                known.require(adapter)
             kept.append(adapter)
         except AdapterRejectedError as error:
             refused.append(str(error))
+            if pointers.active(adapter.alias) == adapter.version.lower():
+                kept.append(without_provenance(adapter))
     return kept, refused
+
+
+def without_provenance(adapter: Adapter) -> Adapter:
+    """`adapter` as one that is promoted and that the ledger does not know."""
+    problem = "the ledger does not know its digest, and require_provenance is on"
+    return damaged_adapter(adapter.path, adapter.alias, adapter.version, problem, adapter.language)
 
 
 def _check_fit(
@@ -182,6 +215,15 @@ def _notes(found: FoundAdapters) -> list[str]:
         for pickle in found.unconverted
     ]
     return [*map(str, found.refused), *pickles]
+
+
+def _warnings(kept: Iterable[Adapter]) -> tuple[str, ...]:
+    """A note for adapters that record no digest of their base: their shapes fit, and nothing else tells."""
+    found = [one.full_name for one in kept if one.base_digest is None and one.problem is None]
+    if not found:
+        return ()
+    listed = ", ".join(found[:_LISTED]) + (f" and {len(found) - _LISTED} more" if found[_LISTED:] else "")
+    return (f"unverified base: {listed} record no digest of their base, and only their shapes fit",)
 
 
 def describe_contested(served: ServedAdapters) -> list[str]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,13 +18,18 @@ from adapters.bases import FoundBase
 from adapters.errors import AdapterRejectedError, FileRefusedError
 from adapters.ledger.chain import LEDGER_FILE
 from adapters.ledger.provenance import Provenance
-from adapters.lora.manifest import Adapter
-from adapters.registry.finder import read_versions
-from adapters.registry.listing import RegistryListing, fingerprint
+from adapters.lora.manifest import Adapter, damaged_adapter
+from adapters.registry.finder import ServedBase, read_versions
+from adapters.registry.listing import RegistryListing, fingerprint, stamp
 from adapters.registry.pointers import AliasPointers, active_versions
 from routing.route import Router
 from server.config.values import SettingsError
-from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
+from server.errors import (
+    AdapterNotLoadedError,
+    AdapterRefusedError,
+    AdapterUnavailableError,
+    EngineError,
+)
 from server.live.catalogue import describe_contested
 from server.live.departures import Departures
 from server.live.runtime import Runtime
@@ -70,6 +75,7 @@ class RegistryFollower:
         self._served = runtime.served
         self.options = options
         self._seen: str | None = None
+        self._base: ServedBase | None = None
         self._said: frozenset[str] = frozenset()
         self._unloading: dict[asyncio.Task[None], str] = {}
         self._unnamed: frozenset[str] = frozenset()
@@ -78,6 +84,9 @@ class RegistryFollower:
         """Held by whoever changes which adapters this server has."""
         self.loaded: dict[str, Adapter] = {}
         """What was loaded over HTTP and is on no disk's registry, by full name in lower case."""
+        self.damaged: dict[str, str] = {}
+        """Full name in lower case → what is wrong on disk with a version that goes on from memory."""
+        self._stamps = {path: stamp(path) for path in self._kept()}
 
     async def run(self) -> None:
         """Look again and again, until cancelled; without an interval, at nothing but the engine."""
@@ -109,9 +118,10 @@ class RegistryFollower:
         if mark == self._seen:
             return
         found = await asyncio.to_thread(RegistryListing.read, place)
-        known = {a.path for a in self._served.adapters() if not self.is_loaded(a)}
+        known = self._kept()
         languages, served = self._served.languages(), found.served_folders
-        problems = await self._take_in(found, served - known) if served - known else set[str]()
+        problems = await self._take_in(found, served - known.keys()) if served - known.keys() else set[str]()
+        problems |= await self._look_again(found, known)
         done = await self._activate(found.pointers, problems)
         done = await self._shares.follow(found.pointers, problems) and done
         self._remove(served, place, problems)
@@ -125,20 +135,72 @@ class RegistryFollower:
     async def _take_in(self, found: RegistryListing, folders: Collection[Path]) -> set[str]:
         """Serve the versions in new `folders`; why some are not served."""
         options = self.options
-        adapters, refused = await asyncio.to_thread(
-            read_versions, found, options.home / "registry", options.base, folders
-        )
+        adapters, refused = await self._read(found, folders)
         recorded = await asyncio.to_thread(options.provenance) if adapters and options.provenance else None
         problems = {str(error) for error in refused}
         for adapter in adapters:
             try:
-                if recorded is not None:
+                if recorded is not None and adapter.problem is None:
                     recorded.require(adapter)
                 self._served.add(adapter)
-                log.info("%s is served now", adapter.full_name)
             except AdapterRejectedError as error:
                 problems.add(str(error))
+                continue
+            if adapter.problem is None:
+                log.info("%s is served now", adapter.full_name)
         return problems
+
+    async def _read(
+        self, found: RegistryListing, folders: Collection[Path]
+    ) -> tuple[list[Adapter], list[FileRefusedError]]:
+        """The versions in `folders`, and why some are not served; their stamps are from before."""
+        self._stamps |= {folder: stamp(folder) for folder in folders}
+        options = self.options
+        if self._base is None:
+            digest = self._served.base_digest
+            self._base = await asyncio.to_thread(ServedBase.read, options.base, digest)
+        return await asyncio.to_thread(read_versions, found, options.home / "registry", self._base, folders)
+
+    async def _look_again(self, found: RegistryListing, known: Mapping[Path, Adapter]) -> set[str]:
+        """Read versions again whose files have changed. What is wrong with them.
+
+        A damaged one that the engine holds goes on from memory; another is unavailable until it is repaired.
+        """
+        kept = {path: known[path] for path in found.served_folders if path in known}
+        changed = {path for path, one in kept.items() if one.problem or stamp(path) != self._stamps.get(path)}
+        if not changed:
+            return set(self.damaged.values())
+        adapters, _ = await self._read(found, changed)
+        for adapter in adapters:
+            self._found_again(known[adapter.path], adapter)
+        return set(self.damaged.values())
+
+    def _found_again(self, before: Adapter, now: Adapter) -> None:
+        """Serve a version as it is on disk now, or from memory if it is damaged there."""
+        name = before.full_name.lower()
+        self.damaged.pop(name, None)
+        if now.problem is None and before.problem is None:
+            if now.digest == before.digest:
+                return
+            problem = f"its files were changed: they have {now.digest} and had {before.digest}"
+            now = damaged_adapter(now.path, before.alias, before.version, problem)
+        if now.problem is not None and before.problem is None:
+            if before.digest in self._runtime.engine.residents.open:
+                goes_on = "it goes on from memory until the server stops"
+                self.damaged[name] = f"{before.full_name} is damaged: {now.problem}; {goes_on}"
+                return
+            now = replace(now, alias=before.alias, version=before.version, language=before.language)
+        if now.full_name.lower() != name:
+            return
+        self._served.replace(now)
+        if now.problem is None:
+            log.info("%s is whole again and is served", now.full_name)
+        else:
+            log.error("%s is damaged and is not served: %s", now.full_name, now.problem)
+
+    def _kept(self) -> dict[Path, Adapter]:
+        """What this server has from folders."""
+        return {adapter.path: adapter for adapter in self._served.adapters() if not self.is_loaded(adapter)}
 
     def is_loaded(self, adapter: Adapter) -> bool:
         """Whether it was loaded over HTTP."""
@@ -165,8 +227,14 @@ class RegistryFollower:
             after = self._served.resolve(f"{alias}@{version}")
             if after == before:
                 continue
+            if after.problem is not None and before.problem is None:
+                problems.add(f"{after.full_name} is promoted and damaged, so {before.full_name} goes on here")
+                continue
             try:
                 await self._runtime.residency.ensure(after)
+            except AdapterUnavailableError:
+                self._served.activate(alias, version)  # of two that are damaged, the promoted one
+                continue
             except AdapterRefusedError as error:
                 problems.add(f"{after.full_name} is promoted and refused by the engine: {error}")
                 continue
@@ -195,7 +263,7 @@ class RegistryFollower:
 
     def _sweep(self) -> None:
         """Unload what no name has stood for since the last look: a late request has brought it back."""
-        named = {adapter.digest for adapter in self._served.adapters()}
+        named = {adapter.digest for adapter in self._served.adapters() if adapter.digest}
         unnamed = frozenset(self._runtime.engine.state().resident.keys() - named)
         for digest in unnamed & self._unnamed - {*self._unloading.values()}:
             self._drop(digest)
@@ -205,7 +273,7 @@ class RegistryFollower:
     def unload(self, adapter: Adapter) -> None:
         """Have the engine drop it once no request uses it, unless an alias stands for the same weights."""
         actives = (self._served.active(alias) for alias in self._served.aliases())
-        if adapter.digest not in {active.digest for active in actives}:
+        if adapter.digest and adapter.digest not in {active.digest for active in actives}:
             self._drop(adapter.digest)
         self._departures.look()
 

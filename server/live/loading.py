@@ -7,6 +7,7 @@ name it; an unloaded one can be named no longer at once, and leaves the engine w
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +16,7 @@ from pathlib import Path
 from adapters import names
 from adapters.errors import AdapterRejectedError, FileRefusedError, LedgerError, UnknownAdapterError
 from adapters.ledger.provenance import Provenance
+from adapters.lora.base_name import base_names
 from adapters.lora.manifest import Adapter
 from adapters.lora.shape_check import ModelShape
 from adapters.registry.intake import Base, check_adapter
@@ -26,6 +28,9 @@ from server.live.runtime import Runtime
 
 log = logging.getLogger("oneseek.admin")
 
+PASSING_SECONDS = 5
+"""Seconds after which to ask again if a limit of the system was reached."""
+_FOR_GOOD = {"x-should-retry": "false"}
 PATH = "lora_path"
 NAME = "lora_name"
 
@@ -142,6 +147,8 @@ class LoraLoading:
             intake = await asyncio.to_thread(check_adapter, folder, base, alias=alias, version=version)
         except FileRefusedError as error:
             raise describe_refusal(error, PATH) from None
+        except OSError as error:
+            raise unwritable(error) from None
         if intake.given_version is None:
             intake = intake.with_version(names.next_version(self._versions(alias)))
         adapter = intake.source
@@ -195,7 +202,8 @@ async def serving_base(served: ServedAdapters, options: FollowOptions) -> Base:
         shape = await asyncio.to_thread(ModelShape.read, options.base.path)
     except FileRefusedError as error:
         raise describe_refusal(error, None) from None
-    return Base(name=served.base_name, digest=served.base_digest, shape=shape)
+    known = await asyncio.to_thread(base_names, options.base.path, options.base.name)
+    return Base(name=served.base_name, digest=served.base_digest, shape=shape, names=known)
 
 
 async def require_known(provenance: Callable[[], Provenance | None], adapter: Adapter, field: str) -> None:
@@ -218,13 +226,43 @@ async def require_known(provenance: Callable[[], Provenance | None], adapter: Ad
 
 def describe_refusal(error: FileRefusedError, field: str | None) -> ApiError:
     """An adapter's files that are not what can be served, in words that name no folder of the host."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in PASSING:
+        return unwritable(cause)
     return bad_field(field, error.public, code="adapter_rejected")
 
 
 def unusable(error: FileRefusedError) -> ApiError:
-    """A registry or a ledger that cannot be relied on; asking again changes nothing."""
+    """A registry or a ledger that cannot be relied on until it is repaired; asking again changes nothing."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in STORAGE:
+        return unwritable(cause)
     headers = {"x-should-retry": "false"}
-    reply = ErrorReply(500, error.public, type="server_error", code="registry_unusable", headers=headers)
+    reply = ErrorReply(503, error.public, type="server_error", code="registry_unusable", headers=headers)
+    return ApiError(reply)
+
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a disk or a quota that is full."""
+PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+"""Errors that go by themselves."""
+STORAGE = FULL | PASSING | {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def unwritable(error: OSError) -> ApiError:
+    """The disk does not take a change, and nothing has changed. The host's folders stay in the log."""
+    log.error("a change is not written: %s", error)
+    if error.errno in FULL:
+        message = "The server's disk is full, and nothing has changed. Free some space and ask again."
+        reply = ErrorReply(507, message, type="server_error", code="storage_full", headers=_FOR_GOOD)
+    elif error.errno in PASSING:
+        message = "The server has no file descriptor or memory left for this. Ask again in a moment."
+        headers = {"Retry-After": str(PASSING_SECONDS)}
+        reply = ErrorReply(503, message, type="server_error", code="storage_busy", headers=headers)
+    else:
+        why = (error.strerror or type(error).__name__).lower()
+        message = f"The server cannot write its registry ({why}). Nothing has changed."
+        reply = ErrorReply(503, message, type="server_error", code="storage_read_only", headers=_FOR_GOOD)
     return ApiError(reply)
 
 

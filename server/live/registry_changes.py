@@ -28,6 +28,7 @@ from server.live.loading import (
     require_known,
     serving_base,
     unusable,
+    unwritable,
 )
 from server.live.roots import Roots
 from server.live.runtime import Runtime
@@ -50,6 +51,8 @@ class ChangeResult:
     """Whether a version was added that was not there."""
     active: bool | None = None
     """Whether its alias stands for it."""
+    base_recorded: bool = True
+    """False if nothing but its shapes told that an added version is for this base."""
     contested: tuple[str, ...] = ()
     """Aliases that speak its language, where they are several, so that none is chosen for it."""
 
@@ -93,6 +96,7 @@ class RegistryChanges:
                 live=live,
                 new=added.new,
                 active=added.active,
+                base_recorded=added.base_recorded,
                 contested=self._contested_aliases(adapter.alias),
             )
 
@@ -247,6 +251,8 @@ class RegistryChanges:
         except RegistryError as error:
             text = str(error).replace(str(self.registry.folder), "the registry")
             raise conflict(text.replace(str(folder), "the folder") if folder is not None else text) from None
+        except OSError as error:
+            raise unwritable(error) from None
 
 
 def check_names(alias: str | None, version: str | None, language: str | None) -> None:

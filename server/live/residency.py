@@ -10,7 +10,13 @@ from contextlib import suppress
 
 from adapters.lora.manifest import Adapter
 from server.engines.base import Engine
-from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineDeadError, EngineError
+from server.errors import (
+    AdapterNotLoadedError,
+    AdapterRefusedError,
+    AdapterUnavailableError,
+    EngineDeadError,
+    EngineError,
+)
 from server.metrics.metrics import Metrics
 
 PATIENCE = 30.0
@@ -37,9 +43,13 @@ class Residency:
     async def ensure(self, adapter: Adapter) -> None:
         """Return once `adapter` is resident.
 
-        Raises `AdapterRefusedError` where the engine refuses it, and `AdapterNotLoadedError` where that takes
+        Raises `AdapterUnavailableError` if it has a `problem`, `AdapterRefusedError` where the engine refuses
+        it, and `AdapterNotLoadedError` where that takes
         longer than `PATIENCE`, as it can while requests hold it that is to be unloaded; the load goes on.
         """
+        if adapter.problem is not None:
+            # First: whatever is resident under a digest, nothing stands in for a damaged version.
+            raise AdapterUnavailableError(f"{adapter.full_name}: {adapter.problem}")
         if adapter.digest in self._engine.residents.open:
             return
         task = self._loading.get(adapter.digest)

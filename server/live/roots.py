@@ -7,7 +7,7 @@ link is refused in the same words, so that nobody learns from the answer what th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from adapters.lora.card import CARD_FILE
@@ -50,15 +50,24 @@ class Roots:
         folder = _followed(asked)
         if folder is None or not _is_beneath(folder, roots):
             raise _outside()
-        if not folder.is_dir():
-            raise PathMissingError("no folder of that name is there; give one that holds adapter_config.json")
-        for name in _READ:
-            file = _followed(folder / name)
-            if file is None or not _is_beneath(file, roots):
-                raise _outside()
-            if file.exists() and not file.is_file():
-                raise PathRefusedError(f"{name} in it is no file")
+        try:
+            _check_files(folder, roots)
+        except OSError as problem:  # such as a name that is too long for the file system
+            why = (problem.strerror or type(problem).__name__).lower()
+            raise PathRefusedError(f"it cannot be opened ({why}): name a folder that can") from None
         return folder
+
+
+def _check_files(folder: Path, roots: Collection[Path]) -> None:
+    """Refuse a folder that is not there, and one with a special file or a link that leads out."""
+    if not folder.is_dir():
+        raise PathMissingError("no folder of that name is there; give one that holds adapter_config.json")
+    for name in _READ:
+        file = _followed(folder / name)
+        if file is None or not _is_beneath(file, roots):
+            raise _outside()
+        if file.exists() and not file.is_file():
+            raise PathRefusedError(f"{name} in it is not a file")
 
 
 def _check(text: str) -> None:

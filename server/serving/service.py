@@ -66,7 +66,8 @@ class BaseService:
             metrics.engines.add(EngineCollector(engine, runtime.name, served.adapters))
             for collector in self.collectors:
                 metrics.engines.add(collector)
-            await runtime.residency.load_all([served.active(alias) for alias in served.aliases()])
+            actives = [served.active(alias) for alias in served.aliases()]
+            await runtime.residency.load_all([one for one in actives if one.problem is None])
             async with self._in_background():
                 yield
         finally:

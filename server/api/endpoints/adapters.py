@@ -101,6 +101,7 @@ def _change(change: ChangeResult) -> dict[str, Any]:
         "before": change.before,
         "new": change.new,
         "active": change.active,
+        "base": None if change.base_recorded else "unverified",
         "contested": list(change.contested) or None,
     }
     return {key: value for key, value in told.items() if value is not None}

@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from adapters.lora.manifest import Adapter
 from routing.route import AUTOMATIC_MODEL, UnknownNameError
 from server.api.endpoints.context import Context, reply
 from server.serving.service import BaseService
@@ -37,13 +38,23 @@ class Models:
             base, served = service.runtime.name, service.runtime.served
             entries[base] = self._entry(service, base, base, None)
             for alias in served.aliases():
-                entries[alias] = self._entry(service, alias, served.active(alias).full_name, base)
+                active = served.active(alias)
+                entries[alias] = self._entry(service, alias, active.full_name, base, active)
                 for version in served.versions(alias):
                     name = version.full_name
-                    entries[name] = self._entry(service, name, name, base)
+                    entries[name] = self._entry(service, name, name, base, version)
         return entries
 
-    def _entry(self, service: BaseService, name: str, root: str, parent: str | None) -> dict[str, Any]:
+    def _entry(
+        self,
+        service: BaseService,
+        name: str,
+        root: str,
+        parent: str | None,
+        adapter: Adapter | None = None,
+    ) -> dict[str, Any]:
+        """A model as OpenAI's; one that cannot be served any more has its `problem` beside that."""
+        problem = adapter.problem if adapter is not None else None
         return {
             "id": name,
             "object": "model",
@@ -52,4 +63,5 @@ class Models:
             "root": root,
             "parent": parent,
             "max_model_len": service.runtime.info.context,
+            **({"problem": problem} if problem is not None else {}),
         }

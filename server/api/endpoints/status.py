@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
+from adapters.lora.manifest import Adapter
 from server.api.endpoints.context import Context, reply
 from server.api.rendering.error_replies import NOT_READY_RETRY
 from server.config.version import oneseek_version
@@ -29,7 +31,10 @@ class Status:
         return reply({"status": "live"})
 
     async def ready(self, _request: Request) -> Response:
-        """Requests will be served; 503 where not."""
+        """Requests will be served; 503 where not.
+
+        A damaged version is an error for its own name alone: it takes no server out of its load balancer.
+        """
         ready = self._is_ready()
         return _verdict(ready, {"status": "ready" if ready else "not ready"})
 
@@ -48,9 +53,9 @@ class Status:
                 **_device(info.device),
                 "base": {"name": services[0].runtime.name, "digest": info.base_digest},
                 "adapters": [
-                    {"name": a.full_name, "digest": a.digest, "tier": state.resident.get(a.digest)}
+                    _adapter(adapter, state, service.changes.follower.damaged if service.changes else {})
                     for service, state in zip(services, states, strict=True)
-                    for a in service.runtime.served.adapters()
+                    for adapter in service.runtime.served.adapters()
                 ],
                 "rollouts": [trial for service in services for trial in service.rollouts.to_json()],
                 "queue": {
@@ -78,6 +83,17 @@ class Status:
     def _is_ready(self) -> bool:
         """Whether every base is."""
         return all(service.runtime.engine.state().ready for service in self._context.services)
+
+
+def _adapter(adapter: Adapter, state: EngineState, damaged: Mapping[str, str]) -> dict[str, Any]:
+    """A version that is served or should be. `damaged` tells of those that go on from memory."""
+    return {
+        "name": adapter.full_name,
+        "digest": adapter.digest or None,
+        "tier": state.resident.get(adapter.digest),
+        "base": "verified" if adapter.base_digest is not None else "unverified",
+        "problem": adapter.problem or damaged.get(adapter.full_name.lower()),
+    }
 
 
 def _device(device: DeviceInfo | None) -> dict[str, Any]:

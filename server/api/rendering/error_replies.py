@@ -18,6 +18,7 @@ from routing.selection import SelectionError
 from server.errors import (
     AdapterNotLoadedError,
     AdapterRefusedError,
+    AdapterUnavailableError,
     ApiError,
     EngineBusyError,
     EngineDeadError,
@@ -58,8 +59,17 @@ def _dead(error: EngineDeadError) -> ErrorReply:
 
 
 def _refused(_error: AdapterRefusedError) -> ErrorReply:
-    # Why it was refused may name files of the host; that is in the log.
-    return ErrorReply(400, "This adapter cannot be served at present.", param="model", code="adapter_refused")
+    # Why the engine refuses it may name files of the host; that is in the log.
+    return _unavailable("the engine refuses it, and the server's log says why")
+
+
+def _unavailable(error: AdapterUnavailableError | str) -> ErrorReply:
+    """A name that is known and cannot be served until somebody repairs it."""
+    message = f"This adapter cannot be served: {str(error).rstrip('.')}."
+    headers = {"x-should-retry": "false"}
+    return ErrorReply(
+        503, message, type="server_error", param="model", code="adapter_unavailable", headers=headers
+    )
 
 
 def _not_loaded(_error: AdapterNotLoadedError) -> ErrorReply:
@@ -111,6 +121,7 @@ _REPLIES: Mapping[type, Callable[[Any], ErrorReply]] = {
     ApiError: lambda error: error.reply,
     AdapterNotLoadedError: _not_loaded,
     AdapterRefusedError: _refused,
+    AdapterUnavailableError: _unavailable,
     EngineBusyError: _busy,
     EngineDeadError: _dead,
     EngineError: _engine,

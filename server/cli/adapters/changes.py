@@ -17,6 +17,11 @@ from server.config.values import SettingsError, check_flag
 if TYPE_CHECKING:
     from adapters.registry.registry import AddResult, AliasMove
 
+UNVERIFIED = (
+    "it records no digest of its base, so that nothing but its shapes tells that it is for this one; "
+    "from now on it is bound to this base"
+)
+
 AliasFlag = Annotated[
     str | None, Parameter(help="Public name; none takes what the adapter or its folder says.")
 ]
@@ -153,6 +158,19 @@ def retire(
     return report({"name": entry.full_name, "deleted": delete}, summary, json=json)
 
 
+def repair(resolved: ResolvedSettings, *, json: Json = False) -> int:
+    """Write a damaged or lost registry/active.json anew, from the changes that the ledger records.
+
+    The ledger is verified first. The damaged file stays beside the new one.
+    """
+    from server.live.catalogue import open_registry
+
+    states = open_registry(resolved.settings).repair().states
+    active = {alias: state.history[-1] for alias, state in sorted(states.items()) if state.history}
+    listed = ", ".join(f"{alias}@{version}" for alias, version in active.items()) or "none"
+    return report({"active": active}, f"Active versions: {listed}.", json=json)
+
+
 def _asked(
     alias: str | None, version: str | None, language: str | None
 ) -> tuple[str | None, str | None, str | None]:
@@ -165,6 +183,10 @@ def _asked(
 
 def _report_added(added: AddResult, did: str, *, json: bool, warnings: list[str] | None = None) -> int:
     adapter = added.adapter
+    notes = list(warnings or [])
+    if not added.base_recorded:
+        notes.append(UNVERIFIED)
+        print(f"warning: {UNVERIFIED}", file=sys.stderr)
     short = adapter.digest.removeprefix("sha256:")[:12]
     if not added.new:
         summary = f"{adapter.full_name} was there already, with the same contents ({short})."
@@ -173,7 +195,7 @@ def _report_added(added: AddResult, did: str, *, json: bool, warnings: list[str]
     else:
         promotes = f"oneseek adapters promote {adapter.full_name}"
         summary = f"{did} {adapter.full_name} ({short}); it becomes active with: {promotes}"
-    shown = {**adapter_to_json(adapter), "new": added.new, "active": added.active, "warnings": warnings or []}
+    shown = {**adapter_to_json(adapter), "new": added.new, "active": added.active, "warnings": notes}
     return report(shown, summary, json=json)
 
 

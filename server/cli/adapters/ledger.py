@@ -44,9 +44,23 @@ def verify_ledger(
     return _tell(verdict, json)
 
 
-def repair(resolved: ResolvedSettings, *, json: Json = False) -> int:
-    """Mend what a crash left unfinished, then verify. What was tampered with stays as it is."""
-    return _tell(_ledger(resolved).repair(), json)
+def repair(
+    resolved: ResolvedSettings,
+    *,
+    new: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Mend what a crash left unfinished, then verify. What was tampered with stays as it is.
+
+    Parameters
+    ----------
+    new
+        Begin another ledger in the place of one that was removed and cannot be restored.
+    """
+    ledger = _ledger(resolved, write=new)
+    if new:
+        ledger.begin_anew()
+    return _tell(ledger.repair(), json)
 
 
 def rotate(resolved: ResolvedSettings, *, json: Json = False) -> int:

@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 
 def list_adapters(resolved: ResolvedSettings, *, json: Json = False) -> int:
     """List the adapters that a server would offer, and what was found but cannot be served."""
-    from adapters.registry.pointers import AliasPointers
-    from server.live.catalogue import open_catalogue
+    from server.live.catalogue import open_catalogue, read_pointers
 
     catalogue = open_catalogue(resolved.settings)
-    shares = _shares(AliasPointers.read(resolved.settings.home / "registry"))
+    shares = _shares(read_pointers(resolved.settings.home / "registry"))
     if json:
         print(json_format.dumps(_catalogue_to_json(catalogue, shares), indent=2, ensure_ascii=False))
         return 0
     _print_table(catalogue, shares)
     for note in catalogue.notes:
         print(f"not served: {note}", file=sys.stderr)
+    for warning in catalogue.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     served = catalogue.served
     print(f"{_count(len(served.adapters()), 'version')} of {_count(len(served.aliases()), 'alias')}.")
     return 0
@@ -61,7 +62,11 @@ def _print_table(catalogue: Catalogue, shares: dict[str, str]) -> None:
     for adapter in served.adapters():
         active = "yes" if served.active(adapter.alias) == adapter else ""
         digest = adapter.digest.removeprefix("sha256:")[:12]
-        about = (adapter.language or "", str(adapter.rank), digest, " ".join(adapter.targets))
+        what = "damaged, not served" if adapter.problem is not None else " ".join(adapter.targets)
+        if adapter.problem is None and adapter.base_digest is None:
+            what += " (unverified base)"
+        rank = str(adapter.rank) if adapter.problem is None else ""
+        about = (adapter.language or "", rank, digest, what)
         share = (shares.get(adapter.full_name.lower(), ""),) if shares else ()
         table.add_row(adapter.full_name, active, *share, *about)
     print(f"base {catalogue.base.name}: {catalogue.base.reason}")
@@ -80,6 +85,7 @@ def _catalogue_to_json(catalogue: Catalogue, shares: dict[str, str]) -> dict[str
             for item in served.adapters()
         ],
         "not_served": list(catalogue.notes),
+        "warnings": list(catalogue.warnings),
     }
 
 
@@ -93,6 +99,8 @@ def _adapter_to_json(adapter: Adapter, active: bool) -> dict[str, object]:
         "rank": adapter.rank,
         "alpha": adapter.alpha,
         "targets": list(adapter.targets),
-        "digest": adapter.digest,
+        "digest": adapter.digest or None,
+        "base": "verified" if adapter.base_digest is not None else "unverified",
+        "problem": adapter.problem,
         "path": str(adapter.path),
     }

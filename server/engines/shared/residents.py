@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 
 from adapters.errors import FileRefusedError
 from adapters.lora.manifest import Adapter
-from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineDeadError, EngineError
+from server.errors import (
+    AdapterNotLoadedError,
+    AdapterRefusedError,
+    AdapterUnavailableError,
+    EngineDeadError,
+    EngineError,
+)
 from server.request import AdapterMix
+
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
+"""Errors of the system that say nothing of a file: what is asked again later succeeds."""
 
 
 class Residents:
@@ -57,7 +67,7 @@ class Residents:
                 refusal = _refusal(error)
                 if refusal is None:
                     raise
-                raise AdapterRefusedError(f"{adapter.full_name}: {refusal}") from error
+                raise _refusal_kind(error)(f"{adapter.full_name}: {refusal}") from error
             self.open |= {digest}
 
     async def unload(self, digest: str) -> None:
@@ -109,6 +119,14 @@ def _seen(dropped: asyncio.Future[None]) -> None:
     """A dead engine cannot forget; the error that led here says so already."""
     if not dropped.cancelled():
         dropped.exception()
+
+
+def _refusal_kind(error: BaseException) -> type[EngineError]:
+    """What a load that failed is for a request: files to be repaired, a moment to wait, or a refusal."""
+    cause = error.__cause__ if isinstance(error, FileRefusedError) else error
+    if isinstance(cause, OSError) and cause.errno in _PASSING:
+        return AdapterNotLoadedError
+    return AdapterUnavailableError if isinstance(error, FileRefusedError | OSError) else AdapterRefusedError
 
 
 def _refusal(error: BaseException) -> str | None:

@@ -297,7 +297,7 @@ def test_an_import_is_a_version_with_its_origin(tmp_path: Path, base: Base) -> N
     assert (origin["file"], origin["json"]["alpha"]) == (file.name, 16)
     (change,) = (entry.record for entry in ledger.entries())
     assert (change.action, change.inputs["source"]) == ("import", origin["digest"])
-    assert change.details == {"file": file.name}
+    assert change.details == {"file": file.name, "language": "sv", "base": "unverified"}
     assert change.outputs == {"adapter": adapter_digest(adapter.path)}
     assert not import_pickle(registry, file, base=base).added.new, "importing again changes nothing"
 

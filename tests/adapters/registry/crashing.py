@@ -54,7 +54,7 @@ def killed_at(step: int, home: Path, action: Callable[[Registry], object]) -> bo
 
         def hook(event: str, arguments: tuple[object, ...]) -> None:
             nonlocal steps
-            reads = event == "open" and arguments[1] in ("r", "rb")
+            reads = event == "open" and (arguments[1] in ("r", "rb") or not _writes(arguments[2]))
             if event in WATCHED and not reads and str(arguments[0]).startswith(str(home / "registry")):
                 steps += 1
                 if steps == step:
@@ -68,6 +68,10 @@ def killed_at(step: int, home: Path, action: Callable[[Registry], object]) -> bo
         return True
     assert os.waitstatus_to_exitcode(status) == 0
     return False
+
+
+def _writes(flags: object) -> bool:
+    return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
 
 
 def main(home: Path, folder: Path) -> None:

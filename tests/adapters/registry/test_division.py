@@ -172,6 +172,7 @@ def test_a_higher_version_does_not_move_what_was_active_by_its_number(
     registry: Registry, shape: ModelShape, make_adapter: Make
 ) -> None:
     (registry.folder / "active.json").unlink(missing_ok=True)
+    registry = Registry(registry.folder.parent)  # without a ledger, as one that was filled by hand
     registry.canary("zero", {"v1.2": 90, "v1.1": 10})
     folder = make_adapter("zero-v1.3", tensors={TENSOR: np.full((32, 4), 9, np.float32)})
     registry.add(folder, base=Base(name="tiny", digest="sha256:" + "0" * 64, shape=shape), alias="zero")

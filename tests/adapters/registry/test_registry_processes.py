@@ -12,7 +12,7 @@ import pytest
 
 from adapters.registry.registry import Registry
 from adapters.registry.verify import verify_version
-from tests.adapters.registry.crashing import BASE
+from tests.adapters.registry.crashing import BASE, with_ledger
 
 ROOT = Path(__file__).resolve().parents[3]
 Make = Callable[..., Path]
@@ -20,7 +20,7 @@ ADD = """
 import sys
 from pathlib import Path
 from adapters.registry.registry import Registry
-from tests.adapters.registry.crashing import BASE
+from tests.adapters.registry.crashing import BASE, with_ledger
 for folder in sys.argv[2:]:
     version = Registry(Path(sys.argv[1])).add(Path(folder), base=BASE).adapter.version
     Registry(Path(sys.argv[1])).promote(f"zero@{version}")
@@ -40,7 +40,7 @@ def test_a_writer_killed_at_any_step_leaves_the_old_state_or_the_new(
     tmp_path: Path, make_adapter: Make
 ) -> None:
     first, second, third = folders(make_adapter, 3)
-    registry = Registry(tmp_path / "home")
+    registry = with_ledger(tmp_path / "home")
     registry.add(first, base=BASE)
     registry.add(second, base=BASE)
     command = [sys.executable, "-m", "tests.adapters.registry.crashing", str(tmp_path / "home"), str(third)]

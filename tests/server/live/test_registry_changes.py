@@ -36,7 +36,7 @@ from tests.server.documented import documented
 from tests.server.http_server import Serving
 
 NAMES = {"name", "alias", "version", "digest", "language", "from"}
-FIELDS = NAMES | {"served", "active", "retired", "tier", "share", "shadow", "requests"}
+FIELDS = NAMES | {"base", "problem", "served", "active", "retired", "tier", "share", "shadow", "requests"}
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_what_fails_after_it_was_loaded_leaves_the_engine(serving: Serving, plac
     first, _ = two_versions(serving.http, place)
     ledger = place.home / "ledger" / "ledger.jsonl"
     ledger.write_bytes(ledger.read_bytes().replace(b"zero@v1.1", b"zero@v9.9"))
-    told = error(change(serving.http, "zero@v1.1", "promote"), 500)
+    told = error(change(serving.http, "zero@v1.1", "promote"), 503)
     assert told["code"] == "registry_unusable"
     assert str(place.home) not in told["message"]
     assert ask(serving.http, "zero").headers["X-OneSeek-Adapter-Digest"] == first
@@ -313,7 +313,7 @@ def test_a_ledger_that_does_not_verify_lets_nothing_in(place: Place) -> None:
         ledger = place.home / "ledger" / "ledger.jsonl"
         ledger.write_bytes(ledger.read_bytes().replace(b"zero@v1.0", b"zero@v9.9"))
         told = load(serving.http, "extra", place.more(1)).json()["error"]
-        assert (told["code"], told["type"]) == (500, "InternalServerError")
+        assert (told["code"], told["type"]) == (503, "ServiceUnavailableError")
         assert "does not verify" in told["message"]
         assert str(place.home) not in told["message"]
         assert ask(serving.http, "zero").status_code == 200

@@ -105,12 +105,14 @@ def test_an_adapter_that_cannot_be_served_says_so_and_harms_nobody(
     known = voices | {"broken": broken}
     with served(make_app(tiny_base, known, graphs, settings), settings, known) as serving:
         reply = serving.http.post(CHAT, json=ASK | {"model": "broken"})
-        assert (reply.status_code, reply.json()["error"]["code"]) == (400, "adapter_refused")
+        assert (reply.status_code, reply.json()["error"]["code"]) == (503, "adapter_unavailable")
+        assert reply.headers["x-should-retry"] == "false"
+        assert "adapter_model.safetensors" in reply.json()["error"]["message"]
         assert "secret-place" not in reply.text
         assert say(serving, EN)[0] == f"{EN}@v1.1"
         assert serving.http.get("/ready").status_code == 200
         assert "secret-place" not in serving.http.get("/health").text
         counts = serving.counts()
         assert counts['oneseek_adapter_loads_total{adapter="broken",outcome="refused"}'] == 2
-        assert counts['oneseek_rejected_total{reason="adapter_refused"}'] == 1
+        assert counts['oneseek_rejected_total{reason="adapter_unavailable"}'] == 1
     assert "broken@v1 is not served" in caplog.text

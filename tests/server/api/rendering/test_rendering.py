@@ -24,6 +24,7 @@ from server.api.rendering.logprobs import chat_logprobs, completion_logprobs, pr
 from server.api.rendering.pieces import PIECE, JsonItems, encode_pieces
 from server.errors import (
     AdapterRefusedError,
+    AdapterUnavailableError,
     ApiError,
     EngineBusyError,
     EngineDeadError,
@@ -177,7 +178,8 @@ def test_a_large_answer_is_encoded_in_pieces() -> None:
         (EngineBusyError("full", 2.2), 429, None, "queue_full"),
         (EngineDeadError("gone"), 503, None, "engine_dead"),
         (EngineError("odd"), 500, None, "engine_error"),
-        (AdapterRefusedError("/home/x/secret"), 400, "model", "adapter_refused"),
+        (AdapterRefusedError("/home/x/secret"), 503, "model", "adapter_unavailable"),
+        (AdapterUnavailableError("zero@v1: gone"), 503, "model", "adapter_unavailable"),
         (
             UnsupportedRequestError("no blends", "X-OneSeek-Adapter"),
             400,

@@ -1,0 +1,44 @@
+"""Opening files that somebody else may have made: only regular ones, and an open never waits."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file for reading. A pipe, socket, device or folder raises `OSError` at once.
+
+    A pipe without a writer would otherwise hold its reader for ever.
+    """
+    _refuse_special(path.stat().st_mode, path)
+    handle = os.open(path, _FLAGS)
+    try:
+        _refuse_special(os.fstat(handle).st_mode, path)
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """Return at most `limit` bytes of a regular file; raise as `open_regular` does."""
+    with open_regular(path) as file:
+        return file.read(limit)
+
+
+def copy_regular(source: Path, target: Path) -> None:
+    """Copy the bytes of a regular file to the new file `target`; raise as `open_regular` does."""
+    with open_regular(source) as opened, target.open("xb") as file:
+        shutil.copyfileobj(opened, file, 1 << 20)
+
+
+def _refuse_special(mode: int, path: Path) -> None:
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))

@@ -1,0 +1,61 @@
+"""Beside a ledger's folder, the hash of its first entry: so that a lost or exchanged ledger is noticed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from adapters.errors import LedgerError
+from adapters.files.atomic import write_file
+from adapters.files.regular import open_regular, read_regular
+from adapters.ledger.record import MAX_LINE_BYTES
+from adapters.ledger.seal import sha256_of
+
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+RESTORE = "Restore it from a copy; or, if it is lost for good, begin another: oneseek ledger repair --new"
+
+
+def origin_file(folder: Path) -> Path:
+    """The file that notes the first entry of the ledger in `folder`: beside the folder, not in it."""
+    return folder.with_name(f"{folder.name}.origin")
+
+
+def read_origin(folder: Path) -> str | None:
+    """The noted hash; None if none is noted. Raises `LedgerError` if the note is damaged."""
+    path = origin_file(folder)
+    try:
+        text = read_regular(path, 128).decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as problem:
+        reason = f"cannot be read ({problem.strerror})"
+        raise LedgerError(path, reason, "Check who may read it.") from problem
+    if not _HASH.fullmatch(text):
+        remedy = "Verify the ledger (oneseek ledger verify), then delete this file: the next entry writes it."
+        raise LedgerError(path, "does not hold the hash of the ledger's first entry", remedy)
+    return text
+
+
+def first_hash(ledger: Path) -> str | None:
+    """The hash of the first line of the file `ledger`; None if there is no whole line."""
+    try:
+        with open_regular(ledger) as file:
+            line = file.readline(MAX_LINE_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    return sha256_of(line[:-1]) if line.endswith(b"\n") else None
+
+
+def check_origin(folder: Path, ledger: Path) -> None:
+    """Raise `LedgerError` unless the file `ledger` begins with the entry that is noted beside `folder`."""
+    noted = read_origin(folder)
+    if noted is None or (found := first_hash(ledger)) == noted:
+        return
+    reason = "was removed" if found is None else "was exchanged for one with another first entry"
+    raise LedgerError(ledger, f"{reason}, as {origin_file(folder).name} tells", RESTORE)
+
+
+def note_origin(folder: Path, ledger: Path) -> None:
+    """Note the first entry of the file `ledger`, unless one is noted."""
+    if read_origin(folder) is None and (found := first_hash(ledger)) is not None:
+        write_file(origin_file(folder), f"{found}\n", 0o644)

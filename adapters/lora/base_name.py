@@ -1,0 +1,58 @@
+"""Whether the base that an adapter's config names is the one at hand, if it records no digest of it.
+
+A name is no proof: folders are renamed, and hubs have copies. So only an evident contradiction is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from adapters.errors import AdapterError, FileRefusedError
+from adapters.files.jsonfile import read_object
+from adapters.lora.config import CONFIG_FILE, MAX_CONFIG_BYTES
+
+FIELD = "base_model_name_or_path"
+_FAMILIES = {
+    "llama": re.compile(r"llama"),
+    "mistral": re.compile(r"mi(?:ni)?stral"),
+    "mixtral": re.compile(r"mixtral"),
+    "qwen": re.compile(r"qwen"),
+    "gemma": re.compile(r"gemma"),
+    "phi": re.compile(r"(?<![a-z])phi(?![a-z])"),
+}
+"""What names say of a base's family, if they say anything. Families of which some bases call themselves
+otherwise are left out."""
+_MAX_BASE_CONFIG_BYTES = 4 << 20
+
+
+def base_names(base: Path, public_name: str) -> tuple[str, ...]:
+    """What the base in the folder `base` is known as: its public name, its folder's, its config's own."""
+    try:
+        config = read_object(base / "config.json", _MAX_BASE_CONFIG_BYTES, FileRefusedError)
+    except FileRefusedError:
+        config = dict[str, Any]()
+    told = (config.get("_name_or_path"), config.get("model_type"))
+    return (public_name, base.resolve().name, *(name for name in told if isinstance(name, str)))
+
+
+def check_base_name(folder: Path, known: Iterable[str]) -> None:
+    """Raise `AdapterError` if the config in `folder` names a base of another family than `known` names."""
+    path = folder / CONFIG_FILE
+    recorded: object = read_object(path, MAX_CONFIG_BYTES, AdapterError).get(FIELD)
+    if not isinstance(recorded, str) or not recorded:
+        return
+    named, here = _families([recorded]), _families(known)
+    if not named or not here or named & here:
+        return
+    found, base = " or ".join(sorted(named)), " or ".join(sorted(here))
+    reason = f"it names a {found} base, and the base served here is {base}"
+    remedy = "Serve it on its own base. If the name is wrong, correct it."
+    raise AdapterError(path, reason, remedy, field=FIELD, value=recorded)
+
+
+def _families(names: Iterable[str]) -> set[str]:
+    ends = [re.split(r"[/\\]", name.rstrip("/\\"))[-1].lower() for name in names]
+    return {family for family, word in _FAMILIES.items() if any(word.search(end) for end in ends)}

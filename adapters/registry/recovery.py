@@ -1,0 +1,129 @@
+"""The active versions as the ledger tells them: what a lost or damaged `active.json` is written anew from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from adapters import names
+from adapters.errors import LedgerError
+from adapters.ledger import Entry, Ledger
+from adapters.registry.listing import RegistryListing
+from adapters.registry.pointers import ACTIVE_FILE, REMEDY, AliasPointers, PointersError
+from adapters.registry.traffic import Shadow, TrafficSplit
+
+_DIVISIONS = ("canary", "shadow", "settle")
+
+
+def replay(entries: Iterable[Entry]) -> AliasPointers:
+    """What `active.json` holds after the changes that `entries` record, oldest first.
+
+    The first version of an alias is active until another is promoted. Entries about anything but versions
+    of adapters change nothing.
+    """
+    pointers = AliasPointers()
+    for entry in entries:
+        pointers = _after(pointers, entry)
+    return pointers
+
+
+def check_pointers(listing: RegistryListing, registry: Path, ledger: Path) -> None:
+    """Raise `PointersError` if `active.json` is gone and the ledger knows of other active versions.
+
+    Without this, the highest version of each alias would be served, which nobody may have promoted.
+    """
+    path = registry / ACTIVE_FILE
+    if os.path.lexists(path) or not listing.entries:
+        return
+    try:
+        told = replay(Ledger.open(ledger).entries())
+    except LedgerError:
+        return  # it has its own error, for whoever relies on it
+    for entry in listing.entries:
+        active, retired = told.active(entry.alias), told.is_retired(entry.alias, entry.version)
+        if retired or (active is not None and not listing.is_named_active(entry.alias, active)):
+            raise PointersError(path, "was removed, and the ledger knows what it said", REMEDY)
+
+
+def recover(ledger: Ledger, listing: RegistryListing) -> AliasPointers:
+    """The active versions that a ledger which verifies tells of. Raises `LedgerError` for any other."""
+    verdict = ledger.verify()
+    if verdict.state not in ("intact", "repairable"):
+        reason = f"does not tell which versions are active: {verdict.faults[0]}"
+        raise LedgerError(ledger.folder, reason, "Restore the ledger, or promote each version by hand.")
+    there = {entry.alias.lower() for entry in listing.entries}
+    told = replay(ledger.entries())
+    kept = {alias: state for alias, state in told.states.items() if alias in there or state.history}
+    return AliasPointers(kept)
+
+
+def accepted_contents(ledger: Path, full_name: str) -> tuple[str | None, str | None]:
+    """The digest and the language that the ledger knows a version by; None for what it does not know."""
+    digest: str | None = None
+    language: str | None = None
+    try:
+        for entry in Ledger.open(ledger).entries():
+            record = entry.record
+            if record.subject.lower() == full_name.lower():
+                digest = record.outputs.get("adapter", digest)
+                told = record.details.get("language")
+                language = told if isinstance(told, str) else language
+    except LedgerError:
+        return None, None
+    return digest, language
+
+
+def _after(pointers: AliasPointers, entry: Entry) -> AliasPointers:
+    record = entry.record
+    alias, at, version = record.subject.partition("@")
+    try:
+        names.alias(alias)
+        if at:
+            names.version(version)
+    except ValueError:
+        return pointers
+    if record.action in _DIVISIONS:
+        return _divided(pointers, alias, record.details.get("now"), entry.time)
+    if not at:
+        return pointers
+    match record.action:
+        case "promote":
+            before = str(record.details.get("before", "")).partition("@")[2]
+            if before and pointers.active(alias) != before.lower():
+                pointers = pointers.promote(alias, before)
+            return pointers.promote(alias, version)
+        case "rollback":
+            return _rolled_back(pointers, alias, version)
+        case "retire" | "delete":
+            return pointers.drop(alias, version, keep=record.action == "retire")
+        case _:
+            first = "adapter" in record.outputs and pointers.active(alias) is None
+            return pointers.promote(alias, version) if first else pointers
+
+
+def _rolled_back(pointers: AliasPointers, alias: str, version: str) -> AliasPointers:
+    """As `AliasPointers.roll_back` leaves it if `version` is what was active before."""
+    history = pointers.state(alias).history
+    served = {item for item in history if not pointers.is_retired(alias, item)}
+    back = pointers.roll_back(alias, served)
+    if back is not None and back.active(alias) == version.lower():
+        return back
+    return pointers.promote(alias, version)
+
+
+def _divided(pointers: AliasPointers, alias: str, now: Any, since: str) -> AliasPointers:
+    """How requests for `alias` are divided according to the details of an entry."""
+    told: Mapping[str, Any] = now if isinstance(now, dict) else {}
+    shares, shadowed = told.get("shares"), told.get("shadow")
+    active = pointers.active(alias)
+    split: TrafficSplit | None = None
+    if isinstance(shares, dict) and active in shares:
+        canaries = tuple((str(v), float(share)) for v, share in shares.items() if v != active)
+        split = TrafficSplit(active, canaries, since) if canaries else None
+    shadow: Shadow | None = None
+    if isinstance(shadowed, dict):
+        for version, percent in shadowed.items():
+            shadow = Shadow(str(version), float(percent), since)
+    return pointers.set_split(alias, split, shadow)
