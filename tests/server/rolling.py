@@ -111,6 +111,9 @@ class Bad:
     def state(self) -> EngineState:
         return self.engine.state()
 
+    def fail(self, reason: str) -> None:
+        self.engine.fail(reason)
+
     async def close(self) -> None:
         await self.engine.close()
 

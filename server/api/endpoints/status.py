@@ -17,7 +17,7 @@ from server.api.endpoints.context import Context, reply
 from server.api.rendering.error_replies import NOT_READY_RETRY
 from server.config.version import oneseek_version
 from server.exchange import EXCHANGE, Exchange
-from server.metrics.engine_state import DeviceInfo
+from server.metrics.engine_state import DeviceInfo, EngineState
 
 
 class Status:

@@ -114,6 +114,8 @@ class TokenVectors:
         resident: dict[str, Tier] = dict.fromkeys(self.resident, "device")
         return EngineState(alive=self.alive, progress=0.0, running={"": self.running}, resident=resident)
 
+    def fail(self, reason: str) -> None: ...
+
     async def close(self) -> None:
         self.alive = False
 

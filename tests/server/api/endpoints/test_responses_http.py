@@ -215,6 +215,8 @@ class OneWord:
     def state(self) -> EngineState:
         return EngineState(alive=not self.closed.is_set(), progress=0.0)
 
+    def fail(self, reason: str) -> None: ...
+
     async def close(self) -> None:
         self.closed.set()
 
