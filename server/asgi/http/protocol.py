@@ -25,7 +25,7 @@ from server.asgi.http.limits import (
     REST_SECONDS,
     UNREAD_BODY,
     UNREAD_HEAD,
-    Meter,
+    Overhead,
 )
 from server.asgi.http.reading import (
     Deadline,
@@ -60,7 +60,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether the parser is in a head or before one, and not in a body."""
         self._begun = False
         """Whether the present head has begun."""
-        self._meter = Meter()
+        self._overhead = Overhead()
         self._deaf = False
         """Whether nothing more is read: what came is no HTTP, or too much."""
         self._refusal: ErrorReply | None = None
@@ -144,10 +144,10 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         problem = None
         if self._in_head and self._begun:
-            problem = self._meter.check_head(len(data) if was_in_head else 0, self.url)
+            problem = self._overhead.check_head(len(data) if was_in_head else 0, self.url)
         elif not self._in_head and arrival is not None and arrival is self._arrival:
             around = len(data) - (arrival.received - content)
-            problem = self._meter.check_framing(around, arrival.received)
+            problem = self._overhead.check_framing(around, arrival.received)
         if problem is not None:
             self._refuse(problem)
 
@@ -173,7 +173,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("nothing more is read")
         super().on_message_begin()
         self._begun = True
-        self._meter.reset()
+        self._overhead.reset()
 
     def on_url(self, url: bytes) -> None:
         """Keep only as much of the URL as shows that it is too long."""

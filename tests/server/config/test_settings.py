@@ -21,7 +21,7 @@ from server.config.settings import (
     default_home,
     resolve_settings,
 )
-from server.config.values import SettingsError, parse_size, render_size
+from server.config.values import SettingsError, Size, parse_size, render_size
 
 BY_PATH = {option.path: option for option in OPTIONS}
 
@@ -249,6 +249,26 @@ def test_what_does_not_fit_is_refused_by_name(attempt: Callable[[], object], mes
     with pytest.raises(SettingsError) as caught:
         attempt()
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_connections", 0),
+        ("max_connections", 10**7),
+        ("max_bodies_memory", 4 * 1024**2 - 1),
+        ("drain_delay", -1),
+        ("drain_delay", 3601),
+    ],
+)
+def test_what_connections_and_the_drain_are_given_is_bounded(name: str, value: int) -> None:
+    with pytest.raises(SettingsError, match=name):
+        resolve_settings({name: str(value)}, {})
+
+
+def test_all_bodies_together_have_sixteen_times_the_largest_unless_told_otherwise() -> None:
+    assert Settings(max_body=Size(1000)).body_memory == 16_000
+    assert Settings(max_body=Size(1000), max_bodies_memory=Size(5000)).body_memory == 5000
 
 
 @pytest.mark.parametrize(
