@@ -31,10 +31,10 @@ from server.api.endpoints.status import Status
 from server.api.endpoints.tokenize import Tokenize
 from server.api.rendering.error_replies import reply_for
 from server.asgi.cancellation import Cancellation
-from server.asgi.http.arrival import Arrivals
 from server.asgi.http.protocol import BoundedProtocol
 from server.asgi.http.wire import Wire
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
+from server.asgi.refusals import Refusals
 from server.asgi.turns import Turns
 from server.config.settings import Settings
 from server.exchange import EXCHANGE
@@ -56,7 +56,7 @@ def create_app(settings: Settings, services: Sequence[BaseService], metrics: Met
         middleware=[
             Middleware(Receipts, metrics=metrics),
             Middleware(Errors, metrics=metrics),
-            Middleware(Arrivals),
+            Middleware(Refusals),
             Middleware(Cancellation, limit=settings.request_timeout, metrics=metrics),
             Middleware(Turns),
             Middleware(HeaderLimits),

@@ -1,6 +1,6 @@
 """One connection: uvicorn's httptools protocol, with the bounds that uvicorn leaves out.
 
-What a connection refuses goes through the application, like everything else: see `Arrivals`. A request that
+What a connection refuses goes through the application, like everything else: see `Refusals`. A request that
 cannot be read is answered in its turn, after those before it, and nothing more is read.
 """
 
@@ -29,7 +29,6 @@ from server.asgi.http.limits import (
 )
 from server.asgi.http.reading import (
     Deadline,
-    HeldFlow,
     announced_size,
     head_without_upgrade,
     new_parser,
@@ -78,7 +77,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._lingering = LingeringTransport(transport, self.loop, self._unread)
         self._deadline = Deadline(self.loop, self._lingering.finish)
         super().connection_made(self._lingering)
-        self.flow = self._held_flow = HeldFlow(self._lingering)
         self._beyond = not self._wire.connections.admit(self)
         self._deadline.set(BEYOND_SECONDS if self._beyond else self.header_seconds)
 
@@ -209,7 +207,7 @@ class BoundedProtocol(HttpToolsProtocol):
         # The request's task begins with the event loop's next turn, so it finds this.
         cast("Scope", self.scope)[ARRIVAL] = self._arrival
         if self.pipeline and self.pipeline[0][0] is self.cycle:
-            self._held_flow.held = True
+            self._lingering.hold_reading(True)
         else:
             self._serving = self.cycle
 
@@ -245,7 +243,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._serving is not None:
             self._release(self._serving)
         closing = self.transport.is_closing()
-        self._held_flow.held = len(self.pipeline) > 1
+        self._lingering.hold_reading(len(self.pipeline) > 1)
         self._serving = self.pipeline[-1][0] if self.pipeline and not closing else None
         super().on_response_complete()
         self._lingering.watch_writes()
@@ -274,7 +272,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refusal = reply
         request_id = request_id_line(self.headers) if self._begun else b""
         if self._serving is not None:
-            self.flow.pause_reading()
+            self._lingering.hold_reading(True)
         # A request of its own keeps the order of answers, and has the id, the counts and the shape of all.
         self.parser = new_parser(self)
         self.parser.feed_data(b"GET / HTTP/1.1\r\nConnection: close\r\n" + request_id + b"\r\n")
