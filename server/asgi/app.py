@@ -33,10 +33,10 @@ from server.api.rendering.error_replies import reply_for
 from server.asgi.cancellation import Cancellation
 from server.asgi.gate import Gates
 from server.asgi.hosts import OwnPages
-from server.asgi.http.arrival import Arrivals
 from server.asgi.http.protocol import BoundedProtocol
 from server.asgi.http.wire import Wire
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
+from server.asgi.refusals import Refusals
 from server.asgi.turns import Turns
 from server.config.hosts import AllowedHosts
 from server.config.settings import Settings
@@ -59,7 +59,7 @@ def create_app(settings: Settings, services: Sequence[BaseService], metrics: Met
         middleware=[
             Middleware(Receipts, metrics=metrics),
             Middleware(Errors, metrics=metrics),
-            Middleware(Arrivals),
+            Middleware(Refusals),
             Middleware(HeaderLimits),
             Middleware(OwnPages, hosts=AllowedHosts.of(settings.host, settings.allowed_hosts)),
             Middleware(

@@ -1,4 +1,4 @@
-"""A request on its way in: what its connection knows of it, and how a refusal there becomes an answer."""
+"""A request on its way in: what its connection knows of it, and what it answers in its place."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from server.errors import ApiError, ErrorReply
+from server.errors import ErrorReply
 
 ARRIVAL = "oneseek.arrival"
 """Where an ASGI scope holds its request's `Arrival`."""
@@ -62,27 +62,3 @@ class Arrival:
 def arrival_of(cycle: RequestResponseCycle) -> Arrival:
     """The arrival of the request that `cycle` serves."""
     return cast("Scope", cycle.scope)[ARRIVAL]
-
-
-class Arrivals:
-    """Answers what the connection refuses: a whole request, or the rest of its body."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or raise `ApiError`."""
-        arrival: Arrival | None = scope.get(ARRIVAL)
-        if arrival is None:
-            await self.app(scope, receive, send)
-            return
-        if arrival.refusal is not None:
-            raise ApiError(arrival.refusal)
-
-        async def receive_unless_failed() -> Message:
-            message = await receive()
-            if arrival.failure is not None and message["type"] == "http.request":
-                raise ApiError(arrival.failure)
-            return message
-
-        await self.app(scope, receive_unless_failed, send)

@@ -31,7 +31,7 @@ UNREAD_BODY = 32 * 1024 * 1024
 """Bytes after a refused head, or of a refused body, that are read so that the client sees the answer."""
 
 
-class Meter:
+class Overhead:
     """Measures what comes of a request and is not content."""
 
     def __init__(self) -> None:

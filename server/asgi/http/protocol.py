@@ -1,6 +1,6 @@
 """One connection: uvicorn's httptools protocol, with the bounds that uvicorn leaves out.
 
-What a connection refuses goes through the application, like everything else: see `Arrivals`. A request that
+What a connection refuses goes through the application, like everything else: see `Refusals`. A request that
 cannot be read is answered in its turn, after those before it, and nothing more is read.
 """
 
@@ -25,11 +25,10 @@ from server.asgi.http.limits import (
     REST_SECONDS,
     UNREAD_BODY,
     UNREAD_HEAD,
-    Meter,
+    Overhead,
 )
 from server.asgi.http.reading import (
     Deadline,
-    HeldFlow,
     announced_size,
     head_without_upgrade,
     new_parser,
@@ -60,7 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether the parser is in a head or before one, and not in a body."""
         self._begun = False
         """Whether the present head has begun."""
-        self._meter = Meter()
+        self._overhead = Overhead()
         self._deaf = False
         """Whether nothing more is read: what came is no HTTP, or too much."""
         self._refusal: ErrorReply | None = None
@@ -78,7 +77,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._lingering = LingeringTransport(transport, self.loop, self._unread)
         self._deadline = Deadline(self.loop, self._lingering.finish)
         super().connection_made(self._lingering)
-        self.flow = self._held_flow = HeldFlow(self._lingering)
         self._beyond = not self._wire.connections.admit(self)
         self._deadline.set(BEYOND_SECONDS if self._beyond else self.header_seconds)
 
@@ -144,10 +142,10 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         problem = None
         if self._in_head and self._begun:
-            problem = self._meter.check_head(len(data) if was_in_head else 0, self.url)
+            problem = self._overhead.check_head(len(data) if was_in_head else 0, self.url)
         elif not self._in_head and arrival is not None and arrival is self._arrival:
             around = len(data) - (arrival.received - content)
-            problem = self._meter.check_framing(around, arrival.received)
+            problem = self._overhead.check_framing(around, arrival.received)
         if problem is not None:
             self._refuse(problem)
 
@@ -173,7 +171,7 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("nothing more is read")
         super().on_message_begin()
         self._begun = True
-        self._meter.reset()
+        self._overhead.reset()
 
     def on_url(self, url: bytes) -> None:
         """Keep only as much of the URL as shows that it is too long."""
@@ -209,7 +207,7 @@ class BoundedProtocol(HttpToolsProtocol):
         # The request's task begins with the event loop's next turn, so it finds this.
         cast("Scope", self.scope)[ARRIVAL] = self._arrival
         if self.pipeline and self.pipeline[0][0] is self.cycle:
-            self._held_flow.held = True
+            self._lingering.hold_reading(True)
         else:
             self._serving = self.cycle
 
@@ -245,7 +243,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._serving is not None:
             self._release(self._serving)
         closing = self.transport.is_closing()
-        self._held_flow.held = len(self.pipeline) > 1
+        self._lingering.hold_reading(len(self.pipeline) > 1)
         self._serving = self.pipeline[-1][0] if self.pipeline and not closing else None
         super().on_response_complete()
         self._lingering.watch_writes()
@@ -274,7 +272,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refusal = reply
         request_id = request_id_line(self.headers) if self._begun else b""
         if self._serving is not None:
-            self.flow.pause_reading()
+            self._lingering.hold_reading(True)
         # A request of its own keeps the order of answers, and has the id, the counts and the shape of all.
         self.parser = new_parser(self)
         self.parser.feed_data(b"GET / HTTP/1.1\r\nConnection: close\r\n" + request_id + b"\r\n")

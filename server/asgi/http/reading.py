@@ -1,4 +1,4 @@
-"""Small parts of reading HTTP: a parser, a head written out again, a deadline, reading that is held back."""
+"""Small parts of reading HTTP: a parser, a head written out again and a deadline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
 
 
 def new_parser(protocol: object) -> httptools.HttpRequestParser:
@@ -36,17 +35,6 @@ def announced_size(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
 def request_id_line(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """The header that names a request, as a line; nothing if it has none."""
     return b"".join(b"%s: %s\r\n" % pair for pair in headers if pair[0] == b"x-request-id")
-
-
-class HeldFlow(FlowControl):
-    """uvicorn's flow control; while `held`, reading is not resumed."""
-
-    held = False
-
-    def resume_reading(self) -> None:
-        """Read again, unless held."""
-        if not self.held:
-            super().resume_reading()
 
 
 class Deadline:

@@ -33,7 +33,11 @@ class LingeringTransport(asyncio.Transport):
         self._inner = inner
         self._loop = loop
         self._unread = unread
+        self._held = False
         self._written = 0
+        """Bytes since writes are watched first."""
+        # Each token of each stream is a call: nothing is counted before.
+        self.write = inner.write
         self._left = 0
         """Bytes that are still read while lingering."""
         self._linger_timer: asyncio.TimerHandle | None = None
@@ -58,6 +62,8 @@ class LingeringTransport(asyncio.Transport):
         if not self._left or not self._inner.can_write_eof():
             self.finish()
             return
+        self._held = False
+        self.write = self._write_nothing
         self._linger_timer = self._loop.call_later(LINGER_SECONDS, self.finish)
         self._inner.write_eof()
         self._inner.resume_reading()
@@ -84,6 +90,8 @@ class LingeringTransport(asyncio.Transport):
         """Drop the client if it takes nothing for `write_seconds` of what is written and not yet sent."""
         unsent = self._inner.get_write_buffer_size()
         if self._write_timer is None and unsent:
+            if self.__dict__.get("write") == self._inner.write:
+                del self.write
             sent = self._written - unsent
             self._write_timer = self._loop.call_later(self.write_seconds, self._check_writes, sent)
 
@@ -103,10 +111,12 @@ class LingeringTransport(asyncio.Transport):
         return self.is_lingering or self._inner.is_closing()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Send, once there is room."""
-        if not self.is_lingering:
-            self._written += len(data)
-            self._inner.write(data)
+        """Send, once there is room, and count; until writes are watched `inner.write` stands in its place."""
+        self._written += len(data)
+        self._inner.write(data)
+
+    def _write_nothing(self, data: bytes | bytearray | memoryview) -> None:
+        """The answer has ended."""
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """See `asyncio.BaseTransport`."""
@@ -118,5 +128,14 @@ class LingeringTransport(asyncio.Transport):
             self._inner.pause_reading()
 
     def resume_reading(self) -> None:
-        """See `asyncio.ReadTransport`."""
-        self._inner.resume_reading()
+        """See `asyncio.ReadTransport`; not while held."""
+        if not self._held:
+            self._inner.resume_reading()
+
+    def hold_reading(self, held: bool) -> None:
+        """Read nothing, whoever resumes, until it is called with False."""
+        if held and not self._held:
+            self.pause_reading()
+        if self._held and not held:
+            self._inner.resume_reading()
+        self._held = held

@@ -1,4 +1,4 @@
-"""A real server process under attack: what it holds is bounded, and is given back."""
+"""A real server process under attack: what it holds is bounded and given back."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from adapters.files.atomic import discard_unfinished, staged_file, staged_folder
+from server.__main__ import main
 from server.asgi.starting import FORCE_SECONDS, StartGuard
 from tests.server.server_process import ServerProcess
 
@@ -47,6 +48,7 @@ STUCK = """
 import ctypes, subprocess, sys
 from pathlib import Path
 from adapters.files.atomic import staged_folder
+from server.__main__ import main
 from server.asgi.starting import StartGuard
 with StartGuard(), staged_folder(Path(sys.argv[1]) / "target") as folder:
     (folder / "part").touch()
@@ -75,6 +77,19 @@ def test_a_start_that_hangs_in_foreign_code_is_ended_with_its_children(tmp_path:
         assert time.monotonic() - started < FORCE_SECONDS + 8
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
     assert not list(tmp_path.iterdir())
+
+
+@posix
+def test_a_stop_before_the_verb_is_known_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("server.__main__.refuse_foreign_names", lambda: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(sys, "argv", ["oneseek", "serve"])
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_guard_puts_back_what_it_found() -> None:

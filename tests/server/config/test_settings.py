@@ -253,6 +253,26 @@ def test_what_does_not_fit_is_refused_by_name(attempt: Callable[[], object], mes
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_connections", 0),
+        ("max_connections", 10**7),
+        ("max_bodies_memory", 4 * 1024**2 - 1),
+        ("drain_delay", -1),
+        ("drain_delay", 3601),
+    ],
+)
+def test_what_connections_and_the_drain_are_given_is_bounded(name: str, value: int) -> None:
+    with pytest.raises(SettingsError, match=name):
+        resolve_settings({name: str(value)}, {})
+
+
+def test_all_bodies_together_have_sixteen_times_the_largest_unless_told_otherwise() -> None:
+    assert Settings(max_body=Size(1000)).body_memory == 16_000
+    assert Settings(max_body=Size(1000), max_bodies_memory=Size(5000)).body_memory == 5000
+
+
+@pytest.mark.parametrize(
     ("content", "problem"),
     [
         (b"port: [1", "is not valid YAML"),

@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from server.asgi.http.arrival import SMALL_BODY, Arrivals
+from server.asgi.http.arrival import SMALL_BODY
 from server.asgi.http.limits import MAX_FRAMING_BYTES, MAX_PIPELINED, MAX_URL_BYTES
 from server.asgi.http.protocol import BoundedProtocol
 from server.asgi.http.wire import Wire
 from server.asgi.middleware import Errors, Receipts
+from server.asgi.refusals import Refusals
 from server.metrics.metrics import Metrics
 
 pytestmark = pytest.mark.anyio
@@ -102,7 +103,7 @@ class Client:
 
     def __init__(self, wire: Wire | None = None) -> None:
         self.echo, self.pipe, metrics = Echo(), Pipe(), Metrics()
-        app: ASGIApp = Receipts(Errors(Arrivals(self.echo), metrics), metrics)
+        app: ASGIApp = Receipts(Errors(Refusals(self.echo), metrics), metrics)
         config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None)
         self.protocol = BoundedProtocol(
             config, ServerState(), {}, asyncio.get_running_loop(), wire=wire or Wire(8, 1 << 20)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from server.asgi.http import transport as module
 from server.asgi.http.transport import LingeringTransport
-
-pytestmark = pytest.mark.anyio
 
 
 class Inner(asyncio.Transport):
@@ -45,64 +44,75 @@ class Inner(asyncio.Transport):
         self.calls.append("resume")
 
 
+class Clock(asyncio.SelectorEventLoop):
+    """An event loop whose timers run when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.timers: list[asyncio.TimerHandle] = []
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
+        self.timers.append(asyncio.TimerHandle(delay, callback, args, self))
+        return self.timers[-1]
+
+    def pass_time(self) -> int:
+        """Run every timer that is set; how many there were."""
+        due, self.timers = [timer for timer in self.timers if not timer.cancelled()], []
+        for timer in due:
+            timer._run()
+        return len(due)
+
+
 @pytest.fixture
-async def inner() -> Inner:
-    return Inner()
+def clock() -> Iterator[Clock]:
+    loop = Clock()
+    yield loop
+    loop.close()
 
 
-def wrap(inner: Inner, unread: int = 0) -> LingeringTransport:
-    return LingeringTransport(inner, asyncio.get_running_loop(), lambda: unread)
+def wrap(inner: Inner, clock: Clock, unread: int = 0) -> LingeringTransport:
+    return LingeringTransport(inner, clock, lambda: unread)
 
 
-async def test_a_client_that_reads_is_kept_and_one_that_stops_is_dropped(
-    inner: Inner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LingeringTransport, "write_seconds", 0.05)
-    transport = wrap(inner)
+def test_a_client_that_reads_is_kept_and_one_that_stops_is_dropped(clock: Clock) -> None:
+    inner = Inner()
+    transport = wrap(inner, clock)
     transport.write(b"x" * 1000)
     transport.watch_writes()
     for _ in range(20):
         inner.unsent -= 1
         transport.write(b"x")  # as a stream goes on; what counts is what leaves
-        await asyncio.sleep(0.02)
+        assert clock.pass_time() == 1
     assert not inner.calls
-    for _ in range(200):
-        transport.write(b"x")
-        await asyncio.sleep(0.02)
-        if inner.calls:
-            break
+    transport.write(b"x")
+    clock.pass_time()
     assert inner.calls == ["abort"]
 
 
-async def test_nothing_is_watched_once_all_is_sent(inner: Inner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LingeringTransport, "write_seconds", 0.01)
-    transport = wrap(inner)
+def test_nothing_is_watched_once_all_is_sent(clock: Clock) -> None:
+    inner = Inner()
+    transport = wrap(inner, clock)
     transport.write(b"x")
     transport.watch_writes()
     inner.unsent = 0
-    await asyncio.sleep(0.05)
+    assert clock.pass_time() == 1
+    assert clock.pass_time() == 0
     assert not inner.calls
 
 
-async def test_an_answer_that_nobody_takes_does_not_keep_a_closed_connection(
-    inner: Inner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(LingeringTransport, "write_seconds", 0.01)
-    transport = wrap(inner)
+def test_an_answer_that_nobody_takes_does_not_keep_a_closed_connection(clock: Clock) -> None:
+    inner = Inner()
+    transport = wrap(inner, clock)
     transport.write(b"x")
     transport.close()
-    for _ in range(200):
-        await asyncio.sleep(0.01)
-        if "abort" in inner.calls:
-            break
+    assert inner.calls == ["close"]
+    clock.pass_time()
     assert inner.calls == ["close", "abort"]
 
 
-async def test_a_close_waits_for_what_may_still_come_but_not_for_ever(
-    inner: Inner, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "LINGER_SECONDS", 0.05)
-    transport = wrap(inner, unread=1000)
+def test_a_close_waits_for_what_may_still_come_but_not_for_ever(clock: Clock) -> None:
+    inner = Inner()
+    transport = wrap(inner, clock, unread=1000)
     transport.close()
     transport.close()
     assert transport.is_closing()
@@ -110,15 +120,13 @@ async def test_a_close_waits_for_what_may_still_come_but_not_for_ever(
     transport.drop(b"x" * 1000)
     transport.write(b"late")
     assert inner.unsent == 0
-    for _ in range(200):
-        await asyncio.sleep(0.01)
-        if "close" in inner.calls:
-            break
+    assert clock.pass_time() == 1
     assert inner.calls == ["write_eof", "resume", "close"]
 
 
-async def test_what_is_dropped_is_bounded(inner: Inner) -> None:
-    transport = wrap(inner, unread=1000)
+def test_what_is_dropped_is_bounded(clock: Clock) -> None:
+    inner = Inner()
+    transport = wrap(inner, clock, unread=1000)
     transport.close()
     transport.drop(b"x" * 1000)
     assert "close" not in inner.calls
@@ -126,6 +134,17 @@ async def test_what_is_dropped_is_bounded(inner: Inner) -> None:
     assert inner.calls[-1] == "close"
 
 
-async def test_without_anything_unread_a_close_is_a_close(inner: Inner) -> None:
-    wrap(inner).close()
+def test_without_anything_unread_a_close_is_a_close(clock: Clock) -> None:
+    inner = Inner()
+    wrap(inner, clock).close()
     assert inner.calls == ["close"]
+
+
+def test_a_connection_that_is_lost_leaves_no_timer(clock: Clock) -> None:
+    inner = Inner()
+    transport = wrap(inner, clock, unread=1000)
+    transport.write(b"x")
+    transport.watch_writes()
+    transport.close()
+    transport.forget()
+    assert clock.pass_time() == 0

@@ -83,8 +83,15 @@ def test_the_limit_of_open_files_is_raised_or_kept_to(
     import resource
 
     said, limits = list[str](), list[tuple[int, int]]()
-    monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, hard))
-    monkeypatch.setattr(resource, "setrlimit", lambda _, pair: limits.append(pair))
+
+    def get(_kind: int) -> tuple[int, int]:
+        return soft, hard
+
+    def put(_kind: int, pair: tuple[int, int]) -> None:
+        limits.append(pair)
+
+    monkeypatch.setattr(resource, "getrlimit", get)
+    monkeypatch.setattr(resource, "setrlimit", put)
     assert allow_connections(1000, said.append) == allowed
     assert limits == ([(raised, hard)] if raised is not None else [])
     assert bool(said) is (allowed < 1000)

@@ -1,0 +1,34 @@
+"""How a refusal on the connection becomes an answer: it is raised where every error becomes one."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.asgi.http.arrival import ARRIVAL, Arrival
+from server.errors import ApiError
+
+
+class Refusals:
+    """Raises what the connection refuses: a whole request, or the rest of its body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or raise `ApiError`."""
+        arrival: Arrival | None = scope.get(ARRIVAL)
+        if arrival is not None and arrival.refusal is not None:
+            raise ApiError(arrival.refusal)
+        if arrival is not None and not arrival.whole:
+            receive = _unless_failed(arrival, receive)
+        await self.app(scope, receive, send)
+
+
+def _unless_failed(arrival: Arrival, receive: Receive) -> Receive:
+    async def receive_or_raise() -> Message:
+        message = await receive()
+        if arrival.failure is not None and message["type"] == "http.request":
+            raise ApiError(arrival.failure)
+        return message
+
+    return receive_or_raise
