@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -26,6 +27,8 @@ MEMORY = 128 << 20
 """Bytes that a trial may take."""
 STACK = 896 << 10
 """Bytes of stack that it may take; a thread of the server has at least as many."""
+MASK_SECONDS = 0.05
+"""Processor time that the choice of one token may take: everyone's next token waits for it."""
 STEPS = 64
 """Tokens that a trial follows the grammar for, at random, once it compiles."""
 
@@ -69,10 +72,14 @@ def _walk(matcher: LLMatcher, vocabulary: int, ends: frozenset[int]) -> str:
     """Take tokens at random until the text is complete; the trouble met, or the empty string."""
     choose = random.Random(0)
     for step in range(STEPS):
+        began = time.thread_time()
         mask = np.frombuffer(matcher.compute_bitmask(), np.uint8)
+        spent = time.thread_time() - began
         if matcher.is_error():
             reason = complaint(matcher.get_error())
             return "no text at all fits it" if not step and "NoExtension" in reason else reason
+        if spent > MASK_SECONDS:
+            return f"a single token takes {spent:.2g} s; make it simpler"
         bits = np.unpackbits(mask, bitorder="little", count=vocabulary)
         allowed = [token for token in np.flatnonzero(bits).tolist() if token not in ends]
         if not allowed or not matcher.consume_token(choose.choice(allowed)):

@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import multiprocessing
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from typing import TypeAlias
 
 from server.errors import EngineBusyError, EngineError
 from server.grammar.text import GrammarRefusedError, bounded
+from server.grammar.turns import FairTurns
 from server.text.tokenizer import Tokenizer
 
 SECONDS = 2.0
@@ -19,36 +22,42 @@ SECONDS = 2.0
 START_SECONDS = 60.0
 """Longest time that the child process may take to start."""
 MAX_WAITING = 32
-"""Grammars that may wait to be checked; past it a client is told to come back."""
+"""Grammars of one asker that may be tried or wait; past it a client is told to come back."""
+MAX_IN_ALL = 256
+"""Grammars of all askers that may wait."""
 REMEMBERED = 512
 """Verdicts that are kept."""
+
+Check: TypeAlias = Callable[[str], Awaitable[None]]
+"""`Grammars.check` for one asker."""
 
 
 class Grammars:
     """Says whether a grammar can be served. Its methods are called on the event loop.
 
     One grammar is tried at a time, in a child process that is started with the first one and killed where a
-    trial takes too long, so that no client can hold more than that one process busy.
+    trial takes too long, so that no client can hold more than that one process busy. Askers take turns.
     """
 
     def __init__(self, tokenizer: Tokenizer, *, seconds: float = SECONDS) -> None:
         self._tokenizer = tokenizer
         self._seconds = seconds
         self._verdicts: OrderedDict[bytes, str] = OrderedDict()
-        self._waiting = 0
+        self._turns = FairTurns()
+        self._asked: Counter[str] = Counter()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="oneseek-grammars")
         self._child: SpawnProcess | None = None
         self._pipe: Connection[object, object] | None = None
 
-    async def check(self, text: str) -> None:
-        """Return where `text` can be served.
+    async def check(self, text: str, asker: str = "") -> None:
+        """Return if `text` can be served. Those of one `asker` wait for each other.
 
-        Raises `GrammarRefusedError` where it cannot, and `EngineBusyError` where too many others wait.
+        Raises `GrammarRefusedError` if it cannot, and `EngineBusyError` if too many of the asker's wait.
         """
         key = hashlib.sha256(bounded(text).encode("utf-8", "surrogatepass")).digest()
         verdict = self._verdicts.get(key)
         if verdict is None:
-            verdict = await self._queue(key, text)
+            verdict = await self._queue(key, text, asker)
         self._verdicts[key] = verdict
         self._verdicts.move_to_end(key)
         while len(self._verdicts) > REMEMBERED:
@@ -61,19 +70,26 @@ class Grammars:
         self._worker.shutdown(wait=False, cancel_futures=True)
         self._kill()
 
-    async def _queue(self, key: bytes, text: str) -> str:
-        if self._waiting >= MAX_WAITING:
+    async def _queue(self, key: bytes, text: str, asker: str) -> str:
+        asked = self._asked[asker]
+        if asked >= MAX_WAITING or self._asked.total() >= MAX_IN_ALL:
             raise EngineBusyError(
-                f"{self._waiting} grammars wait to be checked, the most this server takes",
-                retry_after=self._seconds * self._waiting,
+                f"{asked} of your grammars wait to be checked, the most this server takes",
+                retry_after=self._seconds * max(1, asked),
                 gate="grammars",
             )
-        self._waiting += 1
+        self._asked[asker] += 1
         try:
+            await self._turns.acquire(asker)
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._worker, self._try, key, text)
+            trial = loop.run_in_executor(self._worker, self._try, key, text)
+            # A trial cannot be broken off, and holds the turn to its end.
+            trial.add_done_callback(lambda _: self._turns.release())
+            return await asyncio.shield(trial)
         finally:
-            self._waiting -= 1
+            self._asked[asker] -= 1
+            if not self._asked[asker]:
+                del self._asked[asker]
 
     # In the worker's thread.
 

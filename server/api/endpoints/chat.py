@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.context import Context, envelope, large_reply, question
+from server.api.endpoints.context import Context, asker_of, envelope, large_reply, question
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.generation import ChatFields
@@ -50,10 +50,11 @@ class Chat:
         sampling = chat_sampling(body, service.runtime.info, service.defaults)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
         resolution = await generation.choose(exchange, asked, body.n)
+        check = partial(generation.grammars.check, asker=asker_of(request))
         tools = await aside(lambda: read_tools(body, tokenizer))
-        sampling = await guided(body, sampling, generation.grammars, aside)
+        sampling = await guided(body, sampling, check, aside)
         if tools is not None:
-            sampling = await with_tools(tools, sampling, generation.grammars)
+            sampling = await with_tools(tools, sampling, check)
         length = self._length(service, body)
         prompt = await generation.chat(
             messages,

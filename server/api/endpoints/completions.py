@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.context import Context, envelope, large_reply, question
+from server.api.endpoints.context import Context, asker_of, envelope, large_reply, question
 from server.api.endpoints.prompts import draft_prompts, tokenise_prompts
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
@@ -54,7 +54,8 @@ class Completions:
         turns = ("\n".join(prompt.text for prompt in prompts),)
         asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
         resolution = await generation.choose(exchange, asked, len(prompts) * body.n)
-        sampling = await guided(body, sampling, generation.grammars, aside)
+        check = partial(generation.grammars.check, asker=asker_of(request))
+        sampling = await guided(body, sampling, check, aside)
         prompts = await tokenise_prompts(prompts, service)
         check_scores(sampling, [len(prompt.tokens) for prompt in prompts], body.n)
         default = settings.default_max_tokens or DEFAULT_MAX_TOKENS

@@ -94,6 +94,12 @@ class Context:
         return self.settings.default_max_tokens or service.defaults.max_new_tokens
 
 
+def asker_of(request: Request) -> str:
+    """Who asks, where askers take turns: a key, or without keys an address."""
+    exchange: Exchange = request.scope[EXCHANGE]
+    return exchange.tenant or (request.client.host if request.client is not None else "")
+
+
 def reply(value: Any) -> Response:
     """`value` as a JSON response."""
     return Response(msgspec.json.encode(value), media_type="application/json")

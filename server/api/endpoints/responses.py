@@ -7,7 +7,7 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.context import Context, large_reply, question
+from server.api.endpoints.context import Context, asker_of, large_reply, question
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.responses import RESPONSE_HINTS, RESPONSE_REFUSED, ResponseFields
@@ -49,7 +49,8 @@ class Responses:
         fields = ("input", "max_output_tokens")
         length = AnswerLength(body.max_output_tokens, self._context.default_length(service), fields)
         resolution = await generation.choose(exchange, asked, 1)
-        sampling = await guided_text(body, sampling, generation.grammars, aside)
+        check = partial(generation.grammars.check, asker=asker_of(request))
+        sampling = await guided_text(body, sampling, check, aside)
         try:
             prompt = await generation.chat(messages, "input")
         except TemplateError as error:

@@ -15,7 +15,7 @@ from server.api.fields.responses import ResponseFields, ResponseSchemaFormat
 from server.errors import bad_field
 from server.grammar import text as grammar
 from server.grammar.schema import check_schema
-from server.grammar.service import Grammars
+from server.grammar.service import Check
 from server.grammar.text import GrammarRefusedError, bounded
 from server.request import Sampling
 from server.serving.one_thread import Aside
@@ -24,7 +24,7 @@ _GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 _STRUCTURED = ("json", "regex", "choice", "grammar", "json_object")
 
 
-async def guided(body: GenerationFields, sampling: Sampling, grammars: Grammars, aside: Aside) -> Sampling:
+async def guided(body: GenerationFields, sampling: Sampling, check: Check, aside: Aside) -> Sampling:
     """`sampling` with the grammar that the request asks for, written `aside` and tried.
 
     Raises `ApiError` (400) naming the field that cannot be served, and `EngineBusyError`.
@@ -33,10 +33,10 @@ async def guided(body: GenerationFields, sampling: Sampling, grammars: Grammars,
     if len(wishes) > 1:
         names = " and ".join(wishes)
         raise bad_field(next(iter(wishes)), f"{names} exclude each other; send one.", code="invalid_value")
-    return await _kept(wishes, sampling, grammars, aside)
+    return await _kept(wishes, sampling, check, aside)
 
 
-async def guided_text(body: ResponseFields, sampling: Sampling, grammars: Grammars, aside: Aside) -> Sampling:
+async def guided_text(body: ResponseFields, sampling: Sampling, check: Check, aside: Aside) -> Sampling:
     """The same for the `text.format` of a response."""
     match body.text and body.text.format:
         case JsonObjectFormat():
@@ -45,16 +45,16 @@ async def guided_text(body: ResponseFields, sampling: Sampling, grammars: Gramma
             wishes = {"text.format.schema": ("json", schema)}
         case _:
             return sampling
-    return await _kept(wishes, sampling, grammars, aside)
+    return await _kept(wishes, sampling, check, aside)
 
 
 async def _kept(
-    wishes: Mapping[str, tuple[str, Any]], sampling: Sampling, grammars: Grammars, aside: Aside
+    wishes: Mapping[str, tuple[str, Any]], sampling: Sampling, check: Check, aside: Aside
 ) -> Sampling:
     for name, (kind, wish) in wishes.items():
         try:
             text = await aside(partial(_grammar, kind, wish))
-            await grammars.check(text)
+            await check(text)
         except GrammarRefusedError as error:
             raise bad_field(name, f"{name} cannot be served: {error}.", code="invalid_value") from None
         return replace(sampling, grammar=text)

@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 
 from server.errors import EngineBusyError
+from server.grammar import probe
 from server.grammar import service as grammars
 from server.grammar import text as grammar
+from server.grammar.llg import open_tokenizer
+from server.grammar.probe import attempt
 from server.grammar.service import Grammars
 from server.grammar.text import GrammarRefusedError
 from server.text.tokenizer import Tokenizer
@@ -159,6 +162,21 @@ async def test_a_child_that_died_idle_is_replaced(checks: Grammars, others: set[
     child.kill()
     child.join()
     await checks.check(grammar.choice(["risen"]))
+
+
+async def test_one_askers_flood_leaves_others_their_turn(checks: Grammars) -> None:
+    flood = [asyncio.create_task(checks.check(grammar.choice([f"f{i}"]), "flood")) for i in range(30)]
+    await asyncio.sleep(0)
+    await checks.check(grammar.choice(["other"]), "other")
+    assert sum(task.done() for task in flood) <= 3
+    await asyncio.gather(*flood)
+
+
+async def test_a_slow_token_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = open_tokenizer(tokenizer())
+    assert attempt(reader, grammar.json_object()) == ""
+    monkeypatch.setattr(probe, "MASK_SECONDS", 0.0)
+    assert "a single token takes" in attempt(reader, grammar.json_object())
 
 
 async def test_too_many_that_wait_are_told_so(checks: Grammars, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,10 +22,31 @@ FIELD = "response_format"
 """The request's field that most grammars come from."""
 COMPILED = 32
 """Compiled grammars that are kept."""
-START_SECONDS = 1.0
+START_SECONDS = 0.2
 """Processor time that following a grammar may cost at any point, and…"""
-TOKEN_SECONDS = 0.02
+TOKEN_SECONDS = 0.005
 """…for each token beside that: a grammar that costs more would hold up everyone's next token."""
+
+FREE_SECONDS = 0.001
+"""Processor time of a token that an ordinary grammar stays below."""
+SHARE = 0.25
+"""Part of the engine's time that grammars may take beyond that, all of them together."""
+OWN_SECONDS = 0.02
+"""What one may have taken beyond it when there is none left."""
+
+
+class SharedTime:
+    """What is left of the time for slow grammars: a quarter of a second at once, and a quarter of each."""
+
+    def __init__(self) -> None:
+        self._left, self._at = SHARE, time.monotonic()
+
+    def spend(self, seconds: float) -> bool:
+        """Take `seconds`; whether there were as many."""
+        now = time.monotonic()
+        self._left = min(SHARE, self._left + SHARE * (now - self._at)) - seconds
+        self._at = now
+        return self._left >= 0
 
 
 class Guides:
@@ -37,6 +58,7 @@ class Guides:
         self._tokenizer: LLTokenizer | None = None
         self._compiled: OrderedDict[str, LLMatcher] = OrderedDict()
         self._one = asyncio.Lock()
+        self._time = SharedTime()
 
     async def guide(self, grammar: str) -> Guide:
         """A guide at the grammar's beginning. Compiles in a worker thread what is not known yet.
@@ -49,7 +71,7 @@ class Guides:
             # Goes on where the request that asked is given up: a thread cannot be stopped, and one is enough.
             matcher = await asyncio.shield(asyncio.create_task(self._matcher(grammar)))
         self._compiled.move_to_end(grammar)
-        return Guide(matcher.deep_copy(), self._vocabulary, self._source.vocabulary_size)
+        return Guide(matcher.deep_copy(), self._vocabulary, self._source.vocabulary_size, self._time)
 
     async def _matcher(self, grammar: str) -> LLMatcher:
         async with self._one:
@@ -73,8 +95,12 @@ class Guides:
 class Guide:
     """One sequence's place in its grammar."""
 
-    def __init__(self, matcher: LLMatcher, vocabulary: int, known: int) -> None:
+    def __init__(
+        self, matcher: LLMatcher, vocabulary: int, known: int, shared: SharedTime | None = None
+    ) -> None:
         self._matcher = matcher
+        self._shared = shared or SharedTime()
+        self._excess = 0.0
         self._known = min(vocabulary, known)
         self._mask = np.zeros(vocabulary, np.bool_)
         self._tokens = 0
@@ -99,11 +125,22 @@ class Guide:
         """
         began = time.thread_time()
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        self._seconds += time.thread_time() - began
+        spent = time.thread_time() - began
+        self._seconds += spent
         if self._matcher.is_error():
             reason = complaint(self._matcher.get_error())
             raise UnsupportedRequestError(f"the grammar cannot be followed here: {reason}", FIELD)
-        if self._seconds > START_SECONDS + TOKEN_SECONDS * self._tokens:
+        if self._is_slow(spent):
             raise UnsupportedRequestError("the grammar takes too long to follow; make it simpler", FIELD)
         self._mask[: self._known] = np.unpackbits(bits, bitorder="little", count=self._known).view(np.bool_)
         return self._mask
+
+    def _is_slow(self, spent: float) -> bool:
+        """Whether it holds others up, alone or with other slow ones, after `spent` seconds for a token."""
+        if self._seconds > START_SECONDS + TOKEN_SECONDS * self._tokens:
+            return True
+        excess = spent - FREE_SECONDS
+        if excess <= 0:
+            return False
+        self._excess += excess
+        return not self._shared.spend(excess) and self._excess > OWN_SECONDS

@@ -114,7 +114,23 @@ async def test_what_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -
         (await guide(TOKENIZERS["byte level"], grammar.json_object())).allowed_tokens()
 
 
-async def test_what_llguidance_gives_up_is_an_error_not_an_end() -> None:
+async def test_many_slow_ones_share_a_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = TOKENIZERS["byte level"]
+    guides = Guides(tokenizer, tokenizer.vocabulary_size)
+    one, other = await guides.guide(grammar.json_object()), await guides.guide(grammar.json_object())
+    for guide in (one, other):
+        guide.allowed_tokens()
+    monkeypatch.setattr(guided, "SHARE", 0.0)
+    monkeypatch.setattr(guided, "FREE_SECONDS", -0.015)
+    one.allowed_tokens()  # its own part is not used up yet
+    for guide in (one, other):
+        with pytest.raises(UnsupportedRequestError, match="too long"):
+            [guide.allowed_tokens() for _ in range(3)]
+
+
+async def test_what_llguidance_gives_up_is_an_error_not_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guided, "START_SECONDS", 60.0)
+    monkeypatch.setattr(guided, "SHARE", 60.0)
     tokenizer = TOKENIZERS["byte fallback"]
     one = await guide(tokenizer, grammar.lark("start: X\nX: /((a{100}){100}){100}/"))
 

@@ -1,0 +1,61 @@
+"""One piece of work at a time, for each of those who ask in turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+
+
+class FairTurns:
+    """A lock that goes round: whoever asks for many turns gets one for each one of the others.
+
+    Used on one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._taken = False
+        self._askers: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    def waiting(self, asker: str) -> int:
+        """Turns that `asker` waits for."""
+        return len(self._askers.get(asker, ()))
+
+    @property
+    def all_waiting(self) -> int:
+        """Turns that anybody waits for."""
+        return sum(map(len, self._askers.values()))
+
+    async def acquire(self, asker: str) -> None:
+        """Wait for a turn; it lasts until `release`."""
+        if not self._taken:
+            self._taken = True
+            return
+        mine = asyncio.get_running_loop().create_future()
+        self._askers.setdefault(asker, deque()).append(mine)
+        try:
+            await mine
+        except asyncio.CancelledError:
+            if mine.done() and not mine.cancelled():
+                self.release()
+            else:
+                self._leave(asker, mine)
+            raise
+
+    def release(self) -> None:
+        """Give the turn to the next asker."""
+        while self._askers:
+            asker, queue = self._askers.popitem(last=False)
+            first = queue.popleft()
+            if queue:
+                self._askers[asker] = queue
+            if not first.done():  # else whoever waited is leaving
+                first.set_result(None)
+                return
+        self._taken = False
+
+    def _leave(self, asker: str, mine: asyncio.Future[None]) -> None:
+        queue = self._askers.get(asker, deque())
+        if mine in queue:
+            queue.remove(mine)
+        if not queue:
+            self._askers.pop(asker, None)
