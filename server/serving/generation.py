@@ -37,6 +37,7 @@ from server.serving.fan_in import merge_streams
 from server.serving.gate import Gate
 from server.serving.one_thread import OneThread
 from server.serving.resolution import Resolution, resolve_route
+from server.serving.routes import RememberedRoutes
 from server.text.chat_template import Message
 from server.text.tokenizer import Tokenizer, Tool
 
@@ -55,6 +56,7 @@ class Generation:
         self._shadows = shadows
         self.gate = Gate(runtime)
         self.grammars = Grammars(runtime.tokenizer)
+        self._routes = RememberedRoutes()
         self._long_texts = OneThread()
         self._longest: int | None = None
 
@@ -82,7 +84,7 @@ class Generation:
         started = time.perf_counter()
         try:
             names = self._runtime.served.snapshot
-            route = self._runtime.router.decide(question, names)
+            route = self._routes.decide(exchange.tenant, question, self._runtime.router, names)
             parts = names.weighted(route.target)
             divides = task == "generate" and (names.splits or names.shadows)
             chosen = self._chosen(exchange, question, route, names) if divides else None
