@@ -56,6 +56,8 @@ class EngineBusyError(EngineError):
         super().__init__(message)
         self.retry_after = retry_after
         self.gate = gate
+        self.unread = False
+        """True if the request's body is left unread, after which the connection cannot be used again."""
 
 
 class EngineDeadError(EngineError):

@@ -1,1 +1,1 @@
-"""A server under floods and overload: fairness and refusals over HTTP; nothing imports it but its own commands."""
+"""A server under floods and overload, over HTTP; only its own commands import it."""

@@ -3,10 +3,14 @@
     python -m bench.pressure.overload [--rounds 3] [--seconds 8] [--before CHECKOUT]
 
 Server and client have a core each. The peak is what a closed loop of as many streams as there are rows
-reaches; then requests come at `--times` the peak's rate, whatever becomes of them, and the goodput is what is
-answered whole. A refusal's cost is the CPU time of the server's HTTP thread and its system calls while one
-long stream holds the only row of a server without a queue, less what the stream takes by itself: `headers`
-if the header names the adapter, `body` if the body does, `routed` if its language decides. With `--before` another checkout takes turns with this one. The last line is JSON.
+reaches; then requests come at `--times` the peak's rate, whatever becomes of them. The goodput is what is
+answered whole, in a second and for each CPU second of the server; on a busy machine the latter is the truer
+figure. Each question comes twice, as those that are refused do.
+
+A refusal's cost is the CPU time of the server's HTTP thread while one long stream holds the only row of a
+server without a queue, less what the stream takes by itself: `headers` if the header names the adapter,
+`body` if the body does, `routed` if its language decides. With `--before` another checkout takes turns with
+this one. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from typing import Any
 import uvloop
 
 from bench.pressure.client import Pool, Reply, chat, pool
-from bench.pressure.start import Cores, pinned, two_cores
+from bench.pressure.start import Cores, cpu_seconds, pinned, two_cores
 from bench.servers import Server
 
 ROWS, QUEUE = 8, 16
@@ -42,15 +46,17 @@ KINDS: dict[str, tuple[str, dict[str, str]]] = {
 
 
 def questions() -> Iterator[str]:
-    """No two alike, so that no prefix is reused beyond the template."""
-    for number in itertools.count():
-        yield f"Fråga {number * 7919 % 100_003}: vem är du, och vad kan du berätta om dig själv i dag?"
+    """Each comes twice, as what is refused is asked again."""
+    for hundred in itertools.count():
+        for number in (*range(100), *range(100)):
+            shown = (100 * hundred + number) * 7919 % 100_003
+            yield f"Fråga {shown}: vem är du, och vad kan du berätta om dig själv i dag?"
 
 
-async def peak(url: str, seconds: float, tokens: int, model: str) -> float:
-    """Answers a second of a closed loop."""
+async def peak(server: Server, seconds: float, tokens: int, model: str) -> tuple[float, float]:
+    """Answers a second of a closed loop, and answers for each CPU second of the server."""
     texts, end, done = questions(), time.perf_counter() + seconds, 0
-    async with pool(url) as connections:
+    async with pool(server.url) as connections:
 
         async def stream() -> None:
             nonlocal done
@@ -60,16 +66,16 @@ async def peak(url: str, seconds: float, tokens: int, model: str) -> float:
                     raise RuntimeError(f"status {reply.status} below the limit")
                 done += 1
 
-        began = time.perf_counter()
+        began, spent = time.perf_counter(), cpu_seconds(server)
         await asyncio.gather(*(stream() for _ in range(ROWS)))
-        return done / (time.perf_counter() - began)
+        return done / (time.perf_counter() - began), done / (cpu_seconds(server) - spent)
 
 
-async def overload(url: str, rate: float, seconds: float, tokens: int, model: str) -> dict[str, Any]:
+async def overload(server: Server, rate: float, seconds: float, tokens: int, model: str) -> dict[str, Any]:
     """What becomes of requests that come at `rate`."""
     texts, statuses, waits = questions(), Counter[str](), list[float]()
     tasks = set[asyncio.Task[None]]()
-    async with pool(url) as connections:
+    async with pool(server.url) as connections:
 
         async def one(request: bytes) -> None:
             try:
@@ -82,22 +88,29 @@ async def overload(url: str, rate: float, seconds: float, tokens: int, model: st
             if reply.status == 200:
                 waits.append(reply.total)
 
-        began, sent, counted = time.perf_counter(), 0, 0
-        warm, answered = seconds / 4, 0
+        began, sent, since = time.perf_counter(), 0, 0.0
+        warm, answered, spent = seconds / 4, 0, 0.0
         while (passed := time.perf_counter() - began) < seconds + warm:
-            if passed >= warm and not counted:
-                counted, answered, since = 1, statuses["200"], time.perf_counter()
+            if passed >= warm and not since:
+                answered, since, spent = statuses["200"], time.perf_counter(), cpu_seconds(server)
             for _ in range(max(0, int(passed * rate) - sent)):
                 task = asyncio.create_task(one(chat(next(texts), tokens, model=model)))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
                 sent += 1
             await asyncio.sleep(0.002)
-        goodput = (statuses["200"] - answered) / (time.perf_counter() - since)
+        answered = statuses["200"] - answered
+        goodput = answered / (time.perf_counter() - since)
+        by_cpu = answered / (cpu_seconds(server) - spent)
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return {"goodput": goodput, "sent_per_second": sent / (seconds + warm), "statuses": dict(statuses)}
+    return {
+        "goodput": goodput,
+        "by_cpu": by_cpu,
+        "sent_per_second": sent / (seconds + warm),
+        "statuses": dict(statuses),
+    }
 
 
 async def refusals(server: Server, kind: str, count: int) -> dict[str, float]:
@@ -145,10 +158,12 @@ def measure(root: Path, cores: Cores, arguments: argparse.Namespace) -> dict[str
     with pinned(python, cores, arguments.work, root, *options) as server:
         for kind in ("body", "routed"):
             model, tokens = KINDS[kind][0], arguments.tokens
-            uvloop.run(peak(server.url, 2, tokens, model))
-            best = uvloop.run(peak(server.url, arguments.seconds, tokens, model))
-            found = uvloop.run(overload(server.url, arguments.times * best, arguments.seconds, tokens, model))
-            figures[f"overload {kind}"] = {"peak": best, **found, "ratio": found["goodput"] / best}
+            time.sleep(2)  # what an earlier load has left ends
+            uvloop.run(peak(server, 2, tokens, model))
+            best, by_cpu = uvloop.run(peak(server, arguments.seconds, tokens, model))
+            found = uvloop.run(overload(server, arguments.times * best, arguments.seconds, tokens, model))
+            ratios = {"ratio": found["goodput"] / best, "ratio_by_cpu": found["by_cpu"] / by_cpu}
+            figures[f"overload {kind}"] = {"peak": best, **found, **ratios}
     options = ("--max-num-seqs", "1", "--max-queue", "0", "--max-model-len", "1024")
     with pinned(python, cores, arguments.work, root, *options) as server:
         for kind in KINDS:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.errors import EngineBusyError
 from server.exchange import EXCHANGE, Exchange
 
 GATED = frozenset(
@@ -21,6 +22,9 @@ GATED = frozenset(
 )
 """What takes a place in the queue."""
 
+SMALL_BODY = 16 * 1024
+"""Bytes of a body that is refused unread up to which the connection stays: they have nearly always come."""
+
 
 class Gates:
     """Refuses what has no place in the queue, and gives back the places of whatever has ended."""
@@ -35,9 +39,22 @@ class Gates:
             await self.app(scope, receive, send)
             return
         exchange: Exchange = scope[EXCHANGE]
-        self.check(exchange)
+        try:
+            self.check(exchange)
+        except EngineBusyError as error:
+            error.unread = not _is_small(exchange)
+            raise
         try:
             await self.app(scope, receive, send)
         finally:
             if exchange.held is not None:
                 exchange.held.close()
+
+
+def _is_small(exchange: Exchange) -> bool:
+    """Whether the body's size is known, and so small that what is left of it can be passed over."""
+    headers = exchange.headers
+    if b"transfer-encoding" in headers or b"expect" in headers:
+        return False
+    length = headers.get(b"content-length", "0")
+    return length.isascii() and length.isdigit() and int(length[:20]) <= SMALL_BODY

@@ -37,6 +37,7 @@ from server.serving.fan_in import merge_streams
 from server.serving.gate import Gate
 from server.serving.one_thread import OneThread
 from server.serving.resolution import Resolution, resolve_route
+from server.serving.routes import RememberedRoutes
 from server.text.chat_template import Message
 from server.text.tokenizer import Tokenizer, Tool
 
@@ -61,6 +62,7 @@ class Generation:
         self.grammars = Grammars(runtime.tokenizer)
         self.aside = OneThread()
         """Where everything that grows with a request is worked on."""
+        self._routes = RememberedRoutes()
         self._longest: int | None = None
 
     def check_task(self, task: Task) -> None:
@@ -87,7 +89,7 @@ class Generation:
         started = time.perf_counter()
         try:
             names = self._runtime.served.snapshot
-            route = await self._decide(question, names)
+            route = await self._decide(exchange, question, names)
             parts = names.weighted(route.target)
             divides = task == "generate" and (names.splits or names.shadows)
             chosen = self._chosen(exchange, question, route, names) if divides else None
@@ -116,10 +118,13 @@ class Generation:
             await self._bring_in(resolution.adapters)
         return resolution
 
-    async def _decide(self, question: RouteQuery, names: Snapshot) -> Route:
+    async def _decide(self, exchange: Exchange, question: RouteQuery, names: Snapshot) -> Route:
         """The route of `question`. Long texts are not read on the event loop."""
+        router = self._runtime.router
+        if self._routes.remembers(question):
+            return self._routes.decide(exchange.tenant, question, router, names)
         size = READING_BYTES * sum(map(len, question.turns))
-        return await self.aside.run_sized(size, lambda: self._runtime.router.decide(question, names))
+        return await self.aside.run_sized(size, lambda: router.decide(question, names))
 
     async def _bring_in(self, adapters: Iterable[Adapter]) -> None:
         for adapter in adapters:

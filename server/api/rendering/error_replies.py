@@ -47,10 +47,10 @@ _INTERNAL = ErrorReply(500, "The server failed at this request.", type="server_e
 
 
 def _busy(error: EngineBusyError) -> ErrorReply:
-    seconds = str(max(1, math.ceil(error.retry_after)))
-    return ErrorReply(
-        429, str(error), type="rate_limit_error", code="queue_full", headers={"Retry-After": seconds}
-    )
+    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    if error.unread:
+        headers["Connection"] = "close"
+    return ErrorReply(429, str(error), type="rate_limit_error", code="queue_full", headers=headers)
 
 
 def _dead(error: EngineDeadError) -> ErrorReply:

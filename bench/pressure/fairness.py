@@ -1,0 +1,179 @@
+"""What a client that keeps within its share sees beside a flood.
+
+    python -m bench.pressure.fairness [--rounds 3] [--answers 60] [--before CHECKOUT]
+
+Server and client have a core each. Two keys ask one adapter, or two adapters are asked without a key
+(`--shares adapters`). The polite one keeps half of the rows busy with short answers. The other is absent
+(`idle`), keeps the other half busy with long ones (`neighbour`), or floods: `--flood` long streams at once,
+asked again when they end, or a second after they are refused. The three take turns in one run on one server. The figures
+are 95th percentiles of the time to the first token and of the whole answer, the refusals of the polite one,
+and the flood's ratio to the neighbour. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import platform
+import statistics
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvloop
+
+from bench.pressure.client import Pool, Reply, chat, pool
+from bench.pressure.start import pinned, two_cores
+
+KEYS = ("polite-key-1", "flood-key-1")
+SV, EN = "oneseek-mini-sv", "oneseek-mini-en"
+MODES = ("idle", "neighbour", "flood")
+PAUSE = 1.0
+"""Seconds after which a refused stream of the flood asks again: the least that `Retry-After` says."""
+
+Ask = Callable[[int], bytes]
+"""The request of that number."""
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the polite client saw."""
+
+    first: list[float] = field(default_factory=list[float])
+    whole: list[float] = field(default_factory=list[float])
+    refused: int = 0
+    flood_refused: int = 0
+
+    def add(self, reply: Reply) -> None:
+        """One more answer."""
+        if reply.status == 200 and b"data: [DONE]" in reply.body:
+            self.first.append(reply.first)
+            self.whole.append(reply.total)
+        else:
+            self.refused += 1
+
+    def p95(self) -> dict[str, float]:
+        """Milliseconds."""
+        return {
+            "ttft": float(np.percentile(self.first, 95)) * 1e3,
+            "whole": float(np.percentile(self.whole, 95)) * 1e3,
+        }
+
+
+async def watch(url: str, arguments: argparse.Namespace, mode: str, polite: Ask, other: Ask) -> Seen:
+    """What the polite one sees in one of `MODES`."""
+    seen = Seen()
+    crowd = {"idle": 0, "neighbour": arguments.rows // 2, "flood": arguments.flood}[mode]
+    left = iter(range(arguments.answers))
+    async with pool(url) as ours, pool(url) as theirs:
+        streams = [asyncio.create_task(_long(theirs, other, seen, n)) for n in range(crowd)]
+        await asyncio.sleep(2.0 if crowd else 0.2)
+
+        async def one() -> None:
+            for number in left:
+                seen.add(await ours.ask(polite(number)))
+
+        await asyncio.gather(*(one() for _ in range(arguments.rows // 2)))
+        for stream in streams:
+            stream.cancel()
+        await asyncio.gather(*streams, return_exceptions=True)
+    await asyncio.sleep(1.0)
+    return seen
+
+
+async def _long(connections: Pool, ask: Ask, seen: Seen, number: int) -> None:
+    while True:
+        reply = await connections.ask(ask(number))
+        number += 1000
+        if reply.status != 200:
+            seen.flood_refused += 1
+            await asyncio.sleep(PAUSE)
+
+
+def asks(arguments: argparse.Namespace) -> tuple[Ask, Ask]:
+    """What the polite one and the other send."""
+    by_key = arguments.shares == "keys"
+    text = "Nummer {}: vem är du, och vad kan du berätta om dig själv och om din dag i dag?"
+
+    def polite(number: int) -> bytes:
+        key = KEYS[0] if by_key else ""
+        return chat(text.format(number), arguments.tokens, model=SV, key=key)
+
+    def other(number: int) -> bytes:
+        model, key = (SV, KEYS[1]) if by_key else (EN, "")
+        return chat(text.format(7 * number), arguments.long, model=model, key=key)
+
+    return polite, other
+
+
+def measure(root: Path, arguments: argparse.Namespace, turn: int) -> dict[str, Any]:
+    """One round on the checkout in `root`: the three modes on one server."""
+    options = ["--max-num-seqs", str(arguments.rows), "--max-queue", str(arguments.queue)]
+    options += ["--max-model-len", "1024"]
+    if arguments.shares == "keys":
+        options += [item for key in KEYS for item in ("--api-keys", key)]
+    found: dict[str, Any] = {}
+    polite, other = asks(arguments)
+    with pinned(Path(sys.executable), two_cores_once(), arguments.work, root, *options) as server:
+        modes = MODES[turn % 3 :] + MODES[: turn % 3]
+        for mode in modes:
+            seen = uvloop.run(watch(server.url, arguments, mode, polite, other))
+            found[mode] = {**seen.p95(), "refused": seen.refused, "flood_refused": seen.flood_refused}
+    found["flood / neighbour"] = {
+        name: found["flood"][name] / found["neighbour"][name] for name in ("ttft", "whole")
+    }
+    return found
+
+
+_CORES: list[tuple[int, int]] = []
+
+
+def two_cores_once() -> tuple[int, int]:
+    """The cores as they were before this process was pinned to one of them."""
+    if not _CORES:
+        _CORES.append(two_cores())
+    return _CORES[0]
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--answers", type=int, default=60, help="of the polite client in each mode")
+    parser.add_argument("--shares", choices=("keys", "adapters"), default="keys")
+    parser.add_argument("--rows", type=int, default=8)
+    parser.add_argument("--queue", type=int, default=32)
+    parser.add_argument("--flood", type=int, default=100, help="streams")
+    parser.add_argument("--tokens", type=int, default=48, help="of each polite answer")
+    parser.add_argument("--long", type=int, default=400, help="tokens of each of the other's")
+    parser.add_argument("--before", type=Path, help="another checkout, which takes turns with this one")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    two_cores_once()
+    roots = {"now": Path(__file__).resolve().parents[2]}
+    if arguments.before:
+        roots["before"] = arguments.before.resolve()
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in roots}
+    for turn in range(arguments.rounds):
+        for name in sorted(roots, reverse=turn % 2 == 1):
+            rounds[name].append(measure(roots[name], arguments, turn))
+            print(turn + 1, name, json.dumps(rounds[name][-1]), file=sys.stderr, flush=True)
+    report = {
+        name: {
+            mode: {unit: round(statistics.median(r[mode][unit] for r in found), 2) for unit in found[0][mode]}
+            for mode in found[0]
+        }
+        for name, found in rounds.items()
+    }
+    print(json.dumps({"bench": "fairness", "python": platform.python_version(), **report}))
+
+
+if __name__ == "__main__":
+    main()
