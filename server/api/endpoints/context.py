@@ -29,6 +29,8 @@ class Context:
     metrics: Metrics
     started: float = field(default_factory=time.time)
     """Unix time of the start; also the models' `created`."""
+    began: float = field(default_factory=time.monotonic)
+    """The same by a clock that nobody sets."""
 
     def service_for(self, request: Request, model: str | None = None) -> BaseService:
         """The base that a request means: the first that knows its header or `model`, else the default."""
