@@ -3,11 +3,12 @@
 #   make test                        install what the tests need and run them all
 #   make test-vllm                   the tests on the real vLLM, on the CPU (Linux; first run: 3.5 GiB)
 #   make mutants                     take each rule of a server under attack out in a copy, and see its test fail
+#   make corpus                      every malformed adapter through the command line (10 to 20 minutes)
 #   make test-device                 the tests on a device, in software (Debian on x86-64; first run: 0.5 GiB)
 # On Windows: deploy\windows\serve.ps1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-vllm test-device mutants lint clean
+.PHONY: help serve test test-vllm test-device mutants corpus lint clean
 
 PYTHON ?=
 ARGS ?=
@@ -38,7 +39,8 @@ help:
 	  'make test-vllm  the engine contract and tests/vllm on the real vLLM, on the CPU, in a cached environment' \
 	  'make test-device  tests/device and the engine contract over WebGPU on a software device, in a cached environment' \
 	  'make mutants  take each rule of tests/project/mutants out in a copy, and see its test fail; about 10 minutes' \
-  'make lint    the checks without the tests' \
+	  'make corpus  every malformed adapter through the command line, one process each' \
+	  'make lint    the checks without the tests' \
 	  'make clean   remove the environment and every cache in this folder'
 
 serve: $(VENV)/.serve
@@ -75,6 +77,9 @@ test-device: $(VENV)/.made
 
 mutants: $(VENV)/.test
 	@$(BIN)/python -m tests.project.mutants.run
+
+corpus: $(VENV)/.test
+	@$(BIN)/python -m tests.server.live.doors
 
 lint: $(VENV)/.test
 	$(SAY) 'checking style, types and imports'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,6 +37,20 @@ class FileRefusedError(ValueError):
     def public(self) -> str:
         """The message with the file's name in place of its path."""
         return str(self).replace(str(self.path), self.path.name)
+
+
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
+
+
+def passing_cause(error: BaseException) -> OSError | None:
+    """The error of the system behind `error` that says nothing of a file and goes by itself, if there is one.
+
+    File descriptors or memory are used up: what is asked again later succeeds.
+    """
+    found: BaseException | None = error
+    while isinstance(found, FileRefusedError):
+        found = found.__cause__
+    return found if isinstance(found, OSError) and found.errno in _PASSING else None
 
 
 class AdapterError(FileRefusedError):

@@ -18,7 +18,7 @@ from adapters.files.regular import open_regular
 from adapters.ledger.chain import LEDGER_FILE, check_hashes
 from adapters.ledger.head import Head, tail_state
 from adapters.ledger.keys import PublicKey, SigningKey
-from adapters.ledger.origin import check_origin, note_origin
+from adapters.ledger.origin import check_origin, check_present, note_origin
 from adapters.ledger.record import MAX_LINE_BYTES, ROTATE, Entry, Record, rotation
 from adapters.ledger.seal import BrokenSealError
 from adapters.ledger.verify import HEAD_FILE, KEY_FILE, NEXT_FILE, PUBLIC_FILE
@@ -31,7 +31,7 @@ class LedgerJournal:
 
     def __init__(self, folder: Path, verified: str | None = None) -> None:
         """Read and check every line, unless `verified` is the present `stamp`."""
-        check_origin(folder, folder / LEDGER_FILE)
+        check_present(folder, folder / LEDGER_FILE)
         self._folder = folder
         self._verified = verified
         self._file = folder / LEDGER_FILE
@@ -109,6 +109,7 @@ class LedgerJournal:
             raise LedgerError(self._head_file, f"is not signed by the key in {KEY_FILE}", _LOOK)
         if self._verified is None or self._verified != self.stamp:
             check_hashes(self._file, head.count, head.size, head.hash)
+            check_origin(self._folder, self._file)
         after = self._size() - head.size
         if after > MAX_LINE_BYTES:
             raise LedgerError(self._file, "goes on after the entry that its head names", _LOOK)

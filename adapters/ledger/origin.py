@@ -46,13 +46,22 @@ def first_hash(ledger: Path) -> str | None:
     return sha256_of(line[:-1]) if line.endswith(b"\n") else None
 
 
+def check_present(folder: Path, ledger: Path) -> None:
+    """Raise `LedgerError` if a first entry is noted beside `folder` and the file `ledger` holds none."""
+    if read_origin(folder) is not None and first_hash(ledger) is None:
+        raise LedgerError(ledger, f"was removed, as {origin_file(folder).name} tells", RESTORE)
+
+
 def check_origin(folder: Path, ledger: Path) -> None:
     """Raise `LedgerError` unless the file `ledger` begins with the entry that is noted beside `folder`."""
     noted = read_origin(folder)
-    if noted is None or (found := first_hash(ledger)) == noted:
+    if noted is None or first_hash(ledger) == noted:
         return
-    reason = "was removed" if found is None else "was exchanged for one with another first entry"
-    raise LedgerError(ledger, f"{reason}, as {origin_file(folder).name} tells", RESTORE)
+    note = origin_file(folder)
+    reason = f"was exchanged: its first entry is not the one that {note.name} notes"
+    raise LedgerError(
+        ledger, reason, f"Restore the one that was here; or, to go on with this one, delete {note}"
+    )
 
 
 def note_origin(folder: Path, ledger: Path) -> None:

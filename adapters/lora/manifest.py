@@ -5,6 +5,7 @@ Reads the header of the weights and hashes their bytes; the numbers are read by 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -138,7 +139,7 @@ def read_base_digest(folder: Path, fields: Mapping[str, Any]) -> str | None:
 def read_fields(folder: Path) -> dict[str, Any]:
     """The fields of `oneseek.json` in `folder`, none where it is absent; `AdapterError` for unknown ones."""
     path = folder / MANIFEST_FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     fields = read_object(path, _MAX_MANIFEST_BYTES, AdapterError)
     known = (*READ_FIELDS, *NOTED_FIELDS)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from adapters import names
 from adapters.bases import SHIPPED, FoundBase, is_inside
-from adapters.errors import AdapterError, BaseModelError, FileRefusedError
+from adapters.errors import AdapterError, BaseModelError, FileRefusedError, passing_cause
 from adapters.lora.base_name import base_names, check_base_name
 from adapters.lora.config import CONFIG_FILE
 from adapters.lora.manifest import (
@@ -232,6 +232,8 @@ def _read_all(places: Iterable[_Place], base: ServedBase) -> tuple[list[Adapter]
                 _check_accepted(place.accepted, adapter, base, place.root.parent / "ledger")
             adapters.append(adapter)
         except AdapterError as problem:
+            if (passing := passing_cause(problem)) is not None:
+                raise passing from problem  # it says nothing of the files
             refused.append(problem)
             damaged = place.damaged(base, problem)
             if damaged is not None:

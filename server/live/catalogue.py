@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -97,7 +98,7 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     notes = (
         *_notes(found), *unrecorded, *refused, *passed_over, *describe_contested(served)
     )  # fmt: skip
-    return Catalogue(base, served, settings.routing, notes, _warnings(kept))
+    return Catalogue(base, served, settings.routing, notes, _warnings(kept, settings.home))
 
 
 def _expanded(entry: str) -> str:
@@ -217,13 +218,17 @@ def _notes(found: FoundAdapters) -> list[str]:
     return [*map(str, found.refused), *pickles]
 
 
-def _warnings(kept: Iterable[Adapter]) -> tuple[str, ...]:
-    """A note for adapters that record no digest of their base: their shapes fit, and nothing else tells."""
+def _warnings(kept: Iterable[Adapter], home: Path) -> tuple[str, ...]:
+    """Adapters that record no digest of their base, so that their shapes alone tell, and a read-only home."""
+    warnings: list[str] = []
+    if home.exists() and not os.access(home, os.W_OK):
+        warnings.append(f"{home} cannot be written: what is there is served, and every change is refused")
     found = [one.full_name for one in kept if one.base_digest is None and one.problem is None]
     if not found:
-        return ()
+        return tuple(warnings)
     listed = ", ".join(found[:_LISTED]) + (f" and {len(found) - _LISTED} more" if found[_LISTED:] else "")
-    return (f"unverified base: {listed} record no digest of their base, and only their shapes fit",)
+    told = f"unverified base: no digest of their base is recorded, and only their shapes fit: {listed}"
+    return (*warnings, told)
 
 
 def describe_contested(served: ServedAdapters) -> list[str]:

@@ -14,7 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from adapters import names
-from adapters.errors import AdapterRejectedError, FileRefusedError, LedgerError, UnknownAdapterError
+from adapters.errors import (
+    AdapterRejectedError,
+    FileRefusedError,
+    LedgerError,
+    UnknownAdapterError,
+    passing_cause,
+)
 from adapters.ledger.provenance import Provenance
 from adapters.lora.base_name import base_names
 from adapters.lora.manifest import Adapter
@@ -226,16 +232,15 @@ async def require_known(provenance: Callable[[], Provenance | None], adapter: Ad
 
 def describe_refusal(error: FileRefusedError, field: str | None) -> ApiError:
     """An adapter's files that are not what can be served, in words that name no folder of the host."""
-    cause = error.__cause__
-    if isinstance(cause, OSError) and cause.errno in PASSING:
-        return unwritable(cause)
+    if (passing := passing_cause(error)) is not None:
+        return unwritable(passing)
     return bad_field(field, error.public, code="adapter_rejected")
 
 
 def unusable(error: FileRefusedError) -> ApiError:
     """A registry or a ledger that cannot be relied on until it is repaired; asking again changes nothing."""
-    cause = error.__cause__
-    if isinstance(cause, OSError) and cause.errno in STORAGE:
+    cause = passing_cause(error) or error.__cause__
+    if isinstance(cause, OSError) and (cause.errno in STORAGE or passing_cause(cause) is not None):
         return unwritable(cause)
     headers = {"x-should-retry": "false"}
     reply = ErrorReply(503, error.public, type="server_error", code="registry_unusable", headers=headers)
@@ -244,9 +249,7 @@ def unusable(error: FileRefusedError) -> ApiError:
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Errors of a disk or a quota that is full."""
-PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
-"""Errors that go by themselves."""
-STORAGE = FULL | PASSING | {errno.EROFS, errno.EACCES, errno.EPERM}
+STORAGE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def unwritable(error: OSError) -> ApiError:
@@ -255,13 +258,13 @@ def unwritable(error: OSError) -> ApiError:
     if error.errno in FULL:
         message = "The server's disk is full, and nothing has changed. Free some space and ask again."
         reply = ErrorReply(507, message, type="server_error", code="storage_full", headers=_FOR_GOOD)
-    elif error.errno in PASSING:
+    elif passing_cause(error) is not None:
         message = "The server has no file descriptor or memory left for this. Ask again in a moment."
         headers = {"Retry-After": str(PASSING_SECONDS)}
         reply = ErrorReply(503, message, type="server_error", code="storage_busy", headers=headers)
     else:
         why = (error.strerror or type(error).__name__).lower()
-        message = f"The server cannot write its registry ({why}). Nothing has changed."
+        message = f"The server's home cannot be written ({why}). Nothing has changed; make it writable."
         reply = ErrorReply(503, message, type="server_error", code="storage_read_only", headers=_FOR_GOOD)
     return ApiError(reply)
 

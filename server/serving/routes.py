@@ -10,7 +10,7 @@ from routing.route import Route, RouteQuery, Router
 
 MOST_ROUTES = 512
 """Decisions that are remembered."""
-MOST_CHARACTERS = 4096
+MOST_CHARACTERS = 2048
 """Characters up to which a question is remembered, as a digest."""
 
 

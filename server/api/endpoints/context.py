@@ -37,6 +37,8 @@ class Context:
     metrics: Metrics
     started: float = field(default_factory=time.time)
     """Unix time of the start; also the models' `created`."""
+    began: float = field(default_factory=time.monotonic)
+    """The same by a clock that nobody sets."""
 
     async def read(
         self,

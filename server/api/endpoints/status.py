@@ -63,7 +63,7 @@ class Status:
                     "waiting": sum(sum(state.waiting.values()) for state in states),
                     "limit": self._context.settings.max_queue,
                 },
-                "uptime": round(time.time() - self._context.started, 1),
+                "uptime": round(time.monotonic() - self._context.began, 1),
             }
         return _verdict(ready, body)
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from adapters.registry.registry import AddResult, AliasMove
 
 UNVERIFIED = (
-    "it records no digest of its base, so that nothing but its shapes tells that it is for this one; "
-    "from now on it is bound to this base"
+    "the adapter records no digest of its base, so that nothing but its shapes tells that it is for this "
+    "one; from now on it is bound to this base"
 )
 
 AliasFlag = Annotated[

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 
-from adapters.errors import FileRefusedError
+from adapters.errors import FileRefusedError, passing_cause
 from adapters.lora.manifest import Adapter
 from server.errors import (
     AdapterNotLoadedError,
@@ -17,9 +16,6 @@ from server.errors import (
     EngineError,
 )
 from server.request import AdapterMix
-
-_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR})
-"""Errors of the system that say nothing of a file: what is asked again later succeeds."""
 
 
 class Residents:
@@ -123,8 +119,7 @@ def _seen(dropped: asyncio.Future[None]) -> None:
 
 def _refusal_kind(error: BaseException) -> type[EngineError]:
     """What a load that failed is for a request: files to be repaired, a moment to wait, or a refusal."""
-    cause = error.__cause__ if isinstance(error, FileRefusedError) else error
-    if isinstance(cause, OSError) and cause.errno in _PASSING:
+    if passing_cause(error) is not None:
         return AdapterNotLoadedError
     return AdapterUnavailableError if isinstance(error, FileRefusedError | OSError) else AdapterRefusedError
 

@@ -371,3 +371,27 @@ def test_two_servers_on_one_home(place: Place) -> None:
             until(lambda serving=serving: serving.served.active("zero").version == active.version)
             assert ask(serving.http, "zero").headers["X-OneSeek-Adapter"] == active.full_name
         assert Ledger.open(place.home / "ledger").verify().faults == ()
+
+
+def test_nothing_is_promoted_into_a_ledger_whose_first_entry_was_changed(
+    serving: Serving, place: Place
+) -> None:
+    first, _ = two_versions(serving.http, place)
+    path = place.home / "ledger" / "ledger.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"add"', b'"abb"', 1))
+    before = (place.home / "registry" / "active.json").read_bytes()
+    for verb, name in (("promote", "zero@v1.1"), ("retire", "zero@v1.1")):
+        answer = change(serving.http, name, verb)
+        told = error(answer, 503)
+        assert told["code"] == "registry_unusable"
+        assert "oneseek ledger verify" in told["message"]
+        assert answer.headers["x-should-retry"] == "false"
+    assert (place.home / "registry" / "active.json").read_bytes() == before
+    assert ask(serving.http, "zero").headers["X-OneSeek-Adapter-Digest"] == first
+    path.write_bytes(whole)
+    done(change(serving.http, "zero@v1.1", "promote"))
+    shutil.rmtree(place.home / "ledger")
+    told = error(change(serving.http, "zero@v1.0", "promote"), 503)
+    assert "oneseek ledger repair --new" in told["message"]
+    assert not (place.home / "ledger" / "ledger.jsonl").exists()
