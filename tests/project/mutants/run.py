@@ -57,8 +57,9 @@ def run_tests(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
     """pytest's exit status in `folder`, and the last lines of what it said."""
     if not tests:
         return NONE_GIVEN, ""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder)}
+    options = ["-q", "-x", "--tb=short", "--without-torch", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *options, *tests]
+    environ = {**os.environ, "PYTHONPATH": str(folder)}
     try:
         done = subprocess.run(
             command, cwd=folder, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False

@@ -13,11 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
+from adapters.errors import AdapterError, LedgerError
 from adapters.ledger import Ledger
 from adapters.lora.manifest import read_manifest
 from adapters.registry.registry import Registry
 from server.api.fields.admin import admin_table
 from server.config.settings import RoutingOptions
+from server.live.loading import describe_refusal, unusable
+from server.live.registry_changes import conflict
 from tests.server.administered import (
     ENGLISH,
     Place,
@@ -371,3 +374,17 @@ def test_two_servers_on_one_home(place: Place) -> None:
             until(lambda serving=serving: serving.served.active("zero").version == active.version)
             assert ask(serving.http, "zero").headers["X-OneSeek-Adapter"] == active.full_name
         assert Ledger.open(place.home / "ledger").verify().faults == ()
+
+
+def test_what_asking_again_cannot_cure_is_not_asked_again() -> None:
+    """openai-python would try a 409 and a 5xx twice more."""
+    damaged = LedgerError(Path("/home/x/ledger/head.json"), "was removed", "Restore it.")
+    for error, status in ((conflict("zero is active"), 409), (unusable(damaged), 500)):
+        assert (error.reply.status, error.reply.headers["x-should-retry"]) == (status, "false")
+        assert "/home" not in error.reply.message
+
+
+def test_a_refusal_names_no_folder_of_the_host() -> None:
+    bad = AdapterError(Path("/home/x/adapters/a/adapter_config.json"), "is no JSON", "Save it again.")
+    reply = describe_refusal(bad, "path").reply
+    assert reply.message == "adapter_config.json: is no JSON. Save it again."

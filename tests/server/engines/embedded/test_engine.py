@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adapters.lora.manifest import Adapter
 from server.engines.base import Engine
 from server.errors import EngineError, UnsupportedRequestError
 from tests.server.engines.asking import ask, collect, engine_is_idle, tokens
+from tests.server.engines.making import EngineLimits, embedded
 
 pytestmark = pytest.mark.anyio
 
@@ -42,3 +45,25 @@ async def test_a_request_that_cannot_be_sampled_fails_alone(engine: Engine, faul
     assert type(fault) is EngineError
     assert engine.state().alive
     assert engine_is_idle(engine)
+
+
+class Steps:
+    """Counts an engine's steps."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def step(self, seconds: float, batch: int) -> None:
+        """See `StepObserver.step`."""
+        self.count += 1
+
+
+async def test_an_adapter_is_tried_before_any_request_may_name_it(
+    tiny_base: Path, voices: dict[str, Adapter], tmp_path: Path
+) -> None:
+    steps, voice = Steps(), voices["en"]
+    engine = embedded(tiny_base, tmp_path, (), EngineLimits(), steps)
+    await engine.start()
+    await engine.load(voice)
+    await engine.close()
+    assert steps.count == 1
