@@ -40,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--without-torch",
         action="store_true",
-        help="write the tiny base and its adapters without torch and transformers, whose import takes seconds",
+        help="write the tiny base and its adapters without torch, whose import takes seconds",
     )
 
 

@@ -130,3 +130,11 @@ def test_a_pipe_is_no_file(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
     with pytest.raises(PathRefusedError, match="no file"):
         Roots([tmp_path]).open(str(tmp_path))
+
+
+def test_a_path_is_short_and_printable(tmp_path: Path) -> None:
+    """Also if it leads to a folder beneath a root."""
+    (tmp_path / "a\x1b[31m").mkdir()
+    for text in ("a\x1b[31m", "./" * (MAX_PATH // 2) + "a", " "):
+        with pytest.raises(PathRefusedError, match="printable"):
+            Roots([tmp_path], tmp_path).open(text)

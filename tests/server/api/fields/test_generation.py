@@ -304,8 +304,8 @@ def test_any_value_in_any_field_is_taken_or_refused_as_the_clients_mistake(
 def test_a_client_changes_nothing_of_the_template() -> None:
     for template in ("{{ x }}", "{% for i in range(10**9) %}{% endfor %}", ""):
         assert refused(chat_template=template).code == "unsupported_parameter"
-    for given in ({"tokenize": False}, {"chat_template": "{{ x }}"}, {"enable_thinking": True}):
-        assert refused(chat_template_kwargs=given).param == "chat_template_kwargs"
+    for kwargs in ({"tokenize": False}, {"chat_template": "{{ x }}"}, {"enable_thinking": True}):
+        assert refused(chat_template_kwargs=kwargs).param == "chat_template_kwargs"
 
 
 def test_biases_are_counted_before_any_is_looked_up() -> None:

@@ -194,7 +194,7 @@ def test_an_engine_without_grammars_never_loads_llguidance() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[5], timeout=60)
 
 
-async def test_a_compiled_grammar_is_kept_until_others_take_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_compiled_grammar_is_kept_until_others_come(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
     def recorded(tokenizer: LLTokenizer, text: str) -> LLMatcher:
