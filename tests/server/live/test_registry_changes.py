@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from filelock import FileLock
 
 from adapters.errors import AdapterError, LedgerError
 from adapters.ledger import Ledger
@@ -388,3 +389,14 @@ def test_a_refusal_names_no_folder_of_the_host() -> None:
     bad = AdapterError(Path("/home/x/adapters/a/adapter_config.json"), "is no JSON", "Save it again.")
     reply = describe_refusal(bad, "path").reply
     assert reply.message == "adapter_config.json: is no JSON. Save it again."
+
+
+def test_a_registry_that_another_process_holds_is_named_no_folder(
+    serving: Serving, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_versions(serving.http, place)
+    monkeypatch.setattr("adapters.registry.registry.PATIENCE", 0.1)
+    with FileLock(place.home / "registry" / ".lock"):
+        told = error(change(serving.http, "zero@v1.1", "promote"), 409)
+    assert "Another process" in told["message"]
+    assert str(place.home) not in told["message"]
