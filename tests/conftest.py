@@ -37,6 +37,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the engine under test in tests/server/engines: device is the embedded one by its code for "
         "devices, on the CPU, webgpu that code on a device, and vllm runs tests/vllm too (make test-vllm)",
     )
+    parser.addoption(
+        "--without-torch",
+        action="store_true",
+        help="write the tiny base and its adapters without torch, whose import takes seconds",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -110,8 +115,9 @@ def write_tokenizer(folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def without_torch(request: pytest.FixtureRequest) -> bool:
-    """Whether this environment is that of `make test-device`."""
-    return request.config.getoption("engine") == "webgpu"
+    """Whether bases are written without torch, which the environment of `make test-device` lacks."""
+    options = request.config.option
+    return options.engine == "webgpu" or options.without_torch
 
 
 @pytest.fixture(scope="session")

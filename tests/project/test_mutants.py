@@ -33,6 +33,9 @@ def test_a_rule_is_in_the_code_and_its_tests_exist(rule: Rule) -> None:
 
 
 def test_a_rule_without_a_test_survives_and_one_with_a_test_does_not(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "def pytest_addoption(parser): parser.addoption('--without-torch', action='store_true')\n"
+    )
     (tmp_path / "sums.py").write_text("def add(a, b):\n    return a + b\n")
     (tmp_path / "test_sums.py").write_text(
         "import sums\ndef test_sum(): assert sums.add(2, 3) == 5\ndef test_nothing(): pass\n"

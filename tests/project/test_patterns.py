@@ -1,6 +1,7 @@
 """What looks like ASCII is: no pattern ends in a bare `$`, and no digit is taken for one that is not 0 to 9.
 
-`$` also matches before a line feed at the end, so `abc\\n` would pass; `"²".isdigit()` is true.
+`$` also matches before a line feed at the end, so `abc\\n` would pass; `"²".isdigit()` is true. And no layer
+is a `BaseHTTPMiddleware`, which hides from what it wraps that a client has left.
 """
 
 from __future__ import annotations
@@ -66,6 +67,17 @@ def wide_digits(tree: ast.AST) -> list[int]:
     ]
 
 
+def hidden_disconnects(tree: ast.AST) -> list[int]:
+    """The lines that name Starlette's `BaseHTTPMiddleware`, or import its module."""
+    named = {"BaseHTTPMiddleware", "starlette.middleware.base"}
+    return [
+        node.lineno
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and named & {getattr(node, "module", None), *(alias.name for alias in node.names)}
+    ]
+
+
 def question(node: ast.AST) -> tuple[str, str] | None:
     """A call such as `text.isdigit()` as (`text`, `isdigit`)."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -73,7 +85,7 @@ def question(node: ast.AST) -> tuple[str, str] | None:
     return None
 
 
-@pytest.mark.parametrize("rule", [bare_ends, wide_digits])
+@pytest.mark.parametrize("rule", [bare_ends, wide_digits, hidden_disconnects])
 def test_the_tree_keeps_the_rule(rule: Callable[[ast.AST], list[int]]) -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}"

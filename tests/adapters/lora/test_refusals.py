@@ -35,8 +35,8 @@ CONFIGS: Mapping[str, tuple[dict[str, Any], str]] = {
     "replicated layers": ({"layer_replication": [[0, 1]]}, "layer_replication"),
     "activated lora": ({"alora_invocation_tokens": [1]}, "alora_invocation_tokens"),
     "qalora": ({"use_qalora": True}, "use_qalora"),
-    "code": ({"auto_map": {"AutoModel": "evil.Model"}}, "auto_map"),
-    "code elsewhere": ({"auto_mapping": {"parent_library": "evil"}}, "auto_mapping"),
+    "code": ({"auto_map": {"AutoModel": "evil.Model"}}, "it asks to run code"),
+    "code elsewhere": ({"auto_mapping": {"parent_library": "evil"}}, "it asks to run code"),
     "pissa": ({"init_lora_weights": "pissa_niter_16"}, "path_initial_model_for_weight_conversion"),
     "another task": ({"task_type": "SEQ_CLS"}, "task_type"),
     "a new variant": ({"use_brand_new_lora": True}, "use_brand_new_lora = True: the field is unknown"),
@@ -275,3 +275,12 @@ def test_a_pattern_is_refused_or_matched_at_once(text: str) -> None:
     pattern.matches_end("model.layers.10.self_attn.q_proj" + "a" * 60)
     pattern.matches_whole("model.layers.10.self_attn.q_proj" + "a" * 60)
     assert time.perf_counter() - started < 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [".*.*.*q_proj", r".*\d+.*", r"\d+\d*\d+", ".+.+[0-9]+", "x" * 513, "(a+)+", "(.*)*", "(q|q_proj)"],
+)
+def test_a_pattern_that_could_run_away_is_refused(text: str) -> None:
+    with pytest.raises(AdapterError, match="at most two of"):
+        ModulePattern.read(text, Path("config"), "rank_pattern")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import pickle
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,7 @@ from adapters.lora.manifest import read_fields
 from adapters.lora.weights import ModelShape
 from adapters.pth.conversion import DEFAULT_ALPHA, ConversionLimits, ConversionResult, convert_file
 from adapters.pth.importer import import_pickle
-from adapters.pth.unpickle import RefusedError, map_factors
+from adapters.pth.unpickle import RefusedError, main, map_factors
 from adapters.pth.unpickle import extract_lora as convert_here
 from adapters.registry.registry import Base, Registry
 
@@ -317,3 +320,63 @@ def test_without_torch_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("importlib.util.find_spec", nothing)
     with pytest.raises(RegistryError, match=r"pip install 'oneseek\[train\]'"):
         convert_file(saved(tmp_path, lora()), tmp_path / "out")
+
+
+def test_torch_reads_weights_alone_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def load(_file: Path, **options: Any) -> object:
+        asked.append(options)
+        raise pickle.UnpicklingError("unsupported global")
+
+    file = saved(tmp_path, lora())
+    monkeypatch.setattr(torch, "load", load)
+    with pytest.raises(RefusedError, match="cannot be read as weights alone"):
+        convert_here(file, tmp_path, ConversionLimits())
+    assert [options["weights_only"] for options in asked] == [True]
+
+
+@pytest.mark.parametrize("version", ["2.9.1", "2.6.0+cpu", "1.13.1"])
+def test_a_torch_whose_weights_only_can_be_deceived_reads_nothing(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = saved(tmp_path, lora())
+    monkeypatch.setattr(torch, "__version__", version)
+    with pytest.raises(RefusedError, match=re.escape(version)):
+        convert_here(file, tmp_path, ConversionLimits())
+
+
+def test_the_process_that_reads_a_pickle_is_confined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform == "win32":
+        pytest.skip("no such bounds here")
+    import resource
+
+    bounds: dict[int, int] = {}
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: bounds.update({kind: pair[0]}))
+    file = saved(tmp_path, lora())
+    limits = ConversionLimits(seconds=7, tensor_bytes=1 << 20, memory_bytes=1 << 30)
+    assert main([str(file), str(tmp_path), json.dumps(asdict(limits))]) == 0
+    assert bounds[resource.RLIMIT_CPU] == 7
+    assert bounds[resource.RLIMIT_FSIZE] == (1 << 20) + (64 << 20)
+    assert bounds[resource.RLIMIT_CORE] == 0
+    if Path("/proc/self/statm").exists():
+        assert 1 << 30 < bounds[resource.RLIMIT_AS] < 1 << 44
+
+
+def test_the_process_that_reads_a_pickle_has_no_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Mapping[str, str]] = []
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+        given.append(options["env"])
+        return subprocess.CompletedProcess(command, 1, b"", b"stopped")
+
+    file = saved(tmp_path, lora())
+    monkeypatch.setenv("ONESEEK_API_KEYS", "secret")
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(AdapterError, match="stopped"):
+        convert_file(file, tmp_path / "out")
+    assert "secret" not in given[0].values()
+    assert "PATH" in given[0]

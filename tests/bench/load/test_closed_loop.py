@@ -32,7 +32,7 @@ async def answer(request: web.Request) -> web.StreamResponse:
     return response
 
 
-async def asked(*prompts: str, streams: int = 1) -> LoadResult:
+async def asked(*prompts: str, streams: int = 1, tokens: int = 3) -> LoadResult:
     app = web.Application()
     app.router.add_post("/v1/completions", answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -40,7 +40,7 @@ async def asked(*prompts: str, streams: int = 1) -> LoadResult:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     host, port = runner.addresses[0][:2]
-    jobs = [LoadRequest("/v1/completions", {"prompt": prompt}, 3) for prompt in prompts]
+    jobs = [LoadRequest("/v1/completions", {"prompt": prompt}, tokens) for prompt in prompts]
     try:
         return await closed_loop(f"http://{host}:{port}", jobs, streams, timeout=1)
     finally:
@@ -64,3 +64,9 @@ def test_every_kind_of_failure_is_a_fault_and_the_rest_goes_on() -> None:
     for kind in ("engine died", "ClientPayloadError", "TimeoutError", "3 tokens where 3 were asked for"):
         assert kind in told
     assert outcome.traces[0].tokens == 3
+
+
+def test_an_answer_that_is_too_short_is_a_fault() -> None:
+    outcome = asyncio.run(asked("good", tokens=4))
+    assert outcome.statuses == {200: 1}
+    assert len(outcome.faults) == 1

@@ -6,6 +6,7 @@ rules whose names contain one of the words. Exit status: 0 if every rule is guar
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import queue
 import subprocess
@@ -18,11 +19,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.project.mutants.rules import ROOT, Rule, read_rules
 
 COPIES = max(1, min(4, os.cpu_count() or 1))
 SECONDS = 180.0
 """Longest time for the tests of one rule; a test that hangs without its rule has noticed too."""
+LIBRARIES = ("hypothesis", "httpx", "starlette", "uvicorn", "onnxruntime", "llguidance", "jinja2", "torch")
+"""What a process has imported when it begins: that takes longer than most tests."""
+METHODS = multiprocessing.get_all_start_methods()
+PROCESSES = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
 FAILED, NONE_GIVEN = 1, 5
 """pytest's exit statuses: some tests failed; there were none."""
 
@@ -57,15 +64,31 @@ def run_tests(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
     """pytest's exit status in `folder`, and the last lines of what it said."""
     if not tests:
         return NONE_GIVEN, ""
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *tests]
-    environ = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(folder)}
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environ, capture_output=True, text=True, timeout=SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired:
+    said = folder.with_name(f"{folder.name}.txt")
+    child = PROCESSES.Process(target=_pytest, args=(folder, tests, said))
+    child.start()
+    child.join(SECONDS)
+    if child.exitcode is None:
+        child.kill()
+        child.join()
         return FAILED, f"no end within {SECONDS:g} s"
-    return done.returncode, "\n".join((done.stdout + done.stderr).splitlines()[-12:])
+    return child.exitcode, "\n".join(said.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
+
+
+def _pytest(folder: Path, tests: Sequence[str], said: Path) -> None:
+    """Run `tests` in this process, which has imported nothing of the repository that they are about."""
+    with said.open("wb") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    os.chdir(folder)
+    sys.path[:] = [str(folder), *(path for path in sys.path if path not in ("", str(ROOT)))]
+    options = ["-q", "-x", "--tb=short", "--without-torch", "-p", "no:cacheprovider"]
+    # The libraries are there before pytest is.
+    quiet = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    status = pytest.main([*options, *quiet, *tests])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(status))
 
 
 def try_rule(folder: Path, rule: Rule) -> Verdict:
@@ -109,6 +132,7 @@ def try_all(rules: Iterable[Rule], folders: Sequence[Path]) -> list[Verdict]:
 
 def main(words: Sequence[str]) -> int:
     """Try the rules whose names contain one of `words`, or all of them."""
+    PROCESSES.set_forkserver_preload(list(LIBRARIES))
     rules = [rule for rule in read_rules() if not words or any(word in rule.name for word in words)]
     with tempfile.TemporaryDirectory(prefix="oneseek-mutants-") as place:
         folders = [Path(place) / str(number) for number in range(COPIES)]

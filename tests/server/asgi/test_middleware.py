@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import http.client
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -14,9 +15,10 @@ import pytest
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from server.asgi.middleware import ADMIN_PATHS, ApiKeys, is_admin_path, open_exchange
+from server.asgi.middleware import ADMIN_PATHS, ApiKeys, HeaderLimits, is_admin_path, open_exchange
 from server.config.settings import Settings
 from server.config.values import SettingsError
+from server.errors import ApiError
 from server.exchange import EXCHANGE
 from tests.server.administered import ADMIN, KEY, Place, administered
 from tests.server.http_server import Serving
@@ -186,3 +188,68 @@ async def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.Monkey
         await layer(scope, receive, send)
         assert scope[EXCHANGE].tenant
         assert sorted(compared) == sorted(hashlib.sha256(key).digest() for key in keys)
+
+
+async def status_of(path: str, *headers: tuple[bytes, bytes], admins: Sequence[str] = ("admin",)) -> int:
+    """What `ApiKeys` with the key `first` answers to a path by itself; 200: it lets the request pass."""
+
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None: ...
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(_message: Message) -> None: ...
+
+    scope: Scope = {"type": "http", "path": path, "headers": list(headers)}
+    open_exchange(scope, send)
+    try:
+        await ApiKeys(app, ("first",), admins)(scope, receive, send)
+    except ApiError as error:
+        return error.reply.status
+    return 200
+
+
+@pytest.mark.anyio
+async def test_a_closed_path_stays_closed_whatever_the_host_says() -> None:
+    for host in (b"x/live?", b"localhost/health#", b"x/ready/", b"/live"):
+        for path in ("/v1/models", "/metrics", "/version", "/nowhere", "", "/live/", "/health/x"):
+            assert await status_of(path, (b"host", host)) == 401, (host, path)
+    for path in ("/live", "/ready", "/health"):
+        assert await status_of(path) == 200
+
+
+@pytest.mark.anyio
+async def test_an_admin_path_takes_an_admin_key_alone() -> None:
+    ordinary, admin = ((b"authorization", b"Bearer " + key) for key in (b"first", b"admin"))
+    for path in ("/admin", "/admin/", "/admin/adapters", "/admin/nowhere", *ADMIN_PATHS):
+        assert await status_of(path) == 401
+        assert await status_of(path, ordinary) == 403
+        assert await status_of(path, admin) == 200
+        assert await status_of(path, ordinary, admins=()) == 403
+        assert await status_of(path, admins=()) == 401
+    assert await status_of("/v1/models", admin) == 200
+    assert await status_of("/v1/models", (b"authorization", b"Basic first")) == 401
+
+
+def test_a_clients_request_id_writes_no_line_of_the_log() -> None:
+    async def send(_message: Message) -> None: ...
+
+    for theirs in (b"a\nb", b"a\rb", b"a b", b"\x1b[31m", b"a" * 129, b"a\n", "å".encode()):
+        scope: Scope = {"type": "http", "headers": [(b"x-request-id", theirs)]}
+        assert re.fullmatch("[0-9a-f]{32}", open_exchange(scope, send).request_id)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("headers", [[(b"a", b"")] * 101, [(b"a", b"x" * 32 * 1024)]], ids=["many", "large"])
+async def test_more_headers_than_any_client_sends_are_refused(headers: list[tuple[bytes, bytes]]) -> None:
+    async def app(_scope: Scope, _receive: Receive, _send: Send) -> None: ...
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def send(_message: Message) -> None: ...
+
+    await HeaderLimits(app)({"type": "http", "headers": headers[:-1]}, receive, send)
+    with pytest.raises(ApiError) as error:
+        await HeaderLimits(app)({"type": "http", "headers": headers}, receive, send)
+    assert error.value.reply.status == 431

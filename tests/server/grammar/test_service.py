@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import re
+import sys
 import time
 from collections.abc import AsyncIterator
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,11 +150,12 @@ async def test_few_verdicts_are_kept(checks: Grammars, monkeypatch: pytest.Monke
         await checks.check(grammar.choice(["a1"]))
 
 
-async def test_an_overrun_kills_the_child_and_the_next_one_is_served() -> None:
+async def test_an_overrun_kills_the_child_and_the_next_one_is_served(others: set[BaseProcess]) -> None:
     hasty = Grammars(tokenizer(), seconds=0.1)
     await hasty.check(grammar.choice(["warm"]))
     with pytest.raises(GrammarRefusedError, match=r"longer than 0\.1 s"):
         await hasty.check(ENDLESS)
+    assert children() <= others
     began = time.perf_counter()
     await hasty.check(grammar.choice(["after"]))
     assert time.perf_counter() - began < 30
@@ -212,3 +217,42 @@ async def test_the_loop_goes_on_meanwhile(checks: Grammars) -> None:
         worst = max(worst, time.perf_counter() - began)
     assert worst < 1.0
     assert isinstance(task.exception(), GrammarRefusedError)
+
+
+async def test_a_trial_has_two_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float | None] = []
+    poll = Connection.poll
+
+    def recorded(pipe: Connection[object, object], timeout: float | None = 0.0) -> bool:
+        waited.append(timeout)
+        return poll(pipe, timeout)
+
+    monkeypatch.setattr(Connection, "poll", recorded)
+    checks = Grammars(tokenizer())
+    await checks.check(grammar.choice(["a"]))
+    checks.close()
+    assert waited[-1] == 2
+
+
+async def test_a_trial_has_128_mebibytes(checks: Grammars, others: set[BaseProcess]) -> None:
+    if sys.platform != "linux":
+        pytest.skip("a process's memory is bounded on Linux alone")
+    import resource
+
+    (child,) = children() - others
+    limit, _ = resource.prlimit(child.pid or 0, resource.RLIMIT_DATA)
+    taken = re.search(r"^VmData:\s+(\d+) kB$", Path(f"/proc/{child.pid}/status").read_text(), re.MULTILINE)
+    assert taken
+    assert 0 < limit <= (int(taken[1]) << 10) + (128 << 20)
+
+
+async def test_a_trial_has_less_stack_than_a_thread_of_the_server(checks: Grammars) -> None:
+    assert await refusal(checks, grammar.lark(rules(1000))), "eight MiB would be enough for it"
+
+
+async def test_a_grammar_is_measured_before_it_is_tried() -> None:
+    checks = Grammars(tokenizer())
+    checks.close()  # whatever is asked of the child fails
+    for text in ("x" * ((128 << 10) + 1), "å" * ((64 << 10) + 1)):
+        with pytest.raises(GrammarRefusedError, match="128 KiB"):
+            await checks.check(text)

@@ -12,12 +12,16 @@ from typing import Any
 
 import httpx
 import pytest
+from filelock import FileLock
 
+from adapters.errors import AdapterError, LedgerError
 from adapters.ledger import Ledger
 from adapters.lora.manifest import read_manifest
 from adapters.registry.registry import Registry
 from server.api.fields.admin import admin_table
 from server.config.settings import RoutingOptions
+from server.live.loading import describe_refusal, unusable
+from server.live.registry_changes import conflict
 from tests.server.administered import (
     ENGLISH,
     Place,
@@ -395,3 +399,28 @@ def test_nothing_is_promoted_into_a_ledger_whose_first_entry_was_changed(
     told = error(change(serving.http, "zero@v1.0", "promote"), 503)
     assert "oneseek ledger repair --new" in told["message"]
     assert not (place.home / "ledger" / "ledger.jsonl").exists()
+
+
+def test_what_asking_again_cannot_cure_is_not_asked_again() -> None:
+    """openai-python would try a 409 and a 5xx twice more."""
+    damaged = LedgerError(Path("/home/x/ledger/head.json"), "was removed", "Restore it.")
+    for error, status in ((conflict("zero is active"), 409), (unusable(damaged), 503)):
+        assert (error.reply.status, error.reply.headers["x-should-retry"]) == (status, "false")
+        assert "/home" not in error.reply.message
+
+
+def test_a_refusal_names_no_folder_of_the_host() -> None:
+    bad = AdapterError(Path("/home/x/adapters/a/adapter_config.json"), "is no JSON", "Save it again.")
+    reply = describe_refusal(bad, "path").reply
+    assert reply.message == "adapter_config.json: is no JSON. Save it again."
+
+
+def test_a_registry_that_another_process_holds_is_named_no_folder(
+    serving: Serving, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_versions(serving.http, place)
+    monkeypatch.setattr("adapters.registry.registry.PATIENCE", 0.1)
+    with FileLock(place.home / "registry" / ".lock"):
+        told = error(change(serving.http, "zero@v1.1", "promote"), 409)
+    assert "Another process" in told["message"]
+    assert str(place.home) not in told["message"]

@@ -100,3 +100,41 @@ def test_what_is_missing_beneath_a_root(tree: Path) -> None:
         Roots([Path("root")], tree).open("root/a/nothing")
     with pytest.raises(PathMissingError):
         Roots([Path("missing")], tree).open("missing/a")
+
+
+def test_nothing_outside_is_looked_at(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed: list[str] = []
+    realpath = os.path.realpath
+
+    def recorded(path: str | os.PathLike[str], *, strict: bool = False) -> str:
+        followed.append(str(path))
+        return realpath(path, strict=strict)
+
+    monkeypatch.setattr(os.path, "realpath", recorded)
+    with pytest.raises(PathRefusedError):
+        Roots([Path("root")], tree).open("secret/b")
+    assert followed == [str(tree / "root")]
+
+
+def test_a_url_is_no_path(tmp_path: Path) -> None:
+    """Also if a folder is called so."""
+    for url in ("https:/x/adapter", "file:/x", "s3://bucket/adapter", "hf:x"):
+        (tmp_path / url).mkdir(parents=True)
+        with pytest.raises(PathRefusedError, match="URL"):
+            Roots([tmp_path], tmp_path).open(url)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "oneseek.json"])
+def test_a_pipe_is_no_file(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(PathRefusedError, match="no file"):
+        Roots([tmp_path]).open(str(tmp_path))
+
+
+def test_a_path_is_short_and_printable(tmp_path: Path) -> None:
+    """Also if it leads to a folder beneath a root."""
+    (tmp_path / "a\x1b[31m").mkdir()
+    for text in ("a\x1b[31m", "./" * (MAX_PATH // 2) + "a", " "):
+        with pytest.raises(PathRefusedError, match="printable"):
+            Roots([tmp_path], tmp_path).open(text)

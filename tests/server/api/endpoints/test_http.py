@@ -417,3 +417,8 @@ def test_one_keys_prompts_do_not_show_in_anothers_cache(locked: Serving) -> None
     assert cached("first-key") == 0
     assert cached("first-key") > 0
     assert cached("second-key") == 0
+
+
+def test_prompts_and_choices_are_bounded_together(client: httpx.Client) -> None:
+    body = {"prompt": ["a"] * 64, "n": 5, "max_tokens": 1}
+    assert error(client.post("/v1/completions", json=body))["param"] == "n"

@@ -299,3 +299,15 @@ def test_any_value_in_any_field_is_taken_or_refused_as_the_clients_mistake(
         status = error.reply.status
         error.reply.body()
     assert status in (200, 400)
+
+
+def test_a_client_changes_nothing_of_the_template() -> None:
+    for template in ("{{ x }}", "{% for i in range(10**9) %}{% endfor %}", ""):
+        assert refused(chat_template=template).code == "unsupported_parameter"
+    for kwargs in ({"tokenize": False}, {"chat_template": "{{ x }}"}, {"enable_thinking": True}):
+        assert refused(chat_template_kwargs=kwargs).param == "chat_template_kwargs"
+
+
+def test_biases_are_counted_before_any_is_looked_up() -> None:
+    with pytest.raises(ApiError, match="logit_bias"):
+        to_generation(HELLO | {"logit_bias": {str(token): 0 for token in range(1025)}}, ChatFields)

@@ -219,3 +219,7 @@ def test_an_error_of_a_new_kind_is_answered_as_the_nearest_known_one() -> None:
 def test_refusals_keep_their_reply() -> None:
     reply = ErrorReply(418, "a teapot")
     assert reply_for(ApiError(reply)) is reply
+
+
+def test_an_answer_that_took_too_long_is_not_asked_for_again() -> None:
+    assert reply_for(TimeoutError()).headers["x-should-retry"] == "false"

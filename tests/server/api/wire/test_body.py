@@ -98,7 +98,7 @@ async def test_a_body_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPat
     import asyncio
 
     async def receive() -> Message:
-        await asyncio.sleep(60)
+        await asyncio.sleep(3)
         raise AssertionError("unreachable")
 
     monkeypatch.setattr(module, "READ_SECONDS", 0.01)

@@ -43,7 +43,7 @@ async def read(scope: CancelScope) -> Sequence[Message]:
 async def wait_in(scope: CancelScope) -> None:
     with scope:
         await read(scope)
-        await asyncio.sleep(60)
+        await asyncio.sleep(5)
 
 
 def cancellations() -> int:

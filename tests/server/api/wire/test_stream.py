@@ -80,3 +80,19 @@ async def test_cancelling_the_reader_closes_the_parts(count: int) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert all(source.closed for source in sources)
+
+
+async def test_a_part_without_an_end_is_closed_with_the_whole() -> None:
+    closed = asyncio.Event()
+
+    async def endless() -> Deltas:
+        try:
+            yield [(0, Delta("x"))]
+            await asyncio.Event().wait()
+        finally:
+            closed.set()
+
+    async with asyncio.timeout(3):
+        async with aclosing(merge_streams([endless(), Source(1).deltas(1)])) as stream:
+            await anext(stream)
+    assert closed.is_set()

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from llguidance import LLMatcher, LLTokenizer
 
 from server.engines.embedded.sampling import guided
 from server.engines.embedded.sampling.guided import Guide, Guides
 from server.engines.embedded.sampling.sampler import BadRowsError, Sampler, SamplerState
 from server.errors import EngineError, UnsupportedRequestError
 from server.grammar import text as grammar
+from server.grammar.llg import compile_grammar
 from server.request import Sampling
 from server.text.tokenizer import Tokenizer
 from tests.server.small_tokenizers import llama3_like, mistral_like
@@ -206,3 +208,19 @@ def test_an_engine_without_grammars_never_loads_llguidance() -> None:
         "sys.exit('llguidance' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[5], timeout=60)
+
+
+async def test_a_compiled_grammar_is_kept_until_others_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def recorded(tokenizer: LLTokenizer, text: str) -> LLMatcher:
+        made.append(text)
+        return compile_grammar(tokenizer, text)
+
+    monkeypatch.setattr(guided, "compile_grammar", recorded)
+    monkeypatch.setattr(guided, "COMPILED", 2)
+    guides = Guides(TOKENIZERS["byte level"], 600)
+    first, second, third = (grammar.choice([text]) for text in "abc")
+    for text in (first, second, second, third, second, first):
+        await guides.guide(text)
+    assert made == [first, second, third, first]
