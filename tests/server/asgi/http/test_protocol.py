@@ -306,13 +306,25 @@ async def test_requests_that_wait_for_answers_are_bounded() -> None:
 
 
 async def test_nothing_is_read_behind_a_request_that_waits() -> None:
+    answered = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        leaving = asyncio.create_task(receive())  # as every request is watched
+        await answered.wait()
+        leaving.cancel()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
     client = Client()
+    client.protocol.app = app  # pyright: ignore[reportAttributeAccessIssue] # uvicorn has types of its own
     await client.send(POST + b"Content-Length: 1\r\n\r\n")
     assert not client.pipe.paused
-    client.protocol.data_received(b"x" + GET)
+    await client.send(b"x" + GET)
     assert client.pipe.paused
+    answered.set()
     await client.send()
-    assert not client.pipe.paused, "once it is answered"
+    assert not client.pipe.paused, "once all is answered"
     assert client.statuses == [200, 200]
     client.leave()
 
