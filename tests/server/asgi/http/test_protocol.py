@@ -21,6 +21,7 @@ from uvicorn.server import ServerState
 from server.asgi.http.arrival import SMALL_BODY
 from server.asgi.http.limits import MAX_FRAMING_BYTES, MAX_PIPELINED, MAX_URL_BYTES
 from server.asgi.http.protocol import BoundedProtocol
+from server.asgi.http.transport import LingeringTransport
 from server.asgi.http.wire import Wire
 from server.asgi.middleware import Errors, Receipts
 from server.asgi.refusals import Refusals
@@ -67,14 +68,18 @@ class Pipe(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.sent = b""
-        self.closed = self.ended = self.paused = False
+        self.closed = self.ended = self.paused = self.aborted = False
+        self.unsent = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.ended
         self.sent += data
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent
+
+    def abort(self) -> None:
+        self.aborted = True
 
     def can_write_eof(self) -> bool:
         return True
@@ -364,6 +369,23 @@ async def test_a_client_that_leaves_ends_the_request_that_is_served_and_not_only
     await client.send(GET + GET)
     client.leave()
     await asyncio.wait_for(ended.wait(), 10)
+
+
+@pytest.mark.parametrize("when", ["paused", "answered"])
+async def test_a_client_that_reads_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    monkeypatch.setattr(LingeringTransport, "write_seconds", 0.01)
+    client = Client()
+    client.pipe.unsent = 1000
+    if when == "paused":
+        client.protocol.pause_writing()
+    else:
+        await client.send(GET)
+    for _ in range(500):
+        await asyncio.sleep(0.01)
+        if client.pipe.aborted:
+            break
+    assert client.pipe.aborted
+    client.leave()
 
 
 async def test_while_draining_only_probes_and_metrics_are_answered() -> None:
