@@ -2,11 +2,12 @@
 #   make serve ARGS="--port 8011"    start the server (first run: install the light serving set)
 #   make test                        install what the tests need and run them all
 #   make test-vllm                   the tests on the real vLLM, on the CPU (Linux; first run: 3.5 GiB)
+#   make size-fuzz                   what others wait under the largest requests (some minutes)
 #   make test-device                 the tests on a device, in software (Debian on x86-64; first run: 0.5 GiB)
 # On Windows: deploy\windows\serve.ps1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-vllm test-device lint clean
+.PHONY: help serve test test-vllm test-device size-fuzz lint clean
 
 PYTHON ?=
 ARGS ?=
@@ -33,6 +34,7 @@ help:
 	  'make test    lint, check types and imports, run every test; TESTS=tests/server runs a part' \
 	  'make test-vllm  the engine contract and tests/vllm on the real vLLM, on the CPU, in a cached environment' \
 	  'make test-device  tests/device and the engine contract over WebGPU on a software device, in a cached environment' \
+	  'make size-fuzz  how long others wait while the server is sent the largest requests; some minutes' \
 	  'make lint    the checks without the tests' \
 	  'make clean   remove the environment and every cache in this folder'
 
@@ -62,6 +64,9 @@ test-device: $(VENV)/.made
 	echo "oneseek: running the tests on a device, with $$python"; \
 	PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 \
 	  "$$python" -m pytest -q --engine webgpu --durations=5 -m 'not slow' -k 'not ($(TIMED))' $(DEVICE_TESTS)
+
+size-fuzz: $(VENV)/.serve
+	@$(BIN)/python -m bench.hostile $(ARGS)
 
 lint: $(VENV)/.test
 	$(SAY) 'checking style, types and imports'

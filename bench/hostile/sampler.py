@@ -38,7 +38,7 @@ class Waits:
         return cls(len(ordered), at(0.5), at(0.99), at(0.999), round(1000 * ordered[-1], 2))
 
 
-class Sampler:
+class LiveSampler:
     """The questions so far. Times are of `time.monotonic()`, which all processes of a machine share."""
 
     def __init__(self, pipe: Connection[Any, Any]) -> None:
@@ -54,7 +54,7 @@ class Sampler:
 
 
 @contextmanager
-def sampling(port: int) -> Generator[Sampler]:
+def sampling(port: int) -> Generator[LiveSampler]:
     """Ask the server on `port` until the block ends."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -63,7 +63,7 @@ def sampling(port: int) -> Generator[Sampler]:
     theirs.close()
     try:
         ours.recv()
-        yield Sampler(ours)
+        yield LiveSampler(ours)
     finally:
         ours.close()
         process.terminate()

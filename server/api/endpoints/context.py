@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -20,11 +20,9 @@ from server.api.wire.stream import SCORED
 from server.config.settings import Settings
 from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
-from server.serving.one_thread import OneThread
+from server.serving.one_thread import OneThread, WorkResult
 from server.serving.resolution import Resolution
 from server.serving.service import BaseService, LiveChanges
-
-WorkResult = TypeVar("WorkResult")
 
 
 @dataclass(frozen=True, slots=True)
