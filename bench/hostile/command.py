@@ -58,7 +58,7 @@ def measured(sampler: LiveSampler, work: Callable[[], Any]) -> list[float]:
     """Seconds that the sampler's questions took while `work` ran."""
     began = time.monotonic()
     work()
-    return sampler.between(began, time.monotonic())
+    return sampler.since(began)
 
 
 def requests(kinds: str, size: int, context: int, only: str) -> Iterator[HostileRequest]:

@@ -44,9 +44,9 @@ class LiveSampler:
     def __init__(self, pipe: Connection[Any, Any]) -> None:
         self._pipe = pipe
 
-    def between(self, began: float, ended: float) -> list[float]:
-        """Seconds that each question took that overlaps the span, at least one."""
-        self._pipe.send((began, ended))
+    def since(self, began: float) -> list[float]:
+        """Seconds that each question took that ended after `began`, at least one."""
+        self._pipe.send(began)
         answer: list[float] = self._pipe.recv()
         if not answer:
             raise RuntimeError("the server closed the sampler's connection")
@@ -90,9 +90,9 @@ def _sample(port: int, pipe: Connection[Any, Any]) -> None:
                 return
             if pipe.poll():
                 try:
-                    began, ended = pipe.recv()
+                    began = pipe.recv()
                 except EOFError:
                     return
                 pairs = zip(starts, ends, strict=True)
-                pipe.send([end - start for start, end in pairs if end >= began and start <= ended])
+                pipe.send([end - start for start, end in pairs if end >= began])
             time.sleep(INTERVAL)
