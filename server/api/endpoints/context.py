@@ -20,7 +20,7 @@ from server.api.wire.stream import SCORED
 from server.config.settings import Settings
 from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
-from server.serving.one_thread import OneThread, WorkResult
+from server.serving.one_thread import SMALL, OneThread, WorkResult
 from server.serving.resolution import Resolution
 from server.serving.service import BaseService, LiveChanges
 
@@ -54,7 +54,7 @@ class Context:
     async def aside(self, request: Request, work: Callable[[], WorkResult]) -> WorkResult:
         """What `work` returns, which grows with the request's body: of a large one not on the event loop."""
         exchange: Exchange = request.scope[EXCHANGE]
-        return await self.services[0].generation.aside.run_sized(exchange.body_bytes, work)
+        return work() if exchange.body_bytes <= SMALL else await self.services[0].generation.aside.run(work)
 
     def service_for(self, request: Request, model: str | None = None) -> BaseService:
         """The base that a request means: the first that knows its header or `model`, else the default."""
