@@ -59,6 +59,24 @@ def test_any_bytes_can_be_counted(text: bytes) -> None:
     assert isinstance(count_values(text), JsonCounts)
 
 
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[" + "{}," * 5 + "{}]", "objects"),
+        ('["", "", "", "", ""]', "strings"),
+        ("[1, 2, 3, 4, 5, 6]", "values"),
+    ],
+)
+def test_each_kind_of_value_has_a_bound(text: str, what: str) -> None:
+    bound = FieldBound(containers=4, strings=4, values=6)
+    small = FieldBound(containers=7, strings=5, values=20)
+    spaces = " " * 5000
+    assert small.excess((text + spaces).encode()) is None
+    excess = bound.excess((text + spaces).encode())
+    assert excess is not None
+    assert what in excess[0]
+
+
 def test_signs_inside_of_a_text_do_not_count() -> None:
     text = json.dumps("{[," * 100_000 + '\\"' * 50_000).encode()
     FieldBound(containers=0, strings=1, values=2).check("prompt", text)
