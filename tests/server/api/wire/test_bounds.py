@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.api.fields import bounds
+from server.api.fields.decode import to_generation
+from server.api.fields.generation import ChatFields
 from server.api.wire import body as module
 from server.api.wire import counting
 from server.api.wire.body import parse_body
@@ -125,6 +127,20 @@ def test_a_field_without_a_bound_is_left_undecoded_for_its_name_to_be_refused() 
     value = parse_body(b'{"odd":[' + b"{}," * 50_000 + b"{}]}", bounds.CHAT)
     assert isinstance(value["odd"], msgspec.Raw)
     assert SMALL.excess(value["odd"])
+
+
+def test_counting_stops_at_the_limit() -> None:
+    text = b"[" + b"{}," * MIB + b"{}]"
+    limits = JsonCounts(1000, 1000, 1000, 1000)
+    assert 1000 < count_values(text, limits).containers < MIB
+    assert count_values(text).containers == MIB + 2
+
+
+def test_a_small_field_that_is_large_is_named() -> None:
+    value = parse_body(json.dumps({"messages": [], "model": "x" * 20_000}).encode(), bounds.CHAT)
+    with pytest.raises(ApiError) as error:
+        to_generation(value, ChatFields)
+    assert (error.value.reply.code, error.value.reply.param) == ("field_too_large", "model")
 
 
 def test_a_body_of_many_fields_is_refused_before_any_is_found() -> None:
