@@ -25,8 +25,10 @@ from server.api.rendering.tool_answers import called_message, end_reason
 from server.api.wire.stream import EventStream
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
+from server.request import Sampling
 from server.serving.length import AnswerLength
 from server.serving.service import BaseService
+from server.text.chat_template import Message
 from server.text.tokenizer import Tokenizer
 
 
@@ -46,12 +48,10 @@ class Chat:
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer
         _check(body)
-        messages = await aside(lambda: parse_messages(body.messages))
-        sampling = chat_sampling(body, service.runtime.info, service.defaults)
+        messages, sampling, tools = await aside(lambda: _parse(body, service))
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
         resolution = await generation.choose(exchange, asked, body.n)
         check = partial(generation.grammars.check, asker=asker_of(request))
-        tools = await aside(lambda: read_tools(body, tokenizer))
         sampling = await guided(body, sampling, check, aside)
         if tools is not None:
             sampling = await with_tools(tools, sampling, check)
@@ -62,7 +62,8 @@ class Chat:
             continue_final_message=body.continue_final_message,
             tools=tools.tools if tools else (),
         )
-        check_scores(sampling, [len(prompt)], body.n)
+        if sampling.prompt_logprobs is not None:
+            check_scores(sampling, [len(prompt)], body.n)
         sampling = length.fit(sampling, len(prompt), service.runtime.info)
         deltas = generation.generate(
             exchange, resolution, [prompt], [sampling], body.n, body.continue_final_message
@@ -91,6 +92,12 @@ class Chat:
         if asked is None:
             asked, name = body.max_tokens, "max_tokens"
         return AnswerLength(asked, self._context.default_length(service), ("messages", name))
+
+
+def _parse(body: ChatFields, service: BaseService) -> tuple[list[Message], Sampling, ToolUse | None]:
+    messages = parse_messages(body.messages)
+    sampling = chat_sampling(body, service.runtime.info, service.defaults)
+    return messages, sampling, read_tools(body, service.runtime.tokenizer)
 
 
 def _check(body: ChatFields) -> None:

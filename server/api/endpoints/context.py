@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -20,11 +20,9 @@ from server.api.wire.stream import SCORED
 from server.config.settings import Settings
 from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
-from server.serving.one_thread import OneThread
+from server.serving.one_thread import SMALL, OneThread, WorkResult
 from server.serving.resolution import Resolution
 from server.serving.service import BaseService, LiveChanges
-
-WorkResult = TypeVar("WorkResult")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ class Context:
     async def aside(self, request: Request, work: Callable[[], WorkResult]) -> WorkResult:
         """What `work` returns, which grows with the request's body: of a large one not on the event loop."""
         exchange: Exchange = request.scope[EXCHANGE]
-        return await self.services[0].generation.aside.run_sized(exchange.body_bytes, work)
+        return work() if exchange.body_bytes <= SMALL else await self.services[0].generation.aside.run(work)
 
     def service_for(self, request: Request, model: str | None = None) -> BaseService:
         """The base that a request means: the first that knows its header or `model`, else the default."""
