@@ -55,7 +55,11 @@ def create_app(settings: Settings, services: Sequence[BaseService], metrics: Met
             Middleware(Errors, metrics=metrics),
             Middleware(HeaderLimits),
             Middleware(ApiKeys, keys=settings.api_keys, admin_keys=settings.admin_keys),
-            Middleware(Gates, check=context.check_headers),
+            Middleware(
+                Gates,
+                queues=[service.runtime.engine.places for service in services],
+                check=context.check_headers,
+            ),
             Middleware(Cancellation, limit=settings.request_timeout, metrics=metrics),
             Middleware(Turns),
         ],

@@ -10,9 +10,8 @@ from starlette.responses import Response
 from server.api.endpoints.context import Context, envelope, question, reply
 from server.api.fields.decode import to_generation
 from server.api.fields.generation import ChatFields
-from server.api.parsing.formats import guided
+from server.api.parsing.formats import asks_form, guided
 from server.api.parsing.messages import opening, parse_messages, user_turns
-from server.api.parsing.prompt import count_places
 from server.api.parsing.sampling import chat_sampling
 from server.api.parsing.tools import ToolUse, read_tools, with_tools
 from server.api.rendering.answers import Answer, gather, total
@@ -39,20 +38,22 @@ class Chat:
         settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
         value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
-        self._context.check_body(request, value.get("model"), count_places(value, ""))
+        self._context.check_body(request, value)
         body = to_generation(value, ChatFields)
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer
         _check(body)
-        messages = parse_messages(body.messages)
+        messages, formed = parse_messages(body.messages), asks_form(body)
         sampling = chat_sampling(body, service.runtime.info, service.defaults)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
-        resolution = await generation.choose(exchange, asked, body.n)
-        tools = read_tools(body, tokenizer)
-        sampling = await guided(body, sampling, generation.grammars)
-        if tools is not None:
-            sampling = await with_tools(tools, sampling, generation.grammars)
         length = self._length(service, body)
+        resolution = await generation.choose(exchange, asked, body.n)
+        tools: ToolUse | None = None
+        if formed:
+            tools = read_tools(body, tokenizer)
+            sampling = await guided(body, sampling, generation.grammars)
+            if tools is not None:
+                sampling = await with_tools(tools, sampling, generation.grammars)
         prompt = await generation.chat(
             messages,
             add_generation_prompt=body.add_generation_prompt,

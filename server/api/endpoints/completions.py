@@ -14,7 +14,7 @@ from server.api.fields.decode import to_generation
 from server.api.fields.generation import MAX_CHOICES, MAX_PROMPTS, CompletionFields
 from server.api.parsing.formats import guided
 from server.api.parsing.messages import opening_of
-from server.api.parsing.prompt import CompletionPrompt, count_places
+from server.api.parsing.prompt import CompletionPrompt
 from server.api.parsing.sampling import check_ids, completion_sampling
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.completion_chunks import CompletionChunks
@@ -42,7 +42,7 @@ class Completions:
         settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
         value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
-        self._context.check_body(request, value.get("model"), count_places(value, "prompt"))
+        self._context.check_body(request, value, "prompt")
         body = to_generation(value, CompletionFields)
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer

@@ -34,7 +34,6 @@ class Legacy:
         generation, defaults = service.generation, service.defaults
         exchange: Exchange = request.scope[EXCHANGE]
         value = await read_body(request.scope, request.receive, settings.max_body, LEGACY_TYPES)
-        self._context.check_body(request, None, 1)
         body = to_fields(value, LegacyFields)
         if body.max_length is not None and body.max_tokens is not None:
             raise bad_field(

@@ -34,7 +34,7 @@ class Responses:
         settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
         value = await read_body(request.scope, request.receive, settings.max_body, JSON_TYPES)
-        self._context.check_body(request, value.get("model"), 1)
+        self._context.check_body(request, value)
         body = to_generation(value, ResponseFields, refused=RESPONSE_REFUSED, hints=RESPONSE_HINTS)
         service = self._context.service_for(request, body.model)
         generation, info = service.generation, service.runtime.info

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
-from server.api.fields.generation import GenerationFields, JsonObjectFormat, JsonSchemaFormat
+from server.api.fields.generation import ChatFields, GenerationFields, JsonObjectFormat, JsonSchemaFormat
 from server.api.fields.responses import ResponseFields, ResponseSchemaFormat
 from server.errors import bad_field
 from server.grammar import text as grammar
@@ -19,6 +19,12 @@ from server.request import Sampling
 
 _GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 _STRUCTURED = ("json", "regex", "choice", "grammar", "json_object")
+
+
+def asks_form(body: ChatFields) -> bool:
+    """Whether tools or a form are asked for, or asked not to be."""
+    wishes = (*_GUIDED, "structured_outputs", "response_format", "tool_choice")
+    return bool(body.tools) or any(getattr(body, name) is not None for name in wishes)
 
 
 async def guided(body: GenerationFields, sampling: Sampling, grammars: Grammars) -> Sampling:
