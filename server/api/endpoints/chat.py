@@ -12,9 +12,8 @@ from server.api.endpoints.context import Context, asker_of, envelope, large_repl
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.generation import ChatFields
-from server.api.parsing.formats import guided
+from server.api.parsing.formats import asks_form, guided
 from server.api.parsing.messages import opening, parse_messages, user_turns
-from server.api.parsing.prompt import count_places
 from server.api.parsing.sampling import chat_sampling, check_scores
 from server.api.parsing.tools import ToolUse, read_tools, with_tools
 from server.api.rendering.answers import Answer, gather, total
@@ -43,19 +42,20 @@ class Chat:
         exchange: Exchange = request.scope[EXCHANGE]
         aside = partial(self._context.aside, request)
         value = await self._context.read(request, bounds.CHAT)
-        self._context.check_body(request, value.get("model"), count_places(value, ""))
+        self._context.check_body(request, value)
         body = await aside(lambda: to_generation(value, ChatFields))
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer
         _check(body)
         messages, sampling, tools = await aside(lambda: _parse(body, service))
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
-        resolution = await generation.choose(exchange, asked, body.n)
-        check = partial(generation.grammars.check, asker=asker_of(request))
-        sampling = await guided(body, sampling, check, aside)
-        if tools is not None:
-            sampling = await with_tools(tools, sampling, check)
         length = self._length(service, body)
+        resolution = await generation.choose(exchange, asked, body.n)
+        if asks_form(body):
+            check = partial(generation.grammars.check, asker=asker_of(request))
+            sampling = await guided(body, sampling, check, aside)
+            if tools is not None:
+                sampling = await with_tools(tools, sampling, check)
         prompt = await generation.chat(
             messages,
             add_generation_prompt=body.add_generation_prompt,

@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from routing.route import RouteQuery
+from server.api.parsing.prompt import count_places
 from server.api.rendering.answers import Answer, release
 from server.api.wire.body import JSON_TYPES, parse_body, read_body
 from server.api.wire.bounds import NO_BOUNDS, FieldBound
@@ -78,10 +79,19 @@ class Context:
         if header is not None or len(self.services) == 1:
             self.service_named(header).generation.gate.check_headers(exchange)
 
-    def check_body(self, request: Request, model: object, places: int) -> None:
-        """The same for what a body names; its fields need not have been checked."""
+    def check_body(
+        self, request: Request, value: Mapping[str, object], prompts: str = "", most: int | None = None
+    ) -> None:
+        """The same for what a body names; its fields need not have been checked.
+
+        `prompts` is the field that may hold several, of which `most` are worked on at once.
+        """
+        model = value.get("model")
         service = self.service_for(request, model if isinstance(model, str) else None)
-        service.generation.gate.check_body(request.scope[EXCHANGE], model, places)
+        if service.generation.gate.places.full:  # else there is time until its places are taken
+            places = count_places(value, prompts)
+            places = places if most is None else max(1, min(most, places))
+            service.generation.gate.check_body(request.scope[EXCHANGE], model, places)
 
     def changes_for(self, name: str | None) -> LiveChanges:
         """What changes the adapters of the base that knows `name`, else of the default one."""

@@ -10,7 +10,7 @@ from typing import Any, cast
 import msgspec
 
 from server.api.fields.bounds import GRAMMAR
-from server.api.fields.generation import GenerationFields, JsonObjectFormat, JsonSchemaFormat
+from server.api.fields.generation import ChatFields, GenerationFields, JsonObjectFormat, JsonSchemaFormat
 from server.api.fields.responses import ResponseFields, ResponseSchemaFormat
 from server.errors import bad_field
 from server.grammar import text as grammar
@@ -22,6 +22,12 @@ from server.serving.one_thread import Aside
 
 _GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 _STRUCTURED = ("json", "regex", "choice", "grammar", "json_object")
+
+
+def asks_form(body: ChatFields) -> bool:
+    """Whether tools or a form are asked for, or asked not to be."""
+    wishes = (*_GUIDED, "structured_outputs", "response_format", "tool_choice")
+    return bool(body.tools) or any(getattr(body, name) is not None for name in wishes)
 
 
 async def guided(body: GenerationFields, sampling: Sampling, check: GrammarCheck, aside: Aside) -> Sampling:

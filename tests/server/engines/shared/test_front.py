@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.engines.shared.front import FrontQueue, Turn
+from server.engines.shared.front import FrontQueue, FrontTurn
 from server.request import Share
 
 SHARES = [Share("a", "sv"), Share("b", "sv"), Share("a", "")]
@@ -25,7 +25,7 @@ class Front:
         self.number += 1
         name = f"r{self.number}"
         self.outside[name] = share
-        if self.queue.add(Turn(name, share, prompt, lambda: self._enter(name))):
+        if self.queue.add(FrontTurn(name, share, prompt, lambda: self._enter(name))):
             self._enter(name)
         return name
 
