@@ -67,6 +67,18 @@ def test_a_size_that_drowns_the_base_is_refused(
         read_adapter(scaled(factor, part), shape)
 
 
+def test_each_bound_holds_by_itself(scaled: Callable[[float, str], Path], shape: ModelShape) -> None:
+    """A product that drowns the base, of numbers that float16 holds, and the reverse."""
+    with pytest.raises(AdapterError, match="times the base's weights"):
+        read_adapter(scaled(2e4, "lora_B"), shape)
+    folder = scaled(1e6, "lora_A")
+    tensors = load_file(folder / "adapter_model.safetensors")
+    kept = {name: value * np.float32(1e-6 if "lora_B" in name else 1) for name, value in tensors.items()}
+    save_file(kept, folder / "adapter_model.safetensors")
+    with pytest.raises(AdapterError, match="float16"):
+        read_adapter(folder, shape)
+
+
 def test_below_the_bound_float32_keeps_the_base() -> None:
     """The bound is that of the arithmetic: a merged weight is bit for bit the base's, and above it is not."""
     rng = np.random.default_rng(3)
