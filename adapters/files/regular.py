@@ -6,13 +6,13 @@ import errno
 import os
 import shutil
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a regular file for reading. A pipe, socket, device or folder raises `OSError` at once.
 
     A pipe without a writer would otherwise hold its reader for ever.
@@ -21,7 +21,7 @@ def open_regular(path: Path) -> BinaryIO:
     handle = os.open(path, _FLAGS)
     try:
         _refuse_special(os.fstat(handle).st_mode, path)
-        return os.fdopen(handle, "rb")
+        return open(handle, "rb")  # noqa: PTH123 - a handle is no path, and the caller closes it
     except BaseException:
         os.close(handle)
         raise

@@ -59,9 +59,8 @@ def check_origin(folder: Path, ledger: Path) -> None:
         return
     note = origin_file(folder)
     reason = f"was exchanged: its first entry is not the one that {note.name} notes"
-    raise LedgerError(
-        ledger, reason, f"Restore the one that was here; or, to go on with this one, delete {note}"
-    )
+    remedy = f"Restore the one that was here; or, to go on with this one, delete {note}"
+    raise LedgerError(ledger, reason, remedy)
 
 
 def note_origin(folder: Path, ledger: Path) -> None:

@@ -171,6 +171,8 @@ class _Place:
 
     def read(self, base: ServedBase) -> Adapter:
         """Raises `AdapterError`, also if it does not fit the base."""
+        if self.accepted is not None and not self.folder.is_dir():
+            return self.accepted.read()  # which says that it is missing
         for file in (
             self.folder,
             *(self.folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)),

@@ -119,7 +119,7 @@ def _divided(pointers: AliasPointers, alias: str, now: Any, since: str) -> Alias
     shares, shadowed = told.get("shares"), told.get("shadow")
     active = pointers.active(alias)
     split: TrafficSplit | None = None
-    if isinstance(shares, dict) and active in shares:
+    if isinstance(shares, dict) and active is not None and active in shares:
         canaries = tuple((str(v), float(share)) for v, share in shares.items() if v != active)
         split = TrafficSplit(active, canaries, since) if canaries else None
     shadow: Shadow | None = None

@@ -278,7 +278,7 @@ class Registry:
         """Hold the registry's lock over a change to what it holds, of which all is known."""
         with self._locked():
             listing = self.listing()
-            if self._ledger is not None:
+            if self._ledger is not None and not os.path.lexists(self.folder / ACTIVE_FILE):
                 check_pointers(listing, self.folder, self._ledger.folder)
             yield listing
 

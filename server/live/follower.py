@@ -30,7 +30,7 @@ from server.errors import (
     AdapterUnavailableError,
     EngineError,
 )
-from server.live.catalogue import describe_contested
+from server.live.catalogue import describe_contested, without_provenance
 from server.live.departures import Departures
 from server.live.runtime import Runtime
 
@@ -171,8 +171,10 @@ class RegistryFollower:
         if not changed:
             return set(self.damaged.values())
         adapters, _ = await self._read(found, changed)
+        recorded = await asyncio.to_thread(self.options.provenance) if self.options.provenance else None
         for adapter in adapters:
-            self._found_again(known[adapter.path], adapter)
+            allowed = recorded is None or adapter.problem is not None or adapter.digest in recorded.known
+            self._found_again(known[adapter.path], adapter if allowed else without_provenance(adapter))
         return set(self.damaged.values())
 
     def _found_again(self, before: Adapter, now: Adapter) -> None:

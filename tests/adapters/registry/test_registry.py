@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from adapters.bases import find_base
 from adapters.errors import AdapterError, LedgerError, UnknownAdapterError
 from adapters.ledger import Ledger, Record
+from adapters.ledger.origin import origin_file
 from adapters.lora.digest import adapter_digest
 from adapters.lora.manifest import read_fields, read_manifest
 from adapters.lora.weights import ModelShape
@@ -196,6 +197,9 @@ def test_what_a_ledger_does_not_know_is_recorded_when_it_is_added_again(
 ) -> None:
     shutil.rmtree(ledger.folder)
     entry = zero.listing().find("zero@v1.1")
+    with pytest.raises(LedgerError, match="ledger repair --new"):
+        zero.add(entry.folder, base=base)
+    origin_file(ledger.folder).unlink()  # as in a home of an earlier release
     with pytest.raises(LedgerError, match="ledger repair --new"):
         zero.add(entry.folder, base=base)
     assert not ledger.begun

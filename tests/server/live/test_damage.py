@@ -243,3 +243,19 @@ def test_a_server_with_a_damaged_pointer_serves_the_rest(place: Place) -> None:
         assert ask(serving.http, "base").status_code == 200
         Registry(place.home, Ledger.open(place.home / "ledger")).repair()
         until(lambda: ask(serving.http, "zero").status_code == 200)
+
+
+def test_a_base_that_only_shapes_tell_of_is_told(place: Place, make_adapter: Callable[..., Path]) -> None:
+    shutil.copytree(make_adapter("good", 77), place.lora_adapters / "plain-v1")
+    with administered(place, place.settings()) as serving:
+        client = serving.http
+        told = {row["name"]: row["base"] for row in client.get("/health").json()["adapters"]}
+        assert told == {
+            "zero@v1.0": "verified", "zero@v1.1": "verified", "one@v1": "verified", "plain@v1": "unverified",
+        }  # fmt: skip
+        rows = {row["name"]: row["base"] for row in client.get("/admin/adapters").json()["data"]}
+        assert rows["plain@v1"] == "unverified"
+        added = done(add(client, place.lora_adapters / "plain-v1", alias="bound", version="v1"))
+        assert added["base"] == "unverified"
+    warnings = open_catalogue(place.settings(), place.root).warnings
+    assert any("plain@v1" in warning and "bound" not in warning for warning in warnings)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from datetime import datetime, tzinfo
 from pathlib import Path
@@ -38,7 +38,7 @@ def serving(place: Place) -> Iterator[Serving]:
 
 
 @contextmanager
-def limited(kind: str, soft: int) -> Iterator[None]:
+def limited(kind: str, soft: int) -> Generator[None]:
     """This process, server and all, may do no more than that for a moment."""
     import resource
 
