@@ -41,7 +41,7 @@ def chat(
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-class Wire(asyncio.Protocol):
+class PressureConnection(asyncio.Protocol):
     """One connection."""
 
     def __init__(self) -> None:
@@ -102,8 +102,8 @@ class Pool:
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
         self._host, self._port = address.hostname or "127.0.0.1", address.port or 80
-        self._idle: list[Wire] = []
-        self._busy: set[Wire] = set()
+        self._idle: list[PressureConnection] = []
+        self._busy: set[PressureConnection] = set()
 
     async def ask(self, request: bytes) -> Reply:
         """Send a request over an idle connection, or a new one. Raises `OSError`."""
@@ -113,7 +113,7 @@ class Pool:
             wire = self._idle.pop()
         else:
             loop = asyncio.get_running_loop()
-            _, wire = await loop.create_connection(Wire, self._host, self._port)
+            _, wire = await loop.create_connection(PressureConnection, self._host, self._port)
         self._busy.add(wire)
         done = False
         try:

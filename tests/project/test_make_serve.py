@@ -76,7 +76,7 @@ def is_ready(address: str) -> bool:
 
 
 def test_a_clone_serves_and_the_second_start_is_quick(clone: Path) -> None:
-    with served(clone) as (address, _):
+    with served(clone) as (address, first):
         body = {"model": "oneseek", "messages": [{"role": "user", "content": "Vem är du?"}]}
         request = urllib.request.Request(
             f"{address}/v1/chat/completions",
@@ -86,6 +86,6 @@ def test_a_clone_serves_and_the_second_start_is_quick(clone: Path) -> None:
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert "OneSeek" in json.load(answer)["choices"][0]["message"]["content"]
             assert answer.headers["X-OneSeek-Language"] == "sv"
-    with served(clone) as (_, seconds):
-        # 3 s on two idle cores; the tests before this one may still be busy.
-        assert seconds < 6
+    with served(clone) as (_, second):
+        # 3 s on two idle cores, where the first takes 20 to install and to build the graph.
+        assert second < max(6, first / 2)

@@ -211,8 +211,7 @@ class StepLoop:
             self._inbox.popleft()()
 
     def _step(self) -> bool:
-        began = time.perf_counter()
-        self._busy_since = began
+        began = self._busy_since = time.perf_counter()
         step = self._scheduler.schedule()
         if step.empty:
             self._busy_since = None
