@@ -22,7 +22,7 @@ from server.config.settings import (
     default_home,
     resolve_settings,
 )
-from server.config.values import SettingsError, Size, parse_size, render_size
+from server.config.values import SettingsError, parse_size, render_size
 
 BY_PATH = {option.path: option for option in OPTIONS}
 
@@ -268,8 +268,8 @@ def test_what_connections_and_the_drain_are_given_is_bounded(name: str, value: i
 
 
 def test_all_bodies_together_have_sixteen_times_the_largest_unless_told_otherwise() -> None:
-    assert Settings(max_body=Size(1000)).body_memory == 16_000
-    assert Settings(max_body=Size(1000), max_bodies_memory=Size(5000)).body_memory == 5000
+    assert Settings(max_body=1000).body_memory == 16_000
+    assert Settings(max_body=1000, max_bodies_memory=5000).body_memory == 5000
 
 
 @pytest.mark.parametrize(

@@ -315,7 +315,7 @@ async def test_nothing_is_read_behind_a_request_that_waits() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        leaving = asyncio.create_task(receive())  # as every request is watched
+        leaving = asyncio.ensure_future(receive())  # as every request is watched
         await answered.wait()
         leaving.cancel()
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
