@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 
@@ -59,7 +60,11 @@ def test_a_server_is_sampled_while_it_is_attacked(monkeypatch: pytest.MonkeyPatc
         HostileRequest("c", "/nowhere", b"{}", valid=True),
     ]
     monkeypatch.setattr(command, "IDLE_SECONDS", 0.2)
-    monkeypatch.setattr(command, "requests", lambda *_: iter(sent))
+
+    def requests(*_: object) -> Iterator[HostileRequest]:
+        return iter(sent)
+
+    monkeypatch.setattr(command, "requests", requests)
     result = command.run(Namespace(url="", options="--threads 1", kinds="", size=0, context=0, only=""))
     assert result["idle_ms"]["count"] > 1
     assert result["attacked_ms"]["count"] >= 6
