@@ -8,7 +8,7 @@ a newcomer larger than its part of the memory), one that runs nothing waits unti
 
 A sequence that was put back keeps its tokens, and its keys and values as a prefix while there is memory. If
 they are gone they are computed again; credit for that grows with the work done, and without any nobody is
-put back. So about `RECOMPUTED` of the work is done twice at most, and a newcomer's wait is bounded all the same.
+put back. So about `RECOMPUTED` of the work is done twice at most, and the wait of a newcomer has an end.
 """
 
 from __future__ import annotations
