@@ -158,6 +158,15 @@ def test_choices_and_prompts_count_as_what_they_are(gated: Serving, path: str, m
     assert places(gated).live == 0
 
 
+def test_choices_of_a_routed_request_are_let_in_together(gated: Serving) -> None:
+    asked = body(COMPLETIONS, "oneseek") | {"prompt": ["Vem är du?", "Var bor du?"], "n": 2}
+    with taken(gated, EN, ROWS + QUEUE, KEYS[1]):
+        before = refused_at(gated, "share")
+        assert gated.http.post(COMPLETIONS, json=asked).status_code == 429
+        assert refused_at(gated, "share") == before + 1
+    assert gated.http.post(COMPLETIONS, json=asked).status_code == 200
+
+
 def test_all_shares_beyond_their_part_are_refused_by_the_headers_alone(gated: Serving) -> None:
     names = ["base", *dict.fromkeys(adapter.full_name for adapter in gated.adapters.values())]
     with ExitStack() as stack:

@@ -8,7 +8,7 @@ a newcomer larger than its part of the memory), one that runs nothing waits unti
 
 A sequence that was put back keeps its tokens, and its keys and values as a prefix while there is memory. If
 they are gone they are computed again; credit for that grows with the work done, and without any nobody is
-put back. So at most `RECOMPUTED` of the work is done twice, and a newcomer's wait is bounded all the same.
+put back. So about `RECOMPUTED` of the work is done twice at most, and the wait of a newcomer has an end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from server.request import Share
 
 QUANTUM = 256
 """Lead in the virtual token counter, 128 tokens generated, from which a share that runs nothing is let in."""
-RECOMPUTED = 1 / 2
+RECOMPUTED = 1 / 8
 """Tokens that may be computed again for each that is computed."""
 
 
@@ -76,8 +76,8 @@ class Parts:
         self._running = running
         self.held: Counter[Share] = Counter()
         """Rows of each share."""
-        self._most_credit = 4.0 * limits.context
-        self._credit = self._most_credit
+        self._most_credit = limits.context / 2
+        self._credit = 0.0
 
     @property
     def part(self) -> int:

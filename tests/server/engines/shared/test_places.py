@@ -199,3 +199,16 @@ def test_the_time_to_come_back_is_that_of_the_shares_own_backlog() -> None:
         retries.append(refused.value.retry_after)
     assert retries[0] == pytest.approx(11 / 2)
     assert retries[1] == 1.0
+
+
+def test_what_has_begun_makes_no_room_however_new_it_is() -> None:
+    model = Model(2, 4)
+    running: list[tuple[Reservation, DeltaStream]] = []
+    for _ in range(6):
+        model.reserve(SHARES[0], 1)
+        apply(model, running, "claim", 0, 1)
+    for reservation in model.open[4:]:
+        (stream,) = reservation.streams.values()
+        cast(Sequence, stream.work).scheduled = 1.0
+    model.reserve(SHARES[1], 1)
+    assert [r.lost is not None for r in model.open] == [False] * 3 + [True] + [False] * 3
