@@ -59,11 +59,11 @@ def check_full(answer: httpx.Response) -> None:
     assert answer.headers["x-should-retry"] == "false"
 
 
-@pytest.mark.parametrize("room", [0, 100, 1000, 4096])
+@pytest.mark.parametrize("room", [-100, 0, 100, 1000, 4096])
 def test_a_full_disk_leaves_everything_as_it_was(serving: Serving, place: Place, room: int) -> None:
-    """Files may not grow past `room` bytes, or past what the ledger has."""
+    """Files may not grow past `room` bytes; at 0 or below past what the ledger has, and so much more."""
     client, before = serving.http, kept(place)
-    limit = room or (place.home / "ledger" / "ledger.jsonl").stat().st_size
+    limit = room if room > 0 else (place.home / "ledger" / "ledger.jsonl").stat().st_size - room
     with limited("RLIMIT_FSIZE", limit):
         answers = [
             add(client, place.more(3), alias="more", version="v1.0"),
