@@ -352,7 +352,11 @@ def test_the_process_that_reads_a_pickle_is_confined(tmp_path: Path, monkeypatch
     import resource
 
     bounds: dict[int, int] = {}
-    monkeypatch.setattr(resource, "setrlimit", lambda kind, pair: bounds.update({kind: pair[0]}))
+
+    def setrlimit(kind: int, pair: tuple[int, int]) -> None:
+        bounds[kind] = pair[0]
+
+    monkeypatch.setattr(resource, "setrlimit", setrlimit)
     file = saved(tmp_path, lora())
     limits = ConversionLimits(seconds=7, tensor_bytes=1 << 20, memory_bytes=1 << 30)
     assert main([str(file), str(tmp_path), json.dumps(asdict(limits))]) == 0

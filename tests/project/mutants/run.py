@@ -6,6 +6,7 @@ rules whose names contain one of the words. Exit status: 0 if every rule is guar
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import queue
@@ -28,8 +29,12 @@ SECONDS = 180.0
 """Longest time for the tests of one rule; a test that hangs without its rule has noticed too."""
 LIBRARIES = ("hypothesis", "httpx", "starlette", "uvicorn", "onnxruntime", "llguidance", "jinja2", "torch")
 """What a process has imported when it begins: that takes longer than most tests."""
-METHODS = multiprocessing.get_all_start_methods()
-PROCESSES = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
+PROCESSES = (
+    multiprocessing.get_context("forkserver")
+    if "forkserver" in multiprocessing.get_all_start_methods()
+    else multiprocessing.get_context("spawn")
+)
+TIMES = itertools.count(1)
 FAILED, NONE_GIVEN = 1, 5
 """pytest's exit statuses: some tests failed; there were none."""
 
@@ -60,18 +65,18 @@ def copy_repository(folder: Path) -> None:
             os.link(source, target)
 
 
-def run_tests(folder: Path, tests: Sequence[str]) -> tuple[int, str]:
-    """pytest's exit status in `folder`, and the last lines of what it said."""
+def run_tests(folder: Path, tests: Sequence[str], seconds: float | None = None) -> tuple[int, str]:
+    """pytest's exit status in `folder`, at most `seconds` later, and the last lines of what it said."""
     if not tests:
         return NONE_GIVEN, ""
     said = folder.with_name(f"{folder.name}.txt")
     child = PROCESSES.Process(target=_pytest, args=(folder, tests, said))
     child.start()
-    child.join(SECONDS)
+    child.join(seconds)
     if child.exitcode is None:
         child.kill()
         child.join()
-        return FAILED, f"no end within {SECONDS:g} s"
+        return FAILED, f"no end within {seconds:g} s"
     return child.exitcode, "\n".join(said.read_text(encoding="utf-8", errors="replace").splitlines()[-12:])
 
 
@@ -97,11 +102,18 @@ def try_rule(folder: Path, rule: Rule) -> Verdict:
     original = path.read_text(encoding="utf-8")
     path.unlink()  # the link, not the repository's file
     try:
-        path.write_text(rule.taken_out(original), encoding="utf-8")
-        status, said = run_tests(folder, rule.tests)
+        _write(path, rule.taken_out(original))
+        status, said = run_tests(folder, rule.tests, SECONDS)
     finally:
-        path.write_text(original, encoding="utf-8")
+        _write(path, original)
     return Verdict(rule, status == FAILED, said, time.monotonic() - began)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write `text` with a time that no other has, in whole seconds, by which Python knows its bytecode."""
+    path.write_text(text, encoding="utf-8")
+    second = next(TIMES)
+    os.utime(path, (second, second))
 
 
 def try_all(rules: Iterable[Rule], folders: Sequence[Path]) -> list[Verdict]:

@@ -256,3 +256,7 @@ async def test_a_grammar_is_measured_before_it_is_tried() -> None:
     for text in ("x" * ((128 << 10) + 1), "å" * ((64 << 10) + 1)):
         with pytest.raises(GrammarRefusedError, match="128 KiB"):
             await checks.check(text)
+
+
+async def test_a_grammar_is_followed_before_it_is_believed(checks: Grammars) -> None:
+    assert await refusal(checks, HOSTILE["no text"]), "it compiles"
