@@ -128,7 +128,7 @@ def test_a_url_is_no_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "oneseek.json"])
 def test_a_pipe_is_no_file(tmp_path: Path, name: str) -> None:
     os.mkfifo(tmp_path / name)
-    with pytest.raises(PathRefusedError, match="no file"):
+    with pytest.raises(PathRefusedError, match=name):
         Roots([tmp_path]).open(str(tmp_path))
 
 
