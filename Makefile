@@ -4,11 +4,12 @@
 #   make test-vllm                   the tests on the real vLLM, on the CPU (Linux; first run: 3.5 GiB)
 #   make mutants                     take each rule of a server under attack out in a copy, and see its test fail
 #   make corpus                      every malformed adapter through the command line (10 to 20 minutes)
+#   make size-fuzz                   what others wait under the largest requests (some minutes)
 #   make test-device                 the tests on a device, in software (Debian on x86-64; first run: 0.5 GiB)
 # On Windows: deploy\windows\serve.ps1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-vllm test-device mutants corpus lint clean
+.PHONY: help serve test test-vllm test-device mutants corpus size-fuzz lint clean
 
 PYTHON ?=
 ARGS ?=
@@ -40,6 +41,7 @@ help:
 	  'make test-device  tests/device and the engine contract over WebGPU on a software device, in a cached environment' \
 	  'make mutants  take each rule of tests/project/mutants out in a copy, and see its test fail; about 10 minutes' \
 	  'make corpus  every malformed adapter through the command line, one process each' \
+	  'make size-fuzz  how long others wait while the server is sent the largest requests; some minutes' \
 	  'make lint    the checks without the tests' \
 	  'make clean   remove the environment and every cache in this folder'
 
@@ -80,6 +82,9 @@ mutants: $(VENV)/.test
 
 corpus: $(VENV)/.test
 	@$(BIN)/python -m tests.server.live.doors
+
+size-fuzz: $(VENV)/.serve
+	@$(BIN)/python -m bench.hostile $(ARGS)
 
 lint: $(VENV)/.test
 	$(SAY) 'checking style, types and imports'

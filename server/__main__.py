@@ -1,6 +1,7 @@
 """The `oneseek` command line: one sub-command per verb, each a thin call into its module.
 
 Exit codes: 0 for success, 1 for a failure, 2 for a mistake in the command or the settings, 130 for Ctrl-C.
+A server that is told to stop has done what it was to do: its code is 0.
 """
 
 from __future__ import annotations

@@ -18,6 +18,11 @@ class Held(Protocol):
         """What the engine knows it by."""
         ...
 
+    @property
+    def open(self) -> bool:
+        """Whether there is anything to give back. No call: it is looked at for every request."""
+        ...
+
     def begin(self) -> None:
         """Count it as running. Raises `EngineBusyError` if it went to another request."""
         ...

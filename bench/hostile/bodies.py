@@ -93,7 +93,7 @@ SHAPES: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("parts", RESPONSES, "input", '[{"role":"user","content":[', INPUT_PART, "]}]"),
     ("calls", CHAT, "messages", '[{"role":"assistant","content":"","tool_calls":[', CALL, "]}]"),
     ("many tools", CHAT, "tools", "[", TOOL, "]"),
-    ("a fat tool", CHAT, "tools", TOOL[:-2].join("[ ").strip() + ',"parameters":{"enum":[', "{}", "]}}}]"),
+    ("a fat tool", CHAT, "tools", "[" + TOOL[:-2] + ',"parameters":{"enum":[', "{}", "]}}}]"),
     ("anyOf", CHAT, "guided_json", '{"anyOf":[', "{}", "]}"),
     ("anyOf", CHAT, "response_format",
      '{"type":"json_schema","json_schema":{"name":"a","schema":{"anyOf":[', "{}", "]}}}"),
@@ -121,9 +121,10 @@ def shaped(size: int) -> Iterator[HostileRequest]:
         body = filled(BASES[path], field, before, element, after, size)
         yield HostileRequest(f"{path} {field}: {name}", path, body)
     for path, base in BASES.items():
-        body = (json.dumps(base)[:-1] + "," + _keys(size) + "}").encode()
-        yield HostileRequest(f"{path}: unknown fields", path, body)
-        twice = json.dumps(base)[:-1] + ',"model":"oneseek"' * (size // 18) + "}"
+        head = json.dumps(base)[:-1]
+        room = size - len(head) - 2
+        yield HostileRequest(f"{path}: unknown fields", path, f"{head},{_keys(room)}}}".encode())
+        twice = head + ',"model":"oneseek"' * (room // 18) + "}"
         yield HostileRequest(f"{path}: one field again and again", path, twice.encode())
 
 

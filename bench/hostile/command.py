@@ -29,7 +29,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from bench.hostile.bodies import CHAT, HostileRequest, shaped, small_elements, valid_requests
-from bench.hostile.sampler import Sampler, Waits, sampling
+from bench.hostile.sampler import LiveSampler, Waits, sampling
 from bench.servers import free_port, serving
 
 P999_MS, WORST_MS = 50.0, 100.0
@@ -54,11 +54,11 @@ def send(host: str, port: int, request: HostileRequest) -> int:
         connection.close()
 
 
-def measured(sampler: Sampler, work: Callable[[], Any]) -> list[float]:
+def measured(sampler: LiveSampler, work: Callable[[], Any]) -> list[float]:
     """Seconds that the sampler's questions took while `work` ran."""
     began = time.monotonic()
     work()
-    return sampler.between(began, time.monotonic())
+    return sampler.since(began)
 
 
 def requests(kinds: str, size: int, context: int, only: str) -> Iterator[HostileRequest]:
@@ -73,7 +73,7 @@ def requests(kinds: str, size: int, context: int, only: str) -> Iterator[Hostile
 
 
 def attack(
-    host: str, port: int, sampler: Sampler, sent: Iterator[HostileRequest]
+    host: str, port: int, sampler: LiveSampler, sent: Iterator[HostileRequest]
 ) -> tuple[list[float], list[dict[str, Any]], list[str]]:
     """Send each alone and `TOGETHER` times at once: what the sampler waited, the slowest, and the faults."""
     waits: list[float] = []

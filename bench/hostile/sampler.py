@@ -38,15 +38,15 @@ class Waits:
         return cls(len(ordered), at(0.5), at(0.99), at(0.999), round(1000 * ordered[-1], 2))
 
 
-class Sampler:
+class LiveSampler:
     """The questions so far. Times are of `time.monotonic()`, which all processes of a machine share."""
 
     def __init__(self, pipe: Connection[Any, Any]) -> None:
         self._pipe = pipe
 
-    def between(self, began: float, ended: float) -> list[float]:
-        """Seconds that each question took that overlaps the span, at least one."""
-        self._pipe.send((began, ended))
+    def since(self, began: float) -> list[float]:
+        """Seconds that each question took that ended after `began`, at least one."""
+        self._pipe.send(began)
         answer: list[float] = self._pipe.recv()
         if not answer:
             raise RuntimeError("the server closed the sampler's connection")
@@ -54,7 +54,7 @@ class Sampler:
 
 
 @contextmanager
-def sampling(port: int) -> Generator[Sampler]:
+def sampling(port: int) -> Generator[LiveSampler]:
     """Ask the server on `port` until the block ends."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -63,7 +63,7 @@ def sampling(port: int) -> Generator[Sampler]:
     theirs.close()
     try:
         ours.recv()
-        yield Sampler(ours)
+        yield LiveSampler(ours)
     finally:
         ours.close()
         process.terminate()
@@ -90,9 +90,9 @@ def _sample(port: int, pipe: Connection[Any, Any]) -> None:
                 return
             if pipe.poll():
                 try:
-                    began, ended = pipe.recv()
+                    began = pipe.recv()
                 except EOFError:
                     return
                 pairs = zip(starts, ends, strict=True)
-                pipe.send([end - start for start, end in pairs if end >= began and start <= ended])
+                pipe.send([end - start for start, end in pairs if end >= began])
             time.sleep(INTERVAL)

@@ -5,9 +5,9 @@
 Server and client have a core each. Two keys ask one adapter, or two adapters are asked without a key
 (`--shares adapters`). The polite one keeps half of the rows busy with short answers. The other is absent
 (`idle`), keeps the other half busy with long ones (`neighbour`), or floods: `--flood` long streams at once,
-asked again when they end, or a second after they are refused. The three take turns in one run on one server. The figures
-are 95th percentiles of the time to the first token and of the whole answer, the refusals of the polite one,
-and the flood's ratio to the neighbour. The last line is one JSON object.
+asked again when they end, or a second after they are refused. The three take turns on one server. The figures
+are 95th percentiles of the time to the first token and of the whole answer in milliseconds, how many of the
+polite one were refused, and the flood's ratio to the neighbour. The last line is one JSON object.
 """
 
 from __future__ import annotations

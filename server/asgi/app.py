@@ -68,7 +68,11 @@ def create_app(settings: Settings, services: Sequence[BaseService], metrics: Met
                 admin_keys=settings.admin_keys,
                 metrics_keys=settings.metrics_keys,
             ),
-            Middleware(Gates, check=context.check_headers),
+            Middleware(
+                Gates,
+                queues=[service.runtime.engine.places for service in services],
+                check=context.check_headers,
+            ),
             Middleware(Cancellation, limit=settings.request_timeout, metrics=metrics),
             Middleware(Turns),
         ],

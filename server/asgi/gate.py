@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.engines.base import QueuePlaces
 from server.errors import EngineBusyError
 from server.exchange import EXCHANGE, Exchange
 
@@ -29,8 +30,11 @@ SMALL_BODY = 16 * 1024
 class Gates:
     """Refuses what has no place in the queue, and gives back the places of whatever has ended."""
 
-    def __init__(self, app: ASGIApp, check: Callable[[Exchange], None]) -> None:
+    def __init__(
+        self, app: ASGIApp, queues: Sequence[QueuePlaces], check: Callable[[Exchange], None]
+    ) -> None:
         self.app = app
+        self.queues = queues
         self.check = check
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -40,14 +44,17 @@ class Gates:
             return
         exchange: Exchange = scope[EXCHANGE]
         try:
-            self.check(exchange)
+            for queue in self.queues:
+                if queue.full:
+                    self.check(exchange)
+                    break
         except EngineBusyError as error:
             error.unread = not _is_small(exchange)
             raise
         try:
             await self.app(scope, receive, send)
         finally:
-            if exchange.held is not None:
+            if exchange.held is not None and exchange.held.open:
                 exchange.held.close()
 
 

@@ -13,6 +13,8 @@ from server.config.hosts import AllowedHosts, split_authority
 from server.errors import ApiError, ErrorReply
 from server.exchange import EXCHANGE, Exchange
 
+REMEMBERED = 64
+"""Hosts whose check is remembered."""
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -25,6 +27,8 @@ class OwnPages:
     def __init__(self, app: ASGIApp, hosts: AllowedHosts) -> None:
         self.app = app
         self.hosts = hosts
+        self._seen: dict[str, tuple[str, int | None]] = {}
+        """Hosts that were allowed, as their clients wrote them."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or raise `ApiError` (400, 403, 421)."""
@@ -48,6 +52,9 @@ class OwnPages:
         if len(named) != 1:
             message = f"The request has {len(named)} Host headers; send one."
             raise ApiError(ErrorReply(400, message, code="bad_host"))
+        known = self._seen.get(named[0])
+        if known is not None:
+            return known
         found = split_authority(named[0])
         if found is None:
             message = f"Host is {named[0][:100]!r}; send a name or an address, and a port."
@@ -55,6 +62,8 @@ class OwnPages:
         if not self.hosts.allows(found[0]):
             message = f"This server is not {found[0][:100]!r}. To allow the name, add it to allowed_hosts."
             raise ApiError(ErrorReply(421, message, code="host_not_allowed"))
+        if len(self._seen) < REMEMBERED:
+            self._seen[named[0]] = found
         return found
 
     def _check_site(self, scope: Scope, host: tuple[str, int | None] | None) -> None:

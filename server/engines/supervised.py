@@ -13,8 +13,9 @@ from typing import Literal, Protocol
 from adapters.lora.manifest import Adapter
 from server.engines.base import Engine, OpenAdapters, QueuePlaces
 from server.errors import AdapterRefusedError, EngineError
+from server.exchange import Held
 from server.metrics.engine_state import EngineInfo, EngineState
-from server.request import Delta, EmbeddingRequest, GenerationRequest
+from server.request import Delta, EmbeddingRequest, GenerationRequest, Share
 
 LOOK_SECONDS = 0.25
 """How often the engine is looked at."""
@@ -41,6 +42,26 @@ class FailureObserver(Protocol):
     def restarted(self, outcome: Outcome) -> None:
         """An attempt to start it again has ended."""
         ...
+
+
+class _Places:
+    """The places of whichever engine runs."""
+
+    def __init__(self, current: Callable[[], QueuePlaces]) -> None:
+        self._current = current
+
+    @property
+    def full(self) -> bool:
+        """See `QueuePlaces.full`."""
+        return self._current().full
+
+    def check(self, share: Share, count: int = 1) -> None:
+        """See `QueuePlaces.check`."""
+        self._current().check(share, count)
+
+    def reserve(self, share: Share, count: int = 1) -> Held:
+        """See `QueuePlaces.reserve`."""
+        return self._current().reserve(share, count)
 
 
 class SupervisedEngine:
@@ -71,16 +92,12 @@ class SupervisedEngine:
         self._closed = False
         self._watcher: asyncio.Task[None] | None = None
         self.info: EngineInfo = engine.info
+        self.places: QueuePlaces = _Places(lambda: self._engine.places)
 
     @property
     def residents(self) -> OpenAdapters:
         """See `Engine.residents`."""
         return self._engine.residents
-
-    @property
-    def places(self) -> QueuePlaces:
-        """See `Engine.places`."""
-        return self._engine.places
 
     async def start(self) -> None:
         """Start the engine, and watch it from then on."""

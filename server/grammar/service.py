@@ -28,7 +28,7 @@ MAX_IN_ALL = 256
 REMEMBERED = 512
 """Verdicts that are kept."""
 
-Check: TypeAlias = Callable[[str], Awaitable[None]]
+GrammarCheck: TypeAlias = Callable[[str], Awaitable[None]]
 """`Grammars.check` for one asker."""
 
 

@@ -30,13 +30,13 @@ class Gate:
     """Looks at the places of one base's engine."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self._engine = runtime.engine
+        self.places = runtime.engine.places
         self._served = runtime.served
         self._metrics = runtime.metrics
 
     def check_headers(self, exchange: Exchange) -> None:
         """Raise `EngineBusyError` if the headers are enough to know that there is no place."""
-        if not self._engine.places.full:
+        if not self.places.full:
             return
         with _found_at("headers"):
             if b"x-oneseek-adapter" in exchange.headers:
@@ -52,7 +52,7 @@ class Gate:
     def hold(self, exchange: Exchange, digest: str, count: int) -> None:
         """Hold `count` places until the request ends, for the adapter's share. Raises `EngineBusyError`."""
         with _found_at("share"):
-            exchange.held = self._engine.places.reserve(Share(exchange.tenant, digest), count)
+            exchange.held = self.places.reserve(Share(exchange.tenant, digest), count)
 
     def _check_named(self, exchange: Exchange, model: object, count: int) -> None:
         named = self._named(exchange, model)
@@ -60,7 +60,7 @@ class Gate:
             return
         adapter = named if isinstance(named, Adapter) else None
         try:
-            self._engine.places.check(Share(exchange.tenant, adapter.digest if adapter else ""), count)
+            self.places.check(Share(exchange.tenant, adapter.digest if adapter else ""), count)
         except EngineBusyError:
             exchange.adapter, exchange.version = (adapter.alias, adapter.version) if adapter else (BASE, "")
             exchange.receipt["X-OneSeek-Adapter"] = adapter.full_name if adapter else BASE
@@ -74,7 +74,7 @@ class Gate:
         refusal: EngineBusyError | None = None
         for digest in {"", *(adapter.digest for adapter in adapters)}:
             try:
-                self._engine.places.check(Share(tenant, digest))
+                self.places.check(Share(tenant, digest))
             except EngineBusyError as error:
                 refusal = error
             else:

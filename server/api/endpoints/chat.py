@@ -12,9 +12,8 @@ from server.api.endpoints.context import Context, asker_of, envelope, large_repl
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.generation import ChatFields
-from server.api.parsing.formats import guided
+from server.api.parsing.formats import asks_form, guided
 from server.api.parsing.messages import opening, parse_messages, user_turns
-from server.api.parsing.prompt import count_places
 from server.api.parsing.sampling import chat_sampling, check_scores
 from server.api.parsing.tools import ToolUse, read_tools, with_tools
 from server.api.rendering.answers import Answer, gather, total
@@ -25,8 +24,10 @@ from server.api.rendering.tool_answers import called_message, end_reason
 from server.api.wire.stream import EventStream
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
+from server.request import Sampling
 from server.serving.length import AnswerLength
 from server.serving.service import BaseService
+from server.text.chat_template import Message
 from server.text.tokenizer import Tokenizer
 
 
@@ -41,28 +42,28 @@ class Chat:
         exchange: Exchange = request.scope[EXCHANGE]
         aside = partial(self._context.aside, request)
         value = await self._context.read(request, bounds.CHAT)
-        self._context.check_body(request, value.get("model"), count_places(value, ""))
+        self._context.check_body(request, value)
         body = await aside(lambda: to_generation(value, ChatFields))
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer
         _check(body)
-        messages = await aside(lambda: parse_messages(body.messages))
-        sampling = chat_sampling(body, service.runtime.info, service.defaults)
+        messages, sampling, tools = await aside(lambda: _parse(body, service))
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
-        resolution = await generation.choose(exchange, asked, body.n)
-        check = partial(generation.grammars.check, asker=asker_of(request))
-        tools = await aside(lambda: read_tools(body, tokenizer))
-        sampling = await guided(body, sampling, check, aside)
-        if tools is not None:
-            sampling = await with_tools(tools, sampling, check)
         length = self._length(service, body)
+        resolution = await generation.choose(exchange, asked, body.n)
+        if asks_form(body):
+            check = partial(generation.grammars.check, asker=asker_of(request))
+            sampling = await guided(body, sampling, check, aside)
+            if tools is not None:
+                sampling = await with_tools(tools, sampling, check)
         prompt = await generation.chat(
             messages,
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
             tools=tools.tools if tools else (),
         )
-        check_scores(sampling, [len(prompt)], body.n)
+        if sampling.prompt_logprobs is not None:
+            check_scores(sampling, [len(prompt)], body.n)
         sampling = length.fit(sampling, len(prompt), service.runtime.info)
         deltas = generation.generate(
             exchange, resolution, [prompt], [sampling], body.n, body.continue_final_message
@@ -91,6 +92,12 @@ class Chat:
         if asked is None:
             asked, name = body.max_tokens, "max_tokens"
         return AnswerLength(asked, self._context.default_length(service), ("messages", name))
+
+
+def _parse(body: ChatFields, service: BaseService) -> tuple[list[Message], Sampling, ToolUse | None]:
+    messages = parse_messages(body.messages)
+    sampling = chat_sampling(body, service.runtime.info, service.defaults)
+    return messages, sampling, read_tools(body, service.runtime.tokenizer)
 
 
 def _check(body: ChatFields) -> None:

@@ -16,7 +16,7 @@ from server.api.fields.decode import to_generation
 from server.api.fields.generation import MAX_CHOICES, MAX_PROMPTS, CompletionFields
 from server.api.parsing.formats import guided
 from server.api.parsing.messages import opening_of
-from server.api.parsing.prompt import CompletionPrompt, count_places
+from server.api.parsing.prompt import CompletionPrompt
 from server.api.parsing.sampling import check_scores, completion_sampling
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.completion_chunks import CompletionChunks
@@ -44,7 +44,7 @@ class Completions:
         exchange: Exchange = request.scope[EXCHANGE]
         aside = partial(self._context.aside, request)
         value = await self._context.read(request, bounds.COMPLETION)
-        self._context.check_body(request, value.get("model"), count_places(value, "prompt"))
+        self._context.check_body(request, value, "prompt")
         body = await aside(lambda: to_generation(value, CompletionFields))
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
 from routing.route import RouteQuery
+from server.api.parsing.prompt import count_places
 from server.api.rendering.answers import Answer, release
 from server.api.wire.body import JSON_TYPES, parse_body, read_body
 from server.api.wire.bounds import NO_BOUNDS, FieldBound
@@ -20,11 +21,9 @@ from server.api.wire.stream import SCORED
 from server.config.settings import Settings
 from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
-from server.serving.one_thread import OneThread
+from server.serving.one_thread import SMALL, OneThread, WorkResult
 from server.serving.resolution import Resolution
 from server.serving.service import BaseService, LiveChanges
-
-WorkResult = TypeVar("WorkResult")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class Context:
     async def aside(self, request: Request, work: Callable[[], WorkResult]) -> WorkResult:
         """What `work` returns, which grows with the request's body: of a large one not on the event loop."""
         exchange: Exchange = request.scope[EXCHANGE]
-        return await self.services[0].generation.aside.run_sized(exchange.body_bytes, work)
+        return work() if exchange.body_bytes <= SMALL else await self.services[0].generation.aside.run(work)
 
     def service_for(self, request: Request, model: str | None = None) -> BaseService:
         """The base that a request means: the first that knows its header or `model`, else the default."""
@@ -80,10 +79,19 @@ class Context:
         if header is not None or len(self.services) == 1:
             self.service_named(header).generation.gate.check_headers(exchange)
 
-    def check_body(self, request: Request, model: object, places: int) -> None:
-        """The same for what a body names; its fields need not have been checked."""
+    def check_body(
+        self, request: Request, value: Mapping[str, object], prompts: str = "", most: int | None = None
+    ) -> None:
+        """The same for what a body names; its fields need not have been checked.
+
+        `prompts` is the field that may hold several, of which `most` are worked on at once.
+        """
+        model = value.get("model")
         service = self.service_for(request, model if isinstance(model, str) else None)
-        service.generation.gate.check_body(request.scope[EXCHANGE], model, places)
+        if service.generation.gate.places.full:  # else there is time until its places are taken
+            places = count_places(value, prompts)
+            places = places if most is None else max(1, min(most, places))
+            service.generation.gate.check_body(request.scope[EXCHANGE], model, places)
 
     def changes_for(self, name: str | None) -> LiveChanges:
         """What changes the adapters of the base that knows `name`, else of the default one."""

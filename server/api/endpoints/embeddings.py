@@ -18,7 +18,7 @@ from server.api.endpoints.prompts import draft_prompts, tokenise_prompts
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.embeddings import EMBEDDING_HINTS, EMBEDDING_REFUSED, MAX_INPUTS, EmbeddingFields
-from server.api.parsing.prompt import CompletionPrompt, count_places
+from server.api.parsing.prompt import CompletionPrompt
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
 from server.serving.embeddings import embed_all
@@ -43,14 +43,14 @@ class Embeddings:
         value = await self._context.read(request, bounds.EMBEDDING)
         # One request fills a batch, and leaves others their place in the queue.
         most = min(settings.max_num_seqs or TOGETHER, settings.max_queue // 4)
-        together = max(1, min(most, count_places(value, "input")))
-        self._context.check_body(request, value.get("model"), together)
+        self._context.check_body(request, value, "input", most)
         body = to_generation(value, EmbeddingFields, refused=EMBEDDING_REFUSED, hints=EMBEDDING_HINTS)
         service = self._context.service_for(request, body.model)
         generation, runtime = service.generation, service.runtime
         generation.check_task("embed")
         inputs = await draft_prompts(body.input, service, aside, "input", MAX_INPUTS)
         turns = ("\n".join(item.text for item in inputs),)
+        together = max(1, min(most, len(inputs)))
         asked = question(request, body.model, turns)
         resolution = await generation.choose(exchange, asked, together, "embed")
         inputs = await tokenise_prompts(inputs, service, "input")

@@ -37,7 +37,6 @@ class Legacy:
         # A form of any site's page is sent without asking; a program names no origin.
         types = JSON_TYPES if exchange.from_page else LEGACY_TYPES
         value = await self._context.read(request, bounds.LEGACY, types=types)
-        self._context.check_body(request, None, 1)
         body = to_fields(value, LegacyFields)
         if body.max_length is not None and body.max_tokens is not None:
             raise bad_field(

@@ -37,7 +37,7 @@ class Responses:
         exchange: Exchange = request.scope[EXCHANGE]
         aside = partial(self._context.aside, request)
         value = await self._context.read(request, bounds.RESPONSE)
-        self._context.check_body(request, value.get("model"), 1)
+        self._context.check_body(request, value)
         body = await aside(
             lambda: to_generation(value, ResponseFields, refused=RESPONSE_REFUSED, hints=RESPONSE_HINTS)
         )

@@ -10,12 +10,12 @@ from typing import Any, cast
 import msgspec
 
 from server.api.fields.bounds import GRAMMAR
-from server.api.fields.generation import GenerationFields, JsonObjectFormat, JsonSchemaFormat
+from server.api.fields.generation import ChatFields, GenerationFields, JsonObjectFormat, JsonSchemaFormat
 from server.api.fields.responses import ResponseFields, ResponseSchemaFormat
 from server.errors import bad_field
 from server.grammar import text as grammar
 from server.grammar.schema import check_schema
-from server.grammar.service import Check
+from server.grammar.service import GrammarCheck
 from server.grammar.text import GrammarRefusedError, bounded
 from server.request import Sampling
 from server.serving.one_thread import Aside
@@ -24,7 +24,13 @@ _GUIDED = ("guided_json", "guided_regex", "guided_choice", "guided_grammar")
 _STRUCTURED = ("json", "regex", "choice", "grammar", "json_object")
 
 
-async def guided(body: GenerationFields, sampling: Sampling, check: Check, aside: Aside) -> Sampling:
+def asks_form(body: ChatFields) -> bool:
+    """Whether tools or a form are asked for, or asked not to be."""
+    wishes = (*_GUIDED, "structured_outputs", "response_format", "tool_choice")
+    return bool(body.tools) or any(getattr(body, name) is not None for name in wishes)
+
+
+async def guided(body: GenerationFields, sampling: Sampling, check: GrammarCheck, aside: Aside) -> Sampling:
     """`sampling` with the grammar that the request asks for, written `aside` and tried.
 
     Raises `ApiError` (400) naming the field that cannot be served, and `EngineBusyError`.
@@ -36,7 +42,9 @@ async def guided(body: GenerationFields, sampling: Sampling, check: Check, aside
     return await _kept(wishes, sampling, check, aside)
 
 
-async def guided_text(body: ResponseFields, sampling: Sampling, check: Check, aside: Aside) -> Sampling:
+async def guided_text(
+    body: ResponseFields, sampling: Sampling, check: GrammarCheck, aside: Aside
+) -> Sampling:
     """The same for the `text.format` of a response."""
     match body.text and body.text.format:
         case JsonObjectFormat():
@@ -49,7 +57,7 @@ async def guided_text(body: ResponseFields, sampling: Sampling, check: Check, as
 
 
 async def _kept(
-    wishes: Mapping[str, tuple[str, Any]], sampling: Sampling, check: Check, aside: Aside
+    wishes: Mapping[str, tuple[str, Any]], sampling: Sampling, check: GrammarCheck, aside: Aside
 ) -> Sampling:
     for name, (kind, wish) in wishes.items():
         try:

@@ -12,7 +12,7 @@ from server.api.fields.generation import ChatFields, ChosenTool, TextFormat, Too
 from server.api.parsing.tool_messages import check_depth
 from server.errors import ApiError, bad_field
 from server.grammar.schema import check_schema
-from server.grammar.service import Check
+from server.grammar.service import GrammarCheck
 from server.grammar.text import GrammarRefusedError, either, named_calls, tool_calls
 from server.request import Sampling
 from server.text.tokenizer import Tokenizer, Tool
@@ -71,7 +71,7 @@ def read_tools(body: ChatFields, tokenizer: Tokenizer) -> ToolUse | None:
     )
 
 
-async def with_tools(tools: ToolUse, sampling: Sampling, check: Check) -> Sampling:
+async def with_tools(tools: ToolUse, sampling: Sampling, check: GrammarCheck) -> Sampling:
     """`sampling` for an answer that may or must call.
 
     A form that the answer was to have is that of its text: the answer is such a text or calls, and where it

@@ -40,15 +40,16 @@ class FieldBound:
             return f"{len(text)} bytes of JSON", self.size
         if len(text) <= UNCOUNTED or self._exceeded(count_at_most(text)) is None:
             return None
-        return self._exceeded(count_values(text))
+        limits = JsonCounts(self.containers, self.strings, self.values, self.values)
+        return self._exceeded(count_values(text, limits))
 
     def _exceeded(self, counts: JsonCounts) -> tuple[str, int] | None:
         if counts.containers > self.containers:
-            return f"{counts.containers} objects and arrays", self.containers
+            return f"{counts.containers} objects and arrays or more", self.containers
         if counts.strings > self.strings:
-            return f"{counts.strings} strings", self.strings
+            return f"{counts.strings} strings or more", self.strings
         if counts.values > self.values:
-            return f"{counts.values} values", self.values
+            return f"{counts.values} values or more", self.values
         return None
 
 
@@ -61,7 +62,8 @@ def check_fields(body: bytes) -> None:
     """Raise `ApiError` (400) for a body of more than `MAX_FIELDS` fields."""
     if len(body) <= UNCOUNTED or count_at_most(body).members <= MAX_FIELDS:
         return
-    members = count_values(body).members
+    anything = len(body)
+    members = count_values(body, JsonCounts(anything, anything, anything, MAX_FIELDS)).members
     if members > MAX_FIELDS:
-        message = f"The body has {members} fields; send at most {MAX_FIELDS}."
+        message = f"The body has {members} fields or more; send at most {MAX_FIELDS}."
         raise bad_field(None, message, code="field_too_large")

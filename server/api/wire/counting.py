@@ -31,6 +31,15 @@ class JsonCounts:
     members: int
     """What the outermost object or array holds."""
 
+    def within(self, limits: JsonCounts) -> bool:
+        """Whether no count is above its limit."""
+        return (
+            self.containers <= limits.containers
+            and self.strings <= limits.strings
+            and self.values <= limits.values
+            and self.members <= limits.members
+        )
+
 
 def count_at_most(text: bytes) -> JsonCounts:
     """Quick counts that strings may raise, never lower: signs inside of them count too."""
@@ -40,9 +49,10 @@ def count_at_most(text: bytes) -> JsonCounts:
     return JsonCounts(containers, _count(part == _QUOTE) // 2, containers + commas + 1, commas + 1)
 
 
-def count_values(text: bytes) -> JsonCounts:
-    """Exact counts."""
+def count_values(text: bytes, limits: JsonCounts | None = None) -> JsonCounts:
+    """Exact counts; or as far as the first slice that leads beyond one of `limits`."""
     containers = quotes = commas = outermost = depth = 0
+    found = JsonCounts(0, 0, 1, 1)
     inside = escaped = False
     whole = np.frombuffer(text, np.uint8)
     for start in range(0, len(whole), SLICE):
@@ -59,7 +69,10 @@ def count_values(text: bytes) -> JsonCounts:
         quotes += _count(ends)
         commas += _count(between)
         outermost += _count(between & (depths == 1))
-    return JsonCounts(containers, quotes // 2, containers + commas + 1, outermost + 1)
+        found = JsonCounts(containers, quotes // 2, containers + commas + 1, outermost + 1)
+        if limits is not None and not found.within(limits):
+            break
+    return found
 
 
 def _quotes(part: NDArray[np.uint8], escaped: bool) -> tuple[NDArray[np.bool_], bool]:

@@ -35,7 +35,7 @@ from server.asgi.http.reading import (
     request_id_line,
 )
 from server.asgi.http.transport import LingeringTransport
-from server.asgi.http.wire import Wire
+from server.asgi.http.wire import Place, Wire
 from server.errors import ErrorReply
 
 
@@ -77,8 +77,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._lingering = LingeringTransport(transport, self.loop, self._unread)
         self._deadline = Deadline(self.loop, self._lingering.finish)
         super().connection_made(self._lingering)
-        self._beyond = not self._wire.connections.admit(self)
+        place = self._wire.connections.admit(self)
+        self._beyond = place is not Place.WITHIN
         self._deadline.set(BEYOND_SECONDS if self._beyond else self.header_seconds)
+        if place is Place.NOWHERE:
+            self.give_way()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing more is waited for, and whoever serves a request learns that its client has gone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from enum import Enum, auto
 from typing import Protocol
 
 from server.asgi.http import replies
@@ -17,7 +18,8 @@ STALLED_SECONDS = 2.0
 """A body of which nothing has come for this long gives way to others when all memory for bodies is taken."""
 
 RESERVE = 64
-"""Connections beyond the limit that may wait for their head, so that probes are answered and others told."""
+"""Connections beyond the limit that are kept, so that probes are answered and others are told to come back.
+Past it the oldest that waits for its head is told at once; if none does, the new one is."""
 
 
 PROBES = frozenset({"/live", "/ready", "/health", "/metrics"})
@@ -34,29 +36,39 @@ class Connection(Protocol):
         ...
 
 
+class Place(Enum):
+    """Where a new connection stands."""
+
+    WITHIN = auto()
+    BEYOND = auto()
+    NOWHERE = auto()
+
+
 class Connections:
     """Counts connections, and makes room for a new one by closing the one that has idled longest."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._open: set[Connection] = set()
-        self._beyond: dict[Connection, None] = {}
-        """The oldest first."""
+        self._beyond: dict[Connection, bool] = {}
+        """Whether each still waits for its head; the oldest first."""
         self._idle: dict[Connection, float] = {}
         """Since when, the longest first."""
 
-    def admit(self, connection: Connection) -> bool:
-        """Count a new connection. False: it is one beyond the limit."""
-        if len(self._open) >= self.limit and not self._make_room():
-            self._beyond[connection] = None
-            if len(self._beyond) > RESERVE:
-                oldest = next(iter(self._beyond))
-                self.forget(oldest)
-                oldest.give_way()
-            return False
-        self._open.add(connection)
-        self.rest(connection)
-        return True
+    def admit(self, connection: Connection) -> Place:
+        """Count a new connection, and say where it stands."""
+        if len(self._open) < self.limit or self._make_room():
+            self._open.add(connection)
+            self.rest(connection)
+            return Place.WITHIN
+        if len(self._beyond) >= RESERVE:
+            waiting = next((other for other, waits in self._beyond.items() if waits), None)
+            if waiting is None:
+                return Place.NOWHERE
+            self.forget(waiting)
+            waiting.give_way()
+        self._beyond[connection] = True
+        return Place.BEYOND
 
     def rest(self, connection: Connection) -> None:
         """It waits for a request from now on."""
@@ -66,7 +78,8 @@ class Connections:
     def work(self, connection: Connection) -> None:
         """It has a request from now on, for which it stays."""
         self._idle.pop(connection, None)
-        self._beyond.pop(connection, None)
+        if connection in self._beyond:
+            self._beyond[connection] = False
 
     def forget(self, connection: Connection) -> None:
         """It is closed. Idempotent."""

@@ -87,10 +87,9 @@ class Admission:
             stream.fail(error)
 
     def _reservation(self, request: GenerationRequest, probe: bool) -> Reservation:
-        share = request.fair_share
         if probe:
-            return self.places.hold(share)
-        return self.places.find(request.reservation) or self.places.reserve(share)
+            return self.places.hold(request.fair_share)
+        return self.places.find(request.reservation) or self.places.reserve(request.fair_share)
 
     def _withdraw(self, stream: DeltaStream, error: EngineError) -> None:
         stream.fail(error)

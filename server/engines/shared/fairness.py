@@ -27,7 +27,7 @@ def part_of(places: int, shares: int) -> int:
     return max(1, places // max(1, shares))
 
 
-class Candidate(Protocol):
+class RowSeeker(Protocol):
     """What waits for a row."""
 
     @property
@@ -46,7 +46,7 @@ class Candidate(Protocol):
         ...
 
 
-Waiting = TypeVar("Waiting", bound=Candidate)
+Waiting = TypeVar("Waiting", bound=RowSeeker)
 
 
 @dataclass(slots=True, eq=False)

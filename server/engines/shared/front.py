@@ -16,7 +16,7 @@ from server.request import Share
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Turn:
+class FrontTurn:
     """One request that enters or waits."""
 
     name: str
@@ -38,12 +38,12 @@ class FrontQueue:
 
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
-        self._queue = FairQueue[Turn]()
-        self._waiting: dict[str, Turn] = {}
-        self._inside: dict[str, Turn] = {}
+        self._queue = FairQueue[FrontTurn]()
+        self._waiting: dict[str, FrontTurn] = {}
+        self._inside: dict[str, FrontTurn] = {}
         self._rows: Counter[Share] = Counter()
 
-    def add(self, turn: Turn) -> bool:
+    def add(self, turn: FrontTurn) -> bool:
         """Queue a request; whether it enters at once."""
         self._waiting[turn.name] = turn
         self._queue.add(turn)
@@ -76,7 +76,7 @@ class FrontQueue:
 
     def clear(self) -> None:
         """Forget everything: nothing enters any more."""
-        self._queue = FairQueue[Turn]()
+        self._queue = FairQueue[FrontTurn]()
         self._waiting.clear()
         self._inside.clear()
         self._rows.clear()
@@ -99,7 +99,7 @@ class FrontQueue:
             self._move(turn)
             turn.enter()
 
-    def _move(self, turn: Turn) -> None:
+    def _move(self, turn: FrontTurn) -> None:
         self._queue.remove(turn)
         del self._waiting[turn.name]
         self._inside[turn.name] = turn

@@ -54,7 +54,7 @@ class ShareLoad:
 class Reservation:
     """Places for one request of a client, until its streams have ended and it is closed."""
 
-    __slots__ = ("_places", "begun", "held", "lost", "name", "runs", "share", "streams")
+    __slots__ = ("_places", "begun", "held", "lost", "name", "open", "runs", "share", "streams")
 
     def __init__(self, places: Places, name: str, share: Share, count: int) -> None:
         self._places = places
@@ -64,6 +64,8 @@ class Reservation:
         """Places not claimed."""
         self.streams: dict[str, DeltaStream] = {}
         """Request id → what holds a claimed place."""
+        self.open = True
+        """True until every place was claimed, or it was closed."""
         self.begun = False
         """True once any of it has begun to run."""
         self.runs = False
@@ -108,17 +110,14 @@ class Places:
         self._reservations: dict[str, Reservation] = {}
         self._names = itertools.count(1)
         self._live = self._background = 0
+        self.full = self._at_once + self._queue <= 0
+        """True if no place is free: only who has less than its part of the queue gets another."""
         self._seconds_per_request = 1.0
 
     @property
     def live(self) -> int:
         """Places that are taken, those of the background aside."""
         return self._live
-
-    @property
-    def full(self) -> bool:
-        """Whether no place is free: only who has less than its part of the queue gets another."""
-        return self._live >= self._at_once + self._queue
 
     def check(self, share: Share, count: int = 1) -> None:
         """Raise `EngineBusyError` if `reserve` would. Changes nothing."""
@@ -167,6 +166,7 @@ class Places:
         request_id = stream.work.request.request_id
         load = self._shares[reservation.share]
         reservation.held -= 1
+        reservation.open = reservation.held > 0
         load.held -= 1
         reservation.streams[request_id] = load.waiting[request_id] = stream
 
@@ -189,6 +189,7 @@ class Places:
 
     def close(self, reservation: Reservation) -> None:
         """See `Reservation.close`."""
+        reservation.open = False
         self._give_back(reservation)
         if not reservation.streams:
             self._reservations.pop(reservation.name, None)
@@ -223,13 +224,14 @@ class Places:
             self._background += change
         else:
             self._live += change
+            self.full = self._live >= self._at_once + self._queue
 
     def _part(self, share: Share) -> int:
-        """What `share` has for its own of the queue; all of it, as long as nobody else is there."""
+        """What `share` has for its own of a full queue; nothing as long as nobody else is there."""
         others = [(other, load) for other, load in self._shares.items() if other != share]
         others = [(other, load) for other, load in others if not other.background]
         if not others:
-            return self._queue
+            return 0
         return part_of(self._queue, 1 + sum(load.queued() > 0 for _, load in others))
 
     def _make_room(self, share: Share, count: int) -> None:

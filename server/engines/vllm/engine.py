@@ -19,7 +19,7 @@ from adapters.lora.manifest import Adapter
 from adapters.lora.weights import ModelShape, read_adapter
 from server.engines.base import StepObserver
 from server.engines.shared.admission import Admission, check_fits, probe_of
-from server.engines.shared.front import FrontQueue, Turn
+from server.engines.shared.front import FrontQueue, FrontTurn
 from server.engines.shared.residents import Residents
 from server.engines.shared.stream import DeltaStream, StepEvent
 from server.engines.vllm.protocol import Core, CoreRequest
@@ -209,7 +209,7 @@ class CoreEngine:
         def enter() -> None:
             self._spawn(self._send_in_turn(stream, work))
 
-        turn = Turn(core_id, request.fair_share, len(request.prompt), enter)
+        turn = FrontTurn(core_id, request.fair_share, len(request.prompt), enter)
         if probe or self._front.add(turn):
             await self._send(stream, work)
         return stream

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -23,8 +24,8 @@ Serve = Callable[..., ServerProcess]
 
 def is_open(url: str) -> bool:
     try:
-        httpx.get(url + "/live")
-    except httpx.ConnectError:
+        httpx.get(url + "/live", timeout=60)
+    except httpx.TransportError:
         return False
     return True
 
@@ -48,7 +49,7 @@ def test_streams_that_cannot_end_in_time_are_told(
 ) -> None:
     server = serve(*arguments)
     assert error_of(server.stream(ASK, *signals)) == "engine_dead"
-    assert server.process.wait(20) == 0
+    assert server.process.wait(60) == 0
     assert "Traceback" not in server.log.read_text()
     assert "ERROR" not in server.log.read_text()
 
@@ -59,40 +60,50 @@ def test_streams_have_their_time_to_end(serve: Serve, number: signal.Signals) ->
     *_, last, done = server.stream(ASK, number)
     assert '"finish_reason":"length"' in last
     assert done == "data: [DONE]"
-    assert server.process.wait(20) == 0
+    assert server.process.wait(60) == 0
 
 
-def test_a_server_that_drains_says_so_until_it_closes(serve: Serve) -> None:
-    server = serve("--drain-seconds", "60", "--drain-delay", "2")
-    url, ended = server.url(), list[str]()
-    running = threading.Thread(target=lambda: ended.extend(server.stream(ASK)))
-    running.start()
-    with httpx.Client(base_url=url, timeout=30) as kept:
-        while kept.get("/health").json()["queue"]["running"] == 0:
-            time.sleep(0.01)
+def test_a_server_that_drains_says_so_to_new_requests(serve: Serve) -> None:
+    server = serve("--drain-delay", "3600")
+    url = server.url()
+    with httpx.Client(base_url=url, timeout=60) as kept:
+        assert kept.get("/ready").status_code == 200
         server.process.send_signal(TERM)
-        signalled = time.monotonic()
         while kept.get("/ready").status_code == 200:
-            assert time.monotonic() - signalled < 1.5
+            time.sleep(0.01)
         # On connections of their own, as a balancer's and its clients' are.
         for path, status in (("/ready", 503), ("/health", 503), ("/live", 200), ("/metrics", 200)):
-            assert httpx.get(url + path).status_code == status
-        refused = httpx.post(url + "/v1/completions", json=ASK)
+            assert httpx.get(url + path, timeout=60).status_code == status
+        refused = httpx.post(url + "/v1/completions", json=ASK, timeout=60)
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
         assert int(refused.headers["retry-after"]) > 0
         assert refused.headers["connection"] == "close"
         assert kept.get("/live").status_code == 200
-        assert time.monotonic() - signalled < 2, "all of that within the delay"
+    server.process.send_signal(TERM)
+    assert server.process.wait(60) == 0
+
+
+def test_the_listener_closes_after_the_delay_and_what_runs_ends_whole(serve: Serve) -> None:
+    server = serve("--drain-seconds", "60", "--drain-delay", "1")
+    url, ended = server.url(), list[str]()
+    running = threading.Thread(target=lambda: ended.extend(server.stream(ASK)))
+    running.start()
+    with httpx.Client(base_url=url, timeout=60) as kept:
+        while kept.get("/health").json()["queue"]["running"] == 0:
+            time.sleep(0.01)
+        signalled = time.monotonic()
+        server.process.send_signal(TERM)
         while is_open(url):
-            assert time.monotonic() - signalled < 20
-        assert time.monotonic() - signalled > 1.9
-        if running.is_alive():  # on a machine that is as quick as all that it may have ended
-            late = kept.post("/v1/completions", json=ASK)
-            assert (late.status_code, late.headers["connection"]) == (503, "close")
+            assert time.monotonic() - signalled < 60
+        assert time.monotonic() - signalled > 0.9
+        if running.is_alive():  # else the server has ended
+            with suppress(httpx.TransportError):  # or is about to
+                late = kept.post("/v1/completions", json=ASK)
+                assert (late.status_code, late.headers["connection"]) == (503, "close")
     running.join(60)
     assert ended[-1] == "data: [DONE]"
     assert '"finish_reason":"length"' in ended[-2]
-    assert server.process.wait(20) == 0
+    assert server.process.wait(60) == 0
 
 
 def test_an_idle_server_ends_at_once(serve: Serve) -> None:
@@ -100,4 +111,4 @@ def test_an_idle_server_ends_at_once(serve: Serve) -> None:
     with httpx.Client(base_url=server.url()) as idle:
         idle.get("/live")
         server.process.send_signal(TERM)
-        assert server.process.wait(10) == 0
+        assert server.process.wait(60) == 0

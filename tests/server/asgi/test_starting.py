@@ -37,9 +37,9 @@ def test_a_start_that_is_stopped_ends_with_zero(serve: Serve, moment: str, numbe
     server.said(moment)
     server.process.send_signal(number)
     started = time.monotonic()
-    assert server.process.wait(30) == 0
+    assert server.process.wait(60) == 0
     # In fact 2 s; the machine may be busy.
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert "Traceback" not in server.log.read_text()
     assert not list(server.home.rglob(".*.tmp"))
 
@@ -73,8 +73,8 @@ def test_a_start_that_hangs_in_foreign_code_is_ended_with_its_children(tmp_path:
         child = psutil.Process(int(process.stdout.readline()))
         process.send_signal(signal.SIGTERM)
         started = time.monotonic()
-        assert process.wait(30) == 0
-        assert time.monotonic() - started < FORCE_SECONDS + 8
+        assert process.wait(60) == 0
+        assert time.monotonic() - started < FORCE_SECONDS + 30
     assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
     assert not list(tmp_path.iterdir())
 
@@ -114,10 +114,12 @@ def test_a_block_that_is_stopped_ends_without_an_error_whatever_it_makes_of_it(
                 raise ImportError("as extensions do") from error
         assert guard.stopped
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-        assert ended.wait(20), "a process that does not end by itself is ended"
     finally:
+        # Before the true one is back: a process that does not end by itself is ended.
+        ended.wait(60)
         for number, handler in before.items():
             signal.signal(number, handler)
+    assert ended.is_set()
 
 
 def test_what_is_half_written_is_discarded(tmp_path: Path) -> None:

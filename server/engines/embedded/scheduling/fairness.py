@@ -1,4 +1,4 @@
-"""Rows between shares: what each has for its own, and who is put back for whom.
+"""Rows and prompts between shares: what each has for its own, and who is put back for whom.
 
 Each share with work has `part_of(rows, shares)` rows for its own, and as much of the KV memory. What one
 leaves unused the others use, so no row idles; but once it comes back, whoever has more than its own part is
@@ -14,6 +14,7 @@ put back. So at most `RECOMPUTED` of the work is done twice, and a newcomer's wa
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Seq
 from dataclasses import dataclass
 
@@ -155,3 +156,38 @@ class Parts:
         for ticket in self._running:
             pages[ticket.share] += self._rows[ticket.sequence.row].pages
         return pages
+
+
+def by_adapter(counts: Mapping[Share, int]) -> Mapping[str, int]:
+    """What all keys have of each adapter."""
+    sums = Counter[str]()
+    for share, count in counts.items():
+        if count:
+            sums[share.adapter] += count
+    return sums
+
+
+class PromptTurns:
+    """Whose prompts are computed first: the share's of which the fewest tokens were, while others' wait."""
+
+    def __init__(self) -> None:
+        self._computed: dict[Share, int] = {}
+
+    def begin(self, begun: list[Ticket], waiting: Iterable[Share]) -> set[Share]:
+        """Begin a step: sort the prompts that are `begun`, and return which waiting shares go before them.
+
+        A share that had no prompt before has no credit.
+        """
+        shares = {*(ticket.share for ticket in begun), *waiting}
+        least = min((count for share, count in self._computed.items() if share in shares), default=0)
+        computed = self._computed = {share: self._computed.get(share, least) for share in shares}
+        begun.sort(key=lambda ticket: computed[ticket.share])
+        if not begun:
+            return set()
+        first = begun[0].share
+        return {share for share in waiting if share != first and computed[share] <= computed[first]}
+
+    def count(self, share: Share, tokens: int) -> None:
+        """Prompt tokens were computed."""
+        if share in self._computed:
+            self._computed[share] += tokens

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import time
 from bisect import insort
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from server.engines.embedded.scheduling.batch import Batch
-from server.engines.embedded.scheduling.fairness import Parts, Ticket
+from server.engines.embedded.scheduling.fairness import Parts, PromptTurns, Ticket, by_adapter
 from server.engines.embedded.scheduling.headroom import Headroom
 from server.engines.embedded.scheduling.limits import PAGE, SchedulerLimits
 from server.engines.embedded.scheduling.placement import LEAST_SHARED, Placement, key_of
 from server.engines.embedded.scheduling.rows import KvRow, KvRows, pages_of
 from server.engines.embedded.scheduling.step import Sequence, SequenceState, Step
 from server.engines.shared.fairness import OUTPUT_PRICE, PROMPT_PRICE, FairQueue
+from server.request import Share
 
 DEPTH = 32
 """How deep into a queue to look past sequences that wait for another's prefix."""
@@ -36,6 +36,7 @@ class Scheduler:
         self._waiting = FairQueue[Ticket]()
         self._running: list[Ticket] = []
         """Oldest first."""
+        self._turns = PromptTurns()
         self._parts = Parts(limits, self._rows, self._waiting, self._running)
         self._tickets: dict[str, Ticket] = {}
         self._order = 0
@@ -115,6 +116,7 @@ class Scheduler:
             computed += chunk.length
             if chunk.sequence.row >= 0:
                 chunk.sequence.computed += chunk.length
+            self._turns.count(chunk.sequence.request.fair_share, chunk.length)
         for sequence in step.decodes:
             if sequence.row >= 0:
                 sequence.computed += 1
@@ -166,15 +168,12 @@ class Scheduler:
     @property
     def running_by_share(self) -> Mapping[str, int]:
         """Running sequences of each adapter."""
-        return Counter(ticket.share.adapter for ticket in self._running)
+        return by_adapter(self._parts.held)
 
     @property
     def waiting_by_share(self) -> Mapping[str, int]:
         """Waiting sequences of each adapter."""
-        counts = Counter[str]()
-        for share, waiting in self._waiting.counts().items():
-            counts[share.adapter] += waiting
-        return counts
+        return by_adapter(self._waiting.counts())
 
     @property
     def num_waiting(self) -> int:
@@ -292,28 +291,24 @@ class Scheduler:
         return ticket
 
     def _fill(self, batch: Batch, now: float, *, newcomers: bool) -> bool:
-        """Share the step's tokens out to prompts, those of the least served first; whether any joined."""
-
-        def cost(sequence: Sequence) -> int:
-            return self._waiting.served(self._tickets[sequence.request.request_id].share)
-
-        begun = sorted(batch.prompts, key=cost)
-        joined = newcomers and bool(begun) and self._admit(batch, now, below=cost(begun[0]))
-        for sequence in begun:
-            batch.add(sequence)
+        """Share the step's tokens out to prompts, one share's after another's; whether any joined."""
+        begun = [self._tickets[sequence.request.request_id] for sequence in batch.prompts]
+        ahead = self._turns.begin(begun, self._waiting.counts().keys() if newcomers else ())
+        joined = bool(ahead) and self._admit(batch, now, ahead)
+        for ticket in begun:
+            batch.add(ticket.sequence)
         return (newcomers and self._admit(batch, now)) or joined
 
-    def _admit(self, batch: Batch, now: float, below: int | None = None) -> bool:
+    def _admit(self, batch: Batch, now: float, only: Container[Share] | None = None) -> bool:
         """Let newcomers join while sequences, tokens and memory allow; whether any did.
 
-        With `below`, only those of shares that were served less. One that cannot even be weighed leaves with
-        its fault, and holds up nobody.
+        One that cannot even be weighed leaves with its fault, and holds up nobody.
         """
         joined = False
         while batch.budget > 0 and len(self._running) < self.limits.max_num_seqs:
             self._considered = None
             try:
-                if not self._admit_next(batch, now, below):
+                if not self._admit_next(batch, now, only):
                     break
                 joined = True
             except Exception as error:
@@ -323,14 +318,12 @@ class Scheduler:
                 self._faults.append((self._considered.sequence, error))
         return joined
 
-    def _admit_next(self, batch: Batch, now: float, below: int | None) -> bool:
+    def _admit_next(self, batch: Batch, now: float, only: Container[Share] | None) -> bool:
         """Let whoever is next join; False where nobody can."""
-        found = self._next()
+        found = self._next(only)
         if found is None:
             return False
         ticket, match, shared = found
-        if below is not None and self._waiting.served(ticket.share) >= below:
-            return False
         sequence = ticket.sequence
         room = self._headroom.room(ticket, self._running)
         if not batch.worthwhile(len(sequence.tokens) - shared):
@@ -370,13 +363,13 @@ class Scheduler:
             ticket.made_way = False
             self._parts.pay(max(0, ticket.reached - shared))
 
-    def _next(self) -> tuple[Ticket, KvRow | None, int] | None:
+    def _next(self, only: Container[Share] | None) -> tuple[Ticket, KvRow | None, int] | None:
         """Whom to admit, with the prefix it can use; None where memory is short for whoever is next.
 
         Those who had better wait for a prefix are passed over, but none for being large: it would starve.
         """
         for ticket in self._waiting_in_order():
-            if ticket is self._aside:
+            if ticket is self._aside or (only is not None and ticket.share not in only):
                 continue
             self._considered = ticket
             if not self._headroom.fits(ticket, self._running):

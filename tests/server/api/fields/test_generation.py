@@ -166,7 +166,7 @@ def test_null_is_absent() -> None:
         ({"messages": []}, "messages"),
         ({"messages": "Hello"}, "messages"),
         ({"messages": ["Hello"]}, "messages[0]"),
-        ({"messages": HELLO["messages"] * 1025}, "messages"),
+        ({"messages": HELLO["messages"] * 4097}, "messages"),
         ({"messages": [{"content": "Hello"}]}, "messages[0].role"),
         ({"messages": [{"role": "tool", "content": "Hello"}]}, "messages[0].tool_call_id"),
         ({"messages": [{"role": ["user"], "content": "Hello"}]}, "messages[0].role"),

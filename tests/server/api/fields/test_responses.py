@@ -103,7 +103,7 @@ def test_what_is_said_of_nothing_stored() -> None:
         ({"input": []}, "input"),
         ({"input": {}}, "input"),
         ({"input": ["Hej"]}, "input[0]"),
-        ({"input": [USER] * 1025}, "input"),
+        ({"input": [USER] * 4097}, "input"),
         ({"input": [{"content": "Hej"}]}, "input[0].role"),
         ({"input": [{"role": "tool", "content": "Hej"}]}, "input[0].role"),
         ({"input": [{"role": ["user"], "content": "Hej"}]}, "input[0].role"),

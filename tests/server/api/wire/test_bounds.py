@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.api.fields import bounds
+from server.api.fields.decode import to_generation
+from server.api.fields.generation import ChatFields
 from server.api.wire import body as module
 from server.api.wire import counting
 from server.api.wire.body import parse_body
@@ -57,6 +59,24 @@ def test_counts_are_those_of_the_decoded_value(value: object, cut: int, indent: 
 @given(st.binary(min_size=1, max_size=60))
 def test_any_bytes_can_be_counted(text: bytes) -> None:
     assert isinstance(count_values(text), JsonCounts)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[" + "{}," * 5 + "{}]", "objects"),
+        ('["", "", "", "", ""]', "strings"),
+        ("[1, 2, 3, 4, 5, 6]", "values"),
+    ],
+)
+def test_each_kind_of_value_has_a_bound(text: str, what: str) -> None:
+    bound = FieldBound(containers=4, strings=4, values=6)
+    small = FieldBound(containers=7, strings=5, values=20)
+    spaces = " " * 5000
+    assert small.excess((text + spaces).encode()) is None
+    excess = bound.excess((text + spaces).encode())
+    assert excess is not None
+    assert what in excess[0]
 
 
 def test_signs_inside_of_a_text_do_not_count() -> None:
@@ -107,6 +127,20 @@ def test_a_field_without_a_bound_is_left_undecoded_for_its_name_to_be_refused() 
     value = parse_body(b'{"odd":[' + b"{}," * 50_000 + b"{}]}", bounds.CHAT)
     assert isinstance(value["odd"], msgspec.Raw)
     assert SMALL.excess(value["odd"])
+
+
+def test_counting_stops_at_the_limit() -> None:
+    text = b"[" + b"{}," * MIB + b"{}]"
+    limits = JsonCounts(1000, 1000, 1000, 1000)
+    assert 1000 < count_values(text, limits).containers < MIB
+    assert count_values(text).containers == MIB + 2
+
+
+def test_a_small_field_that_is_large_is_named() -> None:
+    value = parse_body(json.dumps({"messages": [], "model": "x" * 20_000}).encode(), bounds.CHAT)
+    with pytest.raises(ApiError) as error:
+        to_generation(value, ChatFields)
+    assert (error.value.reply.code, error.value.reply.param) == ("field_too_large", "model")
 
 
 def test_a_body_of_many_fields_is_refused_before_any_is_found() -> None:

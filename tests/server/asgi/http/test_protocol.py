@@ -21,6 +21,7 @@ from uvicorn.server import ServerState
 from server.asgi.http.arrival import SMALL_BODY
 from server.asgi.http.limits import MAX_FRAMING_BYTES, MAX_PIPELINED, MAX_URL_BYTES
 from server.asgi.http.protocol import BoundedProtocol
+from server.asgi.http.transport import LingeringTransport
 from server.asgi.http.wire import Wire
 from server.asgi.middleware import Errors, Receipts
 from server.asgi.refusals import Refusals
@@ -67,14 +68,18 @@ class Pipe(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.sent = b""
-        self.closed = self.ended = self.paused = False
+        self.closed = self.ended = self.paused = self.aborted = False
+        self.unsent = 0
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.ended
         self.sent += data
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unsent
+
+    def abort(self) -> None:
+        self.aborted = True
 
     def can_write_eof(self) -> bool:
         return True
@@ -306,13 +311,25 @@ async def test_requests_that_wait_for_answers_are_bounded() -> None:
 
 
 async def test_nothing_is_read_behind_a_request_that_waits() -> None:
+    answered = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        leaving = asyncio.create_task(receive())  # as every request is watched
+        await answered.wait()
+        leaving.cancel()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
     client = Client()
+    client.protocol.app = app  # pyright: ignore[reportAttributeAccessIssue] # uvicorn has types of its own
     await client.send(POST + b"Content-Length: 1\r\n\r\n")
     assert not client.pipe.paused
-    client.protocol.data_received(b"x" + GET)
+    await client.send(b"x" + GET)
     assert client.pipe.paused
+    answered.set()
     await client.send()
-    assert not client.pipe.paused, "once it is answered"
+    assert not client.pipe.paused, "once all is answered"
     assert client.statuses == [200, 200]
     client.leave()
 
@@ -352,6 +369,23 @@ async def test_a_client_that_leaves_ends_the_request_that_is_served_and_not_only
     await client.send(GET + GET)
     client.leave()
     await asyncio.wait_for(ended.wait(), 10)
+
+
+@pytest.mark.parametrize("when", ["paused", "answered"])
+async def test_a_client_that_reads_nothing_is_dropped(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    monkeypatch.setattr(LingeringTransport, "write_seconds", 0.01)
+    client = Client()
+    client.pipe.unsent = 1000
+    if when == "paused":
+        client.protocol.pause_writing()
+    else:
+        await client.send(GET)
+    for _ in range(500):
+        await asyncio.sleep(0.01)
+        if client.pipe.aborted:
+            break
+    assert client.pipe.aborted
+    client.leave()
 
 
 async def test_while_draining_only_probes_and_metrics_are_answered() -> None:

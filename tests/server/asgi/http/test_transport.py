@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from server.asgi.http.transport import LingeringTransport
+from server.asgi.http.transport import LINGER_SECONDS, WRITE_SECONDS, LingeringTransport
 
 
 class Inner(asyncio.Transport):
@@ -79,6 +79,7 @@ def test_a_client_that_reads_is_kept_and_one_that_stops_is_dropped(clock: Clock)
     transport = wrap(inner, clock)
     transport.write(b"x" * 1000)
     transport.watch_writes()
+    assert [timer.when() for timer in clock.timers] == [WRITE_SECONDS]
     for _ in range(20):
         inner.unsent -= 1
         transport.write(b"x")  # as a stream goes on; what counts is what leaves
@@ -117,6 +118,7 @@ def test_a_close_waits_for_what_may_still_come_but_not_for_ever(clock: Clock) ->
     transport.close()
     assert transport.is_closing()
     assert inner.calls == ["write_eof", "resume"]
+    assert [timer.when() for timer in clock.timers] == [LINGER_SECONDS]
     transport.drop(b"x" * 1000)
     transport.write(b"late")
     assert inner.unsent == 0

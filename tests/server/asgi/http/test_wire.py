@@ -8,7 +8,7 @@ import pytest
 
 from server.asgi.http import wire as module
 from server.asgi.http.descriptors import SPARE, allow_connections
-from server.asgi.http.wire import RESERVE, Connections
+from server.asgi.http.wire import RESERVE, Connections, Place
 
 
 class Idle:
@@ -32,16 +32,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_a_new_connection_takes_the_place_of_the_one_that_idled_longest(clock: list[float]) -> None:
     connections, places = Connections(2), [Idle(), Idle()]
     for place in places:
-        assert connections.admit(place)
+        assert connections.admit(place) is Place.WITHIN
         clock[0] += 1
     busy = places[0]
     connections.work(busy)
-    assert connections.admit(Idle())
+    assert connections.admit(Idle()) is Place.WITHIN
     assert (places[0].gave_way, places[1].gave_way) == (False, True)
-    assert not connections.admit(Idle()), "the newest has not idled"
+    assert connections.admit(Idle()) is Place.BEYOND, "the newest has not idled"
     connections.rest(busy)
     clock[0] += 5
-    assert connections.admit(Idle())
+    assert connections.admit(Idle()) is Place.WITHIN
 
 
 def test_connections_that_work_do_not_give_way(clock: list[float]) -> None:
@@ -49,20 +49,23 @@ def test_connections_that_work_do_not_give_way(clock: list[float]) -> None:
     connections.admit(busy)
     connections.work(busy)
     clock[0] += 3600
-    assert not connections.admit(Idle())
+    assert connections.admit(Idle()) is Place.BEYOND
     assert not busy.gave_way
     connections.forget(busy)
-    assert connections.admit(Idle())
+    assert connections.admit(Idle()) is Place.WITHIN
 
 
-def test_of_those_beyond_the_limit_the_latest_wait() -> None:
+def test_of_those_beyond_the_limit_the_latest_wait_and_those_that_are_answered_stay() -> None:
     connections, beyond = Connections(1), [Idle() for _ in range(RESERVE + 3)]
     connections.admit(Idle())
-    assert [connections.admit(connection) for connection in beyond] == [False] * len(beyond)
+    assert {connections.admit(connection) for connection in beyond} == {Place.BEYOND}
     assert [connection.gave_way for connection in beyond] == [True] * 3 + [False] * RESERVE
-    connections.work(beyond[3])
-    connections.admit(Idle())
-    assert not beyond[3].gave_way, "it is being answered"
+    for connection in beyond[3:]:
+        connections.work(connection)
+    assert connections.admit(Idle()) is Place.NOWHERE
+    assert not any(connection.gave_way for connection in beyond[3:])
+    connections.forget(beyond[3])
+    assert connections.admit(Idle()) is Place.BEYOND
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engines.shared.fairness import FairQueue
-from server.engines.shared.front import FrontQueue, Turn
+from server.engines.shared.front import FrontQueue, FrontTurn
 from server.request import Share
 
 SHARES = [Share("a", "sv"), Share("b", "sv"), Share("a", "")]
@@ -26,7 +26,7 @@ class Front:
         self.number += 1
         name = f"r{self.number}"
         self.outside[name] = share
-        if self.queue.add(Turn(name, share, prompt, lambda: self._enter(name))):
+        if self.queue.add(FrontTurn(name, share, prompt, lambda: self._enter(name))):
             self._enter(name)
         return name
 
@@ -92,8 +92,8 @@ def test_of_equals_the_least_served_enters() -> None:
 
 
 def test_a_share_that_comes_back_has_no_credit() -> None:
-    queue = FairQueue[Turn]()
-    queue.add(Turn("busy", SHARES[0], 10, lambda: None))
+    queue = FairQueue[FrontTurn]()
+    queue.add(FrontTurn("busy", SHARES[0], 10, lambda: None))
     queue.charge(SHARES[0], 1000)
-    queue.add(Turn("idle", SHARES[1], 10, lambda: None))
+    queue.add(FrontTurn("idle", SHARES[1], 10, lambda: None))
     assert queue.served(SHARES[1]) == queue.served(SHARES[0]) == 1000

@@ -74,7 +74,7 @@ class Model:
     def part(self, share: Share) -> int:
         others = {r.share for r in self.open if r.share not in (share, SHADOW) and (r.held or r.streams)}
         if not others:
-            return self.queue
+            return 0
         return max(1, self.queue // (1 + sum(self.waiting(other) > 0 for other in others)))
 
     def reserve(self, share: Share, count: int) -> None:
