@@ -30,7 +30,7 @@ class Share(NamedTuple):
     adapter: str
     """The adapter's digest, of a blend that of its heaviest; the empty string for the base."""
     background: bool = False
-    """True for shadows and probes: they have no part, count for nobody, and make way first."""
+    """True for shadows: they have no part, count for nobody, and make way first."""
 
 
 BASE_SHARE = Share("", "")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from adapters.errors import AdapterError, BaseModelError, format_value
 from adapters.files.jsonfile import read_object
 from adapters.lora.config import CONFIG_FILE, LoraConfig
-from adapters.lora.effect import USUAL_WEIGHT, typical_weight
 from adapters.lora.families import FAMILIES, Key, LoraFamily, Sizes
 from adapters.lora.tensorfile import TensorFile, halves
 from adapters.lora.tensorheader import Tensor
@@ -27,8 +27,8 @@ class ModelShape:
 
     family: LoraFamily
     sizes: Sizes
-    weight: float = USUAL_WEIGHT
-    """Root mean square of the weights of its projections, as sampled."""
+    base: Path | None = field(default=None, compare=False)
+    """Where its weights are; None: they are taken for usual ones."""
 
     @classmethod
     def read(cls, base: Path) -> ModelShape:
@@ -50,8 +50,12 @@ class ModelShape:
                 raise BaseModelError(path, "is not a size", remedy, field=field, value=value)
             return value
 
-        paths = tuple(target.path for target in family.targets)
-        return cls(family, family.read_sizes(size), typical_weight(base, paths))
+        return cls(family, family.read_sizes(size), base)
+
+    @property
+    def weight(self) -> float:
+        """Root mean square of the weights of its projections, as sampled."""
+        return _sampled_weight(self.base, tuple(target.path for target in self.family.targets))
 
     @property
     def layers(self) -> int:
@@ -86,12 +90,19 @@ def fitting(
     return found
 
 
+@lru_cache(maxsize=64)
+def _sampled_weight(base: Path | None, paths: tuple[str, ...]) -> float:
+    from adapters.lora.effect import USUAL_WEIGHT, typical_weight  # finding adapters needs no numpy
+
+    return USUAL_WEIGHT if base is None else typical_weight(base, paths)
+
+
 def _check_ranks(config: LoraConfig, max_rank: int) -> None:
     named = [("r", config.rank), *((f"rank_pattern[{key}]", rank) for key, rank in config.ranks)]
-    for field, rank in named:
+    for name, rank in named:
         if rank > max_rank:
             remedy = f"Train it with a rank of at most {max_rank}, or raise the server's limit."
-            raise AdapterError(config.path, f"the limit is {max_rank}", remedy, field=field, value=rank)
+            raise AdapterError(config.path, f"the limit is {max_rank}", remedy, field=name, value=rank)
 
 
 def check_orientation(config: LoraConfig, family: LoraFamily, found: Collection[Key]) -> None:

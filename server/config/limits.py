@@ -17,6 +17,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "kv_cache_memory": (1, 2**44),
     "max_queue": (0, 65536),
     "max_body": (1, 16 * 1024 * 1024),
+    "max_bodies_memory": (1, 2**44),
     "max_connections": (1, 1_000_000),
     "step_timeout": (1, DAY),
     "restart_engine": (0, 1000),

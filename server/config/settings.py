@@ -153,9 +153,7 @@ class Settings:
     metrics_keys: tuple[str, ...] = field(default=(), repr=False, metadata=SECRET)
     """Keys that open /metrics alone, for Prometheus. Default: with api_keys, admin_keys alone open it."""
     allowed_hosts: tuple[str, ...] = ()
-    """Host names and addresses that requests may use, such as `*.example.com`, or `*` for any.
-    Default: any, but on a loopback `host` only loopback's names.
-    """
+    """Host names to answer, such as *.example.com; * for any. Default: loopback's own there, else any."""
     adapter_roots: tuple[str, ...] = ("lora_adapters",)
     """Folders beneath which adapters may be named over HTTP; the registry's own is always one."""
     require_provenance: bool = False
@@ -178,7 +176,7 @@ class Settings:
             raise SettingsError("host", "is empty; use 127.0.0.1 for this machine alone, 0.0.0.0 for all")
         for name, (least, most) in LIMITS.items():
             within(name, getattr(self, name), least, most)
-        within("max_bodies_memory", self.max_bodies_memory, self.max_body, 2**44)
+        within("max_bodies_memory", self.max_bodies_memory, self.max_body, None)
         if self.request_timeout is not None and self.request_timeout <= 0:
             raise SettingsError(
                 "request_timeout", f"{self.request_timeout} is not above 0; for no limit use none"

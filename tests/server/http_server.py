@@ -32,6 +32,8 @@ from tests.server.engines.making import BASE_DIGEST, ENGINES, EngineLimits
 BASE = "tiny"
 EN, SV = "oneseek-7b-zero", "oneseek-7b-zero-sv"
 CONTEXT = 256
+METRICS_KEY = "for-prometheus"
+"""Opens /metrics on a server that has it among its settings."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Serving:
     engine: Engine
     served: ServedAdapters
     adapters: Mapping[str, Adapter]
+    settings: Settings
 
     def close_engine(self) -> None:
         """End the engine under the server's feet."""
@@ -61,7 +64,8 @@ class Serving:
 
     def counts(self) -> dict[str, float]:
         """Every sample of /metrics by its name and labels, as scraped."""
-        lines = self.http.get("/metrics").text.splitlines()
+        key = {"Authorization": f"Bearer {METRICS_KEY}"} if METRICS_KEY in self.settings.metrics_keys else {}
+        lines = self.http.get("/metrics", headers=key).text.splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 
@@ -130,7 +134,7 @@ def served(made: Made, settings: Settings, adapters: Mapping[str, Adapter]) -> G
     url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(base_url=url, timeout=60) as client:
-            yield Serving(url, client, server, loop, made.engine, made.served, adapters)
+            yield Serving(url, client, server, loop, made.engine, made.served, adapters, settings)
     finally:
         server.should_exit = True
         thread.join(30)

@@ -126,5 +126,4 @@ def probe_of(digest: str, bos_id: int | None) -> GenerationRequest:
         adapter_mix=((digest, 1.0),),
         cache_salt=PROBE,
         share=digest,
-        background=True,
     )

@@ -58,7 +58,7 @@ def test_prompt_and_answer_of_a_longer_chat() -> None:
         ({"instruction": "a", "output": 3}, "fields", "output is not text: 3"),
         ({"instruction": "a", "input": None, "output": "b"}, "fields", "input is not text"),
         ({"instruction": "a", "output": "b", "text": "c"}, "fields", "'text' is unknown"),
-        ({"instruction": "a", "output": "\ud83d"}, "fields", "surrogate"),
+        ({"instruction": "a", "output": "\ud83d"}, "json", "half"),
         ({"instruction": "a", "output": "b", "language": "svenska"}, "fields", "language"),
         ({"instruction": "a", "output": "b", "language": 1}, "fields", "language is not text"),
         ({"instruction": "a", "output": "b", "id": []}, "fields", "id is neither"),

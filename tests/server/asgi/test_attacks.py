@@ -17,7 +17,7 @@ from tests.server.server_process import ServerProcess
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads what the process holds")
 
 MIB = 1 << 20
-HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 ASK = {"prompt": "Hi", "max_tokens": 1}
 CLIENTS = 60
 

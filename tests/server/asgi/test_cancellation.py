@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import shutil
 import socket
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapters.lora.config import CONFIG_FILE
 from adapters.lora.manifest import Adapter
 from server.config.settings import Settings
 from tests.server.http_server import SV, Serving, make_app, served
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a named pipe holds a load"),
-]
+pytestmark = pytest.mark.slow
 
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 EMBEDDINGS, TOKENIZE, LEGACY = "/v1/embeddings", "/tokenize", "/inference/oneseek"
@@ -44,18 +40,10 @@ class SlowServer:
     """A server with an adapter that does not come in before it is released."""
 
     serving: Serving
-    pipe: Path
-    config: bytes
-    released: bool = False
+    released: threading.Event
 
     def release(self) -> None:
-        if not self.released:
-            self.released = True
-            with self.pipe.open("wb") as file:  # waits for the reader
-                whole = self.pipe.with_name("whole.json")
-                whole.write_bytes(self.config)
-                whole.replace(self.pipe)
-                file.write(self.config)
+        self.released.set()
 
     def tasks(self) -> int:
         return len(asyncio.all_tasks(self.serving.loop))
@@ -85,24 +73,26 @@ def slow_base(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture
-def hold(slow_base: Path, voices: Mapping[str, Adapter], graphs: Path, tmp_path: Path) -> Hold:
+def hold(
+    slow_base: Path, voices: Mapping[str, Adapter], graphs: Path, monkeypatch: pytest.MonkeyPatch
+) -> Hold:
     @contextmanager
     def begin(**given: Any) -> Generator[SlowServer]:
-        folder = tmp_path / "cold"
-        shutil.copytree(voices["sv-old"].path, folder)
-        config = (folder / CONFIG_FILE).read_bytes()
-        (folder / CONFIG_FILE).unlink()
-        os.mkfifo(folder / CONFIG_FILE)
-        adapters = {**voices, "sv-old": replace(voices["sv-old"], path=folder)}
         settings = Settings(port=0, max_num_seqs=2, log_level="critical", drain_seconds=1, **given)
-        with served(make_app(slow_base, adapters, graphs, settings), settings, adapters) as serving:
-            slow = SlowServer(serving, folder / CONFIG_FILE, config)
+        made = make_app(slow_base, voices, graphs, settings)
+        load, released = made.engine.load, threading.Event()
+
+        async def slow_load(adapter: Adapter) -> None:
+            if adapter.full_name == COLD:
+                await asyncio.to_thread(released.wait, 60)
+            await load(adapter)
+
+        monkeypatch.setattr(made.engine, "load", slow_load)
+        with served(made, settings, voices) as serving:
             try:
-                yield slow
+                yield SlowServer(serving, released)
             finally:
-                asked = [one for one in asyncio.all_tasks(serving.loop) if "_load" in repr(one)]
-                if asked:
-                    slow.release()
+                released.set()
 
     return begin
 

@@ -23,7 +23,7 @@ from server.asgi.gate import GATED, SMALL_BODY
 from server.config.settings import Settings
 from server.engines.shared.places import Places
 from server.request import Share
-from tests.server.http_server import EN, SV, Serving, make_app, served
+from tests.server.http_server import EN, METRICS_KEY, SV, Serving, make_app, served
 
 KEYS = ("key-of-one", "key-of-two")
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
@@ -35,7 +35,13 @@ ROWS, QUEUE = 2, 4
 def gated(tiny_base: Path, voices: dict[str, Adapter], graphs: Path) -> Iterator[Serving]:
     """Two rows and a queue of four, with two keys."""
     limits = Settings(
-        port=0, max_num_seqs=ROWS, max_queue=QUEUE, api_keys=KEYS, log_level="critical", drain_seconds=1
+        port=0,
+        max_num_seqs=ROWS,
+        max_queue=QUEUE,
+        api_keys=KEYS,
+        metrics_keys=(METRICS_KEY,),
+        log_level="critical",
+        drain_seconds=1,
     )
     with served(make_app(tiny_base, voices, graphs, limits), limits, voices) as serving:
         serving.http.headers["Authorization"] = f"Bearer {KEYS[0]}"
@@ -190,7 +196,7 @@ def raw(serving: Serving, head: str, sent: bytes) -> bytes:
 
 
 def head(*more: str, key: str = KEYS[0]) -> str:
-    lines = [f"POST {CHAT} HTTP/1.1", "Host: x", "Content-Type: application/json"]
+    lines = [f"POST {CHAT} HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
     return "\r\n".join([*lines, f"Authorization: Bearer {key}", f"X-OneSeek-Adapter: {SV}", *more])
 
 
