@@ -47,11 +47,11 @@ def oneseek(*arguments: str, **environ: str) -> subprocess.CompletedProcess[byte
 
 
 SLOW_IMPORTS = "import asyncio, email.message, http.client, json, logging, ssl, typing, uuid"
-"""What takes a plain interpreter a third of what `--help` may take, on any machine."""
+"""What takes a plain interpreter a quarter of what `--help` takes, on any machine."""
 
 
 def test_help_starts_in_under_0_3_seconds() -> None:
-    """On a slow machine, in under the time that a third of its work takes there, three times."""
+    """On a slow machine, in under six times the time that a quarter of its work takes there."""
 
     def once(*command: str) -> float:
         """Seconds of processor time, which neighbours on the machine disturb least."""
@@ -66,7 +66,7 @@ def test_help_starts_in_under_0_3_seconds() -> None:
         for _ in range(5)
     ]
     ours, reference = (min(column) for column in zip(*turns, strict=True))
-    assert ours < max(0.3, 3 * reference)
+    assert ours < max(0.3, 6 * reference)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["--version"]], ids=" ".join)

@@ -47,7 +47,7 @@ async def client(engine: Engine, served: ServedAdapters, tiny_base: Path) -> Asy
     router = Router(routing, ProfileDetector(routing))
     app = one_base_app(Settings(), engine, served, router, Tokenizer.load(tiny_base), "tiny", Metrics())
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=120) as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost", timeout=120) as client:
         yield client
 
 

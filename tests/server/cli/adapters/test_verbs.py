@@ -201,7 +201,6 @@ def test_a_promoted_version_that_is_gone_is_said_and_no_other_takes_its_place(
     assert main(["adapters", "list"]) == 0
     assert "damaged, not served" in capsys.readouterr().out
     run(capsys, "rollback", "zero")
-    run(capsys, "retire", "zero@v1.2", "--delete")
     assert [item["name"] for item in told(capsys, "list")["adapters"]] == ["zero@v1.1"]
 
 
