@@ -9,7 +9,7 @@ from pathlib import Path
 from adapters import names
 from adapters.errors import BaseModelError
 from adapters.files.jsonfile import read_object
-from adapters.lora.digest import MAX_BASE_JSON_BYTES, weight_files
+from adapters.files.weightfiles import MAX_BASE_JSON_BYTES, find_checkpoint
 
 SHIPPED = Path(__file__).parent / "mini" / "weights"
 """The mini base in `base`, and its adapters in folders beside it."""
@@ -49,6 +49,8 @@ class FoundBase:
 
     shipped: bool
     """Whether it is the mini base that comes with OneSeek."""
+    warning: str | None = None
+    """What else its folder holds that could be taken for the base."""
 
 
 def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPPED) -> FoundBase:
@@ -93,17 +95,17 @@ def _check(folder: Path, name: str, reason: str, *, shipped: bool = False) -> Fo
         raise BaseModelError(folder / "config.json", "does not exist", _NAME_IT)
     read_object(folder / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
     pickle = _pickle(folder)
-    if pickle is not None and not any(folder.glob("*.safetensors")):
+    if pickle is not None and not any(path.name.startswith("model") for path in folder.glob("*.safetensors")):
         convert = "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
         remedy = f"Convert it once, where you trust the file, with transformers: {convert}."
         raise BaseModelError(
             pickle, "is a pickle, which can run code when it is read, so it is not read", remedy
         )
-    weight_files(folder)
+    warning = find_checkpoint(folder).warning
     if not (folder / "tokenizer.json").is_file():
         remedy = "Save it with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
         raise BaseModelError(folder / "tokenizer.json", "does not exist", remedy)
-    return FoundBase(path=folder, name=name, reason=reason, shipped=shipped)
+    return FoundBase(path=folder, name=name, reason=reason, shipped=shipped, warning=warning)
 
 
 def _pickle(folder: Path) -> Path | None:

@@ -85,7 +85,8 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
         )
     except UnknownAdapterError as error:
         raise SettingsError("routing.languages", str(error)) from None
-    notes = (*_notes(found), *unrecorded, *refused, *passed_over, *describe_contested(served))
+    beside = (base.warning,) if base.warning else ()
+    notes = (*beside, *_notes(found), *unrecorded, *refused, *passed_over, *describe_contested(served))
     return Catalogue(base, served, settings.routing, notes)
 
 

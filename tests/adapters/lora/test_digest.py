@@ -14,7 +14,7 @@ import pytest
 
 from adapters.errors import AdapterError, BaseModelError
 from adapters.files.jsonfile import canonical_json
-from adapters.lora.digest import adapter_digest, base_digest, weight_files
+from adapters.lora.digest import adapter_digest, base_digest
 
 
 def sha(data: bytes) -> str:
@@ -112,40 +112,6 @@ def test_a_whole_model_is_no_adapter(make_adapter: Callable[..., Path]) -> None:
         file.truncate(9 << 30)
     with pytest.raises(AdapterError, match="is larger than"):
         adapter_digest(folder)
-
-
-def test_shards_are_taken_as_the_index_names_them(tmp_path: Path) -> None:
-    for name in ("b.safetensors", "a.safetensors", "consolidated.safetensors"):
-        (tmp_path / name).write_bytes(b"")
-    assert [file.name for file in weight_files(tmp_path)] == [
-        "a.safetensors",
-        "b.safetensors",
-        "consolidated.safetensors",
-    ]
-    index = {"weight_map": {"x": "b.safetensors", "y": "a.safetensors", "z": "b.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert [file.name for file in weight_files(tmp_path)] == ["a.safetensors", "b.safetensors"]
-    (tmp_path / "model.safetensors").write_bytes(b"")
-    assert [file.name for file in weight_files(tmp_path)] == ["model.safetensors"]
-
-
-@pytest.mark.parametrize(
-    "name", ["../a.safetensors", "/etc/a.safetensors", "sub/a.safetensors", "c:\\a.safetensors", "a.bin", 3]
-)
-def test_an_index_names_files_beside_it_alone(name: object, tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": name}}))
-    with pytest.raises(BaseModelError, match="weight_map"):
-        weight_files(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("index", "said"),
-    [({}, "names no file"), ({"weight_map": {"x": "gone.safetensors"}}, "gone.safetensors: is missing")],
-)
-def test_an_index_without_its_files_is_refused(index: object, said: str, tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(BaseModelError, match=said):
-        weight_files(tmp_path)
 
 
 def test_a_base_without_a_part_is_refused(make_base: Callable[..., Path], tmp_path: Path) -> None:
