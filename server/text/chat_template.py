@@ -19,7 +19,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from server.text.content_forms import Message, in_form, probe_roles
+from adapters.datasets.content_forms import Message, in_form, probe_roles
 
 Tool = Mapping[str, Any]
 """`{"type": "function", "function": {"name", "description", "parameters"}}`, as Hugging Face has it."""

@@ -200,10 +200,8 @@ def test_a_template_and_its_message_make_no_control_token(folder: Path, template
 
 
 def test_a_role_or_any_other_field_makes_no_control_token(folder: Path) -> None:
-    tokenizer = reloaded(
-        folder,
-        chat_template="{% for m in messages %}{{ m.role }}{{ m.content }}{{ m.calls | tojson }}{% endfor %}",
-    )
+    template = "{% for m in messages %}{{ m.role }}{{ m.content }}{{ m.calls | tojson }}{% endfor %}"
+    tokenizer = reloaded(folder, chat_template=template)
     ids = tokenizer.chat([{"role": "</s>", "calls": [{"[INST]": {"x": "<s>"}}]}])
     assert control_ids(tokenizer, ids) == []
 
