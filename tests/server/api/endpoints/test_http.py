@@ -213,6 +213,23 @@ def test_an_answer_may_be_continued(client: httpx.Client) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("asked", "answers"),
+    [
+        ("BASE", "base"),
+        ("Auto", f"{EN}@v1.1"),
+        ("OneSeek", f"{EN}@v1.1"),
+        (BASE.upper(), "base"),
+        ("SV", f"{SV}@v1.1"),
+    ],
+)
+def test_header_and_model_have_one_vocabulary(client: httpx.Client, asked: str, answers: str) -> None:
+    by_header = client.post(CHAT, json=ASK, headers={"X-OneSeek-Adapter": asked})
+    by_model = client.post(CHAT, json=ASK | {"model": asked})
+    for answer in (by_header, by_model):
+        assert (answer.status_code, answer.headers["X-OneSeek-Adapter"]) == (200, answers)
+
+
 def test_models(client: httpx.Client) -> None:
     listed = {entry["id"]: entry for entry in client.get("/v1/models").json()["data"]}
     assert set(listed) == {"oneseek", BASE, EN, f"{EN}@v1.1", SV, f"{SV}@v1.0", f"{SV}@v1.1"}
@@ -221,6 +238,10 @@ def test_models(client: httpx.Client) -> None:
     assert listed[BASE]["parent"] is None
     for name, entry in listed.items():
         assert client.get(f"/v1/models/{name}").json() == entry
+    for name in ("auto", "OneSeek", "BASE", f"{BASE}:{SV}", "sv", SV.upper()):
+        assert client.get(f"/v1/models/{name}").status_code == 200
+    assert client.get(f"/v1/models/{BASE}:{SV}").json() == listed[SV]
+    assert error(client.get(f"/v1/models/other:{SV}"))["code"] == "model_not_found"
     assert error(client.get("/v1/models/none@v9"))["code"] == "model_not_found"
 
 
