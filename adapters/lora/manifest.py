@@ -17,8 +17,9 @@ from adapters.files.jsonfile import read_object
 from adapters.lora.config import CONFIG_FILE, LoraConfig
 from adapters.lora.digest import MAX_ADAPTER_BYTES, adapter_digest
 from adapters.lora.families import family_of_tensors
+from adapters.lora.pickles import refuse_pickle
 from adapters.lora.shape_check import check_orientation
-from adapters.lora.tensorfile import TensorFile, halves, refuse_pickle
+from adapters.lora.tensorfile import TensorFile, halves
 
 MANIFEST_FILE = "oneseek.json"
 READ_FIELDS = ("alias", "version", "language", "digest", "base_digest")

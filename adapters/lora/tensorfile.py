@@ -17,13 +17,12 @@ from safetensors import SafetensorError, safe_open
 from adapters.errors import AdapterError, format_value
 from adapters.files.jsonfile import parse_object
 from adapters.lora.families import Half, Key, LoraFamily
+from adapters.lora.pickles import refuse_pickle
 from adapters.lora.tensorheader import Tensor, tensors
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_HEADER_BYTES = 8 << 20
 
-_PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter.pth", "adapter.bin")
-_PICKLED = (".bin", ".pt", ".pth")
 _EMBEDDINGS = "it changes the base's embeddings, which all adapters share"
 _TRACES = (
     ("lora_magnitude_vector", "DoRA is not served", "Train it with use_dora=False."),
@@ -82,22 +81,13 @@ def weights_path(folder: Path) -> Path:
     raise AdapterError(path, "does not exist", "Save the adapter with PEFT's save_pretrained.")
 
 
-def refuse_pickle(folder: Path) -> None:
-    """Raise `AdapterError` with the command that converts it, where `folder` holds, or is, a pickle."""
-    found = [path for path in (folder, *(folder / name for name in _PICKLES)) if path.is_file()]
-    pickle = next((path for path in found if path.suffix.lower() in _PICKLED), None)
-    if pickle is not None:
-        reason = "is a pickle, which can run code when it is read, so the server never reads it"
-        raise AdapterError(pickle, reason, f"Convert it: oneseek adapters import {pickle}")
-
-
 def halves(file: TensorFile, family: LoraFamily) -> dict[Key, tuple[Tensor, Tensor]]:
     """The A and the B of every module; `AdapterError` for any other tensor, and for one without its half."""
     found: dict[tuple[Key, Half], Tensor] = {}
     for tensor in file.tensors:
         half = family.factor(tensor.name)
         if half is None:
-            raise _unknown(file.path, tensor.name, family)
+            raise unknown_tensor(file.path, tensor.name, family)
         if half in found:
             reason = f"{tensor.name} and {found[half].name} are the same factor"
             raise AdapterError(file.path, reason, "Save one adapter in each folder.")
@@ -112,7 +102,8 @@ def halves(file: TensorFile, family: LoraFamily) -> dict[Key, tuple[Tensor, Tens
     return {key: (found[key, "A"], found[key, "B"]) for key, _ in found}
 
 
-def _unknown(path: Path, name: str, family: LoraFamily) -> AdapterError:
+def unknown_tensor(path: Path, name: str, family: LoraFamily) -> AdapterError:
+    """Why an adapter at `path` may not hold the tensor `name`, which is no factor of the family's."""
     for trace, reason, remedy in _TRACES:
         if trace in name:
             return AdapterError(path, f"tensor {format_value(name)}: {reason}", remedy)

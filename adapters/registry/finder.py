@@ -15,6 +15,7 @@ from adapters.bases import SHIPPED, FoundBase, is_inside
 from adapters.errors import AdapterError, BaseModelError, FileRefusedError
 from adapters.lora.config import CONFIG_FILE
 from adapters.lora.manifest import MANIFEST_FILE, Adapter, read_fields, read_manifest
+from adapters.lora.pickles import import_command
 from adapters.lora.shape_check import ModelShape, check_fit
 from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.registry.listing import RegistryListing
@@ -29,8 +30,7 @@ class UnconvertedPickle:
     @property
     def command(self) -> str:
         """What converts it."""
-        text = str(self.path)
-        return f'oneseek adapters import "{text}"' if " " in text else f"oneseek adapters import {text}"
+        return import_command(self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

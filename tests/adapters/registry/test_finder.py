@@ -136,6 +136,16 @@ def test_the_shipped_adapters_are_for_the_shipped_base(root: Path, shipped: Path
     assert found(root, shipped).adapters == ()
 
 
+def test_the_command_for_a_pickle_carries_its_language(root: Path, shipped: Path) -> None:
+    weights = root / "weights"
+    weights.mkdir(parents=True)
+    for name in ("one-v1-SV.pth", "three-v1.pth", "two-v1.pth"):
+        (weights / name).write_bytes(b"")
+    (weights / "two-v1.json").write_text('{"language": "en"}', encoding="utf-8")
+    commands = [pickle.command.rpartition("/")[2] for pickle in found(root, shipped).unconverted]
+    assert commands == ["one-v1-SV.pth --language sv", "three-v1.pth", "two-v1.pth --language en"]
+
+
 def test_pickles_are_reported_with_the_command(root: Path, shipped: Path) -> None:
     for place in ("weights/oneseek-7b-zero-v1.1.pth", "lora_adapters/a b/adapter.pth"):
         (root / place).parent.mkdir(parents=True, exist_ok=True)
