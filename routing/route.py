@@ -78,6 +78,8 @@ class RouteQuery:
     turns: tuple[str, ...] = ()
     """The user's messages, oldest first; the last is the question."""
     accept_language: str | None = None
+    fallback: str | None = None
+    """Alias that answers if nothing but a policy would choose the base."""
     opening: tuple[str, ...] = ()
     """Texts that all requests of the conversation share, and as few others as may be."""
 
@@ -106,6 +108,9 @@ class Router:
         asked = self._asked(question, catalogue)
         seen = self._detector.detect(question.turns, question.accept_language)
         target, reason = asked or self._by_language(question, seen, catalogue)
+        fallback = question.fallback
+        if asked is None and not target and fallback is not None and catalogue.is_adapter(fallback):
+            target = ((fallback, 1.0),)
         return Route(target, seen.language, seen.confidence, reason, seen)
 
     def _asked(self, question: RouteQuery, catalogue: AdapterNames) -> tuple[Blend, Reason] | None:

@@ -64,6 +64,8 @@ class Adapter:
     """ISO 639-1 code that routing maps to this adapter's alias."""
     base_digest: str | None = None
     """The base it was made for; None where its maker did not record one."""
+    imported: bool = field(default=False, compare=False)
+    """Whether it was converted from a file of an existing installation."""
     full_name: str = field(init=False, repr=False, compare=False)
     """`alias@version`."""
 
@@ -106,6 +108,7 @@ def read_manifest(
         alpha=config.alpha,
         targets=tuple(sorted({module for _, module in modules})),
         base_digest=_read(path, fields, "base_digest", _digest),
+        imported="origin" in fields,
     )
 
 

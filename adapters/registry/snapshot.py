@@ -106,6 +106,17 @@ class Snapshot:
         """Language code → aliases, where several speak it and none is configured; it names none then."""
         return {code: found for code, found in self._speakers.items() if code not in self._short}
 
+    @cached_property
+    def imported(self) -> str | None:
+        """The alias that stands for what an existing installation served; None if nothing was imported.
+
+        Of several, one that speaks no language, so that nothing else would choose it, then the first by name.
+        """
+        held = self.by_alias.items()
+        found = [self._active(alias) for alias, kept in held if any(one.imported for one in kept.values())]
+        order = sorted(found, key=lambda adapter: (adapter.language is not None, adapter.alias.lower()))
+        return order[0].alias if order else None
+
     def _known(self, name: str) -> str:
         alias = self._alias(name)
         if alias is None:

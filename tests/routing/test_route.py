@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from routing.detect import ProfileDetector
@@ -186,6 +188,23 @@ def test_undecided_is_an_outcome_of_its_own(
 @pytest.mark.parametrize("default", [None, "base"])
 def test_without_a_default_the_base_answers(default: str | None) -> None:
     assert decide(RouteQuery(turns=("42",)), router(default=default)) == ((), Reason.DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("question", "target"),
+    [
+        (RouteQuery(turns=("42",)), ((SV, 1.0),)),
+        (RouteQuery(turns=("Kannst du mir bei etwas helfen?",)), ((SV, 1.0),)),
+        (RouteQuery(turns=("Who are you?",)), ((EN, 1.0),)),
+        (RouteQuery(turns=("42",), header="base"), ()),
+        (RouteQuery(turns=("42",), model="base"), ()),
+        (RouteQuery(turns=("42",), header="auto"), ((SV, 1.0),)),
+    ],
+)
+def test_a_fallback_takes_the_place_of_the_base_alone(question: RouteQuery, target: object) -> None:
+    assert decide(replace(question, fallback=SV))[0] == target
+    gone = decide(replace(question, fallback="gone"))
+    assert gone == decide(question)
 
 
 def test_an_adapter_that_left_the_registry_is_not_chosen() -> None:

@@ -368,3 +368,16 @@ class Machine(RuleBasedStateMachine):
 
 Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 TestMachine = Machine.TestCase
+
+
+def test_the_imported_alias_is_the_one_that_no_language_finds() -> None:
+    def imported(full_name: str, language: str | None) -> Adapter:
+        return replace(adapter(full_name, language), imported=True)
+
+    plain, swedish = imported("zero@v1", None), imported("another@v1", "sv")
+    english = adapter("english@v1", "en")
+    cases = [([english], None), ([english, swedish], "another"), ([english, swedish, plain], "zero")]
+    for held, expected in cases:
+        assert ServedAdapters(held, base_digest=BASE).snapshot.imported == expected
+    trained = ServedAdapters([plain, adapter("zero@v2")], base_digest=BASE)
+    assert (trained.active("zero").version, trained.snapshot.imported) == ("v2", "zero")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,29 @@ def test_existing_backends_are_answered(client: httpx.Client, serving: Serving, 
     if deprecated:
         assert re.fullmatch(r"@\d+", reply.headers["deprecation"])
         assert "deprecation" in client.post(path, content="{}").headers
+
+
+def test_an_existing_backend_gets_the_imported_adapter_if_only_a_policy_would_choose_the_base(
+    client: httpx.Client, serving: Serving
+) -> None:
+    asked = ("42", "Hvad synes du om mit forslag?", "Kannst du mir bei etwas helfen?")
+    before = serving.served.snapshot
+    assert {client.post(LEGACY, json={"text": text}).json()["adapter"] for text in asked} == {"base"}
+    serving.served.replace(replace(serving.served.resolve(EN), imported=True))
+    try:
+        answers = [client.post(LEGACY, json={"text": text, "max_tokens": 4}).json() for text in asked]
+        assert {answer["adapter"] for answer in answers} == {f"{EN}@v1.1"}
+        assert [answer["route"].partition(";")[0] for answer in answers] == [
+            "default",
+            "no-adapter",
+            "no-adapter",
+        ]
+        named = client.post(LEGACY, json={"text": "42"}, headers={"X-OneSeek-Adapter": "base"})
+        assert named.json()["adapter"] == "base"
+        messages = [{"role": "user", "content": "42"}]
+        assert client.post(CHAT, json=ASK | {"messages": messages}).headers["x-oneseek-adapter"] == "base"
+    finally:
+        serving.served.snapshot = before
 
 
 def test_an_existing_backends_generous_bound_is_no_error(client: httpx.Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -209,6 +210,42 @@ def test_an_import_answers_as_the_adapter_that_peft_saved(
     assert (shown["name"], shown["language"], shown["warnings"]) == ("oneseek-7b-zero-sv@v1.1", "sv", [])
     logits = [answer(tiny_base, folder) for folder in (voices["sv"], Path(shown["path"]))]
     assert torch.equal(*logits)
+
+
+def test_a_version_without_a_language_says_that_nothing_is_routed_to_it(
+    home: Path, voices: dict[str, Path], capsys: Out
+) -> None:
+    folder = shutil.copytree(voices["sv"], home.parent / "root" / "plain")
+    shown = told(capsys, "add", str(folder), "--alias", "zero")
+    assert "--routing-languages CODE=zero" in shown["warnings"][0]
+    tensors = load_file(folder / "adapter_model.safetensors")
+    torch.save(tensors, folder / "adapter_model.bin")
+    assert main(["adapters", "import", str(folder / "adapter_model.bin"), "--alias", "one"]) == 0
+    captured = capsys.readouterr()
+    assert "one@v1.0 has no language" in captured.err
+    shown = told(capsys, "import", str(folder / "adapter_model.bin"), "--alias", "two", "--language", "sv")
+    assert (shown["language"], shown["warnings"]) == ("sv", [])
+
+
+def test_an_import_asks_a_person_for_the_language(
+    home: Path, voices: dict[str, Path], capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    (home.parent / "root" / "weights").mkdir()
+    file = Path("weights/plain-v1.pth")
+    torch.save(load_file(voices["sv"] / "adapter_model.safetensors"), file)
+    for answer, status in (("sv\n", 0), ("swedish please\n", 2)):
+        asked = Terminal()
+        monkeypatch.setattr("sys.stdin", Terminal(answer))
+        monkeypatch.setattr("sys.stderr", asked)
+        assert main(["adapters", "import", str(file), "--alpha", "16"]) == status
+        assert "which language" in asked.getvalue()
+    capsys.readouterr()
+    listed = told(capsys, "list")["adapters"]
+    assert [(item["name"], item["language"]) for item in listed] == [("plain@v1", "sv")]
 
 
 def answer(base: Path, adapter: Path) -> torch.Tensor:
