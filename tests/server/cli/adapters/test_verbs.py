@@ -298,6 +298,18 @@ def test_what_is_served_from_elsewhere_says_how_it_becomes_a_version(
     run(capsys, "show", "sv")
 
 
+def test_an_alias_that_is_a_language_code_is_meant_by_its_name(
+    filled: Path, voices: dict[str, Path], capsys: Out
+) -> None:
+    for version, voice in (("v1", "en"), ("v2", "sv")):
+        assert main(["adapters", "add", str(voices[voice]), "--alias", "sv", "--version", version]) == 0
+    capsys.readouterr()
+    configured = ("--routing-languages", "sv=zero")
+    assert told(capsys, "canary", "sv", "v1=90", "v2=10", *configured)["alias"] == "sv"
+    listed = told(capsys, "list", *configured)
+    assert {item["name"]: item["language"] for item in listed["adapters"]}["sv@v1"] is None
+
+
 def test_a_language_that_several_speak_names_them(
     filled: Path, voices: dict[str, Path], capsys: Out, tmp_path: Path
 ) -> None:
