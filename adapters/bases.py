@@ -61,7 +61,7 @@ def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPP
     """
     if explicit is not None:
         mini = explicit.resolve() == (shipped / "base").resolve()
-        name = MINI_BASE if mini else names.from_folder(explicit.resolve().name) or "base"
+        name = MINI_BASE if mini else names.from_folder(names.folder_title(explicit.resolve())) or "base"
         return _check(explicit, name, "named in the settings", shipped=mini)
     empty: list[str] = []
     for place, name in BASES:

@@ -137,7 +137,7 @@ def _names(
     if alias and version:
         return names.FolderName(alias, version, language)
     try:
-        told = names.FolderName.read(folder.resolve().name)
+        told = names.FolderName.read(names.folder_title(folder.resolve()))
     except ValueError as problem:
         if alias:
             return names.FolderName(alias, version or "v1", language)

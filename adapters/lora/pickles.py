@@ -55,7 +55,7 @@ def told_language(file: Path) -> str | None:
 
 def name_of(file: Path) -> str:
     """What names the adapter in `file`: its own name, or its folder's if that says nothing."""
-    return file.resolve().parent.name if file.stem.lower() in _GENERIC else file.stem
+    return names.folder_title(file.absolute().parent) if file.stem.lower() in _GENERIC else file.stem
 
 
 def read_notes(file: Path) -> Mapping[str, Any]:

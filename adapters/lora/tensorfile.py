@@ -24,10 +24,20 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_HEADER_BYTES = 8 << 20
 
 _EMBEDDINGS = "it changes the base's embeddings, which all adapters share"
+_HEAD = "it changes the base's output head, which all adapters share"
+_RESIZED = "it replaces the base's own, which all adapters share; PEFT saves it if the vocabulary was resized"
+_UNRESIZED = "Save it with save_pretrained(..., save_embedding_layers=False), or train it without new tokens."
 _TRACES = (
     ("lora_magnitude_vector", "DoRA is not served", "Train it with use_dora=False."),
     ("lora_embedding", _EMBEDDINGS, "Train it without embed_tokens."),
     ("token_adapter", _EMBEDDINGS, "Train it without added tokens."),
+    ("embed_tokens.lora_", _EMBEDDINGS, "Train it without embed_tokens."),
+    (
+        "lm_head.lora_",
+        "it changes the base's output head, which all adapters share",
+        "Train it without lm_head.",
+    ),
+    *((f"{name}.weight", _RESIZED, _UNRESIZED) for name in ("embed_tokens", "lm_head", "wte")),
     (".bias", "biases are not served", "Train it with bias='none' and lora_bias=False."),
     ("modules_to_save", "it replaces whole modules of the base", "Train it without modules_to_save."),
 )

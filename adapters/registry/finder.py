@@ -13,7 +13,7 @@ from pathlib import Path
 from adapters import names
 from adapters.bases import SHIPPED, FoundBase, is_inside
 from adapters.errors import AdapterError, BaseModelError, FileRefusedError
-from adapters.lora.config import CONFIG_FILE
+from adapters.lora.config import CONFIG_FILE, misplaced
 from adapters.lora.manifest import MANIFEST_FILE, Adapter, read_fields, read_manifest
 from adapters.lora.pickles import import_command
 from adapters.lora.shape_check import ModelShape, check_fit
@@ -44,21 +44,29 @@ class FoundAdapters:
 
 
 def find_adapters(
-    root: Path, home: Path, base: FoundBase, explicit: Sequence[str] = (), *, shipped: Path = SHIPPED
+    root: Path,
+    home: Path,
+    base: FoundBase,
+    explicit: Sequence[str] = (),
+    *,
+    digest: str | None = None,
+    shipped: Path = SHIPPED,
 ) -> FoundAdapters:
     """Adapters that the settings name, then those in `home`/registry, then in `root`/lora_adapters.
 
     With the mini base, its own come last. `explicit` holds `PATH`, `NAME=PATH` or `NAME@VERSION=PATH`; these
-    are the first of the adapters found, in order. Reads each one's config, checks that its layout fits the
+    are the first of the adapters found, in order. `digest` is the base's: what records another is refused for
+    that, before anything else that is wrong with it. Reads each one's config, checks that its layout fits the
     base, hashes its weights and checks recorded digests. Raises `AdapterError` for one that `explicit` names
     and that cannot be served, `ValueError` for a NAME that is none.
     """
     shape, registry = _shape(base), home / "registry"
-    adapters = [_explicit(entry).read(shape) for entry in explicit]
+    adapters = [_explicit(entry).read(shape, digest) for entry in explicit]
     places = [*_on_shelf(RegistryListing.read(registry), registry), *_in_folder(root / "lora_adapters")]
     if base.shipped:
         places += _in_folder(shipped)
-    found, refused = _read_all(places, shape)
+    found, refused = _read_all(places, shape, digest)
+    refused += filter(None, map(misplaced, _folders(root / "lora_adapters")))
     pickles = [*_files(root / "weights", "*.pth"), *_files(root / "lora_adapters", "*/adapter.pth")]
     return FoundAdapters(
         adapters=(*adapters, *found),
@@ -88,20 +96,24 @@ class _Place:
     version: str | None = None
     recorded_first: bool = False
     """Whether what the adapter records of its names goes before these."""
+    blobs: Path | None = None
+    """Where its files may lie as well: Hugging Face's cache keeps them there, and links in the folder."""
 
-    def read(self, shape: ModelShape | None) -> Adapter:
-        """Raises `AdapterError`, also where it does not fit a base of `shape`."""
+    def read(self, shape: ModelShape | None, digest: str | None = None) -> Adapter:
+        """Raises `AdapterError`, also if it is for another base than `digest`, or does not fit `shape`."""
         for file in (
             self.folder,
             *(self.folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)),
         ):
-            if file.exists() and not is_inside(file, self.root):
+            roots = (self.root, self.blobs) if self.blobs is not None else (self.root,)
+            if file.exists() and not any(is_inside(file, root) for root in roots):
                 remedy = "Put the files themselves there, or name their folder in the setting adapters."
                 raise AdapterError(file, "is a link that leads out of the folder it was found in", remedy)
         try:
             recorded = read_fields(self.folder) if self.recorded_first else {}
             alias = None if "alias" in recorded else self.alias
             version = None if "version" in recorded else self.version
+            _check_recorded_base(self.folder, digest)
             if shape is not None:
                 check_fit(self.folder, shape)
             return read_manifest(self.folder, alias=alias, version=version)
@@ -126,16 +138,26 @@ def _explicit(entry: str) -> _Place:
     alias, version = names.split_name(name) if named else (None, None)
     if not folder.is_dir():
         raise AdapterError(folder, "is not a folder", "Give the folder that holds adapter_config.json.")
-    return _Place(folder, folder, alias, version)
+    return _Place(folder, folder, alias, version, blobs=_blobs(folder))
 
 
-def _read_all(places: Iterable[_Place], shape: ModelShape | None) -> tuple[list[Adapter], list[AdapterError]]:
+def _blobs(folder: Path) -> Path | None:
+    """Where Hugging Face's cache keeps the files of a snapshot that `folder` is or is in."""
+    for place in (folder.resolve(), *folder.resolve().parents):
+        if place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--"):
+            return place.parent.parent / "blobs"
+    return None
+
+
+def _read_all(
+    places: Iterable[_Place], shape: ModelShape | None, digest: str | None = None
+) -> tuple[list[Adapter], list[AdapterError]]:
     """What the places hold, and why some hold nothing that is served."""
     adapters: list[Adapter] = []
     refused: list[AdapterError] = []
     for place in places:
         try:
-            adapters.append(place.read(shape))
+            adapters.append(place.read(shape, digest))
         except AdapterError as problem:
             refused.append(problem)
     return adapters, refused
@@ -147,6 +169,15 @@ def _on_shelf(listing: RegistryListing, registry: Path) -> Iterator[_Place]:
         if not listing.is_retired(entry):
             place = entry.folder
             yield _Place(place, registry, place.parent.name, place.name, recorded_first=True)
+
+
+def _check_recorded_base(folder: Path, digest: str | None) -> None:
+    """Raise `AdapterError` if oneseek.json in `folder` records another base than `digest`; None: any."""
+    recorded: object = read_fields(folder).get("base_digest")
+    if digest is not None and recorded not in (None, digest):
+        remedy = "Name its own base with --base-model, or train it again for this one."
+        reason = f"was made for another base than this one, which is {digest}"
+        raise AdapterError(folder / MANIFEST_FILE, reason, remedy, field="base_digest", value=recorded)
 
 
 def _in_folder(place: Path) -> Iterator[_Place]:

@@ -115,7 +115,11 @@ def check_adapter(
             folder / MANIFEST_FILE, reason, remedy, field="base_digest", value=adapter.base_digest
         )
     read_adapter(folder, base.shape, max_rank, digest=adapter.digest)
-    told = version is not None or "version" in recorded or names.tells_version(folder.resolve().name)
+    told = (
+        version is not None
+        or "version" in recorded
+        or names.tells_version(names.folder_title(folder.resolve()))
+    )
     kept = {name: recorded[name] for name in _CARRIED if name in recorded}
     created = {"created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
     return CheckedAdapter(

@@ -68,13 +68,14 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     root = root or Path.cwd()
     mark_home(settings.home)
     base = find_base(root, settings.base_model)
+    digest = base_digest(base.path, settings.home / "cache")
+    named_here = tuple(map(_expanded, settings.adapters))
     try:
-        found = find_adapters(root, settings.home, base, tuple(map(_expanded, settings.adapters)))
+        found = find_adapters(root, settings.home, base, named_here, digest=digest)
     except FileRefusedError:
         raise
     except ValueError as error:
         raise SettingsError("adapters", str(error)) from None
-    digest = base_digest(base.path, settings.home / "cache")
     named = len(settings.adapters)
     recorded, unrecorded = _check_provenance(settings, found.adapters[:named], found.adapters[named:])
     kept, refused = _check_fit(recorded, found.adapters[:named], digest, base.name)

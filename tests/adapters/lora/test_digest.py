@@ -43,8 +43,10 @@ def test_an_adapters_digest_never_changes(make_adapter: Callable[..., Path]) -> 
 def test_a_bases_digest_never_changes(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"vocab_size": 64, "rope_theta": 10000.0, "_name_or_path": "x"}')
     (tmp_path / "tokenizer.json").write_bytes(b"tokens")
-    for index in (1, 2):
-        (tmp_path / f"model-0000{index}-of-00002.safetensors").write_bytes(b"shard %d" % index)
+    shards = {str(number): f"model-0000{number}-of-00002.safetensors" for number in (1, 2)}
+    for number, name in shards.items():
+        (tmp_path / name).write_bytes(f"shard {number}".encode())
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
     config = b'{"rope_theta":10000,"vocab_size":64}'
     lines = [
         f"config {sha(config)}",

@@ -388,6 +388,16 @@ def test_a_missing_tokenizer_says_what_to_do(tmp_path: Path) -> None:
     assert str(tmp_path.parent) not in str(caught.value)
 
 
+def test_a_tokenizer_larger_than_the_embedding_is_refused(folder: Path) -> None:
+    rows = Tokenizer.load(folder).vocabulary_size
+    for enough in (rows, rows + 24):
+        (folder / "config.json").write_text(json.dumps({"vocab_size": enough}), "utf-8")
+        assert Tokenizer.load(folder).vocabulary_size == rows
+    (folder / "config.json").write_text(json.dumps({"vocab_size": rows - 1}), "utf-8")
+    with pytest.raises(ValueError, match=f"token {rows - 1} .* has {rows - 1} rows"):
+        Tokenizer.load(folder)
+
+
 def test_a_broken_config_is_named(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text("{", "utf-8")
     with pytest.raises(ValueError, match=r"tokenizer_config\.json is not JSON"):
