@@ -92,7 +92,7 @@ def _check(folder: Path, name: str, reason: str, *, shipped: bool = False) -> Fo
     if not folder.is_dir():
         raise BaseModelError(folder, "is not a folder", "Give the folder that holds config.json.")
     if not (folder / "config.json").is_file():
-        raise BaseModelError(folder / "config.json", "does not exist", _NAME_IT)
+        raise BaseModelError(folder / "config.json", "does not exist", _where(folder))
     read_object(folder / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
     pickle = _pickle(folder)
     if pickle is not None and not any(path.name.startswith("model") for path in folder.glob("*.safetensors")):
@@ -106,6 +106,14 @@ def _check(folder: Path, name: str, reason: str, *, shipped: bool = False) -> Fo
         remedy = "Save it with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
         raise BaseModelError(folder / "tokenizer.json", "does not exist", remedy)
     return FoundBase(path=folder, name=name, reason=reason, shipped=shipped, warning=warning)
+
+
+def _where(folder: Path) -> str:
+    """What to name instead of a folder without a config.json."""
+    if (folder / "adapter_config.json").is_file():
+        return f"It holds an adapter: name it with --adapters {folder}, and its base with --base-model PATH."
+    found = sorted(folder.glob("*/config.json")) or sorted(folder.glob("*/*/config.json"))
+    return f"Name the folder in it: --base-model {found[0].parent}" if found else _NAME_IT
 
 
 def _pickle(folder: Path) -> Path | None:

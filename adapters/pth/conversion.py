@@ -35,7 +35,7 @@ FAMILY = LLAMA
 DEFAULT_ALPHA = 32.0
 """What the training of existing installations used, for a .pth that does not say."""
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "HOME", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
-_EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|lm_head|wte)\.(?:[A-Za-z0-9_]+\.)*weight$")
+_EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|lm_head|wte)\.(?:[A-Za-z0-9_]+\.)*weight\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +139,8 @@ def _hash(file: Path, limits: ConversionLimits) -> str:
     if file.is_dir():
         remedy = f"Name the .pth in it; a folder in PEFT layout is added with: oneseek adapters add {file}"
         raise AdapterError(file, "is a folder", remedy)
+    if file.suffix == ".safetensors":
+        raise AdapterError(file, "needs no conversion", f"Add its folder: oneseek adapters add {file.parent}")
     try:
         size = file.stat().st_size
         if size > limits.file_bytes:

@@ -127,7 +127,7 @@ class ChatTemplate:
         try:
             for part in self._template.generate(
                 **self._special,
-                messages=in_form(messages, self._in_parts),
+                messages=in_form(messages, self._in_parts) if self._in_parts else messages,
                 add_generation_prompt=add_generation_prompt,
                 tools=tools,
                 documents=None,

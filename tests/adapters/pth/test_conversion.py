@@ -372,6 +372,11 @@ def test_a_conversion_refuses_what_a_folder_is_refused_for(change: dict[str, Any
             converted(tmp_path / "c", {"state_dict": lora(), "config": {"lora_alpha": 8, **change}})
 
 
+def test_safetensors_need_no_conversion(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=f"oneseek adapters add {tmp_path}"):
+        convert_file(tmp_path / "adapter_model.safetensors", tmp_path / "out")
+
+
 def test_a_metric_is_not_taken_for_a_setting(tmp_path: Path) -> None:
     assert config(converted(tmp_path, lora(), metrics={"bias": 0.12, "r": 0.9}, alpha=8))["lora_alpha"] == 8
 

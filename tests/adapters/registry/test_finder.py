@@ -267,6 +267,17 @@ def test_a_base_in_hugging_faces_cache_is_named_as_its_repository(
     assert base_digest(snapshot) == base_digest(shipped / "base")
 
 
+def test_a_folder_that_is_no_base_says_what_to_name(
+    root: Path, shipped: Path, make_base: Make, make_adapter: Make, tmp_path: Path
+) -> None:
+    base = make_base(tmp_path / "models--org--name" / "snapshots" / "abc")
+    with pytest.raises(BaseModelError, match=f"--base-model {base}"):
+        find_base(root, tmp_path / "models--org--name", shipped=shipped)
+    adapter = make_adapter("an-adapter")
+    with pytest.raises(BaseModelError, match=f"--adapters {adapter}"):
+        find_base(root, adapter, shipped=shipped)
+
+
 def test_what_was_made_for_another_base_is_refused_for_that_first(
     root: Path, shipped: Path, make_adapter: Make
 ) -> None:

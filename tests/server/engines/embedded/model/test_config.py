@@ -112,6 +112,7 @@ def test_both_ways_of_writing_rope_are_read() -> None:
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_type 'yarn'"),
         ({"rope_scaling": {"rope_type": "linear"}}, "factor None"),
         ({"rope_parameters": 3}, "rope_parameters 3"),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "rope_parameters for full_attention"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"rope_theta": -1.0}, "rope_theta -1"),
     ],
