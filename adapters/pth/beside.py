@@ -41,7 +41,6 @@ class Beside:
     def read(cls, file: Path) -> Beside:
         """Raises `AdapterError` for a file that cannot be read, or describes more than a plain LoRA."""
         said, folder = read_notes(file), file.parent
-        refuse_variants_in(file.with_suffix(".json"), [said])
         if not (folder / CONFIG_FILE).is_file():
             return cls(said=said)
         LoraConfig.read(folder)
