@@ -20,7 +20,7 @@ from adapters.evaluation.questions import identity_questions, languages
 from adapters.evaluation.report import IdentityReport, base_of, judge_answers
 from adapters.ledger import Record
 from routing.detect import ProfileDetector
-from routing.route import AUTOMATIC_MODEL
+from routing.selection import AUTOMATIC_MODEL
 from server.asgi.app import uvicorn_config
 from server.asgi.compose import Narrator, compose
 from server.asgi.listening import bind

@@ -22,7 +22,7 @@ from server.config.settings import (
     default_home,
     resolve_settings,
 )
-from server.config.values import SettingsError, parse_size, render_size
+from server.config.values import SettingsError, Size, parse_size, render_size
 
 BY_PATH = {option.path: option for option in OPTIONS}
 
