@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from adapters import names
 from adapters.lora.families import LoraFamily
 
 ScheduleName = Literal["linear", "cosine", "constant", "constant_with_warmup"]
@@ -26,7 +27,7 @@ class TrainOptions:
     """Everything that decides what a run makes, but for the base and the data. Raises `OptionError`."""
 
     language: str
-    """Language of the answers, as an ISO 639-1 code: en or sv."""
+    """Language of the answers, as an ISO 639-1 code such as sv; any that routing can detect."""
     epochs: float = 3.0
     """How often each example is seen; early stopping may end before."""
     batch_size: int = 8
@@ -68,8 +69,10 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check_finite(self)
-        if self.language not in ("en", "sv"):
-            raise OptionError("language", f"{self.language!r} is neither en nor sv")
+        try:
+            names.language(self.language)
+        except ValueError as error:
+            raise OptionError("language", str(error)) from None
         for name in ("batch_size", "gradient_accumulation", "rank", "alpha"):
             if getattr(self, name) < 1:
                 raise OptionError(name, f"{getattr(self, name)} is too small; use at least 1")
