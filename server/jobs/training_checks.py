@@ -111,7 +111,7 @@ def questions_of(asked: TrainRequest, language: str) -> tuple[str, ...] | None:
 def check_targets(options: TrainOptions, family: LoraFamily) -> None:
     """Raise `SettingsError` for a target module that the base's architecture does not have."""
     for target in options.targets:
-        if target.rpartition(".")[2] not in family.names:
+        if not any(f".{known.path}".endswith(f".{target}") for known in family.targets):
             problem = f"{target!r} is not a module of the base; use some of {', '.join(family.names)}"
             raise SettingsError("target_modules", problem)
 

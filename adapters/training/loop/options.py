@@ -12,6 +12,9 @@ from adapters.lora.families import LoraFamily
 ScheduleName = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 TrainPrecision = Literal["auto", "bf16", "fp32"]
 
+ALL_LINEAR = "all-linear"
+"""PEFT's word for every linear module of the base."""
+
 
 class OptionError(ValueError):
     """An option has a value that it cannot have; says which, what was found, and what would do."""
@@ -39,7 +42,7 @@ class TrainOptions:
     schedule: ScheduleName = "linear"
     """How the learning rate falls."""
     warmup: float = 0.0
-    """Share of the updates over which the learning rate rises, from 0 to below 1."""
+    """Updates over which the learning rate rises: a share of them below 1, or a whole number."""
     weight_decay: float = 0.0
     """AdamW's weight decay."""
     max_grad_norm: float = 1.0
@@ -51,7 +54,7 @@ class TrainOptions:
     dropout: float = 0.05
     """Dropout before the LoRA, from 0 to below 1."""
     target_modules: tuple[str, ...] | None = None
-    """Modules that get a LoRA. Default: those usual for the base, such as q_proj and v_proj."""
+    """Modules that get a LoRA; all-linear is every one. Default: those usual for the base, such as q_proj."""
     max_length: int = 1024
     """Most tokens of one example; longer ones are left out, and counted."""
     held_out: float = 0.1
@@ -79,9 +82,11 @@ class TrainOptions:
         for name in ("epochs", "learning_rate", "max_grad_norm"):
             if getattr(self, name) <= 0:
                 raise OptionError(name, f"{getattr(self, name):g} is too small; use more than 0")
-        for name in ("warmup", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise OptionError(name, f"{getattr(self, name):g} is out of range; use from 0 to below 1")
+        if not 0 <= self.dropout < 1:
+            raise OptionError("dropout", f"{self.dropout:g} is out of range; use from 0 to below 1")
+        if self.warmup < 0 or (self.warmup > 1 and not self.warmup.is_integer()):
+            problem = f"{self.warmup:g} is out of range; use a share below 1, or a whole number of updates"
+            raise OptionError("warmup", problem)
         for name in ("weight_decay", "early_stop", "seed"):
             if getattr(self, name) < 0:
                 raise OptionError(name, f"{getattr(self, name)} is negative; use 0 or more")
@@ -97,7 +102,10 @@ class TrainOptions:
             )
 
     def for_family(self, family: LoraFamily) -> TrainOptions:
-        """The same with target modules: those of a base of `family` if none are named."""
+        """The same with target modules: those of a base of `family` if none are named, or all of them."""
+        if ALL_LINEAR in (self.target_modules or ()):
+            every = dict.fromkeys(target.path.rpartition(".")[2] for target in family.targets)
+            return replace(self, target_modules=tuple(every))
         return self if self.target_modules else replace(self, target_modules=family.usual)
 
     @property

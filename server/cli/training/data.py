@@ -39,7 +39,9 @@ def check_data(
     Parameters
     ----------
     files
-        Data sets for training, in JSON lines: {"instruction", "input", "output"} or {"messages": [...]}.
+        Data sets for training, in JSON lines: {"instruction", "input", "output"}, {"prompt", "completion"},
+        {"messages": [{"role", "content"}]} or ShareGPT's {"conversations": [{"from", "value"}]}; "system"
+        beside the last, and "id", "source" and "language" beside any.
     language
         What the answers have to be in, such as sv; repeat it where several are right.
     test

@@ -93,11 +93,11 @@ def test_what_is_trained_becomes_a_version_that_can_be_served(installation: Path
     assert len(json.loads((report / "report.json").read_text(encoding="utf-8"))["answers"]) == 30
     assert [path.name for path in report.parent.parent.iterdir()] == ["reports"]
 
-    assert main([*arguments, "--seed", "7", "--force"]) == 0
+    assert main([*arguments, "--seed", "7", "--force", "--questions", "own.jsonl"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert str(report.with_name("oneseek-7b-zero-sv@v1.1") / "loss.png") in shown[-2]
     assert "the weights after epoch 1 of 1" in shown[-3]
-    assert "oneseek-7b-zero-sv@v1.0 0/30" in shown[-5], "the active version is asked too"
+    assert "oneseek-7b-zero-sv@v1.0 0/6" in shown[-5], "the active version is asked too"
     last = shown[-1]
     assert last.startswith("made oneseek-7b-zero-sv@v1.1 in ")
     assert last.endswith("; to serve it by its alias: oneseek adapters promote oneseek-7b-zero-sv@v1.1")
@@ -222,6 +222,19 @@ def test_what_cannot_be_kept_is_refused_before_torch_is_imported(
     assert json.loads(done.stdout) == [[2] * len(TOO_SOON), []]
     for line, (_, message) in zip(done.stderr.splitlines(), TOO_SOON, strict=True):
         assert line.startswith(f"oneseek: {message}")
+
+
+def test_values_of_a_file_are_told_with_its_other_problems(installation: Path, capsys: Out) -> None:
+    Path("bad.yaml").write_text("lora_r: x\nnum_epochs: y\ntop_p: 1\nlanguage: sv\n", encoding="utf-8")
+    assert main(["train", "identity", "--config", "bad.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "oneseek: passed over, since the adapter does not depend on it: top_p" in said
+    for problem in (
+        "bad.yaml has 2 problems",
+        "rank: 'x' is not an integer",
+        "epochs: 'y' is not a finite number",
+    ):
+        assert problem in said
 
 
 def test_a_missing_extra_is_named() -> None:
