@@ -81,8 +81,11 @@ def language_of(text: str) -> str | None:
     return DETECTOR.detect([text]).language
 
 
-def taught(teacher: str, folder: Path, stream: StringIO | None = None) -> TeacherData:
-    return teach(teacher, talks(), OPTIONS, language_of, folder, Reporter(stream or StringIO()))
+def taught(
+    teacher: str, folder: Path, stream: StringIO | None = None, option: str = "teacher"
+) -> TeacherData:
+    reporter = Reporter(stream or StringIO())
+    return teach(teacher, talks(), OPTIONS, language_of, folder, reporter, option=option)
 
 
 def test_what_is_whole_in_the_language_and_new_is_taken_and_the_rest_counted(tmp_path: Path) -> None:
@@ -144,7 +147,7 @@ def gpt_sw3(tmp_path_factory: pytest.TempPathFactory) -> Path:
         minloglevel=2,
     )
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=400, n_positions=256, n_embd=32, n_layer=1, n_head=2, eos_token_id=3)
+    config = GPT2Config(vocab_size=400, n_positions=1024, n_embd=32, n_layer=1, n_head=2, eos_token_id=3)
     GPT2LMHeadModel(config).save_pretrained(folder)
     about = {"tokenizer_class": "GPTSw3Tokenizer"}
     (folder / "tokenizer_config.json").write_text(json.dumps(about), encoding="utf-8")
