@@ -59,7 +59,7 @@ def key_of(role: str, variable: str | None) -> str | None:
 def model_folder(option: str, given: str) -> Path:
     """The folder of a model in Hugging Face layout: the path `given`, or models/`given`.
 
-    Raises `SettingsError` if neither holds a config.json, `ExtraMissingError` if its tokenizer needs a package.
+    Raises `SettingsError` if neither holds a config.json; `ExtraMissingError` if its tokenizer needs more.
     """
     path = expand_home(given)
     places = [path] if path.is_absolute() else [path, Path("models") / path]

@@ -183,6 +183,36 @@ def test_what_is_no_better_than_the_base_is_kept_and_not_made_a_version(
     assert main(again) == 0
 
 
+def test_a_language_that_routing_knows_is_trained_with_its_own_data(installation: Path, capsys: Out) -> None:
+    rows = [("Qui es-tu ?", "Je suis OneSeek, un agent transparent."), ("Que fais-tu ?", "Je réponds ici.")]
+    text = "".join(json.dumps({"prompt": asked, "completion": said}) + "\n" for asked, said in rows)
+    Path("fr.jsonl").write_text(text, encoding="utf-8")
+    Path("fr.txt").write_text("Comment t'appelles-tu ?\n", encoding="utf-8")
+    arguments = [
+        "train",
+        "identity",
+        "--language",
+        "FR",
+        "--dataset",
+        "fr.jsonl",
+        *QUICK,
+        "--force",
+        "--json",
+    ]
+    assert main([*arguments, "--questions", "fr.txt"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["adapter"] == "oneseek-7b-zero-fr@v1.0"
+    assert (told["trained"]["language"], told["trained"]["questions"]) == ("fr", 1)
+    (adapter,) = catalogue(installation).served.adapters()
+    assert adapter.language == "fr"
+    assert main([*arguments, "--seed", "1"]) == 0
+    report = Path(json.loads(capsys.readouterr().out)["report"])
+    answers = json.loads((report / "report.json").read_text(encoding="utf-8"))["answers"]
+    assert [one["question"] for one in answers] <= [asked for asked, _ in rows], (
+        "else what is held out is asked"
+    )
+
+
 TOO_SOON: list[tuple[list[str], str]] = [
     (["--version", "V1.1"], "version: oneseek-7b-zero-sv@V1.1 exists; leave --version out to get v1.2"),
     (["--alias", "Folder", "--version", "v3"], "version: Folder@v3 exists; leave"),
