@@ -13,6 +13,11 @@ def process_environment() -> MutableMapping[str, str]:
     return os.environ
 
 
+def ends_quietly(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether `make serve` started this process, which reports every exit code but 0 as an error."""
+    return "UNDER_MAKE" in (process_environment() if environ is None else environ)
+
+
 def home_folder(environ: Mapping[str, str] | None = None, platform: str = sys.platform) -> Path:
     """The user's folder: `HOME`, or `USERPROFILE` on Windows, else what the system has for the user."""
     environ = process_environment() if environ is None else environ

@@ -35,6 +35,8 @@ class TrainRequest:
     """Such as v1.1; none takes the next free one."""
     output: Path | None = None
     """A new folder for the adapter, in place of the registry."""
+    threads: int | None = None
+    """Threads to compute with on a CPU. Default: as many as are quickest when the run begins."""
     force: bool = False
     """Make a version also of an adapter that diverged, or that scores no better than the base."""
 

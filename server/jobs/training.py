@@ -118,6 +118,7 @@ def job_of(
         teacher=teacher_of(asked),
         teacher_option=named[0] if named else "teacher",
         teacher_key=key_of("teacher", asked.teacher_key_env),
+        threads=asked.threads,
         launch=Launch.read(process_environment()),
         origin=origin or Origin(),
     )

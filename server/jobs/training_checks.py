@@ -13,7 +13,7 @@ from adapters.evaluation.questions import identity_questions, languages, read_qu
 from adapters.registry.registry import Registry
 from server.config.environment import expand_home
 from server.config.settings import Settings
-from server.config.values import SettingsError, check_flag
+from server.config.values import SettingsError, check_flag, within
 from server.jobs.languages import detector_for
 from server.jobs.teachers import key_of, teacher_of
 
@@ -31,6 +31,7 @@ def check_request(asked: TrainRequest, language: str, settings: Settings, *, mad
     """
     alias = check_flag("alias", asked.alias, names.alias)
     version = check_flag("version", asked.version, names.version)
+    within("threads", asked.threads, 1, 1024)
     if asked.output is not None and asked.output.exists():
         raise SettingsError("output", f"{asked.output} exists; name a folder that does not")
     files = [expand_home(path) for path in asked.dataset]

@@ -22,7 +22,7 @@ from adapters.training.loop.options import ALL_LINEAR, OptionError, TrainOptions
 
 _RUN = (
     *("alias", "base_model", "dataset", "external_model", "force", "output", "questions", "teacher"),
-    *("teacher_key_env", "teacher_model", "version"),
+    *("teacher_key_env", "teacher_model", "threads", "version"),
 )
 OWN = frozenset({*_RUN, *(item.name for item in fields(TrainOptions))})
 """OneSeek's own names."""

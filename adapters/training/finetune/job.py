@@ -43,6 +43,8 @@ class FinetuneJob:
     teacher_key: str | None = field(default=None, repr=False)
     """The key of its server; recorded nowhere."""
     origin: Origin = field(default_factory=Origin)
+    threads: int | None = None
+    """Threads to compute with on a CPU; None measures which number is quickest."""
     launch: Launch = ALONE
     """How this process of it was started."""
 

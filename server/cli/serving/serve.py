@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+
+from server.config.environment import ends_quietly
 from server.config.settings import ResolvedSettings
 
 
@@ -9,4 +12,10 @@ def serve(resolved: ResolvedSettings) -> int:
     """Start the server and answer until it is told to stop."""
     from server.asgi.compose import run_server
 
-    return run_server(resolved.settings)
+    try:
+        return run_server(resolved.settings)
+    except KeyboardInterrupt:
+        print("oneseek: stopped", file=sys.stderr)
+        if ends_quietly():
+            return 0
+        raise

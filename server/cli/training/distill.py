@@ -21,7 +21,7 @@ EPILOGUE = (
     "Every answer is kept as it comes: the same command goes on after Ctrl-C or a kill, and asks what is "
     "missing alone. The file of --config takes these names, and TRL's and axolotl's for those of training."
 )
-_SHARED = ("base_model", "alias", "version", "questions", "force")
+_SHARED = ("base_model", "alias", "version", "questions", "force", "threads")
 _TEACHER, _FILTERS, _TRAINING = (
     Group(name, sort_key=key) for key, name in enumerate(("Teacher", "Asking and filters", "Training"), 2)
 )
