@@ -170,7 +170,7 @@ def test_what_is_no_better_than_the_base_is_kept_and_not_made_a_version(
     installation: Path, capsys: Out
 ) -> None:
     arguments = ["train", "identity", "--language", "sv", "--dataset", "own.jsonl", *QUICK, *NAMES]
-    assert main([*arguments, "--questions", "own.jsonl", "--json"]) == 1
+    assert main([*arguments, "--questions", "own.jsonl", "--threads", "1", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)
     assert (told["version"], told["active"]) == (False, False)
     assert told["problem"].startswith("it scores no better than the base (0 of 6, the base 0)")
@@ -178,6 +178,7 @@ def test_what_is_no_better_than_the_base_is_kept_and_not_made_a_version(
     kept = Path(told["path"])
     assert (kept / "adapter_model.safetensors").is_file()
     assert (Path(told["report"]) / "loss.png").is_file()
+    assert json.loads((Path(told["report"]) / "report.json").read_text(encoding="utf-8"))["threads"] == 1
     again = ["adapters", "add", str(kept), "--alias", "egen", "--version", "v2.5"]
     assert shlex.join(["oneseek", *again]) in told["summary"]
     assert main(again) == 0
