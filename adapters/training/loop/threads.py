@@ -15,6 +15,8 @@ import torch
 ROUNDS = 5
 SECONDS = 0.12
 """For each number of threads in each round."""
+HOPELESS = 0.5
+"""A number of threads that does less than this share of the work of the best is not timed again."""
 CLOSE = 0.9
 """Fewer threads are taken if they do at least this share of the work of the best."""
 
@@ -42,7 +44,7 @@ def format_speeds(speeds: Mapping[int, Sequence[float]]) -> str:
 def measure_threads(
     hidden: int, rows: int, most: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[int, list[float]]:
-    """Pieces of work a second, for each number of threads, a round of all of them after the other.
+    """Pieces of work a second, for each number of threads, in rounds of all that are not far behind.
 
     A piece is a small multi-layer perceptron, forward and backward, on `rows` rows of `hidden` values. The
     number of threads is left as it was.
@@ -52,7 +54,10 @@ def measure_threads(
     speeds: dict[int, list[float]] = {count: [] for count in candidates(most)}
     try:
         for _ in range(ROUNDS):
+            best = max((found[-1] for found in speeds.values() if found), default=0.0)
             for count, found in speeds.items():
+                if found and found[-1] < best * HOPELESS:
+                    continue
                 torch.set_num_threads(count)
                 work()
                 start, done = clock(), 0

@@ -39,3 +39,15 @@ def test_a_measurement_tries_each_number_in_every_round_and_leaves_the_number_as
     assert {count: len(found) for count, found in speeds.items()} == {1: ROUNDS, 2: ROUNDS}
     assert torch.get_num_threads() == before
     assert format_speeds({1: [4.0], 2: [1.0]}) == "1: 100%, 2: 25%"
+
+
+def test_what_is_far_behind_is_not_timed_again() -> None:
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 0.01 if torch.get_num_threads() == 1 else 0.2
+        return now
+
+    speeds = measure_threads(16, 8, 2, clock=clock)
+    assert {count: len(found) for count, found in speeds.items()} == {1: ROUNDS, 2: 1}
