@@ -63,12 +63,16 @@ def _check(asked: PretrainRequest) -> None:
         raise OptionError(missing, "is missing: --config names a YAML file with sections model and tokenizer")
     if asked.kind == "continue" and asked.base_model is None:
         raise SettingsError("base_model", "is missing; name the folder of the base to go on with")
-    if asked.base_model is not None and not (expand_home(asked.base_model) / "config.json").is_file():
-        problem = f"{asked.base_model} holds no config.json; name the folder of a base"
-        raise SettingsError("base_model", problem)
     for part in asked.data:
         if not Path(part.path).exists():
             raise SettingsError("data", f"{part.path} does not exist; name files of text, or folders of them")
+    if (
+        asked.data
+        and asked.base_model is not None
+        and not (expand_home(asked.base_model) / "config.json").is_file()
+    ):
+        problem = f"{asked.base_model} holds no config.json; name the folder of a base"
+        raise SettingsError("base_model", problem)
 
 
 def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -> PretrainJob:
