@@ -19,7 +19,6 @@ from server.cli.adapters.ledger import (
 from server.cli.adapters.listing import list_adapters
 from server.cli.adapters.merge import merge
 from server.cli.adapters.registry import about_versions
-from server.cli.completion import completion_of
 from server.cli.flags import EPILOGUE, HIDDEN, with_settings
 from server.cli.serving.config import config
 from server.cli.serving.devices import devices
@@ -92,5 +91,5 @@ def build_app() -> App:
     # By name: what they take is read from classes of options, which a start need not wait for.
     app.command("server.cli.training.train:app", name="train", help="Make adapters, and bases.")
     app.command("server.cli.training.distill:app", name="distill", help=DISTILL)
-    app.command(completion_of(app), name="completion")
+    app.command("server.cli.completion:completion", name="completion", help="Print a shell's completion.")
     return app
