@@ -1,5 +1,6 @@
 # Everything a fresh Linux or macOS machine needs is Python 3.11 or later and make.
 #   make serve ARGS="--port 8011"    start the server (first run: install the light serving set)
+#   make train                       install what training needs, without CUDA if there is no NVIDIA GPU
 #   make test                        install what the tests need and run them all
 #   make test-vllm                   the tests on the real vLLM, on the CPU (Linux; first run: 3.5 GiB)
 #   make mutants                     take each rule of a server under attack out in a copy, and see its test fail
@@ -9,7 +10,7 @@
 # On Windows: deploy\windows\serve.ps1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-vllm test-device mutants corpus size-fuzz lint clean
+.PHONY: help serve train test test-vllm test-device mutants corpus size-fuzz lint clean
 
 PYTHON ?=
 ARGS ?=
@@ -31,11 +32,14 @@ TIMED := unload_that or load_that_is_cancelled or stalls or nobody_reads or come
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# On a terminal pip shows what it installs.
+QUIET = $$([ -t 2 ] || echo --quiet)
 SAY := @printf 'oneseek: %s\n'
 
 help:
 	@printf '%s\n' \
 	  'make serve   start the server on http://127.0.0.1:8000; ARGS="--port 8011" passes options on' \
+	  'make train   install what training needs; ARGS="identity --language sv" trains too' \
 	  'make test    lint, check types and imports, run every test; TESTS=tests/server runs a part' \
 	  'make test-vllm  the engine contract and tests/vllm on the real vLLM, on the CPU, in a cached environment' \
 	  'make test-device  tests/device and the engine contract over WebGPU on a software device, in a cached environment' \
@@ -48,6 +52,17 @@ help:
 serve: $(VENV)/.serve
 	$(SAY) 'starting; press Ctrl-C to stop'
 	@exec $(BIN)/python -m server serve $(ARGS)
+
+# On PyPI every torch for Linux is a CUDA build, 3 GB larger. Without an NVIDIA GPU it comes from PyTorch's own index.
+TORCH := 2.13.0
+TORCH_CPU := --no-deps 'torch==$(TORCH)+cpu' --extra-index-url https://download.pytorch.org/whl/cpu
+
+train: $(VENV)/.train
+ifdef ARGS
+	@exec $(BIN)/python -m server train $(ARGS)
+else
+	$(SAY) 'to train: $(BIN)/oneseek train identity --language sv, or make train ARGS="identity --language sv"'
+endif
 
 test: lint
 ifeq ($(TESTS),tests)
@@ -100,8 +115,18 @@ clean:
 # The stamps are newer than pyproject.toml once its dependencies are installed, so a second run installs nothing.
 $(VENV)/.serve: pyproject.toml $(VENV)/.made
 	$(SAY) 'installing the serving set (no torch)'
-	@$(PIP) install --quiet --use-pep517 --editable .
+	@$(PIP) install $(QUIET) --use-pep517 --editable .
 	@touch $@
+
+$(VENV)/.train: pyproject.toml $(VENV)/.made
+	@size='about 6 GB on Linux, half of it CUDA'; torch=; \
+	if [ "$$(uname -s)" = Linux ] && ! command -v nvidia-smi >/dev/null; then \
+	  torch=cpu; size='about 2 GB, torch without CUDA'; fi; \
+	echo "oneseek: installing what training needs ($$size)"; \
+	if [ "$$torch" ]; then $(PIP) install $(QUIET) $(TORCH_CPU) || exit; fi; \
+	$(PIP) install $(QUIET) --use-pep517 --editable '.[train]'
+	@touch $@ $(VENV)/.serve
+	@echo "oneseek: $(VENV) now holds $$(du -sh $(VENV) | cut -f1)"
 
 $(VENV)/.test: pyproject.toml $(VENV)/.made
 	$(SAY) 'installing what the tests need (torch and transformers among it: some minutes)'

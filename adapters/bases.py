@@ -9,7 +9,7 @@ from pathlib import Path
 from adapters import names
 from adapters.errors import BaseModelError
 from adapters.files.jsonfile import read_object
-from adapters.lora.digest import MAX_BASE_JSON_BYTES, weight_files
+from adapters.files.weightfiles import MAX_BASE_JSON_BYTES, find_checkpoint
 
 SHIPPED = Path(__file__).parent / "mini" / "weights"
 """The mini base in `base`, and its adapters in folders beside it."""
@@ -49,6 +49,8 @@ class FoundBase:
 
     shipped: bool
     """Whether it is the mini base that comes with OneSeek."""
+    warning: str | None = None
+    """What else its folder holds that could be taken for the base."""
 
 
 def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPPED) -> FoundBase:
@@ -59,7 +61,7 @@ def find_base(root: Path, explicit: Path | None = None, *, shipped: Path = SHIPP
     """
     if explicit is not None:
         mini = explicit.resolve() == (shipped / "base").resolve()
-        name = MINI_BASE if mini else names.from_folder(explicit.resolve().name) or "base"
+        name = MINI_BASE if mini else names.from_folder(names.folder_title(explicit.resolve())) or "base"
         return _check(explicit, name, "named in the settings", shipped=mini)
     empty: list[str] = []
     for place, name in BASES:
@@ -90,20 +92,28 @@ def _check(folder: Path, name: str, reason: str, *, shipped: bool = False) -> Fo
     if not folder.is_dir():
         raise BaseModelError(folder, "is not a folder", "Give the folder that holds config.json.")
     if not (folder / "config.json").is_file():
-        raise BaseModelError(folder / "config.json", "does not exist", _NAME_IT)
+        raise BaseModelError(folder / "config.json", "does not exist", _where(folder))
     read_object(folder / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
     pickle = _pickle(folder)
-    if pickle is not None and not any(folder.glob("*.safetensors")):
+    if pickle is not None and not any(path.name.startswith("model") for path in folder.glob("*.safetensors")):
         convert = "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder)"
         remedy = f"Convert it once, where you trust the file, with transformers: {convert}."
         raise BaseModelError(
             pickle, "is a pickle, which can run code when it is read, so it is not read", remedy
         )
-    weight_files(folder)
+    warning = find_checkpoint(folder).warning
     if not (folder / "tokenizer.json").is_file():
         remedy = "Save it with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
         raise BaseModelError(folder / "tokenizer.json", "does not exist", remedy)
-    return FoundBase(path=folder, name=name, reason=reason, shipped=shipped)
+    return FoundBase(path=folder, name=name, reason=reason, shipped=shipped, warning=warning)
+
+
+def _where(folder: Path) -> str:
+    """What to name instead of a folder without a config.json."""
+    if (folder / "adapter_config.json").is_file():
+        return f"It holds an adapter: name it with --adapters {folder}, and its base with --base-model PATH."
+    found = sorted(folder.glob("*/config.json")) or sorted(folder.glob("*/*/config.json"))
+    return f"Name the folder in it: --base-model {found[0].parent}" if found else _NAME_IT
 
 
 def _pickle(folder: Path) -> Path | None:

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from adapters.errors import format_value
 
@@ -86,6 +87,17 @@ def next_version(versions: Iterable[str]) -> str:
 def tells_version(folder: str) -> bool:
     """Whether a folder's name holds a version, as in `oneseek-7b-zero-v1.1`."""
     return _FOLDER.fullmatch(folder) is not None
+
+
+def folder_title(folder: PurePath) -> str:
+    """What people call a folder: its name, or the repository's for a snapshot in Hugging Face's cache.
+
+    There it is CACHE/models--OWNER--NAME/snapshots/COMMIT (huggingface_hub, "Understand caching").
+    """
+    repository = folder.parent.parent
+    if folder.parent.name == "snapshots" and repository.name.startswith("models--"):
+        return repository.name.rpartition("--")[2]
+    return folder.name
 
 
 def from_folder(text: str) -> str:

@@ -8,11 +8,21 @@ from typing import Protocol
 
 from routing.accept import preferred_languages
 from routing.detect import Detection, Detector
-from routing.selection import AUTO, BASE, HEADER, Blend, parse_selection
+from routing.selection import (
+    AUTO,
+    BASE,
+    HEADER,
+    Blend,
+    SelectionError,
+    is_automatic,
+    parse_selection,
+    split_base,
+    stands_alone,
+)
 from routing.settings import RoutingSettings
 
-AUTOMATIC_MODEL = "oneseek"
-"""The `model` that asks for automatic choice."""
+MODEL = "model"
+"""The field of a body that names what answers."""
 
 
 class Reason(StrEnum):
@@ -68,6 +78,8 @@ class RouteQuery:
     turns: tuple[str, ...] = ()
     """The user's messages, oldest first; the last is the question."""
     accept_language: str | None = None
+    fallback: str | None = None
+    """Alias that answers if nothing but a policy would choose the base."""
     opening: tuple[str, ...] = ()
     """Texts that all requests of the conversation share, and as few others as may be."""
 
@@ -96,30 +108,18 @@ class Router:
         asked = self._asked(question, catalogue)
         seen = self._detector.detect(question.turns, question.accept_language)
         target, reason = asked or self._by_language(question, seen, catalogue)
+        fallback = question.fallback
+        if asked is None and not target and fallback is not None and catalogue.is_adapter(fallback):
+            target = ((fallback, 1.0),)
         return Route(target, seen.language, seen.confidence, reason, seen)
 
     def _asked(self, question: RouteQuery, catalogue: AdapterNames) -> tuple[Blend, Reason] | None:
         """The explicit choice. A model's name has to be known even where the header decides."""
-        model = question.model
-        automatic = model is None or model == AUTOMATIC_MODEL
-        if (
-            model is not None
-            and not automatic
-            and not catalogue.is_base(model)
-            and not catalogue.is_adapter(model)
-        ):
-            raise UnknownNameError(model, "model")
+        model = None if question.model is None else named_choice(question.model, MODEL, catalogue)
         if question.header is not None:
-            chosen = parse_selection(question.header)
-            if chosen == AUTO:
-                return None
-            for name, _ in chosen:
-                if not catalogue.is_adapter(name):
-                    raise UnknownNameError(name, HEADER)
-            return chosen, Reason.HEADER
-        if model is None or automatic:
-            return None
-        return () if catalogue.is_base(model) else ((model, 1.0),), Reason.MODEL
+            chosen = named_choice(question.header, HEADER, catalogue)
+            return None if chosen is None else (chosen, Reason.HEADER)
+        return None if model is None else (model, Reason.MODEL)
 
     def _by_language(
         self, question: RouteQuery, seen: Detection, catalogue: AdapterNames
@@ -150,3 +150,37 @@ class Router:
         """The configured default; the base while its adapter is not in the catalogue."""
         alias = self._settings.default
         return ((alias, 1.0),) if alias not in (None, BASE) and catalogue.is_adapter(alias) else ()
+
+
+def named_choice(asked: str, field: str, catalogue: AdapterNames) -> Blend | None:
+    """The adapters that `asked` means, the base if none; None if it leaves the choice to the server.
+
+    Raises `UnknownNameError`, and `SelectionError` for a malformed header or blend.
+    """
+    try:
+        chosen = parse_selection(asked, field)
+    except SelectionError:
+        if field == MODEL and "=" not in asked:
+            raise UnknownNameError(asked, field) from None
+        raise
+    if chosen == AUTO:
+        return None
+    found = [(_known(name, field, catalogue), weight) for name, weight in chosen]
+    alone = [name for name, _ in found if name == BASE or is_automatic(name)]
+    if not alone:
+        return tuple(found)
+    if len(found) > 1 or "=" in asked:
+        raise SelectionError(asked, stands_alone(chosen[0][0]), field)
+    return () if alone[0] == BASE else None
+
+
+def _known(name: str, field: str, catalogue: AdapterNames) -> str:
+    """`name` without its base, `base` for a base's own name. Raises `UnknownNameError`."""
+    base, rest = split_base(name)
+    if base is not None and not catalogue.is_base(base):
+        raise UnknownNameError(name, field)
+    if rest.lower() == BASE or catalogue.is_base(rest):
+        return BASE
+    if is_automatic(rest) or catalogue.is_adapter(rest):
+        return rest
+    raise UnknownNameError(name, field)

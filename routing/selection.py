@@ -1,6 +1,8 @@
-"""The `X-OneSeek-Adapter` header: one adapter, `base`, `auto`, or a weighted blend.
+"""What a request asks for by name, in the header `X-OneSeek-Adapter` and in `model` alike.
 
-The grammar is `name` or `name=weight,name=weight,…`; whether a name exists is the catalogue's to say.
+The words are an alias, `alias@version`, a base's name, `base`, `auto`, `oneseek` (which is `auto`), each of
+them after `base's name:` if a server has several bases, or a blend `name=weight,name=weight,…`. Case does not
+matter. Whether a name exists is the catalogue's to say.
 """
 
 from __future__ import annotations
@@ -13,57 +15,93 @@ Blend = tuple[tuple[str, float], ...]
 
 HEADER = "X-OneSeek-Adapter"
 AUTO, BASE = "auto", "base"
+AUTOMATIC_MODEL = "oneseek"
+"""`auto` as a model's name: what a client names that leaves the choice to the server."""
 MAX_LENGTH, MAX_TERMS, MAX_WEIGHT = 512, 8, 4.0
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]*(?:@[A-Za-z0-9][A-Za-z0-9._-]*)?")
+_NAME = re.compile(
+    r"(?:[A-Za-z0-9][A-Za-z0-9._/-]*:)?[A-Za-z0-9][A-Za-z0-9._/-]*(?:@[A-Za-z0-9][A-Za-z0-9._-]*)?"
+)
 _WEIGHT = re.compile(r"[+-]?(?:[0-9]{1,6}(?:\.[0-9]{0,12})?|\.[0-9]{1,12})")
+_AUTOMATIC = frozenset({AUTO, AUTOMATIC_MODEL})
 _GRAMMAR = "give an alias, alias@version, 'base', 'auto', or a blend such as 'sv=0.7,en=0.3'"
 
 
 class SelectionError(ValueError):
-    """A header that cannot be read. `field`, `value` and `remedy` are parts of the message."""
+    """A selection that cannot be read. `field`, `value` and `remedy` are parts of the message."""
 
-    def __init__(self, value: str, remedy: str) -> None:
-        self.field = HEADER
+    def __init__(self, value: str, remedy: str, field: str = HEADER) -> None:
+        self.field = field
         self.value = value if len(value) <= 80 else f"{value[:77]}…"
         self.remedy = remedy
         super().__init__(f"{self.field} is {self.value!r}: {remedy}")
 
 
-def parse_selection(header: str) -> Blend | Literal["auto"]:
-    """The adapters that a header asks for; raises `SelectionError`."""
-    text = header.strip()
-    if len(header) > MAX_LENGTH:
-        raise SelectionError(header, f"it has {len(header)} characters, and may have {MAX_LENGTH}")
+def parse_selection(asked: str, field: str = HEADER) -> Blend | Literal["auto"]:
+    """What `asked` means: `auto`, adapters with weights, or nothing for `base`.
+
+    A base's own name stays a name.
+
+    Raises `SelectionError` by the name of its `field`.
+    """
+    try:
+        return _parse(asked)
+    except ValueError as error:
+        raise SelectionError(asked, str(error), field) from None
+
+
+def split_base(name: str) -> tuple[str | None, str]:
+    """The base and the rest of `base:adapter`; None where no base is named."""
+    base, colon, rest = name.strip().partition(":")
+    return (base, rest) if colon else (None, base)
+
+
+def first_name(asked: str) -> str:
+    """The first name in `asked`, without its weight; what it is of a malformed selection does not matter."""
+    return asked.partition(",")[0].partition("=")[0].strip()
+
+
+def is_automatic(name: str) -> bool:
+    """True for the words that leave the choice to the server."""
+    return name.strip().lower() in _AUTOMATIC
+
+
+def _parse(asked: str) -> Blend | Literal["auto"]:
+    text = asked.strip()
+    if len(asked) > MAX_LENGTH:
+        raise ValueError(f"it has {len(asked)} characters, and may have {MAX_LENGTH}")
     if not text:
-        raise SelectionError(header, f"{_GRAMMAR}; or leave the header out")
-    if text == AUTO:
+        raise ValueError(f"{_GRAMMAR}; or leave the header out")
+    if is_automatic(text):
         return AUTO
-    if text == BASE:
+    if text.lower() == BASE:
         return ()
-    terms = [_term(header, term.strip()) for term in text.split(",")]
+    terms = [_term(term.strip()) for term in text.split(",")]
     if len(terms) > MAX_TERMS:
-        raise SelectionError(header, f"a blend of {len(terms)} terms; at most {MAX_TERMS} are possible")
+        raise ValueError(f"a blend of {len(terms)} terms; at most {MAX_TERMS} are possible")
     if len(terms) > 1 and any(weight is None for _, weight in terms):
-        raise SelectionError(header, "each term of a blend needs a weight, such as 'sv=0.7,en=0.3'")
-    names = [name for name, _ in terms]
+        raise ValueError("each term of a blend needs a weight, such as 'sv=0.7,en=0.3'")
+    names = [name.lower() for name, _ in terms]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise SelectionError(header, f"it names {', '.join(twice)} more than once; add their weights up")
-    if taken := sorted({AUTO, BASE}.intersection(names)):
-        raise SelectionError(
-            header, f"{taken[0]!r} stands alone; a blend weighs adapters, on top of the base"
-        )
+        raise ValueError(f"it names {', '.join(twice)} more than once; add their weights up")
+    if taken := sorted({BASE, *_AUTOMATIC}.intersection(names)):
+        raise ValueError(stands_alone(taken[0]))
     return tuple((name, 1.0 if weight is None else weight) for name, weight in terms)
 
 
-def _term(header: str, term: str) -> tuple[str, float | None]:
+def stands_alone(name: str) -> str:
+    """Why `name` is not a term of a blend."""
+    return f"{name!r} stands alone; a blend weighs adapters, on top of the base"
+
+
+def _term(term: str) -> tuple[str, float | None]:
     name, equals, number = (part.strip() for part in term.partition("="))
     if _NAME.fullmatch(name) is None:
-        raise SelectionError(header, f"{name[:40]!r} is no adapter's name; {_GRAMMAR}")
+        raise ValueError(f"{name[:40]!r} is no adapter's name; {_GRAMMAR}")
     if not equals:
         return name, None
     if _WEIGHT.fullmatch(number) is None or not 0 < abs(float(number)) < MAX_WEIGHT:
-        raise SelectionError(
-            header, f"the weight of {name[:40]!r} is {number[:40]!r}; give a number between -4 and 4, not 0"
+        raise ValueError(
+            f"the weight of {name[:40]!r} is {number[:40]!r}; give a number between -4 and 4, not 0"
         )
     return name, float(number)

@@ -1,13 +1,15 @@
-"""One example of a data set: a conversation, read from either of two shapes of JSON.
+"""One example of a data set: a conversation, read from any of four shapes of JSON.
 
-`{"instruction", "input", "output"}`, where `input` may be empty or absent, is one question and its answer.
+`{"instruction", "input", "output"}`, where `input` may be empty or absent, is one question and its answer;
+so is `{"prompt", "completion"}`, whose values may also be lists of messages.
 `{"messages": [{"role", "content"}, …]}` is a chat: a system message if there is one, then questions and
-answers in turn, an answer last. Both may carry the notes `id`, `source` and `language`.
+answers in turn, an answer last. `{"conversations": [{"from", "value"}, …]}` (ShareGPT's) is one too, and may
+have its system message beside it in `system`. Each may carry the notes `id`, `source` and `language`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,12 +19,32 @@ from adapters.errors import FileRefusedError, format_value
 from adapters.files.jsonfile import parse_object
 
 Role = Literal["system", "user", "assistant"]
-INSTRUCTION_FIELDS = ("instruction", "input", "output")
+SHAPES: Mapping[str, tuple[str, ...]] = {
+    "messages": ("messages",),
+    "conversations": ("conversations", "system"),
+    "prompt": ("prompt", "completion"),
+    "instruction": ("instruction", "input", "output"),
+}
+"""Field that tells a shape → the shape's fields."""
 NOTES = ("id", "source", "language")
-"""Fields that either shape may have beside its own; `language` says what the answers are in."""
+"""Fields that any shape may have beside its own; `language` says what the answers are in."""
+KNOWN_FIELDS = "; ".join(" and ".join(fields) for fields in reversed(SHAPES.values())) + (
+    f"; and {', '.join(NOTES)} beside any of them"
+)
+"""Every shape's fields, for messages."""
 MAX_MESSAGES = 1024
 
-_MESSAGE_FIELDS = frozenset({"role", "content"})
+_SPEAKERS: Mapping[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+}
+"""ShareGPT's names of who speaks."""
 
 
 class ExampleError(ValueError):
@@ -73,21 +95,27 @@ def read_example(data: bytes, path: Path) -> Example:
         fields = parse_object(data, path, _LineError)
     except _LineError as problem:
         raise ExampleError("json", problem.reason) from None
-    chat = "messages" in fields
-    known = {*NOTES, *(("messages",) if chat else INSTRUCTION_FIELDS)}
+    shape = next((name for name in SHAPES if name in fields), "instruction")
+    known = {*NOTES, *SHAPES[shape]}
     if unknown := [name for name in fields if name not in known]:
-        both = chat and unknown[0] in INSTRUCTION_FIELDS
-        reason = "stands beside messages: a line has one shape or the other" if both else "is unknown"
-        raise _wrong(format_value(unknown[0]), reason)
+        raise _unknown(unknown[0], shape)
     for name in ("id", "source"):
         if isinstance(fields.get(name), dict | list):
             raise _wrong(name, "is neither text nor a number")
-    messages = _chat(fields["messages"]) if chat else _instruction(fields)
+    messages = _READERS[shape](fields)
     return Example(messages, _language(fields.get("language")))
 
 
 def _wrong(field: str, reason: str) -> ExampleError:
     return ExampleError("fields", f"{field} {reason}")
+
+
+def _unknown(name: str, shape: str) -> ExampleError:
+    """What is wrong with a field that the line's shape does not have."""
+    others = {field for fields in SHAPES.values() for field in fields}
+    if name in others and shape != "instruction":
+        return _wrong(format_value(name), f"stands beside {shape}: a line has one shape or the other")
+    return _wrong(format_value(name), f"is unknown; the fields are {KNOWN_FIELDS}")
 
 
 def _text(fields: Mapping[str, Any], name: str, field: str) -> str:
@@ -119,32 +147,76 @@ def _instruction(fields: Mapping[str, Any]) -> tuple[ExampleMessage, ...]:
     )
 
 
-def _chat(value: object) -> tuple[ExampleMessage, ...]:
+def _prompt(fields: Mapping[str, Any]) -> tuple[ExampleMessage, ...]:
+    """TRL's shape: texts, or lists of messages that are one chat together."""
+    asked, said = fields["prompt"], fields.get("completion")
+    if not isinstance(asked, list) and not isinstance(said, list):
+        return (
+            ExampleMessage("user", _filled(fields, "prompt", "prompt")),
+            ExampleMessage("assistant", _filled(fields, "completion", "completion")),
+        )
+    for name, value in (("prompt", asked), ("completion", said)):
+        if not isinstance(value, list):
+            raise _wrong(name, "is not a list of messages, as the other one is")
+    pieces: list[Any] = [*asked, *(said or ())]
+    places = [f"prompt[{n}]" for n in range(len(asked))]
+    places += [f"completion[{n}]" for n in range(len(pieces) - len(asked))]
+    return _turns(pieces, "completion", places, ("role", "content"))
+
+
+def _chat(fields: Mapping[str, Any]) -> tuple[ExampleMessage, ...]:
+    return _turns(fields["messages"], "messages", (), ("role", "content"))
+
+
+def _sharegpt(fields: Mapping[str, Any]) -> tuple[ExampleMessage, ...]:
+    found = _turns(fields["conversations"], "conversations", (), ("from", "value"))
+    if not fields.get("system"):
+        return found
+    if found[0].role == "system":
+        raise _wrong("system", "stands beside a system message in conversations; keep one")
+    return ExampleMessage("system", _filled(fields, "system", "system")), *found
+
+
+def _turns(
+    value: object, field: str, places: Sequence[str], keys: tuple[str, str]
+) -> tuple[ExampleMessage, ...]:
     if not isinstance(value, list) or not value:
-        raise _wrong("messages", "is not a list of at least one message")
+        raise _wrong(field, "is not a list of at least one message")
     if len(value) > MAX_MESSAGES:
-        raise _wrong("messages", f"has {len(value)} entries, and {MAX_MESSAGES} are the most")
-    found = tuple(_message(item, f"messages[{index}]") for index, item in enumerate(value))
+        raise _wrong(field, f"has {len(value)} entries, and {MAX_MESSAGES} are the most")
+    places = places or [f"{field}[{index}]" for index in range(len(value))]
+    found = tuple(_message(item, place, keys) for item, place in zip(value, places, strict=True))
     first = 1 if found[0].role == "system" else 0
     for index, message in enumerate(found[first:], first):
         expected = "assistant" if (index - first) % 2 else "user"
         if message.role != expected:
-            raise _wrong(f"messages[{index}].role", f"is {message.role}, and {expected} comes here")
+            raise _wrong(f"{places[index]}.{keys[0]}", f"is {message.role}, and {expected} comes here")
     if found[-1].role != "assistant":
-        raise _wrong("messages", "does not end with an answer (assistant)")
+        raise _wrong(field, "does not end with an answer (assistant)")
     return found
 
 
-def _message(value: object, field: str) -> ExampleMessage:
+def _message(value: object, field: str, keys: tuple[str, str]) -> ExampleMessage:
+    who, what = keys
     if not isinstance(value, dict):
         raise _wrong(field, f"is not an object: {format_value(value)}")
     fields: Mapping[str, Any] = value
-    if unknown := [name for name in fields if name not in _MESSAGE_FIELDS]:
-        raise _wrong(f"{field}.{unknown[0][:64]}", "is unknown: a message has role and content")
-    role = _text(fields, "role", f"{field}.role")
+    if unknown := [name for name in fields if name not in keys]:
+        raise _wrong(f"{field}.{unknown[0][:64]}", f"is unknown: a message has {who} and {what}")
+    said = _text(fields, who, f"{field}.{who}")
+    role = said if who == "role" else _SPEAKERS.get(said)
     if role != "system" and role != "user" and role != "assistant":
-        raise _wrong(f"{field}.role", f"is {format_value(role)}: use system, user or assistant")
-    return ExampleMessage(role, _filled(fields, "content", f"{field}.content"))
+        names = "system, user or assistant" if who == "role" else "system, human or gpt"
+        raise _wrong(f"{field}.{who}", f"is {format_value(said)}: use {names}")
+    return ExampleMessage(role, _filled(fields, what, f"{field}.{what}"))
+
+
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], tuple[ExampleMessage, ...]]] = {
+    "messages": _chat,
+    "conversations": _sharegpt,
+    "prompt": _prompt,
+    "instruction": _instruction,
+}
 
 
 def _language(value: object) -> str | None:

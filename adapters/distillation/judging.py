@@ -15,6 +15,11 @@ _ASKED: Mapping[str, str] = {
     "Reply with a single digit and nothing else: 1 is useless, 3 has faults, 5 is excellent.\n\n"
     "Question: {prompt}\n\nAnswer: {answer}\n\nGrade:",
 }
+_OTHER = (
+    "Judge whether the answer below is right, answers the question and is well written in the language of "
+    "the question. Reply with a single digit and nothing else: 1 is useless, 3 has faults, 5 is excellent."
+    "\n\nQuestion: {prompt}\n\nAnswer: {answer}\n\nGrade:"
+)
 LONGEST = 8
 """Tokens of a grade."""
 JUDGED = "judge/"
@@ -23,7 +28,7 @@ JUDGED = "judge/"
 
 def judge_prompt(prompt: str, answer: str, language: str) -> str:
     """What the judge is asked about one example."""
-    return _ASKED[language].format(prompt=prompt, answer=answer)
+    return _ASKED.get(language, _OTHER).format(prompt=prompt, answer=answer)
 
 
 def judge_key(prompt: str, answer: str) -> str:

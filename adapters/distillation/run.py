@@ -27,7 +27,6 @@ from adapters.distillation.requester import Requester
 from adapters.distillation.seeds import SeedPrompt, paraphrase_prompt, read_seeds, seed_of
 from adapters.distillation.teacher import Teacher, TeacherQuestion
 from adapters.evaluation.judge import LanguageOf
-from adapters.evaluation.questions import identity_questions
 from adapters.training.finetune.conversations import files_digest
 from adapters.training.loop.progress import Reporter
 
@@ -42,6 +41,8 @@ class DistillTask:
     seeds: tuple[Path, ...]
     output: Path
     """Folder of the journal, the data set and the report."""
+    questions: tuple[str, ...] = ()
+    """What the student is measured by, and so is never a seed."""
 
     def asked(self, teacher: Teacher, judge: Teacher | None) -> dict[str, Any]:
         """Everything that decides what is asked of whom; filters may change from run to run."""
@@ -118,7 +119,7 @@ class _DistillRun:
         """What to ask: the seeds and the paraphrases of them that pass, in an order that the seed decides."""
         read, foreign = read_seeds(self.task.seeds, self.task.language, self.rules.language_of)
         held_out = Deduplicator(self.options.near)
-        for question in identity_questions(self.task.language):
+        for question in self.task.questions:
             held_out.add(question)
         seeds = [one for one in read if not held_out.repeats(one.text)]
         self.seeds = len(seeds)

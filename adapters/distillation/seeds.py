@@ -20,6 +20,11 @@ _PARAPHRASE: Mapping[str, str] = {
     "answer it. Write the new text alone, on one line.\n\nText: {prompt}",
 }
 
+_OTHER = (
+    "Write the text below again in other words of the same language, so that it asks for the same thing. Do "
+    "not answer it. Write the new text alone, on one line.\n\nText: {prompt}"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SeedPrompt:
@@ -78,7 +83,7 @@ def _prompt(line: TextLine, path: Path) -> tuple[str | None, str]:
 
 def paraphrase_prompt(text: str, language: str) -> str:
     """How a teacher is asked to say `text` in other words."""
-    return _PARAPHRASE[language].format(prompt=text)
+    return _PARAPHRASE.get(language, _OTHER).format(prompt=text)
 
 
 def seed_of(seed: int, name: str) -> int:

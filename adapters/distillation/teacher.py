@@ -130,6 +130,8 @@ class LocalTeacher:
     folder: Path
     rows: int
     """Questions in one batch."""
+    option: str = "teacher"
+    """The option that named it, for errors."""
     identity: Mapping[str, str] = field(init=False)
     _process: subprocess.Popen[str] | None = field(default=None, init=False)
     _errors: IO[str] | None = field(default=None, init=False)
@@ -137,7 +139,7 @@ class LocalTeacher:
     def __post_init__(self) -> None:
         if not (self.folder / "config.json").is_file():
             remedy = "give the folder of a model, or http://HOST:PORT/v1"
-            raise OptionError("teacher", f"{self.folder} holds no config.json; {remedy}")
+            raise OptionError(self.option, f"{self.folder} holds no config.json; {remedy}")
         self.identity = {"model": self.folder.resolve().name, "digest": _files_digest(self.folder)}
 
     def answers(
@@ -169,7 +171,9 @@ class LocalTeacher:
         except (OSError, ValueError) as error:
             self._end()
             said = self._complaint() or f"it ended with code {process.returncode}"
-            raise TeacherError(f"the teacher in {self.folder} does not answer: {said}") from error
+            raise TeacherError(
+                f"{self.option}: the model in {self.folder} does not answer: {said}"
+            ) from error
 
     def _complaint(self) -> str:
         """The last thing that its process said on standard error."""

@@ -22,6 +22,8 @@ class IdentityReport:
     """For each question, whether the answer speaks well, of itself, as OneSeek."""
     fidelity: tuple[bool, ...]
     """For each question, whether the answer is in the language of the question."""
+    version: str | None = None
+    """Full name of the version that answered, where a server says so."""
 
     @property
     def identity_score(self) -> float:
@@ -42,6 +44,8 @@ class IdentityReport:
             "identity": _score_to_json(self.identity),
             "fidelity": _score_to_json(self.fidelity),
         }
+        if self.version is not None:
+            found["version"] = self.version
         if base is not None:
             found["against_base"] = {
                 "identity": _change(base.identity, self.identity),

@@ -1,1 +1,1 @@
-"""JSON and atomic writes on disk, without knowledge of adapters; everything may import it."""
+"""JSON, checkpoints and atomic writes on disk, without knowledge of adapters; everything may import it."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from adapters.files.jsonfile import read_object
 from adapters.lora.families import LLAMA
 from adapters.lora.patterns import ModulePattern
 from adapters.lora.unsupported import refuse_variants
+from adapters.names import natural
 
 CONFIG_FILE = "adapter_config.json"
 MAX_CONFIG_BYTES = 1 << 20
@@ -48,6 +50,8 @@ class LoraConfig:
     def read(cls, folder: Path) -> LoraConfig:
         """The config in `folder`; `AdapterError` where it is missing, malformed, or not a plain LoRA."""
         path = folder / CONFIG_FILE
+        if (elsewhere := misplaced(folder)) is not None:
+            raise elsewhere
         fields = read_object(path, MAX_CONFIG_BYTES, AdapterError)
         refuse_variants(path, fields)
         read = _Fields(path, fields)
@@ -97,9 +101,16 @@ class LoraConfig:
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
     def targets_of(self, module: str, layer: int) -> tuple[str, ...]:
-        """The entries of `targets` that name `module`, which is in `layer`; PEFT's rules."""
+        """The entries of `targets` that name `module`, which is in `layer`; none if it is excluded.
+
+        PEFT's rules: `tuners_utils.check_target_module_exists`.
+        """
         if _naming(self.excluded, module, self._excluded_pattern):
             return ()
+        return self.matching(module, layer)
+
+    def matching(self, module: str, layer: int) -> tuple[str, ...]:
+        """The same, whether it is excluded or not."""
         if self.targets == _ALL:
             return (_ALL,)
         naming = _naming(self.targets, module, self._target_pattern)
@@ -128,6 +139,26 @@ class LoraConfig:
 
 
 _ALL = "all-linear"
+_NESTED = ("*", "*/*")
+
+
+def misplaced(folder: Path) -> AdapterError | None:
+    """Says where an adapter lies if not in `folder` itself but below it, as in a trainer's output."""
+    path = folder / CONFIG_FILE
+    if path.exists() or not folder.is_dir():
+        return None
+    found = [
+        file.parent.relative_to(folder).as_posix()
+        for depth in _NESTED
+        for file in islice(folder.glob(f"{depth}/{CONFIG_FILE}"), _MAX_ENTRIES)
+    ]
+    if not found:
+        return None
+    last = max(found, key=natural)
+    remedy = f"Name that folder: {last}."
+    if len(found) > 1:
+        remedy = f"Name one of {len(found)} folders in it, such as {last}."
+    return AdapterError(path, f"does not exist, but {last} holds an adapter", remedy)
 
 
 def _naming(names: Names, module: str, pattern: ModulePattern | None) -> tuple[str, ...]:

@@ -15,9 +15,9 @@ the bytes of adapter_model.safetensors. A base's is
     tokenizer <hex>
     weights <hex>
 
-with one `weights` line for each safetensors file, in the order of `weight_files`. `config` is that of
-config.json in canonical JSON without `_name_or_path` and `transformers_version`, which say who saved it;
-`tokenizer` is that of the bytes of tokenizer.json. `sha256sum` therefore checks every part by hand.
+with one `weights` line for each safetensors file, in the order of `adapters.files.weightfiles`. `config` is
+that of config.json in canonical JSON without `_name_or_path` and `transformers_version`, which say who
+saved it; `tokenizer` is that of the bytes of tokenizer.json. `sha256sum` therefore checks every part by hand.
 """
 
 from __future__ import annotations
@@ -33,13 +33,12 @@ from typing import Any
 from adapters.errors import AdapterError, BaseModelError, FileRefusedError
 from adapters.files.jsonfile import canonical_json, read_object, write_object
 from adapters.files.regular import open_regular
+from adapters.files.weightfiles import COMPLETE, MAX_BASE_JSON_BYTES, weight_files
 from adapters.lora.config import LoraConfig
 from adapters.lora.tensorfile import weights_path
 
 MAX_ADAPTER_BYTES = 8 << 30
-MAX_BASE_JSON_BYTES = 64 << 20
 _WHO_SAVED_IT = ("_name_or_path", "transformers_version")
-_COMPLETE = "Download or save the base again, whole."
 
 
 def adapter_digest(folder: Path) -> str:
@@ -88,44 +87,6 @@ def file_digest(path: Path, cache_dir: Path | None = None) -> str:
     return _cached_hash(cache_dir, path)
 
 
-def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files of a base, in the order in which its digest covers them.
-
-    As transformers chooses them: model.safetensors; else the files that model.safetensors.index.json names,
-    sorted; else every *.safetensors, sorted. Raises `BaseModelError` where there are none, or one is missing.
-    """
-    whole, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if whole.is_file():
-        return (whole,)
-    if not index.is_file():
-        found = tuple(sorted(folder.glob("*.safetensors")))
-        if not found:
-            raise BaseModelError(folder, "holds no .safetensors file", _COMPLETE)
-        return found
-    named: object = read_object(index, MAX_BASE_JSON_BYTES, BaseModelError).get("weight_map")
-    names: set[object] = set(named.values()) if isinstance(named, dict) else set()
-    if not names:
-        raise BaseModelError(index, "names no file in weight_map", _COMPLETE)
-    files = tuple(folder / _plain_name(index, name) for name in sorted(names, key=str))
-    for file in files:
-        if not file.is_file():
-            raise BaseModelError(file, f"is missing, though {index.name} names it", _COMPLETE)
-    return files
-
-
-def _plain_name(index: Path, name: object) -> str:
-    if (
-        not isinstance(name, str)
-        or Path(name).name != name
-        or "\\" in name
-        or not name.endswith(".safetensors")
-    ):
-        raise BaseModelError(
-            index, "is not the name of a file beside it", _COMPLETE, field="weight_map", value=name
-        )
-    return name
-
-
 def _digest(version: str, *parts: tuple[str, str]) -> str:
     text = "".join(
         f"{line}\n" for line in (version, *(f"{name} {hexadecimal}" for name, hexadecimal in parts))
@@ -154,7 +115,7 @@ def _cached_hash(cache_dir: Path | None, path: Path) -> str:
     try:
         key = {"path": str(path.resolve(strict=True)), **_stamp(path.stat())}
     except OSError as problem:
-        raise BaseModelError(path, f"cannot be read ({problem.strerror})", _COMPLETE) from problem
+        raise BaseModelError(path, f"cannot be read ({problem.strerror})", COMPLETE) from problem
     entry = cache_dir / f"{hashlib.sha256(str(key['path']).encode()).hexdigest()[:32]}.json"
     known = _entry(entry, key)
     if known is not None:

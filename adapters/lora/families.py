@@ -15,6 +15,8 @@ from typing import Literal, Protocol
 Half = Literal["A", "B"]
 Key = tuple[int, str]
 """Layer, and the name of one of its family's targets."""
+OUTSIDE_LAYERS = ("lm_head", "embed_tokens", "wte", "wpe")
+"""Modules of a base that a LoRA may have and that are not served."""
 WidthName = Literal["hidden", "intermediate", "queries", "keys"]
 """A width of a base. `queries` and `keys` are those of all query or key heads together."""
 
@@ -90,6 +92,8 @@ class LoraFamily:
     usual: tuple[str, ...]
     """Targets that training updates by default."""
     read_sizes: Callable[[SizeReader], Sizes]
+    complete: bool = True
+    """True if a layer has no linear module but `targets`."""
 
     def __post_init__(self) -> None:
         names = [target.name for target in self.targets]
@@ -126,6 +130,12 @@ class LoraFamily:
             for name in names
             if f".{target.path}".endswith(f".{name}")
         )
+
+    def has_none(self, target: str) -> bool:
+        """Whether no base of this family has a linear module that `target`, a name or dotted end, means."""
+        last = target.rpartition(".")[2]
+        known = {part.path.rpartition(".")[2] for part in self.targets}
+        return self.complete and last not in known and last not in OUTSIDE_LAYERS
 
     @cached_property
     def _by_name(self) -> dict[str, Target]:
@@ -176,7 +186,7 @@ LLAMA = LoraFamily(
     usual=("q_proj", "v_proj"),
     read_sizes=_llama_sizes,
 )
-MIXTRAL = replace(LLAMA, title="Mixtral", targets=_ATTENTION)
+MIXTRAL = replace(LLAMA, title="Mixtral", targets=_ATTENTION, complete=False)
 """Attention as in Llama, and something else between the attentions."""
 PHI3 = LoraFamily(
     title="Phi-3",

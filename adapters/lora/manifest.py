@@ -19,9 +19,12 @@ from adapters.lora.config import CONFIG_FILE, LoraConfig
 from adapters.lora.digest import MAX_ADAPTER_BYTES, adapter_digest
 from adapters.lora.families import family_of_tensors
 from adapters.lora.shape_check import check_orientation
-from adapters.lora.tensorfile import TensorFile, halves, refuse_pickle
+from adapters.lora.tensorfile import TensorFile, halves
+from adapters.pickles import refuse_pickle
 
 MANIFEST_FILE = "oneseek.json"
+ORIGIN = "origin"
+"""Field of `oneseek.json` that says which file of an existing installation it was converted from."""
 READ_FIELDS = ("alias", "version", "language", "digest", "base_digest")
 """Fields of `oneseek.json` that OneSeek goes by, each optional."""
 NOTED_FIELDS = (
@@ -32,7 +35,7 @@ NOTED_FIELDS = (
     "dataset",
     "dataset_digest",
     "metrics",
-    "origin",
+    ORIGIN,
     "parents",
     "rank",
     "rows",
@@ -69,6 +72,8 @@ class Adapter:
     """The base it was made for; None where its maker did not record one."""
     problem: str | None = None
     """Why a version that was accepted cannot be served any more, naming no folder; None: it can be."""
+    imported: bool = field(default=False, compare=False)
+    """Whether it was converted from a file of an existing installation."""
     full_name: str = field(init=False, repr=False, compare=False)
     """`alias@version`."""
 
@@ -77,7 +82,13 @@ class Adapter:
 
 
 def damaged_adapter(
-    folder: Path, alias: str, version: str, problem: str, language: str | None = None
+    folder: Path,
+    alias: str,
+    version: str,
+    problem: str,
+    language: str | None = None,
+    *,
+    imported: bool = False,
 ) -> Adapter:
     """The version in `folder`, which was accepted once and cannot be served because of `problem`."""
     return Adapter(
@@ -90,6 +101,7 @@ def damaged_adapter(
         targets=(),
         language=language,
         problem=problem,
+        imported=imported,
     )
 
 
@@ -128,6 +140,7 @@ def read_manifest(
         alpha=config.alpha,
         targets=tuple(sorted({module for _, module in modules})),
         base_digest=read_base_digest(folder, fields),
+        imported=ORIGIN in fields,
     )
 
 
@@ -161,7 +174,7 @@ def _names(
     if alias and version:
         return names.FolderName(alias, version, language)
     try:
-        told = names.FolderName.read(folder.resolve().name)
+        told = names.FolderName.read(names.folder_title(folder.resolve()))
     except ValueError as problem:
         if alias:
             return names.FolderName(alias, version or "v1", language)

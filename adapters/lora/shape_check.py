@@ -85,8 +85,9 @@ def fitting(
     _check_ranks(config, max_rank)
     found = halves(file, shape.family)
     check_orientation(config, shape.family, found)
-    _check_complete(config, file.path, shape, found)
+    # Widths first: an adapter of another base lacks modules too, and that is not what is wrong with it.
     _check_shapes(config, file.path, shape, found)
+    _check_complete(config, file.path, shape, found)
     return found
 
 
@@ -115,24 +116,38 @@ def check_orientation(config: LoraConfig, family: LoraFamily, found: Collection[
 
 
 def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Collection[Key]) -> None:
-    """Refuse targets that name nothing in the base, and weights that are not exactly those that are named."""
+    """Refuse weights that are not exactly those that are named.
+
+    As in PEFT, a target may name nothing or be excluded as long as others remain. One is refused if the base
+    could have it and it is not served: the head, an embedding, a projection of a layer that is not there.
+    """
     family = shape.family
-    named = {
-        (layer, module): config.targets_of(family.module_name(layer, module), layer)
+    names = {
+        (layer, module): family.module_name(layer, module)
         for layer in range(shape.layers)
         for module in family.names
     }
-    used = {name for names in named.values() for name in names}
-    unused = [name for name in config.target_names if name not in used]
-    if unused:
+    matched = {name for key, module in names.items() for name in config.matching(module, key[0])}
+    unused = [name for name in config.target_names if name not in matched]
+    if unused and (not matched or not all(map(family.has_none, unused))):
         kinds = ", ".join(family.names)
         reason = f"{format_value(unused[0])} names none of {kinds} in the base's {shape.layers} layers"
         raise AdapterError(config.path, reason, _RETRAIN, field="target_modules", value=config.targets)
     if config.layers is not None and config.layers[-1] >= shape.layers:
         reason = f"the base has {shape.layers} layers, counted from 0"
         raise AdapterError(config.path, reason, _MATCH, field="layers_to_transform", value=config.layers)
-    wanted = {key for key, names in named.items() if names}
-    for key in sorted(wanted.difference(found)):
+    wanted = {key for key, module in names.items() if config.targets_of(module, key[0])}
+    if not wanted:
+        reason = "leaves nothing of target_modules"
+        raise AdapterError(config.path, reason, _RETRAIN, field="exclude_modules", value=config.excluded)
+    missing = sorted(wanted.difference(found))
+    deepest = max(layer for layer, _ in found)
+    if missing and missing[0][0] > deepest:
+        reason = (
+            f"ends at layer {deepest}, and the base has {shape.layers} layers: it was made for another base"
+        )
+        raise AdapterError(path, reason, _MATCH)
+    for key in missing:
         reason = f"holds only part of what target_modules names: {family.module_name(*key)} is missing"
         raise AdapterError(path, reason, "Save the adapter again.")
     for key in sorted(set(found).difference(wanted)):

@@ -19,17 +19,26 @@ from adapters.files.jsonfile import parse_object
 from adapters.files.regular import open_regular
 from adapters.lora.families import Half, Key, LoraFamily
 from adapters.lora.tensorheader import Tensor, tensors
+from adapters.pickles import refuse_pickle
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 MAX_HEADER_BYTES = 8 << 20
 
-_PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter.pth", "adapter.bin")
-_PICKLED = (".bin", ".pt", ".pth")
 _EMBEDDINGS = "it changes the base's embeddings, which all adapters share"
+_HEAD = "it changes the base's output head, which all adapters share"
+_RESIZED = "it replaces the base's own, which all adapters share; PEFT saves it if the vocabulary was resized"
+_UNRESIZED = "Save it with save_pretrained(..., save_embedding_layers=False), or train it without new tokens."
 _TRACES = (
     ("lora_magnitude_vector", "DoRA is not served", "Train it with use_dora=False."),
     ("lora_embedding", _EMBEDDINGS, "Train it without embed_tokens."),
     ("token_adapter", _EMBEDDINGS, "Train it without added tokens."),
+    ("embed_tokens.lora_", _EMBEDDINGS, "Train it without embed_tokens."),
+    (
+        "lm_head.lora_",
+        "it changes the base's output head, which all adapters share",
+        "Train it without lm_head.",
+    ),
+    *((f"{name}.weight", _RESIZED, _UNRESIZED) for name in ("embed_tokens", "lm_head", "wte")),
     (".bias", "biases are not served", "Train it with bias='none' and lora_bias=False."),
     ("modules_to_save", "it replaces whole modules of the base", "Train it without modules_to_save."),
 )
@@ -84,22 +93,13 @@ def weights_path(folder: Path) -> Path:
     raise AdapterError(path, reason, "Save the adapter with PEFT's save_pretrained.")
 
 
-def refuse_pickle(folder: Path) -> None:
-    """Raise `AdapterError` with the command that converts it, where `folder` holds, or is, a pickle."""
-    found = [path for path in (folder, *(folder / name for name in _PICKLES)) if path.is_file()]
-    pickle = next((path for path in found if path.suffix.lower() in _PICKLED), None)
-    if pickle is not None:
-        reason = "is a pickle, which can run code when it is read, so the server never reads it"
-        raise AdapterError(pickle, reason, f"Convert it: oneseek adapters import {pickle}")
-
-
 def halves(file: TensorFile, family: LoraFamily) -> dict[Key, tuple[Tensor, Tensor]]:
     """The A and the B of every module; `AdapterError` for any other tensor, and for one without its half."""
     found: dict[tuple[Key, Half], Tensor] = {}
     for tensor in file.tensors:
         half = family.factor(tensor.name)
         if half is None:
-            raise _unknown(file.path, tensor.name, family)
+            raise unknown_tensor(file.path, tensor.name, family)
         if half in found:
             reason = f"{tensor.name} and {found[half].name} are the same factor"
             raise AdapterError(file.path, reason, "Save one adapter in each folder.")
@@ -114,7 +114,8 @@ def halves(file: TensorFile, family: LoraFamily) -> dict[Key, tuple[Tensor, Tens
     return {key: (found[key, "A"], found[key, "B"]) for key, _ in found}
 
 
-def _unknown(path: Path, name: str, family: LoraFamily) -> AdapterError:
+def unknown_tensor(path: Path, name: str, family: LoraFamily) -> AdapterError:
+    """Why an adapter at `path` may not hold the tensor `name`, which is no factor of the family's."""
     for trace, reason, remedy in _TRACES:
         if trace in name:
             return AdapterError(path, f"tensor {format_value(name)}: {reason}", remedy)

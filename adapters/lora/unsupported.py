@@ -86,11 +86,20 @@ _KEEPS_BASE = (None, True, False, "gaussian", "eva", "orthogonal")
 
 def refuse_variants(path: Path, fields: Mapping[str, Any]) -> None:
     """Raise `AdapterError` where `fields`, read from `path`, describe anything but a plain LoRA."""
+    refuse_known_variants(path, {"peft_type": None, **fields})
+    for field, value in fields.items():
+        if value and field not in _READ | _NO_EFFECT:
+            reason = "the field is unknown and may change the result"
+            raise AdapterError(path, reason, _REMOVE, field=field[:64], value=value)
+
+
+def refuse_known_variants(path: Path, fields: Mapping[str, Any]) -> None:
+    """The same for `fields` that need not be all of PEFT's, nor PEFT's alone."""
 
     def refuse(field: str, reason: str, remedy: str) -> AdapterError:
         return AdapterError(path, reason, remedy, field=field[:64], value=fields.get(field))
 
-    if fields.get("peft_type") != "LORA":
+    if fields.get("peft_type", "LORA") != "LORA":
         raise refuse("peft_type", "only LORA is served", "Train a LoRA, or convert it to one with PEFT.")
     if fields.get("bias", "none") != "none":
         raise refuse("bias", _SHARED, "Train it with bias='none'.")
@@ -108,9 +117,6 @@ def refuse_variants(path: Path, fields: Mapping[str, Any]) -> None:
     if fields.get("init_lora_weights", True) not in _KEEPS_BASE:
         convert = "save_pretrained(..., path_initial_model_for_weight_conversion=...)"
         raise refuse("init_lora_weights", _SHARED, f"Make it a plain LoRA with PEFT's {convert}.")
-    for field, value in fields.items():
-        if value and field not in _READ | _NO_EFFECT:
-            raise refuse(field, "the field is unknown and may change the result", _REMOVE)
 
 
 def _known_library(mapping: object) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import psutil
 
-from adapters.lora.digest import weight_files
+from adapters.files.weightfiles import weight_files
 from adapters.merging.merge import MergeError, WrongModelError
 from adapters.merging.shards import Shard
 from adapters.training.loop.child import ChildError, run_in_child

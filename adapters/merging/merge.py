@@ -22,7 +22,8 @@ from adapters.bases import TOKENIZER_FILES
 from adapters.errors import BaseModelError, FileRefusedError
 from adapters.files.atomic import flush, flush_folder, rename_folder, replace_file
 from adapters.files.jsonfile import read_object, write_object
-from adapters.lora.digest import MAX_BASE_JSON_BYTES, base_digest, weight_files
+from adapters.files.weightfiles import MAX_BASE_JSON_BYTES, find_checkpoint, weight_files
+from adapters.lora.digest import base_digest
 from adapters.lora.manifest import Adapter
 from adapters.lora.shape_check import ModelShape
 from adapters.lora.weights import read_adapter
@@ -33,7 +34,6 @@ MERGE_FILE = "oneseek_merge.json"
 """Beside the merged weights: what they were made of, and how they were checked."""
 
 _NOTE_FILE = ".merging.json"
-_INDEX_FILE = "model.safetensors.index.json"
 _COPIED = ("config.json", "generation_config.json", *TOKENIZER_FILES)
 _LEGAL = ("LICENSE*", "LICENCE*", "NOTICE*", "USE_POLICY*", "COPYING*")
 _SPARE = 64 << 20
@@ -233,7 +233,8 @@ class Merge:
     def _copy(self, partial: Path) -> None:
         """Config, tokenizer, chat template, licence; never code, never pickles."""
         legal = [path.name for pattern in _LEGAL for path in self.base.glob(pattern)]
-        for name in (*_COPIED, *legal, _INDEX_FILE):
+        index = find_checkpoint(self.base).index
+        for name in (*_COPIED, *legal, *((index.name,) if index else ())):
             source = self.base / name
             if source.is_file():
                 shutil.copyfile(source, partial / name)

@@ -1,7 +1,8 @@
-"""From a .pth file of an existing installation to a PEFT folder; the pickle is opened in another process.
+"""From a pickle to a PEFT folder: a .pth of an existing installation, or PEFT's own adapter_model.bin.
 
-What that process may do is in `adapters.pth.unpickle`; it is not imported here, and nor is torch. Here
-are its limits, the files around it, and what is taken from the .json beside the .pth.
+The pickle is opened in another process; what that may do is in `adapters.pth.unpickle`, which is not imported
+here, and nor is torch. Here are its limits. What the files beside the pickle say is for
+`adapters.pth.beside`.
 """
 
 from __future__ import annotations
@@ -11,28 +12,31 @@ import importlib.util
 import json
 import math
 import os
+import re
 import subprocess
 import sys
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from adapters import names
 from adapters.errors import AdapterError, RegistryError, format_value
-from adapters.files.jsonfile import read_object, write_object
+from adapters.files.jsonfile import write_object
 from adapters.files.regular import open_regular
 from adapters.lora.config import CONFIG_FILE
 from adapters.lora.families import LLAMA
+from adapters.lora.manifest import MANIFEST_FILE
+from adapters.lora.tensorfile import unknown_tensor
+from adapters.pth.beside import Beside, refuse_variants_in, values
 
 FAMILY = LLAMA
 """Existing installations have Mistral and Llama bases alone."""
 DEFAULT_ALPHA = 32.0
 """What the training of existing installations used, for a .pth that does not say."""
-_MAX_NOTES_BYTES = 256 << 10
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "HOME", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
-_GENERIC = ("adapter", "adapter_model", "pytorch_model", "model", "weights", "lora")
+_EMBEDDING = re.compile(r"(?:^|\.)(?:embed_tokens|lm_head|wte)\.(?:[A-Za-z0-9_]+\.)*weight\Z")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +76,35 @@ def convert_file(
     """
     limits = limits or ConversionLimits()
     digest = _hash(file, limits)
-    beside = file.with_suffix(".json")
-    said = read_object(beside, _MAX_NOTES_BYTES, AdapterError) if beside.is_file() else {}
+    beside = Beside.read(file)
+    if alpha is not None:
+        _check_alpha(file, alpha)
     folder.mkdir(parents=True)
     found = _unpickled(file, folder, limits)
+    _refuse_left(file, list[str](found["left"]), beside)
     warnings = list[str](found["warnings"])
-    settings = [said, found["settings"]]
+    if beside.peft is not None:
+        fields = {**beside.peft, **({} if alpha is None else {"lora_alpha": _whole(alpha)})}
+        write_object(folder / MANIFEST_FILE, beside.manifest_to_keep())
+    else:
+        fields = _told_config(file, found, beside, alpha, warnings)
+    # In the file's order: of several patterns the first that matches wins.
+    (folder / CONFIG_FILE).write_text(json.dumps(fields, indent=2), encoding="utf-8", newline="\n")
+    return ConversionResult(
+        folder=folder,
+        name=beside.name(file),
+        tells_version=beside.tells_version(file),
+        notes=_notes(file, digest, beside.said),
+        warnings=tuple(warnings),
+    )
+
+
+def _told_config(
+    file: Path, found: Mapping[str, Any], beside: Beside, alpha: float | None, warnings: list[str]
+) -> dict[str, Any]:
+    """adapter_config.json for a pickle without one, from its shapes and what it and its .json say."""
+    settings = [beside.said, found["settings"]]
+    refuse_variants_in(file, settings)
     ranks = {(int(layer), str(module)): int(rank) for layer, module, rank in found["modules"]}
     if alpha is None:
         alpha = _number(settings, "lora_alpha", "alpha")
@@ -87,26 +114,34 @@ def convert_file(
             f"neither {file.name} nor a .json beside it says lora_alpha: {alpha:g} is taken. If it was "
             "trained with another, import it with --alpha"
         )
+    _check_alpha(file, alpha)
+    _check_rank(file, settings, ranks, warnings)
+    return _config(ranks, alpha, settings)
+
+
+def _check_alpha(file: Path, alpha: float) -> None:
     if not math.isfinite(alpha):
         raise AdapterError(
             file, "an alpha is a finite number", "Import it with --alpha.", field="lora_alpha", value=alpha
         )
-    _check_rank(file, settings, ranks, warnings)
-    write_object(folder / CONFIG_FILE, _config(ranks, alpha, settings))
-    name = file.resolve().parent.name if file.stem.lower() in _GENERIC else file.stem
-    return ConversionResult(
-        folder=folder,
-        name=_named(name, said),
-        tells_version=names.tells_version(name),
-        notes=_notes(file, digest, said),
-        warnings=tuple(warnings),
-    )
+
+
+def _refuse_left(file: Path, left: Sequence[str], beside: Beside) -> None:
+    """Raise `AdapterError` for tensors that belong to the adapter and would be lost.
+
+    The frozen base in a whole model's state is left out. Beside PEFT's config nothing is: PEFT saves what was
+    trained, and an embedding or head alone was trained or resized too.
+    """
+    if left and (beside.peft is not None or all(_EMBEDDING.search(name) for name in left)):
+        raise unknown_tensor(file, left[0], FAMILY)
 
 
 def _hash(file: Path, limits: ConversionLimits) -> str:
     if file.is_dir():
         remedy = f"Name the .pth in it; a folder in PEFT layout is added with: oneseek adapters add {file}"
         raise AdapterError(file, "is a folder", remedy)
+    if file.suffix == ".safetensors":
+        raise AdapterError(file, "needs no conversion", f"Add its folder: oneseek adapters add {file.parent}")
     try:
         size = file.stat().st_size
         if size > limits.file_bytes:
@@ -175,14 +210,21 @@ def _config(
         "base_model_name_or_path": _text(settings, "base_model_name_or_path", "base_model"),
         "r": rank,
         "rank_pattern": {FAMILY.module_name(*key): found for key, found in ranks.items() if found != rank},
-        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
-        "use_rslora": any(value is True for value in _values(settings, "use_rslora")),
+        "lora_alpha": _whole(alpha),
+        "alpha_pattern": next(
+            (value for value in values(settings, "alpha_pattern") if isinstance(value, dict)), {}
+        ),
+        "use_rslora": any(value is True for value in values(settings, "use_rslora")),
         "target_modules": sorted(modules)
         if everywhere
         else [FAMILY.module_name(*key) for key in sorted(ranks)],
         "bias": "none",
         "inference_mode": True,
     }
+
+
+def _whole(alpha: float) -> float:
+    return int(alpha) if float(alpha).is_integer() else alpha
 
 
 def _check_rank(
@@ -196,24 +238,12 @@ def _check_rank(
     if said is not None and held != [said]:
         warnings.append(f"the rank is said to be {said:g}; {file.name} holds {held}, which is what counts")
     said_targets = next(
-        (value for value in _values(settings, "target_modules") if isinstance(value, list)), None
+        (value for value in values(settings, "target_modules") if isinstance(value, list)), None
     )
     targets = {module for _, module in ranks}
     if said_targets is not None and not targets >= set(said_targets).intersection(FAMILY.names):
         missing = ", ".join(sorted(set(said_targets).intersection(FAMILY.names) - targets))
         raise AdapterError(file, f"its training updated {missing} too, which it does not hold", _SAVE_AGAIN)
-
-
-def _named(name: str, said: Mapping[str, Any]) -> names.FolderName:
-    """The names that the file's name tells; its language, where that tells none, from its .json."""
-    try:
-        told = names.FolderName.read(name)
-    except ValueError:
-        told = names.FolderName("imported", "v1", None)
-    language = told.language
-    if language is None and isinstance(said.get("language"), str) and len(said["language"]) == 2:
-        language = names.language(said["language"])
-    return names.FolderName(told.alias, told.version, language)
 
 
 def _notes(file: Path, digest: str, said: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,21 +260,10 @@ def _notes(file: Path, digest: str, said: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _values(documents: Sequence[Mapping[str, Any]], *wanted: str) -> Iterator[object]:
-    """The values of fields called one of `wanted`, the outermost first, earlier documents first."""
-    for document in documents:
-        waiting = deque([(document, 0)])
-        while waiting:
-            fields, depth = waiting.popleft()
-            yield from (fields[name] for name in wanted if fields.get(name) is not None)
-            if depth < 3:
-                waiting.extend((value, depth + 1) for value in fields.values() if isinstance(value, dict))
-
-
 def _number(documents: Sequence[Mapping[str, Any]], *wanted: str) -> float | None:
-    found = (value for value in _values(documents, *wanted) if type(value) in (int, float))
+    found = (value for value in values(documents, *wanted) if type(value) in (int, float))
     return next((value for value in found if isinstance(value, int | float)), None)
 
 
 def _text(documents: Sequence[Mapping[str, Any]], *wanted: str) -> str | None:
-    return next((value for value in _values(documents, *wanted) if isinstance(value, str)), None)
+    return next((value for value in values(documents, *wanted) if isinstance(value, str)), None)

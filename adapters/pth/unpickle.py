@@ -214,13 +214,13 @@ def _factors(key: tuple[int, str], found: Mapping[str, torch.Tensor]) -> Factors
 
 
 def _plain_values(fields: Mapping[Any, Any]) -> dict[str, Any]:
-    """The numbers, texts and lists of names among `fields`."""
+    """The numbers, texts and lists of either among `fields`."""
     kinds = (str, int, float, bool)
     found = {str(key): value for key, value in fields.items() if isinstance(value, kinds)}
     lists = {
         str(key): list(value)
         for key, value in fields.items()
-        if isinstance(value, list | tuple | set) and all(isinstance(item, str) for item in value)
+        if isinstance(value, list | tuple | set) and all(isinstance(item, str | int) for item in value)
     }
     return {**found, **lists}
 
@@ -254,7 +254,8 @@ def extract_lora(file: Path, folder: Path, limits: ConversionLimits) -> dict[str
             written[f"base_model.model.{FAMILY.module_name(*key)}.lora_{half}.weight"] = _stored(tensor, key)
     save_file(written, folder / WEIGHTS_FILE)
     modules = [[layer, module, pair.a.shape[0]] for (layer, module), pair in factors.items()]
-    return {"modules": modules, "settings": settings, "warnings": warnings}
+    left = [name for name in tensors if _FACTOR.fullmatch(name) is None]
+    return {"modules": modules, "settings": settings, "warnings": warnings, "left": left}
 
 
 def _stored(tensor: torch.Tensor, key: tuple[int, str]) -> torch.Tensor:

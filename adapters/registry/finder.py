@@ -15,7 +15,7 @@ from adapters import names
 from adapters.bases import SHIPPED, FoundBase, is_inside
 from adapters.errors import AdapterError, BaseModelError, FileRefusedError, passing_cause
 from adapters.lora.base_name import base_names, check_base_name
-from adapters.lora.config import CONFIG_FILE
+from adapters.lora.config import CONFIG_FILE, misplaced
 from adapters.lora.manifest import (
     MANIFEST_FILE,
     Adapter,
@@ -26,6 +26,7 @@ from adapters.lora.manifest import (
 )
 from adapters.lora.shape_check import ModelShape, check_fit
 from adapters.lora.tensorfile import WEIGHTS_FILE
+from adapters.pickles import import_command
 from adapters.registry.listing import RegistryListing, VersionFolder
 from adapters.registry.pointers import PointersError
 from adapters.registry.recovery import accepted_contents, check_pointers
@@ -40,8 +41,7 @@ class UnconvertedPickle:
     @property
     def command(self) -> str:
         """What converts it."""
-        text = str(self.path)
-        return f'oneseek adapters import "{text}"' if " " in text else f"oneseek adapters import {text}"
+        return import_command(self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,8 @@ def find_adapters(
     """Adapters that the settings name, then those in `home`/registry, then in `root`/lora_adapters.
 
     With the mini base, its own come last. `explicit` holds `PATH`, `NAME=PATH` or `NAME@VERSION=PATH`; these
-    are the first of the adapters found, in order. `digest` is the base's.
+    are the first of the adapters found, in order. `digest` is the base's: what records another is refused for
+    that, before anything else that is wrong with it.
 
     Reads each one's config, checks that its layout fits the base, hashes its weights and checks recorded
     digests. Raises `AdapterError` for one that `explicit` names and that cannot be served, `ValueError` for a
@@ -107,6 +108,7 @@ def find_adapters(
     if unknown is not None:
         found = [_without_pointers(adapter, registry, unknown) for adapter in found]
         refused.insert(0, unknown)
+    refused += filter(None, map(misplaced, _folders(root / "lora_adapters")))
     pickles = [*_files(root / "weights", "*.pth"), *_files(root / "lora_adapters", "*/adapter.pth")]
     return FoundAdapters(
         adapters=(*adapters, *found),
@@ -138,6 +140,8 @@ class _Place:
     """Whether what the adapter records of its names goes before these."""
     accepted: VersionFolder | None = None
     """The version that the registry took in here."""
+    blobs: Path | None = None
+    """Where its files may lie as well: Hugging Face's cache keeps them there, and links in the folder."""
 
     def damaged(self, base: ServedBase, problem: AdapterError) -> Adapter | None:
         """The version that was accepted here, with its `problem`; None if none was, or for another base."""
@@ -149,14 +153,18 @@ class _Place:
             names.version(entry.version)
         except ValueError:
             return None
-        language = entry.language or self._told_language(entry)
-        return damaged_adapter(entry.folder, entry.alias, entry.version, problem.public, language)
+        known = accepted_contents(self.root.parent / "ledger", entry.full_name)
+        return damaged_adapter(
+            entry.folder,
+            entry.alias,
+            entry.version,
+            problem.public,
+            entry.language or known.language or self._language_of_others(),
+            imported=entry.imported or known.imported,
+        )
 
-    def _told_language(self, entry: VersionFolder) -> str | None:
-        """What the ledger says of a version that says nothing itself, else what others of its alias speak."""
-        _, language = accepted_contents(self.root.parent / "ledger", entry.full_name)
-        if language is not None:
-            return language
+    def _language_of_others(self) -> str | None:
+        """What the other versions of its alias speak, if it is one language."""
         others = {VersionFolder.of(path).language for path in self.folder.parent.glob("*") if path.is_dir()}
         return next(iter(others - {None})) if len(others - {None}) == 1 else None
 
@@ -170,20 +178,22 @@ class _Place:
         return recorded not in (None, base.digest) and fields.get("base") not in base.names
 
     def read(self, base: ServedBase) -> Adapter:
-        """Raises `AdapterError`, also if it does not fit the base."""
+        """Raises `AdapterError`, also if it is for another base, or does not fit."""
         if self.accepted is not None and not self.folder.is_dir():
             return self.accepted.read()  # which says that it is missing
         for file in (
             self.folder,
             *(self.folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)),
         ):
-            if file.exists() and not is_inside(file, self.root):
+            roots = (self.root, self.blobs) if self.blobs is not None else (self.root,)
+            if file.exists() and not any(is_inside(file, root) for root in roots):
                 remedy = "Put the files themselves there, or name their folder in the setting adapters."
                 raise AdapterError(file, "is a link that leads out of the folder it was found in", remedy)
         try:
             recorded = read_fields(self.folder) if self.recorded_first else {}
             alias = None if "alias" in recorded else self.alias
             version = None if "version" in recorded else self.version
+            self._check_recorded_base(base)
             if base.shape is not None:
                 check_fit(self.folder, base.shape)
             adapter = read_manifest(self.folder, alias=alias, version=version)
@@ -194,6 +204,17 @@ class _Place:
             raise
         except ValueError as problem:
             raise AdapterError(self.folder, str(problem), "Rename the folder.") from problem
+
+    def _check_recorded_base(self, base: ServedBase) -> None:
+        """Raise `AdapterError` if its oneseek.json records another base."""
+        recorded = read_base_digest(self.folder, read_fields(self.folder))
+        if base.digest is None or recorded in (None, base.digest):
+            return
+        reason = f"was made for another base than {base.found.name}, which is {base.digest}"
+        remedy = "Name its own base with --base-model, or train it again for this one."
+        if self.accepted is not None:
+            remedy = "Serve the base that it was made for, or promote another version."
+        raise AdapterError(self.folder / MANIFEST_FILE, reason, remedy, field="base_digest", value=recorded)
 
 
 def _listing(home: Path) -> tuple[RegistryListing, PointersError | None]:
@@ -210,7 +231,14 @@ def _listing(home: Path) -> tuple[RegistryListing, PointersError | None]:
 def _without_pointers(adapter: Adapter, registry: Path, why: PointersError) -> Adapter:
     if adapter.problem is not None or not adapter.path.is_relative_to(registry):
         return adapter
-    return damaged_adapter(adapter.path, adapter.alias, adapter.version, why.public, adapter.language)
+    return damaged_adapter(
+        adapter.path,
+        adapter.alias,
+        adapter.version,
+        why.public,
+        adapter.language,
+        imported=adapter.imported,
+    )
 
 
 def _explicit(entry: str) -> _Place:
@@ -220,7 +248,15 @@ def _explicit(entry: str) -> _Place:
     alias, version = names.split_name(name) if named else (None, None)
     if not folder.is_dir():
         raise AdapterError(folder, "is not a folder", "Give the folder that holds adapter_config.json.")
-    return _Place(folder, folder, alias, version)
+    return _Place(folder, folder, alias, version, blobs=_blobs(folder))
+
+
+def _blobs(folder: Path) -> Path | None:
+    """Where Hugging Face's cache keeps the files of a snapshot that `folder` is or is in."""
+    for place in (folder.resolve(), *folder.resolve().parents):
+        if place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--"):
+            return place.parent.parent / "blobs"
+    return None
 
 
 def _read_all(places: Iterable[_Place], base: ServedBase) -> tuple[list[Adapter], list[FileRefusedError]]:
@@ -231,7 +267,7 @@ def _read_all(places: Iterable[_Place], base: ServedBase) -> tuple[list[Adapter]
         try:
             adapter = place.read(base)
             if place.accepted is not None:
-                _check_accepted(place.accepted, adapter, base, place.root.parent / "ledger")
+                _check_accepted(place.accepted, adapter, place.root.parent / "ledger")
             adapters.append(adapter)
         except AdapterError as problem:
             if (passing := passing_cause(problem)) is not None:
@@ -243,22 +279,16 @@ def _read_all(places: Iterable[_Place], base: ServedBase) -> tuple[list[Adapter]
     return adapters, refused
 
 
-def _check_accepted(entry: VersionFolder, adapter: Adapter, base: ServedBase, ledger: Path) -> None:
+def _check_accepted(entry: VersionFolder, adapter: Adapter, ledger: Path) -> None:
     """Raise `AdapterError` for a version that is not what was accepted, though its files fit together."""
-    recorded, path = adapter.base_digest, entry.folder / MANIFEST_FILE
     if adapter.full_name.lower() != entry.full_name.lower():
         reason = f"names {adapter.full_name}, and the registry took it in as {entry.full_name}"
-        raise AdapterError(path, reason, "Restore it.")
-    another = base.digest is not None and recorded not in (None, base.digest)
-    if another and read_fields(entry.folder).get("base") in base.names:
-        reason = f"was made for another base than {base.found.name}, which is {base.digest} here"
-        remedy = "Serve the base that it was made for, or promote another version."
-        raise AdapterError(path, reason, remedy, field="base_digest", value=recorded)
+        raise AdapterError(entry.folder / MANIFEST_FILE, reason, "Restore it.")
     if entry.recorded_digest is None:
-        told, _ = accepted_contents(ledger, adapter.full_name)
+        told = accepted_contents(ledger, adapter.full_name).digest
         if told not in (None, adapter.digest):
             reason = f"records no digest, and the files have {adapter.digest}; the ledger knows {told}"
-            raise AdapterError(path, reason, "Restore the files.")
+            raise AdapterError(entry.folder / MANIFEST_FILE, reason, "Restore the files.")
 
 
 def _on_shelf(listing: RegistryListing, registry: Path) -> Iterator[_Place]:

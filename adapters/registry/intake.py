@@ -15,12 +15,13 @@ from adapters.errors import AdapterError
 from adapters.files.regular import copy_regular
 from adapters.lora.base_name import base_names, check_base_name
 from adapters.lora.card import write_card
-from adapters.lora.config import CONFIG_FILE
+from adapters.lora.config import CONFIG_FILE, misplaced
 from adapters.lora.digest import adapter_digest, base_digest
 from adapters.lora.manifest import MANIFEST_FILE, Adapter, read_base_digest, read_fields, read_manifest
 from adapters.lora.shape_check import MAX_RANK, ModelShape, check_fit
-from adapters.lora.tensorfile import WEIGHTS_FILE, refuse_pickle
+from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.lora.weights import read_adapter
+from adapters.pickles import refuse_pickle
 
 _WAIT = "Wait until it is written, then try again."
 _CARRIED = ("about", "created", "dataset", "dataset_digest", "metrics", "origin", "parents", "rows")
@@ -119,6 +120,8 @@ def check_adapter(
     """
     if not (folder / CONFIG_FILE).exists():
         refuse_pickle(folder)
+    if (elsewhere := misplaced(folder)) is not None:
+        raise elsewhere
     recorded = read_fields(folder)
     _check_base(folder, base, read_base_digest(folder, recorded))
     # Before the files are hashed, so that a large one which does not fit costs its header alone.
@@ -126,7 +129,11 @@ def check_adapter(
     adapter = read_manifest(folder, alias=alias, version=version, language=language)
     read_adapter(folder, base.shape, max_rank, digest=adapter.digest)
     named = adapter.base_digest is not None
-    told = version is not None or "version" in recorded or names.tells_version(folder.resolve().name)
+    told = (
+        version is not None
+        or "version" in recorded
+        or names.tells_version(names.folder_title(folder.resolve()))
+    )
     kept = {name: recorded[name] for name in _CARRIED if name in recorded}
     created = {"created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
     return CheckedAdapter(

@@ -17,7 +17,7 @@ from adapters import names
 from adapters.errors import AdapterError, FileRefusedError, RegistryError, UnknownAdapterError
 from adapters.lora.card import card_language
 from adapters.lora.config import CONFIG_FILE
-from adapters.lora.manifest import MANIFEST_FILE, Adapter, read_fields, read_manifest
+from adapters.lora.manifest import MANIFEST_FILE, ORIGIN, Adapter, read_fields, read_manifest
 from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.registry.pointers import ACTIVE_FILE, AliasPointers
 
@@ -60,6 +60,11 @@ class VersionFolder:
     def language(self) -> str | None:
         """The language that its manifest records, else its card, which a damaged manifest leaves."""
         return self.recorded_language or _checked(card_language(self.folder), names.language)
+
+    @property
+    def imported(self) -> bool:
+        """Whether its manifest says that it was converted from a file of an existing installation."""
+        return ORIGIN in _recorded(self.folder)
 
     def is_named(self, alias: str, version: str) -> bool:
         """Whether it is `version` of `alias`; case does not matter."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,16 @@ from adapters.registry.pointers import ACTIVE_FILE, REMEDY, AliasPointers, Point
 from adapters.registry.traffic import Shadow, TrafficSplit
 
 _DIVISIONS = ("canary", "shadow", "settle")
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedContents:
+    """What the ledger knows a version by; None for what it does not know."""
+
+    digest: str | None = None
+    language: str | None = None
+    imported: bool = False
+    """Whether it was converted from a file of an existing installation."""
 
 
 def replay(entries: Iterable[Entry]) -> AliasPointers:
@@ -59,20 +70,22 @@ def recover(ledger: Ledger, listing: RegistryListing) -> AliasPointers:
     return AliasPointers(kept)
 
 
-def accepted_contents(ledger: Path, full_name: str) -> tuple[str | None, str | None]:
-    """The digest and the language that the ledger knows a version by; None for what it does not know."""
-    digest: str | None = None
-    language: str | None = None
+def accepted_contents(ledger: Path, full_name: str) -> AcceptedContents:
+    """What the ledger knows of a version; nothing if it cannot be read."""
+    known = AcceptedContents()
     try:
         for entry in Ledger.open(ledger).entries():
             record = entry.record
             if record.subject.lower() == full_name.lower():
-                digest = record.outputs.get("adapter", digest)
                 told = record.details.get("language")
-                language = told if isinstance(told, str) else language
+                known = AcceptedContents(
+                    record.outputs.get("adapter", known.digest),
+                    told if isinstance(told, str) else known.language,
+                    known.imported or record.action == "import",
+                )
     except LedgerError:
-        return None, None
-    return digest, language
+        return AcceptedContents()
+    return known
 
 
 def _after(pointers: AliasPointers, entry: Entry) -> AliasPointers:

@@ -98,13 +98,26 @@ class Snapshot:
         return alias if alias in self.splits or alias in self.shadows else None
 
     def languages(self) -> dict[str, str]:
-        """Language code → alias: as configured, else the one alias whose active version speaks it."""
-        codes = sorted({*self._speakers, *self.spoken})
-        return {code: self.active(code).alias for code in codes if code in self._short}
+        """Language code → alias: as configured, else the one alias whose active version speaks it.
+
+        An alias that is spelled like a code is a name alone: it takes no language from another.
+        """
+        return {code: self._active(alias).alias for code, alias in sorted(self._by_language.items())}
 
     def contested_languages(self) -> dict[str, tuple[str, ...]]:
         """Language code → aliases, where several speak it and none is configured; it names none then."""
-        return {code: found for code, found in self._speakers.items() if code not in self._short}
+        return {code: found for code, found in self._speakers.items() if code not in self._by_language}
+
+    @cached_property
+    def imported(self) -> str | None:
+        """The alias that stands for what an existing installation served; None if nothing was imported.
+
+        Of several, one that speaks no language, so that nothing else would choose it, then the first by name.
+        """
+        held = self.by_alias.items()
+        found = [self._active(alias) for alias, kept in held if any(one.imported for one in kept.values())]
+        order = sorted(found, key=lambda adapter: (adapter.language is not None, adapter.alias.lower()))
+        return order[0].alias if order else None
 
     def _known(self, name: str) -> str:
         alias = self._alias(name)
@@ -119,9 +132,14 @@ class Snapshot:
 
     @cached_property
     def _short(self) -> dict[str, str]:
-        spoken = {code: found[0] for code, found in self._speakers.items() if len(found) == 1}
-        named = {**spoken, **self.spoken, **self.short_names}
+        named = {**self._by_language, **self.short_names}
         return {name.lower(): alias.lower() for name, alias in named.items()}
+
+    @cached_property
+    def _by_language(self) -> dict[str, str]:
+        """Language code → the alias that answers it; both in lower case."""
+        spoken = {code: found[0] for code, found in self._speakers.items() if len(found) == 1}
+        return {code.lower(): alias.lower() for code, alias in {**spoken, **self.spoken}.items()}
 
     @cached_property
     def _speakers(self) -> dict[str, tuple[str, ...]]:

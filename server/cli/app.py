@@ -27,7 +27,7 @@ from server.cli.serving.route import route
 from server.cli.serving.serve import serve
 from server.cli.training.data import check_data, show_stats
 from server.cli.training.evaluate import evaluate
-from server.config.version import oneseek_version
+from server.config.version import version_line
 
 DISTILL = (
     "Have a teacher write a data set, drop what is no good, and train a student's adapter on the rest.\n\n"
@@ -41,7 +41,7 @@ def build_app() -> App:
     app = App(
         name="oneseek",
         help="A multi-adapter model server: one frozen base, an adapter for each request, all in one batch.",
-        version=oneseek_version,
+        version=version_line,
         result_action="return_value",
         exit_on_error=False,
         print_error=False,
@@ -92,4 +92,5 @@ def build_app() -> App:
     # By name: what they take is read from classes of options, which a start need not wait for.
     app.command("server.cli.training.train:app", name="train", help="Make adapters, and bases.")
     app.command("server.cli.training.distill:app", name="distill", help=DISTILL)
+    app.command("server.cli.completion:completion", name="completion", help="Print a shell's completion.")
     return app

@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from adapters import names
 from adapters.distillation.options import DistillOptions
 from adapters.distillation.output import DistillResult
 from adapters.distillation.requester import InterruptedRunError
@@ -25,11 +24,14 @@ from adapters.training.finetune.data_origin import Origin
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.options import OptionError, TrainOptions
 from adapters.training.loop.progress import Reporter
-from server.config.environment import expand_home, process_environment
+from server.config.environment import expand_home
 from server.config.settings import Settings
-from server.config.values import check_flag
-from server.jobs.training import detector, job_of, own_data, run_training, settings_of
-from server.live.catalogue import open_catalogue
+from server.config.values import SettingsError
+from server.jobs.languages import detector_for
+from server.jobs.requests import teacher_named
+from server.jobs.teachers import key_of, model_folder, refuse_server_options
+from server.jobs.training import job_of, run_training, settings_of
+from server.jobs.training_checks import check_files, check_request, own_data, questions_of
 
 if TYPE_CHECKING:
     from server.jobs.requests import DistillSource, TrainRequest
@@ -46,58 +48,50 @@ def run_distillation(
 ) -> int:
     """Run it: 0 where all was made, 1 where there are too few examples, 130 where it was interrupted."""
     settings = settings_of(student)
-    check_flag("alias", student.alias, names.alias)
-    check_flag("version", student.version, names.version)
+    check_request(student, training.language, settings, made=True)
+    check_files("seeds", list(map(expand_home, source.seeds)))
+    language_of = detector_for(training.language)
     if not no_train:
-        open_catalogue(settings)
+        # All that could be refused once the teacher has answered, hours later, is refused now.
+        job_of(student, training, settings, resume=None, made=(Path("data.jsonl"),))
     elif source.output is None:
         mark_home(settings.home)
     with ExitStack() as held:
         teacher = held.enter_context(closing(_teacher(source, "teacher", options)))
         judge = held.enter_context(closing(_teacher(source, "judge", options))) if source.judge else None
         task = _task(source, options, training, teacher, judge, settings)
+        task = replace(task, questions=questions_of(student, training.language) or ())
         interruption = Interruption()
         try:
             with interruption.listening():
-                made = make(task, teacher, judge, detector(), Reporter(), interruption)
+                made = make(task, teacher, judge, language_of, Reporter(), interruption)
         except InterruptedRunError:
             return _print_interrupted(task.output)
     if no_train or not made.enough:
         return _print_data(made, json=json)
     job = job_of(student, training, settings, resume=None, made=(made.data,), origin=_origin(made, options))
-    return run_training(job, settings, None, json=json, more={"distilled": _result_to_json(made)})
+    return run_training(job, settings, student, json=json, more={"distilled": _result_to_json(made)})
 
 
 def _teacher(source: DistillSource, role: Literal["teacher", "judge"], options: DistillOptions) -> Teacher:
     """Who plays `role`: a server's model, or one in a folder."""
-    asked: str = getattr(source, role)
-    if "://" not in asked:
-        for name in (f"{role}_model", f"{role}_key_env"):
-            if getattr(source, name) is not None:
-                raise OptionError(name, f"is for a server, and {asked} is a folder; leave it out")
-        return LocalTeacher(expand_home(asked), options.concurrency)
-    url, _, model = asked.partition("#")
-    key = _key(source, role)
-    try:
-        endpoint = ModelEndpoint.at(url, key, options.timeout)
-    except ValueError as error:
-        raise OptionError(role, str(error)) from None
-    named: str | None = getattr(source, f"{role}_model") or model or None
-    return RemoteTeacher(
-        endpoint, named or str(endpoint.models()[0]["id"]), options.concurrency, options.retries
-    )
-
-
-def _key(source: DistillSource, role: str) -> str | None:
-    """The key of a server, which is in the environment alone: a process list shows no flag with it."""
+    option, asked = role, str(source.judge)
+    if role == "teacher":
+        option, asked = teacher_named(source) or (role, "")
+    named: str | None = getattr(source, f"{role}_model")
     variable: str | None = getattr(source, f"{role}_key_env")
-    if variable is None:
-        return None
-    if not (key := process_environment().get(variable)):
-        raise OptionError(
-            f"{role}_key_env", f"{variable} is not set in the environment; export the key under it"
-        )
-    return key
+    if "://" not in asked:
+        refuse_server_options(asked, model=named, key_env=variable, role=role)
+        return LocalTeacher(model_folder(option, asked), options.concurrency, option)
+    url, _, model = asked.partition("#")
+    try:
+        endpoint = ModelEndpoint.at(url, key_of(role, variable), options.timeout)
+    except SettingsError:
+        raise
+    except ValueError as error:
+        raise OptionError(option, str(error)) from None
+    named = named or model or str(endpoint.models()[0]["id"])
+    return RemoteTeacher(endpoint, named, options.concurrency, options.retries)
 
 
 def _task(

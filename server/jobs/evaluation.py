@@ -6,26 +6,28 @@ import hashlib
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 
 from adapters.evaluation.endpoint import EndpointError, ModelEndpoint
-from adapters.evaluation.questions import identity_questions, languages
+from adapters.evaluation.judge import LanguageOf
+from adapters.evaluation.questions import identity_questions, languages, read_questions
 from adapters.evaluation.report import IdentityReport, base_of, judge_answers
 from adapters.ledger import Record
-from routing.detect import ProfileDetector
-from routing.route import AUTOMATIC_MODEL
+from routing.selection import AUTOMATIC_MODEL
 from server.asgi.app import uvicorn_config
 from server.asgi.compose import Narrator, compose
 from server.asgi.listening import bind
 from server.config.settings import Settings
 from server.config.values import SettingsError, closest
+from server.jobs.languages import language_of_text
 from server.live.catalogue import open_catalogue, open_ledger
 
 LONGEST = 96
@@ -34,22 +36,53 @@ _AT_ONCE = 8
 
 
 def evaluate_adapters(
-    settings: Settings, url: str | None, adapters: Sequence[str], spoken: Sequence[str]
+    settings: Settings,
+    url: str | None,
+    adapters: Sequence[str],
+    spoken: Sequence[str],
+    questions: Path | None = None,
 ) -> list[IdentityReport]:
     """The base, then each adapter, for one language after the other.
 
     `adapters` are names that the server serves, none for every alias; `spoken` languages of the questions,
-    none for all. Raises `SettingsError` for an unknown name, `EndpointError` for a server that fails.
+    none for all. `questions` is a file of them in one language. Raises `SettingsError` for an unknown name,
+    `EndpointError` for a server that fails.
     """
+    asked = _questions(spoken, questions)
+    detect = _detector(asked)
     if url is not None:
         key = settings.api_keys[0] if settings.api_keys else None
         try:
             target = ModelEndpoint.at(url, key)
         except ValueError as error:
             raise SettingsError("url", str(error)) from None
-        return _evaluate(target, adapters, spoken)
+        return _evaluate(target, adapters, asked, detect)
     with running_server(settings) as target:
-        return _evaluate(target, adapters, spoken)
+        return _evaluate(target, adapters, asked, detect)
+
+
+def _questions(spoken: Sequence[str], file: Path | None) -> dict[str, list[str]]:
+    """Language → what is asked in it."""
+    if file is not None:
+        if len(spoken) != 1:
+            raise SettingsError("questions", "holds one language; name it with --language, such as fr")
+        try:
+            return {spoken[0].lower(): read_questions(file)}
+        except (OSError, ValueError) as error:
+            raise SettingsError("questions", str(error)) from None
+    for language in spoken:
+        if language.lower() not in languages():
+            known = " and ".join(languages())
+            problem = f"there are questions in {known}; name a file in {language!r} with --questions"
+            raise SettingsError("language", problem)
+    return {language.lower(): identity_questions(language.lower()) for language in spoken or languages()}
+
+
+def _detector(codes: Iterable[str]) -> LanguageOf:
+    try:
+        return language_of_text(codes)
+    except ValueError as error:
+        raise SettingsError("language", str(error)) from None
 
 
 def note(settings: Settings, found: Sequence[IdentityReport]) -> None:
@@ -84,23 +117,20 @@ def _figures(measured: IdentityReport, base: IdentityReport | None) -> Iterator[
             yield f"{name}fidelity_{measured.language}", round(figures.language_fidelity, 4)
 
 
-def _evaluate(target: ModelEndpoint, adapters: Sequence[str], spoken: Sequence[str]) -> list[IdentityReport]:
+def _evaluate(
+    target: ModelEndpoint, adapters: Sequence[str], asked: Mapping[str, Sequence[str]], detect: LanguageOf
+) -> list[IdentityReport]:
     models = target.models()
     base, wanted = _names(models, adapters)
     versions = _versions(models)
-    detector = ProfileDetector()
     found: list[IdentityReport] = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for language in spoken or languages():
-            questions = identity_questions(language)
+        for language, questions in asked.items():
             for name in (base, *wanted):
-                asked = versions.get(name, name)
-                said = list(pool.map(partial(target.ask, asked, longest=LONGEST), questions))
-                found.append(
-                    judge_answers(
-                        name, language, questions, said, lambda text: detector.detect([text]).language
-                    )
-                )
+                version = versions.get(name)
+                said = list(pool.map(partial(target.ask, version or name, longest=LONGEST), questions))
+                judged = judge_answers(name, language, questions, said, detect)
+                found.append(replace(judged, version=version))
     return found
 
 

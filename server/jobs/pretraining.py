@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 
 def run_pretrain(asked: PretrainRequest, options: PretrainOptions) -> int:
     """Run it; 0 where a base was made, 130 where it was interrupted and can go on."""
+    settings = resolve_settings({}).settings
+    _check(asked)
+    mark_home(settings.home)
+
     from adapters.training.loop.progress import Reporter
     from adapters.training.pretrain.corpus_job import PretrainInterrupted, run_pretraining
 
-    settings = resolve_settings({}).settings
-    mark_home(settings.home)
     job = _job(asked, options, settings)
     outcome = run_pretraining(job, Reporter(), lambda known: _note(known, job, settings))
     if outcome is None:
@@ -51,9 +53,8 @@ def run_pretrain(asked: PretrainRequest, options: PretrainOptions) -> int:
     return 0
 
 
-def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -> PretrainJob:
-    from adapters.training.pretrain.corpus_job import PretrainJob
-
+def _check(asked: PretrainRequest) -> None:
+    """Refuse what does not fit, before torch is imported. Raises `SettingsError` and `OptionError`."""
     if asked.output.exists():
         raise SettingsError("output", f"{asked.output} exists; name a folder that does not")
     plan = asked.plan
@@ -62,6 +63,22 @@ def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -
         raise OptionError(missing, "is missing: --config names a YAML file with sections model and tokenizer")
     if asked.kind == "continue" and asked.base_model is None:
         raise SettingsError("base_model", "is missing; name the folder of the base to go on with")
+    for part in asked.data:
+        if not Path(part.path).exists():
+            raise SettingsError("data", f"{part.path} does not exist; name files of text, or folders of them")
+    if (
+        asked.data
+        and asked.base_model is not None
+        and not (expand_home(asked.base_model) / "config.json").is_file()
+    ):
+        problem = f"{asked.base_model} holds no config.json; name the folder of a base"
+        raise SettingsError("base_model", problem)
+
+
+def _job(asked: PretrainRequest, options: PretrainOptions, settings: Settings) -> PretrainJob:
+    from adapters.training.pretrain.corpus_job import PretrainJob
+
+    plan = asked.plan
     return PretrainJob(
         kind=asked.kind,
         options=options,

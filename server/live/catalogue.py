@@ -76,9 +76,9 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     mark_home(settings.home)
     base = find_base(root, settings.base_model)
     digest = base_digest(base.path, settings.home / "cache")
+    named_here = tuple(map(_expanded, settings.adapters))
     try:
-        explicit = tuple(map(_expanded, settings.adapters))
-        found = find_adapters(root, settings.home, base, explicit, digest=digest)
+        found = find_adapters(root, settings.home, base, named_here, digest=digest)
     except FileRefusedError:
         raise
     except ValueError as error:
@@ -95,9 +95,8 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
         )
     except UnknownAdapterError as error:
         raise SettingsError("routing.languages", str(error)) from None
-    notes = (
-        *_notes(found), *unrecorded, *refused, *passed_over, *describe_contested(served)
-    )  # fmt: skip
+    beside = (base.warning,) if base.warning else ()
+    notes = (*beside, *_notes(found), *unrecorded, *refused, *passed_over, *describe_contested(served))
     return Catalogue(base, served, settings.routing, notes, _warnings(kept, settings.home))
 
 
@@ -193,7 +192,14 @@ def _check_provenance(
 def without_provenance(adapter: Adapter) -> Adapter:
     """`adapter` as one that is promoted and that the ledger does not know."""
     problem = "the ledger does not know its digest, and require_provenance is on"
-    return damaged_adapter(adapter.path, adapter.alias, adapter.version, problem, adapter.language)
+    return damaged_adapter(
+        adapter.path,
+        adapter.alias,
+        adapter.version,
+        problem,
+        adapter.language,
+        imported=adapter.imported,
+    )
 
 
 def _check_fit(

@@ -191,7 +191,13 @@ class RegistryFollower:
                 goes_on = "it goes on from memory until the server stops"
                 self.damaged[name] = f"{before.full_name} is damaged: {now.problem}; {goes_on}"
                 return
-            now = replace(now, alias=before.alias, version=before.version, language=before.language)
+            now = replace(
+                now,
+                alias=before.alias,
+                version=before.version,
+                language=before.language,
+                imported=before.imported,
+            )
         if now.full_name.lower() != name:
             return
         self._served.replace(now)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from adapters.registry.served import ServedAdapters
 from routing.route import Router
+from routing.selection import first_name, is_automatic, split_base
 from server.engines.base import Engine
 from server.live.residency import Residency
 from server.metrics.engine_state import EngineInfo
@@ -35,5 +36,12 @@ class Runtime:
         self.metrics.serve(self.name, self.served.adapters)
 
     def knows(self, name: str) -> bool:
-        """True if `name` is this base's or one of its adapters'."""
-        return self.served.is_base(name) or self.served.is_adapter(name)
+        """True if `name`, or the first of a blend, is this base's or one of its adapters'."""
+        base, rest = split_base(first_name(name))
+        if base is not None and not self.served.is_base(base):
+            return False
+        return (
+            self.served.is_base(rest)
+            or self.served.is_adapter(rest)
+            or (base is not None and is_automatic(rest))
+        )

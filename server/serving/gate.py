@@ -15,8 +15,8 @@ from typing import Literal
 
 from adapters.errors import UnknownAdapterError
 from adapters.lora.manifest import Adapter
-from routing.route import AUTOMATIC_MODEL
-from routing.selection import AUTO, BASE, SelectionError, parse_selection
+from routing.route import MODEL, UnknownNameError, named_choice
+from routing.selection import BASE, HEADER, SelectionError
 from server.errors import EngineBusyError
 from server.exchange import Exchange
 from server.live.runtime import Runtime
@@ -87,18 +87,14 @@ class Gate:
         names, header = self._served.snapshot, exchange.headers.get(b"x-oneseek-adapter")
         try:
             if header is not None:
-                chosen = parse_selection(header)
-                if chosen == AUTO or not chosen:
-                    return None if chosen == AUTO else BASE
-                name, _ = max(chosen, key=lambda part: abs(part[1]))
-            elif not isinstance(model, str) or model == AUTOMATIC_MODEL:
-                return None
-            elif names.is_base(model):
-                return BASE
+                chosen = named_choice(header, HEADER, names)
             else:
-                name = model
+                chosen = named_choice(model, MODEL, names) if isinstance(model, str) else None
+            if not chosen:
+                return BASE if chosen == () else None
+            name, _ = max(chosen, key=lambda part: abs(part[1]))
             return None if names.divided_alias(name) is not None else names.resolve(name)
-        except (SelectionError, UnknownAdapterError):
+        except (SelectionError, UnknownNameError, UnknownAdapterError):
             return None
 
 

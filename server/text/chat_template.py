@@ -19,8 +19,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-Message = Mapping[str, Any]
-"""`role` and `content`, and whatever else the base's template reads: `tool_calls`, `tool_call_id`."""
+from adapters.datasets.content_forms import Message, in_form, probe_roles
 
 Tool = Mapping[str, Any]
 """`{"type": "function", "function": {"name", "description", "parameters"}}`, as Hugging Face has it."""
@@ -53,7 +52,8 @@ class ChatTemplate:
     """A compiled chat template with the special tokens that it may write.
 
     `control` are the strings that tokenise to control tokens; they are broken wherever a client writes them.
-    Raises `ValueError` for a template that does not compile.
+    Text reaches the template as a string, or as a list of parts if it reads nothing else. Raises `ValueError`
+    for a template that does not compile, or that leaves out what the user says.
     """
 
     def __init__(self, source: str, special: Mapping[str, str], control: Sequence[str]) -> None:
@@ -69,7 +69,9 @@ class ChatTemplate:
             raise ValueError(f"the chat template does not compile, line {error.lineno}: {error}") from error
         self._special = dict(special)
         self.breaker = Breaker(control)
-        self._takes_system = self._probe_system()
+        self._in_parts = frozenset[str]()
+        self._in_parts, read = probe_roles(self._probe)
+        self._takes_system = "system" in read
         self.takes_tools = self._probe_tools()
         """Whether the tools of a request reach the text."""
 
@@ -115,7 +117,7 @@ class ChatTemplate:
 
     def _run(
         self,
-        messages: list[dict[str, Any]],
+        messages: Sequence[Message],
         add_generation_prompt: bool,
         tools: list[dict[str, Any]] | None = None,
     ) -> str:
@@ -125,7 +127,7 @@ class ChatTemplate:
         try:
             for part in self._template.generate(
                 **self._special,
-                messages=messages,
+                messages=in_form(messages, self._in_parts) if self._in_parts else messages,
                 add_generation_prompt=add_generation_prompt,
                 tools=tools,
                 documents=None,
@@ -142,13 +144,12 @@ class ChatTemplate:
             raise TemplateError("the chat template cannot render these messages") from error
         return "".join(parts)
 
-    def _probe_system(self) -> bool:
-        """Whether a system message reaches the text."""
-        probe = [{"role": "system", "content": "4f1d"}, {"role": "user", "content": "9c2b"}]
+    def _probe(self, messages: list[Message]) -> str | None:
+        """The text of `messages`; None if the template refuses them."""
         try:
-            return "4f1d" in self._run(probe, True)
+            return self._run(messages, True)
         except TemplateError:
-            return False
+            return None
 
     def _probe_tools(self) -> bool:
         """Whether a tool's name and parameters reach the text."""
@@ -235,7 +236,7 @@ def _size(value: Any) -> int:
     """About how many characters `value` has as JSON, escapes aside."""
     if isinstance(value, str):
         return len(value) + 4
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return 4 + sum(_size(key) + _size(item) for key, item in value.items())
     if isinstance(value, list):
         return 4 + sum(_size(item) for item in value)

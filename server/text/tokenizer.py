@@ -71,12 +71,25 @@ class Tokenizer:
         config = _read(model_dir / "tokenizer_config.json")
         special = _special_tokens(_read(model_dir / "special_tokens_map.json") | config)
         definition = path.read_text("utf-8")
-        eos = _eos_ids(_read(model_dir / "generation_config.json"), _read(model_dir / "config.json"))
+        base = _read(model_dir / "config.json")
+        eos = _eos_ids(_read(model_dir / "generation_config.json"), base)
         tokenizer = cls(definition, special, eos, _chat_template(model_dir, config))
+        tokenizer._check_rows(base.get("vocab_size"))
         own = tokenizer._id_of(special.get("eos_token"))
         if own is not None:
             tokenizer.eos_ids = eos | {own}
         return tokenizer
+
+    def _check_rows(self, rows: object) -> None:
+        """Raise `ValueError` if there are tokens past the `rows` of the base's embedding."""
+        if not isinstance(rows, int) or self._vocabulary_size <= rows:
+            return
+        token = self._texts[self._vocabulary_size - 1]
+        raise ValueError(
+            f"the tokenizer knows token {self._vocabulary_size - 1} ({token[:40]!r}), and the base's "
+            f"embedding has {rows} rows (vocab_size): take the tokenizer that the base was saved with, or a "
+            "base whose embedding was resized with it"
+        )
 
     @property
     def definition(self) -> str:

@@ -84,6 +84,62 @@ def test_serve_installs_once_and_passes_arguments_on(project: Path) -> None:
     assert asked(project) == ["-m server serve"]
 
 
+CPU = "--no-deps torch==2.13.0+cpu --extra-index-url https://download.pytorch.org/whl/cpu"
+
+
+def test_train_installs_no_cuda_on_a_machine_without_a_gpu(project: Path) -> None:
+    write_script(project.parent / "tools" / "uname", "echo Linux\n")
+    first = make(project, "train", path=tools_path(project))
+    assert first.returncode == 0, first.stderr
+    torch, extra = asked(project)
+    assert torch.endswith(f" install --quiet {CPU}")
+    assert extra.endswith(" install --quiet --use-pep517 --editable .[train]")
+    assert "about 2 GB, torch without CUDA" in first.stdout
+    assert "oneseek: .venv now holds " in first.stdout
+    assert make(project, "train", "ARGS=identity --language sv", path=tools_path(project)).returncode == 0
+    assert asked(project) == ["-m server train identity --language sv"]
+    make(project, "serve", path=tools_path(project))
+    assert asked(project) == ["-m server serve"], "the serving set is part of it"
+
+
+@pytest.mark.parametrize("tool", ["nvidia-smi", "uname"])
+def test_train_takes_pypis_torch_where_that_is_right(project: Path, tool: str) -> None:
+    write_script(project.parent / "tools" / "uname", "echo Linux\n")
+    write_script(project.parent / "tools" / tool, "echo Darwin\n")
+    assert make(project, "train", path=tools_path(project)).returncode == 0
+    (extra,) = asked(project)
+    assert extra.endswith(" install --quiet --use-pep517 --editable .[train]")
+
+
+def test_train_asks_for_the_torch_that_the_tests_run_on() -> None:
+    pinned = re.search(r'"torch==([0-9.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert pinned is not None
+    assert f"torch=={pinned[1]}+cpu" in CPU
+    for document in ("README.md", "docs/training.md"):
+        assert "make train" in (ROOT / document).read_text(encoding="utf-8"), document
+    shown = "pip install " + CPU.replace("torch==", "'torch==").replace("+cpu", "+cpu'")
+    assert shown in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def test_on_a_terminal_pip_shows_what_it_installs(project: Path) -> None:
+    import pty
+
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(project)
+        os.environ["PATH"] = tools_path(project)
+        os.execvp("make", ["make", "serve"])
+    while True:
+        try:
+            if not os.read(terminal, 4096):
+                break
+        except OSError:
+            break
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    install, _ = asked(project)
+    assert "--quiet" not in install
+
+
 def test_changed_dependencies_are_installed(project: Path) -> None:
     make(project, "serve", path=tools_path(project))
     asked(project)
@@ -147,6 +203,7 @@ def test_help_names_every_target(project: Path) -> None:
     shown = make(project).stdout
     for target in (
         "make serve",
+        "make train",
         "make test",
         "make test-vllm",
         "make test-device",
@@ -174,5 +231,5 @@ def test_every_test_that_a_target_names_is_there(target: str) -> None:
 def test_windows_has_the_same_steps() -> None:
     script = (ROOT / "deploy" / "windows" / "serve.ps1").read_text(encoding="utf-8")
     assert script.isascii(), "Windows PowerShell reads a script without a byte order mark as ANSI"
-    for step in ("-m venv", "install --quiet --editable", "-m server serve @args", "(3, 11)"):
+    for step in ("-m venv", "install --quiet --editable", "-m server serve @words", "(3, 11)"):
         assert step in script

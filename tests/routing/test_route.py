@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from routing.detect import ProfileDetector
@@ -15,10 +17,10 @@ class Registry:
         self.adapters = adapters or (SV, EN, "sv", "en", f"{SV}@v1.1")
 
     def is_adapter(self, name: str) -> bool:
-        return name in self.adapters
+        return name.lower() in self.adapters
 
     def is_base(self, name: str) -> bool:
-        return name == "oneseek-mini"
+        return name.lower() in ("base", "oneseek-mini")
 
 
 ROWS = (LanguageRow("en", EN), LanguageRow("sv", SV))
@@ -85,7 +87,11 @@ def test_the_language_chooses(model: str | None) -> None:
     [
         (RouteQuery(header="fr"), "fr", "X-OneSeek-Adapter"),
         (RouteQuery(header="sv=0.5,fr=0.5"), "fr", "X-OneSeek-Adapter"),
-        (RouteQuery(header="oneseek-mini"), "oneseek-mini", "X-OneSeek-Adapter"),
+        (RouteQuery(header="other:sv"), "other:sv", "X-OneSeek-Adapter"),
+        (RouteQuery(header="oneseek-mini:fr"), "oneseek-mini:fr", "X-OneSeek-Adapter"),
+        (RouteQuery(model="sv:en"), "sv:en", "model"),
+        (RouteQuery(model="gpt 9"), "gpt 9", "model"),
+        (RouteQuery(model="sv=0.5,fr=0.5"), "fr", "model"),
         (RouteQuery(model="gpt-9"), "gpt-9", "model"),
         (RouteQuery(model=""), "", "model"),
         (RouteQuery(model="gpt-9", header="sv"), "gpt-9", "model"),
@@ -98,9 +104,42 @@ def test_an_unknown_name_is_never_the_base_in_silence(question: RouteQuery, name
     assert repr(name) in str(caught.value)
 
 
-def test_a_malformed_header_is_refused() -> None:
-    with pytest.raises(SelectionError):
-        decide(RouteQuery(header="sv=none"))
+@pytest.mark.parametrize("field", ["header", "model"])
+@pytest.mark.parametrize(
+    "text", ["sv=none", "sv=0.5,oneseek-mini=0.5", "oneseek-mini=0.5", "oneseek-mini:auto=0.5,sv=1"]
+)
+def test_a_malformed_selection_is_refused_by_its_field(field: str, text: str) -> None:
+    with pytest.raises(SelectionError) as caught:
+        decide(RouteQuery(**{field: text}))  # pyright: ignore[reportArgumentType] # both are text
+    assert caught.value.field == ("model" if field == "model" else "X-OneSeek-Adapter")
+
+
+VOCABULARY = [
+    ("base", ()),
+    ("BASE", ()),
+    ("oneseek-mini", ()),
+    ("OneSeek-Mini", ()),
+    ("oneseek-mini:base", ()),
+    ("sv", (("sv", 1.0),)),
+    ("SV", (("SV", 1.0),)),
+    (f"{SV}@v1.1", ((f"{SV}@v1.1", 1.0),)),
+    (f"oneseek-mini:{SV}@v1.1", ((f"{SV}@v1.1", 1.0),)),
+    ("base:sv", (("sv", 1.0),)),
+    ("sv=0.7,en=0.3", (("sv", 0.7), ("en", 0.3))),
+    ("oneseek-mini:sv=0.7, en=0.3", (("sv", 0.7), ("en", 0.3))),
+    *((automatic, ((EN, 1.0),)) for automatic in ("auto", "Auto", "oneseek", "OneSeek", "oneseek-mini:auto")),
+]
+"""What is asked for → what answers `Who are you?`."""
+
+
+@pytest.mark.parametrize("field", ["header", "model"])
+@pytest.mark.parametrize(("asked", "target"), VOCABULARY)
+def test_header_and_model_have_one_vocabulary(field: str, asked: str, target: object) -> None:
+    question = RouteQuery(turns=("Who are you?",), **{field: asked})  # pyright: ignore[reportArgumentType]
+    found, reason = decide(question)
+    assert found == target
+    automatic = asked.lower().rpartition(":")[2] in ("auto", "oneseek")
+    assert reason == (Reason.LANGUAGE if automatic else Reason(field))
 
 
 def test_the_conversation_decides_where_the_question_does_not() -> None:
@@ -149,6 +188,23 @@ def test_undecided_is_an_outcome_of_its_own(
 @pytest.mark.parametrize("default", [None, "base"])
 def test_without_a_default_the_base_answers(default: str | None) -> None:
     assert decide(RouteQuery(turns=("42",)), router(default=default)) == ((), Reason.DEFAULT)
+
+
+@pytest.mark.parametrize(
+    ("question", "target"),
+    [
+        (RouteQuery(turns=("42",)), ((SV, 1.0),)),
+        (RouteQuery(turns=("Kannst du mir bei etwas helfen?",)), ((SV, 1.0),)),
+        (RouteQuery(turns=("Who are you?",)), ((EN, 1.0),)),
+        (RouteQuery(turns=("42",), header="base"), ()),
+        (RouteQuery(turns=("42",), model="base"), ()),
+        (RouteQuery(turns=("42",), header="auto"), ((SV, 1.0),)),
+    ],
+)
+def test_a_fallback_takes_the_place_of_the_base_alone(question: RouteQuery, target: object) -> None:
+    assert decide(replace(question, fallback=SV))[0] == target
+    gone = decide(replace(question, fallback="gone"))
+    assert gone == decide(question)
 
 
 def test_an_adapter_that_left_the_registry_is_not_chosen() -> None:

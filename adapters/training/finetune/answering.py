@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from adapters.training.finetune.base import answer_ends
 from adapters.training.finetune.examples import encode_text, render_messages
 from adapters.training.loop.packing import Encoder, Turn
 
@@ -80,8 +81,8 @@ def answer_chats(
         for question in questions
     ]
     own = model.generation_config.eos_token_id
-    given = cast("list[int]", own if isinstance(own, list) else [own])
-    ends = {end for end in (*given, cast("int | None", tokenizer.eos_token_id)) if end is not None}
+    given = cast("list[int | None]", own if isinstance(own, list) else [own])
+    ends = {*(end for end in given if end is not None), *answer_ends(tokenizer)}
     pad = cast("int", tokenizer.pad_token_id)
     found: list[tuple[str, bool]] = []
     for row in complete(model, prompts, ends, pad, longest=longest, rows=rows, sampling=sampling):

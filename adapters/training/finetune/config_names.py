@@ -1,87 +1,59 @@
-"""Training configurations under the names that other trainers use: TRL's (with PEFT's) and axolotl's.
+"""Training configurations under the names that other trainers use: TRL's (with PEFT's) and axolotl's and
+unsloth's.
 
-One table says which of OneSeek's options a name is. What is not in it is refused by name; what asks for
+The tables say which of OneSeek's options a name is. What is not in them is refused by name; what asks for
 something else than OneSeek does (another optimizer, loss on the questions too) is refused, never ignored.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
-from adapters.training.loop.options import OptionError, TrainOptions
+from adapters.errors import format_value
+from adapters.training.finetune.config_tables import FIXED, FOREIGN, HARMLESS_PLUGINS, IDLE, SECTIONS
+from adapters.training.loop.options import ALL_LINEAR, OptionError, TrainOptions
 
-_RUN = ("alias", "base_model", "dataset", "external_model", "output", "version")
+_RUN = (
+    *("alias", "base_model", "dataset", "external_model", "force", "output", "questions", "teacher"),
+    *("teacher_key_env", "teacher_model", "threads", "version"),
+)
 OWN = frozenset({*_RUN, *(item.name for item in fields(TrainOptions))})
 """OneSeek's own names."""
 
-FOREIGN: Mapping[str, str] = {
-    # TRL, transformers and PEFT
-    "model_name_or_path": "base_model",
-    "dataset_name": "dataset",
-    "num_train_epochs": "epochs",
-    "per_device_train_batch_size": "batch_size",
-    "gradient_accumulation_steps": "gradient_accumulation",
-    "lr_scheduler_type": "schedule",
-    "warmup_ratio": "warmup",
-    "max_seq_length": "max_length",
-    "output_dir": "output",
-    "r": "rank",
-    "lora_r": "rank",
-    "lora_alpha": "alpha",
-    "lora_dropout": "dropout",
-    "lora_target_modules": "target_modules",
-    # axolotl
-    "base_model_config": "base_model",
-    "micro_batch_size": "batch_size",
-    "num_epochs": "epochs",
-    "lr_scheduler": "schedule",
-    "sequence_len": "max_length",
-    "val_set_size": "held_out",
-    "early_stopping_patience": "early_stop",
-}
-"""Another trainer's name to OneSeek's, where the value means the same."""
-
-FIXED: Mapping[str, tuple[tuple[object, ...], str]] = {
-    "use_peft": ((True,), "OneSeek trains LoRA adapters alone"),
-    "peft_type": (("LORA",), "OneSeek trains LoRA adapters alone"),
-    "task_type": (("CAUSAL_LM",), "OneSeek trains causal language models"),
-    "bias": (("none",), "the base stays as it is"),
-    "lora_bias": (("none", False), "the base stays as it is"),
-    "use_rslora": ((False,), "the LoRA's scale is alpha / rank"),
-    "use_dora": ((False,), "OneSeek trains plain LoRA adapters"),
-    "load_in_8bit": ((False,), "a base in 4 bits is load_in_4bit"),
-    "completion_only_loss": ((True,), "the loss is always on the answers alone"),
-    "assistant_only_loss": ((True,), "the loss is always on the answers alone"),
-    "train_on_inputs": ((False,), "the loss is always on the answers alone"),
-    "packing": ((False,), "examples are padded, not packed"),
-    "sample_packing": ((False,), "examples are padded, not packed"),
-    "pad_to_sequence_len": ((False,), "batches are padded to their longest example"),
-    "optim": (("adamw_torch",), "the optimizer is AdamW"),
-    "optimizer": (("adamw_torch",), "the optimizer is AdamW"),
-    "report_to": (("none",), "progress goes to the terminal, or to JSON lines"),
-    "strict": ((False,), "the base decides how it is loaded"),
-    "fp16": ((False, "auto"), "precision is bf16 or fp32"),
-    "tf32": ((False, "auto"), "precision is bf16 or fp32"),
-    "dataset_text_field": ((), "the text comes from instruction, input and output, or from messages"),
-}
-"""Names that OneSeek knows and that can have these values alone, and why."""
-
-_TYPES = (None, "alpaca", "chat_template")
+_TYPES = (None, "alpaca", "chat_template", "chat_template.default", "sharegpt")
 """Kinds of axolotl's datasets that OneSeek reads."""
-_TRANSLATED = ("adapter", "bf16", "datasets")
+_PIECES: Mapping[str, tuple[object, ...]] = {
+    "split": ("train",),
+    "ds_type": ("json",),
+    "field_messages": ("messages", "conversations"),
+    "message_property_mappings": (
+        {"role": "role", "content": "content"},
+        {"role": "from", "content": "value"},
+    ),
+    "message_field_role": ("role", "from"),
+    "message_field_content": ("content", "value"),
+}
+"""What else an entry of them may say, since it is what OneSeek reads anyway."""
+_EMPTY: tuple[object, ...] = (None, "", [], {})
+"""Values that ask for nothing, under any name."""
+_PATTERN = re.compile(r"[^\w.,\s]")
 
 
-def read_training_config(path: Path, also: Collection[str] = ()) -> dict[str, Any]:
+def read_training_config(
+    path: Path, also: Collection[str] = (), passed_over: Callable[[list[str]], object] = lambda names: None
+) -> dict[str, Any]:
     """OneSeek's options, by name, that the YAML file `path` gives in any trainer's words.
 
-    `also` are further names of OneSeek's own. Values are as YAML has them. Raises `OptionError` naming the
-    file's own word for what is unknown, said twice, or not to be had; `OSError` where it cannot be read.
+    `also` are further names of OneSeek's own; `passed_over` is told the names that change nothing of what is
+    made. An empty value asks for nothing. Values are as YAML has them. Raises `OptionError` with everything
+    that is unknown, said twice, or not to be had, each by the file's own word; and `OSError`.
     """
     try:
         found: object = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -92,39 +64,144 @@ def read_training_config(path: Path, also: Collection[str] = ()) -> dict[str, An
         raise OptionError("config", f"{path} holds no mapping of names to values")
     options: dict[str, Any] = {}
     said: dict[str, str] = {}
-    for name, value in cast("dict[object, Any]", found).items():
-        for option, meant in _meaning(str(name), value, also).items():
-            if option in said:
-                raise OptionError(str(name), f"says the same as {said[option]} in this file; keep one")
-            said[option], options[option] = str(name), meant
+    idle: list[str] = []
+    problems: list[OptionError] = []
+    for name, value in _flat(cast("dict[object, Any]", found)):
+        if value in _EMPTY:
+            continue
+        try:
+            meant = _meaning(name, value, also)
+        except OptionError as problem:
+            problems.append(problem)
+            continue
+        if meant is None:
+            idle.append(name)
+        for option, one in (meant or {}).items():
+            if option in said and not _agree(option, one, options[option]):
+                problems.append(OptionError(name, f"says the same as {said[option]} in this file; keep one"))
+            if options.get(option) != ALL_LINEAR:
+                said[option], options[option] = name, one
+    raise_all(problems, path)
+    if idle:
+        passed_over(idle)
     return options
 
 
-def _meaning(name: str, value: Any, also: Collection[str]) -> dict[str, Any]:
-    """What one line of a configuration asks for."""
+def _agree(option: str, one: Any, other: Any) -> bool:
+    """Whether what a file says twice, as axolotl's do, is one thing: qlora in 4 bits, all linear modules."""
+    return ALL_LINEAR in (one, other) or (option == "load_in_4bit" and one == other)
+
+
+def raise_all(problems: Sequence[OptionError], path: Path) -> None:
+    """Raise all that is wrong with the file `path` in one `OptionError`; return if nothing is."""
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        raise OptionError("config", f"{path} has {len(problems)} problems:{lines}")
+
+
+def _flat(found: Mapping[object, Any]) -> Iterator[tuple[str, Any]]:
+    """Every name with its value, those of unsloth's sections too."""
+    for name, value in found.items():
+        if name in SECTIONS and isinstance(value, dict):
+            yield from ((str(inner), item) for inner, item in cast("dict[object, Any]", value).items())
+        else:
+            yield str(name), value
+
+
+def _meaning(name: str, value: Any, also: Collection[str]) -> dict[str, Any] | None:
+    """What one line of a configuration asks for; None if it changes nothing of what is made."""
     if name in FIXED:
         accepted, why = FIXED[name]
         if value not in accepted:
             instead = f"leave it out or use {_format_value(accepted[0])}" if accepted else "leave it out"
             raise OptionError(name, f"{_format_value(value)} is not to be had: {why}; {instead}")
         return {}
-    if name == "adapter":
-        if value not in ("lora", "qlora"):
-            raise OptionError(name, f"{_format_value(value)} is not to be had; use lora or qlora")
-        return {"load_in_4bit": True} if value == "qlora" else {}
-    if name == "bf16":
-        if value not in (True, False, "auto"):
-            raise OptionError(name, f"{_format_value(value)} is none of true, false and auto")
-        return {"precision": "auto" if value == "auto" else "bf16" if value else "fp32"}
-    if name == "datasets":
-        return {"dataset": _paths(value)}
+    if name in _TRANSLATED:
+        return _TRANSLATED[name](name, value)
     option = FOREIGN.get(name, name)
-    if option not in OWN and option not in also:
-        known = sorted({*OWN, *also, *FOREIGN, *FIXED, *_TRANSLATED})
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise OptionError(name, f"is no option of training{hint}")
-    return {option: value}
+    if option == "target_modules":
+        return {option: _targets(name, value)}
+    if option == "gradient_checkpointing" and value in ("offload", "unsloth"):
+        return {option: True}
+    if option in OWN or option in also:
+        return {option: value}
+    if IDLE.fullmatch(name):
+        return None
+    known = sorted({*OWN, *also, *FOREIGN, *FIXED, *_TRANSLATED})
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise OptionError(name, f"is no option of training{hint}")
+
+
+def _adapter(name: str, value: Any) -> dict[str, Any]:
+    if value not in ("lora", "qlora"):
+        raise OptionError(name, f"{_format_value(value)} is not to be had; use lora or qlora")
+    return {"load_in_4bit": True} if value == "qlora" else {}
+
+
+def _load_in_4bit(name: str, value: Any) -> dict[str, Any]:
+    return {} if value is False else {"load_in_4bit": value}
+
+
+def _precision(name: str, value: Any) -> dict[str, Any]:
+    if value not in (True, False, "auto"):
+        raise OptionError(name, f"{_format_value(value)} is none of true, false and auto")
+    return {"precision": "auto" if value == "auto" else "bf16" if value else "fp32"}
+
+
+def _data_type(name: str, value: Any) -> dict[str, Any]:
+    names = {"auto": "auto", "bfloat16": "bf16", "bf16": "bf16", "float32": "fp32", "fp32": "fp32"}
+    if value not in names:
+        raise OptionError(name, f"{_format_value(value)} is not to be had; use auto, bfloat16 or float32")
+    return {"precision": names[value]}
+
+
+def _datasets(name: str, value: Any) -> dict[str, Any]:
+    return {"dataset": _paths(value)}
+
+
+def _all_linear(name: str, value: Any) -> dict[str, Any]:
+    return {"target_modules": ALL_LINEAR} if value is True else {}
+
+
+def _plugins(name: str, value: Any) -> dict[str, Any] | None:
+    named: list[object] = value if isinstance(value, list) else [value]
+    for one in named:
+        if not HARMLESS_PLUGINS.fullmatch(str(one)):
+            raise OptionError(name, f"{_format_value(one)} is not to be had; leave it out")
+    return None
+
+
+def _special_tokens(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, dict) and set(cast("dict[str, Any]", value)) <= {"pad_token"}:
+        return {}
+    raise OptionError(name, "the tokens are the base's own, as when it is served; leave it out")
+
+
+_TRANSLATED: Mapping[str, Callable[[str, Any], dict[str, Any] | None]] = {
+    "adapter": _adapter,
+    "bf16": _precision,
+    "bfloat16": _precision,
+    "datasets": _datasets,
+    "dtype": _data_type,
+    "load_in_4bit": _load_in_4bit,
+    "lora_target_linear": _all_linear,
+    "plugins": _plugins,
+    "special_tokens": _special_tokens,
+    "torch_dtype": _data_type,
+}
+"""Names whose values are put otherwise here."""
+
+
+def _targets(name: str, value: Any) -> Any:
+    """Modules as a list, or a text of them with commas between; `all-linear` is every linear module."""
+    texts: list[Any] = value if isinstance(value, list) else [value]
+    for text in texts:
+        if _PATTERN.search(str(text).replace(ALL_LINEAR, "")):
+            raise OptionError(name, f"{_format_value(text)} is a pattern; name the modules, such as q_proj")
+    return value
 
 
 def _paths(value: Any) -> list[str]:
@@ -135,16 +212,21 @@ def _paths(value: Any) -> list[str]:
         if not isinstance(entry, dict) or "path" not in entry:
             raise OptionError("datasets", f"{_format_value(entry)} has no path; write - path: FILE.jsonl")
         about = cast("dict[str, Any]", entry)
-        for key in about:
-            if key not in ("path", "type"):
-                raise OptionError(f"datasets.{key}", "is not known here; a data set has path and type")
+        for key, piece in about.items():
+            if key in ("path", "type") or piece in _EMPTY or piece in _PIECES.get(key, ()):
+                continue
+            if key in _PIECES:
+                problem = f"{_format_value(piece)} is not to be had; use {_format_value(_PIECES[key][0])}"
+                raise OptionError(f"datasets.{key}", problem)
+            raise OptionError(f"datasets.{key}", "is not known here; a data set has path and type")
         if about.get("type") not in _TYPES:
             raise OptionError(
-                "datasets.type", f"{_format_value(about['type'])} is neither alpaca nor chat_template"
+                "datasets.type",
+                f"{_format_value(about['type'])} is neither alpaca, chat_template nor sharegpt",
             )
         found.append(str(about["path"]))
     return found
 
 
 def _format_value(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    return str(value).lower() if isinstance(value, bool) else format_value(value)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapters.files.atomic import staged_file
-from adapters.training.loop.callbacks import Curve
+
+if TYPE_CHECKING:
+    from adapters.training.loop.callbacks import Curve
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -33,7 +37,7 @@ def terminal_lines(curve: Curve, width: int = 60) -> list[str]:
     """One line of bars for each series, from the first step to the last, with its first and last value."""
     found: list[str] = []
     for name, points in (("loss", curve.train), ("held-out loss", curve.held_out)):
-        values = [value for _, value in points]
+        values = [value for _, value in points if math.isfinite(value)]
         if values:
             found.append(f"{name:>14}  {values[0]:.3f} {_bars(values, width)} {values[-1]:.3f}")
     return found

@@ -7,10 +7,12 @@ up to it adds to the prompt that a server would send for it, end of turn include
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, cast
 
 from transformers import PreTrainedTokenizerBase
 
+from adapters.datasets.content_forms import Message, in_form, probe_roles
 from adapters.training.finetune.conversations import ChatTurn, Conversation
 from adapters.training.loop.options import OptionError
 
@@ -24,19 +26,38 @@ TokenizedExample = dict[str, list[int]]
 def render_messages(tokenizer: PreTrainedTokenizerBase, messages: Iterable[ChatTurn], *, prompt: bool) -> str:
     """The text of `messages`; with `prompt`, up to where the assistant's next answer begins.
 
-    Raises `OptionError` where the base has no chat template or its template refuses them.
+    Raises `OptionError` if the base has no chat template, or its template refuses them or leaves them out.
     """
     if not tokenizer.chat_template:
         raise OptionError(
             "base_model", "its tokenizer has no chat template, so it cannot hold a conversation"
         )
+    given = in_form(list[Message](messages), _in_parts(tokenizer, str(tokenizer.chat_template)))
     try:
-        text = tokenizer.apply_chat_template(
-            [dict(message) for message in messages], tokenize=False, add_generation_prompt=prompt
-        )
+        return _render(tokenizer, given, prompt=prompt)
     except Exception as error:  # whatever a template raises says that it does not take these messages
         raise OptionError("dataset", f"the base's chat template refuses a conversation: {error}") from error
-    return cast("str", text)
+
+
+@lru_cache(maxsize=4)
+def _in_parts(tokenizer: PreTrainedTokenizerBase, _template: str) -> frozenset[str]:
+    """The roles whose text the template reads in parts alone, as a server finds them."""
+
+    def render(messages: list[Message]) -> str | None:
+        try:
+            return _render(tokenizer, messages, prompt=True)
+        except Exception:  # as above
+            return None
+
+    try:
+        return probe_roles(render)[0]
+    except ValueError as error:
+        raise OptionError("base_model", str(error)) from error
+
+
+def _render(tokenizer: PreTrainedTokenizerBase, messages: Iterable[Message], *, prompt: bool) -> str:
+    plain = [dict(message) for message in messages]
+    return cast("str", tokenizer.apply_chat_template(plain, tokenize=False, add_generation_prompt=prompt))
 
 
 def encode_text(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:

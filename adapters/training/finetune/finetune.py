@@ -21,7 +21,7 @@ from trl.trainer.sft_trainer import SFTTrainer
 from adapters.lora.families import FAMILIES, LoraFamily
 from adapters.training.finetune.base import Machine, resolve_precision
 from adapters.training.finetune.examples import TokenizedExample
-from adapters.training.loop.callbacks import Curve, ShowProgress, StopOnInterrupt
+from adapters.training.loop.callbacks import Curve, ShowProgress, StopOnDivergence, StopOnInterrupt
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.options import OptionError, TrainOptions
 from adapters.training.loop.progress import Reporter
@@ -40,11 +40,42 @@ class FinetuneRun:
     interrupted: bool
     main: bool
     """Whether this process is the one that writes results."""
+    planned_epochs: float
+    """Epochs there would have been without early stopping."""
 
     @property
     def best_held_out(self) -> tuple[int, float] | None:
         """Step and loss of the held-out evaluation whose weights were kept."""
-        return min(self.curve.held_out, key=lambda point: point[1], default=None)
+        points = [point for point in self.curve.held_out if math.isfinite(point[1])]
+        return min(points, key=lambda point: point[1], default=None)
+
+    @property
+    def kept_epoch(self) -> float:
+        """The epoch whose weights were kept."""
+        best = self.best_held_out
+        return self._epoch_at(best[0] if best is not None else self.steps)
+
+    @property
+    def epochs(self) -> float:
+        """How many were run."""
+        return self._epoch_at(self.steps)
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether training ended since the held-out loss fell no further, or since it diverged."""
+        return self.steps < self.planned and not self.interrupted
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss is not a number, or training's rose by half from its first quarter to its last."""
+        losses = [loss for _, loss in self.curve.train]
+        if not all(math.isfinite(loss) for loss in (*losses, *(loss for _, loss in self.curve.held_out))):
+            return True
+        quarter = len(losses) // 4
+        return quarter > 1 and sum(losses[-quarter:]) > 1.5 * sum(losses[:quarter])
+
+    def _epoch_at(self, step: int) -> float:
+        return round(step / self.planned * self.planned_epochs, 2) if self.planned else 0.0
 
 
 def last_checkpoint(work: Path) -> Path | None:
@@ -85,7 +116,11 @@ def finetune(
                 shutil.rmtree(folder)
     family = _checked_family(base, options)
     progress = ShowProgress(reporter, "training")
-    callbacks: list[TrainerCallback] = [StopOnInterrupt(interruption), progress]
+    callbacks: list[TrainerCallback] = [
+        StopOnInterrupt(interruption),
+        StopOnDivergence(),
+        progress,
+    ]
     if held_out and options.early_stop:
         callbacks.append(EarlyStoppingCallback(options.early_stop))
     # peft 0.21 asks transformers 5.23 for a name that the latter is about to drop.
@@ -115,6 +150,7 @@ def finetune(
         seconds=float(outcome.metrics["train_runtime"]),
         interrupted=interruption.asked and state.global_step < state.max_steps,
         main=bool(state.is_world_process_zero),
+        planned_epochs=options.epochs,
     )
 
 
@@ -181,6 +217,8 @@ def _arguments(options: TrainOptions, machine: Machine, work: Path, examples: in
         save_strategy="epoch",
         save_total_limit=2,
         logging_steps=max(1, round(updates * options.epochs / 200)),
+        # A loss that is not a number is to be seen, not replaced by the last one that was.
+        logging_nan_inf_filter=False,
         disable_tqdm=True,
         report_to="none",
         dataloader_pin_memory=bool(machine.cuda),

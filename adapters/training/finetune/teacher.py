@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 from adapters.evaluation.endpoint import ModelEndpoint
 from adapters.evaluation.judge import LanguageOf, claims_identity, faults
 from adapters.files.atomic import write_file
@@ -31,6 +33,11 @@ from adapters.training.loop.progress import Reporter
 _LONGEST = 160
 _AT_ONCE = 8
 _MOST_CHARACTERS = 600
+_OTHER = (
+    "Below are a question to the AI agent OneSeek, and its answer. Write the answer again in other words of "
+    "your own, in the language of the answer, with the same meaning, still as OneSeek speaking of itself. "
+    "Write the answer alone.\n\nQuestion: {question}\nAnswer: {answer}"
+)
 _ASKED = {
     "en": "Below are a question to the AI agent OneSeek, and its answer. Write the answer again in other "
     "words of your own, in English, with the same meaning, still as OneSeek speaking of itself. Write the "
@@ -63,25 +70,29 @@ def teach(
     reporter: Reporter,
     *,
     launch: Launch = ALONE,
+    option: str = "teacher",
+    key: str | None = None,
 ) -> TeacherData:
     """Ask `teacher` (`http://HOST:PORT#MODEL`, or a folder) about each single question; keep what is good.
 
-    The file in `folder` is named by the teacher and what it was asked. Raises `OptionError` where the teacher
-    is neither or nothing it wrote is good, and `EndpointError`.
+    The file in `folder` is named by the teacher and what it was asked. Raises `OptionError` that names
+    `option` if the teacher is neither or nothing it wrote is good, and `EndpointError`. `key` is for
+    its server.
     """
     sources = [one for one in conversations if len(one.messages) == 2]
-    asked = [_ASKED[options.language].format(question=one.question, answer=one.answers[0]) for one in sources]
+    form = _ASKED.get(options.language, _OTHER)
+    asked = [form.format(question=one.question, answer=one.answers[0]) for one in sources]
     key = hashlib.sha256(json.dumps([teacher, asked]).encode()).hexdigest()[:16]
     path = folder / f"taught-{options.language}-{key}.jsonl"
     name = teacher if "://" in teacher else Path(teacher).name
     while launch.rank and not path.exists():  # the first process of several asks for them all
         time.sleep(1)
     if not path.exists():
-        said = _answerer(teacher, options, launch)(asked)
+        said = _answerer(teacher, options, launch, option, key)(asked)
         good, dropped = _sift(sources, said, options.language, language_of)
         reporter.print_event("taught", teacher=name, asked=len(asked), kept=len(good), dropped=dict(dropped))
         if not good:
-            raise OptionError("external_model", f"{teacher} wrote nothing that can be used: {dict(dropped)}")
+            raise OptionError(option, f"{teacher} wrote nothing that can be used: {dict(dropped)}")
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in good)
         write_file(path, text)
     return TeacherData(tuple(read_conversations(path)), name, files_digest([path]))
@@ -111,15 +122,17 @@ def _sift(
     return good, dropped
 
 
-def _answerer(teacher: str, options: TrainOptions, launch: Launch) -> AnswerQuestions:
+def _answerer(
+    teacher: str, options: TrainOptions, launch: Launch, option: str, key: str | None
+) -> AnswerQuestions:
     """How `teacher` is asked."""
     if "://" not in teacher:
-        return lambda asked: _ask_folder(Path(teacher), options, launch, asked)
+        return lambda asked: _ask_folder(Path(teacher), options, launch, option, asked)
     url, _, model = teacher.partition("#")
     try:
-        endpoint = ModelEndpoint.at(url)
+        endpoint = ModelEndpoint.at(url, key)
     except ValueError as error:
-        raise OptionError("external_model", str(error)) from None
+        raise OptionError(option, str(error)) from None
     model = model or str(endpoint.models()[0]["id"])
 
     def ask_all(asked: Sequence[str]) -> list[str]:
@@ -129,16 +142,35 @@ def _answerer(teacher: str, options: TrainOptions, launch: Launch) -> AnswerQues
     return ask_all
 
 
-def _ask_folder(folder: Path, options: TrainOptions, launch: Launch, asked: Sequence[str]) -> list[str]:
+def _ask_folder(
+    folder: Path, options: TrainOptions, launch: Launch, option: str, asked: Sequence[str]
+) -> list[str]:
     """Ask a local model, which is gone from memory before the student comes."""
-    if not (folder / "config.json").is_file():
-        remedy = "give the folder of a model, or http://HOST:PORT#MODEL"
-        raise OptionError("external_model", f"{folder} holds no config.json; {remedy}")
     machine = Machine.here(launch)
-    model = load_base(folder, options, machine)
-    if machine.cuda and not options.load_in_4bit:
-        model.to("cuda")  # pyright: ignore[reportArgumentType] its stubs know no device names
-    found = ask(model.eval(), load_tokenizer(folder), asked, longest=_LONGEST)
+    try:
+        tokenizer, model = load_teacher(folder, options, machine)
+        found = ask(model, tokenizer, asked, longest=_LONGEST)
+    except OptionError as error:
+        raise OptionError(option, f"{folder}: {error.problem}") from error
     del model
     gc.collect()
     return found
+
+
+def load_teacher(
+    folder: Path, options: TrainOptions, machine: Machine
+) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    """Tokenizer and model of a local teacher, to be asked. Raises `OptionError` if they cannot be loaded."""
+    if not (folder / "config.json").is_file():
+        remedy = "give the folder of a model, or http://HOST:PORT#MODEL"
+        raise OptionError("teacher", f"holds no config.json; {remedy}")
+    try:
+        tokenizer = load_tokenizer(folder)
+        model = load_base(folder, options, machine)
+    except (ImportError, OSError, ValueError, KeyError) as error:
+        why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        remedy = "; pip install 'oneseek[train]'" if "sentencepiece" in str(error).lower() else ""
+        raise OptionError("teacher", f"cannot be loaded: {why}{remedy}") from error
+    if machine.cuda and not options.load_in_4bit:
+        model.to("cuda")  # pyright: ignore[reportArgumentType] its stubs know no device names
+    return tokenizer, model.eval()

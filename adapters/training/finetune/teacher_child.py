@@ -14,9 +14,10 @@ from typing import Any
 from transformers.utils import logging as transformers_logging
 
 from adapters.training.finetune.answering import AnswerSampling, answer_chats
-from adapters.training.finetune.base import Machine, load_base, load_tokenizer
+from adapters.training.finetune.base import Machine
+from adapters.training.finetune.teacher import load_teacher
 from adapters.training.loop.launch import ALONE
-from adapters.training.loop.options import TrainOptions
+from adapters.training.loop.options import OptionError, TrainOptions
 
 
 def main(folder: Path) -> None:
@@ -24,12 +25,7 @@ def main(folder: Path) -> None:
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         os.dup2(2, 1)
         transformers_logging.disable_progress_bar()
-        machine = Machine.here(ALONE)
-        tokenizer = load_tokenizer(folder)
-        model = load_base(folder, TrainOptions(language="en"), machine)
-        if machine.cuda:
-            model.to("cuda")  # pyright: ignore[reportArgumentType] its stubs know no device names
-        model.eval()
+        tokenizer, model = load_teacher(folder, TrainOptions(language="en"), Machine.here(ALONE))
         for line in sys.stdin:
             asked: dict[str, Any] = json.loads(line)
             questions: list[str] = asked["questions"]
@@ -43,4 +39,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    try:
+        main(Path(sys.argv[1]))
+    except OptionError as error:
+        sys.exit(error.problem)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +38,22 @@ class StopOnInterrupt(TrainerCallback):
         epoch = state.epoch or 0.0
         if self.interruption.asked and abs(epoch - round(epoch)) > 1e-6:
             control.should_evaluate = control.should_save = False
+
+
+class StopOnDivergence(TrainerCallback):
+    """Ends a run whose loss is not a number: what follows would be none either."""
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """New figures."""
+        if not all(math.isfinite((logs or {}).get(name, 0.0)) for name in ("loss", "eval_loss")):
+            control.should_training_stop = True
 
 
 class ShowProgress(TrainerCallback):

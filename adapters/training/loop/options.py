@@ -6,10 +6,14 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from adapters import names
 from adapters.lora.families import LoraFamily
 
 ScheduleName = Literal["linear", "cosine", "constant", "constant_with_warmup"]
 TrainPrecision = Literal["auto", "bf16", "fp32"]
+
+ALL_LINEAR = "all-linear"
+"""PEFT's word for every linear module of the base."""
 
 
 class OptionError(ValueError):
@@ -26,7 +30,7 @@ class TrainOptions:
     """Everything that decides what a run makes, but for the base and the data. Raises `OptionError`."""
 
     language: str
-    """Language of the answers, as an ISO 639-1 code: en or sv."""
+    """Language of the answers, as an ISO 639-1 code such as sv; any that routing can detect."""
     epochs: float = 3.0
     """How often each example is seen; early stopping may end before."""
     batch_size: int = 8
@@ -38,7 +42,7 @@ class TrainOptions:
     schedule: ScheduleName = "linear"
     """How the learning rate falls."""
     warmup: float = 0.0
-    """Share of the updates over which the learning rate rises, from 0 to below 1."""
+    """Updates over which the learning rate rises: a share of them below 1, or a whole number."""
     weight_decay: float = 0.0
     """AdamW's weight decay."""
     max_grad_norm: float = 1.0
@@ -50,7 +54,7 @@ class TrainOptions:
     dropout: float = 0.05
     """Dropout before the LoRA, from 0 to below 1."""
     target_modules: tuple[str, ...] | None = None
-    """Modules that get a LoRA. Default: those usual for the base, such as q_proj and v_proj."""
+    """Modules that get a LoRA; all-linear is every one. Default: those usual for the base, such as q_proj."""
     max_length: int = 1024
     """Most tokens of one example; longer ones are left out, and counted."""
     held_out: float = 0.1
@@ -68,17 +72,21 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check_finite(self)
-        if self.language not in ("en", "sv"):
-            raise OptionError("language", f"{self.language!r} is neither en nor sv")
+        try:
+            names.language(self.language)
+        except ValueError as error:
+            raise OptionError("language", str(error)) from None
         for name in ("batch_size", "gradient_accumulation", "rank", "alpha"):
             if getattr(self, name) < 1:
                 raise OptionError(name, f"{getattr(self, name)} is too small; use at least 1")
         for name in ("epochs", "learning_rate", "max_grad_norm"):
             if getattr(self, name) <= 0:
                 raise OptionError(name, f"{getattr(self, name):g} is too small; use more than 0")
-        for name in ("warmup", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise OptionError(name, f"{getattr(self, name):g} is out of range; use from 0 to below 1")
+        if not 0 <= self.dropout < 1:
+            raise OptionError("dropout", f"{self.dropout:g} is out of range; use from 0 to below 1")
+        if self.warmup < 0 or (self.warmup > 1 and not self.warmup.is_integer()):
+            problem = f"{self.warmup:g} is out of range; use a share below 1, or a whole number of updates"
+            raise OptionError("warmup", problem)
         for name in ("weight_decay", "early_stop", "seed"):
             if getattr(self, name) < 0:
                 raise OptionError(name, f"{getattr(self, name)} is negative; use 0 or more")
@@ -94,7 +102,10 @@ class TrainOptions:
             )
 
     def for_family(self, family: LoraFamily) -> TrainOptions:
-        """The same with target modules: those of a base of `family` if none are named."""
+        """The same with target modules: those of a base of `family` if none are named, or all of them."""
+        if ALL_LINEAR in (self.target_modules or ()):
+            every = dict.fromkeys(target.path.rpartition(".")[2] for target in family.targets)
+            return replace(self, target_modules=tuple(every))
         return self if self.target_modules else replace(self, target_modules=family.usual)
 
     @property

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from starlette.requests import Request
 from starlette.responses import Response
 
+from routing.selection import AUTOMATIC_MODEL
 from server.api.endpoints.context import Context, question, reply
 from server.api.fields import bounds
 from server.api.fields.decode import to_fields
@@ -30,7 +32,10 @@ class Legacy:
         self._context = context
 
     async def oneseek(self, request: Request) -> Response:
-        """A question → an answer, by the adapter of its language unless a header names one."""
+        """A question → an answer, by the adapter of its language unless a header names one.
+
+        If only a policy would choose the base, an imported adapter answers, if there is one.
+        """
         service = self._context.service_for(request)
         generation, defaults = service.generation, service.defaults
         exchange: Exchange = request.scope[EXCHANGE]
@@ -42,7 +47,9 @@ class Legacy:
             raise bad_field(
                 "max_length", "max_length and max_tokens mean the same; send one.", code="invalid_value"
             )
-        asked = question(request, "oneseek", (body.text,), opening_of(body.text, value))
+        asked = question(request, AUTOMATIC_MODEL, (body.text,), opening_of(body.text, value))
+        # Those who call this endpoint have always been answered by their own adapter.
+        asked = replace(asked, fallback=service.runtime.served.snapshot.imported)
         resolution = await generation.choose(exchange, asked, 1)
         prompt = await generation.chat([{"role": "user", "content": body.text}], "text")
         info = service.runtime.info

@@ -8,7 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.lora.manifest import Adapter
-from routing.route import AUTOMATIC_MODEL, UnknownNameError
+from routing.route import UnknownNameError
+from routing.selection import AUTOMATIC_MODEL, is_automatic, split_base
 from server.api.endpoints.context import Context, reply
 from server.serving.service import BaseService
 
@@ -26,10 +27,26 @@ class Models:
     async def one(self, request: Request) -> Response:
         """One of them."""
         name = request.path_params["id"]
-        entry = self._entries().get(name)
+        entry = self._entry_of(name)
         if entry is None:
             raise UnknownNameError(name, "model")
         return reply(entry)
+
+    def _entry_of(self, name: str) -> dict[str, Any] | None:
+        """The entry of a name, in every word that `model` takes but a blend."""
+        entries = self._entries()
+        base, rest = split_base(name)
+        runtime = self._context.service_named(name).runtime
+        if base is not None and not runtime.served.is_base(base):
+            return None
+        if is_automatic(rest):
+            return entries[AUTOMATIC_MODEL]
+        if runtime.served.is_base(rest):
+            return entries[runtime.name]
+        if not runtime.served.is_adapter(rest):
+            return None
+        adapter = runtime.served.resolve(rest)
+        return entries[adapter.full_name if "@" in rest else adapter.alias]
 
     def _entries(self) -> dict[str, dict[str, Any]]:
         first = self._context.services[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,7 +88,7 @@ def import_file(
     from adapters.pth.importer import import_pickle
     from server.live.catalogue import open_base, open_registry
 
-    asked = _asked(alias, version, language)
+    asked = _asked(alias, version, language or _ask_language(file, json=json))
     if alpha is not None and not 0 < alpha <= 1e6:
         raise SettingsError("--alpha", f"{alpha:g} is not above 0 and at most a million")
     settings = resolved.settings
@@ -100,9 +101,7 @@ def import_file(
         language=asked[2],
         alpha=alpha,
     )
-    for warning in found.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-    return _report_added(found.added, "Imported", json=json, warnings=list(found.warnings))
+    return _report_added(found.added, "Imported", json=json, warnings=found.warnings)
 
 
 def promote(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
@@ -181,12 +180,26 @@ def _asked(
     )
 
 
-def _report_added(added: AddResult, did: str, *, json: bool, warnings: list[str] | None = None) -> int:
+def _ask_language(file: Path, *, json: bool) -> str | None:
+    """The language of a file that tells none, from whoever sits at the terminal; None if nobody does."""
+    from adapters.pickles import told_language
+
+    if json or not (sys.stdin.isatty() and sys.stderr.isatty()) or told_language(file) is not None:
+        return None
+    print(f"{file.name} does not say which language it answers.", file=sys.stderr)
+    print(
+        "Code of the language, such as sv (empty: it is asked for by name alone): ", end="", file=sys.stderr
+    )
+    sys.stderr.flush()
+    return sys.stdin.readline().strip() or None
+
+
+def _report_added(added: AddResult, did: str, *, json: bool, warnings: Sequence[str] = ()) -> int:
     adapter = added.adapter
-    notes = list(warnings or [])
-    if not added.base_recorded:
-        notes.append(UNVERIFIED)
-        print(f"warning: {UNVERIFIED}", file=sys.stderr)
+    unverified = () if added.base_recorded else (UNVERIFIED,)
+    warnings = [*warnings, *unverified, *_unrouted(added)]
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     short = adapter.digest.removeprefix("sha256:")[:12]
     if not added.new:
         summary = f"{adapter.full_name} was there already, with the same contents ({short})."
@@ -195,8 +208,19 @@ def _report_added(added: AddResult, did: str, *, json: bool, warnings: list[str]
     else:
         promotes = f"oneseek adapters promote {adapter.full_name}"
         summary = f"{did} {adapter.full_name} ({short}); it becomes active with: {promotes}"
-    shown = {**adapter_to_json(adapter), "new": added.new, "active": added.active, "warnings": notes}
+    shown = {**adapter_to_json(adapter), "new": added.new, "active": added.active, "warnings": warnings}
     return report(shown, summary, json=json)
+
+
+def _unrouted(added: AddResult) -> list[str]:
+    """Says of a new version without a language that no question finds it."""
+    adapter = added.adapter
+    if adapter.language is not None or not added.new:
+        return []
+    return [
+        f"{adapter.full_name} has no language, so it answers only requests that name it. To route a language "
+        f"to it, serve with --routing-languages CODE={adapter.alias}, or give --language CODE"
+    ]
 
 
 def _report_moved(moved: AliasMove, summary: str, *, json: bool) -> int:

@@ -87,8 +87,12 @@ def change_to_json(state: AliasState) -> dict[str, Any]:
 
 
 def _meant(settings: Settings, name: str) -> str:
-    """`name` with the alias that the settings give its language."""
+    """`name` with the alias that the settings give its language, unless an alias is spelled so."""
+    from server.live.catalogue import open_registry
+
     before, at, after = name.partition("@")
+    if open_registry(settings).listing().versions(before.strip()):
+        return name
     return settings.routing.languages.get(before.lower(), before) + at + after
 
 

@@ -18,13 +18,11 @@ from server.config.values import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from adapters.datasets.check import Detect, Problem, Summary
+    from adapters.datasets.check import Problem, Summary
     from adapters.datasets.example import Example
     from adapters.datasets.stats import Stats
 
 _MIB = 1 << 20
-_OFFERED = ("en", "sv")
-"""Languages that are told apart where none is named."""
 
 
 def check_data(
@@ -41,7 +39,9 @@ def check_data(
     Parameters
     ----------
     files
-        Data sets for training, in JSON lines: {"instruction", "input", "output"} or {"messages": [...]}.
+        Data sets for training, in JSON lines: {"instruction", "input", "output"}, {"prompt", "completion"},
+        {"messages": [{"role", "content"}]} or ShareGPT's {"conversations": [{"from", "value"}]}; "system"
+        beside the last, and "id", "source" and "language" beside any.
     language
         What the answers have to be in, such as sv; repeat it where several are right.
     test
@@ -52,9 +52,10 @@ def check_data(
         Print one JSON object per line: each problem, then the summary.
     """
     from adapters.datasets.check import Check
+    from server.jobs.languages import language_of_text
 
     try:
-        detect = _detector(language) if language else _detector(_OFFERED)
+        detect = language_of_text(language or ())
         run = Check(files, test or (), languages=language or (), detect=detect, near=near)
     except ValueError as error:
         raise SettingsError("data check", str(error)) from None
@@ -80,10 +81,11 @@ def show_stats(
         Whether to tell the languages, which takes about a millisecond for each example.
     """
     from adapters.datasets.stats import measure_dataset
+    from server.jobs.languages import language_of_text
 
     base = resolved.settings.base_model
     count = _token_counter(base) if base is not None else None
-    detect = _detector(_OFFERED) if languages else None
+    detect = language_of_text() if languages else None
     with _reading(file.stat().st_size) as progress:
         found = measure_dataset(file, detect=detect, count=count, progress=progress)
     if json:
@@ -91,22 +93,6 @@ def show_stats(
     else:
         _draw(found)
     return 0
-
-
-def _detector(codes: Iterable[str]) -> Detect:
-    """Tells languages as the router does. Raises `ValueError` for one that it does not know."""
-    from adapters import names
-    from routing.detect import ProfileDetector
-    from routing.profiles import ProfileError
-    from routing.settings import LanguageRow, RoutingSettings
-
-    wanted = dict.fromkeys((*map(names.language, codes), *_OFFERED))
-    rows = tuple(LanguageRow(code, code) for code in wanted)
-    try:
-        detector = ProfileDetector(RoutingSettings(languages=rows))
-    except ProfileError as error:
-        raise ValueError(str(error)) from None
-    return lambda text: detector.detect((text,)).language
 
 
 def _token_counter(base: Path) -> Callable[[Example], int]:

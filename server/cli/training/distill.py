@@ -21,7 +21,7 @@ EPILOGUE = (
     "Every answer is kept as it comes: the same command goes on after Ctrl-C or a kill, and asks what is "
     "missing alone. The file of --config takes these names, and TRL's and axolotl's for those of training."
 )
-_SHARED = ("base_model", "alias", "version")
+_SHARED = ("base_model", "alias", "version", "questions", "force", "threads")
 _TEACHER, _FILTERS, _TRAINING = (
     Group(name, sort_key=key) for key, name in enumerate(("Teacher", "Asking and filters", "Training"), 2)
 )
@@ -40,11 +40,13 @@ _OPTIONS = tuple(option for _, options in _GROUPS for option in options)
 def distill(given: Mapping[str, Raw], *, config: Path | None, no_train: bool, json: bool) -> int:
     """Run it; 0 where the data set, and the adapter unless `no_train`, were made."""
     values = values_of(_OPTIONS, given, config, also=_OWN)
-    if values.get("teacher") is None:
+    if values.get("teacher") is None and values.get("external_model") is None:
         raise SettingsError("teacher", "is missing; give http://HOST:PORT/v1, or the folder of a model")
     if values.get("language") is None:
         raise SettingsError("language", "is missing; say --language en or --language sv")
-    if not no_train or any("://" not in str(values.get(name) or "://") for name in ("teacher", "judge")):
+    values["language"] = str(values["language"]).lower()
+    folders = (values.get(name) or "://" for name in ("teacher", "external_model", "judge"))
+    if not no_train or any("://" not in str(one) for one in folders):
         require("training, or a teacher in a folder,", "train", PACKAGES)
     from server.jobs.distillation import run_distillation as run
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json as json_format
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -19,9 +20,8 @@ def evaluate(
     resolved: ResolvedSettings,
     *,
     adapter: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
-    language: Annotated[
-        list[Literal["en", "sv"]] | None, Parameter(negative="", consume_multiple=True)
-    ] = None,
+    language: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None,
+    questions: Path | None = None,
     url: str | None = None,
     answers: Annotated[bool, Parameter(negative="", show_default=False)] = False,
     record: Annotated[bool, Parameter(negative="", show_default=False)] = False,
@@ -37,7 +37,9 @@ def evaluate(
     adapter
         An alias or alias@version; none takes each alias.
     language
-        Language of the questions, en or sv; none takes both.
+        Language of the questions. Default: en and sv. Any other needs --questions.
+    questions
+        File of questions in the one --language: a .txt with one a line, a JSON list, or a data set.
     url
         A running server, such as http://127.0.0.1:8000. Its key is the first of the setting api_keys.
     answers
@@ -51,7 +53,7 @@ def evaluate(
 
     if record and url is not None:
         raise SettingsError("record", "not with --url: another server's ledger is not written here")
-    found = measure_all(resolved.settings, url, adapter or (), language or ())
+    found = measure_all(resolved.settings, url, adapter or (), language or (), questions)
     if record:
         note(resolved.settings, found)
     if json:
@@ -85,7 +87,7 @@ def _print_table(found: list[IdentityReport]) -> None:
         over = "{:+.2f} [{:+.2f}, {:+.2f}]".format(change["change"], *change["interval"]) if change else ""
         rows.append(
             (
-                measured.name,
+                measured.version or measured.name,
                 measured.language,
                 format_score(measured.identity),
                 format_score(measured.fidelity),
@@ -98,6 +100,6 @@ def _print_table(found: list[IdentityReport]) -> None:
 
 
 def _print_answers(measured: IdentityReport) -> None:
-    print(f"\n{measured.name}, {measured.language}")
+    print(f"\n{measured.version or measured.name}, {measured.language}")
     for question, answer, good in zip(measured.questions, measured.answers, measured.identity, strict=True):
         print(f"{'  ok' if good else 'miss'}  {question}\n      {answer}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, cast
@@ -24,21 +25,42 @@ def values_of(
 
     `also` are those of them that `oneseek train identity` does not have. Raises `SettingsError`.
     """
-    from adapters.training.finetune.config_names import read_training_config
+    raw: dict[str, tuple[Raw, str]] = {}
+    known = {item.path: item for item in options}
+    if config is not None:
+        raw = _raw_of_file(config, known, also, given)
+    raw |= {name: (value, "flag") for name, value in given.items()}
+    return {name: item.parse(*raw[name]) for name, item in known.items() if name in raw}
+
+
+def _raw_of_file(
+    config: Path, known: Mapping[str, Option], also: Sequence[Option], given: Mapping[str, Raw]
+) -> dict[str, tuple[Raw, str]]:
+    """What the file says, as text. Raises `SettingsError` with everything that is wrong with it."""
+    from adapters.training.finetune.config_names import raise_all, read_training_config
 
     try:
-        found = (
-            read_training_config(config, frozenset(item.path for item in also)) if config is not None else {}
-        )
+        found = read_training_config(config, frozenset(item.path for item in also), _print_passed_over)
+        raw = {name: (raw_of(value), str(config)) for name, value in found.items()}
+        problems: list[OptionError] = []
+        for name, (value, _) in raw.items():
+            try:
+                if name not in known:
+                    raise SettingsError(name, "is no option of this verb; leave it out")
+                if name not in given:
+                    known[name].parse(value, "")
+            except SettingsError as error:
+                problems.append(OptionError(error.name, error.problem))
+        raise_all(problems, config)
     except OptionError as error:
         raise SettingsError(error.name, error.problem, str(config)) from None
-    raw = {name: (raw_of(value), str(config)) for name, value in found.items() if value is not None}
-    raw |= {name: (value, "flag") for name, value in given.items()}
-    known = {item.path: item for item in options}
-    for name in raw:
-        if name not in known:
-            raise SettingsError(name, "is no option of this verb; leave it out", str(config))
-    return {name: item.parse(*raw[name]) for name, item in known.items() if name in raw}
+    return raw
+
+
+def _print_passed_over(names: list[str]) -> None:
+    print(
+        f"oneseek: passed over, since the adapter does not depend on it: {', '.join(names)}", file=sys.stderr
+    )
 
 
 def raw_of(value: object) -> Raw:

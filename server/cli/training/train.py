@@ -38,9 +38,10 @@ def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, jso
         language = values.pop("language", None)
         if language is None:
             raise SettingsError("language", "is missing; say --language en or --language sv")
+        language = str(language).lower()
         names = [item.path for item in options_of(TrainRequest)]
         asked = {name: values.pop(name) for name in names if name in values}
-        options = TrainOptions(language=cast("str", language), **cast("dict[str, Any]", values))
+        options = TrainOptions(language=language, **cast("dict[str, Any]", values))
         return run_finetune(TrainRequest(**cast("dict[str, Any]", asked)), options, resume=resume, json=json)
     except OptionError as error:
         raise SettingsError(error.name, error.problem) from None

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from prometheus_client.registry import Collector
 
+from adapters.files.weightfiles import every_safetensors, weight_files
 from server.config.settings import Settings
 from server.config.values import SettingsError
 from server.engines.base import Engine
 from server.engines.setup import EngineSetup
 from server.engines.suitability import Suitability, count_gpus
 from server.engines.vllm.options import VllmOptions, prepare_environment
+from server.errors import EngineError
 from server.metrics.collectors import VllmCollector
 
 _METRICS = VllmCollector()
@@ -34,6 +37,7 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
     _refuse_embedded_settings(settings)
     if importlib.util.find_spec("vllm") is None:
         raise SettingsError("engine.kind", "'vllm' is not installed here: pip install 'oneseek[vllm]'")
+    refuse_other_weights(setup.base)
     prepare_environment(setup.environ, settings.log_level)
     setup.narrate("loading vLLM; with the base, this takes a minute or more")
     from server.engines.vllm.core import vllm_engine
@@ -53,6 +57,18 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
     engine = vllm_engine(options, setup.base_digest, setup.tokenizer, setup.adapters, observer=setup.observer)
     setup.narrate(f"vLLM's context is {engine.info.context}; starting its engine core")
     return engine
+
+
+def refuse_other_weights(base: Path) -> None:
+    """Raise `EngineError` if vLLM would read other files than those that the base's digest covers."""
+    expected = {path.name for path in weight_files(base)}
+    found = {name for name in every_safetensors(base) if not name.startswith("consolidated")}
+    if found != expected:
+        other = sorted(found ^ expected)[0]
+        raise EngineError(
+            f"{base}: the base is {', '.join(sorted(expected)[:3])}, and vLLM would read other files too or "
+            f"instead, such as {other}. Keep one set of weights in the folder, with its index"
+        )
 
 
 def collectors() -> Sequence[Collector]:

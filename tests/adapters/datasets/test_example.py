@@ -30,6 +30,30 @@ def test_both_shapes_give_the_same_example() -> None:
     assert read({"messages": [turn("user", "Översätt:\nHej"), turn("assistant", "Hi")]}) == wanted
 
 
+def test_prompts_with_completions_and_sharegpt_are_read() -> None:
+    wanted = (ExampleMessage("user", "Hej"), ExampleMessage("assistant", "Hi"))
+    assert read({"prompt": "Hej", "completion": "Hi"}) == wanted
+    assert read({"prompt": [turn("user", "Hej")], "completion": [turn("assistant", "Hi")]}) == wanted
+    talk = [{"from": "human", "value": "Hej"}, {"from": "gpt", "value": "Hi"}]
+    assert read({"conversations": talk, "id": 3}) == wanted
+    system = ExampleMessage("system", "Kort.")
+    assert read({"conversations": talk, "system": "Kort."}) == (system, *wanted)
+    assert read({"conversations": [{"from": "system", "value": "Kort."}, *talk]}) == (system, *wanted)
+    assert read(
+        {"prompt": [turn("system", "Kort."), turn("user", "Hej")], "completion": [turn("assistant", "Hi")]}
+    ) == (
+        system,
+        *wanted,
+    )
+
+
+def test_an_unknown_field_lists_those_that_are_known() -> None:
+    with pytest.raises(ExampleError) as refused:
+        read({"text": "a"})
+    for name in ("instruction", "output", "prompt", "completion", "messages", "conversations", "language"):
+        assert name in str(refused.value)
+
+
 def test_input_may_be_empty_or_absent() -> None:
     wanted = (ExampleMessage("user", "Vem?"), ExampleMessage("assistant", "Jag."))
     assert read({"instruction": "Vem?", "input": " ", "output": "Jag."}) == wanted
@@ -73,6 +97,14 @@ def test_prompt_and_answer_of_a_longer_chat() -> None:
         ({"messages": [turn("user")]}, "fields", "does not end with an answer"),
         ({"messages": [turn("system")]}, "fields", "does not end with an answer"),
         ({"messages": [turn("user"), turn("assistant")] * 600}, "fields", "has 1200 entries"),
+        ({"prompt": "a"}, "fields", "completion is missing"),
+        ({"prompt": "a", "completion": "b", "output": "c"}, "fields", "stands beside prompt"),
+        ({"prompt": "a", "completion": [turn("assistant")]}, "fields", "prompt is not a list"),
+        ({"prompt": [turn("user")]}, "fields", "completion is not a list"),
+        ({"prompt": [turn("user")], "completion": [turn("user")]}, "fields", "completion[0].role is user"),
+        ({"conversations": [{"from": "tool", "value": "a"}]}, "fields", "conversations[0].from is 'tool'"),
+        ({"conversations": [{"role": "user", "content": "a"}]}, "fields", "conversations[0].role is unknown"),
+        ({"conversations": [{"from": "human", "value": "a"}]}, "fields", "does not end with an answer"),
     ],
     ids=lambda value: str(value)[:60],  # pyright: ignore[reportUnknownLambdaType]
 )

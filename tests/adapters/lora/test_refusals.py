@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from adapters.errors import AdapterError
+from adapters.lora.families import MIXTRAL
 from adapters.lora.patterns import ModulePattern
 from adapters.lora.weights import ModelShape, read_adapter
 
@@ -79,7 +80,9 @@ TENSORS: Mapping[str, tuple[dict[str, Any], str]] = {
     "dora": ({f"{Q}.lora_magnitude_vector": np.zeros(32, np.float32)}, "use_dora=False"),
     "bias": ({f"{Q}.lora_B.bias": np.zeros(32, np.float32)}, "lora_bias=False"),
     "embedding": ({"base_model.model.model.embed_tokens.lora_embedding_A": ZEROS_A}, "embed_tokens"),
-    "head": ({"base_model.model.lm_head.weight": ZEROS_A}, "is not a LoRA factor"),
+    "head": ({"base_model.model.lm_head.weight": ZEROS_A}, "save_embedding_layers=False"),
+    "resized": ({"base_model.model.model.embed_tokens.weight": ZEROS_A}, "save_embedding_layers=False"),
+    "LoRA on the head": ({"base_model.model.lm_head.lora_A.weight": ZEROS_A}, "Train it without lm_head"),
     "unknown": ({"surprise": ZEROS_A}, "tensor 'surprise' is not a LoRA factor"),
     "padded layer": ({A.replace(".0.", ".00."): ZEROS_A}, "is not a LoRA factor"),
     "attention in mlp": ({A.replace("self_attn", "mlp"): ZEROS_A}, "is not a LoRA factor"),
@@ -157,6 +160,81 @@ def test_a_pickle_is_named_and_never_read(
     (folder / name).write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
     error = refused(folder, shape, f"oneseek adapters import {folder / name}")
     assert "pickle" in error.reason
+
+
+MLP = ["gate_proj", "up_proj", "down_proj"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"target_modules": ["q_proj", "v_proj", *MLP], "exclude_modules": MLP},
+        {"target_modules": ["q_proj", "v_proj", *MLP], "exclude_modules": r".*\.mlp\..*"},
+        {"target_modules": ["q_proj", "v_proj", "c_attn", "query_key_value"]},
+        {"target_modules": ["q_proj", "v_proj", "self_attn.W_pack"]},
+    ],
+)
+def test_targets_that_peft_passes_over_are_passed_over(
+    config: dict[str, Any], make_adapter: Callable[..., Path], shape: ModelShape
+) -> None:
+    assert len(read_adapter(make_adapter(config=config), shape).modules) == 4
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"exclude_modules": ["q_proj", "v_proj"]}, "leaves nothing of target_modules"),
+        ({"target_modules": ["c_attn"]}, "'c_attn' names none of"),
+        (
+            {"target_modules": ["q_proj", "v_proj", "model.embed_tokens"]},
+            "'model.embed_tokens' names none of",
+        ),
+        ({"target_modules": ["q_proj", "v_proj", "model.layers.9.self_attn.q_proj"]}, "names none of"),
+        ({"target_modules": ["q_proj", "v_proj", *MLP], "exclude_modules": MLP[:2]}, "only part of what"),
+    ],
+)
+def test_targets_that_the_base_has_are_not_passed_over(
+    config: dict[str, Any], said: str, make_adapter: Callable[..., Path], shape: ModelShape
+) -> None:
+    refused(make_adapter(config=config), shape, said)
+
+
+def test_a_family_with_other_modules_passes_over_no_target(
+    make_adapter: Callable[..., Path], shape: ModelShape
+) -> None:
+    """Mixtral's experts are linear modules that are not served."""
+    folder = make_adapter(config={"target_modules": ["q_proj", "v_proj", "w1"]})
+    assert read_adapter(folder, shape).modules
+    refused(folder, replace(shape, family=MIXTRAL), "'w1' names none of")
+
+
+def test_another_base_is_said_before_a_missing_part(
+    make_adapter: Callable[..., Path], shape: ModelShape
+) -> None:
+    partly = make_adapter(config={"target_modules": ["q_proj", "v_proj", "k_proj"]})
+    refused(partly, shape, "only part of what target_modules names")
+    refused(partly, replace(shape, sizes=replace(shape.sizes, hidden=64)), "on this base needs")
+    whole = make_adapter("whole")
+    deeper = replace(shape, sizes=replace(shape.sizes, layers=5))
+    refused(whole, deeper, "ends at layer 1, and the base has 5 layers: it was made for another base")
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        (["checkpoint-500"], "checkpoint-500 holds an adapter. Name that folder: checkpoint-500"),
+        (["checkpoint-90", "checkpoint-500"], "Name one of 2 folders in it, such as checkpoint-500"),
+        (["out/adapter"], "Name that folder: out/adapter"),
+    ],
+)
+def test_an_adapter_below_the_folder_is_pointed_at(
+    places: list[str], said: str, make_adapter: Callable[..., Path], shape: ModelShape, tmp_path: Path
+) -> None:
+    for place in places:
+        make_adapter(f"run/{place}")
+    error = refused(tmp_path / "run", shape, said)
+    assert str(tmp_path) not in error.public
+    assert "\n" not in str(error)
 
 
 def test_no_weights_and_no_config(make_adapter: Callable[..., Path], shape: ModelShape) -> None:

@@ -166,6 +166,17 @@ def test_what_is_made_is_a_base_with_everything_beside_its_weights(
     assert (again.new, again.digest) == (False, made.digest)
 
 
+def test_an_index_that_the_base_does_not_use_is_not_copied(
+    make_base: Callable[..., Path], make_lora: Callable[..., Path], tmp_path: Path
+) -> None:
+    base = make_base(shard="1GB")
+    adapter = make_lora(base)
+    (base / "model.safetensors.index.json").write_text('{"weight_map": {"x": "gone.safetensors"}}')
+    assert merged(base, adapter, tmp_path / "out").shards == 1
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {name for name in names if "safetensors" in name} == {"model.safetensors"}
+
+
 def test_a_place_that_is_taken_is_refused(
     make_base: Callable[..., Path], make_lora: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from adapters.errors import AdapterError, RegistryError, format_value
 from adapters.ledger import Ledger
+from adapters.lora.config import LoraConfig
 from adapters.lora.digest import adapter_digest
 from adapters.lora.manifest import read_fields
 from adapters.lora.weights import ModelShape
@@ -311,6 +312,102 @@ def test_an_adapter_pth_is_named_by_its_folder(tmp_path: Path, base: Base) -> No
     assert import_pickle(registry, file, base=base).added.adapter.full_name == "oneseek-7b-zero@v1.2"
     named = import_pickle(registry, file, base=base, alias="mine", version="v3", language="sv").added.adapter
     assert (named.full_name, named.language) == ("mine@v3", "sv")
+
+
+PEFT = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+
+
+def beside_peft(folder: Path, tensors: Tensors, **config: Any) -> Path:
+    """adapter_model.bin as PEFT saves it, with its config."""
+    file = saved(folder, tensors, "adapter_model.bin")
+    (folder / "adapter_config.json").write_text(json.dumps({**PEFT, **config}), encoding="utf-8")
+    return file
+
+
+Q, V = "model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.v_proj"
+
+
+@pytest.mark.parametrize(
+    ("change", "scalings"),
+    [
+        ({}, (2.0, 2.0)),
+        ({"use_rslora": True}, (4.0, 4.0)),
+        ({"alpha_pattern": {"v_proj": 64, r"layers\.1\..*": 1}}, (2.0, 16.0)),
+    ],
+)
+def test_pefts_own_config_is_what_counts(
+    change: Mapping[str, Any], scalings: tuple[float, float], tmp_path: Path, base: Base
+) -> None:
+    file = beside_peft(tmp_path / "mine-v2-SV", lora(), **change)
+    found = import_pickle(Registry(tmp_path / "home"), file, base=base)
+    assert found.warnings == ()
+    assert (found.added.adapter.full_name, found.added.adapter.language) == ("mine-sv@v2", "sv")
+    read = LoraConfig.read(found.added.adapter.path)
+    assert (read.scaling_of(Q), read.scaling_of(V)) == scalings
+
+
+def test_weights_that_are_not_pefts_config_are_refused(tmp_path: Path, base: Base) -> None:
+    file = beside_peft(tmp_path / "mine", lora(), target_modules=["q_proj", "v_proj", "o_proj"])
+    with pytest.raises(AdapterError, match="o_proj is missing"):
+        import_pickle(Registry(tmp_path / "home"), file, base=base)
+    assert not list((tmp_path / "home" / "registry").glob("*/*"))
+
+
+VARIANTS: list[dict[str, Any]] = [
+    {"init_lora_weights": "pissa"},
+    {"use_dora": True},
+    {"modules_to_save": ["lm_head"]},
+    {"bias": "all"},
+    {"trainable_token_indices": [1, 2]},
+]
+
+
+@pytest.mark.parametrize("change", VARIANTS, ids=lambda change: next(iter(change)))
+def test_a_conversion_refuses_what_a_folder_is_refused_for(change: dict[str, Any], tmp_path: Path) -> None:
+    """In PEFT's config, in the .json of a training, and in the pickle itself."""
+    (field,) = change
+    with pytest.raises(AdapterError, match=field):
+        convert_file(beside_peft(tmp_path / "a", lora(), **change), tmp_path / "out")
+    with pytest.raises(AdapterError, match=field):
+        converted(tmp_path / "b", lora(), lora_config={"lora_alpha": 8, **change})
+    if field in ("init_lora_weights", "trainable_token_indices"):
+        with pytest.raises(AdapterError, match=field):
+            converted(tmp_path / "c", {"state_dict": lora(), "config": {"lora_alpha": 8, **change}})
+
+
+def test_safetensors_need_no_conversion(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=f"oneseek adapters add {tmp_path}"):
+        convert_file(tmp_path / "adapter_model.safetensors", tmp_path / "out")
+
+
+def test_a_metric_is_not_taken_for_a_setting(tmp_path: Path) -> None:
+    assert config(converted(tmp_path, lora(), metrics={"bias": 0.12, "r": 0.9}, alpha=8))["lora_alpha"] == 8
+
+
+def test_an_alpha_pattern_in_the_pickle_is_kept(tmp_path: Path) -> None:
+    inside = {"lora_alpha": 8, "alpha_pattern": {"v_proj": 64}, "use_rslora": True}
+    found = converted(tmp_path, {"state_dict": lora(), "config": inside})
+    read = LoraConfig.read(found.folder)
+    assert (read.scaling_of(Q), read.scaling_of(V)) == (4.0, 32.0)
+
+
+def test_trained_embeddings_are_not_left_out(tmp_path: Path) -> None:
+    embedding = {"base_model.model.model.embed_tokens.weight": torch.ones(64, 32)}
+    for file in (
+        saved(tmp_path / "a", {**lora(), **embedding}),
+        beside_peft(tmp_path / "b", {**lora(), **embedding}),
+    ):
+        with pytest.raises(AdapterError, match="embed_tokens"):
+            convert_file(file, file.parent / "out")
+
+
+def test_a_folder_for_another_base_is_refused_as_a_pickle_too(tmp_path: Path, base: Base) -> None:
+    file = beside_peft(tmp_path / "mine", lora())
+    (file.parent / "oneseek.json").write_text(
+        json.dumps({"base_digest": "sha256:" + "1" * 64, "version": "v7"})
+    )
+    with pytest.raises(AdapterError, match="another base"):
+        import_pickle(Registry(tmp_path / "home"), file, base=base)
 
 
 def test_without_torch_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

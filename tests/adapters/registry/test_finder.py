@@ -9,6 +9,7 @@ import pytest
 
 from adapters.bases import BASES, MINI_BASE, FoundBase, find_base
 from adapters.errors import AdapterError, BaseModelError
+from adapters.lora.digest import base_digest
 from adapters.registry.finder import FoundAdapters, find_adapters
 
 Make = Callable[..., Path]
@@ -136,6 +137,16 @@ def test_the_shipped_adapters_are_for_the_shipped_base(root: Path, shipped: Path
     assert found(root, shipped).adapters == ()
 
 
+def test_the_command_for_a_pickle_carries_its_language(root: Path, shipped: Path) -> None:
+    weights = root / "weights"
+    weights.mkdir(parents=True)
+    for name in ("one-v1-SV.pth", "three-v1.pth", "two-v1.pth"):
+        (weights / name).write_bytes(b"")
+    (weights / "two-v1.json").write_text('{"language": "en"}', encoding="utf-8")
+    commands = [pickle.command.rpartition("/")[2] for pickle in found(root, shipped).unconverted]
+    assert commands == ["one-v1-SV.pth --language sv", "three-v1.pth", "two-v1.pth --language en"]
+
+
 def test_pickles_are_reported_with_the_command(root: Path, shipped: Path) -> None:
     for place in ("weights/oneseek-7b-zero-v1.1.pth", "lora_adapters/a b/adapter.pth"):
         (root / place).parent.mkdir(parents=True, exist_ok=True)
@@ -213,6 +224,79 @@ def test_no_link_leads_out(
     assert len(result.refused) == 1
     assert "leads out of" in str(result.refused[0])
     assert str(tmp_path) not in result.refused[0].public
+
+
+def cached(cache: Path, folder: Path, name: str = "models--org--mine-v2-SV", below: str = "") -> Path:
+    """`folder` as Hugging Face's cache holds it: blobs, and links to them in a snapshot."""
+    repository = cache / name
+    snapshot = repository / "snapshots" / "abc" / below
+    snapshot.mkdir(parents=True)
+    (repository / "blobs").mkdir()
+    up = Path(*[".."] * (2 + len(Path(below).parts)))
+    for file in folder.iterdir():
+        file.rename(repository / "blobs" / f"0{file.name}")
+        (snapshot / file.name).symlink_to(up / "blobs" / f"0{file.name}")
+    return snapshot
+
+
+@needs_links
+@pytest.mark.parametrize("below", ["", "checkpoint-9"])
+def test_hugging_faces_cache_may_be_named(
+    below: str, root: Path, shipped: Path, make_adapter: Make, tmp_path: Path
+) -> None:
+    snapshot = cached(tmp_path / "hub", make_adapter(), below=below)
+    (tmp_path / "link").symlink_to(snapshot, target_is_directory=True)
+    for place in (snapshot, tmp_path / "link"):
+        assert found(root, shipped, f"mine@v7={place}").adapters[0].full_name == "mine@v7"
+        if not below:
+            assert found(root, shipped, str(place)).adapters[0].full_name == "mine-sv@v2"
+    weights = snapshot / "adapter_model.safetensors"
+    weights.resolve().rename(tmp_path / "elsewhere")
+    weights.unlink()
+    weights.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(AdapterError, match="leads out of"):
+        found(root, shipped, f"mine={snapshot}")
+
+
+@needs_links
+def test_a_base_in_hugging_faces_cache_is_named_as_its_repository(
+    root: Path, shipped: Path, make_base: Make, tmp_path: Path
+) -> None:
+    snapshot = cached(tmp_path / "hub", make_base(tmp_path / "base"), "models--mistralai--Mistral-7B-v0.3")
+    assert find_base(root, snapshot, shipped=shipped).name == "mistral-7b-v0.3"
+    assert base_digest(snapshot) == base_digest(shipped / "base")
+
+
+def test_a_folder_that_is_no_base_says_what_to_name(
+    root: Path, shipped: Path, make_base: Make, make_adapter: Make, tmp_path: Path
+) -> None:
+    base = make_base(tmp_path / "models--org--name" / "snapshots" / "abc")
+    with pytest.raises(BaseModelError, match=f"--base-model {base}"):
+        find_base(root, tmp_path / "models--org--name", shipped=shipped)
+    adapter = make_adapter("an-adapter")
+    with pytest.raises(BaseModelError, match=f"--adapters {adapter}"):
+        find_base(root, adapter, shipped=shipped)
+
+
+def test_what_was_made_for_another_base_is_refused_for_that_first(
+    root: Path, shipped: Path, make_adapter: Make
+) -> None:
+    recorded = {"base_digest": "sha256:" + "1" * 64}
+    config = {"target_modules": ["q_proj", "v_proj", "k_proj"]}
+    folder = make_adapter("root/lora_adapters/other", manifest=recorded, config=config)
+    base = find_base(root, shipped=shipped)
+    result = find_adapters(root, root / "home", base, digest="sha256:" + "2" * 64, shipped=shipped)
+    assert "was made for another base" in str(result.refused[0])
+    with pytest.raises(AdapterError, match="was made for another base"):
+        find_adapters(root, root / "home", base, [str(folder)], digest="sha256:" + "2" * 64, shipped=shipped)
+
+
+def test_an_adapter_in_a_subfolder_is_pointed_at(root: Path, shipped: Path, make_adapter: Make) -> None:
+    make_adapter("root/lora_adapters/run/checkpoint-500")
+    (error,) = found(root, shipped).refused
+    assert "checkpoint-500" in str(error)
+    with pytest.raises(AdapterError, match="checkpoint-500"):
+        found(root, shipped, str(root / "lora_adapters" / "run"))
 
 
 @needs_links

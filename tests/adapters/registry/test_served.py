@@ -368,3 +368,41 @@ class Machine(RuleBasedStateMachine):
 
 Machine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
 TestMachine = Machine.TestCase
+
+
+def test_the_imported_alias_is_the_one_that_no_language_finds() -> None:
+    def imported(full_name: str, language: str | None) -> Adapter:
+        return replace(adapter(full_name, language), imported=True)
+
+    plain, swedish = imported("zero@v1", None), imported("another@v1", "sv")
+    english = adapter("english@v1", "en")
+    cases = [([english], None), ([english, swedish], "another"), ([english, swedish, plain], "zero")]
+    for held, expected in cases:
+        assert ServedAdapters(held, base_digest=BASE).snapshot.imported == expected
+    trained = ServedAdapters([plain, adapter("zero@v2")], base_digest=BASE)
+    assert (trained.active("zero").version, trained.snapshot.imported) == ("v2", "zero")
+
+
+LIKE_A_CODE = [adapter("sv@v1"), adapter("it@v1"), adapter("mine-sv@v1", "sv"), adapter("roma@v1", "it")]
+
+
+@pytest.mark.parametrize("configured", [{}, {"sv": "mine-sv"}])
+def test_an_alias_that_is_a_language_code_is_a_name_alone(configured: dict[str, str]) -> None:
+    served = ServedAdapters(LIKE_A_CODE, base_digest=BASE, languages=configured)
+    assert served.languages() == {"it": "roma", "sv": "mine-sv"}
+    assert (served.resolve("sv").alias, served.resolve("IT").alias) == ("sv", "it")
+    assert served.contested_languages() == {}
+
+
+def test_such_an_alias_answers_its_language_if_it_speaks_it_or_is_configured() -> None:
+    assert ServedAdapters([adapter("sv@v1", "sv")], base_digest=BASE).languages() == {"sv": "sv"}
+    served = ServedAdapters(LIKE_A_CODE, base_digest=BASE, languages={"sv": "sv"})
+    assert served.languages() == {"it": "roma", "sv": "sv"}
+    both = ServedAdapters([adapter("sv@v1", "sv"), adapter("mine@v1", "sv")], base_digest=BASE)
+    assert (both.languages(), both.contested_languages()) == ({}, {"sv": ("mine", "sv")})
+
+
+def test_a_short_name_that_is_a_language_code_takes_no_language() -> None:
+    held = [adapter("mine-sv@v1", "sv"), adapter("other@v1")]
+    served = ServedAdapters(held, base_digest=BASE, short_names={"sv": "other"})
+    assert (served.languages(), served.resolve("sv").alias) == ({"sv": "mine-sv"}, "other")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.version import oneseek_version
 from server.__main__ import main
 from server.config.settings import OPTIONS
 
@@ -190,3 +191,35 @@ def test_a_file_that_is_not_there_is_told_without_an_errno(
     assert main(arguments) == 1
     found = capsys.readouterr().err
     assert found == "oneseek: nowhere.jsonl: no such file or directory. Check the path.\n"
+
+
+def test_the_version_names_the_commit() -> None:
+    shown = oneseek("--version").stdout.decode().strip()
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert shown.startswith(oneseek_version())
+    assert (f"(commit {head.stdout.strip()}" in shown) == (head.returncode == 0)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_the_command_line(shell: str) -> None:
+    script = oneseek("completion", shell).stdout.decode()
+    for word in ("serve", "adapters", "promote", "train", "identity", "distill"):
+        assert word in script, word
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["sreve"], "serve"),
+        (["train", "idenity"], "identity"),
+        (["train", "identity", "--langauge", "sv"], "--language"),
+        (["serve", "--prot", "1"], "--port"),
+        (["distill", "--techer", "x"], "--teacher"),
+    ],
+)
+def test_a_near_miss_is_told_what_was_meant(
+    arguments: list[str], meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.partition("Did you mean")[2].lstrip(' "').startswith(meant)

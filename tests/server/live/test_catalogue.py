@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from adapters.bases import SHIPPED
 from server.config.settings import Settings
 from server.live.catalogue import open_catalogue
 from tests.server.rolling import scaled
+
+
+def test_a_folder_with_two_sets_of_weights_is_named_once(tmp_path: Path) -> None:
+    base = shutil.copytree(SHIPPED / "base", tmp_path / "base")
+    settings = Settings(home=tmp_path / "home", base_model=base)
+    before = open_catalogue(settings, tmp_path)
+    (base / "model.safetensors.index.json").write_text('{"weight_map": {"x": "gone.safetensors"}}')
+    after = open_catalogue(settings, tmp_path)
+    assert after.served.base_digest == before.served.base_digest
+    assert not before.notes
+    assert len([note for note in after.notes if str(base) in note]) == 1
 
 
 @pytest.mark.parametrize("entry", ["mine=~/mine-v1", "~/mine-v1"])

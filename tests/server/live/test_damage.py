@@ -11,7 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from adapters.bases import find_base
 from adapters.ledger import Ledger
+from adapters.registry.intake import Base
 from adapters.registry.registry import Registry
 from server.__main__ import main
 from server.live.catalogue import open_catalogue
@@ -195,6 +197,22 @@ def test_damage_while_it_serves(place: Place) -> None:
         flip(folder(place, "v1.1") / WEIGHTS)
         until(lambda: not any(problems().values()))
         assert ask(client, "zero@v1.1").status_code == 200
+
+
+@pytest.mark.parametrize("damaged", [WEIGHTS, MANIFEST, None])
+def test_a_damaged_import_is_still_what_old_endpoints_fall_to(place: Place, damaged: str | None) -> None:
+    registry = Registry(place.home, Ledger.open(place.home / "ledger"))
+    base = Base.read(find_base(place.root), place.home / "cache")
+    origin = {"origin": {"file": "old.pth"}}
+    added = registry.add(place.more(4), base=base, alias="old", version="v1", notes=origin, action="import")
+    version = added.adapter.path
+    if damaged is None:
+        shutil.rmtree(version)
+    else:
+        flip(version / damaged, 0)
+    served = open_catalogue(place.settings(), place.root).served
+    assert served.active("old").problem
+    assert served.snapshot.imported == "old"
 
 
 def test_what_was_never_accepted_has_no_name(place: Place) -> None:

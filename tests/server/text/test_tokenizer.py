@@ -200,9 +200,8 @@ def test_a_template_and_its_message_make_no_control_token(folder: Path, template
 
 
 def test_a_role_or_any_other_field_makes_no_control_token(folder: Path) -> None:
-    tokenizer = reloaded(
-        folder, chat_template="{% for m in messages %}{{ m.role }}{{ m.calls | tojson }}{% endfor %}"
-    )
+    template = "{% for m in messages %}{{ m.role }}{{ m.content }}{{ m.calls | tojson }}{% endfor %}"
+    tokenizer = reloaded(folder, chat_template=template)
     ids = tokenizer.chat([{"role": "</s>", "calls": [{"[INST]": {"x": "<s>"}}]}])
     assert control_ids(tokenizer, ids) == []
 
@@ -282,6 +281,51 @@ def test_what_a_template_must_not_do_is_an_error(folder: Path, template: str, me
         tokenizer.chat([user("Hi")])
 
 
+PART = "{% for c in m.content %}{% if c.type == 'text' %}{{ c.text }}{% endif %}{% endfor %}"
+LIST_ONLY = "{% for m in messages %}{{ m.role }}: " + PART + ". {% endfor %}"
+USER_LIST_ONLY = (
+    "{% for m in messages %}{{ m.role }}: {% if m.role == 'user' %}" + PART + "{% else %}{{ m.content }}"
+    "{% endif %}. {% endfor %}"
+)
+EITHER = (
+    "{% for m in messages %}{{ m.role }}: {% if m.content is string %}{{ m.content }}{% else %}" + PART + "!"
+    "{% endif %}. {% endfor %}"
+)
+INDEXED = "{% for m in messages %}{{ m.role }}: {{ m.content[0].text }}. {% endfor %}"
+STRICT = "{% for m in messages %}{{ m.role }}: {{ '' + m.content[0]['text'] }}. {% endfor %}"
+
+
+@pytest.mark.parametrize("template", [LIST_ONLY, USER_LIST_ONLY, EITHER, INDEXED, STRICT])
+def test_every_text_reaches_a_template_in_the_form_that_it_reads(folder: Path, template: str) -> None:
+    tokenizer = reloaded(folder, chat_template=template)
+    ids = tokenizer.chat([system("Be kind"), user("Hi"), assistant("Hello"), user("you")])
+    assert tokenizer.decode(ids) == "system: Be kind. user: Hi. assistant: Hello. user: you. "
+    unfinished = [user("Hi"), assistant("Hello th")]
+    ids = tokenizer.chat(unfinished, add_generation_prompt=False, continue_final_message=True)
+    assert tokenizer.decode(ids) == "user: Hi. assistant: Hello th"
+
+
+def test_a_template_that_shows_only_a_users_parts_still_gets_the_system_message(folder: Path) -> None:
+    template = "{% for m in messages %}{% if m.role == 'user' %}[" + PART + "]{% endif %}{% endfor %}"
+    tokenizer = reloaded(folder, chat_template=template)
+    assert tokenizer.decode(tokenizer.chat([user("Vem är du?")])) == "[Vem är du?]"
+    assert tokenizer.decode(tokenizer.chat([system("Be kind"), user("Hi")])) == "[Be kind\n\nHi]"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ bos_token }}[INST]",
+        "{% for m in messages %}{% if m.role == 'human' %}{{ m.content }}{% endif %}{% endfor %}",
+        "{% for m in messages %}{{ m.text }}{% endfor %}",
+        "{% for m in messages %}{% for c in m.content %}{{ c.value }}{% endfor %}{% endfor %}",
+    ],
+)
+def test_a_template_that_drops_the_users_text_is_refused_at_load(folder: Path, template: str) -> None:
+    with pytest.raises(ValueError, match="leaves out what the user says"):
+        reloaded(folder, chat_template=template)
+
+
 def test_a_template_that_does_not_compile_is_named_at_load(folder: Path) -> None:
     with pytest.raises(ValueError, match="the chat template does not compile, line 1"):
         reloaded(folder, chat_template="{% for %}")
@@ -290,12 +334,12 @@ def test_a_template_that_does_not_compile_is_named_at_load(folder: Path) -> None
 def test_where_a_chat_template_comes_from(folder: Path) -> None:
     named = [
         {"name": "tool_use", "template": "tools"},
-        {"name": "default", "template": "named {{ bos_token }}"},
+        {"name": "default", "template": "named {{ bos_token }}{{ messages[0].content }}"},
     ]
     tokenizer = reloaded(folder, chat_template=named)
-    assert tokenizer.decode(tokenizer.chat([user("a")]), skip_special_tokens=False) == "named <s>"
-    (folder / "chat_template.jinja").write_text("from its file", "utf-8")
-    assert reloaded(folder).decode(reloaded(folder).chat([user("a")])) == "from its file"
+    assert tokenizer.decode(tokenizer.chat([user("a")]), skip_special_tokens=False) == "named <s> a"
+    (folder / "chat_template.jinja").write_text("from its file {{ messages[0].content }}", "utf-8")
+    assert reloaded(folder).decode(reloaded(folder).chat([user("a")])) == "from its file a"
     (folder / "chat_template.jinja").unlink()
     with pytest.raises(ValueError, match="no 'default'"):
         reloaded(folder, chat_template=named[:1])
@@ -342,6 +386,16 @@ def test_a_missing_tokenizer_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="convert it once") as caught:
         Tokenizer.load(tmp_path)
     assert str(tmp_path.parent) not in str(caught.value)
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(folder: Path) -> None:
+    rows = Tokenizer.load(folder).vocabulary_size
+    for enough in (rows, rows + 24):
+        (folder / "config.json").write_text(json.dumps({"vocab_size": enough}), "utf-8")
+        assert Tokenizer.load(folder).vocabulary_size == rows
+    (folder / "config.json").write_text(json.dumps({"vocab_size": rows - 1}), "utf-8")
+    with pytest.raises(ValueError, match=f"token {rows - 1} .* has {rows - 1} rows"):
+        Tokenizer.load(folder)
 
 
 def test_a_broken_config_is_named(folder: Path) -> None:

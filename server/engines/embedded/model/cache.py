@@ -17,13 +17,14 @@ from pathlib import Path
 from adapters.files.atomic import remove_folder, staged_folder
 from server.engines.embedded.model.builder import DATA_FILE, GRAPH_FILE, BuildProgress, write_graph
 from server.engines.embedded.model.config import ModelConfig
+from server.engines.embedded.model.coverage import check_coverage
 from server.engines.embedded.model.decoder import plan_graph
 from server.engines.embedded.model.families.lookup import read_model_config
 from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import BITS, Quantize
 from server.engines.embedded.model.variants import FUSED, Variant
 
-BUILDER_VERSION = 5
+BUILDER_VERSION = 6
 """Raised with every change to the graph or to the layout of its weights."""
 MANIFEST_FILE = "graph.json"
 STALE_SECONDS = 24 * 3600.0
@@ -101,6 +102,7 @@ def method_of(quantize: str, variant: Variant) -> Quantize:
 
 def _build(model_dir: Path, graph: BuiltGraph, wanted: _Manifest, progress: BuildProgress | None) -> None:
     plan, target = plan_graph(graph.config, graph.variant, graph.dtype, graph.quantize), graph.folder
+    check_coverage(plan, graph.config, model_dir)
     free = shutil.disk_usage(target.parent).free
     if plan.size > free:
         raise OSError(f"the graph needs {plan.size >> 20} MiB on disk, {free >> 20} MiB are free")

@@ -1,19 +1,23 @@
-"""A Hugging Face checkpoint on disk: one safetensors file or several, read a block of rows at a time."""
+"""A Hugging Face checkpoint on disk: one safetensors file or several, read a block of rows at a time.
+
+Which files those are is for `adapters.files.weightfiles` to say.
+"""
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+from adapters.files.weightfiles import weight_files
+
 FLOATS = {"F32", "F16", "BF16"}
 BLOCK_BYTES = 64 << 20
 
@@ -43,9 +47,9 @@ class Checkpoint:
     """Tensors by name, as float32. The files are memory-mapped; only what is asked for is read."""
 
     def __init__(self, model_dir: Path) -> None:
-        self._dir = model_dir
-        self._files: dict[str, Any] = {}
-        self._where = self._index()
+        """Raises `CheckpointError` and `adapters.errors.BaseModelError`."""
+        self._files: dict[Path, Any] = {}
+        self._where = {name: file for file in weight_files(model_dir) for name in self._open(file).keys()}  # noqa: SIM118
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -61,6 +65,11 @@ class Checkpoint:
 
     def __contains__(self, name: object) -> bool:
         return name in self._where
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Names of all tensors."""
+        return frozenset(self._where)
 
     def check(self, name: str, shape: tuple[int, ...]) -> None:
         """Raise `CheckpointError` unless `name` is there in `shape` and a float type."""
@@ -87,6 +96,19 @@ class Checkpoint:
             return np.ascontiguousarray(np.asarray(stored[:, start:stop], dtype=np.float32).T)
         return np.asarray(stored[start:stop], dtype=np.float32)
 
+    def equal(self, name: str, other: str) -> bool:
+        """Whether two tensors of the checkpoint hold the same numbers."""
+        one, two = self._slice(name), self._slice(other)
+        shape: list[int] = one.get_shape()
+        if shape != two.get_shape():
+            return False
+        step = max(1, BLOCK_BYTES // max(1, 4 * math.prod(shape[1:])))
+        parts = [(start, min(shape[0], start + step)) for start in range(0, shape[0], step)]
+        return all(
+            np.array_equal(np.asarray(one[a:b], np.float32), np.asarray(two[a:b], np.float32))
+            for a, b in parts
+        )
+
     def _slice(self, name: str) -> Any:
         try:
             file = self._where[name]
@@ -94,27 +116,13 @@ class Checkpoint:
             raise CheckpointError(f"the checkpoint has no tensor {name}") from None
         return self._open(file).get_slice(name)
 
-    def _open(self, file: str) -> Any:
-        if file not in self._files:
-            path = self._dir / file
-            if path.parent != self._dir or not path.is_file():
-                raise CheckpointError(f"{INDEX} names {file!r}, which is not a file of the checkpoint")
+    def _open(self, path: Path) -> Any:
+        if path not in self._files:
             try:
-                self._files[file] = safe_open(path, framework="numpy")
+                self._files[path] = safe_open(path, framework="numpy")
             except Exception as error:
-                raise CheckpointError(f"{file} cannot be read as safetensors: {error}") from None
-        return self._files[file]
-
-    def _index(self) -> dict[str, str]:
-        if (self._dir / INDEX).is_file():
-            raw: object = json.loads((self._dir / INDEX).read_text(encoding="utf-8"))
-            weights = cast("dict[str, object]", raw).get("weight_map") if isinstance(raw, dict) else None
-            if not isinstance(weights, dict):
-                raise CheckpointError(f"{INDEX} has no weight_map")
-            return {str(k): str(v) for k, v in cast("dict[object, object]", weights).items()}
-        if (self._dir / SINGLE).is_file():
-            return dict.fromkeys(cast("list[str]", list(self._open(SINGLE).keys())), SINGLE)
-        raise CheckpointError(f"{self._dir.name} holds neither {SINGLE} nor {INDEX}")
+                raise CheckpointError(f"{path.name} cannot be read as safetensors: {error}") from None
+        return self._files[path]
 
 
 def spans(matrix: Matrix, size: int) -> list[tuple[int, int]]:

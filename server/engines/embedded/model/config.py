@@ -136,6 +136,8 @@ class Family:
     """From config.json. Raises `UnsupportedModelError` for what would change the result and is not built."""
     write: Callable[[Blocks], None]
     """Everything from token ids to logits."""
+    computed: str = r"(?!)"
+    """Matches names of buffers in a checkpoint that the decoder computes itself. Default: none."""
 
 
 def read_count(raw: ConfigFields, name: str) -> int:

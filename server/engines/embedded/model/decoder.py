@@ -78,6 +78,7 @@ class Decoder:
 
     def embed_tokens(self, name: str) -> str:
         """See `Blocks.embed_tokens`."""
+        self.graph.embedding = name
         table = self.weight(name, self.config.vocabulary, self.config.hidden)
         return self.graph.op("Gather", [table, self._operators.token_ids(self._ids)], axis=0)
 

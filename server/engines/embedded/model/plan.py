@@ -74,6 +74,8 @@ class GraphPlan:
         default_factory=dict[tuple[str, tuple[int, ...], bytes], TensorProto]
     )
     weights: list[Weight] = field(default_factory=list[Weight])
+    embedding: str = ""
+    """The checkpoint's tensor that token ids are looked up in."""
 
     @property
     def size(self) -> int:

@@ -71,6 +71,8 @@ def read_rope(raw: Mapping[str, object], head_dim: int, context: int) -> Rope:
         if given is not None and not isinstance(given, dict):
             raise ValueError(f"{name} {given!r} is not an object")
         fields |= cast("dict[str, object]", given or {})
+    if nested := [name for name, value in fields.items() if isinstance(value, dict)]:
+        raise ValueError(f"rope_parameters for {nested[0]} is not supported; supported: one for all layers")
     theta = _positive(fields, "rope_theta", default=10000.0)
     if _positive({**raw, **fields}, "partial_rotary_factor", default=1.0) != 1.0:
         raise ValueError("partial_rotary_factor other than 1 is not supported")

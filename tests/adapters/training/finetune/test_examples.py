@@ -77,6 +77,25 @@ def test_a_template_that_ends_turns_its_own_way_gets_no_second_end(
     assert "</s>" not in text
 
 
+LIST_ONLY = (
+    "{% for m in messages %}{{ m.role }}: {% for c in m.content %}{{ c.text }}{% endfor %}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def test_text_is_given_in_the_form_that_the_template_reads(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = LIST_ONLY
+    (example,) = examples(tokenizer, talk("Vem är du?", "Jag är OneSeek."))
+    assert "user: Vem är du?" in tokenizer.decode(example["input_ids"])
+    assert counted(tokenizer, example)[0].startswith("Jag är OneSeek.")
+
+
+def test_a_template_that_drops_the_users_text_is_refused(tokenizer: PreTrainedTokenizerBase) -> None:
+    tokenizer.chat_template = "[INST]{% if not add_generation_prompt %}{{ messages[-1].content }}{% endif %}"
+    with pytest.raises(OptionError, match="leaves out what the user says"):
+        examples(tokenizer, talk("Hej!", "Hej du."))
+
+
 def test_a_template_without_an_end_gets_one(tokenizer: PreTrainedTokenizerBase) -> None:
     tokenizer.chat_template = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}" + (
         "{% if add_generation_prompt %}assistant: {% endif %}"

@@ -298,3 +298,49 @@ def test_the_curve_is_drawn(tmp_path: Path) -> None:
     assert len(loss) < 100
     assert held.split() == ["held-out", "loss", "0.400", "█▁", "0.200"]
     assert terminal_lines(Curve((), ())) == []
+
+
+def test_a_run_whose_loss_is_no_number_ends_and_is_told(tiny_base: Path, tmp_path: Path) -> None:
+    found = run(tiny_base, tmp_path, replace(OPTIONS, epochs=12.0, learning_rate=1e30, max_grad_norm=1e30))
+    assert found.diverged
+    assert found.steps < found.planned
+    assert len(terminal_lines(found.curve)) <= 2
+    write_png(tmp_path / "loss.png", found.curve, "not a number")
+
+
+@pytest.mark.parametrize(
+    ("losses", "diverged"),
+    [
+        ([1.0] * 8, False),
+        ([1.0, 1.0, 0.9, 0.8, 0.8, 0.9, 1.4, 1.4], False),
+        ([1.0, 1.0, 0.9, 0.8, 2.0, 3.0, 3.0, 3.0], True),
+        ([1.0, float("nan")], True),
+        ([], False),
+    ],
+)
+def test_a_loss_that_rises_by_half_has_diverged(losses: list[float], diverged: bool) -> None:
+    assert finished(losses).diverged is diverged
+    assert finished([1.0], [float("inf")]).diverged
+
+
+def finished(losses: Sequence[float], held_out: Sequence[float] = ()) -> FinetuneRun:
+    """A run of two epochs with these losses."""
+    curve = Curve(tuple(enumerate(losses, 1)), tuple(enumerate(held_out, 1)))
+    model: Any = None
+    return FinetuneRun(
+        model=model,
+        curve=curve,
+        steps=3,
+        planned=6,
+        seconds=1.0,
+        interrupted=False,
+        main=True,
+        planned_epochs=2.0,
+    )
+
+
+def test_a_run_says_which_epoch_was_kept_and_that_it_stopped_early() -> None:
+    found = finished([1.0, 0.9, 0.8], [0.9, 0.5, 0.7])
+    assert (found.kept_epoch, found.epochs, found.stopped_early) == (0.67, 1.0, True)
+    assert not replace(found, interrupted=True).stopped_early
+    assert finished([1.0, 0.9, 0.8]).kept_epoch == 1.0

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from adapters.lora.families import LLAMA
-from adapters.training.finetune.config_names import FIXED, FOREIGN, OWN, read_training_config
+from adapters.training.finetune.config_names import OWN, read_training_config
+from adapters.training.finetune.config_tables import FIXED, FOREIGN
 from adapters.training.loop.options import OptionError, TrainOptions
 
 
@@ -32,7 +33,7 @@ def test_the_defaults_are_those_of_the_existing_installation() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"language": "da"}, "language: 'da' is neither en nor sv"),
+        ({"language": "danska"}, "language: 'danska' is no language code"),
         ({"rank": 0}, "rank: 0 is too small"),
         ({"batch_size": -1}, "batch_size: -1 is too small"),
         ({"epochs": 0.0}, "epochs: 0 is too small"),
@@ -41,7 +42,8 @@ def test_the_defaults_are_those_of_the_existing_installation() -> None:
         ({"learning_rate": float("nan")}, "learning_rate: nan is not a finite number"),
         ({"weight_decay": float("nan")}, "weight_decay: nan is not a finite number"),
         ({"dropout": 1.0}, "dropout: 1 is out of range"),
-        ({"warmup": 3.0}, "warmup: 3 is out of range"),
+        ({"warmup": 3.5}, "warmup: 3.5 is out of range"),
+        ({"warmup": -0.1}, "warmup: -0.1 is out of range"),
         ({"held_out": 0.6}, "held_out: 0.6 is out of range"),
         ({"early_stop": -1}, "early_stop: -1 is negative"),
         ({"max_length": 4}, "max_length: 4 is too small"),
@@ -133,7 +135,7 @@ def test_every_name_of_the_table_leads_to_an_option() -> None:
         ("rank: 8\nlora_r: 8", "lora_r: says the same as rank in this file; keep one"),
         ("datasets: [{type: alpaca}]", "datasets: {'type': 'alpaca'} has no path"),
         ("datasets: [{path: a, type: pygmalion}]", "datasets.type: 'pygmalion' is neither"),
-        ("datasets: [{path: a, split: train}]", "datasets.split: is not known here"),
+        ("datasets: [{path: a, split: 'train[:1%]'}]", "datasets.split: 'train[:1%]' is not to be had"),
         ("- 1", "config: "),
         ("a: [", "config: "),
         ("", "config: "),
@@ -143,3 +145,133 @@ def test_what_a_file_may_not_say_is_refused_by_its_own_word(written: Any, text: 
     with pytest.raises(OptionError) as refused:
         read_training_config(written(text))
     assert str(refused.value).startswith(message)
+
+
+AXOLOTL_EXAMPLE = """\
+base_model: mistralai/Mistral-7B-v0.1
+model_type: MistralForCausalLM
+tokenizer_type: LlamaTokenizer
+load_in_8bit: false
+load_in_4bit: true
+strict: false
+datasets:
+  - path: own.jsonl
+    type: chat_template
+    split: train
+    field_messages: conversations
+    message_property_mappings: {role: from, content: value}
+dataset_prepared_path: last_run_prepared
+val_set_size: 0.1
+output_dir: ./outputs/qlora-out
+adapter: qlora
+lora_model_dir:
+sequence_len: 512
+sample_packing: false
+eval_sample_packing: false
+pad_to_sequence_len: true
+lora_r: 32
+lora_alpha: 16
+lora_dropout: 0.05
+lora_target_linear: true
+lora_target_modules: [q_proj, v_proj]
+wandb_project:
+wandb_entity:
+gradient_accumulation_steps: 4
+micro_batch_size: 2
+num_epochs: 1
+optimizer: adamw_torch_fused
+lr_scheduler: cosine
+learning_rate: 0.0002
+bf16: auto
+tf32: true
+gradient_checkpointing: offload
+early_stopping_patience:
+resume_from_checkpoint:
+local_rank:
+logging_steps: 1
+flash_attention: true
+loss_watchdog_threshold: 5.0
+warmup_steps: 10
+evals_per_epoch: 4
+saves_per_epoch: 1
+plugins: [axolotl.integrations.liger.LigerPlugin]
+debug:
+deepspeed:
+fsdp: []
+weight_decay: 0.0
+special_tokens: {pad_token: <|end_of_text|>}
+"""
+UNSLOTH_EXAMPLE = """\
+model: unsloth/Qwen2.5-0.5B
+data:
+  dataset: own.jsonl
+  format_type: auto
+training:
+  training_type: lora
+  max_seq_length: 512
+  load_in_4bit: true
+  output_dir: ./outputs/qlora-out
+  num_epochs: 1
+  batch_size: 2
+  warmup_steps: 10
+  max_steps: 0
+  save_steps: 0
+  random_seed: 3407
+  packing: false
+  train_on_completions: true
+  gradient_checkpointing: unsloth
+lora:
+  lora_r: 32
+  lora_alpha: 16
+  target_modules: "q_proj,v_proj"
+  vision_all_linear: false
+  use_rslora: false
+  use_loftq: false
+  use_dora: false
+  finetune_vision_layers: true
+  finetune_language_layers: true
+  finetune_attention_modules: true
+  finetune_mlp_modules: true
+logging:
+  enable_wandb: false
+  wandb_project: "unsloth-training"
+  log_frequency: 10
+"""
+
+
+def test_the_examples_of_axolotl_and_unsloth_are_read(written: Any) -> None:
+    told: list[str] = []
+    axolotl = read_training_config(written(AXOLOTL_EXAMPLE), (), told.extend)
+    assert axolotl["load_in_4bit"] is axolotl["gradient_checkpointing"] is True
+    assert (axolotl["target_modules"], axolotl["warmup"], axolotl["rank"]) == ("all-linear", 10, 32)
+    assert (axolotl["dataset"], axolotl["precision"]) == (["own.jsonl"], "auto")
+    assert {"logging_steps", "flash_attention", "plugins", "tf32", "evals_per_epoch"} <= set(told)
+    assert not set(told) & {"wandb_project", "debug", "deepspeed"}, "what is empty asks for nothing"
+    assert set(axolotl) <= OWN
+    unsloth = read_training_config(written(UNSLOTH_EXAMPLE))
+    assert (unsloth["seed"], unsloth["dataset"], unsloth["max_length"]) == (3407, "own.jsonl", 512)
+    assert (unsloth["target_modules"], unsloth["gradient_checkpointing"]) == ("q_proj,v_proj", True)
+    assert set(unsloth) <= OWN
+
+
+def test_all_that_is_wrong_with_a_file_is_told_at_once(written: Any) -> None:
+    wrong = "sample_packing: true\nload_in_8bit: true\noptimizer: lion\nlora_rnk: 8\nrl: dpo\nlora_r: 4\n"
+    more = "rank: 4\nlora_target_modules: 'layers.[0-9]+.q_proj'\nspecial_tokens: {eos_token: <x>}\n"
+    with pytest.raises(OptionError) as refused:
+        read_training_config(written(wrong + more))
+    lines = str(refused.value).splitlines()
+    assert lines[0].endswith("has 8 problems:")
+    assert [line.split(":")[0].strip() for line in lines[1:]] == [
+        *("sample_packing", "load_in_8bit", "optimizer", "lora_rnk", "rl", "rank"),
+        *("lora_target_modules", "special_tokens"),
+    ]
+
+
+def test_every_linear_module_is_one_word(written: Any) -> None:
+    options = TrainOptions(language="sv", target_modules=("all-linear",)).for_family(LLAMA)
+    assert set(options.targets) == set(LLAMA.names)
+
+
+@pytest.mark.parametrize(("warmup", "updates"), [(0.5, 0.5), (1.0, 1), (10.0, 10)])
+def test_warmup_is_a_share_or_a_number_of_updates(warmup: float, updates: float) -> None:
+    assert TrainOptions(language="sv", warmup=warmup).warmup == updates

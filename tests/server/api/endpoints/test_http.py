@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +214,23 @@ def test_an_answer_may_be_continued(client: httpx.Client) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("asked", "answers"),
+    [
+        ("BASE", "base"),
+        ("Auto", f"{EN}@v1.1"),
+        ("OneSeek", f"{EN}@v1.1"),
+        (BASE.upper(), "base"),
+        ("SV", f"{SV}@v1.1"),
+    ],
+)
+def test_header_and_model_have_one_vocabulary(client: httpx.Client, asked: str, answers: str) -> None:
+    by_header = client.post(CHAT, json=ASK, headers={"X-OneSeek-Adapter": asked})
+    by_model = client.post(CHAT, json=ASK | {"model": asked})
+    for answer in (by_header, by_model):
+        assert (answer.status_code, answer.headers["X-OneSeek-Adapter"]) == (200, answers)
+
+
 def test_models(client: httpx.Client) -> None:
     listed = {entry["id"]: entry for entry in client.get("/v1/models").json()["data"]}
     assert set(listed) == {"oneseek", BASE, EN, f"{EN}@v1.1", SV, f"{SV}@v1.0", f"{SV}@v1.1"}
@@ -221,6 +239,10 @@ def test_models(client: httpx.Client) -> None:
     assert listed[BASE]["parent"] is None
     for name, entry in listed.items():
         assert client.get(f"/v1/models/{name}").json() == entry
+    for name in ("auto", "OneSeek", "BASE", f"{BASE}:{SV}", "sv", SV.upper()):
+        assert client.get(f"/v1/models/{name}").status_code == 200
+    assert client.get(f"/v1/models/{BASE}:{SV}").json() == listed[SV]
+    assert error(client.get(f"/v1/models/other:{SV}"))["code"] == "model_not_found"
     assert error(client.get("/v1/models/none@v9"))["code"] == "model_not_found"
 
 
@@ -270,6 +292,29 @@ def test_existing_backends_are_answered(client: httpx.Client, serving: Serving, 
     if deprecated:
         assert re.fullmatch(r"@\d+", reply.headers["deprecation"])
         assert "deprecation" in client.post(path, content="{}").headers
+
+
+def test_an_existing_backend_gets_the_imported_adapter_if_only_a_policy_would_choose_the_base(
+    client: httpx.Client, serving: Serving
+) -> None:
+    asked = ("42", "Hvad synes du om mit forslag?", "Kannst du mir bei etwas helfen?")
+    before = serving.served.snapshot
+    assert {client.post(LEGACY, json={"text": text}).json()["adapter"] for text in asked} == {"base"}
+    serving.served.replace(replace(serving.served.resolve(EN), imported=True))
+    try:
+        answers = [client.post(LEGACY, json={"text": text, "max_tokens": 4}).json() for text in asked]
+        assert {answer["adapter"] for answer in answers} == {f"{EN}@v1.1"}
+        assert [answer["route"].partition(";")[0] for answer in answers] == [
+            "default",
+            "no-adapter",
+            "no-adapter",
+        ]
+        named = client.post(LEGACY, json={"text": "42"}, headers={"X-OneSeek-Adapter": "base"})
+        assert named.json()["adapter"] == "base"
+        messages = [{"role": "user", "content": "42"}]
+        assert client.post(CHAT, json=ASK | {"messages": messages}).headers["x-oneseek-adapter"] == "base"
+    finally:
+        serving.served.snapshot = before
 
 
 def test_an_existing_backends_generous_bound_is_no_error(client: httpx.Client) -> None:

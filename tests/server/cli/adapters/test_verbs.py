@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -225,6 +226,42 @@ def test_an_import_answers_as_the_adapter_that_peft_saved(
     assert torch.equal(*logits)
 
 
+def test_a_version_without_a_language_says_that_nothing_is_routed_to_it(
+    home: Path, voices: dict[str, Path], capsys: Out
+) -> None:
+    folder = shutil.copytree(voices["sv"], home.parent / "root" / "plain")
+    shown = told(capsys, "add", str(folder), "--alias", "zero")
+    assert any("--routing-languages CODE=zero" in warning for warning in shown["warnings"])
+    tensors = load_file(folder / "adapter_model.safetensors")
+    torch.save(tensors, folder / "adapter_model.bin")
+    assert main(["adapters", "import", str(folder / "adapter_model.bin"), "--alias", "one"]) == 0
+    captured = capsys.readouterr()
+    assert "one@v1.0 has no language" in captured.err
+    shown = told(capsys, "import", str(folder / "adapter_model.bin"), "--alias", "two", "--language", "sv")
+    assert (shown["language"], shown["warnings"]) == ("sv", [UNVERIFIED])
+
+
+def test_an_import_asks_a_person_for_the_language(
+    home: Path, voices: dict[str, Path], capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    (home.parent / "root" / "weights").mkdir()
+    file = Path("weights/plain-v1.pth")
+    torch.save(load_file(voices["sv"] / "adapter_model.safetensors"), file)
+    for answer, status in (("sv\n", 0), ("swedish please\n", 2)):
+        asked = Terminal()
+        monkeypatch.setattr("sys.stdin", Terminal(answer))
+        monkeypatch.setattr("sys.stderr", asked)
+        assert main(["adapters", "import", str(file), "--alpha", "16"]) == status
+        assert "which language" in asked.getvalue()
+    capsys.readouterr()
+    listed = told(capsys, "list")["adapters"]
+    assert [(item["name"], item["language"]) for item in listed] == [("plain@v1", "sv")]
+
+
 def answer(base: Path, adapter: Path) -> torch.Tensor:
     """Logits of some tokens, by transformers and PEFT."""
     from peft import PeftModel
@@ -273,6 +310,18 @@ def test_what_is_served_from_elsewhere_says_how_it_becomes_a_version(
     )
     run(capsys, "add", str(folder))
     run(capsys, "show", "sv")
+
+
+def test_an_alias_that_is_a_language_code_is_meant_by_its_name(
+    filled: Path, voices: dict[str, Path], capsys: Out
+) -> None:
+    for version, voice in (("v1", "en"), ("v2", "sv")):
+        assert main(["adapters", "add", str(voices[voice]), "--alias", "sv", "--version", version]) == 0
+    capsys.readouterr()
+    configured = ("--routing-languages", "sv=zero")
+    assert told(capsys, "canary", "sv", "v1=90", "v2=10", *configured)["alias"] == "sv"
+    listed = told(capsys, "list", *configured)
+    assert {item["name"]: item["language"] for item in listed["adapters"]}["sv@v1"] is None
 
 
 def test_a_language_that_several_speak_names_them(

@@ -116,7 +116,7 @@ def test_a_students_adapter_and_its_lineage(
     teacher: str, surroundings: Path, tiny_base: Path, capsys: Out
 ) -> None:
     shutil.copytree(tiny_base, "models/mistral-7b-instruct")
-    quick = ("--epochs", "1", "--precision", "fp32", "--learning-rate", "1e-2", "--examples", "24")
+    quick = ("--epochs", "1", "--precision", "fp32", "--learning-rate", "1e-2", "--examples", "24", "--force")
     Path("distill.yaml").write_text("paraphrases: 0\nmicro_batch_size: 4\nlora_r: 4\n", encoding="utf-8")
     given = arguments(teacher, *quick, "--config", "distill.yaml", "--output", "out", "--json")
     assert main(given) == 0
@@ -166,12 +166,12 @@ def test_a_students_adapter_and_its_lineage(
         (["--teacher", "http://h", "--language", "sv", "--alias", "base"], "alias: "),
         (["--teacher", "http://h", "--language", "sv", "--rank", "0"], "rank: 0 is too small"),
         (["--config", "bad.yaml"], "paraphrase: is no option of training; did you mean paraphrases?"),
-        (["--config", "other.yaml"], "external_model: is no option of this verb"),
+        (["--config", "other.yaml"], "external_model: 'ftp://h' is no address"),
     ],
 )
 def test_mistakes_are_refused_by_name(given: list[str], message: str, capsys: Out) -> None:
     Path("bad.yaml").write_text("paraphrase: 3\n", encoding="utf-8")
-    Path("other.yaml").write_text("external_model: http://h\n", encoding="utf-8")
+    Path("other.yaml").write_text("external_model: ftp://h\nlanguage: sv\n", encoding="utf-8")
     assert main(["distill", *given]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"oneseek: {message}")
     assert not Path("home", "registry").exists()

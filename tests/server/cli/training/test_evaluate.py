@@ -45,7 +45,7 @@ def test_the_shipped_adapters_speak_as_oneseek_and_the_base_does_not(tmp_path: P
     head, base, adapter = capsys.readouterr().out.splitlines()
     assert head.split("  ")[0] == "model"
     assert base.split()[:3] == ["oneseek-mini", "sv", "0/30"]
-    assert adapter.split()[:2] == ["oneseek-mini-sv", "sv"]
+    assert adapter.split()[:2] == ["oneseek-mini-sv@v1.0", "sv"]
     passed = int(adapter.split()[2].partition("/")[0])
     assert passed >= 20
     (entry,) = Ledger.open(tmp_path / "home" / "ledger").entries()
@@ -66,8 +66,24 @@ def test_a_canary_does_not_answer_for_the_version_that_is_measured(capsys: Out) 
     capsys.readouterr()
     assert main(["eval", "--language", "sv", "--adapter", alias, "--threads", "1", "--json"]) == 0
     _, measured = json.loads(capsys.readouterr().out)["measured"]
-    assert measured["name"] == alias
+    assert (measured["name"], measured["version"]) == (alias, f"{alias}@v1.0")
     assert measured["identity"]["passed"] >= 20
+
+
+def test_any_language_is_measured_by_questions_from_a_file(serving: Serving, capsys: Out) -> None:
+    Path("fr.txt").write_text("Qui es-tu ?\n\nComment t'appelles-tu ?\n", encoding="utf-8")
+    asked = ["eval", "--url", serving.url, "--language", "fr", "--adapter", SV, "--json", "--answers"]
+    assert main([*asked, "--questions", "fr.txt"]) == 0
+    _, row = json.loads(capsys.readouterr().out)["measured"]
+    assert (row["language"], row["questions"]) == ("fr", 2)
+    assert list(row["answers"]) == ["Qui es-tu ?", "Comment t'appelles-tu ?"]
+    for given, problem in (
+        (asked, "language: there are questions in en and sv; name a file in 'fr' with --questions"),
+        (["eval", "--questions", "fr.txt"], "questions: holds one language; name it with --language"),
+        ([*asked, "--questions", "gone.txt"], "questions: "),
+    ):
+        assert main(given) == 2
+        assert capsys.readouterr().err.startswith(f"oneseek: {problem}")
 
 
 def test_an_unknown_adapter_is_refused(serving: Serving, capsys: Out) -> None:

@@ -159,6 +159,10 @@ def test_a_base_from_nothing_is_recorded_continued_and_served(
             "data: none does not exist",
         ),
         (["continue", "--base-model", "b", "--steps", "1", "--output", "x"], "data: names no corpus"),
+        (
+            ["continue", "--base-model", "b", "--steps", "1", "--data", "text", "--output", "x"],
+            "base_model: b holds no config.json",
+        ),
     ],
 )
 def test_mistakes_are_refused_by_name(place: Path, capsys: Out, arguments: list[str], message: str) -> None:

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adapters.bases import find_base
 from adapters.ledger import Ledger
 from adapters.lora.manifest import read_fields
+from adapters.registry.intake import Base
+from adapters.registry.registry import Registry
 from server.__main__ import main
 from server.config import extras
 from server.config.settings import Settings
@@ -45,17 +50,28 @@ def installation(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatc
     return root
 
 
+@pytest.fixture
+def registered(installation: Path, make_adapter: Callable[..., Path]) -> None:
+    """A version in the registry, and one in a folder that is served from where it lies."""
+    lora = make_adapter("registered", 1)
+    registry = Registry(installation.parent / "home")
+    base = Base.read(find_base(installation))
+    registry.add(lora, base=base, alias="oneseek-7b-zero-sv", version="v1.1")
+    shutil.copytree(lora, installation / "lora_adapters" / "folder-v3")
+
+
 def catalogue(installation: Path) -> Any:
     return open_catalogue(Settings(home=installation.parent / "home"))
 
 
 def test_what_is_trained_becomes_a_version_that_can_be_served(installation: Path, capsys: Out) -> None:
     arguments = ["train", "identity", "--language", "sv", "--dataset", "own.jsonl", *QUICK]
-    assert main([*arguments, "--target-modules", "q_proj", "k_proj", "--json"]) == 0
+    assert main([*arguments, "--target-modules", "q_proj", "k_proj", "--json", "--force"]) == 0
     captured = capsys.readouterr()
     told = json.loads(captured.out)
     assert told["adapter"] == "oneseek-7b-zero-sv@v1.0"
-    assert told["summary"] == f"made oneseek-7b-zero-sv@v1.0 in {told['path']}; it is active"
+    assert told["summary"].endswith("the base 0); it is active")
+    assert (told["version"], told["kept_epoch"], told["stopped_early"]) == (True, 1, False)
     assert {"loss", "token_accuracy", "held_out_loss", "identity", "language_fidelity"} <= set(
         told["metrics"]
     )
@@ -77,8 +93,12 @@ def test_what_is_trained_becomes_a_version_that_can_be_served(installation: Path
     assert len(json.loads((report / "report.json").read_text(encoding="utf-8"))["answers"]) == 30
     assert [path.name for path in report.parent.parent.iterdir()] == ["reports"]
 
-    assert main([*arguments, "--seed", "7"]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
+    assert main([*arguments, "--seed", "7", "--force", "--questions", "own.jsonl"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert str(report.with_name("oneseek-7b-zero-sv@v1.1") / "loss.png") in shown[-2]
+    assert "the weights after epoch 1 of 1" in shown[-3]
+    assert "oneseek-7b-zero-sv@v1.0 0/6" in shown[-5], "the active version is asked too"
+    last = shown[-1]
     assert last.startswith("made oneseek-7b-zero-sv@v1.1 in ")
     assert last.endswith("; to serve it by its alias: oneseek adapters promote oneseek-7b-zero-sv@v1.1")
     ledger = Ledger.open(installation.parent / "home" / "ledger")
@@ -104,7 +124,8 @@ def test_a_file_in_other_trainers_words_and_flags_before_it(installation: Path, 
     )
     assert main(["train", "identity", "--config", "train.yaml", "--epochs", "1", *NAMES]) == 0
     last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "made egen@v2.5 in made; to serve it: oneseek serve --adapters made"
+    assert last.startswith("made egen@v2.5 in made, although it scores no better than the base")
+    assert last.endswith("; to serve it: oneseek serve --adapters made")
     config = read_fields(Path("made"))["about"]["config"]
     assert (config["epochs"], config["batch_size"], config["rank"]) == (1, 3, 4)
     assert config["precision"] == "fp32"
@@ -115,7 +136,9 @@ def test_a_file_in_other_trainers_words_and_flags_before_it(installation: Path, 
     ("arguments", "message"),
     [
         ([], "language: is missing; say --language en or --language sv"),
-        (["--language", "da"], "language: 'da' is neither en nor sv"),
+        (["--language", "da"], "dataset: is missing: OneSeek's own data are in en and sv"),
+        (["--language", "svenska"], "language: 'svenska' is no language code"),
+        (["--language", "qq", "--dataset", "own.jsonl"], "language: languages names 'qq'"),
         (["--language", "sv", "--rank", "x"], "rank: 'x' is not an integer"),
         (["--language", "sv", "--rank", "0"], "rank: 0 is too small"),
         (["--language", "sv", "--schedule", "cosin"], "schedule: 'cosin' is not one of"),
@@ -141,6 +164,108 @@ def test_mistakes_are_refused_by_name(
     assert main(["train", "identity", *arguments]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"oneseek: {message}")
     assert not (installation.parent / "home" / "registry").exists()
+
+
+def test_what_is_no_better_than_the_base_is_kept_and_not_made_a_version(
+    installation: Path, capsys: Out
+) -> None:
+    arguments = ["train", "identity", "--language", "sv", "--dataset", "own.jsonl", *QUICK, *NAMES]
+    assert main([*arguments, "--questions", "own.jsonl", "--threads", "1", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert (told["version"], told["active"]) == (False, False)
+    assert told["problem"].startswith("it scores no better than the base (0 of 6, the base 0)")
+    assert not (installation.parent / "home" / "registry").exists()
+    kept = Path(told["path"])
+    assert (kept / "adapter_model.safetensors").is_file()
+    assert (Path(told["report"]) / "loss.png").is_file()
+    assert json.loads((Path(told["report"]) / "report.json").read_text(encoding="utf-8"))["threads"] == 1
+    again = ["adapters", "add", str(kept), "--alias", "egen", "--version", "v2.5"]
+    assert shlex.join(["oneseek", *again]) in told["summary"]
+    assert main(again) == 0
+
+
+def test_a_language_that_routing_knows_is_trained_with_its_own_data(installation: Path, capsys: Out) -> None:
+    rows = [("Qui es-tu ?", "Je suis OneSeek, un agent transparent."), ("Que fais-tu ?", "Je réponds ici.")]
+    text = "".join(json.dumps({"prompt": asked, "completion": said}) + "\n" for asked, said in rows)
+    Path("fr.jsonl").write_text(text, encoding="utf-8")
+    Path("fr.txt").write_text("Comment t'appelles-tu ?\n", encoding="utf-8")
+    arguments = [
+        "train",
+        "identity",
+        "--language",
+        "FR",
+        "--dataset",
+        "fr.jsonl",
+        *QUICK,
+        "--force",
+        "--json",
+    ]
+    assert main([*arguments, "--questions", "fr.txt"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["adapter"] == "oneseek-7b-zero-fr@v1.0"
+    assert (told["trained"]["language"], told["trained"]["questions"]) == ("fr", 1)
+    (adapter,) = catalogue(installation).served.adapters()
+    assert adapter.language == "fr"
+    assert main([*arguments, "--seed", "1"]) == 0
+    report = Path(json.loads(capsys.readouterr().out)["report"])
+    answers = json.loads((report / "report.json").read_text(encoding="utf-8"))["answers"]
+    assert [one["question"] for one in answers] <= [asked for asked, _ in rows], (
+        "else what is held out is asked"
+    )
+
+
+TOO_SOON: list[tuple[list[str], str]] = [
+    (["--version", "V1.1"], "version: oneseek-7b-zero-sv@V1.1 exists; leave --version out to get v1.2"),
+    (["--alias", "Folder", "--version", "v3"], "version: Folder@v3 exists; leave"),
+    (["--output", "models"], "output: models exists"),
+    (["--dataset", "nowhere.jsonl"], "dataset: nowhere.jsonl does not exist; check the path"),
+    (
+        ["--dataset", "tatsu-lab/alpaca"],
+        "dataset: tatsu-lab/alpaca does not exist; a data set of the Hugging",
+    ),
+    (["--dataset", "models"], "dataset: models is a folder"),
+    (["--dataset", "empty.jsonl"], "dataset: empty.jsonl is empty"),
+    (["--questions", "empty.txt"], "questions: empty.txt holds no question"),
+    (["--teacher", "gone"], "teacher: gone holds no config.json, and neither does models/gone"),
+    (["--external-model", "gone"], "external_model: gone holds no config.json"),
+    (["--teacher", "a", "--external-model", "b"], "external_model: says the same as --teacher"),
+    (["--teacher", "ftp://h"], "teacher: 'ftp://h' is no address"),
+    (["--target-modules", "w_proj"], "target_modules: 'w_proj' is not a module of the base"),
+]
+MANY = """
+import json, sys
+from server.__main__ import main
+codes = [main(["train", "identity", "--language", "sv", *given]) for given in json.loads(sys.argv[1])]
+print(json.dumps([codes, [name for name in ("torch", "transformers", "peft") if name in sys.modules]]))
+"""
+
+
+def test_what_cannot_be_kept_is_refused_before_torch_is_imported(
+    installation: Path, registered: None
+) -> None:
+    Path("empty.jsonl").write_text("\n", encoding="utf-8")
+    Path("empty.txt").touch()
+    given = json.dumps([arguments for arguments, _ in TOO_SOON])
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", MANY, given], capture_output=True, text=True, check=True, env=environ
+    )
+    assert json.loads(done.stdout) == [[2] * len(TOO_SOON), []]
+    for line, (_, message) in zip(done.stderr.splitlines(), TOO_SOON, strict=True):
+        assert line.startswith(f"oneseek: {message}")
+
+
+def test_values_of_a_file_are_told_with_its_other_problems(installation: Path, capsys: Out) -> None:
+    Path("bad.yaml").write_text("lora_r: x\nnum_epochs: y\ntop_p: 1\nlanguage: sv\n", encoding="utf-8")
+    assert main(["train", "identity", "--config", "bad.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "oneseek: passed over, since the adapter does not depend on it: top_p" in said
+    for problem in (
+        "bad.yaml has 2 problems",
+        "rank: 'x' is not an integer",
+        "epochs: 'y' is not a finite number",
+    ):
+        assert problem in said
 
 
 def test_a_missing_extra_is_named() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from server.config.values import SettingsError
 from server.engines.kinds import ENGINES, choose_engine
 from server.engines.suitability import count_gpus
 from server.engines.vllm.options import VllmOptions, engine_args, prepare_environment
+from server.engines.vllm.start import refuse_other_weights
+from server.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -144,3 +148,26 @@ def test_an_engine_that_is_asked_for_is_taken() -> None:
     assert choose_engine("embedded", {}).kind is ENGINES["embedded"]
     assert choose_engine("vllm", {"CUDA_VISIBLE_DEVICES": ""}).kind is ENGINES["vllm"]
     assert choose_engine("auto", {"CUDA_VISIBLE_DEVICES": ""}).kind is ENGINES["embedded"]
+
+
+@pytest.mark.parametrize(
+    ("files", "indexed", "refused"),
+    [
+        (["model.safetensors"], [], False),
+        (["a.safetensors", "consolidated.safetensors"], ["a.safetensors"], False),
+        (["model.safetensors", "consolidated.safetensors"], [], False),
+        (["model.safetensors", "a.safetensors"], ["a.safetensors"], True),
+        (["model.safetensors"], ["a.safetensors"], True),
+        (["model.safetensors", "model-00001-of-00001.safetensors"], [], True),
+    ],
+)
+def test_files_that_vllm_would_read_otherwise_are_refused(
+    files: list[str], indexed: list[str], refused: bool, tmp_path: Path
+) -> None:
+    for name in files:
+        (tmp_path / name).write_bytes(b"")
+    if indexed:
+        index = {"weight_map": {name: name for name in indexed}}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(EngineError, match=tmp_path.name) if refused else nullcontext():
+        refuse_other_weights(tmp_path)

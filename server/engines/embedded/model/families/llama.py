@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from adapters.lora.families import LLAMA as LORA
 from server.engines.embedded.model.config import (
     Blocks,
@@ -14,6 +16,9 @@ from server.engines.embedded.model.config import (
 from server.engines.embedded.model.rope import read_rope
 
 EMBEDDING = "model.embed_tokens.weight"
+_MISTRAL_WINDOW = 4096
+_LEGACY_KINDS = {"attention": "full_attention"}
+"""`_LEGACY_LAYER_TYPE_REMAP` in transformers' `configuration_utils`."""
 
 
 def read(raw: ConfigFields) -> ModelConfig:
@@ -42,11 +47,11 @@ def read(raw: ConfigFields) -> ModelConfig:
     epsilon = raw.get("rms_norm_eps", 1e-6)
     if not isinstance(epsilon, float) or not 0.0 < epsilon < 1.0:
         raise UnsupportedModelError(f"rms_norm_eps {epsilon!r} is not a small positive number")
-    windowed = raw.get("sliding_window") is not None
+    layers = read_count(raw, "num_hidden_layers")
     return ModelConfig(
         family=LLAMA,
         hidden=hidden,
-        layers=read_count(raw, "num_hidden_layers"),
+        layers=layers,
         heads=heads,
         kv_heads=kv_heads,
         head_dim=head_dim,
@@ -56,7 +61,7 @@ def read(raw: ConfigFields) -> ModelConfig:
         norm_epsilon=epsilon,
         rope=rope,
         tied_head=raw.get("tie_word_embeddings", False) is True,
-        sliding_window=read_count(raw, "sliding_window") if windowed else None,
+        sliding_window=_window(raw, layers),
     )
 
 
@@ -74,6 +79,32 @@ def write(blocks: Blocks) -> None:
     residual, update = blocks.choose_outputs(residual), blocks.choose_outputs(update)
     normed, _ = blocks.rms_norm("model.norm.weight", residual, update)
     blocks.head(normed, EMBEDDING if config.tied_head else "lm_head.weight")
+
+
+def _window(raw: ConfigFields, layers: int) -> int | None:
+    """The window of every layer, as transformers 5.23 has it.
+
+    Llama has none, whatever `sliding_window` says (`modeling_llama`: `create_causal_mask`). Mistral's is 4096
+    if config.json leaves the field out (`MistralConfig`). `layer_types` goes before both. Raises
+    `UnsupportedModelError` if it asks for windows in some layers alone.
+    """
+    windowed = raw.get("model_type") == "mistral"
+    kinds = raw.get("layer_types")
+    if kinds is not None:
+        if not isinstance(kinds, list) or len(cast("list[object]", kinds)) != layers:
+            raise UnsupportedModelError(f"layer_types does not name the kind of each of the {layers} layers")
+        found = {_LEGACY_KINDS.get(str(kind), str(kind)) for kind in cast("list[object]", kinds)}
+        if found == {"full_attention"}:
+            return None
+        if found != {"sliding_attention"} or not windowed or raw.get("sliding_window", 0) is None:
+            named = ", ".join(sorted(found))
+            raise UnsupportedModelError(
+                f"layer_types asks for {named}; supported: full_attention in every layer, or "
+                "sliding_attention in every layer of a Mistral with a sliding_window"
+            )
+    if not windowed or raw.get("sliding_window", _MISTRAL_WINDOW) is None:
+        return None
+    return read_count({"sliding_window": _MISTRAL_WINDOW, **raw}, "sliding_window")
 
 
 def _refuse(raw: ConfigFields) -> None:
@@ -98,4 +129,6 @@ LLAMA = Family(
     },
     read=read,
     write=write,
+    # transformers, `_adjust_missing_and_unexpected_keys`: old checkpoints hold them for each layer.
+    computed=r"(?:.*\.)?rotary_emb\.(?:(?:original_)?inv_freq|cos_cached|sin_cached)",
 )

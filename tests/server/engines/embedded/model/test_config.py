@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import MistralConfig
 
 from server.engines.embedded.model.config import UnsupportedModelError
 from server.engines.embedded.model.families.lookup import parse_config, read_model_config
@@ -37,6 +38,49 @@ def test_sizes_are_read_or_derived() -> None:
     assert parse_config({k: v for k, v in GOOD.items() if k != "num_key_value_heads"}).kv_heads == 4
 
 
+LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+FULL, SLIDING = "full_attention", "sliding_attention"
+
+
+@pytest.mark.parametrize(
+    ("change", "window"),
+    [
+        ({"sliding_window": 16}, 16),
+        ({"sliding_window": 16, "layer_types": None}, 16),
+        ({"sliding_window": 16, "layer_types": [FULL, FULL]}, None),
+        ({"sliding_window": 16, "layer_types": ["attention", FULL]}, None),
+        ({"sliding_window": 16, "layer_types": [SLIDING, SLIDING]}, 16),
+        ({**LLAMA, "sliding_window": 16}, None),
+        ({**LLAMA, "sliding_window": 16, "layer_types": [FULL, FULL]}, None),
+    ],
+)
+def test_the_window_is_the_one_that_transformers_computes(change: dict[str, Any], window: int | None) -> None:
+    assert parse_config(GOOD | change).sliding_window == window
+
+
+def test_a_mistral_that_says_nothing_of_its_window_has_transformers_own() -> None:
+    silent = {key: value for key, value in GOOD.items() if key != "sliding_window"}
+    assert parse_config(silent).sliding_window == MistralConfig().sliding_window
+    assert parse_config(silent | LLAMA).sliding_window is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sliding_window": 16, "layer_types": [FULL, SLIDING]},
+        {"sliding_window": 16, "layer_types": [SLIDING]},
+        {"sliding_window": 16, "layer_types": FULL},
+        {"sliding_window": 16, "layer_types": [FULL, "chunked_attention"]},
+        {"sliding_window": 16, "layer_types": [FULL, {}]},
+        {"sliding_window": None, "layer_types": [SLIDING, SLIDING]},
+        {**LLAMA, "sliding_window": 16, "layer_types": [SLIDING, SLIDING]},
+    ],
+)
+def test_layer_types_that_are_not_built_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedModelError, match="layer_types"):
+        parse_config(GOOD | change)
+
+
 def test_both_ways_of_writing_rope_are_read() -> None:
     old = parse_config(GOOD | {"rope_scaling": {"type": "linear", "factor": 4.0}})
     new = parse_config(
@@ -68,6 +112,7 @@ def test_both_ways_of_writing_rope_are_read() -> None:
         ({"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "rope_type 'yarn'"),
         ({"rope_scaling": {"rope_type": "linear"}}, "factor None"),
         ({"rope_parameters": 3}, "rope_parameters 3"),
+        ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "rope_parameters for full_attention"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
         ({"rope_theta": -1.0}, "rope_theta -1"),
     ],

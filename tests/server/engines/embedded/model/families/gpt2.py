@@ -68,4 +68,5 @@ GPT2 = Family(
     groups={"qkv": ("c_attn",), "o": ("attn.c_proj",), "up": ("c_fc",), "down": ("mlp.c_proj",)},
     read=read,
     write=write,
+    computed=r"(?:.*\.)?attn\.(?:masked_)?bias",
 )

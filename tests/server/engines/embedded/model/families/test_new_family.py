@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.numpy import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from adapters.lora import families as lora_families
@@ -125,6 +128,24 @@ def test_weights_stored_the_other_way_round_are_quantised_alike(
     off = float(np.abs(found - expected).max() / expected.std())
     assert off < 0.15
     runner.close()
+
+
+@pytest.mark.usefixtures("known")
+@pytest.mark.parametrize(
+    ("name", "computed"), [("attn.bias", True), ("attn.masked_bias", True), ("bias", False)]
+)
+def test_buffers_that_the_family_computes_are_passed_over(
+    name: str, computed: bool, base: Path, tmp_path: Path
+) -> None:
+    """Older releases of transformers saved GPT-2's causal mask beside its weights."""
+    folder = shutil.copytree(base, tmp_path / "base")
+    tensors = load_file(folder / "model.safetensors")
+    tensors[f"transformer.h.0.{name}"] = np.ones((1, 1, 4, 4), np.float32)
+    save_file(tensors, folder / "model.safetensors")
+    with (
+        nullcontext() if computed else pytest.raises(UnsupportedModelError, match=r"transformer\.h\.0\.bias")
+    ):
+        prepare(folder, tmp_path / "graphs", "gpt2")
 
 
 def test_without_its_line_the_architecture_is_refused_with_those_that_are_known(base: Path) -> None:

@@ -1,0 +1,64 @@
+"""Adapters that are pickles, which are never read here: what their names tell, and what converts them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adapters import names
+from adapters.errors import AdapterError
+from adapters.files.jsonfile import read_object
+
+_FILES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter.pth", "adapter.bin")
+_SUFFIXES = (".bin", ".pt", ".pth")
+_GENERIC = ("adapter", "adapter_model", "pytorch_model", "model", "weights", "lora")
+_MAX_NOTES_BYTES = 256 << 10
+_LANGUAGES = {"english": "en", "engelska": "en", "swedish": "sv", "svenska": "sv"}
+"""As the .json of an existing installation may spell them."""
+
+
+def refuse_pickle(folder: Path) -> None:
+    """Raise `AdapterError` with the command that converts it, if `folder` holds, or is, a pickle."""
+    found = [path for path in (folder, *(folder / name for name in _FILES)) if path.is_file()]
+    pickle = next((path for path in found if path.suffix.lower() in _SUFFIXES), None)
+    if pickle is not None:
+        reason = "is a pickle, which can run code when it is read, so the server never reads it"
+        raise AdapterError(pickle, reason, f"Convert it: {import_command(pickle)}")
+
+
+def import_command(file: Path) -> str:
+    """What converts `file`, with the language that its names tell; without one it is never routed to."""
+    text, language = str(file), told_language(file)
+    named = f'"{text}"' if " " in text else text
+    return f"oneseek adapters import {named}" + (f" --language {language}" if language else "")
+
+
+def told_language(file: Path) -> str | None:
+    """The language that the file's name or the .json beside it tells, such as sv; None if neither does."""
+    try:
+        if (told := names.FolderName.read(name_of(file)).language) is not None:
+            return told
+    except ValueError:
+        pass
+    try:
+        said: object = read_notes(file).get("language")
+    except AdapterError:
+        return None
+    if not isinstance(said, str):
+        return None
+    word = said.strip().lower()
+    match = re.fullmatch(r"([a-z]{2,3})(?:[-_][a-z0-9]{2,8})*", word)
+    return _LANGUAGES.get(word) or (match[1] if match else None)
+
+
+def name_of(file: Path) -> str:
+    """What names the adapter in `file`: its own name, or its folder's if that says nothing."""
+    return names.folder_title(file.absolute().parent) if file.stem.lower() in _GENERIC else file.stem
+
+
+def read_notes(file: Path) -> Mapping[str, Any]:
+    """The .json beside `file`, empty if there is none. Raises `AdapterError`."""
+    beside = file.with_suffix(".json")
+    return read_object(beside, _MAX_NOTES_BYTES, AdapterError) if beside.is_file() else {}

@@ -1,0 +1,127 @@
+"""What other trainers' names mean here: TRL's (with PEFT's), axolotl's and unsloth's, a table for each kind.
+
+A name is an option of OneSeek's (`FOREIGN`), has values that it can have and no others (`FIXED`), or changes
+nothing of what is made and is passed over (`IDLE`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+SECTIONS = ("data", "training", "lora", "logging", "inference")
+"""Sections of unsloth's files, whose names stand for themselves."""
+
+FOREIGN: Mapping[str, str] = {
+    # TRL, transformers and PEFT
+    "model_name_or_path": "base_model",
+    "dataset_name": "dataset",
+    "num_train_epochs": "epochs",
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "gradient_accumulation",
+    "lr_scheduler_type": "schedule",
+    "warmup_ratio": "warmup",
+    "warmup_steps": "warmup",
+    "max_seq_length": "max_length",
+    "output_dir": "output",
+    "r": "rank",
+    "lora_r": "rank",
+    "lora_alpha": "alpha",
+    "lora_dropout": "dropout",
+    "lora_target_modules": "target_modules",
+    # axolotl
+    "base_model_config": "base_model",
+    "micro_batch_size": "batch_size",
+    "num_epochs": "epochs",
+    "lr_scheduler": "schedule",
+    "sequence_len": "max_length",
+    "val_set_size": "held_out",
+    "early_stopping_patience": "early_stop",
+    # unsloth
+    "model": "base_model",
+    "model_name": "base_model",
+    "random_seed": "seed",
+    "random_state": "seed",
+    "use_gradient_checkpointing": "gradient_checkpointing",
+}
+"""Another trainer's name to OneSeek's, where the value means the same."""
+
+_PLAIN = "OneSeek trains plain LoRA adapters"
+_ANSWERS = "the loss is always on the answers alone"
+_PADDED = "examples are padded, not packed"
+_ADAMW = ("adamw_torch", "adamw_torch_fused", "adamw")
+_PRECISION = "precision is bf16 or fp32"
+_OWN_TEMPLATE = "the base's own chat template is used, as when it is served"
+
+FIXED: Mapping[str, tuple[tuple[object, ...], str]] = {
+    "use_peft": ((True,), "OneSeek trains LoRA adapters alone"),
+    "peft_type": (("LORA",), "OneSeek trains LoRA adapters alone"),
+    "training_type": (("lora", "qlora"), "OneSeek trains LoRA adapters alone"),
+    "task_type": (("CAUSAL_LM",), "OneSeek trains causal language models"),
+    "rl": ((False,), "OneSeek learns from examples, not from preferences"),
+    "bias": (("none",), "the base stays as it is"),
+    "lora_bias": (("none", False), "the base stays as it is"),
+    "use_rslora": ((False,), "the LoRA's scale is alpha / rank"),
+    "peft_use_rslora": ((False,), "the LoRA's scale is alpha / rank"),
+    "use_dora": ((False,), _PLAIN),
+    "peft_use_dora": ((False,), _PLAIN),
+    "use_loftq": ((False,), _PLAIN),
+    "relora": ((False,), _PLAIN),
+    "gptq": ((False,), "a base in 4 bits is load_in_4bit"),
+    "load_in_8bit": ((False,), "a base in 4 bits is load_in_4bit"),
+    "trust_remote_code": ((False,), "code of a checkpoint is never run"),
+    "completion_only_loss": ((True,), _ANSWERS),
+    "assistant_only_loss": ((True,), _ANSWERS),
+    "train_on_completions": ((True,), _ANSWERS),
+    "train_on_inputs": ((False,), _ANSWERS),
+    "packing": ((False,), _PADDED),
+    "sample_packing": ((False,), _PADDED),
+    "group_by_length": ((False,), "examples are shuffled"),
+    "optim": (_ADAMW, "the optimizer is AdamW"),
+    "optimizer": (_ADAMW, "the optimizer is AdamW"),
+    "adam_beta1": ((0.9,), "it is AdamW's own"),
+    "adam_beta2": ((0.999,), "it is AdamW's own"),
+    "adam_epsilon": ((1e-8,), "it is AdamW's own"),
+    "max_steps": ((-1, 0), "the length of a run is epochs"),
+    "strict": ((False,), "the base decides how it is loaded"),
+    "fp16": ((False, "auto"), _PRECISION),
+    "float16": ((False,), _PRECISION),
+    "chat_template": (("tokenizer_default",), _OWN_TEMPLATE),
+    "chat_template_path": ((), _OWN_TEMPLATE),
+    "format_type": (("auto", "alpaca", "chatml", "sharegpt"), "data are as `oneseek data check` knows them"),
+    "push_to_hub": ((False,), "what is made stays on this machine"),
+    "vision_all_linear": ((False,), "OneSeek trains language models"),
+    "finetune_language_layers": ((True,), "target_modules names the modules"),
+    "finetune_attention_modules": ((True,), "target_modules names the modules"),
+    "finetune_mlp_modules": ((True,), "target_modules names the modules"),
+    "dataset_text_field": (
+        (),
+        "the text comes from the fields of an example: `oneseek data check` lists them",
+    ),
+    "lora_modules_to_save": ((), "the base stays as it is"),
+    "modules_to_save": ((), "the base stays as it is"),
+    "lora_model_dir": ((), "a run starts from a new LoRA"),
+    "resume_from_checkpoint": ((), "go on with an interrupted run with --resume"),
+    "deepspeed": ((), "several GPUs are accelerate's: docs/training.md"),
+    "fsdp": ((), "several GPUs are accelerate's: docs/training.md"),
+    "fsdp_config": ((), "several GPUs are accelerate's: docs/training.md"),
+    "hub_model_id": ((), "what is made stays on this machine"),
+}
+"""Names that OneSeek knows and that can have these values alone, and why."""
+
+IDLE = re.compile(
+    r"(?:wandb|mlflow|comet|trackio|swanlab|use_swanlab|tensorboard|logging|log|save|saves|eval|evals|hub|ddp"
+    r"|dataloader|liger|flash|sdp|xformers|gptq|torch_compile|loss_watchdog|otel|use_otel|push_dataset)_\w+"
+    r"|(?:enable|use)_(?:wandb|tensorboard|mlflow|swanlab)|lora_(?:mlp|qkv|o|embedding)_kernel"
+    r"|attn_implementation|flash_attention|xformers_attention|sdp_attention|torch_compile|cut_cross_entropy"
+    r"|dataset_prepared_path|dataset_processes|dataset_num_proc|skip_prepare_dataset|remove_unused_columns"
+    r"|model_type|tokenizer_type|tokenizer_use_fast|tokenizer_legacy|processor_type|low_cpu_mem_usage"
+    r"|report_to|run_name|local_rank|device_map|debug|do_train|do_eval|overwrite_output_dir|disable_tqdm"
+    r"|per_device_eval_batch_size|gradient_checkpointing_kwargs|activation_offloading|lora_fan_in_fan_out"
+    r"|finetune_vision_layers|temperature|top_p|top_k|min_p|torchdistx_path|use_kernels|load_best_model_at_end"
+    r"|pad_to_sequence_len|tf32|metric_for_best_model|greater_is_better|auto_resume_from_checkpoints|log|seed_everything"
+)
+"""Names of what changes nothing that is made: logs, checkpoints, kernels, and what the base itself says."""
+
+HARMLESS_PLUGINS = re.compile(r"axolotl\.integrations\.(?:liger|cut_cross_entropy|kernels|swanlab)\.\w+")
+"""axolotl's plugins that change how fast a run is, not what it makes."""

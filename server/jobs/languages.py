@@ -1,0 +1,44 @@
+"""Tells languages for training and evaluation, as the router does, in any language that it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from adapters import names
+from adapters.evaluation.judge import LanguageOf
+from server.config.values import SettingsError
+
+_OFFERED = ("en", "sv")
+"""Languages that are always told apart."""
+
+
+def language_of_text(codes: Iterable[str] = ()) -> LanguageOf:
+    """A function from a text to its language, `codes` among the candidates; None if it is undecided.
+
+    Raises `ValueError` for a code that routing cannot detect.
+    """
+    from routing.detect import ProfileDetector
+    from routing.profiles import ProfileError
+    from routing.settings import LanguageRow, RoutingSettings, detection_code
+
+    asked = {detection_code(code): code for code in map(names.language, codes)}
+    wanted = dict.fromkeys((*asked, *_OFFERED))
+    try:
+        rows = tuple(LanguageRow(code, code) for code in wanted)
+        detector = ProfileDetector(RoutingSettings(languages=rows))
+    except ProfileError as error:
+        raise ValueError(str(error)) from None
+
+    def tell(text: str) -> str | None:
+        found = detector.detect((text,)).language
+        return None if found is None else asked.get(found, found)
+
+    return tell
+
+
+def detector_for(language: str) -> LanguageOf:
+    """The same for one language. Raises `SettingsError` that names the option."""
+    try:
+        return language_of_text([language])
+    except ValueError as error:
+        raise SettingsError("language", str(error)) from None
