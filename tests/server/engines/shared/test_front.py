@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.engines.shared.fairness import FairQueue
 from server.engines.shared.front import FrontQueue, FrontTurn
 from server.request import Share
 
@@ -88,3 +89,11 @@ def test_of_equals_the_least_served_enters() -> None:
     front.go(first)
     front.go(next(iter(front.inside)))
     assert front.entered == [SHARES[0], SHARES[1], SHARES[0]]
+
+
+def test_a_share_that_comes_back_has_no_credit() -> None:
+    queue = FairQueue[FrontTurn]()
+    queue.add(FrontTurn("busy", SHARES[0], 10, lambda: None))
+    queue.charge(SHARES[0], 1000)
+    queue.add(FrontTurn("idle", SHARES[1], 10, lambda: None))
+    assert queue.served(SHARES[1]) == queue.served(SHARES[0]) == 1000
