@@ -59,9 +59,10 @@ class Serving:
         """End the engine under the server's feet."""
         asyncio.run_coroutine_threadsafe(self.engine.close(), self.loop).result(30)
 
-    def counts(self) -> dict[str, float]:
-        """Every sample of /metrics by its name and labels, as scraped."""
-        lines = self.http.get("/metrics").text.splitlines()
+    def counts(self, key: str | None = None) -> dict[str, float]:
+        """Every sample of /metrics by its name and labels, as scraped; with a `key`, as its owner."""
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        lines = self.http.get("/metrics", headers=headers).text.splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
 

@@ -26,6 +26,7 @@ from server.request import Share
 from tests.server.http_server import EN, SV, Serving, make_app, served
 
 KEYS = ("key-of-one", "key-of-two")
+METRICS = "key-of-metrics"
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 EMBEDDINGS, LEGACY = "/v1/embeddings", "/inference/oneseek"
 ROWS, QUEUE = 2, 4
@@ -35,7 +36,13 @@ ROWS, QUEUE = 2, 4
 def gated(tiny_base: Path, voices: dict[str, Adapter], graphs: Path) -> Iterator[Serving]:
     """Two rows and a queue of four, with two keys."""
     limits = Settings(
-        port=0, max_num_seqs=ROWS, max_queue=QUEUE, api_keys=KEYS, log_level="critical", drain_seconds=1
+        port=0,
+        max_num_seqs=ROWS,
+        max_queue=QUEUE,
+        api_keys=KEYS,
+        metrics_keys=(METRICS,),
+        log_level="critical",
+        drain_seconds=1,
     )
     with served(make_app(tiny_base, voices, graphs, limits), limits, voices) as serving:
         serving.http.headers["Authorization"] = f"Bearer {KEYS[0]}"
@@ -81,7 +88,7 @@ def body(path: str, model: str = SV, **more: Any) -> dict[str, Any]:
 
 
 def refused_at(serving: Serving, gate: str) -> float:
-    return serving.counts().get(f'oneseek_queue_refusals_total{{gate="{gate}"}}', 0.0)
+    return serving.counts(METRICS).get(f'oneseek_queue_refusals_total{{gate="{gate}"}}', 0.0)
 
 
 def eventually(check: Callable[[], bool], seconds: float = 10.0) -> bool:

@@ -61,7 +61,7 @@ def test_a_body_that_is_too_large_is_told_so_every_time(
 ) -> None:
     """Also to clients that read nothing before all is sent, as most do."""
     size = megabytes << 20
-    head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += "Transfer-Encoding: chunked" if chunks else f"Content-Length: {size}"
     for _ in range(3):
         with connect(serving) as connection:
@@ -82,7 +82,7 @@ def test_a_refused_client_that_sends_on_is_cut_off_in_the_end(
 ) -> None:
     monkeypatch.setattr("server.asgi.http.transport.LINGER_SECONDS", 0.3)
     with connect(serving) as connection:
-        head = f"POST {CHAT} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         connection.sendall(f"{head}Content-Length: 999999999\r\n\r\n".encode())
         assert read(connection).startswith(b"HTTP/1.1 413 "), "and the end of the answer is seen"
         assert ends(lambda: connection.sendall(b"x"))
@@ -121,7 +121,7 @@ def test_a_client_that_never_reads_is_dropped_and_others_are_served(
         connection.settimeout(20)
 
         def ask_and_look() -> None:
-            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert serving.http.get("/live").status_code == 200
 
         assert ends(ask_and_look)
