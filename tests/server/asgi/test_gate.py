@@ -197,7 +197,7 @@ def raw(serving: Serving, head: str, sent: bytes) -> bytes:
 
 
 def head(*more: str, key: str = KEYS[0]) -> str:
-    lines = [f"POST {CHAT} HTTP/1.1", "Host: x", "Content-Type: application/json"]
+    lines = [f"POST {CHAT} HTTP/1.1", "Host: localhost", "Content-Type: application/json"]
     return "\r\n".join([*lines, f"Authorization: Bearer {key}", f"X-OneSeek-Adapter: {SV}", *more])
 
 
