@@ -69,7 +69,9 @@ def test_a_server_that_drains_says_so_to_new_requests(serve: Serve) -> None:
     with httpx.Client(base_url=url, timeout=60) as kept:
         assert kept.get("/ready").status_code == 200
         server.process.send_signal(TERM)
+        end = time.monotonic() + 10
         while kept.get("/ready").status_code == 200:
+            assert time.monotonic() < end
             time.sleep(0.01)
         # On connections of their own, as a balancer's and its clients' are.
         for path, status in (("/ready", 503), ("/health", 503), ("/live", 200), ("/metrics", 200)):

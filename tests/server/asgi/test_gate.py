@@ -273,6 +273,12 @@ BAD: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.parametrize("more", [{"messages": [{"role": "user", "content": "x" * 5000}]}, {"n": 3}])
+def test_what_is_answered_or_refused_leaves_no_place(gated: Serving, more: dict[str, Any]) -> None:
+    assert gated.http.post(CHAT, json=body(CHAT) | more).status_code in (200, 400)
+    assert eventually(lambda: places(gated).live == 0, 5)
+
+
 @settings(
     max_examples=12,
     deadline=None,

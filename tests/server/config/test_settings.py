@@ -408,7 +408,9 @@ def test_each_kind_of_key_has_keys_of_its_own() -> None:
 def test_every_number_has_an_upper_bound() -> None:
     numbers = {option.path for option in OPTIONS if option.hint in (int, float, Size)}
     inside = {path for path in numbers if "." in path}
-    assert numbers - inside == set(LIMITS)
+    assert numbers - inside == {*LIMITS, "max_bodies_memory"}
+    with pytest.raises(SettingsError, match="max_bodies_memory"):
+        resolve_settings({"max_bodies_memory": str(10**15)}, environ={})
     for name, (least, most) in LIMITS.items():
         for value in (most + 1, 10**15, least - 1):
             with pytest.raises(SettingsError, match=name):

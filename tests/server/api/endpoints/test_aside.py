@@ -14,6 +14,7 @@ from server.api.endpoints import chat, completions, prompts
 from server.api.parsing import formats, sampling
 from server.api.rendering import completion_chunks
 from server.serving import generation
+from server.text.tokenizer import Tokenizer
 from tests.server.http_server import EN, Serving
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -64,6 +65,16 @@ def test_a_long_text_is_read_for_its_language_aside(
 ) -> None:
     seen = threads(Router, "decide")
     serving.http.post("/inference/oneseek", json={"text": "Vem är du? " * 500, "max_tokens": 1})
+    assert not on_the_loop(seen)
+
+
+@pytest.mark.parametrize(("path", "work"), [(COMPLETIONS, "encode"), (CHAT, "chat")])
+def test_long_texts_are_tokenised_aside(
+    serving: Serving, threads: Callable[[object, str], list[str]], path: str, work: str
+) -> None:
+    seen, text = threads(Tokenizer, work), "Vem är du? " * 200
+    given = {"prompt": text} if path == COMPLETIONS else {"messages": [{"role": "user", "content": text}]}
+    serving.http.post(path, json=given | {"max_tokens": 1})
     assert not on_the_loop(seen)
 
 
