@@ -80,7 +80,14 @@ def run(
     judge = (
         RemoteTeacher(ModelEndpoint.at(met.url), "judge", own.concurrency, own.retries) if judged else None
     )
-    task = DistillTask(options=own, language="sv", seed=seed, seeds=(seeds,), output=output)
+    task = DistillTask(
+        options=own,
+        language="sv",
+        seed=seed,
+        seeds=(seeds,),
+        output=output,
+        questions=tuple(identity_questions("sv")),
+    )
     reporter = Reporter(told or StringIO())
     return make_dataset(
         task,
