@@ -18,7 +18,9 @@ pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is fo
 
 
 def make(folder: Path, *arguments: str, path: str | None = None) -> subprocess.CompletedProcess[str]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTHON", "TESTS"))}
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTHON", "TESTS"))
+    }
     return subprocess.run(
         [shutil.which("make") or "make", "--no-print-directory", *arguments],
         cwd=folder,
