@@ -27,7 +27,7 @@ import numpy as np
 import uvloop
 
 from bench.pressure.client import Pool, Reply, chat, pool
-from bench.pressure.start import pinned, two_cores
+from bench.pressure.start import Cores, pinned, take_turns, two_cores
 
 KEYS = ("polite-key-1", "flood-key-1")
 SV, EN = "oneseek-mini-sv", "oneseek-mini-en"
@@ -110,7 +110,7 @@ def asks(arguments: argparse.Namespace) -> tuple[Ask, Ask]:
     return polite, other
 
 
-def measure(root: Path, arguments: argparse.Namespace, turn: int) -> dict[str, Any]:
+def measure(root: Path, cores: Cores, arguments: argparse.Namespace, turn: int) -> dict[str, Any]:
     """One round on the checkout in `root`: the three modes on one server."""
     options = ["--max-num-seqs", str(arguments.rows), "--max-queue", str(arguments.queue)]
     options += ["--max-model-len", "1024"]
@@ -118,7 +118,7 @@ def measure(root: Path, arguments: argparse.Namespace, turn: int) -> dict[str, A
         options += [item for key in KEYS for item in ("--api-keys", key)]
     found: dict[str, Any] = {}
     polite, other = asks(arguments)
-    with pinned(Path(sys.executable), two_cores_once(), arguments.work, root, *options) as server:
+    with pinned(Path(sys.executable), cores, arguments.work, root, *options) as server:
         modes = MODES[turn % 3 :] + MODES[: turn % 3]
         for mode in modes:
             seen = uvloop.run(watch(server.url, arguments, mode, polite, other))
@@ -127,16 +127,6 @@ def measure(root: Path, arguments: argparse.Namespace, turn: int) -> dict[str, A
         name: found["flood"][name] / found["neighbour"][name] for name in ("ttft", "whole")
     }
     return found
-
-
-_CORES: list[tuple[int, int]] = []
-
-
-def two_cores_once() -> tuple[int, int]:
-    """The cores as they were before this process was pinned to one of them."""
-    if not _CORES:
-        _CORES.append(two_cores())
-    return _CORES[0]
 
 
 def main() -> None:
@@ -155,16 +145,8 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="another checkout, which takes turns with this one")
     parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
     arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-    two_cores_once()
-    roots = {"now": Path(__file__).resolve().parents[2]}
-    if arguments.before:
-        roots["before"] = arguments.before.resolve()
-    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in roots}
-    for turn in range(arguments.rounds):
-        for name in sorted(roots, reverse=turn % 2 == 1):
-            rounds[name].append(measure(roots[name], arguments, turn))
-            print(turn + 1, name, json.dumps(rounds[name][-1]), file=sys.stderr, flush=True)
+    cores = two_cores()
+    rounds = take_turns(arguments, lambda root, turn: measure(root, cores, arguments, turn))
     report = {
         name: {
             mode: {unit: round(statistics.median(r[mode][unit] for r in found), 2) for unit in found[0][mode]}

@@ -32,7 +32,7 @@ from typing import Any
 import uvloop
 
 from bench.pressure.client import Pool, Reply, chat, pool
-from bench.pressure.start import Cores, cpu_seconds, pinned, two_cores
+from bench.pressure.start import Cores, cpu_seconds, pinned, take_turns, two_cores
 from bench.servers import Server
 
 ROWS, QUEUE = 8, 16
@@ -185,16 +185,8 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="another checkout, which takes turns with this one")
     parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
     arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
     cores = two_cores()
-    roots = {"now": Path(__file__).resolve().parents[2]}
-    if arguments.before:
-        roots["before"] = arguments.before.resolve()
-    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in roots}
-    for turn in range(arguments.rounds):
-        for name in sorted(roots, reverse=turn % 2 == 1):
-            rounds[name].append(measure(roots[name], cores, arguments))
-            print(turn + 1, name, json.dumps(rounds[name][-1]), file=sys.stderr, flush=True)
+    rounds = take_turns(arguments, lambda root, _: measure(root, cores, arguments))
     print(json.dumps({"bench": "overload", "python": platform.python_version(), **summary(rounds)}))
 
 

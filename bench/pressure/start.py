@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
-from collections.abc import Generator
+import sys
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -44,3 +48,22 @@ def cpu_seconds(server: Server) -> float:
     """CPU seconds of the server's process so far, all threads."""
     times = psutil.Process(server.process).cpu_times()
     return times.user + times.system
+
+
+def take_turns(
+    arguments: argparse.Namespace, measure: Callable[[Path, int], dict[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """What `measure` returns in each of `--rounds`: of this checkout, and of `--before` if it is given.
+
+    It gets the checkout's folder and the number of the round, from 0; which comes first alternates.
+    """
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    roots = {"now": Path(__file__).resolve().parents[2]}
+    if arguments.before:
+        roots["before"] = arguments.before.resolve()
+    rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in roots}
+    for turn in range(arguments.rounds):
+        for name in sorted(roots, reverse=turn % 2 == 1):
+            rounds[name].append(measure(roots[name], turn))
+            print(turn + 1, name, json.dumps(rounds[name][-1]), file=sys.stderr, flush=True)
+    return rounds
