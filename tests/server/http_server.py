@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Generator, Mapping
+import time
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,3 +139,13 @@ def served(made: Made, settings: Settings, adapters: Mapping[str, Adapter]) -> G
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+def eventually(check: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """True if `check` holds within `seconds`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if check():
+            return True
+        time.sleep(0.02)
+    return False

@@ -18,7 +18,7 @@ import pytest
 
 from adapters.lora.manifest import Adapter
 from server.config.settings import Settings
-from tests.server.http_server import SV, Serving, make_app, served
+from tests.server.http_server import SV, Serving, eventually, make_app, served
 
 pytestmark = pytest.mark.slow
 
@@ -145,13 +145,6 @@ def connect(serving: Serving) -> socket.socket:
     return socket.create_connection((host, int(port)), timeout=30)
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 20) -> bool:
-    end = time.monotonic() + seconds
-    while not holds() and time.monotonic() < end:
-        time.sleep(0.02)
-    return holds()
-
-
 @pytest.mark.parametrize("phase", PHASES)
 def test_time_runs_from_the_headers_on(hold: Hold, phase: str) -> None:
     path, head, content = PHASES[phase]
@@ -164,7 +157,7 @@ def test_time_runs_from_the_headers_on(hold: Hold, phase: str) -> None:
         status, code = (408, "request_timeout") if late else (504, "timeout")
         assert reply.startswith(f"HTTP/1.1 {status} ")
         assert json.loads(reply.partition("\r\n\r\n")[2])["error"]["code"] == code
-        assert eventually(lambda: slow.given_up(path, status) == 1)
+        assert eventually(lambda: slow.given_up(path, status) == 1, 20)
         assert slow.count('oneseek_cancelled_total{reason="timeout"}') == 1
         assert slow.count(f'oneseek_rejected_total{{reason="{code}"}}') == 1
 
@@ -178,12 +171,12 @@ def test_a_client_that_leaves_ends_its_request(hold: Hold, phase: str) -> None:
             connection.sendall(head + content)
             time.sleep(0.2)
         began = time.monotonic()
-        assert eventually(lambda: slow.given_up(path, 499) == 1)
+        assert eventually(lambda: slow.given_up(path, 499) == 1, 20)
         assert time.monotonic() - began < SECONDS / 2
         assert slow.count('oneseek_cancelled_total{reason="disconnect"}') == 1
         if phase.startswith("load"):
             slow.release()
-        assert eventually(lambda: slow.tasks() <= before)
+        assert eventually(lambda: slow.tasks() <= before, 20)
         state = slow.serving.engine.state()
         assert (dict(state.running), dict(state.waiting)) == ({}, {})
         again = request(CHAT, COLD if phase.startswith("load") else SV, "Hej")[2]
@@ -199,7 +192,7 @@ def test_who_waits_for_a_load_is_served_although_the_first_has_left(hold: Hold) 
                 connection.sendall(head + content)
             time.sleep(0.2)
             first.close()
-            assert eventually(lambda: slow.given_up(CHAT, 499) == 1)
+            assert eventually(lambda: slow.given_up(CHAT, 499) == 1, 20)
             slow.release()
             assert second.recv(65536).startswith(b"HTTP/1.1 200 ")
 
@@ -211,7 +204,7 @@ def test_texts_of_clients_who_left_are_still_tokenised_one_at_a_time(hold: Hold)
             with connect(slow.serving) as connection:
                 connection.sendall(head + content)
                 time.sleep(0.1)
-        assert eventually(lambda: slow.given_up(TOKENIZE, 499) == 4)
+        assert eventually(lambda: slow.given_up(TOKENIZE, 499) == 4, 20)
         threads = asyncio.run_coroutine_threadsafe(_working(), slow.serving.loop).result(30)
         assert threads == 1
 

@@ -23,7 +23,7 @@ from server.asgi.gate import GATED, SMALL_BODY
 from server.config.settings import Settings
 from server.engines.shared.places import Places
 from server.request import Share
-from tests.server.http_server import EN, METRICS_KEY, SV, Serving, make_app, served
+from tests.server.http_server import EN, METRICS_KEY, SV, Serving, eventually, make_app, served
 
 KEYS = ("key-of-one", "key-of-two")
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
@@ -88,15 +88,6 @@ def body(path: str, model: str = SV, **more: Any) -> dict[str, Any]:
 
 def refused_at(serving: Serving, gate: str) -> float:
     return serving.counts().get(f'oneseek_queue_refusals_total{{gate="{gate}"}}', 0.0)
-
-
-def eventually(check: Callable[[], bool], seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if check():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def test_every_path_that_makes_something_is_gated() -> None:

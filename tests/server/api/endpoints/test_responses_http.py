@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,18 @@ from server.metrics.engine_state import EngineInfo, EngineState
 from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
-from tests.server.http_server import BASE, BASE_DIGEST, CONTEXT, EN, SV, Made, Serving, one_base_app, served
+from tests.server.http_server import (
+    BASE,
+    BASE_DIGEST,
+    CONTEXT,
+    EN,
+    SV,
+    Made,
+    Serving,
+    eventually,
+    one_base_app,
+    served,
+)
 
 PATH = "/v1/responses"
 ASK: dict[str, Any] = {"input": "Vem är du?", "max_output_tokens": 8, "temperature": 0}
@@ -50,15 +60,6 @@ def events(text: str) -> list[dict[str, Any]]:
         assert kind == f"event: {found[-1]['type']}"
     assert [event["sequence_number"] for event in found] == list(range(len(found)))
     return found
-
-
-def eventually(check: Callable[[], bool], seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if check():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def running(serving: Serving) -> float:

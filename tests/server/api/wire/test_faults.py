@@ -6,7 +6,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from server.api.fields.generation import HINTS, REFUSED, ChatFields, CompletionF
 from server.asgi.http.limits import MAX_HEAD_BYTES
 from server.asgi.http.protocol import BoundedProtocol
 from server.config.settings import Settings
-from tests.server.http_server import EN, SV, Serving, make_app, served
+from tests.server.http_server import EN, SV, Serving, eventually, make_app, served
 
 pytestmark = pytest.mark.anyio
 
@@ -40,15 +40,6 @@ def running(serving: Serving) -> float:
         for name, value in counts.items()
         if name.startswith(("oneseek_requests_running", "oneseek_requests_waiting"))
     )
-
-
-def eventually(check: Callable[[], bool], seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if check():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def connect(serving: Serving) -> socket.socket:
