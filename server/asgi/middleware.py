@@ -5,6 +5,7 @@ Decisions are made on `scope["path"]`, the path that is routed on, never on what
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
@@ -17,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.api.rendering.error_replies import reply_for
+from server.asgi.pace import RefusalPace
 from server.asgi.wrong_keys import WrongKeys
 from server.errors import ApiError, EngineBusyError, ErrorReply
 from server.exchange import EXCHANGE, Exchange
@@ -84,6 +86,7 @@ class Errors:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
         self.metrics = metrics
+        self.pace = RefusalPace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -108,7 +111,16 @@ class Errors:
             self.metrics.rejected.labels(reply.code or "error").inc()
             if isinstance(error, EngineBusyError):
                 self.metrics.gates.labels(error.gate).inc()
+                exchange: Exchange = scope[EXCHANGE]
+                held = self.pace.delay(exchange.tenant or _address(scope), exchange.adapter)
+                if held:
+                    await asyncio.sleep(held)
             await _send_error(reply, error, scope, send)
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 async def _send_error(reply: ErrorReply, error: Exception, scope: Scope, send: Send) -> None:
@@ -222,8 +234,7 @@ class ApiKeys:
 
     def _refusal(self, found: Presented, scope: Scope, needed: str) -> ApiError:
         """401 for no key; for a wrong one too, unless too many came before it."""
-        client = scope.get("client")
-        wait = self.wrong.record(client[0] if client else "") if found.given and not found.ours else 0
+        wait = self.wrong.record(_address(scope)) if found.given and not found.ours else 0
         if not wait:
             return _unauthorized(f"A valid {needed} is needed: Authorization: Bearer KEY.")
         reply = ErrorReply(

@@ -8,6 +8,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from server.asgi.turns import Turns
+from server.exchange import EXCHANGE, Exchange
 
 pytestmark = pytest.mark.anyio
 
@@ -43,8 +44,13 @@ async def app() -> Recorder:
     return Recorder()
 
 
-async def begin(turns: Turns, numbers: range) -> list[asyncio.Task[None]]:
-    return [asyncio.create_task(turns({"type": "http", "number": n}, receive, send)) for n in numbers]
+def scope(number: int, tenant: str = "", address: str = "127.0.0.1") -> Scope:
+    exchange = Exchange(str(number), tenant=tenant)
+    return {"type": "http", "number": number, "client": (address, 1), EXCHANGE: exchange}
+
+
+async def begin(turns: Turns, numbers: range, **asker: str) -> list[asyncio.Task[None]]:
+    return [asyncio.create_task(turns(scope(number, **asker), receive, send)) for number in numbers]
 
 
 async def test_each_begins_in_a_turn_of_its_own_and_in_order(app: Recorder) -> None:
@@ -75,3 +81,16 @@ async def test_one_that_is_given_up_holds_up_nobody(app: Recorder) -> None:
     assert [number for number, _ in app.began] == [0, 4]
     (again,) = await begin(turns, range(9, 10))
     await again
+
+
+async def test_one_request_waits_for_one_of_each_other_asker(app: Recorder) -> None:
+    """A hundred of one key and fifty of one address go first only once each."""
+    turns = Turns(app)
+    crowds = [*await begin(turns, range(100), tenant="crowd"), *await begin(turns, range(100, 150))]
+    alone = await begin(turns, range(900, 901), tenant="alone")
+    other = await begin(turns, range(901, 902), address="10.0.0.1")
+    await asyncio.gather(*crowds, *alone, *other)
+    order = [number for number, _ in app.began]
+    assert order[0] == 0
+    assert set(order[1:5]) == {1, 100, 900, 901}
+    assert [n for n in order if n < 100] == list(range(100)), "each asker's own in order"

@@ -2,9 +2,9 @@
 
 Each share with work has `part_of(rows, shares)` rows for its own, and as much of the KV memory. What one
 leaves unused the others use, so no row idles; but once it comes back, whoever has more than its own part is
-put back: the newest sequence of the share with the most. If no share has too much (more shares than rows, or
-a newcomer larger than its part of the memory), one that runs nothing waits until the most served share is
-`QUANTUM` ahead of it.
+put back: the newest sequence of the share with the most. A row of its part is kept for a share that is
+about to come back (`Seats`). If no share has too much (more shares than rows, or a newcomer larger than its
+part of the memory), one that runs nothing waits until the most served share is `QUANTUM` ahead of it.
 
 A sequence that was put back keeps its tokens, and its keys and values as a prefix while there is memory. If
 they are gone they are computed again; credit for that grows with the work done, and without any nobody is
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.engines.embedded.scheduling.rows import KvRows
+from server.engines.embedded.scheduling.seats import Seats
 from server.engines.embedded.scheduling.step import Sequence
 from server.engines.shared.fairness import FairQueue, part_of
 from server.request import Share
@@ -74,6 +75,7 @@ class Parts:
         self._rows = rows
         self._queue = queue
         self._running = running
+        self.seats = Seats()
         self.held: Counter[Share] = Counter()
         """Rows of each share."""
         self._most_credit = limits.context / 2
@@ -87,7 +89,19 @@ class Parts:
     @property
     def _with_work(self) -> int:
         shares = {share for share, rows in self.held.items() if rows} | self._queue.counts().keys()
+        shares |= {share for share, _ in self.seats.expected()}
         return sum(not share.background for share in shares)
+
+    def kept_from(self, newcomer: Share) -> int:
+        """Free rows that `newcomer` does not get, because they are kept for others within their part."""
+        part = self.part
+        if not self._running or (not newcomer.background and self.held[newcomer] < part):
+            return 0
+        return sum(
+            min(count, max(0, part - self.held[share]))
+            for share, count in self.seats.expected()
+            if share != newcomer
+        )
 
     def earn(self, computed: int) -> None:
         """Count tokens that were computed, by which a part may be computed again."""

@@ -68,6 +68,7 @@ class Scheduler:
         ticket = Ticket(sequence, self._order, len(request.prompt), request.fair_share)
         self._tickets[request.request_id] = ticket
         self._waiting.add(ticket)
+        self._parts.seats.come(ticket.share)
 
     def cancel(self, request_id: str, *, reuse: bool = True) -> Sequence | None:
         """Drop a sequence, wherever it is; None where there is none of that id.
@@ -88,6 +89,7 @@ class Scheduler:
         ticket = self._ticket(sequence)
         self._leave(ticket)
         self._close(ticket)
+        self._parts.seats.leave(ticket.share)
 
     def schedule(self) -> Step:
         """Decide the next step: growth, who makes way, then prompts and newcomers, then moves.
@@ -96,6 +98,7 @@ class Scheduler:
         moment. An empty step releases nothing; what became empty meanwhile comes with the next.
         """
         now = time.perf_counter()
+        self._parts.seats.begin_step()
         squeezed = self._grow()
         if not squeezed:
             self._make_way()
@@ -372,6 +375,8 @@ class Scheduler:
             if ticket is self._aside or (only is not None and ticket.share not in only):
                 continue
             self._considered = ticket
+            if len(self._running) + self._parts.kept_from(ticket.share) >= self.limits.max_num_seqs:
+                return None
             if not self._headroom.fits(ticket, self._running):
                 return None
             match, shared = self._placement.match(ticket.sequence, key_of(ticket.sequence))
