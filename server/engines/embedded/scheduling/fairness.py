@@ -20,13 +20,15 @@ from dataclasses import dataclass
 
 from server.engines.embedded.scheduling.limits import SchedulerLimits
 from server.engines.embedded.scheduling.rows import KvRows
-from server.engines.embedded.scheduling.seats import Seats
 from server.engines.embedded.scheduling.step import Sequence
 from server.engines.shared.fairness import FairQueue, part_of
+from server.engines.shared.seats import Seats
 from server.request import Share
 
 QUANTUM = 256
 """Lead in the virtual token counter, 128 tokens generated, from which a share that runs nothing is let in."""
+PATIENCE = 8
+"""Steps for which a row is kept for a share that comes back at once."""
 RECOMPUTED = 1 / 8
 """Tokens that may be computed again for each that is computed."""
 
@@ -75,7 +77,7 @@ class Parts:
         self._rows = rows
         self._queue = queue
         self._running = running
-        self.seats = Seats()
+        self.seats = Seats(PATIENCE)
         self.held: Counter[Share] = Counter()
         """Rows of each share."""
         self._most_credit = limits.context / 2
@@ -94,14 +96,7 @@ class Parts:
 
     def kept_from(self, newcomer: Share) -> int:
         """Free rows that `newcomer` does not get, because they are kept for others within their part."""
-        part = self.part
-        if not self._running or (not newcomer.background and self.held[newcomer] < part):
-            return 0
-        return sum(
-            min(count, max(0, part - self.held[share]))
-            for share, count in self.seats.expected()
-            if share != newcomer
-        )
+        return self.seats.kept_from(newcomer, self.part, self.held)
 
     def earn(self, computed: int) -> None:
         """Count tokens that were computed, by which a part may be computed again."""

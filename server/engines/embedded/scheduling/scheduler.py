@@ -39,7 +39,7 @@ class Scheduler:
         self._turns = PromptTurns()
         self._parts = Parts(limits, self._rows, self._waiting, self._running)
         self._tickets: dict[str, Ticket] = {}
-        self._order = 0
+        self._order = self._number = 0
         self._considered: Ticket | None = None
         """The newcomer being weighed: whose fault it is where that fails."""
         self._aside: Ticket | None = None
@@ -89,7 +89,7 @@ class Scheduler:
         ticket = self._ticket(sequence)
         self._leave(ticket)
         self._close(ticket)
-        self._parts.seats.leave(ticket.share)
+        self._parts.seats.leave(ticket.share, self._number)
 
     def schedule(self) -> Step:
         """Decide the next step: growth, who makes way, then prompts and newcomers, then moves.
@@ -98,7 +98,8 @@ class Scheduler:
         moment. An empty step releases nothing; what became empty meanwhile comes with the next.
         """
         now = time.perf_counter()
-        self._parts.seats.begin_step()
+        self._number += 1
+        self._parts.seats.expire(self._number)
         squeezed = self._grow()
         if not squeezed:
             self._make_way()

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from server.engines.embedded.scheduling.seats import PATIENCE, Seats
+from server.engines.embedded.scheduling.fairness import PATIENCE
 from server.engines.embedded.scheduling.step import Sequence, SequenceState
-from server.request import Share
 from tests.server.engines.embedded.scheduling.simulation import EN, SV, Simulation, limits, outputs_are_right
-
-POLITE = Share("polite", "")
 
 
 def crowd(simulation: Simulation, count: int) -> list[Sequence]:
@@ -96,42 +93,3 @@ def test_an_engine_with_nothing_to_do_keeps_no_row() -> None:
     shadow = simulation.add([40_000, *range(19)], 10, EN, background=True)
     assert not simulation.step().empty
     assert shadow.state is SequenceState.RUNNING
-
-
-def test_trust_is_lost_and_won() -> None:
-    seats = Seats()
-
-    def comes_back() -> None:
-        seats.leave(POLITE)
-        seats.begin_step()
-        seats.come(POLITE)
-
-    def stays_away() -> None:
-        seats.leave(POLITE)
-        for _ in range(PATIENCE + 1):
-            seats.begin_step()
-
-    seats.leave(POLITE)
-    assert not list(seats.expected()), "nothing is known of it"
-    seats.begin_step()
-    seats.come(POLITE)
-    for _ in range(20):
-        comes_back()
-    seats.leave(POLITE)
-    assert list(seats.expected()) == [(POLITE, 1)]
-    for _ in range(PATIENCE + 1):
-        seats.begin_step()
-    for _ in range(3):
-        stays_away()
-    seats.leave(POLITE)
-    assert not list(seats.expected())
-
-
-def test_shares_that_are_gone_are_forgotten() -> None:
-    seats = Seats()
-    for number in range(1000):
-        seats.leave(Share(f"key {number}", ""))
-        seats.come(Share(f"key {number}", ""))
-        for _ in range(2 * PATIENCE):
-            seats.begin_step()
-    assert len(list(seats.expected())) == 0
