@@ -16,8 +16,9 @@ from adapters import names
 from adapters.errors import AdapterError
 from adapters.files.jsonfile import read_object
 from adapters.lora.config import CONFIG_FILE, LoraConfig
-from adapters.lora.digest import MAX_ADAPTER_BYTES, adapter_digest
+from adapters.lora.digest import MAX_ADAPTER_BYTES, adapter_digest, known_digest
 from adapters.lora.families import family_of_tensors
+from adapters.lora.hashes import HashCache
 from adapters.lora.shape_check import check_orientation
 from adapters.lora.tensorfile import TensorFile, halves
 from adapters.pickles import refuse_pickle
@@ -106,9 +107,17 @@ def damaged_adapter(
 
 
 def read_manifest(
-    folder: Path, *, alias: str | None = None, version: str | None = None, language: str | None = None
+    folder: Path,
+    *,
+    alias: str | None = None,
+    version: str | None = None,
+    language: str | None = None,
+    hashes: HashCache | None = None,
 ) -> Adapter:
     """The adapter in `folder`, its digest computed from its files.
+
+    With `hashes`, weights are hashed only if neither these nor `oneseek.json` know their hash; what
+    `oneseek.json` says is then not verified before the weights are read.
 
     What is passed goes before `oneseek.json`, and that before the folder's name. Raises `AdapterError` where
     the files are no plain LoRA in PEFT layout, a recorded name is not one, or a recorded digest is not that
@@ -123,8 +132,11 @@ def read_manifest(
     check_orientation(config, family, modules)
     path = folder / MANIFEST_FILE
     fields = read_fields(folder)
-    digest = adapter_digest(folder)
     recorded = _read(path, fields, "digest", _digest)
+    if hashes is None:
+        digest = adapter_digest(folder)
+    else:
+        digest = known_digest(folder, config, hashes) or recorded or adapter_digest(folder, hashes)
     if recorded is not None and recorded != digest:
         reason = f"the files beside it have {digest}: they were changed after it was written"
         remedy = "Restore the files, or import them as a new version."

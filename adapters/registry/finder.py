@@ -16,6 +16,7 @@ from adapters.bases import SHIPPED, FoundBase, is_inside
 from adapters.errors import AdapterError, BaseModelError, FileRefusedError, passing_cause
 from adapters.lora.base_name import base_names, check_base_name
 from adapters.lora.config import CONFIG_FILE, misplaced
+from adapters.lora.hashes import HashCache
 from adapters.lora.manifest import (
     MANIFEST_FILE,
     Adapter,
@@ -65,15 +66,19 @@ class ServedBase:
     shape: ModelShape | None = None
     """None for an architecture that has other sizes, which is for the engine to judge."""
     names: tuple[str, ...] = ()
+    hashes: HashCache | None = None
+    """See `read_manifest`. None: the weights of every adapter are hashed."""
 
     @classmethod
-    def read(cls, found: FoundBase, digest: str | None = None) -> ServedBase:
+    def read(
+        cls, found: FoundBase, digest: str | None = None, hashes: HashCache | None = None
+    ) -> ServedBase:
         """Read the base's sizes and names."""
         try:
             shape = ModelShape.read(found.path)
         except BaseModelError:
             shape = None
-        return cls(found, digest, shape, base_names(found.path, found.name))
+        return cls(found, digest, shape, base_names(found.path, found.name), hashes)
 
 
 def find_adapters(
@@ -84,6 +89,7 @@ def find_adapters(
     *,
     digest: str | None = None,
     shipped: Path = SHIPPED,
+    hashes: HashCache | None = None,
 ) -> FoundAdapters:
     """Adapters that the settings name, then those in `home`/registry, then in `root`/lora_adapters.
 
@@ -92,13 +98,13 @@ def find_adapters(
     that, before anything else that is wrong with it.
 
     Reads each one's config, checks that its layout fits the base, hashes its weights and checks recorded
-    digests. Raises `AdapterError` for one that `explicit` names and that cannot be served, `ValueError` for a
+    digests; with `hashes`, weights are hashed when they are loaded. Raises `AdapterError` for one that `explicit` names and that cannot be served, `ValueError` for a
     NAME that is none.
 
     A version of the registry that cannot be served any more is found with its `problem`. If it is not known
     which versions are active, that is so for all of them.
     """
-    served, registry = ServedBase.read(base, digest), home / "registry"
+    served, registry = ServedBase.read(base, digest, hashes), home / "registry"
     adapters = [_explicit(entry).read(served) for entry in explicit]
     listing, unknown = _listing(home)
     places = [*_on_shelf(listing, registry), *_in_folder(root / "lora_adapters")]
@@ -196,7 +202,7 @@ class _Place:
             self._check_recorded_base(base)
             if base.shape is not None:
                 check_fit(self.folder, base.shape)
-            adapter = read_manifest(self.folder, alias=alias, version=version)
+            adapter = read_manifest(self.folder, alias=alias, version=version, hashes=base.hashes)
             if adapter.base_digest is None:
                 check_base_name(self.folder, base.names)
             return adapter
