@@ -97,7 +97,7 @@ def read_adapter(
         }
     _check_effect(folder / WEIGHTS_FILE, shape, modules)
     if digest is not None and (found_digest := adapter_digest(folder, hashes)) != digest:
-        reason = f"is not what was recorded: its digest was {digest} and is {found_digest}"
+        reason = f"has changed: its digest was {digest} when it was recorded and is {found_digest}"
         raise AdapterError(folder, reason, "Restore the files; a changed adapter is a new version.")
     return AdapterWeights(shape.family, MappingProxyType(modules))
 
