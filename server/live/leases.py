@@ -13,12 +13,16 @@ from adapters.lora.manifest import Adapter
 class Lease:
     """Keeps adapters in the engine until the engine itself counts their use, or the request ends."""
 
-    __slots__ = ("_digests", "_give_back", "_uses", "open")
+    __slots__ = ("_digests", "_give_back", "_uses", "open", "waited")
 
-    def __init__(self, digests: Sequence[str], give_back: Callable[[Sequence[str]], None]) -> None:
+    def __init__(
+        self, digests: Sequence[str], give_back: Callable[[Sequence[str]], None], waited: float = 0.0
+    ) -> None:
         self._digests = digests
         self._give_back = give_back
         self._uses = 1
+        self.waited = waited
+        """Seconds until all were there; 0 if they were."""
         self.open = True
         """Whether it holds anything. No call: it is looked at for every request."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from adapters.lora.manifest import Adapter
@@ -68,7 +68,7 @@ class Residency:
 
     async def ensure(self, adapter: Adapter) -> None:
         """Return once `adapter` is resident. It may be evicted again. Raises as `acquire` does."""
-        await self._have([adapter], keeps=False)
+        await self._have({adapter.digest: adapter}, keeps=False)
 
     async def acquire(self, adapters: Sequence[Adapter]) -> Lease:
         """Return once all of `adapters` are resident; they stay until the lease is closed.
@@ -77,8 +77,10 @@ class Residency:
         it, `AdaptersBusyError` if no slot came free within `PATIENCE`, `AdapterNotLoadedError` if its load
         takes longer (it goes on), and `UnsupportedRequestError` for more adapters than there are slots.
         """
-        digests = await self._have(adapters, keeps=True)
-        return Lease(digests, self._give_back)
+        began = time.monotonic()
+        wanted = {adapter.digest: adapter for adapter in adapters}
+        there = await self._have(wanted, keeps=True)
+        return Lease(list(wanted), self._give_back, 0.0 if there else time.monotonic() - began)
 
     def check_spare(self, adapter: Adapter) -> None:
         """Raise `AdaptersBusyError` if keeping `adapter` would leave no slot to the others."""
@@ -104,18 +106,17 @@ class Residency:
         for task in (*self._unloading, *filter(None, [self._worker])):
             task.cancel()
 
-    async def _have(self, adapters: Sequence[Adapter], *, keeps: bool) -> list[str]:
-        """The digests of `adapters` once all are there, each held once if it `keeps` them."""
-        for adapter in adapters:
+    async def _have(self, wanted: Mapping[str, Adapter], *, keeps: bool) -> bool:
+        """Return once all are there, each held once if it `keeps` them; False if that took a wait."""
+        for adapter in wanted.values():
             if adapter.problem is not None:
                 # First: whatever is resident under a digest, nothing stands in for a damaged version.
                 raise AdapterUnavailableError(f"{adapter.full_name}: {adapter.problem}")
-        wanted = {adapter.digest: adapter for adapter in adapters}
         if all(map(self._slots.available, wanted)):
             if keeps:
                 for digest in wanted:
                     self._slots.take(digest)
-            return list(wanted)
+            return True
         self._check_slots(wanted.keys())
         ticket = Ticket(wanted, keeps, asyncio.get_running_loop().create_future())
         self._line.append(ticket)
@@ -127,7 +128,7 @@ class Residency:
         except BaseException:
             self._leave(ticket)
             raise
-        return list(wanted)
+        return False
 
     def _check_slots(self, digests: Collection[str]) -> None:
         """Raise for what no waiting brings about."""

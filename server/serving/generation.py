@@ -129,8 +129,11 @@ class Generation:
 
     async def _bring_in(self, exchange: Exchange, adapters: Sequence[Adapter]) -> None:
         """Have the adapters in the engine until the request's work has begun there."""
-        if adapters:
-            exchange.lease = await self._runtime.residency.acquire(adapters)
+        if not adapters:
+            return
+        exchange.lease = lease = await self._runtime.residency.acquire(adapters)
+        if lease.waited:
+            exchange.receipt["X-OneSeek-Adapter-Wait"] = f"{lease.waited:.3f}"
 
     def _chosen(
         self, exchange: Exchange, question: RouteQuery, route: Route, names: Snapshot
