@@ -76,6 +76,10 @@ class AdapterNotLoadedError(EngineError):
     """A request names an adapter that is not resident, or is being unloaded; `load` would bring it back."""
 
 
+class AdaptersBusyError(AdapterNotLoadedError):
+    """Every slot for adapters is in use; one comes free when requests end."""
+
+
 class UnsupportedRequestError(EngineError):
     """The request asks for something that this engine does not do. `param` is the request's field."""
 

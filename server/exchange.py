@@ -32,6 +32,27 @@ class Held(Protocol):
         ...
 
 
+class AdapterLease(Protocol):
+    """Keeps the adapters of a request in the engine until its work has begun there."""
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anything to give back."""
+        ...
+
+    def expect(self, uses: int) -> None:
+        """So many generations will begin under it."""
+        ...
+
+    def begun(self) -> None:
+        """One of them is in the engine, which counts its use from then on."""
+        ...
+
+    def close(self) -> None:
+        """Give all back. Idempotent."""
+        ...
+
+
 EXCHANGE = "oneseek.exchange"
 """Where an ASGI scope holds its request's `Exchange`, from the first middleware on."""
 
@@ -72,6 +93,8 @@ class Exchange:
     """Whether the engine was asked for anything; the end of that is counted where it is read."""
     held: Held | None = None
     """Given back when the request ends, in whatever way."""
+    lease: AdapterLease | None = None
+    """The same."""
     answer_id: str = ""
     """What the answer's own id ends with."""
     send: Send | None = None

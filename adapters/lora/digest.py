@@ -35,14 +35,15 @@ from adapters.files.jsonfile import canonical_json, read_object, write_object
 from adapters.files.regular import open_regular
 from adapters.files.weightfiles import COMPLETE, MAX_BASE_JSON_BYTES, weight_files
 from adapters.lora.config import LoraConfig
-from adapters.lora.tensorfile import weights_path
+from adapters.lora.hashes import HashCache, file_state
+from adapters.lora.tensorfile import WEIGHTS_FILE, weights_path
 
 MAX_ADAPTER_BYTES = 8 << 30
 _WHO_SAVED_IT = ("_name_or_path", "transformers_version")
 
 
-def adapter_digest(folder: Path) -> str:
-    """`sha256:…` of the PEFT LoRA in `folder`.
+def adapter_digest(folder: Path, hashes: HashCache | None = None) -> str:
+    """`sha256:…` of the PEFT LoRA in `folder`; with `hashes`, weights that these know are not read again.
 
     Raises `AdapterError` where its config is not a plain LoRA's, or its weights are missing or too large.
     """
@@ -51,8 +52,30 @@ def adapter_digest(folder: Path) -> str:
     if weights.stat().st_size > MAX_ADAPTER_BYTES:
         reason = f"is larger than {MAX_ADAPTER_BYTES} bytes"
         raise AdapterError(weights, reason, "Check that it is an adapter and not a whole model.")
+    return digest_of(config, _weights_hash(weights, hashes))
+
+
+def known_digest(folder: Path, config: LoraConfig, hashes: HashCache) -> str | None:
+    """The same if `hashes` know the weights; None if they would have to be read."""
+    found = hashes.get(folder / WEIGHTS_FILE)
+    return digest_of(config, found) if found is not None else None
+
+
+def digest_of(config: LoraConfig, weights: str) -> str:
+    """The digest of an adapter with this config, whose weights have the SHA-256 `weights`, in hex."""
     config_hex = hashlib.sha256(canonical_json(config.canonical)).hexdigest()
-    return _digest("oneseek-adapter-v1", ("config", config_hex), ("weights", _hash(weights, AdapterError)))
+    return _digest("oneseek-adapter-v1", ("config", config_hex), ("weights", weights))
+
+
+def _weights_hash(path: Path, hashes: HashCache | None) -> str:
+    found = hashes.get(path) if hashes is not None else None
+    if found is not None:
+        return found
+    state = file_state(path.stat()) if hashes is not None else ()
+    found = _hash(path, AdapterError)
+    if hashes is not None and file_state(path.stat()) == state:
+        hashes.put(path, state, found)
+    return found
 
 
 def base_digest(folder: Path, cache_dir: Path | None = None) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from adapters import names
 from adapters.errors import AdapterError
 from adapters.files.jsonfile import read_object
 from adapters.lora.config import CONFIG_FILE, LoraConfig
-from adapters.lora.digest import MAX_ADAPTER_BYTES, adapter_digest
-from adapters.lora.families import family_of_tensors
-from adapters.lora.shape_check import check_orientation
+from adapters.lora.digest import MAX_ADAPTER_BYTES, adapter_digest, known_digest
+from adapters.lora.families import Key, LoraFamily, family_of_tensors
+from adapters.lora.hashes import HashCache
+from adapters.lora.shape_check import MAX_RANK, ModelShape, check_orientation, fitting
 from adapters.lora.tensorfile import TensorFile, halves
 from adapters.pickles import refuse_pickle
 
@@ -106,9 +107,21 @@ def damaged_adapter(
 
 
 def read_manifest(
-    folder: Path, *, alias: str | None = None, version: str | None = None, language: str | None = None
+    folder: Path,
+    *,
+    alias: str | None = None,
+    version: str | None = None,
+    language: str | None = None,
+    hashes: HashCache | None = None,
+    shape: ModelShape | None = None,
+    fields: Mapping[str, Any] | None = None,
 ) -> Adapter:
-    """The adapter in `folder`, its digest computed from its files.
+    """The adapter in `folder`, its digest computed from its files; with `shape`, it has to fit such a base.
+
+    `fields` are those of `oneseek.json`, for who has read them already.
+
+    With `hashes`, weights are hashed only if neither these nor `oneseek.json` know their hash; what
+    `oneseek.json` says is then not verified before the weights are read.
 
     What is passed goes before `oneseek.json`, and that before the folder's name. Raises `AdapterError` where
     the files are no plain LoRA in PEFT layout, a recorded name is not one, or a recorded digest is not that
@@ -117,14 +130,14 @@ def read_manifest(
     if not (folder / CONFIG_FILE).exists():
         refuse_pickle(folder)
     config = LoraConfig.read(folder)
-    with TensorFile.open(folder, MAX_ADAPTER_BYTES) as file:
-        family = family_of_tensors(tensor.name for tensor in file.tensors)
-        modules = sorted(halves(file, family))
-    check_orientation(config, family, modules)
+    family, modules = _modules(folder, config, shape)
     path = folder / MANIFEST_FILE
-    fields = read_fields(folder)
-    digest = adapter_digest(folder)
+    fields = read_fields(folder) if fields is None else fields
     recorded = _read(path, fields, "digest", _digest)
+    if hashes is None:
+        digest = adapter_digest(folder)
+    else:
+        digest = known_digest(folder, config, hashes) or recorded or adapter_digest(folder, hashes)
     if recorded is not None and recorded != digest:
         reason = f"the files beside it have {digest}: they were changed after it was written"
         remedy = "Restore the files, or import them as a new version."
@@ -142,6 +155,20 @@ def read_manifest(
         base_digest=read_base_digest(folder, fields),
         imported=ORIGIN in fields,
     )
+
+
+def _modules(
+    folder: Path, config: LoraConfig, shape: ModelShape | None
+) -> tuple[LoraFamily, Sequence[Key]]:
+    """What the adapter changes, in order, by the names of the family whose base it is for."""
+    if shape is not None:
+        with TensorFile.open(folder, shape.largest_adapter(MAX_RANK)) as file:
+            return shape.family, sorted(fitting(config, file, shape, MAX_RANK))
+    with TensorFile.open(folder, MAX_ADAPTER_BYTES) as file:
+        family = family_of_tensors(tensor.name for tensor in file.tensors)
+        modules = sorted(halves(file, family))
+    check_orientation(config, family, modules)
+    return family, modules
 
 
 def read_base_digest(folder: Path, fields: Mapping[str, Any]) -> str | None:

@@ -121,12 +121,7 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
     As in PEFT, a target may name nothing or be excluded as long as others remain. One is refused if the base
     could have it and it is not served: the head, an embedding, a projection of a layer that is not there.
     """
-    family = shape.family
-    names = {
-        (layer, module): family.module_name(layer, module)
-        for layer in range(shape.layers)
-        for module in family.names
-    }
+    family, names = shape.family, _module_names(shape.family, shape.layers)
     matched = {name for key, module in names.items() for name in config.matching(module, key[0])}
     unused = [name for name in config.target_names if name not in matched]
     if unused and (not matched or not all(map(family.has_none, unused))):
@@ -153,6 +148,14 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
     for key in sorted(set(found).difference(wanted)):
         reason = f"holds {family.module_name(*key)}, which {CONFIG_FILE} does not name for this base"
         raise AdapterError(path, reason, _MATCH)
+
+
+@lru_cache(maxsize=16)
+def _module_names(family: LoraFamily, layers: int) -> Mapping[Key, str]:
+    """What transformers calls every module that an adapter may change."""
+    return {
+        (layer, module): family.module_name(layer, module) for layer in range(layers) for module in family.names
+    }
 
 
 def _check_shapes(

@@ -17,6 +17,7 @@ from adapters.lora.config import LoraConfig
 from adapters.lora.digest import adapter_digest
 from adapters.lora.effect import LARGEST, LARGEST_NUMBER, SMALLEST, update_ratio
 from adapters.lora.families import Key, LoraFamily
+from adapters.lora.hashes import HashCache
 from adapters.lora.shape_check import MAX_RANK, ModelShape, fitting
 from adapters.lora.tensorfile import WEIGHTS_FILE, TensorFile
 from adapters.lora.tensorheader import Tensor
@@ -70,14 +71,19 @@ class AdapterWeights:
 
 
 def read_adapter(
-    folder: Path, shape: ModelShape, max_rank: int = MAX_RANK, *, digest: str | None = None
+    folder: Path,
+    shape: ModelShape,
+    max_rank: int = MAX_RANK,
+    *,
+    digest: str | None = None,
+    hashes: HashCache | None = None,
 ) -> AdapterWeights:
     """The weights of the PEFT LoRA in `folder`, as contiguous float32 arrays that fit a base of `shape`.
 
     Raises `AdapterError`, and leaves nothing behind, where the adapter asks for more than a plain LoRA on the
     family's targets, has parts missing or left over, does not fit the base, holds NaN or Infinity, is far too
     large beside the base's weights or too small to change anything, or, with `digest`, if the files no
-    longer have that one. Memory is at most the float32
+    longer have that one; weights whose hash `hashes` know are not hashed again. Memory is at most the float32
     weights plus one tensor.
     """
     config = LoraConfig.read(folder)
@@ -90,8 +96,8 @@ def read_adapter(
             for key, (a, b) in sorted(found.items())
         }
     _check_effect(folder / WEIGHTS_FILE, shape, modules)
-    if digest is not None and (found_digest := adapter_digest(folder)) != digest:
-        reason = f"has changed: it was {digest} when it was found and is {found_digest}"
+    if digest is not None and (found_digest := adapter_digest(folder, hashes)) != digest:
+        reason = f"has changed: its digest was {digest} when it was recorded and is {found_digest}"
         raise AdapterError(folder, reason, "Restore the files; a changed adapter is a new version.")
     return AdapterWeights(shape.family, MappingProxyType(modules))
 

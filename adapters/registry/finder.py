@@ -7,7 +7,7 @@ followed, stay inside the place it was found in; what leads out of it has to be 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from adapters.bases import SHIPPED, FoundBase, is_inside
 from adapters.errors import AdapterError, BaseModelError, FileRefusedError, passing_cause
 from adapters.lora.base_name import base_names, check_base_name
 from adapters.lora.config import CONFIG_FILE, misplaced
+from adapters.lora.hashes import HashCache
 from adapters.lora.manifest import (
     MANIFEST_FILE,
     Adapter,
@@ -24,7 +25,7 @@ from adapters.lora.manifest import (
     read_fields,
     read_manifest,
 )
-from adapters.lora.shape_check import ModelShape, check_fit
+from adapters.lora.shape_check import ModelShape
 from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.pickles import import_command
 from adapters.registry.listing import RegistryListing, VersionFolder
@@ -65,15 +66,19 @@ class ServedBase:
     shape: ModelShape | None = None
     """None for an architecture that has other sizes, which is for the engine to judge."""
     names: tuple[str, ...] = ()
+    hashes: HashCache | None = None
+    """See `read_manifest`. None: the weights of every adapter are hashed."""
 
     @classmethod
-    def read(cls, found: FoundBase, digest: str | None = None) -> ServedBase:
+    def read(
+        cls, found: FoundBase, digest: str | None = None, hashes: HashCache | None = None
+    ) -> ServedBase:
         """Read the base's sizes and names."""
         try:
             shape = ModelShape.read(found.path)
         except BaseModelError:
             shape = None
-        return cls(found, digest, shape, base_names(found.path, found.name))
+        return cls(found, digest, shape, base_names(found.path, found.name), hashes)
 
 
 def find_adapters(
@@ -84,6 +89,7 @@ def find_adapters(
     *,
     digest: str | None = None,
     shipped: Path = SHIPPED,
+    hashes: HashCache | None = None,
 ) -> FoundAdapters:
     """Adapters that the settings name, then those in `home`/registry, then in `root`/lora_adapters.
 
@@ -92,13 +98,13 @@ def find_adapters(
     that, before anything else that is wrong with it.
 
     Reads each one's config, checks that its layout fits the base, hashes its weights and checks recorded
-    digests. Raises `AdapterError` for one that `explicit` names and that cannot be served, `ValueError` for a
+    digests; with `hashes`, weights are hashed when they are loaded. Raises `AdapterError` for one that `explicit` names and that cannot be served, `ValueError` for a
     NAME that is none.
 
     A version of the registry that cannot be served any more is found with its `problem`. If it is not known
     which versions are active, that is so for all of them.
     """
-    served, registry = ServedBase.read(base, digest), home / "registry"
+    served, registry = ServedBase.read(base, digest, hashes), home / "registry"
     adapters = [_explicit(entry).read(served) for entry in explicit]
     listing, unknown = _listing(home)
     places = [*_on_shelf(listing, registry), *_in_folder(root / "lora_adapters")]
@@ -181,22 +187,23 @@ class _Place:
         """Raises `AdapterError`, also if it is for another base, or does not fit."""
         if self.accepted is not None and not self.folder.is_dir():
             return self.accepted.read()  # which says that it is missing
-        for file in (
-            self.folder,
-            *(self.folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)),
-        ):
-            roots = (self.root, self.blobs) if self.blobs is not None else (self.root,)
-            if file.exists() and not any(is_inside(file, root) for root in roots):
-                remedy = "Put the files themselves there, or name their folder in the setting adapters."
-                raise AdapterError(file, "is a link that leads out of the folder it was found in", remedy)
+        self._check_links()
         try:
-            recorded = read_fields(self.folder) if self.recorded_first else {}
-            alias = None if "alias" in recorded else self.alias
-            version = None if "version" in recorded else self.version
-            self._check_recorded_base(base)
-            if base.shape is not None:
-                check_fit(self.folder, base.shape)
-            adapter = read_manifest(self.folder, alias=alias, version=version)
+            recorded = read_fields(self.folder)
+            alias = None if self.recorded_first and "alias" in recorded else self.alias
+            version = None if self.recorded_first and "version" in recorded else self.version
+            self._check_recorded_base(base, recorded)
+            adapter = read_manifest(
+                self.folder,
+                alias=alias,
+                version=version,
+                hashes=base.hashes,
+                shape=base.shape,
+                fields=recorded,
+            )
+            if self.accepted is not None:
+                known = recorded.get("digest") is not None
+                _check_accepted(self.accepted, adapter, self.root.parent / "ledger", digest_recorded=known)
             if adapter.base_digest is None:
                 check_base_name(self.folder, base.names)
             return adapter
@@ -205,9 +212,19 @@ class _Place:
         except ValueError as problem:
             raise AdapterError(self.folder, str(problem), "Rename the folder.") from problem
 
-    def _check_recorded_base(self, base: ServedBase) -> None:
-        """Raise `AdapterError` if its oneseek.json records another base."""
-        recorded = read_base_digest(self.folder, read_fields(self.folder))
+    def _check_links(self) -> None:
+        """Raise `AdapterError` for a link that leads out of the place."""
+        roots = (self.root, self.blobs) if self.blobs is not None else (self.root,)
+        files = [self.folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)]
+        # A file that is no link lies where its folder does.
+        for file in (self.folder, *filter(Path.is_symlink, files)):
+            if file.exists() and not any(is_inside(file, root) for root in roots):
+                remedy = "Put the files themselves there, or name their folder in the setting adapters."
+                raise AdapterError(file, "is a link that leads out of the folder it was found in", remedy)
+
+    def _check_recorded_base(self, base: ServedBase, fields: Mapping[str, object]) -> None:
+        """Raise `AdapterError` if the fields of its oneseek.json record another base."""
+        recorded = read_base_digest(self.folder, fields)
         if base.digest is None or recorded in (None, base.digest):
             return
         reason = f"was made for another base than {base.found.name}, which is {base.digest}"
@@ -265,10 +282,7 @@ def _read_all(places: Iterable[_Place], base: ServedBase) -> tuple[list[Adapter]
     refused: list[FileRefusedError] = []
     for place in places:
         try:
-            adapter = place.read(base)
-            if place.accepted is not None:
-                _check_accepted(place.accepted, adapter, place.root.parent / "ledger")
-            adapters.append(adapter)
+            adapters.append(place.read(base))
         except AdapterError as problem:
             if (passing := passing_cause(problem)) is not None:
                 raise passing from problem  # it says nothing of the files
@@ -279,12 +293,12 @@ def _read_all(places: Iterable[_Place], base: ServedBase) -> tuple[list[Adapter]
     return adapters, refused
 
 
-def _check_accepted(entry: VersionFolder, adapter: Adapter, ledger: Path) -> None:
+def _check_accepted(entry: VersionFolder, adapter: Adapter, ledger: Path, *, digest_recorded: bool) -> None:
     """Raise `AdapterError` for a version that is not what was accepted, though its files fit together."""
     if adapter.full_name.lower() != entry.full_name.lower():
         reason = f"names {adapter.full_name}, and the registry took it in as {entry.full_name}"
         raise AdapterError(entry.folder / MANIFEST_FILE, reason, "Restore it.")
-    if entry.recorded_digest is None:
+    if not digest_recorded:
         told = accepted_contents(ledger, adapter.full_name).digest
         if told not in (None, adapter.digest):
             reason = f"records no digest, and the files have {adapter.digest}; the ledger knows {told}"

@@ -28,12 +28,15 @@ from server.engines.supervised import SupervisedEngine
 from server.errors import EngineError
 from server.live.catalogue import Catalogue, open_catalogue, provenance
 from server.live.follower import FollowOptions
+from server.live.priorities import Priorities
 from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
 from server.serving.sampling_defaults import read_defaults
 from server.serving.service import BaseService, open_service
 from server.text.tokenizer import Tokenizer
 
+MOST_LISTED = 32
+"""Adapters that the start names."""
 SWITCH_SECONDS = 0.0005
 """How long a thread may keep the interpreter while another waits for it."""
 
@@ -111,12 +114,14 @@ def open_base_service(
         tokenizer, defaults = Tokenizer.load(base.path), read_defaults(base.path)
     except ValueError as error:
         raise EngineError(f"{base.path}: {error}") from error
-    engine, collectors = open_engine(settings, catalogue, tokenizer, metrics, narrator, environ)
+    priorities = Priorities(served, settings.pinned_adapters, catalogue.configured, settings.routing.default)
+    engine, collectors = open_engine(settings, catalogue, tokenizer, metrics, narrator, environ, priorities)
+    priorities.check(engine.info.max_adapters)
     actives = [served.active(alias) for alias in served.aliases()]
     for adapter in (one for one in served.adapters() if one.problem is not None):
         narrator(f"error: {adapter.full_name} is damaged and answers 503: {adapter.problem}")
     aliases = [active.full_name for active in actives if active.problem is None]
-    narrator(f"adapters: {', '.join(aliases) or 'none; every question goes to the base'}")
+    narrator(f"adapters: {_listed(aliases) or 'none; every question goes to the base'}")
     runtime = Runtime(
         name=base.name,
         engine=engine,
@@ -124,8 +129,15 @@ def open_base_service(
         router=catalogue.router,
         tokenizer=tokenizer,
         metrics=metrics,
+        priorities=priorities,
     )
     return open_service(settings, runtime, defaults, _options(settings, catalogue), collectors)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The names, of very many the first and how many more there are."""
+    more = len(names) - MOST_LISTED
+    return ", ".join(names[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _options(settings: Settings, catalogue: Catalogue) -> FollowOptions:
@@ -145,6 +157,7 @@ def open_engine(
     metrics: Metrics,
     narrator: Narrator,
     environ: MutableMapping[str, str],
+    priorities: Priorities,
 ) -> tuple[Engine, Sequence[Collector]]:
     """The engine that the settings ask for, not yet started, and what it measures itself.
 
@@ -161,7 +174,7 @@ def open_engine(
         base_digest=registry.base_digest,
         tokenizer=tokenizer,
         adapters=[adapter for adapter in registry.adapters() if adapter.problem is None],
-        active=[active for active in map(registry.active, registry.aliases()) if active.problem is None],
+        active=priorities.actives(),
         observer=metrics.steps(catalogue.base.name),
         narrate=narrator,
         environ=environ,

@@ -56,6 +56,8 @@ class Gates:
         finally:
             if exchange.held is not None and exchange.held.open:
                 exchange.held.close()
+            if exchange.lease is not None and exchange.lease.open:
+                exchange.lease.close()
 
 
 def _is_small(exchange: Exchange) -> bool:

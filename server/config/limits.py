@@ -15,6 +15,8 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "max_model_len": (1, MAX_TOKENS),
     "default_max_tokens": (1, MAX_TOKENS),
     "kv_cache_memory": (1, 2**44),
+    "max_adapters": (1, 4096),
+    "max_cpu_adapters": (1, 65536),
     "max_queue": (0, 65536),
     "max_body": (1, 16 * 1024 * 1024),
     "max_bodies_memory": (1, 2**44),

@@ -124,6 +124,12 @@ class Settings:
     """Most tokens of prompt and answer together; none takes what the base was made for."""
     kv_cache_memory: Size | None = None
     """Memory for keys and values, such as 2GiB; none takes a part of what is free at start."""
+    max_adapters: int | None = None
+    """Most adapters in the engine at once; others are loaded when asked for. Default: 64; vllm: up to 16."""
+    max_cpu_adapters: int | None = None
+    """Most adapters in memory, those of max_adapters included. Default: no others; vllm: at least 64."""
+    pinned_adapters: tuple[str, ...] = ()
+    """Adapters that are loaded first and never evicted: aliases, or alias@version."""
     max_queue: int = 256
     """Most requests that wait; past it a client gets 429 with Retry-After."""
     prefix_caching: bool = True
@@ -185,6 +191,12 @@ class Settings:
         if seqs is not None and tokens is not None and tokens < seqs:
             problem = f"{tokens} is below max_num_seqs ({seqs})"
             raise SettingsError("max_num_batched_tokens", f"{problem}; every sequence needs one token a step")
+        most, held = self.max_adapters, self.max_cpu_adapters
+        if held is not None and held < (most or 1):
+            problem = f"{held} is below max_adapters ({most}), which are in memory too"
+            raise SettingsError("max_cpu_adapters", f"{problem}; raise it, or leave it out")
+        if any(not name.strip() for name in self.pinned_adapters):
+            raise SettingsError("pinned_adapters", "a name is empty; give an alias, or leave it out")
         self._check_keys()
         try:
             AllowedHosts.parse(self.allowed_hosts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from typing import Protocol
 
 from adapters.lora.manifest import Adapter
@@ -25,6 +25,15 @@ class OpenAdapters(Protocol):
     @property
     def open(self) -> frozenset[str]:
         """Their digests. It is replaced and never changed, so any thread may read it."""
+        ...
+
+    @property
+    def held(self) -> Collection[str]:
+        """The digests that take a slot: those that are open, on their way in, or on their way out."""
+        ...
+
+    def in_use(self, digest: str) -> bool:
+        """Whether a request in the engine, running or waiting, uses it."""
         ...
 
 
@@ -86,9 +95,10 @@ class Engine(Protocol):
         """
         ...
 
-    async def unload(self, digest: str) -> None:
+    async def unload(self, digest: str, *, keep: bool = False) -> None:
         """Wait until no request uses `digest`, then truly remove it. New requests for it are refused.
 
+        With `keep`, an engine that has a place for its weights outside of the slots may keep them there.
         Other adapters can be loaded and unloaded meanwhile. Cancelled while it waits, nothing has changed.
         """
         ...

@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 
 from adapters.lora.manifest import Adapter
 from server.engines.base import Engine, OpenAdapters, QueuePlaces
-from server.errors import AdapterRefusedError, EngineError
+from server.errors import AdapterNotLoadedError, AdapterRefusedError, EngineError
 from server.exchange import Held
 from server.metrics.engine_state import EngineInfo, EngineState
 from server.request import Delta, EmbeddingRequest, GenerationRequest, Share
@@ -117,9 +117,13 @@ class SupervisedEngine:
         await self._engine.load(adapter)
         self._adapters[adapter.digest] = adapter
 
-    async def unload(self, digest: str) -> None:
-        """See `Engine.unload`."""
-        await self._engine.unload(digest)
+    async def unload(self, digest: str, *, keep: bool = False) -> None:
+        """See `Engine.unload`. A dead engine holds nothing, and the next one does not get it back."""
+        try:
+            await self._engine.unload(digest, keep=keep)
+        except EngineError:
+            self._adapters.pop(digest, None)
+            raise
         self._adapters.pop(digest, None)
 
     def state(self) -> EngineState:
@@ -209,16 +213,24 @@ class SupervisedEngine:
         engine = await asyncio.to_thread(self._reopen)
         try:
             await engine.start()
-            for adapter in list(self._adapters.values()):
-                try:
-                    await engine.load(adapter)
-                except AdapterRefusedError as error:
-                    log.error("adapter %s is not resident any more: %s", adapter.full_name, error)
-                    self._adapters.pop(adapter.digest, None)
+            await self._load_again(engine)
         except BaseException:
             await engine.close()
             raise
         self._engine = engine
+
+    async def _load_again(self, engine: Engine) -> None:
+        """Load what was resident, without what is unloaded meanwhile."""
+        for adapter in list(self._adapters.values()):
+            if adapter.digest not in self._adapters:
+                continue
+            try:
+                await engine.load(adapter)
+            except (AdapterRefusedError, AdapterNotLoadedError) as error:
+                log.error("adapter %s is not resident any more: %s", adapter.full_name, error)
+                self._adapters.pop(adapter.digest, None)
+        for digest in engine.residents.open - self._adapters.keys():
+            await engine.unload(digest)
 
     def _may_restart(self) -> bool:
         oldest = time.monotonic() - WINDOW_SECONDS

@@ -16,6 +16,7 @@ from adapters.bases import FoundBase, find_base
 from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
 from adapters.home import check_home, mark_home
 from adapters.lora.digest import base_digest
+from adapters.lora.hashes import HashCache, hash_file
 from adapters.lora.manifest import Adapter, damaged_adapter
 from adapters.registry.finder import FoundAdapters, find_adapters
 from adapters.registry.pointers import AliasPointers, PointersError, active_versions
@@ -44,6 +45,8 @@ class Catalogue:
     base: FoundBase
     served: ServedAdapters
     options: RoutingOptions
+    configured: tuple[str, ...] = field(default=())
+    """Full names of the adapters that the settings name."""
     notes: tuple[str, ...] = field(default=())
     """What was found and is not served, and why: for the log, one line each."""
     warnings: tuple[str, ...] = field(default=())
@@ -76,9 +79,10 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     mark_home(settings.home)
     base = find_base(root, settings.base_model)
     digest = base_digest(base.path, settings.home / "cache")
+    hashes = HashCache(hash_file(settings.home))
     named_here = tuple(map(_expanded, settings.adapters))
     try:
-        found = find_adapters(root, settings.home, base, named_here, digest=digest)
+        found = find_adapters(root, settings.home, base, named_here, digest=digest, hashes=hashes)
     except FileRefusedError:
         raise
     except ValueError as error:
@@ -97,7 +101,8 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
         raise SettingsError("routing.languages", str(error)) from None
     beside = (base.warning,) if base.warning else ()
     notes = (*beside, *_notes(found), *unrecorded, *refused, *passed_over, *describe_contested(served))
-    return Catalogue(base, served, settings.routing, notes, _warnings(kept, settings.home))
+    configured = tuple(adapter.full_name for adapter in found.adapters[:named])
+    return Catalogue(base, served, settings.routing, configured, notes, _warnings(kept, settings.home))
 
 
 def _expanded(entry: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from adapters.bases import FoundBase
-from adapters.errors import AdapterRejectedError, FileRefusedError
+from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
 from adapters.ledger.chain import LEDGER_FILE
 from adapters.ledger.provenance import Provenance
 from adapters.lora.manifest import Adapter, damaged_adapter
@@ -86,6 +86,7 @@ class RegistryFollower:
         """What was loaded over HTTP and is on no disk's registry, by full name in lower case."""
         self.damaged: dict[str, str] = {}
         """Full name in lower case → what is wrong on disk with a version that goes on from memory."""
+        runtime.residency.on_damage = self._note_damage
         self._stamps = {path: stamp(path) for path in self._kept()}
 
     async def run(self) -> None:
@@ -181,6 +182,8 @@ class RegistryFollower:
         """Serve a version as it is on disk now, or from memory if it is damaged there."""
         name = before.full_name.lower()
         self.damaged.pop(name, None)
+        in_memory_only = self._runtime.residency.priorities.in_memory_only
+        in_memory_only.discard(before.digest)
         if now.problem is None and before.problem is None:
             if now.digest == before.digest:
                 return
@@ -190,6 +193,7 @@ class RegistryFollower:
             if before.digest in self._runtime.engine.residents.open:
                 goes_on = "it goes on from memory until the server stops"
                 self.damaged[name] = f"{before.full_name} is damaged: {now.problem}; {goes_on}"
+                in_memory_only.add(before.digest)
                 return
             now = replace(
                 now,
@@ -205,6 +209,24 @@ class RegistryFollower:
             log.info("%s is whole again and is served", now.full_name)
         else:
             log.error("%s is damaged and is not served: %s", now.full_name, now.problem)
+
+    def _note_damage(self, adapter: Adapter, problem: str) -> None:
+        """Serve a version of the registry as damaged whose files proved so when they were loaded."""
+        if not adapter.path.is_relative_to(self.options.home / "registry"):
+            return
+        with suppress(UnknownAdapterError):
+            if self._served.resolve(adapter.full_name) != adapter:
+                return
+            damaged = damaged_adapter(
+                adapter.path,
+                adapter.alias,
+                adapter.version,
+                problem.removeprefix(f"{adapter.full_name}: "),
+                adapter.language,
+                imported=adapter.imported,
+            )
+            self._served.replace(damaged)
+            log.error("%s is damaged and is not served: %s", damaged.full_name, damaged.problem)
 
     def _kept(self) -> dict[Path, Adapter]:
         """What this server has from folders."""

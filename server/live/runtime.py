@@ -8,6 +8,7 @@ from adapters.registry.served import ServedAdapters
 from routing.route import Router
 from routing.selection import first_name, is_automatic, split_base
 from server.engines.base import Engine
+from server.live.priorities import Priorities
 from server.live.residency import Residency
 from server.metrics.engine_state import EngineInfo
 from server.metrics.metrics import Metrics
@@ -26,13 +27,17 @@ class Runtime:
     """Chooses among `served`; another one takes its place when the languages change."""
     tokenizer: Tokenizer
     metrics: Metrics
+    priorities: Priorities | None = None
+    """Which adapters go first where there are more than slots. Default: the active ones of routed languages."""
     residency: Residency = field(init=False)
     info: EngineInfo = field(init=False)
     """What never changes about the engine."""
 
     def __post_init__(self) -> None:
         self.info = self.engine.info
-        self.residency = Residency(self.engine, self.metrics)
+        self.residency = Residency(
+            self.engine, self.metrics, self.priorities or Priorities(self.served)
+        )
         self.metrics.serve(self.name, self.served.adapters)
 
     def knows(self, name: str) -> bool:

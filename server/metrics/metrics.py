@@ -90,7 +90,7 @@ class Metrics:
             self.requests, self.first_token, self.between_tokens, self.tokens, self.rollouts, self.shadows,
             self.shadow_first_token, self.shadow_between_tokens,
         )  # fmt: skip
-        self._of_aliases = (self.duration, self.queue, self.prefill, self.loads, self.load_seconds)
+        self._of_aliases = (self.duration, self.queue, self.prefill, self.loads, self.load_seconds, self.evictions)
 
     def _make_request_metrics(self) -> None:
         r = self.registry
@@ -161,6 +161,13 @@ class Metrics:
         )
         self.load_seconds = Histogram(
             "oneseek_adapter_load_seconds", "Time to make an adapter resident", ("adapter", "outcome"),
+            buckets=LOAD, registry=r,
+        )  # fmt: skip
+        self.evictions = Counter(
+            "oneseek_adapter_evictions", "Adapters that made way for others", ("adapter",), registry=r
+        )
+        self.adapter_wait = Histogram(
+            "oneseek_adapter_wait_seconds", "Time that requests waited for their adapters", ("outcome",),
             buckets=LOAD, registry=r,
         )  # fmt: skip
         self.admin_changes = Counter(

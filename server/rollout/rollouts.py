@@ -142,6 +142,7 @@ class Rollouts:
     async def _takes(self, kind: str, alias: str, version: str, since: str) -> bool:
         """Whether the engine has the version; where it refuses it, the share ends with a line in the log."""
         adapter = self._served.snapshot.by_alias[alias][version]
+        self._residency.check_spare(adapter)
         try:
             await self._residency.ensure(adapter)
         except AdapterRefusedError as error:

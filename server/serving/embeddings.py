@@ -76,6 +76,8 @@ async def _embed(runtime: Runtime, resolution: Resolution, request: EmbeddingReq
     try:
         return await runtime.engine.embed(request)
     except AdapterNotLoadedError:
-        for adapter in resolution.adapters:
-            await runtime.residency.ensure(adapter)
-    return await runtime.engine.embed(request)
+        lease = await runtime.residency.acquire(resolution.adapters)
+    try:
+        return await runtime.engine.embed(request)
+    finally:
+        lease.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -19,6 +19,7 @@ from routing.route import Route, RouteQuery, UnknownNameError
 from server.errors import (
     AdapterNotLoadedError,
     AdapterRefusedError,
+    AdaptersBusyError,
     EngineBusyError,
     UnsupportedRequestError,
     bad_field,
@@ -83,7 +84,7 @@ class Generation:
         """Decide who answers, hold `places` for it, make it resident, and put the receipt on the exchange.
 
         Raises `UnknownNameError`, `SelectionError`, `UnsupportedRequestError`, `EngineBusyError`,
-        `AdapterRefusedError`.
+        `AdapterRefusedError`, `AdapterNotLoadedError`.
         """
         self.check_task(task)
         started = time.perf_counter()
@@ -104,18 +105,18 @@ class Generation:
         self._tell(exchange, resolution)
         self.gate.hold(exchange, resolution.share, places)
         try:
-            await self._bring_in(resolution.adapters)
+            await self._bring_in(exchange, resolution.adapters)
         except asyncio.CancelledError:
             if chosen is not None and exchange.cancel_reason == "timeout":
                 chosen.record_failure()
             raise
-        except (AdapterNotLoadedError, AdapterRefusedError):
-            if chosen is None or not chosen.canary:
+        except (AdapterNotLoadedError, AdapterRefusedError) as error:
+            if chosen is None or not chosen.canary or isinstance(error, AdaptersBusyError):
                 raise
             chosen.record_failure()
             resolution = resolve_route(route, parts, self._runtime.info, self._runtime.name)
             self._tell(exchange, resolution)
-            await self._bring_in(resolution.adapters)
+            await self._bring_in(exchange, resolution.adapters)
         return resolution
 
     async def _decide(self, exchange: Exchange, question: RouteQuery, names: Snapshot) -> Route:
@@ -126,10 +127,13 @@ class Generation:
         size = READING_BYTES * sum(map(len, question.turns))
         return await self.aside.run_sized(size, lambda: router.decide(question, names))
 
-    async def _bring_in(self, adapters: Iterable[Adapter]) -> None:
-        for adapter in adapters:
-            if adapter.digest not in self._runtime.engine.residents.open:
-                await self._runtime.residency.ensure(adapter)
+    async def _bring_in(self, exchange: Exchange, adapters: Sequence[Adapter]) -> None:
+        """Have the adapters in the engine until the request's work has begun there."""
+        if not adapters:
+            return
+        exchange.lease = lease = await self._runtime.residency.acquire(adapters)
+        if lease.waited:
+            exchange.receipt["X-OneSeek-Adapter-Wait"] = f"{lease.waited:.3f}"
 
     def _chosen(
         self, exchange: Exchange, question: RouteQuery, route: Route, names: Snapshot
@@ -227,6 +231,8 @@ class Generation:
         `continues`: see `GenerationRequest`. They take the places that `choose` holds.
         """
         held = exchange.held.name if exchange.held is not None else ""
+        if exchange.lease is not None:
+            exchange.lease.expect(len(prompts) * n)
         sources: list[Deltas] = []
         for prompt, sampling in zip(prompts, samplings, strict=True):
             for choice in range(n):
@@ -262,6 +268,8 @@ class Generation:
         exchange.generating = True
         try:
             source, first = await self._begin(request, resolution)
+            if exchange.lease is not None:
+                exchange.lease.begun()
             meter = metrics.meter(resolution.adapter, resolution.version, exchange.started)
             meter.delta(first)
             yield [(index, first)]
@@ -293,9 +301,12 @@ class Generation:
         try:
             return source, await anext(source)
         except AdapterNotLoadedError:
-            await self._bring_in(resolution.adapters)
-        source = self._runtime.engine.generate(request)
-        return source, await anext(source)
+            lease = await self._runtime.residency.acquire(resolution.adapters)
+        try:
+            source = self._runtime.engine.generate(request)
+            return source, await anext(source)
+        finally:
+            lease.close()
 
 
 def _longest_token(tokenizer: Tokenizer) -> int:

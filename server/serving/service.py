@@ -57,7 +57,7 @@ class BaseService:
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
-        """Start the engine, make the active adapters resident and follow the registry; undo it at the end."""
+        """Start the engine, make the adapters that go first resident and follow the registry; undo it at the end."""
         runtime = self.runtime
         engine, metrics, served = runtime.engine, runtime.metrics, runtime.served
         await engine.start()
@@ -66,8 +66,7 @@ class BaseService:
             metrics.engines.add(EngineCollector(engine, runtime.name, served.adapters))
             for collector in self.collectors:
                 metrics.engines.add(collector)
-            actives = [served.active(alias) for alias in served.aliases()]
-            await runtime.residency.load_all([one for one in actives if one.problem is None])
+            await runtime.residency.load_first()
             async with self._in_background():
                 yield
         finally:

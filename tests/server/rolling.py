@@ -105,7 +105,7 @@ class Bad:
             raise AdapterRefusedError(f"{adapter.full_name} is refused on purpose")
         await self.engine.load(adapter)
 
-    async def unload(self, digest: str) -> None:
+    async def unload(self, digest: str, *, keep: bool = False) -> None:
         await self.engine.unload(digest)
 
     def state(self) -> EngineState:

@@ -18,6 +18,7 @@ from routing.selection import SelectionError
 from server.errors import (
     AdapterNotLoadedError,
     AdapterRefusedError,
+    AdaptersBusyError,
     AdapterUnavailableError,
     ApiError,
     EngineBusyError,
@@ -32,6 +33,8 @@ NOT_READY_RETRY = 5
 """Seconds that a client is asked to wait while the engine is not ready."""
 EXCHANGE_RETRY = 1
 """The same while an adapter is unloaded and loaded."""
+SLOTS_RETRY = 5
+"""The same while requests use every slot for adapters."""
 
 
 def reply_for(error: Exception) -> ErrorReply:
@@ -78,6 +81,12 @@ def _not_loaded(_error: AdapterNotLoadedError) -> ErrorReply:
     return ErrorReply(503, message, type="server_error", code="adapter_not_loaded", headers=headers)
 
 
+def _slots_full(_error: AdaptersBusyError) -> ErrorReply:
+    message = "Requests use every slot that this server has for adapters. Ask again in a few seconds."
+    headers = {"Retry-After": str(SLOTS_RETRY)}
+    return ErrorReply(503, message, type="server_error", code="adapter_slots_full", headers=headers)
+
+
 def _unsupported(error: UnsupportedRequestError) -> ErrorReply:
     return ErrorReply(400, str(error), param=error.param, code="unsupported_value")
 
@@ -121,6 +130,7 @@ _REPLIES: Mapping[type, Callable[[Any], ErrorReply]] = {
     ApiError: lambda error: error.reply,
     AdapterNotLoadedError: _not_loaded,
     AdapterRefusedError: _refused,
+    AdaptersBusyError: _slots_full,
     AdapterUnavailableError: _unavailable,
     EngineBusyError: _busy,
     EngineDeadError: _dead,

@@ -11,8 +11,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from adapters.lora.manifest import Adapter
-from adapters.lora.weights import ModelShape, read_adapter
+from adapters.lora.hashes import HashCache
+from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.base import StepObserver
+from server.engines.embedded.host_weights import HostWeights
 from server.engines.embedded.loop import Delivery, StepLoop
 from server.engines.embedded.runners.device.reference_logits import DeviceCheck
 from server.engines.embedded.runners.protocol import Runner
@@ -24,7 +26,7 @@ from server.engines.shared.admission import Admission, check_fits, probe_of
 from server.engines.shared.residents import Residents
 from server.engines.shared.stream import DeltaStream
 from server.errors import EngineDeadError, EngineError, UnsupportedRequestError
-from server.metrics.engine_state import DeviceInfo, EngineInfo, EngineState
+from server.metrics.engine_state import DeviceInfo, EngineInfo, EngineState, Tier
 from server.request import Delta, EmbeddingRequest, GenerationRequest
 from server.text.tokenizer import Tokenizer
 
@@ -36,7 +38,8 @@ class EmbeddedEngine:
     """One base on one device, with adapters mixed in every batch.
 
     `open_runner` loads the graph; it runs in a worker thread at `start`. With `check`, each adapter is judged
-    by the CPU's logits before any request may name it.
+    by the CPU's logits before any request may name it. `max_cpu_adapters` counts the adapters whose weights
+    are in memory, those in slots among them; None keeps no others. `hashes` remembers what was verified.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class EmbeddedEngine:
         vocabulary: int,
         max_queue: int,
         max_adapters: int = 64,
+        max_cpu_adapters: int | None = None,
+        hashes: HashCache | None = None,
         observer: StepObserver | None = None,
         check: DeviceCheck | None = None,
         device: DeviceInfo | None = None,
@@ -67,8 +72,12 @@ class EmbeddedEngine:
             vocabulary=vocabulary,
             blends=True,
             max_adapters=max_adapters,
+            tiers=("device", "host") if (max_cpu_adapters or 0) > max_adapters else ("device",),
             device=device,
         )
+        self._host = HostWeights(max(0, (max_cpu_adapters or 0) - max_adapters))
+        self._hashes = hashes
+        self._evicting: set[str] = set()
         self.residents = Residents(max_adapters, self._bring_in, self._drop)
         self._admission = Admission(
             tokenizer, self.residents, at_once=limits.max_num_seqs, queue=max_queue, end=self._close
@@ -105,15 +114,25 @@ class EmbeddedEngine:
         """See `Engine.load`. The file is read in a worker thread; the probe is one token."""
         await self.residents.load(adapter)
 
-    async def unload(self, digest: str) -> None:
+    async def unload(self, digest: str, *, keep: bool = False) -> None:
         """See `Engine.unload`."""
-        await self.residents.unload(digest)
+        if not keep:
+            await self.residents.unload(digest)
+            self._host.left(digest, keep=False)
+            return
+        self._evicting.add(digest)
+        try:
+            await self.residents.unload(digest)
+        finally:
+            self._evicting.discard(digest)
 
     def state(self) -> EngineState:
         """See `Engine.state`."""
         if self._loop is None:
             return EngineState(alive=False, progress=0.0)
-        return dataclasses.replace(self._loop.state(), resident=dict.fromkeys(self.residents.open, "device"))
+        resident: dict[str, Tier] = dict.fromkeys(self._host.kept, "host")
+        resident |= dict.fromkeys(self.residents.open, "device")
+        return dataclasses.replace(self._loop.state(), resident=resident)
 
     def fail(self, reason: str) -> None:
         """See `Engine.fail`."""
@@ -200,7 +219,15 @@ class EmbeddedEngine:
 
     async def _bring_in(self, adapter: Adapter) -> None:
         digest = adapter.digest
-        weights = await asyncio.to_thread(read_adapter, adapter.path, self._shape, digest=digest)
+        weights = self._host.get(digest)
+        if weights is None:
+            weights = await asyncio.to_thread(
+                read_adapter, adapter.path, self._shape, digest=digest, hashes=self._hashes
+            )
+        await self._take_in(digest, weights)
+        self._host.loaded(digest, weights)
+
+    async def _take_in(self, digest: str, weights: AdapterWeights) -> None:
         check = self._check
         if check is not None:
             await asyncio.to_thread(check.prepare, {digest: weights})
@@ -211,6 +238,7 @@ class EmbeddedEngine:
 
     def _drop(self, digest: str) -> asyncio.Future[None]:
         """Have the engine's thread forget an adapter, after all that it was told before."""
+        self._host.left(digest, keep=digest in self._evicting)
 
         def remove(runner: Runner, scheduler: Scheduler) -> None:
             scheduler.forget(digest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from adapters.errors import FileRefusedError, passing_cause
 from adapters.lora.manifest import Adapter
@@ -41,6 +41,15 @@ class Residents:
         self._loading = asyncio.Lock()
         self.open = frozenset[str]()
         """Digests that requests may name. Replaced, never changed, since any thread may read it."""
+
+    @property
+    def held(self) -> Collection[str]:
+        """See `OpenAdapters.held`."""
+        return self._held
+
+    def in_use(self, digest: str) -> bool:
+        """See `OpenAdapters.in_use`."""
+        return self._users[digest] > 0
 
     async def load(self, adapter: Adapter) -> None:
         """See `Engine.load`."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from adapters.lora.flatten import write_plain
+from adapters.lora.hashes import HashCache
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import ModelShape, read_adapter
 from server.engines.base import StepObserver
@@ -45,8 +46,10 @@ class CoreEngine:
         tokenizer: Tokenizer,
         max_queue: int,
         observer: StepObserver | None = None,
+        hashes: HashCache | None = None,
     ) -> None:
         self._core = core
+        self._hashes = hashes
         self.info = core.info
         self._base = base
         self._tokenizer = tokenizer
@@ -112,8 +115,8 @@ class CoreEngine:
         self._check_alive()
         await self.residents.load(adapter)
 
-    async def unload(self, digest: str) -> None:
-        """See `Engine.unload`."""
+    async def unload(self, digest: str, *, keep: bool = False) -> None:
+        """See `Engine.unload`. The slots are vLLM's places in host memory, so nothing is kept beside them."""
         self._check_alive()
         await self.residents.unload(digest)
 
@@ -282,7 +285,9 @@ class CoreEngine:
         def copy() -> None:
             # Only here: vLLM serves bases of which no adapter can be read.
             shape = ModelShape.read(self._base)
-            weights = read_adapter(adapter.path, shape, self._core.max_rank, digest=adapter.digest)
+            weights = read_adapter(
+                adapter.path, shape, self._core.max_rank, digest=adapter.digest, hashes=self._hashes
+            )
             write_plain(weights, folder)
 
         await asyncio.to_thread(copy)

@@ -15,9 +15,9 @@ from adapters.lora.manifest import Adapter
 from server.config.values import SettingsError, closest
 
 MOST_SLOTS = 16
-"""Adapters that one batch can mix where `engine.max_loras` does not say: each slot takes GPU memory."""
-LEAST_HELD = 64
-"""Adapters held in host memory where `engine.max_cpu_loras` does not say; more where more are known."""
+"""Adapters that one batch can mix if the settings name no number: each slot takes GPU memory."""
+HELD = 64
+"""Adapters held in host memory if the settings name no number; others are loaded when asked for."""
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes for `max_lora_rank`."""
 
@@ -41,6 +41,8 @@ _OURS: Mapping[str, str] = {
     "max_model_len": "max_model_len",
     "kv_cache_memory_bytes": "kv_cache_memory",
     "enable_prefix_caching": "prefix_caching",
+    "max_loras": "max_adapters",
+    "max_cpu_loras": "max_cpu_adapters",
 }
 """vLLM's name → the setting of ours that says the same."""
 
@@ -56,6 +58,10 @@ class VllmOptions:
     max_model_len: int | None = None
     kv_bytes: int | None = None
     prefix_caching: bool = True
+    max_adapters: int | None = None
+    """Adapters that one batch can mix."""
+    max_cpu_adapters: int | None = None
+    """Adapters that are held at once, in host memory."""
     max_queue: int = 256
     drain_seconds: float = 30.0
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -96,6 +102,8 @@ def engine_args(
         "max_num_batched_tokens": options.max_num_batched_tokens,
         "max_model_len": options.max_model_len,
         "kv_cache_memory_bytes": options.kv_bytes,
+        "max_loras": options.max_adapters,
+        "max_cpu_loras": options.max_cpu_adapters,
     }
     for name, value in ours.items():
         if value is None:
@@ -110,8 +118,8 @@ def engine_args(
 
 
 def _sized(adapters: Sequence[Adapter], args: dict[str, Any]) -> dict[str, Any]:
-    slots = args.get("max_loras") or min(len(adapters) + 1, MOST_SLOTS)
-    held = args.get("max_cpu_loras") or max(slots, len(adapters) + 1, LEAST_HELD)
+    slots = args.get("max_loras") or min(len(adapters) + 1, MOST_SLOTS, args.get("max_cpu_loras") or MOST_SLOTS)
+    held = args.get("max_cpu_loras") or max(slots, HELD)
     largest = max((adapter.rank for adapter in adapters), default=16)
     rank = args.get("max_lora_rank") or next((rank for rank in RANKS if rank >= largest), RANKS[-1])
     return args | {"max_loras": slots, "max_cpu_loras": held, "max_lora_rank": rank}

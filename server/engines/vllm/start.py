@@ -9,6 +9,7 @@ from pathlib import Path
 from prometheus_client.registry import Collector
 
 from adapters.files.weightfiles import every_safetensors, weight_files
+from adapters.lora.hashes import HashCache, hash_file
 from server.config.settings import Settings
 from server.config.values import SettingsError
 from server.engines.base import Engine
@@ -42,6 +43,7 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
     setup.narrate("loading vLLM; with the base, this takes a minute or more")
     from server.engines.vllm.core import vllm_engine
 
+    hashes = HashCache(hash_file(settings.home))
     options = VllmOptions(
         base=setup.base,
         base_name=setup.base_name,
@@ -50,11 +52,13 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
         max_model_len=settings.max_model_len,
         kv_bytes=settings.kv_cache_memory,
         prefix_caching=settings.prefix_caching,
+        max_adapters=settings.max_adapters,
+        max_cpu_adapters=settings.max_cpu_adapters,
         max_queue=settings.max_queue,
         drain_seconds=settings.drain_seconds,
         extra=settings.engine.options,
     )
-    engine = vllm_engine(options, setup.base_digest, setup.tokenizer, setup.adapters, observer=setup.observer)
+    engine = vllm_engine(options, setup.base_digest, setup.tokenizer, setup.adapters, observer=setup.observer, hashes=hashes)
     setup.narrate(f"vLLM's context is {engine.info.context}; starting its engine core")
     return engine
 

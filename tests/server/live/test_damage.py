@@ -12,7 +12,10 @@ import httpx
 import pytest
 
 from adapters.bases import find_base
+from adapters.errors import AdapterError
 from adapters.ledger import Ledger
+from adapters.lora.hashes import HashCache, hash_file
+from adapters.lora.weights import ModelShape, read_adapter
 from adapters.registry.intake import Base
 from adapters.registry.registry import Registry
 from server.__main__ import main
@@ -108,7 +111,30 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+FOUND_WHEN_LOADED = {"weights-flipped", "weights-of-another", "config-changed", "manifest-digest"}
+"""Their files fit together: only the digest of the weights tells."""
+
+
+@pytest.mark.parametrize("damage", sorted(FOUND_WHEN_LOADED))
+def test_weights_are_hashed_when_they_are_loaded_and_what_was_hashed_is_known(
+    place: Place, damage: str
+) -> None:
+    settings = place.settings()
+    hashes = HashCache(hash_file(settings.home))
+    base = find_base(place.root, settings.base_model)
+    before = open_catalogue(settings, place.root).served.active("zero")
+    read_adapter(before.path, ModelShape.read(base.path), digest=before.digest, hashes=hashes)
+    DAMAGES[damage](folder(place))
+    active = open_catalogue(settings, place.root).served.active("zero")
+    if damage.startswith("weights"):
+        assert active.problem is None
+        with pytest.raises(AdapterError, match="digest"):
+            read_adapter(active.path, ModelShape.read(base.path), digest=active.digest, hashes=hashes)
+    else:  # the weights are known from before, so that nothing has to be loaded
+        assert active.problem
+
+
+@pytest.mark.parametrize("damage", sorted(DAMAGES.keys() - FOUND_WHEN_LOADED))
 def test_damage_leaves_the_version_active_and_unavailable(place: Place, damage: str) -> None:
     """What the registry is read as at a start; the server's answers are in the next test."""
     DAMAGES[damage](folder(place))

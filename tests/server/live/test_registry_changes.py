@@ -121,17 +121,14 @@ def test_details_tell_manifest_and_lineage(serving: Serving, place: Place) -> No
     assert error(client.get("/admin/adapters/nobody"), 404)["code"] == "adapter_not_found"
 
 
-def test_what_the_engine_has_no_room_for_is_refused_before_anything_moves(place: Place) -> None:
+def test_one_slot_is_enough_for_a_promotion_and_every_version_answers(place: Place) -> None:
     with administered(place, place.settings(), slots=1) as serving:
-        first, _ = two_versions(serving.http, place)
-        told = error(change(serving.http, "zero@v1.1", "promote"), 400)
-        assert told["code"] == "adapter_refused"
-        assert str(place.root) not in told["message"]
-        assert str(place.home) not in told["message"]
-        assert ask(serving.http, "zero").headers["X-OneSeek-Adapter-Digest"] == first
-        active = Registry(place.home).listing().active("zero")
-        assert active is not None
-        assert active.version == "v1.0"
+        first, second = two_versions(serving.http, place)
+        assert done(change(serving.http, "zero@v1.1", "promote"))["live"]
+        for name, digest in (("zero", second), ("zero@v1.0", first), ("zero", second)):
+            assert ask(serving.http, name).headers["X-OneSeek-Adapter-Digest"] == digest
+        told = change(serving.http, "zero", "shadow", json={"version": "v1.0", "share": 50})
+        assert (told.status_code, told.json()["live"]) == (202, False), "it would take the only slot for good"
 
 
 def test_a_second_alias_of_one_language_is_said(serving: Serving, place: Place) -> None:

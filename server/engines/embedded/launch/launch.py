@@ -8,12 +8,14 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from adapters.lora.hashes import HashCache
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.base import StepObserver
 from server.engines.embedded.engine import EmbeddedEngine
 from server.engines.embedded.launch.device_choice import DevicePlan, candidates, dtype_on, open_best
 from server.engines.embedded.launch.memory_fit import fit
+from server.engines.embedded.launch.memory_plan import adapter_bytes
 from server.engines.embedded.launch.options import EmbeddedOptions, plan
 from server.engines.embedded.model.cache import method_of, prepare
 from server.engines.embedded.model.config import ModelConfig
@@ -77,7 +79,7 @@ def embedded_engine(
             require_bfloat16()
         config = read_model_config(base)
         providers = candidates(options.device, ort.get_available_providers())
-        opened = open_best(providers, placed, options.threads, lambda: _readable(adapters, base))
+        opened = open_best(providers, placed, options.threads, lambda: _readable(adapters[: options.max_adapters], base))
     except ValueError as error:
         raise EngineError(str(error)) from error
     except OSError as error:
@@ -96,6 +98,8 @@ def embedded_engine(
         vocabulary=config.vocabulary,
         max_queue=options.max_queue,
         max_adapters=options.max_adapters,
+        max_cpu_adapters=options.max_cpu_adapters,
+        hashes=HashCache(options.hashes) if options.hashes is not None else None,
         observer=observer,
         check=opened.check,
         device=opened.info,
@@ -119,7 +123,9 @@ def _fit_limits(
     say: Callable[[str], None] | None,
 ) -> SchedulerLimits:
     """The limits that fit the memory there is, told part by part. Raises `ValueError` where none do."""
-    limits, memory = fit(config, options, adapters, lambda changed: plan(config, changed), available_memory())
+    most = max(options.max_adapters, options.max_cpu_adapters or 0)
+    largest = sorted(adapters, key=lambda adapter: adapter_bytes(config, adapter), reverse=True)[:most]
+    limits, memory = fit(config, options, largest, lambda changed: plan(config, changed), available_memory())
     if say is not None:
         for line in memory.lines():
             say(line)

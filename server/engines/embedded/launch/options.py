@@ -15,6 +15,7 @@ from server.engines.embedded.runners.device.providers import PROVIDERS, Provider
 from server.engines.embedded.scheduling.limits import PAGE, SchedulerLimits, in_pages
 
 DEFAULT_NUM_SEQS = 32
+DEFAULT_ADAPTERS = 64
 DEFAULT_BATCHED_TOKENS = 512
 KV_SHARE = 0.25
 """Part of the free memory that the KV cache may take where no budget is given."""
@@ -28,6 +29,8 @@ class EmbeddedOptions:
 
     graphs: Path
     """Folder of built graphs."""
+    hashes: Path | None = None
+    """File that remembers the hashes of adapters' weights. None: they are hashed at every load."""
     device: DeviceChoice = "cpu"
     dtype: Dtype | None = None
     """What a device computes in; None takes the device's own first choice."""
@@ -44,8 +47,10 @@ class EmbeddedOptions:
     kv_bytes: int | None = None
     """KV budget in bytes; None takes a part of the free memory."""
     max_queue: int = 256
-    max_adapters: int = 64
+    max_adapters: int = DEFAULT_ADAPTERS
     """Adapters that can be resident at once."""
+    max_cpu_adapters: int | None = None
+    """Adapters whose weights are in memory, the resident ones among them. None: those alone."""
     prefix_caching: bool = True
 
 

@@ -48,7 +48,9 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
 
 def embedded_options(settings: Settings) -> EmbeddedOptions:
     """What the settings say to the embedded engine."""
+    from adapters.lora.hashes import hash_file
     from server.engines.embedded.launch.options import (
+        DEFAULT_ADAPTERS,
         DEFAULT_BATCHED_TOKENS,
         DEFAULT_NUM_SEQS,
         EmbeddedOptions,
@@ -69,6 +71,9 @@ def embedded_options(settings: Settings) -> EmbeddedOptions:
         kv_bytes=settings.kv_cache_memory,
         max_queue=settings.max_queue,
         prefix_caching=settings.prefix_caching,
+        max_adapters=settings.max_adapters or DEFAULT_ADAPTERS,
+        max_cpu_adapters=settings.max_cpu_adapters,
+        hashes=hash_file(settings.home),
     )
 
 

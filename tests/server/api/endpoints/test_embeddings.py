@@ -78,6 +78,13 @@ class TokenVectors:
     def open(self) -> frozenset[str]:
         return frozenset(self.resident)
 
+    @property
+    def held(self) -> frozenset[str]:
+        return self.open
+
+    def in_use(self, digest: str) -> bool:
+        return False
+
     async def start(self) -> None:
         self.alive = True
 
@@ -107,7 +114,7 @@ class TokenVectors:
     async def load(self, adapter: Adapter) -> None:
         self.resident.add(adapter.digest)
 
-    async def unload(self, digest: str) -> None:
+    async def unload(self, digest: str, *, keep: bool = False) -> None:
         self.resident.discard(digest)
 
     def state(self) -> EngineState:

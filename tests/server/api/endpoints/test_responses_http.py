@@ -210,7 +210,7 @@ class OneWord:
     async def load(self, adapter: Adapter) -> None:
         pass
 
-    async def unload(self, digest: str) -> None:
+    async def unload(self, digest: str, *, keep: bool = False) -> None:
         pass
 
     def state(self) -> EngineState:

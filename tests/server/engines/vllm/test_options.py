@@ -101,7 +101,16 @@ def test_slots_and_rank_are_those_of_the_adapters_with_one_to_spare(
 ) -> None:
     given = args({}, tuple(map(adapter, ranks)))
     assert (given["max_loras"], given["max_lora_rank"]) == (slots, rank)
-    assert given["max_cpu_loras"] >= len(ranks) + 1
+    assert given["max_cpu_loras"] == 64, "host memory does not grow with what lies on disk"
+
+
+def test_slots_are_settings_of_ours_too() -> None:
+    given = args({}, (adapter(8),) * 100, max_adapters=4, max_cpu_adapters=9)
+    assert (given["max_loras"], given["max_cpu_loras"]) == (4, 9)
+    assert args({}, (adapter(8),) * 100, max_cpu_adapters=9)["max_loras"] == 9
+    assert args({}, (adapter(8),), max_adapters=100)["max_cpu_loras"] == 100
+    with pytest.raises(SettingsError, match=r"engine.max_loras: is set, and so is max_adapters"):
+        args({"max_loras": "8"}, max_adapters=4)
 
 
 def test_an_operator_sizes_them_otherwise() -> None:
