@@ -69,9 +69,8 @@ def _blobs_of(folder: Path, roots: Iterable[Path]) -> Path | None:
         if not folder.is_relative_to(root):
             continue
         for place in (root, *root.parents):
-            repository = place.parent.parent
-            if place.parent.name == "snapshots" and repository.name.startswith("models--"):
-                blobs = repository / "blobs"
+            if place.name == "snapshots" and place.parent.name.startswith("models--"):
+                blobs = place.parent / "blobs"
                 return blobs if _followed(blobs) == blobs else None
     return None
 

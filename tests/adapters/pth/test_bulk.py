@@ -140,6 +140,3 @@ def test_a_plain_safetensors_file_is_converted_and_known_again(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(conversion.subprocess, "run", None)
         assert told(run(tmp_path / "place", base)) == {"zero-sv@v1.1": (False, True)}
-    file.write_bytes(file.read_bytes()[:-9])
-    (cut,) = run(tmp_path / "place", base)
-    assert "is damaged" in (cut.problem or "")
