@@ -1,3 +1,3 @@
-"""From files of an existing installation to adapters, each opened in a child process alone; the registry's callers
-import it.
+"""From files of an existing installation to adapters, each opened in a child process alone; the registry's
+callers import it.
 """
