@@ -14,7 +14,7 @@ from adapters.lora.digest import file_digest
 from adapters.lora.manifest import ORIGIN, read_fields
 from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.pth.conversion import convert_file, torch_is_installed
-from adapters.pth.folder import Candidate
+from adapters.pth.folder import ImportCandidate
 from adapters.pth.importer import ImportResult, import_pickle
 from adapters.registry.imported import ImportedFiles
 from adapters.registry.intake import Base, check_adapter
@@ -28,7 +28,7 @@ class NamesGiven:
     alias: str | None = None
     version: str | None = None
     alpha: float | None = None
-    language: Callable[[Candidate], str | None] = lambda candidate: None
+    language: Callable[[ImportCandidate], str | None] = lambda candidate: None
     """Asked for the language of each."""
 
 
@@ -36,7 +36,7 @@ class NamesGiven:
 class ImportOutcome:
     """What became of one candidate: a version, or a reason why it is none."""
 
-    candidate: Candidate
+    candidate: ImportCandidate
     result: ImportResult | None = None
     problem: str | None = None
 
@@ -57,7 +57,7 @@ class BulkImport:
     _planned: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     """Alias and version in lower case → digest, of what a dry run would have added."""
 
-    def run(self, candidates: Iterable[Candidate]) -> Iterator[ImportOutcome]:
+    def run(self, candidates: Iterable[ImportCandidate]) -> Iterator[ImportOutcome]:
         """What becomes of each, as it is done; one that is refused leaves nothing behind.
 
         Raises for what is wrong with more than one candidate: torch is missing, the ledger or the home cannot
@@ -80,7 +80,7 @@ class BulkImport:
                     raise
                 yield ImportOutcome(candidate, problem=str(problem))
 
-    def _import(self, candidate: Candidate) -> ImportResult:
+    def _import(self, candidate: ImportCandidate) -> ImportResult:
         known = self._known(candidate)
         if known is not None:
             return known
@@ -114,7 +114,7 @@ class BulkImport:
         )
         return ImportResult(added, ())
 
-    def _known(self, candidate: Candidate) -> ImportResult | None:
+    def _known(self, candidate: ImportCandidate) -> ImportResult | None:
         """The version that the very file was converted to before, if it can be read."""
         if not candidate.converts:
             return None

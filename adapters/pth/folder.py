@@ -26,7 +26,7 @@ _OF_TRAINERS = ("optimizer", "scheduler", "scaler", "training_args", "rng_state"
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ImportCandidate:
     """An adapter that may be imported: a file to convert, or a folder in PEFT layout to add as it is."""
 
     path: Path
@@ -66,17 +66,17 @@ class Candidate:
             return names.FolderName("imported", "v1", None)
 
 
-def find_candidates(paths: Iterable[Path]) -> list[Candidate]:
+def find_candidates(paths: Iterable[Path]) -> list[ImportCandidate]:
     """The adapters at `paths`: files, and folders that hold files, folders of one adapter each, or are one.
 
     Of each alias the version that an existing installation loads comes first, so that it becomes the active
     one: v1.1, else the highest. The others follow in their order. Raises `AdapterError` for a folder in which
     there is none.
     """
-    found: dict[Path, Candidate] = {}
+    found: dict[Path, ImportCandidate] = {}
     for path in paths:
         for one in _below(path) if path.is_dir() else [path]:
-            found.setdefault(one.absolute(), Candidate(one))
+            found.setdefault(one.absolute(), ImportCandidate(one))
     ordered = sorted(found.values(), key=lambda candidate: candidate.order)
     return [
         one
@@ -85,7 +85,7 @@ def find_candidates(paths: Iterable[Path]) -> list[Candidate]:
     ]
 
 
-def _with_served_first(versions: Sequence[Candidate]) -> list[Candidate]:
+def _with_served_first(versions: Sequence[ImportCandidate]) -> list[ImportCandidate]:
     served = next((one for one in versions if one.comes_first), versions[-1])
     return [served, *(one for one in versions if one is not served)]
 

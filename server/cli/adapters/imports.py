@@ -18,7 +18,7 @@ from server.config.values import SettingsError, check_flag
 
 if TYPE_CHECKING:
     from adapters.pth.bulk import ImportOutcome, NamesGiven
-    from adapters.pth.folder import Candidate
+    from adapters.pth.folder import ImportCandidate
 
 OLD_LEDGER = Path("ml/ledger")
 """Where an existing installation keeps its provenance."""
@@ -57,7 +57,7 @@ def import_several(
                 problem = f"is for one adapter, and here are {len(candidates)}; import that one alone"
                 raise SettingsError(f"--{name}", problem)
 
-    def language_of(candidate: Candidate) -> str | None:
+    def language_of(candidate: ImportCandidate) -> str | None:
         told = candidate.language
         if told is not None:
             return language if len(candidates) == 1 else None
