@@ -1,3 +1,3 @@
-"""From a `.pth` file to an adapter, with the pickle opened in a child process alone; the registry's callers
-import it.
+"""From files of an existing installation to adapters, each opened in a child process alone; the registry's
+callers import it.
 """

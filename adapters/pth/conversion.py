@@ -1,6 +1,6 @@
-"""From a pickle to a PEFT folder: a .pth of an existing installation, or PEFT's own adapter_model.bin.
+"""From one file to a PEFT folder: an existing installation's .pth or .safetensors, or PEFT's own .bin.
 
-The pickle is opened in another process; what that may do is in `adapters.pth.unpickle`, which is not imported
+The file is opened in another process; what that may do is in `adapters.pth.unpickle`, which is not imported
 here, and nor is torch. Here are its limits. What the files beside the pickle say is for
 `adapters.pth.beside`.
 """
@@ -28,7 +28,7 @@ from adapters.files.regular import open_regular
 from adapters.lora.config import CONFIG_FILE
 from adapters.lora.families import LLAMA
 from adapters.lora.manifest import MANIFEST_FILE
-from adapters.lora.tensorfile import unknown_tensor
+from adapters.lora.tensorfile import WEIGHTS_FILE, unknown_tensor
 from adapters.pth.beside import Beside, refuse_variants_in, values
 
 FAMILY = LLAMA
@@ -140,7 +140,7 @@ def _hash(file: Path, limits: ConversionLimits) -> str:
     if file.is_dir():
         remedy = f"Name the .pth in it; a folder in PEFT layout is added with: oneseek adapters add {file}"
         raise AdapterError(file, "is a folder", remedy)
-    if file.suffix == ".safetensors":
+    if file.name == WEIGHTS_FILE and (file.parent / CONFIG_FILE).is_file():
         raise AdapterError(file, "needs no conversion", f"Add its folder: oneseek adapters add {file.parent}")
     try:
         size = file.stat().st_size
@@ -160,9 +160,19 @@ WHOLE_MODEL = (
 )
 
 
+def is_safetensors(file: Path) -> bool:
+    """Whether the file is by its name in safetensors, which hold no code."""
+    return file.suffix.lower() == ".safetensors"
+
+
+def torch_is_installed() -> bool:
+    """Whether files can be converted here."""
+    return importlib.util.find_spec("torch") is not None
+
+
 def _unpickled(file: Path, folder: Path, limits: ConversionLimits) -> dict[str, Any]:
     """What the child process says; it has written the weights."""
-    if importlib.util.find_spec("torch") is None:
+    if not torch_is_installed():
         raise RegistryError(
             f"Reading {file.name} takes torch, which is not installed: pip install 'oneseek[train]', "
             "or import it on another machine and bring the folder that `oneseek adapters export` makes."

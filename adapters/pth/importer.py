@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from adapters.pth.conversion import ConversionLimits, convert_file
 from adapters.registry.intake import Base
@@ -30,9 +31,12 @@ def import_pickle(
     language: str | None = None,
     alpha: float | None = None,
     limits: ConversionLimits | None = None,
+    sources: Mapping[str, str] | None = None,
+    details: Mapping[str, Any] | None = None,
 ) -> ImportResult:
     """Convert the .pth at `file` and add it to `registry`; names that are not passed come from the file's.
 
+    `sources` (by digest) and `details` go to the ledger.
     Raises as `conversion.convert_file` and `Registry.add` do; then nothing has changed.
     """
     with tempfile.TemporaryDirectory(prefix="oneseek-import-") as place:
@@ -46,5 +50,7 @@ def import_pickle(
             language=language or found.name.language,
             notes=found.notes,
             action="import",
+            sources=sources,
+            details=details,
         )
     return ImportResult(added, found.warnings)

@@ -1,4 +1,4 @@
-"""Writes the LoRA of one .pth as safetensors: `python -m adapters.pth.unpickle FILE FOLDER LIMITS`.
+"""Writes the LoRA of one file as PEFT's safetensors: `python -m adapters.pth.unpickle FILE FOLDER LIMITS`.
 
 Started by `adapters.pth.conversion`, in a process of its own that ends after one file. Three things stand
 between a hostile file and this machine: the names that its pickle asks for are read, without running it, and
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.errors import format_value
 from adapters.lora.tensorfile import WEIGHTS_FILE
-from adapters.pth.conversion import FAMILY, WHOLE_MODEL, ConversionLimits
+from adapters.pth.conversion import FAMILY, WHOLE_MODEL, ConversionLimits, is_safetensors
 
 if TYPE_CHECKING:
     import torch
@@ -227,20 +227,9 @@ def _plain_values(fields: Mapping[Any, Any]) -> dict[str, Any]:
 
 def extract_lora(file: Path, folder: Path, limits: ConversionLimits) -> dict[str, Any]:
     """Write the LoRA in `file` to `folder`, and say what it is. Raises `RefusedError`."""
-    check_archive(file, limits)
-    import torch
+    document = _load(file, limits)
     from safetensors.torch import save_file
 
-    release = tuple(int(part) for part in re.findall(r"[0-9]+", torch.__version__)[:2])
-    if release < (2, 10):
-        reason = f"is not read with torch {torch.__version__}, whose weights_only can be deceived"
-        raise RefusedError(reason, "Install torch 2.10 or later: pip install 'oneseek[train]'.")
-    try:
-        document = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except MemoryError:
-        raise
-    except Exception as problem:
-        raise RefusedError(f"cannot be read as weights alone ({format_value(str(problem))})") from problem
     tensors, settings = tensors_in(document)
     if len(tensors) > limits.tensors:
         raise RefusedError(f"holds {len(tensors)} tensors, and at most {limits.tensors} are read")
@@ -256,6 +245,31 @@ def extract_lora(file: Path, folder: Path, limits: ConversionLimits) -> dict[str
     modules = [[layer, module, pair.a.shape[0]] for (layer, module), pair in factors.items()]
     left = [name for name in tensors if _FACTOR.fullmatch(name) is None]
     return {"modules": modules, "settings": settings, "warnings": warnings, "left": left}
+
+
+def _load(file: Path, limits: ConversionLimits) -> object:
+    """What is in the file: tensors by name from safetensors, anything of the short list from a pickle."""
+    if is_safetensors(file):
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(file)
+        except SafetensorError as problem:
+            raise RefusedError(f"is damaged ({format_value(str(problem))})") from problem
+    check_archive(file, limits)
+    import torch
+
+    release = tuple(int(part) for part in re.findall(r"[0-9]+", torch.__version__)[:2])
+    if release < (2, 10):
+        reason = f"is not read with torch {torch.__version__}, whose weights_only can be deceived"
+        raise RefusedError(reason, "Install torch 2.10 or later: pip install 'oneseek[train]'.")
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except MemoryError:
+        raise
+    except Exception as problem:
+        raise RefusedError(f"cannot be read as weights alone ({format_value(str(problem))})") from problem
 
 
 def _stored(tensor: torch.Tensor, key: tuple[int, str]) -> torch.Tensor:
@@ -275,7 +289,8 @@ def main(arguments: list[str]) -> int:
         ConversionLimits(**json.loads(arguments[2])),
     )
     try:
-        check_archive(file, limits)  # before torch is there: most refusals are decided here
+        if not is_safetensors(file):
+            check_archive(file, limits)  # before torch is there: most refusals are decided here
         import torch
 
         torch.set_num_threads(1)

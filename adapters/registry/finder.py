@@ -27,7 +27,8 @@ from adapters.lora.manifest import (
 )
 from adapters.lora.shape_check import ModelShape
 from adapters.lora.tensorfile import WEIGHTS_FILE
-from adapters.pickles import import_command
+from adapters.pickles import FILES, import_command
+from adapters.registry.imported import ImportedFiles
 from adapters.registry.listing import RegistryListing, VersionFolder
 from adapters.registry.pointers import PointersError
 from adapters.registry.recovery import accepted_contents, check_pointers
@@ -35,9 +36,11 @@ from adapters.registry.recovery import accepted_contents, check_pointers
 
 @dataclass(frozen=True, slots=True)
 class UnconvertedPickle:
-    """An adapter of an existing installation that is a pickle, and so is not loaded."""
+    """An adapter of an existing installation that is a pickle, not loaded and not imported yet."""
 
     path: Path
+    place: Path
+    """The folder that was looked into: weights, or lora_adapters."""
 
     @property
     def command(self) -> str:
@@ -115,11 +118,15 @@ def find_adapters(
         found = [_without_pointers(adapter, registry, unknown) for adapter in found]
         refused.insert(0, unknown)
     refused += filter(None, map(misplaced, _folders(root / "lora_adapters")))
-    pickles = [*_files(root / "weights", "*.pth"), *_files(root / "lora_adapters", "*/adapter.pth")]
+    pickles = [
+        *_pickles(root / "weights", ("*.pth", "*.pt", "*.bin")),
+        *_pickles(root / "lora_adapters", [f"*/{name}" for name in FILES]),
+    ]
+    done = ImportedFiles(listing.entries if pickles else ())
     return FoundAdapters(
         adapters=(*adapters, *found),
         refused=tuple(refused),
-        unconverted=tuple(map(UnconvertedPickle, pickles)),
+        unconverted=tuple(one for one in pickles if done.version_of(one.path, home / "cache") is None),
     )
 
 
@@ -324,5 +331,8 @@ def _folders(place: Path) -> list[Path]:
         return []
 
 
-def _files(place: Path, pattern: str) -> list[Path]:
-    return sorted(path for path in place.glob(pattern) if path.is_file() and is_inside(path, place))
+def _pickles(place: Path, patterns: Iterable[str]) -> list[UnconvertedPickle]:
+    found = {path for pattern in patterns for path in place.glob(pattern)}
+    return [
+        UnconvertedPickle(path, place) for path in sorted(found) if path.is_file() and is_inside(path, place)
+    ]

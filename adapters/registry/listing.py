@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from adapters import names
 from adapters.errors import AdapterError, FileRefusedError, RegistryError, UnknownAdapterError
@@ -65,6 +65,12 @@ class VersionFolder:
     def imported(self) -> bool:
         """Whether its manifest says that it was converted from a file of an existing installation."""
         return ORIGIN in _recorded(self.folder)
+
+    @property
+    def origin(self) -> Mapping[str, Any]:
+        """What its manifest says of the file that it was converted from; empty if it was not."""
+        found: object = _recorded(self.folder).get(ORIGIN)
+        return cast("Mapping[str, Any]", found) if isinstance(found, dict) else {}
 
     def is_named(self, alias: str, version: str) -> bool:
         """Whether it is `version` of `alias`; case does not matter."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from adapters.home import check_home, mark_home
 from adapters.lora.digest import base_digest
 from adapters.lora.hashes import HashCache, hash_file
 from adapters.lora.manifest import Adapter, damaged_adapter
-from adapters.registry.finder import FoundAdapters, find_adapters
+from adapters.pickles import import_command
+from adapters.registry.finder import FoundAdapters, UnconvertedPickle, find_adapters
 from adapters.registry.pointers import AliasPointers, PointersError, active_versions
 from adapters.registry.served import ServedAdapters
 from server.config.environment import expand_home
@@ -222,11 +224,22 @@ def _check_fit(
 
 
 def _notes(found: FoundAdapters) -> list[str]:
-    pickles = [
-        f"{pickle.path} is a pickle and is not loaded; convert it with: {pickle.command}"
-        for pickle in found.unconverted
-    ]
-    return [*map(str, found.refused), *pickles]
+    return [*map(str, found.refused), *describe_unconverted(found.unconverted)]
+
+
+def describe_unconverted(found: Iterable[UnconvertedPickle]) -> list[str]:
+    """A note for each place with adapters that are pickles and not imported, with the command that helps."""
+    notes: list[str] = []
+    for place, group in groupby(found, key=lambda pickle: pickle.place):
+        held = list(group)
+        if len(held) == 1:
+            notes.append(f"{held[0].path} is a pickle and is not loaded; convert it with: {held[0].command}")
+            continue
+        listed = ", ".join(str(one.path.relative_to(place)) for one in held[:_LISTED])
+        more = f" and {len(held) - _LISTED} more" if held[_LISTED:] else ""
+        told = f"{place} holds pickles that are not loaded: {listed}{more}"
+        notes.append(f"{told}; convert them with: {import_command(place)}")
+    return notes
 
 
 def _warnings(kept: Iterable[Adapter], home: Path) -> tuple[str, ...]:

@@ -51,20 +51,37 @@ class Roots:
         if folder is None or not _is_beneath(folder, roots):
             raise _outside()
         try:
-            _check_files(folder, roots)
+            _check_files(folder, roots, _blobs_of(folder, roots))
         except OSError as problem:  # such as a name that is too long for the file system
             why = (problem.strerror or type(problem).__name__).lower()
             raise PathRefusedError(f"it cannot be opened ({why}): name a folder that can") from None
         return folder
 
 
-def _check_files(folder: Path, roots: Collection[Path]) -> None:
+def _blobs_of(folder: Path, roots: Iterable[Path]) -> Path | None:
+    """Where Hugging Face's cache keeps the files of `folder`, if a root above it lies in a snapshot there.
+
+    In the cache a snapshot CACHE/models--OWNER--NAME/snapshots/COMMIT holds links to files in ../../blobs
+    (huggingface_hub, "Understand caching"). The root decides, which the operator named, never the path that a
+    client sends; and only if the folder of blobs is no link itself.
+    """
+    for root in roots:
+        if not folder.is_relative_to(root):
+            continue
+        for place in (root, *root.parents):
+            if place.name == "snapshots" and place.parent.name.startswith("models--"):
+                blobs = place.parent / "blobs"
+                return blobs if _followed(blobs) == blobs else None
+    return None
+
+
+def _check_files(folder: Path, roots: Collection[Path], blobs: Path | None) -> None:
     """Refuse a folder that is not there, and one with a special file or a link that leads out."""
     if not folder.is_dir():
         raise PathMissingError("no folder of that name is there; give one that holds adapter_config.json")
     for name in _READ:
         file = _followed(folder / name)
-        if file is None or not _is_beneath(file, roots):
+        if file is None or not (_is_beneath(file, roots) or file.parent == blobs):
             raise _outside()
         if file.exists() and not file.is_file():
             raise PathRefusedError(f"{name} in it is not a file")

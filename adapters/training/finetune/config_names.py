@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,13 +46,23 @@ _EMPTY: tuple[object, ...] = (None, "", [], {})
 _PATTERN = re.compile(r"[^\w.,\s]")
 
 
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """What a file of options asks for."""
+
+    options: dict[str, Any]
+    """By OneSeek's name; values are as YAML has them."""
+    written: dict[str, str]
+    """OneSeek's name to the file's own word for it."""
+
+
 def read_training_config(
     path: Path, also: Collection[str] = (), passed_over: Callable[[list[str]], object] = lambda names: None
-) -> dict[str, Any]:
-    """OneSeek's options, by name, that the YAML file `path` gives in any trainer's words.
+) -> ConfigFile:
+    """OneSeek's options that the YAML file `path` gives in any trainer's words.
 
     `also` are further names of OneSeek's own; `passed_over` is told the names that change nothing of what is
-    made. An empty value asks for nothing. Values are as YAML has them. Raises `OptionError` with everything
+    made. An empty value asks for nothing. Raises `OptionError` with everything
     that is unknown, said twice, or not to be had, each by the file's own word; and `OSError`.
     """
     try:
@@ -84,7 +94,7 @@ def read_training_config(
     raise_all(problems, path)
     if idle:
         passed_over(idle)
-    return options
+    return ConfigFile(options, said)
 
 
 def _agree(option: str, one: Any, other: Any) -> bool:

@@ -42,7 +42,7 @@ from adapters.training.finetune.teacher import TeacherData, teach
 from adapters.training.loop.interruption import Interruption
 from adapters.training.loop.options import OptionError, TrainOptions
 from adapters.training.loop.progress import Reporter
-from adapters.training.loop.threads import choose, format_speeds, measure_threads
+from adapters.training.loop.threads import set_threads
 
 _ACTIVE = "active"
 """What the version that the alias stands for is called beside the new one."""
@@ -80,7 +80,17 @@ def train_identity(
     )
     work = _work_folder(job, taught)
     base = load_base(job.base, job.options, machine)
-    _set_threads(job, machine, base, work, reporter)
+    if not machine.cuda and not machine.launched:
+        set_threads(
+            job.threads,
+            work / "threads",
+            begun=last_checkpoint(work) is not None,
+            hidden=base.config.hidden_size,
+            rows=job.options.batch_size * min(64, job.options.max_length),
+            reporter=reporter,
+        )
+    elif job.threads is not None:
+        torch.set_num_threads(job.threads)
     reporter.print_event(
         "training",
         base=job.base_name,
@@ -162,27 +172,6 @@ def _work_folder(job: FinetuneJob, taught: TeacherData | None) -> Path:
         raise OptionError("resume", f"this run was interrupted; {remedy}")
     work.mkdir(parents=True, exist_ok=True)
     return work
-
-
-def _set_threads(
-    job: FinetuneJob, machine: Machine, base: PreTrainedModel, work: Path, reporter: Reporter
-) -> None:
-    """Compute with the threads that were asked for, else with as many as are quickest now.
-
-    A run that goes on takes the number that it began with, so that it ends with the same values.
-    """
-    file = work / "threads"
-    if job.threads is not None:
-        torch.set_num_threads(job.threads)
-    elif file.is_file() and last_checkpoint(work) is not None:
-        torch.set_num_threads(int(file.read_text(encoding="ascii")))
-    elif not machine.cuda and not machine.launched and torch.get_num_threads() > 1:
-        rows = job.options.batch_size * min(64, job.options.max_length)
-        most = torch.get_num_threads()
-        speeds = measure_threads(base.config.hidden_size, rows, most)
-        torch.set_num_threads(choose(speeds))
-        reporter.print_event("threads", picked=torch.get_num_threads(), of=most, speeds=format_speeds(speeds))
-    file.write_text(str(torch.get_num_threads()), encoding="ascii")
 
 
 def _questions(job: FinetuneJob, held: Sequence[Conversation]) -> list[str]:

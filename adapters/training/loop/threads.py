@@ -9,8 +9,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import torch
+
+from adapters.training.loop.progress import Reporter
 
 ROUNDS = 5
 SECONDS = 0.12
@@ -19,6 +22,30 @@ HOPELESS = 0.5
 """A number of threads that does less than this share of the work of the best is not timed again."""
 CLOSE = 0.9
 """Fewer threads are taken if they do at least this share of the work of the best."""
+
+
+_ROWS = 512
+"""Most rows of the work that is timed."""
+
+
+def set_threads(
+    asked: int | None, file: Path, *, begun: bool, hidden: int, rows: int, reporter: Reporter
+) -> None:
+    """Compute with the threads that were `asked` for, else with as many as are quickest now, and say so.
+
+    `file` keeps the number: a run that was `begun` goes on with it, so that it ends with the same values.
+    `hidden` is the width of the model, `rows` the tokens that are computed at once.
+    """
+    most = torch.get_num_threads()
+    if asked is not None:
+        torch.set_num_threads(asked)
+    elif begun and file.is_file():
+        torch.set_num_threads(int(file.read_text(encoding="ascii")))
+    elif most > 1:
+        speeds = measure_threads(hidden, min(rows, _ROWS), most)
+        torch.set_num_threads(choose(speeds))
+        reporter.print_event("threads", picked=torch.get_num_threads(), of=most, speeds=format_speeds(speeds))
+    file.write_text(str(torch.get_num_threads()), encoding="ascii")
 
 
 def candidates(most: int) -> list[int]:

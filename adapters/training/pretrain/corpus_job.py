@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import torch
 from accelerate import PartialState
-from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from adapters.bases import TOKENIZER_FILES
@@ -28,6 +29,7 @@ from adapters.training.loop.launch import ALONE, Launch
 from adapters.training.loop.options import OptionError
 from adapters.training.loop.progress import Reporter
 from adapters.training.loop.schedule import Phase
+from adapters.training.loop.threads import set_threads
 from adapters.training.loop.trainer import Setup, TrainerResult
 from adapters.training.pretrain import tokenizer as tokenizers
 from adapters.training.pretrain.architecture import check_architecture, read_architecture
@@ -178,6 +180,7 @@ class _Run:
             checkpoints=self.work / "checkpoints",
             output=job.output,
         )
+        self._set_threads(start)
         self._print_start(start, held is not None)
         done = train_base(
             base_job,
@@ -200,6 +203,23 @@ class _Run:
             work=self.work,
         )
 
+    def _set_threads(self, start: NewModel | Path) -> None:
+        options, machine = self.job.options, self.machine
+        if machine.cuda or machine.launched:
+            if options.threads is not None:
+                torch.set_num_threads(options.threads)
+            return
+        config = start.config if isinstance(start, NewModel) else _config_of(start)
+        rows = min(options.micro_batch_size or self.phases[0].rows, self.phases[0].rows)
+        set_threads(
+            options.threads,
+            self.work / "threads",
+            begun=last_checkpoint(self.work / "checkpoints") is not None,
+            hidden=config.hidden_size,
+            rows=rows * self.phases[0].length,
+            reporter=self.reporter,
+        )
+
     def _print_start(self, start: NewModel | Path, held: bool) -> None:
         self.reporter.print_event(
             "training",
@@ -209,6 +229,7 @@ class _Run:
             files=sum(len(corpus.files) for corpus in self.corpora),
             held_out=held,
             precision=resolve_precision(self.job.options.precision, self.machine),
+            threads=torch.get_num_threads(),
         )
 
     def _finish(self, folder: Path, fitted: TrainerResult, feed: CorpusFeed) -> BaseRecord:
@@ -311,7 +332,7 @@ class _Run:
 
     def _start(self, tokenizer: PreTrainedTokenizerBase) -> NewModel | Path:
         if self.job.base is not None:
-            config = AutoConfig.from_pretrained(self.job.base, local_files_only=True)
+            config = _config_of(self.job.base)
             start: NewModel | Path = self.job.base
         else:
             config = read_architecture(self.job.model or {}, tokenizer)
@@ -320,6 +341,10 @@ class _Run:
         if longest > context:
             raise OptionError("sequence_length", f"{longest} is past max_position_embeddings, {context}")
         return start
+
+
+def _config_of(base: Path) -> PreTrainedConfig:
+    return AutoConfig.from_pretrained(base, local_files_only=True)
 
 
 def _generation(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:

@@ -15,6 +15,8 @@ from adapters.numerals import parse_number
 from adapters.training.loop.options import OptionError, TrainPrecision, check_finite
 from adapters.training.loop.schedule import Phase, Schedule
 
+MAX_THREADS = 1024
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PretrainOptions:
@@ -64,6 +66,8 @@ class PretrainOptions:
     """Compute activations again in the backward pass: less memory, about a third more time."""
     compiled: bool = False
     """Compile the model, if a compiler is there."""
+    threads: int | None = None
+    """Threads to compute with on a CPU. Default: as many as are quickest when the run begins."""
 
     def __post_init__(self) -> None:
         check_finite(self)
@@ -73,6 +77,8 @@ class PretrainOptions:
             value: int | None = getattr(self, name)
             if value is not None and value < 1:
                 raise OptionError(name, f"{value} is too small; use at least 1")
+        if self.threads is not None and not 1 <= self.threads <= MAX_THREADS:
+            raise OptionError("threads", f"{self.threads} is out of range; use from 1 to {MAX_THREADS}")
         for name in ("learning_rate", "matrix_learning_rate", "max_grad_norm", "shuffle"):
             if getattr(self, name) <= 0:
                 raise OptionError(name, f"{getattr(self, name):g} is too small; use more than 0")
@@ -110,7 +116,7 @@ class PretrainOptions:
     @property
     def shaping(self) -> dict[str, Any]:
         """The options that decide what is made, as JSON; the rest says how it is computed."""
-        how = ("save_every", "micro_batch_size", "gradient_checkpointing", "compiled")
+        how = ("save_every", "micro_batch_size", "gradient_checkpointing", "compiled", "threads")
         return {name: value for name, value in asdict(self).items() if name not in how}
 
 

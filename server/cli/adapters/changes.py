@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from adapters import names
-from server.cli.adapters.registry import adapter_to_json, name_of, report
+from server.cli.adapters.imports import (
+    DryRunFlag,
+    ProvenanceFlag,
+    ask_language,
+    import_several,
+    provenance_of,
+)
+from server.cli.adapters.registry import UNVERIFIED, adapter_to_json, name_of, report
 from server.cli.flags import Json
 from server.config.settings import ResolvedSettings
 from server.config.values import SettingsError, check_flag
 
 if TYPE_CHECKING:
     from adapters.registry.registry import AddResult, AliasMove
-
-UNVERIFIED = (
-    "the adapter records no digest of its base, so that nothing but its shapes tells that it is for this "
-    "one; from now on it is bound to this base"
-)
 
 AliasFlag = Annotated[
     str | None, Parameter(help="Public name; none takes what the adapter or its folder says.")
@@ -66,40 +68,61 @@ def add(
 
 def import_file(
     resolved: ResolvedSettings,
-    file: Path,
+    path: Path,
     /,
-    *,
+    *more: Path,
     alias: AliasFlag = None,
     version: VersionFlag = None,
     language: LanguageFlag = None,
     alpha: Annotated[float | None, Parameter(help="lora_alpha, where the file does not say it.")] = None,
+    provenance: ProvenanceFlag = None,
+    dry_run: DryRunFlag = False,
     json: Json = False,
 ) -> int:
-    """Convert the .pth of an existing installation and keep it in the registry. Needs torch.
+    """Convert what an existing installation trained, and keep it in the registry. Needs torch.
 
-    The file is a pickle, which can run code when it is opened. It is opened in a process of its own, as
+    A folder is imported whole: what is refused is reported with its reason, the others become versions, and
+    the exit code is 1. Say it again once the reason is gone: what is there already stays as it is. With a
+    folder, --language is for those that tell none.
+
+    A .pth is a pickle, which can run code when it is opened. It is opened in a process of its own, as
     weights alone, within limits of memory and time.
 
     Parameters
     ----------
-    file
-        Such as weights/oneseek-7b-zero-v1.1.pth; a .json beside it is read too.
+    path
+        A file such as weights/oneseek-7b-zero-v1.1.pth, whose .json is read too, or a folder such as weights.
+    more
+        Further ones.
     """
+    from adapters.pth.bulk import NamesGiven
     from adapters.pth.importer import import_pickle
     from server.live.catalogue import open_base, open_registry
 
-    asked = _asked(alias, version, language or _ask_language(file, json=json))
     if alpha is not None and not 0 < alpha <= 1e6:
         raise SettingsError("--alpha", f"{alpha:g} is not above 0 and at most a million")
-    settings = resolved.settings
+    asked, settings = _asked(alias, version, language), resolved.settings
+    if more or dry_run or path.is_dir():
+        return import_several(
+            settings,
+            (path, *more),
+            given=NamesGiven(alias=asked[0], version=asked[1], alpha=alpha),
+            language=asked[2],
+            provenance=provenance,
+            dry_run=dry_run,
+            json=json,
+        )
+    sources, details = provenance_of(provenance)
     found = import_pickle(
         open_registry(settings),
-        file,
+        path,
         base=open_base(settings),
         alias=asked[0],
         version=asked[1],
-        language=asked[2],
+        language=asked[2] or check_flag("--language", ask_language(path, json=json), names.language),
         alpha=alpha,
+        sources=sources,
+        details=details,
     )
     return _report_added(found.added, "Imported", json=json, warnings=found.warnings)
 
@@ -178,20 +201,6 @@ def _asked(
         check_flag("--version", version, names.version),
         check_flag("--language", language, names.language),
     )
-
-
-def _ask_language(file: Path, *, json: bool) -> str | None:
-    """The language of a file that tells none, from whoever sits at the terminal; None if nobody does."""
-    from adapters.pickles import told_language
-
-    if json or not (sys.stdin.isatty() and sys.stderr.isatty()) or told_language(file) is not None:
-        return None
-    print(f"{file.name} does not say which language it answers.", file=sys.stderr)
-    print(
-        "Code of the language, such as sv (empty: it is asked for by name alone): ", end="", file=sys.stderr
-    )
-    sys.stderr.flush()
-    return sys.stdin.readline().strip() or None
 
 
 def _report_added(added: AddResult, did: str, *, json: bool, warnings: Sequence[str] = ()) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from server.cli.adapters.registry import find_served
 from server.cli.flags import Json
 from server.config.settings import ResolvedSettings
 from server.config.values import SettingsError
@@ -80,11 +81,12 @@ def show_lineage(resolved: ResolvedSettings, name: str, /, *, json: Json = False
     Parameters
     ----------
     name
-        alias@version, or a digest or its first 8 digits or more.
+        alias@version, an alias or a language such as sv for the active version, or a digest or its first 8
+        digits or more.
     """
     ledger = _ledger(resolved)
     verdict = ledger.verify(resolved.settings.ledger_public_key)
-    lineage = ledger.lineage(name)
+    lineage = _lineage(resolved, ledger, name)
     if json:
         shown = {"ledger": verdict.state, **lineage.to_json()}
         print(json_format.dumps(shown, indent=2, ensure_ascii=False))
@@ -96,6 +98,38 @@ def show_lineage(resolved: ResolvedSettings, name: str, /, *, json: Json = False
         print("oneseek: the ledger does not verify; see: oneseek ledger verify", file=sys.stderr)
         return 1
     return 0
+
+
+def _lineage(resolved: ResolvedSettings, ledger: Ledger, name: str) -> Lineage:
+    """What the ledger knows of `name`; an alias or a language is first what a server would answer it with.
+
+    Raises `UnknownInLedgerError`, with close names, or saying which version the name stands for.
+    """
+    from adapters.errors import RegistryError, UnknownAdapterError, UnknownInLedgerError
+    from server.live.catalogue import open_registry
+
+    hints: tuple[str, ...] = ()
+    try:
+        return ledger.lineage(name)
+    except UnknownInLedgerError as error:
+        unknown = error
+    found = find_served(resolved.settings, name)
+    full_name = found.full_name if found is not None else None
+    try:
+        full_name = full_name or open_registry(resolved.settings).listing().find(name).full_name
+    except UnknownAdapterError as error:
+        hints = error.hints
+    except RegistryError:
+        pass
+    if full_name is None or full_name.lower() == name.lower():
+        hint = f" Did you mean {' or '.join(hints)}?" if hints else ""
+        raise UnknownInLedgerError(f"{unknown}{hint}")
+    try:
+        return ledger.lineage(full_name)
+    except UnknownInLedgerError:
+        where = f", served from {found.path}" if found is not None else ""
+        said = f"{name} is {full_name}{where}, about which the ledger has no entry."
+        raise UnknownInLedgerError(f"{said} What adds one: oneseek adapters add FOLDER") from None
 
 
 def sign_adapter(resolved: ResolvedSettings, folder: Path, /) -> int:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
+UNVERIFIED = (
+    "the adapter records no digest of its base, so that nothing but its shapes tells that it is for this "
+    "one; from now on it is bound to this base"
+)
+
 
 def about_versions(
     verb: Callable[Concatenate[ResolvedSettings, P], int],
@@ -29,7 +34,7 @@ def about_versions(
         try:
             return verb(resolved, *args, **given)
         except UnknownAdapterError as error:
-            served = _find_served(resolved.settings, error.name)
+            served = find_served(resolved.settings, error.name)
             if served is None:
                 raise
             where = f"{served.full_name} is served from {served.path} and is no version of the registry"
@@ -38,7 +43,7 @@ def about_versions(
     return explained
 
 
-def _find_served(settings: Settings, name: str) -> Adapter | None:
+def find_served(settings: Settings, name: str) -> Adapter | None:
     """What a server would answer `name` with, where it would."""
     from server.live.catalogue import open_catalogue
 

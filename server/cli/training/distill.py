@@ -39,7 +39,8 @@ _OPTIONS = tuple(option for _, options in _GROUPS for option in options)
 
 def distill(given: Mapping[str, Raw], *, config: Path | None, no_train: bool, json: bool) -> int:
     """Run it; 0 where the data set, and the adapter unless `no_train`, were made."""
-    values = values_of(_OPTIONS, given, config, also=_OWN)
+    asked_for = values_of(_OPTIONS, given, config, also=_OWN)
+    values = asked_for.values
     if values.get("teacher") is None and values.get("external_model") is None:
         raise SettingsError("teacher", "is missing; give http://HOST:PORT/v1, or the folder of a model")
     if values.get("language") is None:
@@ -63,8 +64,8 @@ def distill(given: Mapping[str, Raw], *, config: Path | None, no_train: bool, js
             no_train=no_train,
             json=json,
         )
-    except OptionError as error:
-        raise SettingsError(error.name, error.problem) from None
+    except (OptionError, SettingsError) as error:
+        raise asked_for.located(error) from None
 
 
 _OWN_FLAGS = (

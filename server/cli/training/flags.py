@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -18,30 +19,50 @@ from server.config.values import Raw, SettingsError
 GROUP = Group("Training", sort_key=2)
 
 
+@dataclass(frozen=True, slots=True)
+class GivenOptions:
+    """What flags and a file of options ask for."""
+
+    values: dict[str, object]
+    """By the option's name: flags before the file."""
+    written: Mapping[str, str]
+    """The file's own words for those that come from it."""
+    config: Path | None
+
+    def located(self, error: OptionError | SettingsError) -> SettingsError:
+        """`error`, by the word and the file that its value comes from."""
+        origin = error.origin if isinstance(error, SettingsError) else None
+        if error.name in self.written and origin is None:
+            return SettingsError(self.written[error.name], error.problem, str(self.config))
+        return SettingsError(error.name, error.problem, origin)
+
+
 def values_of(
     options: Sequence[Option], given: Mapping[str, Raw], config: Path | None, *, also: Sequence[Option] = ()
-) -> dict[str, object]:
-    """Every one of `options` that was given, by name: flags before the file.
+) -> GivenOptions:
+    """Every one of `options` that was given.
 
     `also` are those of them that `oneseek train identity` does not have. Raises `SettingsError`.
     """
     raw: dict[str, tuple[Raw, str]] = {}
+    written: Mapping[str, str] = {}
     known = {item.path: item for item in options}
     if config is not None:
-        raw = _raw_of_file(config, known, also, given)
+        raw, written = _raw_of_file(config, known, also, given)
     raw |= {name: (value, "flag") for name, value in given.items()}
-    return {name: item.parse(*raw[name]) for name, item in known.items() if name in raw}
+    values = {name: item.parse(*raw[name]) for name, item in known.items() if name in raw}
+    return GivenOptions(values, {name: word for name, word in written.items() if name not in given}, config)
 
 
 def _raw_of_file(
     config: Path, known: Mapping[str, Option], also: Sequence[Option], given: Mapping[str, Raw]
-) -> dict[str, tuple[Raw, str]]:
-    """What the file says, as text. Raises `SettingsError` with everything that is wrong with it."""
+) -> tuple[dict[str, tuple[Raw, str]], Mapping[str, str]]:
+    """What the file says, as text, and its words. Raises `SettingsError` with everything that is wrong."""
     from adapters.training.finetune.config_names import raise_all, read_training_config
 
     try:
         found = read_training_config(config, frozenset(item.path for item in also), _print_passed_over)
-        raw = {name: (raw_of(value), str(config)) for name, value in found.items()}
+        raw = {name: (raw_of(value), str(config)) for name, value in found.options.items()}
         problems: list[OptionError] = []
         for name, (value, _) in raw.items():
             try:
@@ -50,11 +71,11 @@ def _raw_of_file(
                 if name not in given:
                     known[name].parse(value, "")
             except SettingsError as error:
-                problems.append(OptionError(error.name, error.problem))
+                problems.append(OptionError(found.written[name], error.problem))
         raise_all(problems, config)
     except OptionError as error:
         raise SettingsError(error.name, error.problem, str(config)) from None
-    return raw
+    return raw, found.written
 
 
 def _print_passed_over(names: list[str]) -> None:

@@ -69,10 +69,10 @@ def _run(kind: PretrainKind, given: Mapping[str, object]) -> int:
     resume, json = (bool(flags.pop(name, False)) for name in ("resume", "json"))
     from server.jobs.pretraining import run_pretrain
 
+    plan = PretrainPlan(training={})
     try:
-        plan = (
-            read_plan(config, scratch=kind == "scratch") if config is not None else PretrainPlan(training={})
-        )
+        if config is not None:
+            plan = read_plan(config, scratch=kind == "scratch")
         if output is None:
             raise SettingsError("output", "is missing; name a folder that does not exist")
         options = _options(kind, plan, config, flags)
@@ -86,8 +86,21 @@ def _run(kind: PretrainKind, given: Mapping[str, object]) -> int:
             json=json,
         )
         return run_pretrain(asked, options)
-    except OptionError as error:
-        raise SettingsError(error.name, error.problem) from None
+    except (OptionError, SettingsError) as error:
+        raise _located(error, plan, config, flags) from None
+
+
+def _located(
+    error: OptionError | SettingsError, plan: PretrainPlan, config: Path | None, flags: Mapping[str, object]
+) -> SettingsError:
+    """`error`, by the key and the file that its value comes from."""
+    origin = error.origin if isinstance(error, SettingsError) else None
+    from_file = (
+        error.name in plan.training and flags.get(error.name) is None and origin in (None, str(config))
+    )
+    if from_file:
+        return SettingsError(f"training.{error.name}", error.problem, str(config))
+    return SettingsError(error.name, error.problem, origin)
 
 
 def _options(

@@ -31,7 +31,8 @@ def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, jso
     What is made becomes a version in the registry, ready to serve, and an entry in the ledger.
     """
     require("training", "train", PACKAGES)
-    values = values_of(_OPTIONS, given, config)
+    asked_for = values_of(_OPTIONS, given, config)
+    values = asked_for.values
     from server.jobs.training import run_finetune
 
     try:
@@ -43,8 +44,8 @@ def identity(given: Mapping[str, Raw], *, config: Path | None, resume: bool, jso
         asked = {name: values.pop(name) for name in names if name in values}
         options = TrainOptions(language=language, **cast("dict[str, Any]", values))
         return run_finetune(TrainRequest(**cast("dict[str, Any]", asked)), options, resume=resume, json=json)
-    except OptionError as error:
-        raise SettingsError(error.name, error.problem) from None
+    except (OptionError, SettingsError) as error:
+        raise asked_for.located(error) from None
 
 
 _OWN = (

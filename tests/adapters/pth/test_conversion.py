@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from adapters.errors import AdapterError, RegistryError, format_value
 from adapters.ledger import Ledger
@@ -82,6 +82,16 @@ def test_layouts_are_mapped_to_pefts(name: str, turned: bool, tmp_path: Path) ->
     expected = lora()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], expected[key]) for key in expected)
+
+
+def test_safetensors_are_read_by_any_name_and_refused_if_damaged(tmp_path: Path) -> None:
+    file, expected = tmp_path / "zero-v1.safetensors", lora()
+    save_file(lora(FULL.replace(".weight", ".default.weight")), file)
+    found = written(convert_here(file, tmp_path, ConversionLimits()), tmp_path)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(RefusedError, match="is damaged"):
+        convert_here(file, tmp_path, ConversionLimits())
 
 
 @pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "adapter", "lora_state_dict"])
@@ -375,7 +385,8 @@ def test_a_conversion_refuses_what_a_folder_is_refused_for(change: dict[str, Any
             converted(tmp_path / "c", {"state_dict": lora(), "config": {"lora_alpha": 8, **change}})
 
 
-def test_safetensors_need_no_conversion(tmp_path: Path) -> None:
+def test_pefts_own_folder_needs_no_conversion(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(AdapterError, match=f"oneseek adapters add {tmp_path}"):
         convert_file(tmp_path / "adapter_model.safetensors", tmp_path / "out")
 

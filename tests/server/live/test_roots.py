@@ -138,3 +138,80 @@ def test_a_path_is_short_and_printable(tmp_path: Path) -> None:
     for text in ("a\x1b[31m", "./" * (MAX_PATH // 2) + "a", " "):
         with pytest.raises(PathRefusedError, match="printable"):
             Roots([tmp_path], tmp_path).open(text)
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """models--org--mine in Hugging Face's cache, beside another repository and a secret; its snapshot."""
+    for name in ("mine", "other"):
+        repository = tmp_path / "hub" / f"models--org--{name}"
+        for folder in ("blobs/deep", "snapshots/abc/checkpoint-9"):
+            (repository / folder).mkdir(parents=True)
+        for blob in ("blobs/0", "blobs/deep/0"):
+            (repository / blob).write_text("{}", encoding="utf-8")
+    (tmp_path / "secret").write_text("{}", encoding="utf-8")
+    return tmp_path / "hub" / "models--org--mine" / "snapshots" / "abc"
+
+
+def linked(folder: Path, target: str, name: str = "adapter_config.json") -> Path:
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(target)
+    return folder
+
+
+def test_one_snapshot_of_hugging_faces_cache_may_be_a_root(cache: Path) -> None:
+    linked(cache, "../../blobs/0")
+    linked(cache / "checkpoint-9", "../../../blobs/0")
+    for root in (cache, cache.parent, cache.parents[1], cache.parents[2]):
+        assert Roots([root]).open(str(cache)) == cache
+        assert Roots([root]).open(str(cache / "checkpoint-9")) == cache / "checkpoint-9"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "../../../models--org--other/blobs/0",
+        "../../blobs/deep/0",
+        "../../blobs/../../../secret",
+        "../../refs",
+        "../../../../secret",
+        "../../../models--org--other/snapshots/abc/config",
+    ],
+)
+def test_a_snapshot_leads_to_the_blobs_of_its_own_repository_alone(cache: Path, target: str) -> None:
+    (cache.parents[1] / "refs").write_text("abc", encoding="utf-8")
+    linked(cache.parents[2] / "models--org--other/snapshots/abc", "../../blobs/0", "config")
+    with pytest.raises(PathRefusedError, match="adapter_roots"):
+        Roots([cache]).open(str(linked(cache, target)))
+
+
+def test_blobs_that_are_a_link_are_no_blobs(cache: Path, tmp_path: Path) -> None:
+    repository = cache.parents[1]
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "0").write_text("{}", encoding="utf-8")
+    (repository / "blobs").rename(repository / "were")
+    (repository / "blobs").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    linked(cache, "../../blobs/0")
+    with pytest.raises(PathRefusedError, match="adapter_roots"):
+        Roots([cache]).open(str(cache))
+
+
+def test_a_layout_that_a_client_may_have_made_opens_nothing(tmp_path: Path) -> None:
+    """A folder that is called as in the cache, below a root that is none."""
+    root = tmp_path / "root"
+    fake = root / "models--a--b" / "snapshots" / "c"
+    fake.mkdir(parents=True)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "0").write_text("{}", encoding="utf-8")
+    (root / "models--a--b" / "blobs").symlink_to(tmp_path / "outside", target_is_directory=True)
+    linked(fake, "../../blobs/0")
+    with pytest.raises(PathRefusedError, match="adapter_roots"):
+        Roots([root]).open(str(fake))
+
+
+def test_the_repository_of_the_path_does_not_count(cache: Path) -> None:
+    """Nor does another root: each root's own repository is for what lies beneath it."""
+    other = cache.parents[2] / "models--org--other" / "snapshots" / "abc"
+    linked(other, "../../../models--org--mine/blobs/0")
+    with pytest.raises(PathRefusedError, match="adapter_roots"):
+        Roots([cache, other]).open(str(other))

@@ -103,8 +103,8 @@ bf16: true
 
 
 def test_trl_and_axolotl_say_the_same(written: Any) -> None:
-    trl = read_training_config(written(TRL))
-    axolotl = read_training_config(written(AXOLOTL))
+    trl = read_training_config(written(TRL)).options
+    axolotl = read_training_config(written(AXOLOTL)).options
     assert trl.pop("dataset") == "own.jsonl"
     assert axolotl.pop("dataset") == ["own.jsonl"]
     assert trl == axolotl
@@ -241,14 +241,14 @@ logging:
 
 def test_the_examples_of_axolotl_and_unsloth_are_read(written: Any) -> None:
     told: list[str] = []
-    axolotl = read_training_config(written(AXOLOTL_EXAMPLE), (), told.extend)
+    axolotl = read_training_config(written(AXOLOTL_EXAMPLE), (), told.extend).options
     assert axolotl["load_in_4bit"] is axolotl["gradient_checkpointing"] is True
     assert (axolotl["target_modules"], axolotl["warmup"], axolotl["rank"]) == ("all-linear", 10, 32)
     assert (axolotl["dataset"], axolotl["precision"]) == (["own.jsonl"], "auto")
     assert {"logging_steps", "flash_attention", "plugins", "tf32", "evals_per_epoch"} <= set(told)
     assert not set(told) & {"wandb_project", "debug", "deepspeed"}, "what is empty asks for nothing"
     assert set(axolotl) <= OWN
-    unsloth = read_training_config(written(UNSLOTH_EXAMPLE))
+    unsloth = read_training_config(written(UNSLOTH_EXAMPLE)).options
     assert (unsloth["seed"], unsloth["dataset"], unsloth["max_length"]) == (3407, "own.jsonl", 512)
     assert (unsloth["target_modules"], unsloth["gradient_checkpointing"]) == ("q_proj,v_proj", True)
     assert set(unsloth) <= OWN

@@ -140,6 +140,15 @@ def test_show_says_where_the_ledger_is_not_to_be_trusted(ledger: Ledger, capsys:
     assert "does not verify" in captured.err
 
 
+def test_show_takes_a_language_and_an_alias(ledger: Ledger, capsys: Out) -> None:
+    """Of the version that a server would answer them with; the English one is in no ledger."""
+    for name in ("sv", "oneseek-7b-zero-sv", "SV"):
+        assert told(capsys, 0, "show", name)["subject"] == "oneseek-7b-zero-sv@v1.1"
+    for name, hint in (("en", "oneseek-7b-zero-en@v1.1"), ("oneseek-7b-zero-svv", "no entry about")):
+        assert main(["ledger", "show", name]) == 1
+        assert hint in capsys.readouterr().err
+
+
 def test_list(ledger: Ledger, capsys: Out) -> None:
     ledger.append(Record(action="promote", subject="[b]x[/b]"))
     assert [entry["action"] for entry in told(capsys, 0, "list")["entries"]] == ["train", "promote"]

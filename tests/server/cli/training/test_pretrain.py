@@ -49,6 +49,7 @@ training:
   judge_every: 20
   save_every: 0
   precision: fp32
+  threads: 1
 data:
   - {path: text, weight: 2}
   - chat.jsonl
@@ -115,12 +116,20 @@ def test_a_base_from_nothing_is_recorded_continued_and_served(
     home = tmp_path / "home"
     assert (home / "training" / "reports" / "new" / "loss.png").is_file()
     assert [path.name for path in (home / "training").iterdir()] == ["reports"]
+    reports = home / "training" / "reports"
+    assert json.loads((reports / "new" / "report.json").read_text("utf-8"))["threads"] == 1
 
+    torch.set_num_threads(2)
     more = ["train", "continue", "--base-model", "models/new", "--data", "text=3", "chat.jsonl"]
     quick = ["--steps", "2", "--batch-size", "2", "--sequence-length", "48", "--precision", "fp32"]
     assert main([*more, *quick, "--output", "models/more", "--saved-as", "fp32"]) == 0
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.startswith("made models/more: ")
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1].startswith("made models/more: ")
+    said = [json.loads(line) for line in captured.err.splitlines() if line.startswith("{")]
+    (threads,) = (event for event in said if event["event"] == "threads")
+    (begun,) = (event for event in said if event["event"] == "training")
+    assert (threads["of"], threads["picked"]) == (2, begun["threads"])
+    assert json.loads((reports / "more" / "report.json").read_text("utf-8"))["threads"] == begun["threads"]
     ledger = Ledger.open(home / "ledger")
     assert ledger.verify().state == "intact"
     first, second = (entry.record for entry in ledger.entries())
@@ -151,6 +160,18 @@ def test_a_base_from_nothing_is_recorded_continued_and_served(
         (["scratch", "--config", "arch.yaml"], "output: is missing"),
         (["scratch", "--config", "arch.yaml", "--output", "text"], "output: text exists"),
         (["scratch", "--config", "odd.yaml", "--output", "x"], "training.warm_up: is no option"),
+        (
+            ["scratch", "--config", "bad.yaml", "--output", "x"],
+            "training.steps: 'x' is not an integer (bad.yaml)",
+        ),
+        (
+            ["scratch", "--config", "bad.yaml", "--steps", "2", "--output", "x"],
+            "training.threads: 0 is out of range; use from 1 to 1024 (bad.yaml)",
+        ),
+        (
+            ["scratch", "--config", "bad.yaml", "--steps", "2", "--threads", "1025", "--output", "x"],
+            "threads: 1025 is out of range",
+        ),
         (["continue", "--steps", "1", "--output", "x"], "base_model: is missing"),
         (["continue", "--base-model", "text", "--output", "x"], "steps: say how long to train"),
         (["continue", "--base-model", "b", "--steps", "x", "--output", "x"], "steps: 'x' is not an integer"),
@@ -167,6 +188,7 @@ def test_a_base_from_nothing_is_recorded_continued_and_served(
 )
 def test_mistakes_are_refused_by_name(place: Path, capsys: Out, arguments: list[str], message: str) -> None:
     Path("odd.yaml").write_text("training: {warm_up: 3}\n", encoding="utf-8")
+    Path("bad.yaml").write_text("training: {steps: x, threads: 0}\n", encoding="utf-8")
     assert main(["train", *arguments]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"oneseek: {message}")
     assert not Path("x").exists()

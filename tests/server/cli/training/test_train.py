@@ -262,10 +262,32 @@ def test_values_of_a_file_are_told_with_its_other_problems(installation: Path, c
     assert "oneseek: passed over, since the adapter does not depend on it: top_p" in said
     for problem in (
         "bad.yaml has 2 problems",
-        "rank: 'x' is not an integer",
-        "epochs: 'y' is not a finite number",
+        "lora_r: 'x' is not an integer",
+        "num_epochs: 'y' is not a finite number",
     ):
         assert problem in said
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "message"),
+    [
+        ("lora_r: 0", [], "lora_r: 0 is too small; use at least 1 (bad.yaml)"),
+        ("lora_r: x", [], "lora_r: 'x' is not an integer (bad.yaml)"),
+        ("lora: {lora_r: 0}", [], "lora_r: 0 is too small; use at least 1 (bad.yaml)"),
+        ("num_epochs: -1", [], "num_epochs: -1 is too small; use more than 0 (bad.yaml)"),
+        ("val_set_size: 0.9", [], "val_set_size: 0.9 is out of range"),
+        ("num_epochs: -1", ["--epochs", "-2"], "epochs: -2 is too small; use more than 0\n"),
+        ("datasets: [{path: gone.jsonl}]", [], "datasets: gone.jsonl"),
+        ("rank: 0", [], "rank: 0 is too small; use at least 1 (bad.yaml)"),
+    ],
+)
+@pytest.mark.parametrize("verb", [["train", "identity"], ["distill", "--teacher", "http://127.0.0.1:9"]])
+def test_a_wrong_value_of_a_file_is_named_by_the_files_own_word(
+    verb: list[str], text: str, flags: list[str], message: str, installation: Path, capsys: Out
+) -> None:
+    Path("bad.yaml").write_text(f"language: sv\n{text}\n", encoding="utf-8")
+    assert main([*verb, "--config", "bad.yaml", *flags]) == 2
+    assert f"oneseek: {message}" in capsys.readouterr().err
 
 
 def test_a_missing_extra_is_named() -> None:

@@ -1,0 +1,169 @@
+"""Imports many adapters, one after the other: what is refused is reported, and the others become versions."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adapters import names
+from adapters.errors import AdapterError, FileRefusedError, RegistryError, passing_cause
+from adapters.lora.digest import file_digest
+from adapters.lora.manifest import ORIGIN, read_fields
+from adapters.lora.tensorfile import WEIGHTS_FILE
+from adapters.pth.conversion import convert_file, torch_is_installed
+from adapters.pth.folder import ImportCandidate
+from adapters.pth.importer import ImportResult, import_pickle
+from adapters.registry.imported import ImportedFiles
+from adapters.registry.intake import Base, check_adapter
+from adapters.registry.registry import AddResult, Registry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NamesGiven:
+    """What the caller says of names and scale, before what the files say; None where it says nothing."""
+
+    alias: str | None = None
+    version: str | None = None
+    alpha: float | None = None
+    language: Callable[[ImportCandidate], str | None] = lambda candidate: None
+    """Asked for the language of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOutcome:
+    """What became of one candidate: a version, or a reason why it is none."""
+
+    candidate: ImportCandidate
+    result: ImportResult | None = None
+    problem: str | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class BulkImport:
+    """Imports into one registry. With `dry_run` everything is checked, and nothing becomes a version."""
+
+    registry: Registry
+    base: Base
+    given: NamesGiven = field(default_factory=NamesGiven)
+    sources: Mapping[str, str] = field(default_factory=dict[str, str])
+    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Both as `Registry.add` takes them."""
+    cache: Path | None = None
+    """Where digests of files are kept."""
+    dry_run: bool = False
+    _planned: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+    """Alias and version in lower case → digest, of what a dry run would have added."""
+
+    def run(self, candidates: Iterable[ImportCandidate]) -> Iterator[ImportOutcome]:
+        """What becomes of each, as it is done; one that is refused leaves nothing behind.
+
+        Raises for what is wrong with more than one candidate: torch is missing, the ledger or the home cannot
+        be written. What was imported until then stays, and is found again by the next run.
+        """
+        candidates = list(candidates)
+        converted = next((one for one in candidates if one.converts), None)
+        if converted is not None and not torch_is_installed():
+            raise RegistryError(
+                f"Reading {converted.path.name} takes torch, which is not installed: make train, or "
+                "pip install 'oneseek[train]'. Nothing was imported."
+            )
+        for candidate in candidates:
+            try:
+                yield ImportOutcome(candidate, self._import(candidate))
+            except ValueError as problem:
+                if isinstance(problem, FileRefusedError) and not isinstance(problem, AdapterError):
+                    raise  # it is not this file that is at fault
+                if passing_cause(problem) is not None:
+                    raise
+                yield ImportOutcome(candidate, problem=str(problem))
+
+    def _import(self, candidate: ImportCandidate) -> ImportResult:
+        known = self._known(candidate)
+        if known is not None:
+            return known
+        given, language = self.given, self.given.language(candidate)
+        if candidate.converts and not self.dry_run:
+            return import_pickle(
+                self.registry,
+                candidate.path,
+                base=self.base,
+                alias=given.alias,
+                version=given.version,
+                language=language,
+                alpha=given.alpha,
+                sources=self.sources,
+                details=self.details,
+            )
+        if candidate.converts:
+            return self._plan_conversion(candidate.path, language)
+        named: dict[str, Any] = {"alias": given.alias, "version": given.version, "language": language}
+        notes = _origin(candidate.path)
+        if self.dry_run:
+            return ImportResult(self._plan(candidate.path, notes=notes, **named), ())
+        added = self.registry.add(
+            candidate.path,
+            base=self.base,
+            **named,
+            notes=notes,
+            action="import",
+            sources=self.sources,
+            details=self.details,
+        )
+        return ImportResult(added, ())
+
+    def _known(self, candidate: ImportCandidate) -> ImportResult | None:
+        """The version that the very file was converted to before, if it can be read."""
+        if not candidate.converts:
+            return None
+        listing = self.registry.listing()
+        entry = ImportedFiles(listing.entries).version_of(candidate.path, self.cache)
+        if entry is None:
+            return None
+        try:
+            return ImportResult(AddResult(entry.read(), False, listing.is_active(entry)), ())
+        except AdapterError:
+            return None
+
+    def _plan_conversion(self, file: Path, language: str | None) -> ImportResult:
+        given = self.given
+        with tempfile.TemporaryDirectory(prefix="oneseek-import-") as place:
+            found = convert_file(file, Path(place) / "adapter", alpha=given.alpha)
+            planned = self._plan(
+                found.folder,
+                alias=given.alias or found.name.alias,
+                version=given.version or (found.name.version if found.tells_version else None),
+                language=language or found.name.language,
+                notes=found.notes,
+            )
+        return ImportResult(planned, found.warnings)
+
+    def _plan(self, folder: Path, **named: Any) -> AddResult:
+        """What `Registry.add` would come to; raises as it does for what is wrong with the adapter."""
+        intake = check_adapter(folder, self.base, **named)
+        adapter = intake.source
+        listing = self.registry.listing()
+        held = {
+            entry.version.lower(): entry.recorded_digest or "" for entry in listing.versions(adapter.alias)
+        }
+        alias = adapter.alias.lower()
+        held |= {version: digest for (of, version), digest in self._planned.items() if of == alias}
+        same = next((version for version, digest in held.items() if digest == adapter.digest), None)
+        version = intake.given_version or same or names.next_version(held)
+        adapter = intake.with_version(version).source
+        present = held.get(version.lower())
+        if present not in (None, adapter.digest):
+            reason = f"{adapter.full_name} exists and holds {present}; {folder} holds {adapter.digest}"
+            raise RegistryError(f"{reason}. A version never changes: import it with --version.")
+        self._planned[alias, version.lower()] = adapter.digest
+        return AddResult(adapter, present is None, not held, intake.base_recorded)
+
+
+def _origin(folder: Path) -> dict[str, Any] | None:
+    """What is noted of a folder in PEFT layout that has no oneseek.json: it is an existing installation's."""
+    if read_fields(folder) or not (folder / WEIGHTS_FILE).is_file():
+        return None
+    name = folder.absolute().name
+    return {ORIGIN: {"file": name, "digest": f"sha256:{file_digest(folder / WEIGHTS_FILE)}"}}

@@ -1,0 +1,35 @@
+"""Which files of an existing installation the registry has versions of, so that none is asked for again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from adapters.errors import BaseModelError
+from adapters.lora.digest import file_digest
+from adapters.registry.listing import VersionFolder
+
+
+class ImportedFiles:
+    """The files that versions were converted from, by the digest that each records of its own."""
+
+    def __init__(self, entries: Iterable[VersionFolder]) -> None:
+        self._entries: dict[tuple[str, str], VersionFolder] = {}
+        for entry in entries:
+            origin = entry.origin
+            name, digest = origin.get("file"), origin.get("digest")
+            if isinstance(name, str) and isinstance(digest, str):
+                self._entries.setdefault((name, digest), entry)
+        self._names = {name for name, _ in self._entries}
+
+    def version_of(self, file: Path, cache: Path | None = None) -> VersionFolder | None:
+        """The version that was converted from `file`; None if there is none, or the file cannot be read.
+
+        The file is hashed only if one of its name was converted; with a `cache` as `base_digest` takes it.
+        """
+        if file.name not in self._names:
+            return None
+        try:
+            return self._entries.get((file.name, f"sha256:{file_digest(file, cache)}"))
+        except BaseModelError:
+            return None
