@@ -87,8 +87,14 @@ def move(
         action=action,
         subject=after.full_name,
         outputs={"adapter": adapter.digest},
-        details={**was, **({"ended": dict(ended)} if ended else {})},
+        details={**was, **({"ended": dict(ended)} if ended else {}), **folders_of(before, after)},
     )
+
+
+def folders_of(*entries: VersionFolder | None) -> dict[str, Any]:
+    """Where those of `entries` lie that are outside the registry, as details of a record."""
+    found = [entry.outside.to_json() for entry in entries if entry is not None and entry.outside is not None]
+    return {"folders": found} if found else {}
 
 
 def division(
@@ -100,9 +106,13 @@ def division(
     before: Mapping[str, Any],
     metrics: Mapping[str, float] | None = None,
     reason: str = "",
+    standing: Mapping[str, Any] | None = None,
 ) -> Record:
-    """The requests for an alias are divided as `now` says between `adapters`, and were as `before` says."""
-    told = {"now": dict(now), "before": dict(before), "reason": reason[:_LONGEST]}
+    """The requests for an alias are divided as `now` says between `adapters`, and were as `before` says.
+
+    `standing` says where its active version lies, as `folders_of` does.
+    """
+    told = {"now": dict(now), "before": dict(before), "reason": reason[:_LONGEST], **(standing or {})}
     digests = tuple(adapter.digest for adapter in adapters)
     return Record(
         action=action,
@@ -130,6 +140,7 @@ def removal(action: str, entry: VersionFolder) -> Record:
         action=action,
         subject=entry.full_name,
         inputs={"adapter": digest} if _DIGEST.fullmatch(digest) else {},
+        details=folders_of(entry),
     )
 
 

@@ -3,49 +3,15 @@
 from __future__ import annotations
 
 import json as json_format
-from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-from server.config.settings import ResolvedSettings, Settings
+from server.config.settings import ResolvedSettings
 
 if TYPE_CHECKING:
     from adapters.lora.manifest import Adapter
     from adapters.registry.registry import VersionFolder
-
-
-P = ParamSpec("P")
-
-
-def about_versions(
-    verb: Callable[Concatenate[ResolvedSettings, P], int],
-) -> Callable[Concatenate[ResolvedSettings, P], int]:
-    """`verb`, which says of a name that is served and is no version of the registry how it becomes one."""
-
-    @wraps(verb)
-    def explained(resolved: ResolvedSettings, *args: P.args, **given: P.kwargs) -> int:
-        from adapters.errors import RegistryError, UnknownAdapterError
-
-        try:
-            return verb(resolved, *args, **given)
-        except UnknownAdapterError as error:
-            served = _find_served(resolved.settings, error.name)
-            if served is None:
-                raise
-            where = f"{served.full_name} is served from {served.path} and is no version of the registry"
-            raise RegistryError(f"{where}. Add it first: oneseek adapters add {served.path}") from None
-
-    return explained
-
-
-def _find_served(settings: Settings, name: str) -> Adapter | None:
-    """What a server would answer `name` with, where it would."""
-    from server.live.catalogue import open_catalogue
-
-    try:
-        return open_catalogue(settings).served.resolve(name)
-    except (ValueError, LookupError, OSError):
-        return None
 
 
 def report(shown: Mapping[str, Any], summary: str, *, json: bool) -> int:
@@ -71,6 +37,13 @@ def adapter_to_json(adapter: Adapter) -> dict[str, Any]:
         "base_digest": adapter.base_digest,
         "path": str(adapter.path),
     }
+
+
+def promote_command(resolved: ResolvedSettings, name: str) -> str:
+    """What makes the version `name` active, in the same home."""
+    home = resolved.origins.get("home", "")
+    flag = ["--home", str(resolved.settings.home)] if home.startswith("flag") else []
+    return shlex.join(["oneseek", "adapters", "promote", name, *flag])
 
 
 def name_of(entry: VersionFolder | None) -> str | None:
