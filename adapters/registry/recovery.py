@@ -75,7 +75,8 @@ def recover(ledger: Ledger, listing: RegistryListing) -> AliasPointers:
         raise LedgerError(ledger.folder, reason, "Restore the ledger, or promote each version by hand.")
     there = {entry.alias.lower() for entry in listing.entries}
     told = replay(ledger.entries())
-    kept = {alias: state for alias, state in told.states.items() if alias in there or state.history}
+    states = told.states.items()
+    kept = {alias: one for alias, one in states if alias in there or one.history or one.folders}
     return AliasPointers(kept)
 
 
