@@ -43,9 +43,9 @@ NOTED_FIELDS = (
 )
 """Fields that say how the adapter was made, for people and tools; `about` holds anything else."""
 
-Place = Literal["settings", "registry", "lora_adapters", "shipped", "loaded"]
+AdapterPlace = Literal["settings", "registry", "lora_adapters", "shipped", "loaded"]
 """Where an adapter was found: named by the settings, in the registry, in a folder, or loaded over HTTP."""
-PLACES: tuple[Place, ...] = get_args(Place)
+PLACES: tuple[AdapterPlace, ...] = get_args(AdapterPlace)
 """In the order in which they decide what an alias stands for that was never promoted."""
 _MAX_MANIFEST_BYTES = 1 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -78,7 +78,7 @@ class Adapter:
     """Why a version that was accepted cannot be served any more, naming no folder; None: it can be."""
     imported: bool = field(default=False, compare=False)
     """Whether it was converted from a file of an existing installation."""
-    place: Place = field(default="settings", compare=False)
+    place: AdapterPlace = field(default="settings", compare=False)
     """Where it was found."""
     full_name: str = field(init=False, repr=False, compare=False)
     """`alias@version`."""
@@ -95,7 +95,7 @@ def damaged_adapter(
     language: str | None = None,
     *,
     imported: bool = False,
-    place: Place = "registry",
+    place: AdapterPlace = "registry",
 ) -> Adapter:
     """The version in `folder`, which was accepted once and cannot be served because of `problem`."""
     return Adapter(

@@ -19,7 +19,7 @@ from adapters.lora.config import CONFIG_FILE, misplaced
 from adapters.lora.manifest import (
     MANIFEST_FILE,
     Adapter,
-    Place,
+    AdapterPlace,
     damaged_adapter,
     read_base_digest,
     read_fields,
@@ -159,7 +159,7 @@ class _Place:
     """Whether what the adapter records of its names goes before these."""
     accepted: VersionFolder | None = None
     """The version of the registry here, or the one that a pointer names."""
-    place: Place = "registry"
+    place: AdapterPlace = "registry"
     pointed: bool = False
     """Whether a pointer names it."""
     blobs: Path | None = None
@@ -379,7 +379,7 @@ def _pointed(pointers: AliasPointers, base: ServedBase) -> Iterator[_Place]:
                 )
 
 
-def _in_folder(place: Path, kind: Place) -> Iterator[_Place]:
+def _in_folder(place: Path, kind: AdapterPlace) -> Iterator[_Place]:
     found = (folder for folder in _folders(place) if os.path.lexists(folder / CONFIG_FILE))
     return (_Place(folder, place, place=kind) for folder in found)
 

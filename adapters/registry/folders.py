@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from adapters import names
-from adapters.lora.manifest import PLACES, Adapter, Place
+from adapters.lora.manifest import PLACES, Adapter, AdapterPlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class FolderRecord:
 
     alias: str
     version: str
-    place: Place
+    place: AdapterPlace
     path: Path
     """Absolute."""
     base: str | None
@@ -40,7 +40,7 @@ class FolderRecord:
             raise ValueError("the base is not a digest")
         alias, version = names.alias(value["alias"]), names.version(value["version"])
         spoken = names.language(language) if language is not None else None
-        return cls(alias, version, cast("Place", place), Path(path), base, spoken)
+        return cls(alias, version, cast("AdapterPlace", place), Path(path), base, spoken)
 
     @property
     def root(self) -> Path:

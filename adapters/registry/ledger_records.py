@@ -133,6 +133,13 @@ def division_to_json(state: AliasState) -> dict[str, Any]:
     return found
 
 
+def standing_of(before: VersionFolder | None, adapter: Adapter) -> dict[str, Any]:
+    """What the ledger is told of the version that an alias goes on standing for when another one comes."""
+    if before is None or before.is_named(adapter.alias, adapter.version):
+        return {}
+    return {"active": before.full_name, **folders_of(before)}
+
+
 def removal(action: str, entry: VersionFolder) -> Record:
     """A version is served no longer, or its files are gone."""
     digest = entry.recorded_digest or ""

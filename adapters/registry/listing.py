@@ -17,7 +17,7 @@ from adapters import names
 from adapters.errors import AdapterError, FileRefusedError, RegistryError, UnknownAdapterError
 from adapters.lora.card import card_language
 from adapters.lora.config import CONFIG_FILE
-from adapters.lora.manifest import MANIFEST_FILE, ORIGIN, Adapter, Place, read_fields, read_manifest
+from adapters.lora.manifest import MANIFEST_FILE, ORIGIN, Adapter, AdapterPlace, read_fields, read_manifest
 from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.registry.folders import FolderRecord
 from adapters.registry.pointers import ACTIVE_FILE, AliasPointers, first_version
@@ -54,9 +54,17 @@ class VersionFolder:
         return f"{self.alias}@{self.version}"
 
     @property
-    def place(self) -> Place:
+    def place(self) -> AdapterPlace:
         """Where it lies."""
         return "registry" if self.outside is None else self.outside.place
+
+    @property
+    def where(self) -> str:
+        """Where it lies, in words that name no folder above it."""
+        if self.outside is None or self.outside.place == "lora_adapters":
+            return f"{'registry' if self.outside is None else 'lora_adapters'}/{self.folder.name}"
+        shipped = self.outside.place == "shipped"
+        return "what ships with OneSeek" if shipped else f"{self.folder.name}, which the settings name"
 
     def may_fit(self, base: str) -> bool:
         """Whether it may be for the base with the digest `base`, as far as is noted."""

@@ -24,7 +24,7 @@ from adapters.registry.folders import FolderRecord, read_folders
 from adapters.registry.traffic import Shadow, TrafficSplit, check_percent
 
 if TYPE_CHECKING:
-    from adapters.lora.manifest import Adapter, Place
+    from adapters.lora.manifest import Adapter, AdapterPlace
 
 ACTIVE_FILE = "active.json"
 _FORMAT = 1
@@ -181,7 +181,7 @@ def active_versions(kept: Iterable[Adapter], pointers: AliasPointers) -> tuple[d
     return found, notes
 
 
-def first_version(versions: Iterable[tuple[Place, str]]) -> str:
+def first_version(versions: Iterable[tuple[AdapterPlace, str]]) -> str:
     """The highest of the versions in the first place that has one, in lower case; never promoted ones."""
     found = list(versions)
     first = min(PLACES.index(place) for place, _ in found)

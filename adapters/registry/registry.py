@@ -16,7 +16,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from adapters import names
 from adapters.errors import LedgerError, RegistryError
 from adapters.files.atomic import clear_leftovers, flush_tree, remove_folder, replace_file, staged_folder
 from adapters.home import mark_home
@@ -24,8 +23,8 @@ from adapters.ledger import Ledger, Record
 from adapters.ledger.origin import RESTORE
 from adapters.lora.manifest import Adapter
 from adapters.registry.division import ShareChange, plan_canary, plan_settle, plan_shadow
-from adapters.registry.intake import Base, CheckedAdapter, check_adapter
-from adapters.registry.ledger_records import addition, division_to_json, folders_of, move, removal
+from adapters.registry.intake import Base, check_adapter, same_version, version_for
+from adapters.registry.ledger_records import addition, division_to_json, move, removal, standing_of
 from adapters.registry.listing import RegistryListing, VersionFolder, alias_folders, fingerprint
 from adapters.registry.pointers import ACTIVE_FILE, AliasPointers, PointersError
 from adapters.registry.recovery import check_pointers, recover
@@ -119,27 +118,27 @@ class Registry:
         Without any version it takes the next free one. The first version of an alias becomes active; one of
         an alias that is served, from wherever, waits for `promote`. The same contents under the same name
         change nothing, but are recorded where the ledger does not know them. `notes` are further fields of
-        oneseek.json; `sources` (by digest) and `details` go to the ledger alone. Raises `AdapterError` as `intake.check_adapter` does,
-        `RegistryError` where the version holds something else, `LedgerError`, `ValueError` where a name that
-        is passed is none; then nothing has changed.
+        oneseek.json; `sources` (by digest) and `details` go to the ledger alone. Raises `AdapterError` as
+        `intake.check_adapter` does, `RegistryError` where the version holds something else, `LedgerError`,
+        `ValueError` where a name that is passed is none; then nothing has changed.
         """
         intake = check_adapter(folder, base, alias=alias, version=version, language=language, notes=notes)
         self._outside()  # an alias that is served must not be taken for a new one
         with self._writing() as listing:
             versions = listing.versions(intake.source.alias)
-            intake = intake.with_version(intake.given_version or _version_for(intake, versions))
+            intake = intake.with_version(intake.given_version or version_for(intake, versions))
             adapter = intake.source
             before = listing.active_on(adapter.alias, base.digest)
             for entry in versions:
                 if entry.is_named(adapter.alias, adapter.version):
-                    present = _same(entry, intake, versions)
+                    present = same_version(entry, intake, versions)
                     if entry.outside is not None:
                         break  # these contents are served from a folder, and the registry takes them in
                     if self._ledger is not None and not self._ledger.knows(present.digest):
                         self._record(addition(intake, action, sources, details))
                     stands = before or entry
                     return AddResult(present, new=False, active=entry == before, stands=stands.full_name)
-            standing = _standing(before, adapter)
+            standing = standing_of(before, adapter)
             record = addition(intake, action, sources, {**(details or {}), **standing})
             with staged_folder(self._place(adapter)) as temporary:
                 # What can fail comes first: a refusal leaves neither a version nor an entry.
@@ -216,8 +215,8 @@ class Registry:
             entry = listing.find(name)
             if delete and entry.outside is not None:
                 raise RegistryError(
-                    f"{entry.full_name} lies outside the registry, in {entry.folder}, where nothing is "
-                    "deleted. Retire it without deleting, or remove the folder yourself."
+                    f"{entry.full_name} lies in {entry.where}, where nothing is deleted. Retire it without "
+                    "deleting, or remove the folder yourself."
                 )
             others = [item.version for item in listing.served_versions(entry.alias) if item != entry]
             if others and listing.is_active(entry):
@@ -374,36 +373,3 @@ def _free_name(path: Path) -> Path:
 def _with_version(name: str, verb: str) -> None:
     if "@" not in name:
         raise RegistryError(f"{name} names no version: say {verb} {name}@VERSION.")
-
-
-def _standing(before: VersionFolder | None, adapter: Adapter) -> dict[str, Any]:
-    """What the ledger is told of the version that an alias goes on standing for when another one comes."""
-    if before is None or before.is_named(adapter.alias, adapter.version):
-        return {}
-    return {"active": before.full_name, **folders_of(before)}
-
-
-def _version_for(intake: CheckedAdapter, versions: tuple[VersionFolder, ...]) -> str:
-    """The version that holds these very contents already, else the next free one."""
-    known = (entry.version for entry in versions if entry.recorded_digest == intake.source.digest)
-    return next(known, None) or names.next_version(entry.version for entry in versions)
-
-
-def _same(entry: VersionFolder, intake: CheckedAdapter, versions: tuple[VersionFolder, ...]) -> Adapter:
-    """The version that is there, where it is the one to be added; `RegistryError` otherwise."""
-    present, wanted = entry.read(), intake.source
-    free = names.next_version(entry.version for entry in versions)
-    where = "exists" if entry.outside is None else f"is served from {entry.folder}"
-    if present.digest != wanted.digest:
-        raise RegistryError(
-            f"{entry.full_name} {where} and holds {present.digest}; {wanted.path} holds {wanted.digest}. "
-            f"A version never changes: add it as --version {free}."
-        )
-    if entry.outside is not None:
-        return present
-    if wanted.language not in (None, present.language):
-        raise RegistryError(
-            f"{entry.full_name} exists with the language {present.language}, not {wanted.language}. "
-            f"A version never changes: add it as --version {free}."
-        )
-    return present
