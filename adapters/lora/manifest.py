@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from adapters import names
 from adapters.errors import AdapterError
@@ -44,6 +44,10 @@ NOTED_FIELDS = (
 )
 """Fields that say how the adapter was made, for people and tools; `about` holds anything else."""
 
+AdapterPlace = Literal["settings", "registry", "lora_adapters", "shipped", "loaded"]
+"""Where an adapter was found: named by the settings, in the registry, in a folder, or loaded over HTTP."""
+PLACES: tuple[AdapterPlace, ...] = get_args(AdapterPlace)
+"""In the order in which they decide what an alias stands for that was never promoted."""
 _MAX_MANIFEST_BYTES = 1 << 20
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -75,6 +79,8 @@ class Adapter:
     """Why a version that was accepted cannot be served any more, naming no folder; None: it can be."""
     imported: bool = field(default=False, compare=False)
     """Whether it was converted from a file of an existing installation."""
+    place: AdapterPlace = field(default="settings", compare=False)
+    """Where it was found."""
     full_name: str = field(init=False, repr=False, compare=False)
     """`alias@version`."""
 
@@ -90,6 +96,7 @@ def damaged_adapter(
     language: str | None = None,
     *,
     imported: bool = False,
+    place: AdapterPlace = "registry",
 ) -> Adapter:
     """The version in `folder`, which was accepted once and cannot be served because of `problem`."""
     return Adapter(
@@ -103,6 +110,7 @@ def damaged_adapter(
         language=language,
         problem=problem,
         imported=imported,
+        place=place,
     )
 
 

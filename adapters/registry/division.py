@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from adapters.errors import RegistryError
 from adapters.ledger import Record
-from adapters.registry.ledger_records import division, division_to_json
+from adapters.registry.ledger_records import division, division_to_json, folders_of
 from adapters.registry.listing import RegistryListing, VersionFolder
 from adapters.registry.pointers import AliasPointers, AliasState
 from adapters.registry.traffic import Shadow, TrafficSplit, check_percent, check_shares, now
@@ -101,10 +101,12 @@ def _change_shares(
     before, pointers = listing.pointers.state(active.alias), listing.pointers
     if pointers.active(active.alias) != active.version.lower():
         # What stands for the alias by its number alone must not move when a higher version is added.
-        pointers = pointers.promote(active.alias, active.version)
+        pointers = pointers.promote(active.alias, active.version, active.outside)
     pointers = pointers.set_split(active.alias, split, shadow)
     after = pointers.state(active.alias)
     read = [entry.read() for entry in versions]
     told = {"now": division_to_json(after), "before": division_to_json(before)}
-    record = division(action, active.alias, read, **told, metrics=metrics, reason=reason)
+    record = division(
+        action, active.alias, read, **told, metrics=metrics, reason=reason, standing=folders_of(active)
+    )
     return ShareChange(active, before, after, pointers, record)

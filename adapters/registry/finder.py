@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adapters import names
@@ -20,6 +20,7 @@ from adapters.lora.hashes import HashCache
 from adapters.lora.manifest import (
     MANIFEST_FILE,
     Adapter,
+    AdapterPlace,
     damaged_adapter,
     read_base_digest,
     read_fields,
@@ -28,10 +29,11 @@ from adapters.lora.manifest import (
 from adapters.lora.shape_check import ModelShape
 from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.pickles import FILES, import_command
+from adapters.registry.acceptance import CheckedNumbers
 from adapters.registry.imported import ImportedFiles
 from adapters.registry.listing import RegistryListing, VersionFolder
-from adapters.registry.pointers import PointersError
-from adapters.registry.recovery import accepted_contents, check_pointers
+from adapters.registry.pointers import AliasPointers, PointersError
+from adapters.registry.recovery import accepted_contents, check_pointers, told_pointers
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,11 @@ class FoundAdapters:
     """What the usual places hold, in the order in which they were looked at."""
 
     adapters: tuple[Adapter, ...]
-    """Those that can be served, and versions of the registry with a `problem`, which cannot any more."""
+    """Those that can be served, and versions with a `problem`, which were accepted and cannot any more."""
+    named: tuple[Adapter, ...]
+    """Those of them that the settings name; they come first."""
+    retired: tuple[Adapter, ...]
+    """Those outside the registry that are served no longer until they are promoted."""
     refused: tuple[FileRefusedError, ...]
     """Folders that hold nothing that is served; each says why. What settings name is raised instead."""
     unconverted: tuple[UnconvertedPickle, ...]
@@ -71,17 +77,23 @@ class ServedBase:
     names: tuple[str, ...] = ()
     hashes: HashCache | None = None
     """See `read_manifest`. None: the weights of every adapter are hashed."""
+    numbers: CheckedNumbers = field(default_factory=lambda: CheckedNumbers(None))
 
     @classmethod
     def read(
-        cls, found: FoundBase, digest: str | None = None, hashes: HashCache | None = None
+        cls,
+        found: FoundBase,
+        digest: str | None = None,
+        hashes: HashCache | None = None,
+        numbers: CheckedNumbers | None = None,
     ) -> ServedBase:
-        """Read the base's sizes and names."""
+        """Read the base's sizes and names; `numbers` knows which adapters were checked before."""
         try:
             shape = ModelShape.read(found.path)
         except BaseModelError:
             shape = None
-        return cls(found, digest, shape, base_names(found.path, found.name), hashes)
+        known = base_names(found.path, found.name)
+        return cls(found, digest, shape, known, hashes, numbers or CheckedNumbers(None))
 
 
 def find_adapters(
@@ -104,18 +116,21 @@ def find_adapters(
     digests; with `hashes`, weights are hashed when they are loaded. Raises `AdapterError` for one that `explicit` names and that cannot be served, `ValueError` for a
     NAME that is none.
 
-    A version of the registry that cannot be served any more is found with its `problem`. If it is not known
-    which versions are active, that is so for all of them.
+    A version of the registry, or one that a pointer names, that cannot be served any more is found with its
+    `problem`. If it is not known which versions are active, that is so for all of the registry.
     """
-    served, registry = ServedBase.read(base, digest, hashes), home / "registry"
+    served = ServedBase.read(base, digest, hashes, CheckedNumbers.open(home / "cache"))
+    listing, pointers, unknown = _listing(home)
     adapters = [_explicit(entry).read(served) for entry in explicit]
-    listing, unknown = _listing(home)
-    places = [*_on_shelf(listing, registry), *_in_folder(root / "lora_adapters")]
+    places = [*_on_shelf(listing, home / "registry"), *_in_folder(root / "lora_adapters", "lora_adapters")]
     if base.shipped:
-        places += _in_folder(shipped)
+        places += _in_folder(shipped, "shipped")
     found, refused = _read_all(places, served)
+    pointed = [place for place in _pointed(pointers, served) if not place.is_among((*adapters, *found))]
+    missing, again = _read_all(pointed, served)
+    refused += [problem for problem in again if str(problem) not in map(str, refused)]
     if unknown is not None:
-        found = [_without_pointers(adapter, registry, unknown) for adapter in found]
+        found = [_without_pointers(adapter, unknown) for adapter in found]
         refused.insert(0, unknown)
     refused += filter(None, map(misplaced, _folders(root / "lora_adapters")))
     pickles = [
@@ -123,8 +138,13 @@ def find_adapters(
         *_pickles(root / "lora_adapters", [f"*/{name}" for name in FILES]),
     ]
     done = ImportedFiles(listing.entries if pickles else ())
+    served.numbers.save()
+    every = (*adapters, *found, *missing)
+    retired = [one for one in every if pointers.is_retired(one.alias, one.version)]
     return FoundAdapters(
-        adapters=(*adapters, *found),
+        adapters=tuple(one for one in every if one not in retired),
+        named=tuple(one for one in adapters if one not in retired),
+        retired=tuple(retired),
         refused=tuple(refused),
         unconverted=tuple(one for one in pickles if done.version_of(one.path, home / "cache") is None),
     )
@@ -137,8 +157,9 @@ def read_versions(
 
     Also returns why some of them are not served.
     """
-    places = (place for place in _on_shelf(listing, registry) if place.folder in folders)
-    return _read_all(places, base)
+    kept = (place for place in _on_shelf(listing, registry) if place.folder in folders)
+    pointed = (place for place in _pointed(listing.pointers, base) if place.folder in folders)
+    return _read_all([*kept, *pointed], base)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,21 +173,36 @@ class _Place:
     recorded_first: bool = False
     """Whether what the adapter records of its names goes before these."""
     accepted: VersionFolder | None = None
-    """The version that the registry took in here."""
+    """The version of the registry here, or the one that a pointer names."""
+    place: AdapterPlace = "registry"
+    pointed: bool = False
+    """Whether a pointer names it."""
     blobs: Path | None = None
     """Where its files may lie as well: Hugging Face's cache keeps them there, and links in the folder."""
+
+    def is_among(self, adapters: Iterable[Adapter]) -> bool:
+        """Whether one of these is the version that was accepted here."""
+        entry = self.accepted
+        return entry is not None and any(entry.is_named(one.alias, one.version) for one in adapters)
 
     def damaged(self, base: ServedBase, problem: AdapterError) -> Adapter | None:
         """The version that was accepted here, with its `problem`; None if none was, or for another base."""
         entry = self.accepted
         if entry is None or self._of_another_base(base):
             return None
+        if entry.outside is not None:
+            told, language = problem.public, entry.outside.language
+            return damaged_adapter(
+                entry.folder, entry.alias, entry.version, told, language, place=entry.place
+            )
         try:
             names.alias(entry.alias)
             names.version(entry.version)
         except ValueError:
             return None
         known = accepted_contents(self.root.parent / "ledger", entry.full_name)
+        if not self.pointed and known.digest is None and entry.recorded_digest is None:
+            return None  # put there by hand, and never whole
         return damaged_adapter(
             entry.folder,
             entry.alias,
@@ -183,6 +219,8 @@ class _Place:
 
     def _of_another_base(self, base: ServedBase) -> bool:
         """Whether its manifest is whole and names another base, by digest and by name."""
+        if self.accepted is not None and self.accepted.outside is not None:
+            return False  # nothing is pointed at for another base than the one it was served on
         try:
             fields = read_fields(self.folder)
             recorded = read_base_digest(self.folder, fields)
@@ -213,7 +251,9 @@ class _Place:
                 _check_accepted(self.accepted, adapter, self.root.parent / "ledger", digest_recorded=known)
             if adapter.base_digest is None:
                 check_base_name(self.folder, base.names)
-            return adapter
+            if base.shape is not None and not self._taken_in(adapter):
+                base.numbers.check(self.folder, base.shape)
+            return replace(adapter, place=self.place)
         except FileRefusedError:
             raise
         except ValueError as problem:
@@ -229,6 +269,12 @@ class _Place:
                 remedy = "Put the files themselves there, or name their folder in the setting adapters."
                 raise AdapterError(file, "is a link that leads out of the folder it was found in", remedy)
 
+    def _taken_in(self, adapter: Adapter) -> bool:
+        """Whether the registry noted digests of it and its base, so that its numbers were checked then."""
+        entry = self.accepted
+        recorded = entry is not None and entry.outside is None and entry.recorded_digest is not None
+        return recorded and adapter.base_digest is not None
+
     def _check_recorded_base(self, base: ServedBase, fields: Mapping[str, object]) -> None:
         """Raise `AdapterError` if the fields of its oneseek.json record another base."""
         recorded = read_base_digest(self.folder, fields)
@@ -241,19 +287,24 @@ class _Place:
         raise AdapterError(self.folder / MANIFEST_FILE, reason, remedy, field="base_digest", value=recorded)
 
 
-def _listing(home: Path) -> tuple[RegistryListing, PointersError | None]:
-    """What the registry holds, and why it is not known which versions are active, if it is not."""
+def _listing(home: Path) -> tuple[RegistryListing, AliasPointers, PointersError | None]:
+    """What the registry holds, its pointers, and why it is not known which versions are active, if it is not.
+
+    Then the pointers are what the ledger tells of versions outside the registry.
+    """
     registry = home / "registry"
     try:
         listing = RegistryListing.read(registry)
         check_pointers(listing, registry, home / "ledger")
     except PointersError as problem:
-        return RegistryListing.without_pointers(registry), problem
-    return listing, None
+        states = told_pointers(home / "ledger").states.items()
+        told = AliasPointers({alias: state for alias, state in states if state.folders})
+        return RegistryListing.without_pointers(registry), told, problem
+    return listing, listing.pointers, None
 
 
-def _without_pointers(adapter: Adapter, registry: Path, why: PointersError) -> Adapter:
-    if adapter.problem is not None or not adapter.path.is_relative_to(registry):
+def _without_pointers(adapter: Adapter, why: PointersError) -> Adapter:
+    if adapter.problem is not None or adapter.place != "registry":
         return adapter
     return damaged_adapter(
         adapter.path,
@@ -272,7 +323,7 @@ def _explicit(entry: str) -> _Place:
     alias, version = names.split_name(name) if named else (None, None)
     if not folder.is_dir():
         raise AdapterError(folder, "is not a folder", "Give the folder that holds adapter_config.json.")
-    return _Place(folder, folder, alias, version, blobs=_blobs(folder))
+    return _Place(folder, folder, alias, version, place="settings", blobs=_blobs(folder))
 
 
 def _blobs(folder: Path) -> Path | None:
@@ -289,7 +340,10 @@ def _read_all(places: Iterable[_Place], base: ServedBase) -> tuple[list[Adapter]
     refused: list[FileRefusedError] = []
     for place in places:
         try:
-            adapters.append(place.read(base))
+            adapter = place.read(base)
+            if place.pointed and place.accepted is not None and place.accepted.outside is not None:
+                adapter = replace(adapter, language=place.accepted.outside.language)
+            adapters.append(adapter)
         except AdapterError as problem:
             if (passing := passing_cause(problem)) is not None:
                 raise passing from problem  # it says nothing of the files
@@ -303,9 +357,9 @@ def _read_all(places: Iterable[_Place], base: ServedBase) -> tuple[list[Adapter]
 def _check_accepted(entry: VersionFolder, adapter: Adapter, ledger: Path, *, digest_recorded: bool) -> None:
     """Raise `AdapterError` for a version that is not what was accepted, though its files fit together."""
     if adapter.full_name.lower() != entry.full_name.lower():
-        reason = f"names {adapter.full_name}, and the registry took it in as {entry.full_name}"
+        reason = f"names {adapter.full_name}, and it was accepted as {entry.full_name}"
         raise AdapterError(entry.folder / MANIFEST_FILE, reason, "Restore it.")
-    if not digest_recorded:
+    if not digest_recorded and entry.outside is None:
         told = accepted_contents(ledger, adapter.full_name).digest
         if told not in (None, adapter.digest):
             reason = f"records no digest, and the files have {adapter.digest}; the ledger knows {told}"
@@ -315,13 +369,43 @@ def _check_accepted(entry: VersionFolder, adapter: Adapter, ledger: Path, *, dig
 def _on_shelf(listing: RegistryListing, registry: Path) -> Iterator[_Place]:
     """What the registry holds, without retired versions."""
     for entry in listing.entries:
-        if not listing.is_retired(entry):
-            place = entry.folder
-            yield _Place(place, registry, place.parent.name, place.name, recorded_first=True, accepted=entry)
+        if entry.outside is None and not listing.is_retired(entry):
+            folder, history = entry.folder, listing.pointers.state(entry.alias).history
+            yield _Place(
+                folder,
+                registry,
+                folder.parent.name,
+                folder.name,
+                recorded_first=True,
+                accepted=entry,
+                pointed=entry.version.lower() in history,
+            )
 
 
-def _in_folder(place: Path) -> Iterator[_Place]:
-    return (_Place(folder, place) for folder in _folders(place) if os.path.lexists(folder / CONFIG_FILE))
+def _pointed(pointers: AliasPointers, base: ServedBase) -> Iterator[_Place]:
+    """The versions outside the registry that pointers name: served ones that are there, and active ones."""
+    for alias, state in pointers.states.items():
+        for version, record in state.folders.items():
+            active = pointers.active(alias) == version
+            if version in state.retired or not record.fits(base.digest):
+                continue
+            if active or record.path.is_dir():
+                by_name = record.place == "settings"
+                yield _Place(
+                    record.path,
+                    record.root,
+                    record.alias if by_name else None,
+                    record.version if by_name else None,
+                    accepted=VersionFolder.recorded(record),
+                    place=record.place,
+                    pointed=True,
+                    blobs=_blobs(record.path) if by_name else None,
+                )
+
+
+def _in_folder(place: Path, kind: AdapterPlace) -> Iterator[_Place]:
+    found = (folder for folder in _folders(place) if os.path.lexists(folder / CONFIG_FILE))
+    return (_Place(folder, place, place=kind) for folder in found)
 
 
 def _folders(place: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from adapters import names
 from adapters.bases import FoundBase
-from adapters.errors import AdapterError
+from adapters.errors import AdapterError, RegistryError
 from adapters.files.regular import copy_regular
 from adapters.lora.base_name import base_names, check_base_name
 from adapters.lora.card import write_card
@@ -22,6 +22,7 @@ from adapters.lora.shape_check import MAX_RANK, ModelShape, check_fit
 from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.lora.weights import read_adapter
 from adapters.pickles import refuse_pickle
+from adapters.registry.listing import VersionFolder
 
 _WAIT = "Wait until it is written, then try again."
 _CARRIED = ("about", "created", "dataset", "dataset_digest", "metrics", "origin", "parents", "rows")
@@ -164,3 +165,31 @@ def _check_readable(folder: Path, wanted: Adapter) -> None:
         raise AdapterError(wanted.path, reason, "Shorten or correct its oneseek.json.") from problem
     if (found.full_name, found.digest, found.language) != (wanted.full_name, wanted.digest, wanted.language):
         raise AdapterError(wanted.path, "changed while it was read", _WAIT)
+
+
+def version_for(intake: CheckedAdapter, versions: tuple[VersionFolder, ...]) -> str:
+    """The version that holds these very contents already, else the next free one."""
+    known = (entry.version for entry in versions if entry.recorded_digest == intake.source.digest)
+    return next(known, None) or names.next_version(entry.version for entry in versions)
+
+
+def same_version(
+    entry: VersionFolder, intake: CheckedAdapter, versions: tuple[VersionFolder, ...]
+) -> Adapter:
+    """The version that is there, where it is the one to be added; `RegistryError` otherwise."""
+    present, wanted = entry.read(), intake.source
+    free = names.next_version(entry.version for entry in versions)
+    where = "exists" if entry.outside is None else f"is served from {entry.where}"
+    if present.digest != wanted.digest:
+        raise RegistryError(
+            f"{entry.full_name} {where} and holds {present.digest}; {wanted.path} holds {wanted.digest}. "
+            f"A version never changes: add it as --version {free}."
+        )
+    if entry.outside is not None:
+        return present
+    if wanted.language not in (None, present.language):
+        raise RegistryError(
+            f"{entry.full_name} exists with the language {present.language}, not {wanted.language}. "
+            f"A version never changes: add it as --version {free}."
+        )
+    return present

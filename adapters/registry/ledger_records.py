@@ -87,8 +87,14 @@ def move(
         action=action,
         subject=after.full_name,
         outputs={"adapter": adapter.digest},
-        details={**was, **({"ended": dict(ended)} if ended else {})},
+        details={**was, **({"ended": dict(ended)} if ended else {}), **folders_of(before, after)},
     )
+
+
+def folders_of(*entries: VersionFolder | None) -> dict[str, Any]:
+    """Where those of `entries` lie that are outside the registry, as details of a record."""
+    found = [entry.outside.to_json() for entry in entries if entry is not None and entry.outside is not None]
+    return {"folders": found} if found else {}
 
 
 def division(
@@ -100,9 +106,13 @@ def division(
     before: Mapping[str, Any],
     metrics: Mapping[str, float] | None = None,
     reason: str = "",
+    standing: Mapping[str, Any] | None = None,
 ) -> Record:
-    """The requests for an alias are divided as `now` says between `adapters`, and were as `before` says."""
-    told = {"now": dict(now), "before": dict(before), "reason": reason[:_LONGEST]}
+    """The requests for an alias are divided as `now` says between `adapters`, and were as `before` says.
+
+    `standing` says where its active version lies, as `folders_of` does.
+    """
+    told = {"now": dict(now), "before": dict(before), "reason": reason[:_LONGEST], **(standing or {})}
     digests = tuple(adapter.digest for adapter in adapters)
     return Record(
         action=action,
@@ -123,6 +133,13 @@ def division_to_json(state: AliasState) -> dict[str, Any]:
     return found
 
 
+def standing_of(before: VersionFolder | None, adapter: Adapter) -> dict[str, Any]:
+    """What the ledger is told of the version that an alias goes on standing for when another one comes."""
+    if before is None or before.is_named(adapter.alias, adapter.version):
+        return {}
+    return {"active": before.full_name, **folders_of(before)}
+
+
 def removal(action: str, entry: VersionFolder) -> Record:
     """A version is served no longer, or its files are gone."""
     digest = entry.recorded_digest or ""
@@ -130,6 +147,7 @@ def removal(action: str, entry: VersionFolder) -> Record:
         action=action,
         subject=entry.full_name,
         inputs={"adapter": digest} if _DIGEST.fullmatch(digest) else {},
+        details=folders_of(entry),
     )
 
 

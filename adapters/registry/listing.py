@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -17,9 +17,10 @@ from adapters import names
 from adapters.errors import AdapterError, FileRefusedError, RegistryError, UnknownAdapterError
 from adapters.lora.card import card_language
 from adapters.lora.config import CONFIG_FILE
-from adapters.lora.manifest import MANIFEST_FILE, ORIGIN, Adapter, read_fields, read_manifest
+from adapters.lora.manifest import MANIFEST_FILE, ORIGIN, Adapter, AdapterPlace, read_fields, read_manifest
 from adapters.lora.tensorfile import WEIGHTS_FILE
-from adapters.registry.pointers import ACTIVE_FILE, AliasPointers
+from adapters.registry.folders import FolderRecord
+from adapters.registry.pointers import ACTIVE_FILE, AliasPointers, first_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,13 @@ class VersionFolder:
     alias: str
     version: str
     folder: Path
+    outside: FolderRecord | None = None
+    """What pointers note of it if it lies outside the registry."""
+
+    @classmethod
+    def recorded(cls, record: FolderRecord) -> VersionFolder:
+        """The version outside the registry that `record` is about."""
+        return cls(record.alias, record.version, record.path, record)
 
     @classmethod
     def of(cls, folder: Path) -> VersionFolder:
@@ -46,6 +54,25 @@ class VersionFolder:
         return f"{self.alias}@{self.version}"
 
     @property
+    def place(self) -> AdapterPlace:
+        """Where it lies."""
+        return "registry" if self.outside is None else self.outside.place
+
+    @property
+    def where(self) -> str:
+        """Where it lies, in words that name no folder above it."""
+        if self.outside is None or self.outside.place == "lora_adapters":
+            return f"{'registry' if self.outside is None else 'lora_adapters'}/{self.folder.name}"
+        shipped = self.outside.place == "shipped"
+        return "what ships with OneSeek" if shipped else f"{self.folder.name}, which the settings name"
+
+    def may_fit(self, base: str) -> bool:
+        """Whether it may be for the base with the digest `base`, as far as is noted."""
+        if self.outside is not None:
+            return self.outside.fits(base)
+        return _recorded(self.folder).get("base_digest") in (None, base)
+
+    @property
     def recorded_digest(self) -> str | None:
         """The digest that its manifest records; None where there is none. Reads no weights."""
         found: object = _recorded(self.folder).get("digest")
@@ -59,6 +86,8 @@ class VersionFolder:
     @property
     def language(self) -> str | None:
         """The language that its manifest records, else its card, which a damaged manifest leaves."""
+        if self.outside is not None:
+            return self.outside.language
         return self.recorded_language or _checked(card_language(self.folder), names.language)
 
     @property
@@ -79,8 +108,26 @@ class VersionFolder:
     def read(self) -> Adapter:
         """The adapter, its files hashed. Raises `AdapterError`."""
         if not self.folder.is_dir():
+            reason = "is missing, and a version of the registry stood there"
             remedy = "Restore the folder, promote another version, or forget this one with retire --delete."
-            raise AdapterError(self.folder, "is missing, and a version of the registry stood there", remedy)
+            if self.outside is not None:
+                reason = f"is missing, and {self.full_name} was served from it"
+                remedy = f"Restore the folder, or promote another version of {self.alias}."
+            raise AdapterError(self.folder, reason, remedy)
+        self._check_names()
+        language = self.outside.language if self.outside is not None else None
+        try:
+            found = read_manifest(self.folder, alias=self.alias, version=self.version, language=language)
+        except FileRefusedError:
+            raise
+        except ValueError as problem:
+            raise AdapterError(self.folder, str(problem), "Rename the folder.") from problem
+        return replace(found, place=self.place)
+
+    def _check_names(self) -> None:
+        """Raise `AdapterError` if its manifest has another name; the settings may give it any."""
+        if self.place == "settings":
+            return
         fields = _recorded(self.folder)
         for field, own in (("alias", self.alias), ("version", self.version)):
             told = fields.get(field)
@@ -89,12 +136,6 @@ class VersionFolder:
                 raise AdapterError(
                     self.folder / MANIFEST_FILE, reason, "Restore it.", field=field, value=told
                 )
-        try:
-            return read_manifest(self.folder, alias=self.alias, version=self.version)
-        except FileRefusedError:
-            raise
-        except ValueError as problem:
-            raise AdapterError(self.folder, str(problem), "Rename the folder.") from problem
 
 
 @dataclass(frozen=True)
@@ -102,16 +143,19 @@ class RegistryListing:
     """What the registry held at one moment."""
 
     entries: tuple[VersionFolder, ...]
-    """Every version, by alias, then in natural order; also a promoted one whose folder is missing."""
+    """Every version, by alias, then in natural order; also a promoted one whose folder is missing.
+
+    Those outside the registry are among them as far as a pointer names them, or whoever reads it does.
+    """
     pointers: AliasPointers
 
     @classmethod
-    def read(cls, registry: Path) -> RegistryListing:
-        """What the folder `registry` holds. Raises `PointersError`."""
+    def read(cls, registry: Path, outside: Iterable[VersionFolder] = ()) -> RegistryListing:
+        """What the folder `registry` holds, and the versions `outside` of it. Raises `PointersError`."""
         # The state first: what was promoted after this moment is then found among the versions all the same.
         pointers = AliasPointers.read(registry)
-        found = (VersionFolder.of(folder) for folder in version_folders(registry))
-        entries = list(found)
+        entries = [VersionFolder.of(folder) for folder in version_folders(registry)]
+        entries += _besides(entries, [*outside, *_recorded_outside(pointers)])
         missing = list(_missing(registry, entries, pointers))
         # What a pointer names goes before what a changed manifest says of the same folder.
         claimed = {entry.folder for entry in missing}
@@ -140,13 +184,24 @@ class RegistryListing:
         return self.pointers.is_retired(entry.alias, entry.version)
 
     def active(self, alias: str) -> VersionFolder | None:
-        """What `alias` stands for: what was promoted last and is still served, else the highest that is."""
-        served = self.served_versions(alias)
+        """What `alias` stands for: what was promoted last and is still served, else as `first_version`."""
+        return self.active_of(alias, self.served_versions(alias))
+
+    def active_on(self, alias: str, base: str) -> VersionFolder | None:
+        """What `alias` stands for on the base with the digest `base`."""
+        return self.active_of(alias, [one for one in self.served_versions(alias) if one.may_fit(base)])
+
+    def active_of(self, alias: str, served: Iterable[VersionFolder]) -> VersionFolder | None:
+        """What `alias` would stand for if these of its versions alone were served."""
+        served = tuple(served)
         for version in reversed(self.pointers.state(alias).history):
             for entry in served:
                 if entry.version.lower() == version:
                     return entry
-        return served[-1] if served else None
+        if not served:
+            return None
+        first = first_version((entry.place, entry.version) for entry in served)
+        return next(entry for entry in served if entry.version.lower() == first)
 
     def is_named_active(self, alias: str, version: str) -> bool:
         """Whether `alias` stands for `version`; also true if it has no version at all."""
@@ -182,10 +237,11 @@ class RegistryListing:
         raise UnknownAdapterError(name, [f"{versions[0].alias}@{hint}" for hint in hints])
 
     def _speakers(self, language: str) -> list[str]:
-        """The aliases whose active version speaks `language`, sorted."""
+        """The aliases whose active version speaks `language`, sorted; those in the registry go first."""
         active = [entry for alias in self._aliases if (entry := self.active(alias)) is not None]
-        found = [entry.alias for entry in active if entry.recorded_language == language.lower()]
-        return list(dict.fromkeys(found))
+        found = [entry for entry in active if _spoken(entry) == language.lower()]
+        kept = [entry for entry in found if entry.outside is None]
+        return list(dict.fromkeys(entry.alias for entry in kept or found))
 
     @cached_property
     def _aliases(self) -> list[str]:
@@ -194,6 +250,29 @@ class RegistryListing:
 
 def _sorted(entries: Iterable[VersionFolder]) -> tuple[VersionFolder, ...]:
     return tuple(sorted(entries, key=lambda entry: (entry.alias.lower(), names.natural(entry.version))))
+
+
+def _spoken(entry: VersionFolder) -> str | None:
+    return entry.recorded_language if entry.outside is None else entry.outside.language
+
+
+def _besides(entries: Iterable[VersionFolder], others: Iterable[VersionFolder]) -> list[VersionFolder]:
+    """Those of `others` that have a name of their own, the first of each."""
+    there = {entry.full_name.lower() for entry in entries}
+    found: dict[str, VersionFolder] = {}
+    for entry in others:
+        if entry.full_name.lower() not in there:
+            found.setdefault(entry.full_name.lower(), entry)
+    return list(found.values())
+
+
+def _recorded_outside(pointers: AliasPointers) -> Iterator[VersionFolder]:
+    """The versions outside the registry that pointers name: what is there, and what an alias stands for."""
+    for alias, state in pointers.states.items():
+        active = pointers.active(alias)
+        for version, record in state.folders.items():
+            if version == active or record.path.is_dir():
+                yield VersionFolder.recorded(record)
 
 
 def _missing(

@@ -1,8 +1,8 @@
 """Which version of an alias is active, which were or are retired, and how its requests are divided.
 
 All of it is in registry/active.json. The file is replaced whole, so whoever reads it without the registry's
-lock meets one state or the next. An alias that it does not name has its highest version active, as in a
-registry that was filled by hand.
+lock meets one state or the next. For an alias that it does not name the order of places decides
+(`active_versions`); nothing is written when adapters are found.
 """
 
 from __future__ import annotations
@@ -19,16 +19,20 @@ from adapters import names
 from adapters.errors import FileRefusedError
 from adapters.files.atomic import staged_file
 from adapters.files.jsonfile import read_object
+from adapters.lora.manifest import PLACES
+from adapters.registry.folders import FolderRecord, read_folders
 from adapters.registry.traffic import Shadow, TrafficSplit, check_percent
 
 if TYPE_CHECKING:
-    from adapters.lora.manifest import Adapter
+    from adapters.lora.manifest import Adapter, AdapterPlace
 
 ACTIVE_FILE = "active.json"
 _FORMAT = 1
 """Of a file that divides nothing, which every OneSeek reads."""
 _DIVIDED = 2
 """Of one that does: one that cannot divide refuses it, rather than answer differently from the others."""
+_FOLDERS = 3
+"""Of one that names versions outside the registry, which earlier releases would take for missing ones."""
 _MAX_BYTES = 16 << 20
 _MAX_HISTORY = 256
 REMEDY = "Restore it, or write it anew from the ledger: oneseek adapters repair"
@@ -50,6 +54,8 @@ class AliasState:
     """How requests for the alias are divided between its versions; None: all go to the active one."""
     shadow: Shadow | None = None
     """What also answers a part of them, unseen."""
+    folders: Mapping[str, FolderRecord] = field(default_factory=dict[str, FolderRecord])
+    """Version → where it lies, for those of the history and the retired that are not in the registry."""
 
     @property
     def divided_versions(self) -> tuple[str, ...]:
@@ -75,8 +81,8 @@ class AliasPointers:
             fields = read_object(path, _MAX_BYTES, PointersError)
         except PointersError as problem:
             raise PointersError(path, problem.reason, REMEDY) from problem
-        if fields.get("format") not in (_FORMAT, _DIVIDED):
-            reason = f"this OneSeek knows the formats {_FORMAT} and {_DIVIDED}"
+        if fields.get("format") not in (_FORMAT, _DIVIDED, _FOLDERS):
+            reason = f"this OneSeek knows the formats {_FORMAT} to {_FOLDERS}"
             raise PointersError(
                 path, reason, "Use the OneSeek that wrote it.", field="format", value=fields.get("format")
             )
@@ -88,8 +94,9 @@ class AliasPointers:
     def write(self, registry: Path) -> None:
         """Replace the state in the folder `registry`, whole. Its lock must be held."""
         aliases = {alias: _state_to_json(state) for alias, state in sorted(self.states.items())}
-        divided = any(state.divided_versions for state in self.states.values())
-        text = json.dumps({"format": _DIVIDED if divided else _FORMAT, "aliases": aliases}, indent=2)
+        number = _DIVIDED if any(state.divided_versions for state in self.states.values()) else _FORMAT
+        number = _FOLDERS if any(state.folders for state in self.states.values()) else number
+        text = json.dumps({"format": number, "aliases": aliases}, indent=2)
         with staged_file(registry / ACTIVE_FILE) as path:
             path.write_text(f"{text}\n", encoding="utf-8", newline="\n")
 
@@ -106,14 +113,17 @@ class AliasPointers:
         history = self.state(alias).history
         return history[-1] if history else None
 
-    def promote(self, alias: str, version: str) -> AliasPointers:
-        """With `version` active, and no longer retired where it was. A move ends what divided the alias."""
+    def promote(self, alias: str, version: str, folder: FolderRecord | None = None) -> AliasPointers:
+        """With `version` active, and no longer retired where it was. A move ends what divided the alias.
+
+        `folder` says where the version lies if that is outside the registry.
+        """
         version, state = version.lower(), self.state(alias)
+        retired, folders = state.retired - {version}, _noted(state.folders, version, folder)
         if state.history[-1:] == (version,):
-            return self._with(alias, replace(state, retired=state.retired - {version}))
-        return self._with(
-            alias, AliasState((*state.history, version)[-_MAX_HISTORY:], state.retired - {version})
-        )
+            return self._with(alias, replace(state, retired=retired, folders=folders))
+        history = (*state.history, version)[-_MAX_HISTORY:]
+        return self._with(alias, AliasState(history, retired, folders=folders))
 
     def roll_back(self, alias: str, served: Collection[str]) -> AliasPointers | None:
         """With the last version of `served` active that was so before the present one; None without any.
@@ -124,46 +134,71 @@ class AliasPointers:
         history = _without_repeats([version for version in self.state(alias).history if version in wanted])
         if len(history) < 2:
             return None
-        return self._with(alias, AliasState(history[:-1], self.state(alias).retired))
+        state = self.state(alias)
+        return self._with(alias, AliasState(history[:-1], state.retired, folders=state.folders))
 
-    def drop(self, alias: str, version: str, *, keep: bool) -> AliasPointers:
-        """With `version` out of the history, and with `keep` among the retired."""
+    def drop(
+        self, alias: str, version: str, *, keep: bool, folder: FolderRecord | None = None
+    ) -> AliasPointers:
+        """With `version` out of the history, and with `keep` among the retired; `folder` as for `promote`."""
         version, state = version.lower(), self.state(alias)
         history = _without_repeats([item for item in state.history if item != version])
         retired = state.retired | {version} if keep else state.retired - {version}
-        return self._with(alias, replace(state, history=history, retired=retired))
+        folders = _noted(state.folders, version, folder)
+        return self._with(alias, replace(state, history=history, retired=retired, folders=folders))
 
     def set_split(self, alias: str, split: TrafficSplit | None, shadow: Shadow | None) -> AliasPointers:
         """With the requests for `alias` divided so."""
         return self._with(alias, replace(self.state(alias), split=split, shadow=shadow))
 
     def _with(self, alias: str, state: AliasState) -> AliasPointers:
+        known = {*state.history, *state.retired}
+        if not state.folders.keys() <= known:
+            kept = {version: record for version, record in state.folders.items() if version in known}
+            state = replace(state, folders=kept)
         return AliasPointers({**self.states, alias.lower(): state})
 
 
 def active_versions(kept: Iterable[Adapter], pointers: AliasPointers) -> tuple[dict[str, str], list[str]]:
-    """Alias → the version promoted last among `kept`, and a note for each alias whose last one is not there.
+    """Alias → what it stands for among `kept`, and a note for each alias whose promoted one is not there.
 
-    An alias that was never promoted, or of whose promoted versions none is left, is absent. A version that
+    That is what was promoted last, else the highest version of the first place that has one. A version that
     is damaged is among `kept`; one that is not there is for another base.
     """
-    served = {(adapter.alias.lower(), adapter.version.lower()) for adapter in kept}
+    held: dict[str, list[Adapter]] = {}
+    for adapter in kept:
+        held.setdefault(adapter.alias.lower(), []).append(adapter)
     found: dict[str, str] = {}
     notes: list[str] = []
-    for alias, state in pointers.states.items():
-        left = [version for version in state.history if (alias, version) in served]
-        if left:
-            found[alias] = left[-1]
-        if state.history and left[-1:] != [state.history[-1]] and any(name == alias for name, _ in served):
-            instead = f"{alias}@{left[-1]}" if left else "the highest version"
-            notes.append(
-                f"{alias}@{state.history[-1]} is promoted and cannot be served; {instead} is, instead"
-            )
+    for alias, versions in held.items():
+        served = {adapter.version.lower() for adapter in versions}
+        history = pointers.state(alias).history
+        left = [version for version in history if version in served]
+        found[alias] = left[-1] if left else first_version((one.place, one.version) for one in versions)
+        if history and left[-1:] != [history[-1]]:
+            instead = f"{alias}@{found[alias]}"
+            notes.append(f"{alias}@{history[-1]} is promoted and cannot be served; {instead} is, instead")
     return found, notes
+
+
+def first_version(versions: Iterable[tuple[AdapterPlace, str]]) -> str:
+    """The highest of the versions in the first place that has one, in lower case; never promoted ones."""
+    found = list(versions)
+    first = min(PLACES.index(place) for place, _ in found)
+    here = [version.lower() for place, version in found if PLACES.index(place) == first]
+    return max(here, key=names.natural)
 
 
 def _without_repeats(history: Sequence[str]) -> tuple[str, ...]:
     return tuple(version for version, _ in itertools.groupby(history))
+
+
+def _noted(
+    folders: Mapping[str, FolderRecord], version: str, folder: FolderRecord | None
+) -> dict[str, FolderRecord]:
+    """`folders` with what is known of `version` now; without a record it is in the registry."""
+    others = {key: record for key, record in folders.items() if key != version}
+    return others if folder is None else {**others, version: folder}
 
 
 def _state_to_json(state: AliasState) -> dict[str, Any]:
@@ -177,6 +212,8 @@ def _state_to_json(state: AliasState) -> dict[str, Any]:
     if state.shadow is not None:
         shadow = state.shadow
         found["shadow"] = {"version": shadow.version, "percent": shadow.percent, "since": shadow.since}
+    if state.folders:
+        found["folders"] = {version: one.to_json() for version, one in sorted(state.folders.items())}
     return found
 
 
@@ -185,7 +222,8 @@ def _state(path: Path, alias: str, value: Any) -> AliasState:
         names.alias(alias)
         history = tuple(names.version(version).lower() for version in value["history"])
         retired = frozenset(names.version(version).lower() for version in value["retired"])
-        return AliasState(history, retired, _split(value.get("split")), _shadow(value.get("shadow")))
+        folders = read_folders(value.get("folders"))
+        return AliasState(history, retired, _split(value.get("split")), _shadow(value.get("shadow")), folders)
     except (AttributeError, KeyError, TypeError, ValueError) as problem:
         reason = "is not a history of versions, a list of retired ones, and shares of versions"
         raise PointersError(path, reason, REMEDY, field=f"aliases.{alias}"[:64], value=value) from problem

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adapters import names
 from adapters.errors import LedgerError
-from adapters.ledger import Entry, Ledger
+from adapters.ledger import Entry, Ledger, Record
+from adapters.registry.folders import FolderRecord
 from adapters.registry.listing import RegistryListing
 from adapters.registry.pointers import ACTIVE_FILE, REMEDY, AliasPointers, PointersError
 from adapters.registry.traffic import Shadow, TrafficSplit
@@ -31,8 +33,8 @@ class AcceptedContents:
 def replay(entries: Iterable[Entry]) -> AliasPointers:
     """What `active.json` holds after the changes that `entries` record, oldest first.
 
-    The first version of an alias is active until another is promoted. Entries about anything but versions
-    of adapters change nothing.
+    The first version of an alias is active until another is promoted, unless its entry names one that was
+    served already. Entries about anything but versions of adapters change nothing.
     """
     pointers = AliasPointers()
     for entry in entries:
@@ -46,16 +48,23 @@ def check_pointers(listing: RegistryListing, registry: Path, ledger: Path) -> No
     Without this, the highest version of each alias would be served, which nobody may have promoted.
     """
     path = registry / ACTIVE_FILE
-    if os.path.lexists(path) or not listing.entries:
+    if os.path.lexists(path) or not ledger.is_dir():
         return
-    try:
-        told = replay(Ledger.open(ledger).entries())
-    except LedgerError:
-        return  # it has its own error, for whoever relies on it
+    told = told_pointers(ledger)
+    if any(state.folders for state in told.states.values()):
+        raise PointersError(path, "was removed, and the ledger knows what it said", REMEDY)
     for entry in listing.entries:
         active, retired = told.active(entry.alias), told.is_retired(entry.alias, entry.version)
         if retired or (active is not None and not listing.is_named_active(entry.alias, active)):
             raise PointersError(path, "was removed, and the ledger knows what it said", REMEDY)
+
+
+def told_pointers(ledger: Path) -> AliasPointers:
+    """The active versions that the ledger tells of, unverified; none if it cannot be read."""
+    try:
+        return replay(Ledger.open(ledger).entries())
+    except LedgerError:
+        return AliasPointers()  # it has its own error, for whoever relies on it
 
 
 def recover(ledger: Ledger, listing: RegistryListing) -> AliasPointers:
@@ -66,7 +75,8 @@ def recover(ledger: Ledger, listing: RegistryListing) -> AliasPointers:
         raise LedgerError(ledger.folder, reason, "Restore the ledger, or promote each version by hand.")
     there = {entry.alias.lower() for entry in listing.entries}
     told = replay(ledger.entries())
-    kept = {alias: state for alias, state in told.states.items() if alias in there or state.history}
+    states = told.states.items()
+    kept = {alias: one for alias, one in states if alias in there or one.history or one.folders}
     return AliasPointers(kept)
 
 
@@ -97,37 +107,72 @@ def _after(pointers: AliasPointers, entry: Entry) -> AliasPointers:
             names.version(version)
     except ValueError:
         return pointers
+    folders = _folders(record)
     if record.action in _DIVISIONS:
-        return _divided(pointers, alias, record.details.get("now"), entry.time)
+        return _divided(pointers, alias, record.details.get("now"), entry.time, folders)
     if not at:
         return pointers
     match record.action:
         case "promote":
-            before = str(record.details.get("before", "")).partition("@")[2]
-            if before and pointers.active(alias) != before.lower():
-                pointers = pointers.promote(alias, before)
-            return pointers.promote(alias, version)
+            before = str(record.details.get("before", "")).partition("@")[2].lower()
+            if before and pointers.active(alias) != before:
+                pointers = pointers.promote(alias, before, folders.get(before))
+            return pointers.promote(alias, version, folders.get(version.lower()))
         case "rollback":
-            return _rolled_back(pointers, alias, version)
+            return _rolled_back(pointers, alias, version, folders.get(version.lower()))
         case "retire" | "delete":
-            return pointers.drop(alias, version, keep=record.action == "retire")
+            kept, folder = record.action == "retire", folders.get(version.lower())
+            return pointers.drop(alias, version, keep=kept, folder=folder)
+        case _ if "adapter" in record.outputs:
+            return _added(pointers, record, alias, version, folders)
         case _:
-            first = "adapter" in record.outputs and pointers.active(alias) is None
-            return pointers.promote(alias, version) if first else pointers
+            return pointers
 
 
-def _rolled_back(pointers: AliasPointers, alias: str, version: str) -> AliasPointers:
+def _added(
+    pointers: AliasPointers, record: Record, alias: str, version: str, folders: Mapping[str, FolderRecord]
+) -> AliasPointers:
+    """A version came into the registry: the first of its alias is active, else what the entry names."""
+    standing = str(record.details.get("active", "")).partition("@")[2].lower()
+    if pointers.is_retired(alias, version):
+        pointers = pointers.drop(alias, version, keep=False)
+    if standing and pointers.active(alias) != standing:
+        return pointers.promote(alias, standing, folders.get(standing))
+    if pointers.active(alias) in (None, version.lower()):
+        return pointers.promote(alias, version)  # in the registry now, if it was in a folder before
+    return pointers
+
+
+def _folders(record: Record) -> dict[str, FolderRecord]:
+    """Where the versions lie that an entry is about and that are outside the registry."""
+    told: Any = record.details.get("folders")
+    found: dict[str, FolderRecord] = {}
+    for value in told if isinstance(told, list | tuple) else ():
+        with suppress(AttributeError, KeyError, TypeError, ValueError):
+            folder = FolderRecord.from_json(value)
+            found[folder.version.lower()] = folder
+    return found
+
+
+def _rolled_back(
+    pointers: AliasPointers, alias: str, version: str, folder: FolderRecord | None
+) -> AliasPointers:
     """As `AliasPointers.roll_back` leaves it if `version` is what was active before."""
     history = pointers.state(alias).history
     served = {item for item in history if not pointers.is_retired(alias, item)}
     back = pointers.roll_back(alias, served)
     if back is not None and back.active(alias) == version.lower():
         return back
-    return pointers.promote(alias, version)
+    return pointers.promote(alias, version, folder)
 
 
-def _divided(pointers: AliasPointers, alias: str, now: Any, since: str) -> AliasPointers:
+def _divided(
+    pointers: AliasPointers, alias: str, now: Any, since: str, folders: Mapping[str, FolderRecord]
+) -> AliasPointers:
     """How requests for `alias` are divided according to the details of an entry."""
+    for version, folder in folders.items():
+        if pointers.active(alias) != version:
+            pointers = pointers.promote(alias, version, folder)
     told: Mapping[str, Any] = now if isinstance(now, dict) else {}
     shares, shadowed = told.get("shares"), told.get("shadow")
     active = pointers.active(alias)

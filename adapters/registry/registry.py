@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from adapters import names
 from adapters.errors import LedgerError, RegistryError
 from adapters.files.atomic import clear_leftovers, flush_tree, remove_folder, replace_file, staged_folder
 from adapters.home import mark_home
@@ -24,8 +23,8 @@ from adapters.ledger import Ledger, Record
 from adapters.ledger.origin import RESTORE
 from adapters.lora.manifest import Adapter
 from adapters.registry.division import ShareChange, plan_canary, plan_settle, plan_shadow
-from adapters.registry.intake import Base, CheckedAdapter, check_adapter
-from adapters.registry.ledger_records import addition, division_to_json, move, removal
+from adapters.registry.intake import Base, check_adapter, same_version, version_for
+from adapters.registry.ledger_records import addition, division_to_json, move, removal, standing_of
 from adapters.registry.listing import RegistryListing, VersionFolder, alias_folders, fingerprint
 from adapters.registry.pointers import ACTIVE_FILE, AliasPointers, PointersError
 from adapters.registry.recovery import check_pointers, recover
@@ -53,6 +52,9 @@ class AddResult:
     new: bool
     """False where the same version was there already."""
     active: bool
+    """Whether its alias stands for it now."""
+    stands: str
+    """Full name of what its alias stands for now."""
     base_recorded: bool = True
     """False if nothing but the adapter's shapes told that it is for this base."""
 
@@ -69,15 +71,30 @@ class Registry:
     """The registry of one `home`. Safe under several processes and threads.
 
     Each change is in `ledger`, where there is one, before it becomes visible; what that raises stops it.
+    `outside` answers which versions are served from elsewhere, so that an alias can stand for one of them;
+    what it raises, `add` raises.
     """
 
-    def __init__(self, home: Path, ledger: Ledger | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        ledger: Ledger | None = None,
+        outside: Callable[[], Sequence[VersionFolder]] = tuple,
+    ) -> None:
         self.folder = home / "registry"
         self._ledger = ledger
+        self._outside = outside
 
     def listing(self) -> RegistryListing:
-        """What it holds at this moment. Raises as `RegistryListing.read` does."""
-        return RegistryListing.read(self.folder)
+        """What it holds at this moment, and what is served from elsewhere as far as that can be read.
+
+        Raises as `RegistryListing.read` does.
+        """
+        try:
+            outside = self._outside()
+        except (LookupError, OSError, ValueError):
+            outside = ()  # nothing is served here then; what pointers name is known without it
+        return RegistryListing.read(self.folder, outside)
 
     def fingerprint(self) -> str:
         """Text that changes when a version comes, goes, or any other change is made."""
@@ -98,35 +115,49 @@ class Registry:
     ) -> AddResult:
         """Make the PEFT LoRA in `folder` a version, by names that are passed, recorded or told by its folder.
 
-        Without any version it takes the next free one. The first version of an alias becomes active; a later
-        one waits for `promote`. The same contents under the same name change nothing, but are recorded where
-        the ledger does not know them. `notes` are further fields of oneseek.json; `sources` (by
-        digest) and `details` go to the ledger alone. Raises `AdapterError` as `intake.check_adapter` does,
-        `RegistryError` where the version holds something else, `LedgerError`, `ValueError` where a name that
-        is passed is none; then nothing has changed.
+        Without any version it takes the next free one. The first version of an alias becomes active; one of
+        an alias that is served, from wherever, waits for `promote`. The same contents under the same name
+        change nothing, but are recorded where the ledger does not know them. `notes` are further fields of
+        oneseek.json; `sources` (by digest) and `details` go to the ledger alone. Raises `AdapterError` as
+        `intake.check_adapter` does, `RegistryError` where the version holds something else, `LedgerError`,
+        `ValueError` where a name that is passed is none; then nothing has changed.
         """
         intake = check_adapter(folder, base, alias=alias, version=version, language=language, notes=notes)
+        self._outside()  # an alias that is served must not be taken for a new one
         with self._writing() as listing:
             versions = listing.versions(intake.source.alias)
-            intake = intake.with_version(intake.given_version or _version_for(intake, versions))
+            intake = intake.with_version(intake.given_version or version_for(intake, versions))
             adapter = intake.source
+            before = listing.active_on(adapter.alias, base.digest)
             for entry in versions:
                 if entry.is_named(adapter.alias, adapter.version):
-                    present = _same(entry, intake, versions)
+                    present = same_version(entry, intake, versions)
+                    if entry.outside is not None:
+                        break  # these contents are served from a folder, and the registry takes them in
                     if self._ledger is not None and not self._ledger.knows(present.digest):
                         self._record(addition(intake, action, sources, details))
-                    return AddResult(present, new=False, active=listing.is_active(entry))
-            record = addition(intake, action, sources, details)
+                    stands = before or entry
+                    return AddResult(present, new=False, active=entry == before, stands=stands.full_name)
+            standing = standing_of(before, adapter)
+            record = addition(intake, action, sources, {**(details or {}), **standing})
             with staged_folder(self._place(adapter)) as temporary:
                 # What can fail comes first: a refusal leaves neither a version nor an entry.
                 intake.write(temporary)
                 flush_tree(temporary)
                 self._record(record)
-                before = self._pinned(listing, adapter)
+                if before is not None:
+                    self._pin(listing, before, adapter)
             added = VersionFolder.of(self._place(adapter))
             if before is None:
-                self._note_first(added)
-            return AddResult(added.read(), True, before is None, intake.base_recorded)
+                self._note_first(listing, added)
+            stands = before or added
+            return AddResult(
+                added.read(),
+                new=True,
+                active=stands.is_named(adapter.alias, adapter.version),
+                stands=stands.full_name,
+                base_recorded=intake.base_recorded,
+            )
 
     def promote(self, name: str) -> AliasMove:
         """Make `alias@version` what its alias stands for, also where it was retired.
@@ -141,10 +172,10 @@ class Registry:
             before, adapter, pointers = listing.active(after.alias), after.read(), listing.pointers
             if before != after or pointers.active(after.alias) is None:
                 if before is not None:
-                    pointers = pointers.promote(before.alias, before.version)
+                    pointers = pointers.promote(before.alias, before.version, before.outside)
                 ended = division_to_json(listing.pointers.state(after.alias))
                 self._record(move("promote", before, after, adapter, ended))
-                pointers.promote(after.alias, after.version).write(self.folder)
+                pointers.promote(after.alias, after.version, after.outside).write(self.folder)
             return AliasMove(before, after)
 
     def rollback(self, alias: str) -> AliasMove:
@@ -175,12 +206,18 @@ class Registry:
     def retire(self, name: str, *, delete: bool = False) -> VersionFolder:
         """Serve `alias@version` no longer; its files stay, unless `delete`. Retiring again changes nothing.
 
-        Raises `UnknownAdapterError`, and `RegistryError` for the active one of several that are served, and
-        for one that has or shadows a share of its alias's requests.
+        Raises `UnknownAdapterError`, and `RegistryError` for the active one of several that are served, for
+        one that has or shadows a share of its alias's requests, and if files outside the registry are to be
+        deleted.
         """
         _with_version(name, "retire")
         with self._writing() as listing:
             entry = listing.find(name)
+            if delete and entry.outside is not None:
+                raise RegistryError(
+                    f"{entry.full_name} lies in {entry.where}, where nothing is deleted. Retire it without "
+                    "deleting, or remove the folder yourself."
+                )
             others = [item.version for item in listing.served_versions(entry.alias) if item != entry]
             if others and listing.is_active(entry):
                 raise RegistryError(
@@ -193,7 +230,8 @@ class Registry:
                 )
             if not listing.is_retired(entry):
                 self._record(removal("retire", entry))
-                listing.pointers.drop(entry.alias, entry.version, keep=True).write(self.folder)
+                pointers = listing.pointers.drop(entry.alias, entry.version, keep=True, folder=entry.outside)
+                pointers.write(self.folder)
             if delete:
                 self._record(removal("delete", entry))
                 if entry.folder.is_dir():
@@ -302,23 +340,23 @@ class Registry:
         finally:
             lock.release()
 
-    def _pinned(self, listing: RegistryListing, adapter: Adapter) -> VersionFolder | None:
-        """What the alias of a coming version stands for, recorded so that the new one does not replace it."""
-        before, pointers = listing.active(adapter.alias), listing.pointers
+    def _pin(self, listing: RegistryListing, before: VersionFolder, adapter: Adapter) -> None:
+        """Record what the alias of a coming version stands for, so that the new one does not replace it."""
+        pointers = listing.pointers
         if pointers.is_retired(adapter.alias, adapter.version):
             pointers = pointers.drop(adapter.alias, adapter.version, keep=False)
-        if before is not None and pointers.active(before.alias) != before.version.lower():
-            pointers = pointers.promote(before.alias, before.version)
-        if pointers is not listing.pointers:
+        folder = None if before.is_named(adapter.alias, adapter.version) else before.outside
+        version = before.version.lower()
+        noted = pointers.state(before.alias).folders.get(version)
+        if (pointers.active(before.alias), noted) != (version, folder):
+            pointers = pointers.promote(before.alias, version, folder)
+        if pointers != listing.pointers:
             pointers.write(self.folder)
-        return before
 
-    def _note_first(self, entry: VersionFolder) -> None:
+    def _note_first(self, listing: RegistryListing, entry: VersionFolder) -> None:
         """Record what a new alias stands for, so that its loss is noticed."""
-        pointers = AliasPointers.read(self.folder)
-        if pointers.active(entry.alias) is None:
-            with suppress(OSError):
-                pointers.promote(entry.alias, entry.version).write(self.folder)
+        with suppress(OSError):
+            listing.pointers.promote(entry.alias, entry.version).write(self.folder)
 
     def _place(self, adapter: Adapter) -> Path:
         """The folder of a version; beside its alias's other versions, however their alias is written."""
@@ -335,26 +373,3 @@ def _free_name(path: Path) -> Path:
 def _with_version(name: str, verb: str) -> None:
     if "@" not in name:
         raise RegistryError(f"{name} names no version: say {verb} {name}@VERSION.")
-
-
-def _version_for(intake: CheckedAdapter, versions: tuple[VersionFolder, ...]) -> str:
-    """The version that holds these very contents already, else the next free one."""
-    known = (entry.version for entry in versions if entry.recorded_digest == intake.source.digest)
-    return next(known, None) or names.next_version(entry.version for entry in versions)
-
-
-def _same(entry: VersionFolder, intake: CheckedAdapter, versions: tuple[VersionFolder, ...]) -> Adapter:
-    """The version that is there, where it is the one to be added; `RegistryError` otherwise."""
-    present, wanted = entry.read(), intake.source
-    free = names.next_version(entry.version for entry in versions)
-    if present.digest != wanted.digest:
-        raise RegistryError(
-            f"{entry.full_name} exists and holds {present.digest}; {wanted.path} holds {wanted.digest}. "
-            f"A version never changes: add it as --version {free}."
-        )
-    if wanted.language not in (None, present.language):
-        raise RegistryError(
-            f"{entry.full_name} exists with the language {present.language}, not {wanted.language}. "
-            f"A version never changes: add it as --version {free}."
-        )
-    return present

@@ -28,7 +28,7 @@ def verify_version(entry: VersionFolder, base: Base) -> VersionVerdict:
     """Read and hash the files of one version. Nothing is raised for a version that is broken."""
     try:
         adapter = entry.read()
-        if entry.recorded_digest is None:
+        if entry.recorded_digest is None and entry.outside is None:
             return VersionVerdict(
                 entry, adapter, f"{entry.folder}: oneseek.json records no digest. Add it again.", False
             )

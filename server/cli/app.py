@@ -18,7 +18,6 @@ from server.cli.adapters.ledger import (
 )
 from server.cli.adapters.listing import list_adapters
 from server.cli.adapters.merge import merge
-from server.cli.adapters.registry import about_versions
 from server.cli.flags import EPILOGUE, HIDDEN, with_settings
 from server.cli.serving.config import config
 from server.cli.serving.devices import devices
@@ -69,7 +68,7 @@ def build_app() -> App:
     }
     for name, verb in verbs.items():
         # Without version flags, since --version is theirs to take.
-        command = with_settings(about_versions(verb), show=False)
+        command = with_settings(verb, show=False)
         adapters.command(command, name=name, help_epilogue=HIDDEN, version_flags=[])
     ledger = App(name="ledger", help="The signed record of what made or changed each adapter.")
     app.command(ledger)

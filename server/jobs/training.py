@@ -125,12 +125,12 @@ def job_of(
 
 
 def _active(catalogue: Catalogue, alias: str) -> tuple[str, Path] | None:
-    """Full name and folder of the version that `alias` stands for now."""
+    """Full name and folder of the version that a server answers `alias` with; None if there is none."""
     try:
         found = catalogue.served.resolve(alias)
     except UnknownAdapterError:
         return None
-    return found.full_name, found.path
+    return (found.full_name, found.path) if found.problem is None else None
 
 
 def _next_version(catalogue: Catalogue, settings: Settings, alias: str) -> str:

@@ -33,6 +33,8 @@ class SavedAdapter:
     place: Literal["registry", "outside", "aside"]
     """In the registry, in the folder of --output, or kept without being a version."""
     active: bool = False
+    stands: str | None = None
+    """Full name of what its alias stands for, if it is in the registry."""
 
 
 def keep(made: FinetuneResult, job: FinetuneJob, settings: Settings, output: Path | None) -> SavedAdapter:
@@ -50,7 +52,7 @@ def keep(made: FinetuneResult, job: FinetuneJob, settings: Settings, output: Pat
     if output is None:
         registry = open_registry(settings)
         added = registry.add(made.folder, base=base, action=action, sources=sources, details=details)
-        return SavedAdapter(added.adapter.path, report, "registry", added.active)
+        return SavedAdapter(added.adapter.path, report, "registry", added.active, added.stands)
     record = addition(check_adapter(made.folder, base), action, sources, details)
     open_ledger(settings).append(record)
     with staged_folder(output) as folder:
@@ -147,7 +149,7 @@ def _summary(made: FinetuneResult, job: FinetuneJob, kept: SavedAdapter) -> str:
             f"{name} is not made a version: {made.failing}. It is kept in {kept.path}. To make it a version "
             f"all the same: oneseek adapters add {path} {names}, or train again with --force"
         )
-    serve = f"to serve it by its alias: oneseek adapters promote {name}"
+    serve = f"{kept.stands} stays active; to serve it by its alias: oneseek adapters promote {name}"
     if kept.place == "outside":
         serve = f"to serve it: oneseek serve --adapters {path}"
     warning = f", although {made.failing}" if made.failing is not None else ""

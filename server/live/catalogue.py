@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ from adapters.lora.hashes import HashCache, hash_file
 from adapters.lora.manifest import Adapter, damaged_adapter
 from adapters.pickles import import_command
 from adapters.registry.finder import FoundAdapters, UnconvertedPickle, find_adapters
+from adapters.registry.folders import FolderRecord
+from adapters.registry.listing import VersionFolder
 from adapters.registry.pointers import AliasPointers, PointersError, active_versions
 from adapters.registry.served import ServedAdapters
 from server.config.environment import expand_home
@@ -53,6 +55,13 @@ class Catalogue:
     """What was found and is not served, and why: for the log, one line each."""
     warnings: tuple[str, ...] = field(default=())
     """What is served and should be looked at, one line each."""
+    retired: tuple[Adapter, ...] = ()
+    """What was found outside the registry and is retired."""
+
+    @property
+    def outside(self) -> tuple[VersionFolder, ...]:
+        """The versions that are found outside the registry, served or retired."""
+        return versions_outside((*self.served.adapters(), *self.retired), self.served.base_digest)
 
     @cached_property
     def router(self) -> Router:
@@ -89,11 +98,11 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
         raise
     except ValueError as error:
         raise SettingsError("adapters", str(error)) from None
-    named = len(settings.adapters)
     pointers = read_pointers(settings.home / "registry")
     known = provenance(settings)
-    recorded, unrecorded = _check_provenance(known, found.adapters[:named], found.adapters[named:], pointers)
-    kept, refused = _check_fit(recorded, found.adapters[:named], digest, base.name)
+    others = found.adapters[len(found.named) :]
+    recorded, unrecorded = _check_provenance(known, found.named, others, pointers)
+    kept, refused = _check_fit(recorded, found.named, digest, base.name)
     active, passed_over = active_versions(kept, pointers)
     try:
         served = ServedAdapters(
@@ -103,8 +112,9 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
         raise SettingsError("routing.languages", str(error)) from None
     beside = (base.warning,) if base.warning else ()
     notes = (*beside, *_notes(found), *unrecorded, *refused, *passed_over, *describe_contested(served))
-    configured = tuple(adapter.full_name for adapter in found.adapters[:named])
-    return Catalogue(base, served, settings.routing, configured, notes, _warnings(kept, settings.home))
+    configured = tuple(adapter.full_name for adapter in found.named)
+    warnings = _warnings(kept, settings.home)
+    return Catalogue(base, served, settings.routing, configured, notes, warnings, found.retired)
 
 
 def _expanded(entry: str) -> str:
@@ -206,6 +216,7 @@ def without_provenance(adapter: Adapter) -> Adapter:
         problem,
         adapter.language,
         imported=adapter.imported,
+        place=adapter.place,
     )
 
 
@@ -223,8 +234,22 @@ def _check_fit(
     return list(trial.adapters()), refused
 
 
+def versions_outside(adapters: Iterable[Adapter], base: str) -> tuple[VersionFolder, ...]:
+    """Those of `adapters` that lie outside the registry and whose aliases pointers may name."""
+    return tuple(
+        VersionFolder.recorded(FolderRecord.of(adapter, base))
+        for adapter in adapters
+        if adapter.place not in ("registry", "loaded")
+    )
+
+
 def _notes(found: FoundAdapters) -> list[str]:
-    return [*map(str, found.refused), *describe_unconverted(found.unconverted)]
+    retired = [
+        f"{one.full_name} in {one.path} is retired; to serve it again: "
+        f"oneseek adapters promote {one.full_name}"
+        for one in found.retired
+    ]
+    return [*map(str, found.refused), *retired, *describe_unconverted(found.unconverted)]
 
 
 def describe_unconverted(found: Iterable[UnconvertedPickle]) -> list[str]:
@@ -265,10 +290,17 @@ def describe_contested(served: ServedAdapters) -> list[str]:
 
 
 def open_registry(settings: Settings) -> Registry:
-    """The registry in the settings' home, whose ledger is told of every change. Raises `HomeError`."""
+    """The registry in the settings' home, whose ledger is told of every change. Raises `HomeError`.
+
+    It knows what a server would serve from elsewhere here.
+    """
     from adapters.registry.registry import Registry
 
-    return Registry(settings.home, open_ledger(settings))
+    @cache
+    def outside() -> tuple[VersionFolder, ...]:
+        return open_catalogue(settings).outside
+
+    return Registry(settings.home, open_ledger(settings), outside)
 
 
 def open_ledger(settings: Settings) -> Ledger:

@@ -88,6 +88,8 @@ class RegistryFollower:
         """Full name in lower case → what is wrong on disk with a version that goes on from memory."""
         runtime.residency.on_damage = self._note_damage
         self._stamps = {path: stamp(path) for path in self._kept()}
+        self._pointed: frozenset[Path] = frozenset()
+        """Folders outside the registry that pointers name."""
 
     async def run(self) -> None:
         """Look again and again, until cancelled; without an interval, at nothing but the engine."""
@@ -123,9 +125,10 @@ class RegistryFollower:
         languages, served = self._served.languages(), found.served_folders
         problems = await self._take_in(found, served - known.keys()) if served - known.keys() else set[str]()
         problems |= await self._look_again(found, known)
-        done = await self._activate(found.pointers, problems)
+        done = await self._activate(found, problems)
         done = await self._shares.follow(found.pointers, problems) and done
-        self._remove(served, place, problems)
+        self._remove(found, problems)
+        self._pointed = frozenset(entry.folder for entry in found.entries if entry.outside is not None)
         self._departures.look()
         if self._served.languages() != languages:
             problems |= await self._reroute()
@@ -143,13 +146,21 @@ class RegistryFollower:
             try:
                 if recorded is not None and adapter.problem is None:
                     recorded.require(adapter)
-                self._served.add(adapter)
+                moved = self._is_served_elsewhere(adapter)
+                (self._served.replace if moved else self._served.add)(adapter)
             except AdapterRejectedError as error:
                 problems.add(str(error))
                 continue
-            if adapter.problem is None:
+            if adapter.problem is None and not moved:
                 log.info("%s is served now", adapter.full_name)
         return problems
+
+    def _is_served_elsewhere(self, adapter: Adapter) -> bool:
+        """Whether the same version with the same contents is served from another folder."""
+        if adapter.problem is not None or not self._served.is_adapter(adapter.full_name):
+            return False
+        held = self._served.resolve(adapter.full_name)
+        return held.digest == adapter.digest and not self.is_loaded(held)
 
     async def _read(
         self, found: RegistryListing, folders: Collection[Path]
@@ -187,8 +198,12 @@ class RegistryFollower:
         if now.problem is None and before.problem is None:
             if now.digest == before.digest:
                 return
+            if now.place != "registry":  # a folder of the user's, which a new start would read as it is
+                self._served.replace(now)
+                self.unload(before)
+                return
             problem = f"its files were changed: they have {now.digest} and had {before.digest}"
-            now = damaged_adapter(now.path, before.alias, before.version, problem)
+            now = damaged_adapter(now.path, before.alias, before.version, problem, place=before.place)
         if now.problem is not None and before.problem is None:
             if before.digest in self._runtime.engine.residents.open:
                 goes_on = "it goes on from memory until the server stops"
@@ -245,11 +260,23 @@ class RegistryFollower:
         """Text that changes with the registry, and with the ledger, which may come to know an adapter."""
         ledger = self.options.home / "ledger" / LEDGER_FILE
         size = ledger.stat().st_size if ledger.is_file() else 0
-        return f"{size}\n{fingerprint(self.options.home / 'registry')}"
+        outside = [stamp(folder) for folder in sorted(self._pointed)]
+        return "\n".join([str(size), *outside, fingerprint(self.options.home / "registry")])
 
-    async def _activate(self, pointers: AliasPointers, problems: set[str]) -> bool:
-        """Move the aliases whose promoted version is another; False where one should be tried again."""
-        wanted, notes = active_versions(self._served.adapters(), pointers)
+    def _leaves(self, adapter: Adapter, found: RegistryListing) -> bool:
+        """Whether it is retired, or gone from the registry."""
+        if self.is_loaded(adapter):
+            return False
+        if found.pointers.is_retired(adapter.alias, adapter.version):
+            return True
+        kept = adapter.path.is_relative_to(self.options.home / "registry")
+        return kept and adapter.path not in found.served_folders
+
+    async def _activate(self, found: RegistryListing, problems: set[str]) -> bool:
+        """Move the aliases that stand for another version now; False where one should be tried again."""
+        held = [one for one in self._served.adapters() if not self.is_loaded(one)]
+        staying = [one for one in held if not self._leaves(one, found)]
+        wanted, notes = active_versions(staying, found.pointers)
         problems |= set(notes)
         done = True
         for alias, version in wanted.items():
@@ -277,19 +304,17 @@ class RegistryFollower:
             self.unload(before)
         return done
 
-    def _remove(self, served: Collection[Path], place: Path, problems: set[str]) -> None:
-        """Forget the versions that are retired or gone."""
-        for adapter in self._served.adapters():
-            if self.is_loaded(adapter):
+    def _remove(self, found: RegistryListing, problems: set[str]) -> None:
+        """Forget the versions that are retired or gone; an active one last, when it is alone."""
+        leaving = [one for one in self._served.adapters() if self._leaves(one, found)]
+        for adapter in sorted(leaving, key=lambda one: self._served.active(one.alias) == one):
+            try:
+                self._served.remove(adapter.full_name)
+            except AdapterRejectedError as error:
+                problems.add(str(error))
                 continue
-            if adapter.path.is_relative_to(place) and adapter.path not in served:
-                try:
-                    self._served.remove(adapter.full_name)
-                except AdapterRejectedError as error:
-                    problems.add(str(error))
-                    continue
-                log.info("%s is served no longer", adapter.full_name)
-                self.unload(adapter)
+            log.info("%s is served no longer", adapter.full_name)
+            self.unload(adapter)
 
     def _sweep(self) -> None:
         """Unload what no name has stood for since the last look: a late request has brought it back."""

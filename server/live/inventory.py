@@ -111,7 +111,7 @@ class Inventory:
             "share": None,
             "shadow": None,
             "requests": {"running": 0, "waiting": 0},
-            "from": "registry",
+            "from": "registry" if entry.outside is None else "start",
         }
 
     def _lineage(self, digest: str) -> dict[str, Any] | None:

@@ -163,7 +163,7 @@ class LoraLoading:
             raise bad_field(NAME, f"{adapter.full_name} is served already.", code="adapter_exists")
         if self._options.provenance is not None:
             await require_known(self._options.provenance, adapter, PATH)
-        return self._modest(adapter)
+        return self._modest(replace(adapter, place="loaded"))
 
     def _versions(self, alias: str) -> list[str]:
         try:

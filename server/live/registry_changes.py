@@ -51,6 +51,8 @@ class ChangeResult:
     """Whether a version was added that was not there."""
     active: bool | None = None
     """Whether its alias stands for it."""
+    stands: str | None = None
+    """Full name of what the alias of an added version stands for."""
     base_recorded: bool = True
     """False if nothing but its shapes told that an added version is for this base."""
     contested: tuple[str, ...] = ()
@@ -96,6 +98,7 @@ class RegistryChanges:
                 live=live,
                 new=added.new,
                 active=added.active,
+                stands=added.stands,
                 base_recorded=added.base_recorded,
                 contested=self._contested_aliases(adapter.alias),
             )

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from adapters.ledger import Ledger
 from adapters.registry.registry import Registry
 from server.config.settings import Settings
+from server.live.catalogue import versions_outside
 from server.live.follower import FollowOptions, RegistryFollower
 from server.live.inventory import Inventory
 from server.live.loading import LoraLoading
@@ -102,7 +103,10 @@ def open_service(
 
     With `follow` it keeps up with the registry on disk, and its adapters can be changed over HTTP.
     """
-    registry = Registry(follow.home, Ledger.open(follow.home / "ledger")) if follow is not None else None
+    registry: Registry | None = None
+    if follow is not None:
+        outside = versions_outside(runtime.served.adapters(), runtime.served.base_digest)
+        registry = Registry(follow.home, Ledger.open(follow.home / "ledger"), lambda: outside)
     rollouts = Rollouts(runtime, settings.rollout, registry)
     shadows = Shadows(runtime.engine, runtime.metrics, (settings.max_num_seqs or DEFAULT_BATCH) // 2)
     changes: LiveChanges | None = None

@@ -101,10 +101,17 @@ def _change(change: ChangeResult) -> dict[str, Any]:
         "before": change.before,
         "new": change.new,
         "active": change.active,
+        "active_version": change.stands,
+        "promote": _promotion(change),
         "base": None if change.base_recorded else "unverified",
         "contested": list(change.contested) or None,
     }
     return {key: value for key, value in told.items() if value is not None}
+
+
+def _promotion(change: ChangeResult) -> str | None:
+    """What makes an added version active that waits for it."""
+    return f"POST /admin/adapters/{change.name}/promote" if change.stands and not change.active else None
 
 
 def _verdict(verdict: VersionVerdict) -> dict[str, Any]:

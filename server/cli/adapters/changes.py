@@ -17,7 +17,7 @@ from server.cli.adapters.imports import (
     import_several,
     provenance_of,
 )
-from server.cli.adapters.registry import UNVERIFIED, adapter_to_json, name_of, report
+from server.cli.adapters.registry import UNVERIFIED, adapter_to_json, name_of, promote_command, report
 from server.cli.flags import Json
 from server.config.settings import ResolvedSettings
 from server.config.values import SettingsError, check_flag
@@ -49,7 +49,8 @@ def add(
 ) -> int:
     """Check a PEFT folder against the base and keep it in the registry as a version that never changes.
 
-    The first version of an alias becomes active; for later ones say `oneseek adapters promote`.
+    The first version of an alias becomes active. Of an alias that is served already, from the registry or
+    a folder, a new version waits for `oneseek adapters promote`.
 
     Parameters
     ----------
@@ -63,7 +64,7 @@ def add(
     added = open_registry(settings).add(
         folder, base=open_base(settings), alias=asked[0], version=asked[1], language=asked[2]
     )
-    return _report_added(added, "Added", json=json)
+    return _report_added(resolved, added, "Added", json=json)
 
 
 def import_file(
@@ -124,7 +125,7 @@ def import_file(
         sources=sources,
         details=details,
     )
-    return _report_added(found.added, "Imported", json=json, warnings=found.warnings)
+    return _report_added(resolved, found.added, "Imported", json=json, warnings=found.warnings)
 
 
 def promote(resolved: ResolvedSettings, name: str, /, *, json: Json = False) -> int:
@@ -166,7 +167,7 @@ def retire(
     delete: Annotated[bool, Parameter(negative="", help="Delete its files as well.")] = False,
     json: Json = False,
 ) -> int:
-    """Serve a version no longer. Its files stay, and promoting it brings it back.
+    """Serve a version no longer, also after a restart. Its files stay, and promoting it brings it back.
 
     Parameters
     ----------
@@ -176,7 +177,10 @@ def retire(
     from server.live.catalogue import open_registry
 
     entry = open_registry(resolved.settings).retire(name, delete=delete)
-    summary = f"{'Retired and deleted' if delete else 'Retired'} {entry.full_name}."
+    summary = f"Retired and deleted {entry.full_name}."
+    if not delete:
+        again = promote_command(resolved, entry.full_name)
+        summary = f"Retired {entry.full_name}; to serve it again: {again}"
     return report({"name": entry.full_name, "deleted": delete}, summary, json=json)
 
 
@@ -203,21 +207,32 @@ def _asked(
     )
 
 
-def _report_added(added: AddResult, did: str, *, json: bool, warnings: Sequence[str] = ()) -> int:
+def _report_added(
+    resolved: ResolvedSettings, added: AddResult, did: str, *, json: bool, warnings: Sequence[str] = ()
+) -> int:
     adapter = added.adapter
     unverified = () if added.base_recorded else (UNVERIFIED,)
     warnings = [*warnings, *unverified, *_unrouted(added)]
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     short = adapter.digest.removeprefix("sha256:")[:12]
-    if not added.new:
-        summary = f"{adapter.full_name} was there already, with the same contents ({short})."
-    elif added.active:
-        summary = f"{did} {adapter.full_name} ({short}); it is active."
+    promotes = None if added.active else promote_command(resolved, adapter.full_name)
+    if added.new:
+        what = f"{did} {adapter.full_name} ({short})"
     else:
-        promotes = f"oneseek adapters promote {adapter.full_name}"
-        summary = f"{did} {adapter.full_name} ({short}); it becomes active with: {promotes}"
-    shown = {**adapter_to_json(adapter), "new": added.new, "active": added.active, "warnings": warnings}
+        what = f"{adapter.full_name} was there already, with the same contents ({short})"
+    if promotes is None:
+        summary = f"{what}; it is active."
+    else:
+        summary = f"{what}, while {added.stands} stays active; it becomes active with: {promotes}"
+    shown = {
+        **adapter_to_json(adapter),
+        "new": added.new,
+        "active": added.active,
+        "active_version": added.stands,
+        "promote": promotes,
+        "warnings": warnings,
+    }
     return report(shown, summary, json=json)
 
 

@@ -193,10 +193,11 @@ def _combine_into_registry(
             made.adapter.path, base=base, alias=alias, version=version, action="merge", details=details
         )
     name = added.adapter.full_name
-    then = "it is active" if added.active else f"to serve it by its alias: oneseek adapters promote {name}"
+    waits = f"{added.stands} stays active; to serve it by its alias: oneseek adapters promote {name}"
+    then = "it is active" if added.active else waits
     shown = _result_to_json(plan, made, added.adapter)
     line = f"made {name} in {added.adapter.path}: {_about(plan, made)}; {then}"
-    return {**shown, "active": added.active, "line": line}
+    return {**shown, "active": added.active, "active_version": added.stands, "line": line}
 
 
 def _combine_into_folder(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json as json_format
-from collections.abc import Callable, Mapping
-from functools import wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+import shlex
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from server.config.settings import ResolvedSettings, Settings
 
@@ -14,33 +14,10 @@ if TYPE_CHECKING:
     from adapters.registry.registry import VersionFolder
 
 
-P = ParamSpec("P")
-
 UNVERIFIED = (
     "the adapter records no digest of its base, so that nothing but its shapes tells that it is for this "
     "one; from now on it is bound to this base"
 )
-
-
-def about_versions(
-    verb: Callable[Concatenate[ResolvedSettings, P], int],
-) -> Callable[Concatenate[ResolvedSettings, P], int]:
-    """`verb`, which says of a name that is served and is no version of the registry how it becomes one."""
-
-    @wraps(verb)
-    def explained(resolved: ResolvedSettings, *args: P.args, **given: P.kwargs) -> int:
-        from adapters.errors import RegistryError, UnknownAdapterError
-
-        try:
-            return verb(resolved, *args, **given)
-        except UnknownAdapterError as error:
-            served = find_served(resolved.settings, error.name)
-            if served is None:
-                raise
-            where = f"{served.full_name} is served from {served.path} and is no version of the registry"
-            raise RegistryError(f"{where}. Add it first: oneseek adapters add {served.path}") from None
-
-    return explained
 
 
 def find_served(settings: Settings, name: str) -> Adapter | None:
@@ -76,6 +53,13 @@ def adapter_to_json(adapter: Adapter) -> dict[str, Any]:
         "base_digest": adapter.base_digest,
         "path": str(adapter.path),
     }
+
+
+def promote_command(resolved: ResolvedSettings, name: str) -> str:
+    """What makes the version `name` active, in the same home."""
+    home = resolved.origins.get("home", "")
+    flag = ["--home", str(resolved.settings.home)] if home.startswith("flag") else []
+    return shlex.join(["oneseek", "adapters", "promote", name, *flag])
 
 
 def name_of(entry: VersionFolder | None) -> str | None:

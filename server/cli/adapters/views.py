@@ -69,7 +69,8 @@ def verify_versions(resolved: ResolvedSettings, name: str | None = None, /, *, j
     from server.live.catalogue import open_base, open_registry
 
     listing, base = open_registry(resolved.settings).listing(), open_base(resolved.settings)
-    verdicts = [verify_one(entry, base) for entry in ([listing.find(name)] if name else listing.entries)]
+    kept = [entry for entry in listing.entries if entry.outside is None]
+    verdicts = [verify_one(entry, base) for entry in ([listing.find(name)] if name else kept)]
     broken = [verdict for verdict in verdicts if verdict.problem is not None]
     if not json:
         for verdict in verdicts:

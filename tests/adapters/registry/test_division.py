@@ -187,8 +187,8 @@ def test_files_of_before_and_of_after_this_one(registry: Registry) -> None:
     written = plain(registry)
     assert written["format"] == 2, "a OneSeek that divides nothing refuses it"
     path = registry.folder / "active.json"
-    path.write_text(json.dumps({**written, "format": 3}), encoding="utf-8")
-    with pytest.raises(PointersError, match="format = 3"):
+    path.write_text(json.dumps({**written, "format": 4}), encoding="utf-8")
+    with pytest.raises(PointersError, match="format = 4"):
         AliasPointers.read(registry.folder)
 
 

@@ -327,7 +327,7 @@ def test_the_fingerprint_follows_every_change(zero: Registry, base: Base, make_a
     "text",
     [
         "{",
-        '{"format": 3, "aliases": {}}',
+        '{"format": 4, "aliases": {}}',
         '{"format": 1, "aliases": []}',
         '{"format": 1, "aliases": {"zero": {"history": ["latest"], "retired": []}}}',
         '{"format": 1, "aliases": {"zero": ["v1"]}}',

@@ -79,13 +79,15 @@ def test_from_added_to_retired(home: Path, voices: dict[str, Path], capsys: Out)
     assert again.startswith("zero@v1.0 was there already, with the same contents")
     later = run(capsys, "add", str(voices["sv"]), *named)
     assert later.endswith("it becomes active with: oneseek adapters promote zero@v1.1")
+    assert "while zero@v1.0 stays active" in later
     assert active(capsys) == ["zero@v1.0"]
     assert run(capsys, "promote", "zero@v1.1") == "Promoted zero@v1.1 (before: v1.0)."
     assert run(capsys, "promote", "zero@v1.1") == "zero@v1.1 was active already."
     assert active(capsys) == ["zero@v1.1"]
     assert run(capsys, "list") == "2 versions of 1 alias."
     assert run(capsys, "rollback", "zero") == "Rolled back from zero@v1.1 to zero@v1.0."
-    assert run(capsys, "retire", "zero@v1.1") == "Retired zero@v1.1."
+    again = "to serve it again: oneseek adapters promote zero@v1.1"
+    assert run(capsys, "retire", "zero@v1.1") == f"Retired zero@v1.1; {again}"
     assert run(capsys, "list") == "1 version of 1 alias."
     assert run(capsys, "retire", "zero@v1.1", "--delete") == "Retired and deleted zero@v1.1."
     assert [path.name for path in sorted((home / "registry" / "zero").iterdir())] == ["v1.0"]
@@ -110,7 +112,7 @@ def test_every_verb_answers_json(filled: Path, capsys: Out, tmp_path: Path) -> N
     assert told(capsys, "retire", "zero@v1.2") == {
         "name": "zero@v1.2",
         "deleted": False,
-        "summary": "Retired zero@v1.2.",
+        "summary": "Retired zero@v1.2; to serve it again: oneseek adapters promote zero@v1.2",
     }
 
 
@@ -295,21 +297,31 @@ def test_an_export_makes_the_same_bytes(filled: Path, tmp_path: Path, capsys: Ou
     assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
-@pytest.mark.parametrize(
-    "verb", [("show", "sv"), ("promote", "zero-sv@v1.1"), ("canary", "zero-sv", "v1.1=90", "v1.2=10")]
-)
-def test_what_is_served_from_elsewhere_says_how_it_becomes_a_version(
-    home: Path, voices: dict[str, Path], capsys: Out, verb: tuple[str, ...]
-) -> None:
+def test_verbs_take_what_is_served_from_a_folder(home: Path, voices: dict[str, Path], capsys: Out) -> None:
     folder = home.parent / "root" / "lora_adapters" / "zero-v1.1-SV"
     shutil.copytree(voices["sv"], folder)
-    found = refused(capsys, *verb)
-    assert found == (
-        f"oneseek: zero-sv@v1.1 is served from {folder} and is no version of the registry. "
-        f"Add it first: oneseek adapters add {folder}\n"
+    assert told(capsys, "show", "sv")["path"] == str(folder)
+    added = told(capsys, "add", str(voices["en"]), "--alias", "zero-sv")
+    assert (added["name"], added["active"], added["active_version"]) == (
+        "zero-sv@v1.2",
+        False,
+        "zero-sv@v1.1",
     )
-    run(capsys, "add", str(folder))
-    run(capsys, "show", "sv")
+    assert added["promote"] == "oneseek adapters promote zero-sv@v1.2"
+    assert active(capsys) == ["zero-sv@v1.1"]
+    assert "is served from" in refused(
+        capsys, "add", str(voices["en"]), "--alias", "zero-sv", "--version", "v1.1"
+    )
+    assert "shares" in told(capsys, "canary", "sv", "v1.1=90", "v1.2=10")
+    assert run(capsys, "promote", "zero-sv@v1.2") == "Promoted zero-sv@v1.2 (before: v1.1)."
+    assert "nothing is deleted" in refused(capsys, "retire", "zero-sv@v1.1", "--delete")
+    assert run(capsys, "rollback", "zero-sv").endswith("to zero-sv@v1.1.")
+    assert run(capsys, "promote", "zero-sv@v1.2").startswith("Promoted")
+    run(capsys, "retire", "zero-sv@v1.1")
+    listed = told(capsys, "list")
+    assert [item["name"] for item in listed["adapters"]] == ["zero-sv@v1.2"]
+    assert any("oneseek adapters promote zero-sv@v1.1" in note for note in listed["not_served"])
+    assert folder.is_dir()
 
 
 def test_an_alias_that_is_a_language_code_is_meant_by_its_name(

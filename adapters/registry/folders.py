@@ -1,0 +1,72 @@
+"""What a pointer notes of a version that lies outside the registry, so that it is found again or missed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from adapters import names
+from adapters.lora.manifest import PLACES, Adapter, AdapterPlace
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRecord:
+    """A version in a folder of the user's, or in one that ships."""
+
+    alias: str
+    version: str
+    place: AdapterPlace
+    path: Path
+    """Absolute."""
+    base: str | None
+    """Digest of the base that it was served on."""
+    language: str | None = None
+
+    @classmethod
+    def of(cls, adapter: Adapter, base: str) -> FolderRecord:
+        """What is noted of `adapter`, which is served on the base with the digest `base`."""
+        path = adapter.path.absolute()
+        return cls(adapter.alias, adapter.version, adapter.place, path, base, adapter.language)
+
+    @classmethod
+    def from_json(cls, value: Any) -> FolderRecord:
+        """What `to_json` made. Raises `ValueError`, `KeyError`, `TypeError` and `AttributeError`."""
+        place, path, base, language = value["place"], value["path"], value.get("base"), value.get("language")
+        if place not in PLACES or place == "registry" or not Path(path).is_absolute():
+            raise ValueError("is not a folder that versions are served from")
+        if base is not None and not isinstance(base, str):
+            raise ValueError("the base is not a digest")
+        alias, version = names.alias(value["alias"]), names.version(value["version"])
+        spoken = names.language(language) if language is not None else None
+        return cls(alias, version, cast("AdapterPlace", place), Path(path), base, spoken)
+
+    @property
+    def root(self) -> Path:
+        """What links in the folder may not lead out of."""
+        return self.path if self.place == "settings" else self.path.parent
+
+    def fits(self, base: str | None) -> bool:
+        """Whether it may be for the base with the digest `base`; None: any."""
+        return base is None or self.base in (None, base)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON."""
+        found: Mapping[str, Any] = {
+            "alias": self.alias,
+            "version": self.version,
+            "place": self.place,
+            "path": str(self.path),
+            "base": self.base,
+            "language": self.language,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def read_folders(value: Any) -> dict[str, FolderRecord]:
+    """Records by version in lower case, as JSON holds them. Raises as `FolderRecord.from_json`."""
+    if value is None:
+        return {}
+    found = [FolderRecord.from_json(record) for record in value.values()]
+    return {record.version.lower(): record for record in found}
