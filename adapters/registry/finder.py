@@ -113,7 +113,8 @@ def find_adapters(
     that, before anything else that is wrong with it.
 
     Reads each one's config, checks that its layout fits the base, hashes its weights and checks recorded
-    digests; with `hashes`, weights are hashed when they are loaded. Raises `AdapterError` for one that `explicit` names and that cannot be served, `ValueError` for a
+    digests; with `hashes`, weights are hashed when they are loaded. Raises `AdapterError` for one that `explicit` names
+    and that cannot be served, `ValueError` for a
     NAME that is none.
 
     A version of the registry, or one that a pointer names, that cannot be served any more is found with its
