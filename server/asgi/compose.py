@@ -111,6 +111,7 @@ def open_base_service(
         tokenizer, defaults = Tokenizer.load(base.path), read_defaults(base.path)
     except ValueError as error:
         raise EngineError(f"{base.path}: {error}") from error
+    router = catalogue.router  # settings of routing that lead nowhere end the start before a graph is built
     engine, collectors = open_engine(settings, catalogue, tokenizer, metrics, narrator, environ)
     actives = [served.active(alias) for alias in served.aliases()]
     for adapter in (one for one in served.adapters() if one.problem is not None):
@@ -121,7 +122,7 @@ def open_base_service(
         name=base.name,
         engine=engine,
         served=served,
-        router=catalogue.router,
+        router=router,
         tokenizer=tokenizer,
         metrics=metrics,
     )

@@ -34,23 +34,26 @@ def about_versions(
         try:
             return verb(resolved, *args, **given)
         except UnknownAdapterError as error:
-            served = find_served(resolved.settings, error.name)
+            served, near = find_served(resolved.settings, error.name)
             if served is None:
-                raise
+                raise UnknownAdapterError(error.name, error.hints or near) from None
             where = f"{served.full_name} is served from {served.path} and is no version of the registry"
             raise RegistryError(f"{where}. Add it first: oneseek adapters add {served.path}") from None
 
     return explained
 
 
-def find_served(settings: Settings, name: str) -> Adapter | None:
-    """What a server would answer `name` with, where it would."""
+def find_served(settings: Settings, name: str) -> tuple[Adapter | None, tuple[str, ...]]:
+    """What a server would answer `name` with, if it would; else close names among those that it serves."""
+    from adapters.errors import UnknownAdapterError
     from server.live.catalogue import open_catalogue
 
     try:
-        return open_catalogue(settings).served.resolve(name)
+        return open_catalogue(settings).served.resolve(name), ()
+    except UnknownAdapterError as error:
+        return None, error.hints
     except (ValueError, LookupError, OSError):
-        return None
+        return None, ()
 
 
 def report(shown: Mapping[str, Any], summary: str, *, json: bool) -> int:
