@@ -207,3 +207,11 @@ def test_an_adapter_that_is_nearly_named_is_told_before_any_work(
     told = captured.err.splitlines()[-1].lower().partition("did you mean ")[2]
     assert told.strip(" '\"").startswith(meant)
     assert "memory plan" not in captured.err, "no engine was started for it"
+
+
+def test_an_adapter_that_is_served_from_a_folder_is_shown_too(installation: Path, capsys: Out) -> None:
+    assert main(["adapters", "show", "sv"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("oneseek-7b-zero-sv@v1.1 in ")
+    assert "oneseek adapters add" in out.splitlines()[-1]
+    assert told(capsys, "adapters", "show", "sv")["rank"] == 8

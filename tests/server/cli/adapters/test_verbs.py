@@ -119,6 +119,8 @@ def test_show_and_diff_for_people(filled: Path, capsys: Out) -> None:
     out = capsys.readouterr().out
     assert "base_digest" in out
     assert "# zero v1.1" in out
+    assert "targets         q_proj, v_proj" in out
+    assert not {"---", "base_model: mistral-7b-instruct"} & set(out.splitlines()), "what the fields say"
     assert "oneseek ledger show zero@v1.1" in out
     assert out.endswith("zero@v1.1 is active; versions of zero: v1.1, v1.2.\n")
     same = run(capsys, "diff", "zero@v1.1", "zero")
@@ -296,7 +298,7 @@ def test_an_export_makes_the_same_bytes(filled: Path, tmp_path: Path, capsys: Ou
 
 
 @pytest.mark.parametrize(
-    "verb", [("show", "sv"), ("promote", "zero-sv@v1.1"), ("canary", "zero-sv", "v1.1=90", "v1.2=10")]
+    "verb", [("rollback", "sv"), ("promote", "zero-sv@v1.1"), ("canary", "zero-sv", "v1.1=90", "v1.2=10")]
 )
 def test_what_is_served_from_elsewhere_says_how_it_becomes_a_version(
     home: Path, voices: dict[str, Path], capsys: Out, verb: tuple[str, ...]
