@@ -141,7 +141,7 @@ class BulkImport:
         return ImportResult(planned, found.warnings)
 
     def _plan(self, folder: Path, **named: Any) -> AddResult:
-        """What `Registry.add` would come to; raises as it does for what is wrong with the adapter."""
+        """What `Registry.add` would come to, but for which version is active; raises as it does."""
         intake = check_adapter(folder, self.base, **named)
         adapter = intake.source
         listing = self.registry.listing()
@@ -158,7 +158,7 @@ class BulkImport:
             reason = f"{adapter.full_name} exists and holds {present}; {folder} holds {adapter.digest}"
             raise RegistryError(f"{reason}. A version never changes: import it with --version.")
         self._planned[alias, version.lower()] = adapter.digest
-        return AddResult(adapter, present is None, not held, intake.base_recorded)
+        return AddResult(adapter, present is None, False, intake.base_recorded)
 
 
 def _origin(folder: Path) -> dict[str, Any] | None:

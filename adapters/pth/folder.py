@@ -118,6 +118,8 @@ def _is_peft(folder: Path) -> bool:
 
 
 def _weight_files(folder: Path) -> list[Path]:
+    if (folder / "config.json").is_file() and not (folder / CONFIG_FILE).is_file():
+        return []  # a base
     return sorted(
         path
         for path in folder.iterdir()

@@ -114,6 +114,7 @@ def open_base_service(
         tokenizer, defaults = Tokenizer.load(base.path), read_defaults(base.path)
     except ValueError as error:
         raise EngineError(f"{base.path}: {error}") from error
+    router = catalogue.router  # settings of routing that lead nowhere end the start before a graph is built
     priorities = Priorities(served, settings.pinned_adapters, catalogue.configured, settings.routing.default)
     engine, collectors = open_engine(settings, catalogue, tokenizer, metrics, narrator, environ, priorities)
     priorities.check(engine.info.max_adapters)
@@ -126,7 +127,7 @@ def open_base_service(
         name=base.name,
         engine=engine,
         served=served,
-        router=catalogue.router,
+        router=router,
         tokenizer=tokenizer,
         metrics=metrics,
         priorities=priorities,

@@ -57,8 +57,15 @@ def evaluate_adapters(
         except ValueError as error:
             raise SettingsError("url", str(error)) from None
         return _evaluate(target, adapters, asked, detect)
+    _check_served(settings, adapters)
     with running_server(settings) as target:
         return _evaluate(target, adapters, asked, detect)
+
+
+def _check_served(settings: Settings, adapters: Sequence[str]) -> None:
+    """Raise `SettingsError` for a name that is not served, before an engine is started for it."""
+    served = open_catalogue(settings).served
+    _check_names(adapters, [*served.aliases(), *(one.full_name for one in served.adapters())])
 
 
 def _questions(spoken: Sequence[str], file: Path | None) -> dict[str, list[str]]:
@@ -141,13 +148,17 @@ def _names(models: Sequence[dict[str, Any]], asked: Sequence[str]) -> tuple[str,
     if not bases:
         raise EndpointError("the server names no base model in /v1/models")
     adapters = [name for name, parent in served.items() if parent is not None]
-    for name in asked:
-        if name not in adapters:
-            there = ", ".join(adapters) or "none"
-            raise SettingsError(
-                "adapter", f"{name!r} is not served{closest(name, adapters)}; there are: {there}"
-            )
+    _check_names(asked, adapters)
     return bases[0], list(asked) or [name for name in adapters if "@" not in name]
+
+
+def _check_names(asked: Sequence[str], served: Sequence[str]) -> None:
+    for name in asked:
+        if name not in served:
+            there = ", ".join(served) or "none"
+            raise SettingsError(
+                "adapter", f"{name!r} is not served{closest(name, served)}; there are: {there}"
+            )
 
 
 def _versions(models: Sequence[dict[str, Any]]) -> dict[str, str]:

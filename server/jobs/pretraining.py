@@ -142,6 +142,5 @@ def _print_result(made: PretrainResult, asked: PretrainRequest, report: Path) ->
         }
         print(json_format.dumps(told, ensure_ascii=False))
         return
-    for line in made.curve_lines:
+    for line in (*made.curve_lines, f"{'curve':>14}  {report / 'loss.png'}", summary):
         print(line)
-    print(summary)

@@ -27,7 +27,7 @@ from adapters.registry.pointers import AliasPointers, PointersError, active_vers
 from adapters.registry.served import ServedAdapters
 from server.config.environment import expand_home
 from server.config.settings import RoutingOptions, Settings
-from server.config.values import SettingsError
+from server.config.values import SettingsError, closest
 
 if TYPE_CHECKING:
     from adapters.ledger import Ledger
@@ -147,7 +147,8 @@ def routing_settings(served: ServedAdapters, options: RoutingOptions) -> Routing
         if not _detectable(code):
             raise SettingsError("routing.languages", f"{code!r} is a language that detection does not know")
     if options.default not in (None, "base") and not served.is_adapter(options.default):
-        raise SettingsError("routing.default", f"{options.default!r} is no adapter that is served here")
+        hint = closest(options.default, [*served.aliases(), "base"])
+        raise SettingsError("routing.default", f"{options.default!r} is no adapter that is served here{hint}")
     spoken = served.languages().items()
     rows = tuple(LanguageRow(code, alias) for code, alias in spoken if _detectable(code))
     given: dict[str, Any] = {

@@ -51,27 +51,24 @@ class Roots:
         if folder is None or not _is_beneath(folder, roots):
             raise _outside()
         try:
-            _check_files(folder, roots, _blobs_of(folder, roots))
+            _check_files(folder, roots, _blobs_of(folder))
         except OSError as problem:  # such as a name that is too long for the file system
             why = (problem.strerror or type(problem).__name__).lower()
             raise PathRefusedError(f"it cannot be opened ({why}): name a folder that can") from None
         return folder
 
 
-def _blobs_of(folder: Path, roots: Iterable[Path]) -> Path | None:
-    """Where Hugging Face's cache keeps the files of `folder`, if a root above it lies in a snapshot there.
+def _blobs_of(folder: Path) -> Path | None:
+    """Where Hugging Face's cache keeps the files of `folder`, whose links were followed; None outside of it.
 
-    In the cache a snapshot CACHE/models--OWNER--NAME/snapshots/COMMIT holds links to files in ../../blobs
-    (huggingface_hub, "Understand caching"). The root decides, which the operator named, never the path that a
-    client sends; and only if the folder of blobs is no link itself.
+    There a snapshot CACHE/models--OWNER--NAME/snapshots/COMMIT holds links to files in ../../blobs
+    (huggingface_hub, "Understand caching"). If a root is above the repository, so is it above the blobs; if a
+    root is the snapshot, they are the one place outside of it. A link in the place of blobs leads nowhere,
+    since what is followed then lies elsewhere.
     """
-    for root in roots:
-        if not folder.is_relative_to(root):
-            continue
-        for place in (root, *root.parents):
-            if place.name == "snapshots" and place.parent.name.startswith("models--"):
-                blobs = place.parent / "blobs"
-                return blobs if _followed(blobs) == blobs else None
+    for place in (folder, *folder.parents):
+        if place.name == "snapshots" and place.parent.name.startswith("models--"):
+            return place.parent / "blobs"
     return None
 
 

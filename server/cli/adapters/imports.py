@@ -110,7 +110,7 @@ def _outcome_to_json(outcome: ImportOutcome, dry_run: bool) -> dict[str, Any]:
         "name": adapter.full_name,
         "language": adapter.language,
         "digest": adapter.digest,
-        "active": added.active,
+        **({} if dry_run else {"active": added.active}),
         "warnings": warnings,
     }
 
@@ -120,7 +120,7 @@ def _print_row(row: dict[str, Any]) -> None:
         print(f"refused        {row['problem']}", file=sys.stderr)
         return
     language = f", {row['language']}" if row["language"] else ""
-    active = " (active)" if row["active"] else ""
+    active = " (active)" if row.get("active") else ""
     print(f"{row['status']:<13}  {row['name']}{active}{language}, from {row['file']}")
     for warning in row["warnings"]:
         print(f"warning: {row['name']}: {warning}", file=sys.stderr)

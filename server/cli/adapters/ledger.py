@@ -108,17 +108,16 @@ def _lineage(resolved: ResolvedSettings, ledger: Ledger, name: str) -> Lineage:
     from adapters.errors import RegistryError, UnknownAdapterError, UnknownInLedgerError
     from server.live.catalogue import open_registry
 
-    hints: tuple[str, ...] = ()
     try:
         return ledger.lineage(name)
     except UnknownInLedgerError as error:
         unknown = error
-    found = find_served(resolved.settings, name)
+    found, hints = find_served(resolved.settings, name)
     full_name = found.full_name if found is not None else None
     try:
         full_name = full_name or open_registry(resolved.settings).listing().find(name).full_name
     except UnknownAdapterError as error:
-        hints = error.hints
+        hints = error.hints or hints
     except RegistryError:
         pass
     if full_name is None or full_name.lower() == name.lower():
@@ -127,9 +126,9 @@ def _lineage(resolved: ResolvedSettings, ledger: Ledger, name: str) -> Lineage:
     try:
         return ledger.lineage(full_name)
     except UnknownInLedgerError:
-        where = f", served from {found.path}" if found is not None else ""
-        said = f"{name} is {full_name}{where}, about which the ledger has no entry."
-        raise UnknownInLedgerError(f"{said} What adds one: oneseek adapters add FOLDER") from None
+        folder = found.path if found is not None else "FOLDER"
+        said = f"{name} is {full_name}, and the ledger has no entry about it."
+        raise UnknownInLedgerError(f"{said} To add one: oneseek adapters add {folder}") from None
 
 
 def sign_adapter(resolved: ResolvedSettings, folder: Path, /) -> int:

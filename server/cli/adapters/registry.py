@@ -20,14 +20,17 @@ UNVERIFIED = (
 )
 
 
-def find_served(settings: Settings, name: str) -> Adapter | None:
-    """What a server would answer `name` with, where it would."""
+def find_served(settings: Settings, name: str) -> tuple[Adapter | None, tuple[str, ...]]:
+    """What a server would answer `name` with, if it would; else close names among those that it serves."""
+    from adapters.errors import UnknownAdapterError
     from server.live.catalogue import open_catalogue
 
     try:
-        return open_catalogue(settings).served.resolve(name)
+        return open_catalogue(settings).served.resolve(name), ()
+    except UnknownAdapterError as error:
+        return None, error.hints
     except (ValueError, LookupError, OSError):
-        return None
+        return None, ()
 
 
 def report(shown: Mapping[str, Any], summary: str, *, json: bool) -> int:

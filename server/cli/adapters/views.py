@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json as json_format
+import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from cyclopts import Parameter
 
-from server.cli.adapters.registry import adapter_to_json, report
+from adapters.errors import UnknownAdapterError
+from server.cli.adapters.registry import adapter_to_json, find_served, report
 from server.cli.adapters.shares import change_to_json
 from server.cli.flags import Json
 from server.config.settings import ResolvedSettings
@@ -35,18 +38,18 @@ def show_version(resolved: ResolvedSettings, name: str, /, *, json: Json = False
     from server.live.catalogue import open_registry
 
     listing = open_registry(resolved.settings).listing()
-    entry = listing.find(name)
+    try:
+        entry = listing.find(name)
+    except UnknownAdapterError as error:
+        served, near = find_served(resolved.settings, name)
+        if served is None:
+            raise UnknownAdapterError(name, error.hints or near) from None
+        return _show_served(served, json=json)
     manifest, card = read_fields(entry.folder), read_card(entry.folder)
     flags = _state(listing, entry)
     shown = {"name": entry.full_name, "path": str(entry.folder), **flags, "manifest": manifest, "card": card}
     if not json:
-        print(f"{entry.full_name} in {entry.folder}\n")
-        for field, value in manifest.items():
-            plain = value if isinstance(value, str) and value.isprintable() else json_format.dumps(value)
-            print(f"{field:<16}{plain}")
-        # A card may hold what a terminal would obey.
-        text = "".join(sign for sign in card if sign.isprintable() or sign == "\n")
-        print(f"\n{text.strip()}\n")
+        _print_contents(entry.full_name, entry.folder, manifest, card)
         print(f"Lineage: oneseek ledger show {entry.full_name}")
     standing = "retired" if flags["retired"] else "active" if flags["active"] else "not active"
     marks = {item: " (retired)" if listing.is_retired(item) else "" for item in listing.versions(entry.alias)}
@@ -55,6 +58,44 @@ def show_version(resolved: ResolvedSettings, name: str, /, *, json: Json = False
     divided = f"; divided: {format_shares(state.split, state.shadow)}" if state.divided_versions else ""
     summary = f"{entry.full_name} is {standing}; versions of {entry.alias}: {versions}{divided}."
     return report(shown, summary, json=json)
+
+
+def _show_served(adapter: Adapter, *, json: bool) -> int:
+    """The same of an adapter that is served from a folder and is no version."""
+    from adapters.lora.card import read_card
+    from adapters.lora.manifest import read_fields
+
+    manifest, card = read_fields(adapter.path), read_card(adapter.path)
+    if not json:
+        _print_contents(adapter.full_name, adapter.path, manifest or adapter_to_json(adapter), card)
+    summary = (
+        f"{adapter.full_name} is served from its folder and is no version of the registry; "
+        f"to make it one: oneseek adapters add {adapter.path}"
+    )
+    return report({**adapter_to_json(adapter), "manifest": manifest, "card": card}, summary, json=json)
+
+
+def _print_contents(name: str, folder: Path, manifest: Mapping[str, Any], card: str) -> None:
+    print(f"{name} in {folder}\n")
+    for field, value in manifest.items():
+        print(f"{field:<16}{_plain(value)}")
+    # Its front matter repeats the fields. A card may hold what a terminal would obey.
+    text = re.sub(r"\A---\n.*?\n---\n", "", card, flags=re.DOTALL)
+    text = "".join(sign for sign in text if sign.isprintable() or sign == "\n")
+    print(f"\n{text.strip()}\n")
+
+
+def _plain(value: object) -> str:
+    """A field of a manifest as people read it: lists and mappings of plain values without JSON's signs."""
+    if isinstance(value, str) and value.isprintable():
+        return value
+    if isinstance(value, list) and all(isinstance(item, str) for item in cast("list[object]", value)):
+        return ", ".join(map(_plain, cast("list[str]", value)))
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{_plain(key)} {_plain(item)}" for key, item in cast("dict[str, object]", value).items()
+        )
+    return json_format.dumps(value)
 
 
 def verify_versions(resolved: ResolvedSettings, name: str | None = None, /, *, json: Json = False) -> int:

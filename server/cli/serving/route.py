@@ -9,6 +9,7 @@ from cyclopts import Parameter
 
 from server.cli.flags import Json
 from server.config.settings import ResolvedSettings
+from server.config.values import SettingsError, closest
 
 if TYPE_CHECKING:
     from routing.route import Route
@@ -41,14 +42,19 @@ def route(
         An earlier user message; repeat it for several, oldest first.
     """
     from routing.explain import explain
-    from routing.route import RouteQuery
+    from routing.route import RouteQuery, UnknownNameError
     from server.live.catalogue import open_catalogue
 
     catalogue = open_catalogue(resolved.settings)
     question = RouteQuery(
         header=header, model=model, turns=(*(history or ()), text), accept_language=accept_language
     )
-    decided = catalogue.router.decide(question, catalogue.served)
+    try:
+        decided = catalogue.router.decide(question, catalogue.served)
+    except UnknownNameError as error:
+        hint = closest(error.name, [*catalogue.served.aliases(), "base", "auto", "oneseek"])
+        problem = f"{error.name!r} is not served here{hint}; see: oneseek adapters list"
+        raise SettingsError(error.field, problem) from None
     if json:
         print(json_format.dumps(_route_to_json(decided), indent=2, ensure_ascii=False))
     else:

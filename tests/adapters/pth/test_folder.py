@@ -30,6 +30,7 @@ def test_files_and_folders_of_one_adapter_are_found(tmp_path: Path) -> None:
             *("optimizer.pt", "training_args.bin", "rng_state_0.pth", "scheduler.pt", ".hidden/f.pth"),
             *("g-v1/adapter.pth", "h-v1/adapter_config.json", "h-v1/adapter_model.safetensors"),
             *("i-v1/adapter_config.json", "i-v1/adapter_model.bin", "logs/run.txt"),
+            *("a-base/config.json", "a-base/model.safetensors"),
             *("j-v1/checkpoint-5/adapter_config.json", "k-v1/adapter_config.json"),
         ],
     )

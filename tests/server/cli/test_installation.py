@@ -182,3 +182,36 @@ def test_models_tells_which_and_why(installation: Path, tiny_base: Path, capsys:
 def test_a_base_that_is_not_there_is_a_failure_in_one_line(installation: Path, capsys: Out) -> None:
     assert main(["models", "--base-model", "nowhere"]) == 1
     assert capsys.readouterr().err.startswith("oneseek: nowhere: is not a folder")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["adapters", "show", "oneseek-7b-zero-svv"], "oneseek-7b-zero-sv"),
+        (["ledger", "show", "oneseek-7b-zero-svv"], "oneseek-7b-zero-sv"),
+        (["adapters", "promote", "oneseek-7b-zero-svv@v1"], "oneseek-7b-zero-sv"),
+        (["route", "Hej", "--header", "oneseek-7b-zero-svv"], "oneseek-7b-zero-sv"),
+        (["route", "Hej", "--model", "onesek"], "oneseek"),
+        (["route", "Hej", "--routing-default", "oneseek-7b-zero-svv"], "oneseek-7b-zero-sv"),
+        (["eval", "--adapter", "oneseek-7b-zero-svv"], "oneseek-7b-zero-sv"),
+        (["merge", "--adapter", "oneseek-7b-zero-svv", "--output", "x"], "oneseek-7b-zero-sv"),
+        (["serve", "--routing-default", "oneseek-7b-zero-svv"], "oneseek-7b-zero-sv"),
+    ],
+    ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",  # pyright: ignore[reportUnknownLambdaType]
+)
+def test_an_adapter_that_is_nearly_named_is_told_before_any_work(
+    arguments: list[str], meant: str, installation: Path, capsys: Out
+) -> None:
+    assert main(arguments) in (1, 2)
+    captured = capsys.readouterr()
+    told = captured.err.splitlines()[-1].lower().partition("did you mean ")[2]
+    assert told.strip(" '\"").startswith(meant)
+    assert "memory plan" not in captured.err, "no engine was started for it"
+
+
+def test_an_adapter_that_is_served_from_a_folder_is_shown_too(installation: Path, capsys: Out) -> None:
+    assert main(["adapters", "show", "sv"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("oneseek-7b-zero-sv@v1.1 in ")
+    assert "oneseek adapters add" in out.splitlines()[-1]
+    assert told(capsys, "adapters", "show", "sv")["rank"] == 8

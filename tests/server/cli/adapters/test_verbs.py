@@ -121,6 +121,8 @@ def test_show_and_diff_for_people(filled: Path, capsys: Out) -> None:
     out = capsys.readouterr().out
     assert "base_digest" in out
     assert "# zero v1.1" in out
+    assert "targets         q_proj, v_proj" in out
+    assert not {"---", "base_model: mistral-7b-instruct"} & set(out.splitlines()), "what the fields say"
     assert "oneseek ledger show zero@v1.1" in out
     assert out.endswith("zero@v1.1 is active; versions of zero: v1.1, v1.2.\n")
     same = run(capsys, "diff", "zero@v1.1", "zero")
@@ -345,7 +347,7 @@ def test_a_language_that_several_speak_names_them(
     assert "There is no adapter 'sv'. Did you mean one or zero?" in capsys.readouterr().err
 
 
-def test_pickles_and_folders_are_sent_to_the_other_verb(
+def test_a_pickle_is_sent_to_import_and_a_folder_is_taken_by_either(
     home: Path, voices: dict[str, Path], capsys: Out, tmp_path: Path
 ) -> None:
     pickle = tmp_path / "old" / "adapter.pth"
@@ -353,8 +355,41 @@ def test_pickles_and_folders_are_sent_to_the_other_verb(
     pickle.write_bytes(b"no pickle at all")
     for given in (pickle.parent, pickle):
         assert refused(capsys, "add", str(given)).endswith(f"Convert it: oneseek adapters import {pickle}\n")
-    remedy = f"added with: oneseek adapters add {voices['en']}\n"
-    assert refused(capsys, "import", str(voices["en"])).endswith(remedy)
+    given = (str(voices["en"]), "--alias", "zero", "--version", "v3", "--language", "sv")
+    shown = told(capsys, "import", *given)["adapters"]
+    assert [(one["status"], one["name"], one["language"]) for one in shown] == [("imported", "zero@v3", "sv")]
+    assert told(capsys, "add", *given)["new"] is False
+
+
+def test_a_folder_with_something_refused_is_imported_but_for_that(
+    home: Path, voices: dict[str, Path], capsys: Out, tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    for name, voice in (("zero-v1.1", "en"), ("zero-v1.1-SV", "sv")):
+        shutil.copytree(voices[voice], place / name)
+    (place / "bad-v1.pth").write_bytes(b"no pickle at all")
+    for flags, status in ((["--dry-run"], "would import"), ([], "imported"), ([], "there already")):
+        assert main(["adapters", "import", str(place), "--language", "en", "--json", *flags]) == 1
+        shown = json.loads(capsys.readouterr().out)
+        assert [(one["status"], one.get("name")) for one in shown["adapters"]] == [
+            ("refused", None),
+            (status, "zero@v1.1"),
+            (status, "zero-sv@v1.1"),
+        ]
+        assert [one.get("language") for one in shown["adapters"]] == [None, "en", "sv"]
+        assert "bad-v1.pth" in shown["adapters"][0]["problem"]
+        assert (home / "registry").exists() == (not flags)
+    assert main(["adapters", "import", str(place)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1] == "0 imported, 2 there already, 1 refused."
+    assert captured.err.splitlines()[0].startswith("refused ")
+    for flag in ("--alias", "--version", "--alpha"):
+        value = {"--alias": "zero", "--version": "v1", "--alpha": "8"}[flag]
+        assert main(["adapters", "import", str(place), flag, value]) == 2
+        assert capsys.readouterr().err.startswith(f"oneseek: {flag}: is for one adapter")
+    several = [str(place / "zero-v1.1"), str(place / "zero-v1.1-SV")]
+    assert main(["adapters", "import", *several]) == 0
+    assert "2 there already" in capsys.readouterr().out
 
 
 def test_a_home_that_cannot_be_one_is_told_with_its_path(

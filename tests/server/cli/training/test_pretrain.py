@@ -124,7 +124,9 @@ def test_a_base_from_nothing_is_recorded_continued_and_served(
     quick = ["--steps", "2", "--batch-size", "2", "--sequence-length", "48", "--precision", "fp32"]
     assert main([*more, *quick, "--output", "models/more", "--saved-as", "fp32"]) == 0
     captured = capsys.readouterr()
-    assert captured.out.splitlines()[-1].startswith("made models/more: ")
+    curve, last = captured.out.splitlines()[-2:]
+    assert last.startswith("made models/more: ")
+    assert curve.split(maxsplit=1) == ["curve", str(reports / "more" / "loss.png")]
     said = [json.loads(line) for line in captured.err.splitlines() if line.startswith("{")]
     (threads,) = (event for event in said if event["event"] == "threads")
     (begun,) = (event for event in said if event["event"] == "training")
