@@ -20,9 +20,11 @@ from adapters.lora.manifest import Adapter, damaged_adapter
 from adapters.registry.finder import FoundAdapters, find_adapters
 from adapters.registry.pointers import AliasPointers, PointersError, active_versions
 from adapters.registry.served import ServedAdapters
+from adapters.remote.pins import names_url
 from server.config.environment import expand_home
 from server.config.settings import RoutingOptions, Settings
 from server.config.values import SettingsError
+from server.live.configured import describe_configured
 
 if TYPE_CHECKING:
     from adapters.ledger import Ledger
@@ -76,14 +78,14 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     mark_home(settings.home)
     base = find_base(root, settings.base_model)
     digest = base_digest(base.path, settings.home / "cache")
-    named_here = tuple(map(_expanded, settings.adapters))
+    named_here = tuple(_expanded(entry) for entry in settings.adapters if not names_url(entry))
     try:
         found = find_adapters(root, settings.home, base, named_here, digest=digest)
     except FileRefusedError:
         raise
     except ValueError as error:
         raise SettingsError("adapters", str(error)) from None
-    named = len(settings.adapters)
+    named = len(named_here)
     pointers = read_pointers(settings.home / "registry")
     known = provenance(settings)
     recorded, unrecorded = _check_provenance(known, found.adapters[:named], found.adapters[named:], pointers)
@@ -96,7 +98,15 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     except UnknownAdapterError as error:
         raise SettingsError("routing.languages", str(error)) from None
     beside = (base.warning,) if base.warning else ()
-    notes = (*beside, *_notes(found), *unrecorded, *refused, *passed_over, *describe_contested(served))
+    notes = (
+        *beside,
+        *describe_configured(settings),
+        *_notes(found),
+        *unrecorded,
+        *refused,
+        *passed_over,
+        *describe_contested(served),
+    )
     return Catalogue(base, served, settings.routing, notes, _warnings(kept, settings.home))
 
 

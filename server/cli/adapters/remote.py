@@ -1,0 +1,67 @@
+"""What `oneseek adapters add` does with a URL."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from server.config.settings import Settings
+from server.config.values import SettingsError
+
+if TYPE_CHECKING:
+    from adapters.registry.registry import AddResult
+    from adapters.remote.fetch import Progress
+
+
+def add_url(
+    settings: Settings, text: str, asked: tuple[str | None, str | None, str | None], digest: str | None
+) -> tuple[AddResult, str]:
+    """Fetch the adapter at `text` into the registry, by the alias, version and language that are `asked` for.
+
+    Also returns its entry for the setting `adapters`. Raises `SettingsError` for text that is not a URL of an
+    adapter, and as `add_from_url` does.
+    """
+    from adapters.remote.errors import URLRefusedError
+    from adapters.remote.fetch import Fetch, add_from_url
+    from adapters.remote.pins import PinnedURL
+    from adapters.remote.url import AdapterURL
+    from server.live.catalogue import open_base, open_registry
+    from server.live.configured import fetch_limits
+
+    try:
+        url = AdapterURL.parse(text)
+    except URLRefusedError as error:
+        raise SettingsError("FOLDER", f"the URL {error}") from None
+    base, registry = open_base(settings), open_registry(settings)
+    alias, version, language = asked
+    with _bar(url.name) as progress:
+        fetch = Fetch(
+            url=url,
+            digest=digest,
+            limits=fetch_limits(settings),
+            follow_redirects=True,
+            progress=progress,
+        )
+        added = add_from_url(
+            registry, fetch, settings.home, base=base, alias=alias, version=version, language=language
+        )
+    adapter = added.adapter
+    pinned = PinnedURL(url=url, alias=adapter.alias, version=adapter.version, digest=adapter.digest)
+    return added, str(pinned)
+
+
+@contextmanager
+def _bar(name: str) -> Generator[Progress | None]:
+    """Bytes on a terminal, as they come; None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task(name, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
