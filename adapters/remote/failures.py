@@ -10,6 +10,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from adapters.remote.errors import FetchError
 from adapters.remote.url import AdapterURL
@@ -121,19 +122,17 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _status(error: BaseException) -> int | None:
     """The HTTP status that an error of aiohttp, httpx, botocore or gcsfs carries."""
-    response: object = getattr(error, "response", None)
+    response: Any = getattr(error, "response", None)
     if isinstance(response, dict):
-        response = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    for value in (response, getattr(response, "status_code", None), *_codes(error)):
-        if isinstance(value, int) and not isinstance(value, bool) and 300 <= value < 600:
-            return value
-    return None
-
-
-def _codes(error: BaseException) -> Iterator[object]:
-    for name in ("status", "code"):
-        found: object = getattr(error, name, None)
-        yield int(found) if isinstance(found, str) and found.isdigit() else found
+        found: object = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    elif response is not None:
+        found = getattr(response, "status_code", None)
+    elif hasattr(error, "status"):
+        found = error.status
+    else:
+        found = getattr(error, "code", None)
+    number = int(found) if isinstance(found, int) or (isinstance(found, str) and found.isdigit()) else 0
+    return number if 300 <= number < 600 else None
 
 
 def _is_network(chain: list[BaseException]) -> bool:

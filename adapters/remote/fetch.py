@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -177,37 +177,47 @@ class _Download:
         One that is `optional` and that the host does not show is not there either.
         """
         self._check()
-        try:
-            opened, size = self._remote.open(name)
-        except Exception as error:
-            failure = error if isinstance(error, FetchError) else explain(error, self._fetch.url)
-            if failure.failure == "missing" or (optional and failure.failure == "forbidden"):
-                return False
-            raise failure from None
-        try:
-            if size is not None and size > min(most, self._left):
-                raise self._too_large(name, min(most, self._left))
-            self._copy(opened, name, min(most, self._left), size, progress)
-        finally:
-            opened.close()
+        with ExitStack() as stack:
+            try:
+                opened, size = self._remote.open(name)
+                stack.callback(opened.close)
+                first = opened.read(CHUNK)  # some libraries ask only now
+            except Exception as error:
+                failure = error if isinstance(error, FetchError) else explain(error, self._fetch.url)
+                if failure.failure == "missing" or (optional and failure.failure == "forbidden"):
+                    return False
+                raise failure from None
+            most = min(most, self._left)
+            if size is not None and size > most:
+                raise self._too_large(name, most)
+            count = self._copy(first, opened, name, most, size, progress)
+        self._left -= count
+        if size is not None and count != size:
+            reason = f"broke off: {name} has {size} bytes, and {count} came"
+            raise FetchError(self._fetch.url, "unreachable", reason, "Try again.")
         return True
 
     def _copy(
-        self, opened: OpenedFile, name: str, most: int, size: int | None, progress: Progress | None
-    ) -> None:
+        self,
+        chunk: bytes,
+        opened: OpenedFile,
+        name: str,
+        most: int,
+        size: int | None,
+        progress: Progress | None,
+    ) -> int:
+        """Write `chunk` and what follows it in `opened`; the bytes in all."""
         count = 0
         with _disk(), (self._folder / name).open("xb") as target:
-            while chunk := self._read(opened):
+            while chunk:
                 count += len(chunk)
                 if count > most:
                     raise self._too_large(name, most)
                 target.write(chunk)
                 if progress is not None:
                     progress(count, size)
-        self._left -= count
-        if size is not None and count != size:
-            reason = f"broke off: {name} has {size} bytes, and {count} came"
-            raise FetchError(self._fetch.url, "unreachable", reason, "Try again.")
+                chunk = self._read(opened)
+        return count
 
     def _read(self, opened: OpenedFile) -> bytes:
         self._check()
@@ -226,7 +236,7 @@ class _Download:
 
     def _too_large(self, name: str, most: int) -> FetchError:
         reason = f"{name} is larger than the {most} bytes that are left of the setting max_fetch_size"
-        if name not in (WEIGHTS_FILE,):
+        if name != WEIGHTS_FILE:
             reason = f"{name} is larger than {most} bytes"
         return FetchError(self._fetch.url, "too_large", reason, "Raise the setting, if the adapter is right.")
 

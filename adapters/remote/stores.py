@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import ssl
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ _TALKATIVE = (
     *("fsspec", "s3fs", "gcsfs", "huggingface_hub", "aiohttp", "aiobotocore", "botocore", "boto3", "google"),
     *("urllib3", "httpx", "httpx2", "httpcore", "httpcore2"),
 )
-"""Their lines hold signed addresses, and headers at level debug."""
+"""Their lines hold signed addresses, and headers at level debug. What goes wrong is raised as well."""
 
 
 class OpenedFile(Protocol):
@@ -81,7 +82,7 @@ def open_folder_at(url: AdapterURL, *, follow_redirects: bool) -> Generator[Remo
         raise FetchError(url, "extra", reason, f"Install it: pip install 'oneseek[{scheme}]'")
     for name in _TALKATIVE:
         logger = logging.getLogger(name)
-        logger.setLevel(max(logger.level, logging.WARNING))
+        logger.setLevel(max(logger.level, logging.ERROR))
     if url.scheme in WEB:
         with _web(url, follow_redirects=follow_redirects) as folder:
             yield folder
@@ -164,8 +165,10 @@ def _web(url: AdapterURL, *, follow_redirects: bool) -> Generator[RemoteFolder]:
         "auto_decompress": False,
         "trust_env": True,
     }
-    headers = {"Accept-Encoding": "identity"}
-    fs: Any = fsspec.filesystem("https", encoded=True, client_kwargs=client, headers=headers, **_FRESH)
+    asked: dict[str, Any] = {"headers": {"Accept-Encoding": "identity"}}
+    if url.scheme == "https":
+        asked["ssl"] = ssl.create_default_context()  # aiohttp's own is from when it was imported
+    fs: Any = fsspec.filesystem("https", encoded=True, client_kwargs=client, **asked, **_FRESH)
     try:
         yield _Web(fs, url, follow_redirects)
     finally:
