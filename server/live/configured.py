@@ -82,15 +82,20 @@ def describe_configured(settings: Settings) -> list[str]:
 def _held(settings: Settings) -> list[tuple[PinnedURL, list[VersionFolder]]]:
     """What the settings name by URL, each with the versions that hold it."""
     pins = [PinnedURL.parse(entry) for entry in settings.adapters if names_url(entry)]
-    if not pins:
-        return []
-    entries = RegistryListing.without_pointers(settings.home / "registry").entries
+    return held_versions(settings, pins) if pins else []
+
+
+def held_versions(
+    settings: Settings, pins: Iterable[PinnedURL]
+) -> list[tuple[PinnedURL, list[VersionFolder]]]:
+    """Each of `pins` with the versions of the registry that hold it, under the name that it asks for."""
+    entries, pins = RegistryListing.without_pointers(settings.home / "registry").entries, list(pins)
     commits = dict(_commits(settings)) if any(pin.digest is None for pin in pins) else {}
     return [(pin, list(_holding(pin, entries, pin.digest or commits.get(str(pin.url))))) for pin in pins]
 
 
 def _holding(pin: PinnedURL, entries: Iterable[VersionFolder], digest: str | None) -> Iterator[VersionFolder]:
-    """The versions that have the contents that are pinned, under the name that is asked for."""
+    """The versions among `entries` that have this digest and the name of `pin`."""
     for entry in entries if digest is not None else ():
         named = entry.is_named(pin.alias or entry.alias, pin.version or entry.version)
         if named and entry.recorded_digest == digest:

@@ -20,15 +20,16 @@ def add_url(
 ) -> tuple[AddResult, str]:
     """Fetch the adapter at `text` into the registry, by the alias, version and language that are `asked` for.
 
-    Also returns its entry for the setting `adapters`. Raises `SettingsError` for text that is not a URL of an
-    adapter, and as `add_from_url` does.
+    What is pinned, by `digest` or commit, and is there already is not fetched again. Also returns its entry
+    for the setting `adapters`. Raises `SettingsError` for text that is not a URL of an adapter, and as
+    `add_from_url` does.
     """
     from adapters.remote.errors import URLRefusedError
     from adapters.remote.fetch import Fetch, add_from_url
     from adapters.remote.pins import PinnedURL
     from adapters.remote.url import AdapterURL
     from server.live.catalogue import open_base, open_registry
-    from server.live.configured import fetch_limits
+    from server.live.configured import fetch_limits, held_versions
 
     try:
         url = AdapterURL.parse(text)
@@ -36,17 +37,25 @@ def add_url(
         raise SettingsError("FOLDER", f"the URL {error}") from None
     base, registry = open_base(settings), open_registry(settings)
     alias, version, language = asked
-    with _bar(url.name) as progress:
-        fetch = Fetch(
-            url=url,
-            digest=digest,
-            limits=fetch_limits(settings),
-            follow_redirects=True,
-            progress=progress,
+    pin = PinnedURL(url=url, alias=alias, version=version, digest=digest)
+    held = held_versions(settings, [pin])[0][1] if digest is not None or url.pinned else []
+    if held:  # no network for what is here
+        kept = held[0]
+        added = registry.add(
+            kept.folder, base=base, alias=kept.alias, version=kept.version, language=language
         )
-        added = add_from_url(
-            registry, fetch, settings.home, base=base, alias=alias, version=version, language=language
-        )
+    else:
+        with _bar(url.name) as progress:
+            fetch = Fetch(
+                url=url,
+                digest=digest,
+                limits=fetch_limits(settings),
+                follow_redirects=True,
+                progress=progress,
+            )
+            added = add_from_url(
+                registry, fetch, settings.home, base=base, alias=alias, version=version, language=language
+            )
     adapter = added.adapter
     pinned = PinnedURL(url=url, alias=adapter.alias, version=adapter.version, digest=adapter.digest)
     return added, str(pinned)

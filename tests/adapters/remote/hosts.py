@@ -94,7 +94,7 @@ def redirect(target: str) -> Answer:
 
 
 def endless(size: int | None = None) -> Answer:
-    """Bytes without an end, under a false size if one is given."""
+    """Far more bytes than a test allows, under a false size if one is given."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -103,7 +103,7 @@ def endless(size: int | None = None) -> Answer:
         handler.end_headers()
         handler.close_connection = True
         try:
-            while True:
+            for _ in range(512):
                 handler.wfile.write(b"\0" * 65536)
         except OSError:
             return

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from adapters.remote.errors import URLRefusedError
@@ -63,6 +66,18 @@ def test_the_prefixes_are_settings() -> None:
             Settings(adapter_urls=(entry,))
         assert refused.value.name == "adapter_urls"
         assert "hunter2" not in str(refused.value)
+
+
+DOCUMENT = Path(__file__).parents[3] / "docs" / "adapters.md"
+SAMPLES = re.findall(r"^```yaml\n(.*?)^```$", DOCUMENT.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("sample", SAMPLES)
+def test_the_documented_settings_are_valid(sample: str, tmp_path: Path) -> None:
+    file = tmp_path / "oneseek.yaml"
+    file.write_text(sample, encoding="utf-8")
+    found = resolve_settings(environ={}, config=file).settings
+    assert len(found.adapters + found.adapter_urls) >= 2
 
 
 def test_a_digest_is_whole() -> None:

@@ -41,7 +41,9 @@ def test_it_prints_the_entry_for_the_settings(web: WebHost, make_adapter: Make, 
     assert f"  - {pinned}" in out.splitlines()
     assert out.splitlines()[-1].endswith("it is active.")
     assert "hunter2" not in out + err
+    asked = len(web.asked)
     assert main(["adapters", "add", url, "--digest", digest, "--json"]) == 0
+    assert len(web.asked) == asked, "what is pinned and there is not fetched again"
     shown = json.loads(capsys.readouterr().out)
     assert (shown["pinned"], shown["new"]) == (pinned, False)
     assert main(["ledger", "show", "mine@v1.1"]) == 0
