@@ -71,7 +71,8 @@ def explain(error: BaseException, url: AdapterURL) -> FetchError:
     kinds = {kind.__name__ for one in chain for kind in type(one).__mro__}
     status = next(filter(None, map(_status, chain)), None)
     if kinds & {"OfflineModeIsEnabled"}:
-        return FetchError(url, "unreachable", "is not fetched offline", "Unset HF_HUB_OFFLINE.")
+        reason = "is not fetched, since HF_HUB_OFFLINE is set, as the engine vllm does"
+        return FetchError(url, "unreachable", reason, "Set HF_HUB_OFFLINE=0.")
     if status in (401, 403) or kinds & _FORBIDDEN:
         return _forbidden(url, status)
     if status in (404, 410) or kinds & _MISSING:

@@ -140,8 +140,9 @@ def _gs(url: AdapterURL) -> RemoteFolder:
 
 
 def _hf(url: AdapterURL) -> RemoteFolder:
-    from huggingface_hub import HfApi, HfFileSystem
+    from huggingface_hub import HfApi, HfFileSystem, constants
 
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     repository, *path = url.segments
     found = HfApi().repo_info(f"{url.authority}/{repository}", revision=url.revision or None, timeout=10)
     commit = found.sha or url.revision

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from adapters.lora.digest import adapter_digest
 from adapters.remote.fetch import FetchLimits
 from tests.adapters.remote.conftest import S3Host
-from tests.adapters.remote.door import Door
+from tests.adapters.remote.door import SECRET, Door
 from tests.adapters.remote.hosts import WebHost, send
 
 Make = Callable[..., Path]
@@ -70,8 +71,9 @@ def hub(web: WebHost, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> WebHos
     files = web.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
-    monkeypatch.setenv("HF_TOKEN", "hf_hunter2hunter2")
+    monkeypatch.setenv("HF_TOKEN", f"hf_{SECRET}")
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         path = handler.path.partition("?")[0]
@@ -98,11 +100,36 @@ def test_from_hugging_face(door: Door, hub: WebHost, make_adapter: Make) -> None
         assert added.adapter.full_name == "zero@v1.0"
     [entry] = door.ledger.entries()
     assert entry.record.details["url"] == f"hf://org/zero-v1.0@{COMMIT}"
-    assert {headers.get("authorization") for headers in hub.headers} == {"Bearer hf_hunter2hunter2"}
+    told = {headers.get("authorization") for headers in hub.headers}
+    assert told == {f"Bearer hf_{SECRET}"}, "nothing is asked for but the repository"
 
 
-def test_what_lies_in_a_repository_instead(door: Door, hub: WebHost) -> None:
+def test_what_lies_in_a_repository_instead(door: Door, hub: WebHost, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "oneseek adapters import FOLDER/adapter_model.bin" in str(door.refused("hf://org/zero-v1.0"))
     found = door.refused("hf://org/private")
     assert found.failure == "missing"
     assert "HF_TOKEN" in str(found)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE=0" in str(door.refused("hf://org/zero-v1.0"))
+
+
+def test_no_library_logs_a_secret(
+    door: Door, hub: WebHost, s3: S3Host, make_adapter: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a repository's host redirects to a signed address, which clients log."""
+    folder = make_adapter("zero-v1.0")
+    target = hub.put("signed", folder)
+
+    def moved(handler: BaseHTTPRequestHandler) -> None:
+        name = handler.path.rpartition("/")[2]
+        send(handler, b"", 302, Location=f"{target}/{name}?X-Amz-Signature={SECRET}")
+
+    hub.answers["/org/"] = moved
+    caplog.set_level(logging.DEBUG)
+    door.add("hf://org/zero-v1.0")
+    door.add(f"{target}?sig={SECRET}", alias="web")
+    door.refused(f"{hub.url}/none?sig={SECRET}")
+    door.add(s3.put("zero-v1.0", folder), alias="bucket")
+    assert SECRET not in caplog.text
+    assert "AWS4-HMAC" not in caplog.text
+    assert any(SECRET in path for path in hub.asked)

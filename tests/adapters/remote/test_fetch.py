@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import ssl
 import threading
 import time
@@ -45,15 +44,6 @@ def test_the_ledger_knows_the_url_and_no_secret(door: Door, web: WebHost, make_a
     assert entry.record.outputs == {"adapter": added.adapter.digest}
     for path in door.home.rglob("*"):
         assert not path.is_file() or SECRET.encode() not in path.read_bytes()
-
-
-def test_no_library_logs_a_secret(
-    door: Door, web: WebHost, make_adapter: Make, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    door.add(f"{web.put('zero-v1.0', make_adapter('zero-v1.0'))}?sig={SECRET}")
-    door.refused(f"{web.url}/nothing?sig={SECRET}")
-    assert SECRET not in caplog.text
 
 
 def test_a_digest_pins(door: Door, web: WebHost, make_adapter: Make) -> None:
