@@ -27,7 +27,8 @@ class Door:
 
     def add(self, url: str, **given: Any) -> AddResult:
         names = {name: given.pop(name) for name in ("alias", "version", "language") if name in given}
-        fetch = Fetch(url=AdapterURL.parse(url), **{"follow_redirects": True, **given})
+        options: dict[str, Any] = {"follow_redirects": True, **given}
+        fetch = Fetch(url=AdapterURL.parse(url), **options)
         return add_from_url(self.registry, fetch, self.home, base=self.base, **names)
 
     def refused(self, url: str, **given: Any) -> FetchError:

@@ -124,6 +124,16 @@ def cut(body: bytes) -> Answer:
     return answer
 
 
+def silent(until: threading.Event) -> Answer:
+    """Nothing at all."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        until.wait(5)
+        handler.close_connection = True
+
+    return answer
+
+
 def trickle(seconds: float, until: threading.Event) -> Answer:
     """A byte now and then, for as long as anyone listens."""
 

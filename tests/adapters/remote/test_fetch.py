@@ -15,7 +15,17 @@ from adapters.lora.digest import adapter_digest
 from adapters.remote import stores
 from adapters.remote.fetch import FetchLimits
 from tests.adapters.remote.door import SECRET, Door
-from tests.adapters.remote.hosts import WebHost, cut, endless, redirect, send, status, trickle, web_host
+from tests.adapters.remote.hosts import (
+    WebHost,
+    cut,
+    endless,
+    redirect,
+    send,
+    silent,
+    status,
+    trickle,
+    web_host,
+)
 
 Make = Callable[..., Path]
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -25,7 +35,11 @@ def test_what_is_fetched_is_as_if_it_were_local(door: Door, web: WebHost, make_a
     folder = make_adapter("zero-v1.1-SV", manifest={"about": {"by": "me"}})
     (folder / "README.md").write_text("---\nlibrary_name: peft\n---\n\nMine.\n", encoding="utf-8")
     seen: list[tuple[int, int | None]] = []
-    added = door.add(web.put("deep/zero-v1.1-SV", folder), progress=lambda *told: seen.append(told))
+
+    def progress(done: int, total: int | None) -> None:
+        seen.append((done, total))
+
+    added = door.add(web.put("deep/zero-v1.1-SV", folder), progress=progress)
     assert (added.adapter.full_name, added.adapter.language) == ("zero-sv@v1.1", "sv")
     assert added.adapter.digest == adapter_digest(folder)
     assert added.adapter.path == door.registry.folder / "zero-sv" / "v1.1"
@@ -148,13 +162,14 @@ def test_what_is_compressed_is_not_taken(door: Door, web: WebHost, make_adapter:
 
 
 def test_a_slow_host_is_given_up(door: Door, web: WebHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = threading.Event()
-    web.answers["/a"] = trickle(0.02, ended)
+    web.answers["/a"] = trickle(0.02, threading.Event())
     began = time.monotonic()
     assert door.refused(f"{web.url}/a", limits=FetchLimits(seconds=0.3)).failure == "timeout"
     monkeypatch.setattr(stores, "READ_SECONDS", 0.2)
-    web.answers["/b"] = lambda _: ended.wait(5) and None
+    ended = threading.Event()
+    web.answers["/b"] = silent(ended)
     assert door.refused(f"{web.url}/b").failure == "timeout"
+    ended.set()
     assert time.monotonic() - began < 4
 
 
@@ -201,7 +216,10 @@ def test_a_certificate_has_to_be_trusted(
 
 
 def test_a_missing_package_names_its_extra(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores.importlib.util, "find_spec", lambda _name: None)
+    def find_nothing(_name: str) -> None:
+        return None
+
+    monkeypatch.setattr(stores.importlib.util, "find_spec", find_nothing)
     for url, extra in (
         ("s3://bucket/a", "s3"),
         ("gs://bucket/a", "gs"),

@@ -15,7 +15,7 @@ import pytest
 from adapters.ledger import Ledger
 from adapters.lora.digest import adapter_digest
 from adapters.remote import stores
-from tests.adapters.remote.hosts import WebHost, redirect, trickle, web_host
+from tests.adapters.remote.hosts import WebHost, redirect, silent, trickle, web_host
 from tests.server.administered import ADMIN, Place, add, administered, ask, change, done, load, unload, until
 from tests.server.http_server import Serving
 from tests.server.live.test_malformed import tree
@@ -136,7 +136,7 @@ def test_what_fails_leaves_nothing(
     web.answers["/ours/moved"] = redirect(f"{web.url}/theirs")
     monkeypatch.setattr(stores, "READ_SECONDS", 0.2)
     ended = threading.Event()
-    web.answers["/ours/slow"] = lambda _: ended.wait(5) and None
+    web.answers["/ours/slow"] = silent(ended)
     before = kept(place)
     for name, status, code in (
         ("none", 404, "path_not_found"),
