@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from adapters import names
@@ -21,7 +21,7 @@ from adapters.lora.config import CONFIG_FILE, MAX_CONFIG_BYTES, LoraConfig
 from adapters.lora.digest import adapter_digest
 from adapters.lora.manifest import MANIFEST_FILE
 from adapters.lora.tensorfile import WEIGHTS_FILE
-from adapters.pickles import PICKLES
+from adapters.pickles import PICKLE_SUFFIXES, PICKLES
 from adapters.registry.intake import Base
 from adapters.registry.registry import AddResult, Registry
 from adapters.remote.errors import FetchError
@@ -96,6 +96,7 @@ def fetched(fetch: Fetch, home: Path) -> Generator[FetchedAdapter]:
     Raises `FetchError`, `AdapterError` for a config that is not a plain LoRA's, and `OSError` if the disk
     does not take it.
     """
+    _refuse_file(fetch.url)
     with scratch_folder(home / "fetch") as scratch:
         folder = scratch / _folder_name(fetch.url)
         folder.mkdir()
@@ -114,6 +115,18 @@ def add_from_url(registry: Registry, fetch: Fetch, home: Path, *, base: Base, **
     """Fetch an adapter and make it a version. Raises as `fetched` and `Registry.add` do; nothing is left."""
     with fetched(fetch, home) as found:
         return found.add_to(registry, base=base, **given)
+
+
+def _refuse_file(url: AdapterURL) -> None:
+    """Refuse the URL of a file before anything is asked for it."""
+    suffix = PurePosixPath(url.name).suffix.lower()
+    if suffix in PICKLE_SUFFIXES:
+        reason = "is a pickle, which can run code when it is read, so it is not fetched"
+        remedy = f"Download it and convert it: oneseek adapters import {url.name}"
+        raise FetchError(url, "not_adapter", reason, remedy)
+    if suffix in (".safetensors", ".json"):
+        remedy = "Name the folder that holds it."
+        raise FetchError(url, "not_adapter", "is a file, and an adapter is a folder", remedy)
 
 
 def _folder_name(url: AdapterURL) -> str:

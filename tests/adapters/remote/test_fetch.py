@@ -109,6 +109,19 @@ def test_a_pickle_is_not_fetched(door: Door, web: WebHost, make_adapter: Make) -
     assert door.refused(f"{web.url}/old").failure == "not_adapter"
 
 
+def test_a_file_is_not_a_folder(door: Door, web: WebHost) -> None:
+    for name, remedy in (
+        ("old.pth", "oneseek adapters import old.pth"),
+        ("a/adapter_model.bin", "oneseek adapters import adapter_model.bin"),
+        (f"a/{WEIGHTS}", "Name the folder"),
+        (f"a/{CONFIG}", "Name the folder"),
+    ):
+        found = door.refused(f"{web.url}/{name}")
+        assert found.failure == "not_adapter"
+        assert remedy in str(found)
+    assert not web.asked
+
+
 @pytest.mark.parametrize(
     ("codes", "failure"),
     [
