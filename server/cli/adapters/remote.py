@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from server.config.settings import Settings
@@ -45,7 +48,7 @@ def add_url(
             kept.folder, base=base, alias=kept.alias, version=kept.version, language=language
         )
     else:
-        with _bar(url.name) as progress:
+        with _ended_in_order(), _bar(url.name) as progress:
             fetch = Fetch(
                 url=url,
                 digest=digest,
@@ -59,6 +62,23 @@ def add_url(
     adapter = added.adapter
     pinned = PinnedURL(url=url, alias=adapter.alias, version=adapter.version, digest=adapter.digest)
     return added, str(pinned)
+
+
+@contextmanager
+def _ended_in_order() -> Generator[None]:
+    """SIGTERM unwinds the block, as Ctrl-C does, so that nothing is left of it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ssl
 import threading
 import time
@@ -184,6 +185,17 @@ def test_a_slow_host_is_given_up(door: Door, web: WebHost, monkeypatch: pytest.M
     assert door.refused(f"{web.url}/b").failure == "timeout"
     ended.set()
     assert time.monotonic() - began < 4
+
+
+def test_a_full_disk_is_no_fault_of_the_url(door: Door, web: WebHost, make_adapter: Make) -> None:
+    def full(_done: int, _total: int | None) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    url = web.put("zero-v1.0", make_adapter("zero-v1.0"))
+    with pytest.raises(OSError, match="No space left") as refused:
+        door.add(url, progress=full)
+    assert refused.value.errno == errno.ENOSPC
+    assert not door.files()
 
 
 def test_a_fetch_that_is_stopped_leaves_nothing(door: Door, web: WebHost) -> None:

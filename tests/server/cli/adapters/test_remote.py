@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +17,8 @@ import pytest
 
 from adapters.lora.digest import adapter_digest
 from server.__main__ import main
-from tests.adapters.remote.hosts import WebHost, web_host
+from tests.adapters.remote.hosts import WebHost, trickle, web_host
+from tests.server.http_server import eventually
 
 Out = pytest.CaptureFixture[str]
 Make = Callable[..., Path]
@@ -48,6 +55,22 @@ def test_it_prints_the_entry_for_the_settings(web: WebHost, make_adapter: Make, 
     assert (shown["pinned"], shown["new"]) == (pinned, False)
     assert main(["ledger", "show", "mine@v1.1"]) == 0
     assert url in capsys.readouterr().out
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_fetch_that_is_ended_leaves_nothing(web: WebHost, home: Path, number: int, code: int) -> None:
+    ended = threading.Event()
+    web.answers["/far"] = trickle(0.02, ended)
+    command = [sys.executable, "-m", "server", "adapters", "add", f"{web.url}/far", "--alias", "far"]
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
+    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as process:
+        assert eventually(lambda: bool(web.asked), 60)
+        time.sleep(0.1)
+        process.send_signal(number)
+        assert process.wait(30) == code
+    assert ended.wait(10)
+    assert not (home / "fetch").exists()
 
 
 def test_a_refusal_is_one_line_and_leaves_nothing(
