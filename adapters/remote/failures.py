@@ -128,9 +128,7 @@ def _status(error: BaseException) -> int | None:
         found: object = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     elif response is not None:
         found = getattr(response, "status_code", None)
-    elif hasattr(error, "status"):
-        found = error.status
-    else:
+    elif (found := getattr(error, "status", None)) is None:
         found = getattr(error, "code", None)
     number = int(found) if isinstance(found, int) or (isinstance(found, str) and found.isdigit()) else 0
     return number if 300 <= number < 600 else None

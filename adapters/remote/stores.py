@@ -117,7 +117,7 @@ class _Bucket:
         ]
 
     def _relative(self, entry: Mapping[str, Any]) -> str:
-        return str(entry["name"]).removeprefix(f"{self.root}/")
+        return str(entry["name"]).lstrip("/").removeprefix(f"{self.root}/")
 
 
 def _s3(url: AdapterURL) -> RemoteFolder:

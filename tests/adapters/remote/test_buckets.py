@@ -6,12 +6,14 @@ import json
 import logging
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapters.lora.digest import adapter_digest
+from adapters.remote import stores
 from adapters.remote.fetch import FetchLimits
 from tests.adapters.remote.conftest import S3Host
 from tests.adapters.remote.door import SECRET, Door
@@ -133,3 +135,20 @@ def test_no_library_logs_a_secret(
     assert SECRET not in caplog.text
     assert "AWS4-HMAC" not in caplog.text
     assert any(SECRET in path for path in hub.asked)
+
+
+def test_from_google_by_fsspec_alone(door: Door, make_adapter: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gcsfs is not among the packages of the tests: only what is asked of fsspec is tried."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Bucket(MemoryFileSystem):
+        protocol = "gs"
+
+    monkeypatch.setattr(stores, "_NEEDED", {"gs": ("fsspec",)})
+    monkeypatch.setitem(vars(import_module("fsspec.registry"))["_registry"], "gs", Bucket)
+    files: Any = Bucket()
+    for file in make_adapter("zero-v1.0").iterdir():
+        files.pipe_file(f"/bucket/ours/zero-v1.0/{file.name}", file.read_bytes())
+    assert door.add("gs://bucket/ours/zero-v1.0").adapter.full_name == "zero@v1.0"
+    assert "gs://bucket/ours/zero-v1.0" in str(door.refused("gs://bucket/ours"))
+    files.store.clear()
