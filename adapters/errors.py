@@ -38,6 +38,10 @@ class FileRefusedError(ValueError):
         """The message with the file's name in place of its path."""
         return str(self).replace(str(self.path), self.path.name)
 
+    def rename(self, folder: Path, shown: str) -> None:
+        """Have the message say `shown`, such as a URL, for `folder`."""
+        self.args = (str(self).replace(str(folder), shown),)
+
 
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.EAGAIN})
 

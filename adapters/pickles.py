@@ -11,9 +11,8 @@ from adapters import names
 from adapters.errors import AdapterError
 from adapters.files.jsonfile import read_object
 
-FILES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter.pth", "adapter.bin")
-"""What an adapter's weights are called in a folder of its own."""
-SUFFIXES = (".bin", ".pt", ".pth")
+PICKLES = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth", "adapter.pth", "adapter.bin")
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 _GENERIC = ("adapter", "adapter_model", "pytorch_model", "model", "weights", "lora")
 _MAX_NOTES_BYTES = 256 << 10
 _LANGUAGES = {"english": "en", "engelska": "en", "swedish": "sv", "svenska": "sv"}
@@ -22,8 +21,8 @@ _LANGUAGES = {"english": "en", "engelska": "en", "swedish": "sv", "svenska": "sv
 
 def refuse_pickle(folder: Path) -> None:
     """Raise `AdapterError` with the command that converts it, if `folder` holds, or is, a pickle."""
-    found = [path for path in (folder, *(folder / name for name in FILES)) if path.is_file()]
-    pickle = next((path for path in found if path.suffix.lower() in SUFFIXES), None)
+    found = [path for path in (folder, *(folder / name for name in PICKLES)) if path.is_file()]
+    pickle = next((path for path in found if path.suffix.lower() in PICKLE_SUFFIXES), None)
     if pickle is not None:
         reason = "is a pickle, which can run code when it is read, so the server never reads it"
         raise AdapterError(pickle, reason, f"Convert it: {import_command(pickle)}")

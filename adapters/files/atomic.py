@@ -114,6 +114,16 @@ def clear_leftovers(place: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+@contextmanager
+def discard_at_exit(path: Path) -> Generator[None]:
+    """Have `discard_unfinished` delete `path` too while the block runs."""
+    _unfinished.add(path)
+    try:
+        yield
+    finally:
+        _unfinished.discard(path)
+
+
 def discard_unfinished() -> None:
     """Delete what this process has begun to write, whoever writes it; only for a process about to end."""
     for path in list(_unfinished):

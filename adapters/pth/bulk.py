@@ -55,6 +55,8 @@ class BulkImport:
     """Where digests of files are kept."""
     dry_run: bool = False
     _planned: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+    _standing: dict[str, str] = field(default_factory=dict[str, str])
+    """Alias → what it would stand for after a dry run."""
     """Alias and version in lower case → digest, of what a dry run would have added."""
 
     def run(self, candidates: Iterable[ImportCandidate]) -> Iterator[ImportOutcome]:
@@ -123,7 +125,9 @@ class BulkImport:
         if entry is None:
             return None
         try:
-            return ImportResult(AddResult(entry.read(), False, listing.is_active(entry)), ())
+            stands = listing.active_on(entry.alias, self.base.digest) or entry
+            added = AddResult(entry.read(), False, listing.is_active(entry), stands.full_name)
+            return ImportResult(added, ())
         except AdapterError:
             return None
 
@@ -141,7 +145,7 @@ class BulkImport:
         return ImportResult(planned, found.warnings)
 
     def _plan(self, folder: Path, **named: Any) -> AddResult:
-        """What `Registry.add` would come to, but for which version is active; raises as it does."""
+        """What `Registry.add` would come to; raises as it does."""
         intake = check_adapter(folder, self.base, **named)
         adapter = intake.source
         listing = self.registry.listing()
@@ -158,7 +162,9 @@ class BulkImport:
             reason = f"{adapter.full_name} exists and holds {present}; {folder} holds {adapter.digest}"
             raise RegistryError(f"{reason}. A version never changes: import it with --version.")
         self._planned[alias, version.lower()] = adapter.digest
-        return AddResult(adapter, present is None, False, intake.base_recorded)
+        before = listing.active_on(adapter.alias, self.base.digest)
+        stands = self._standing.setdefault(alias, before.full_name if before else adapter.full_name)
+        return AddResult(adapter, present is None, stands == adapter.full_name, stands, intake.base_recorded)
 
 
 def _origin(folder: Path) -> dict[str, Any] | None:

@@ -16,11 +16,11 @@ from adapters.errors import AdapterError
 from adapters.lora.config import CONFIG_FILE, misplaced
 from adapters.lora.manifest import read_fields
 from adapters.lora.tensorfile import WEIGHTS_FILE
-from adapters.pickles import SUFFIXES, name_of, told_language
+from adapters.pickles import PICKLE_SUFFIXES, name_of, told_language
 
 FIRST = "v1.1"
 """The version that existing installations look for before any other."""
-_SUFFIXES = (*SUFFIXES, ".safetensors")
+_SUFFIXES = (*PICKLE_SUFFIXES, ".safetensors")
 _OF_TRAINERS = ("optimizer", "scheduler", "scaler", "training_args", "rng_state", "trainer_state")
 """What a trainer's checkpoint holds beside weights begins with one of these."""
 

@@ -28,7 +28,7 @@ from adapters.lora.manifest import (
 )
 from adapters.lora.shape_check import ModelShape
 from adapters.lora.tensorfile import WEIGHTS_FILE
-from adapters.pickles import FILES, import_command
+from adapters.pickles import PICKLES, import_command
 from adapters.registry.acceptance import CheckedNumbers
 from adapters.registry.imported import ImportedFiles
 from adapters.registry.listing import RegistryListing, VersionFolder
@@ -136,7 +136,7 @@ def find_adapters(
     refused += filter(None, map(misplaced, _folders(root / "lora_adapters")))
     pickles = [
         *_pickles(root / "weights", ("*.pth", "*.pt", "*.bin")),
-        *_pickles(root / "lora_adapters", [f"*/{name}" for name in FILES]),
+        *_pickles(root / "lora_adapters", [f"*/{name}" for name in PICKLES]),
     ]
     done = ImportedFiles(listing.entries if pickles else ())
     served.numbers.save()

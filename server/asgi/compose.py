@@ -26,7 +26,8 @@ from server.engines.kinds import choose_engine
 from server.engines.setup import EngineSetup
 from server.engines.supervised import SupervisedEngine
 from server.errors import EngineError
-from server.live.catalogue import Catalogue, open_catalogue, provenance
+from server.live.catalogue import Catalogue, open_base, open_catalogue, open_registry, provenance
+from server.live.configured import fetch_configured, unfetched
 from server.live.follower import FollowOptions
 from server.live.priorities import Priorities
 from server.live.runtime import Runtime
@@ -92,6 +93,9 @@ def compose(
     """
     metrics = Metrics()
     environ = process_environment() if environ is None else environ
+    if missing := unfetched(settings):
+        registry, base = open_registry(settings), open_base(settings)
+        fetch_configured(settings, missing, registry, base, narrator, narrator.progress)
     services = [open_base_service(settings, open_catalogue(settings), metrics, narrator, environ)]
     return create_app(settings, services, metrics), services
 

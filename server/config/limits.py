@@ -21,6 +21,8 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "max_body": (1, 16 * 1024 * 1024),
     "max_bodies_memory": (1, 2**44),
     "max_connections": (1, 1_000_000),
+    "max_fetch_size": (1, 2**40),
+    "fetch_timeout": (1, DAY),
     "step_timeout": (1, DAY),
     "restart_engine": (0, 1000),
     "request_timeout": (0, 7 * DAY),

@@ -18,6 +18,7 @@ from server.config.environment import expand_home, home_folder, process_environm
 from server.config.hosts import AllowedHosts, is_loopback
 from server.config.limits import DAY, LIMITS
 from server.config.schema import SECRET, Option, options_of
+from server.config.urls import check_urls
 from server.config.values import Raw, SettingsError, Size, closest, within
 
 PREFIX = "ONESEEK_"
@@ -101,7 +102,7 @@ class Settings:
     base_model: Path | None = None
     """Folder of the base model in Hugging Face layout; none looks in the usual places."""
     adapters: tuple[str, ...] = ()
-    """Adapters beside the discovered ones: PATH or NAME=PATH, each a folder in PEFT layout."""
+    """Adapters beside the discovered ones: PATH or NAME=PATH, a folder in PEFT layout or a pinned URL."""
     engine: EngineOptions = EngineOptions()
     """What runs the base."""
     device: Literal["auto", "cpu", "directml", "webgpu"] = "cpu"
@@ -162,6 +163,12 @@ class Settings:
     """Host names to answer, such as *.example.com; * for any. Default: loopback's own there, else any."""
     adapter_roots: tuple[str, ...] = ("lora_adapters",)
     """Folders beneath which adapters may be named over HTTP; the registry's own is always one."""
+    adapter_urls: tuple[str, ...] = ()
+    """URLs beneath which adapters may be fetched over HTTP, such as s3://bucket/adapters. Default: none."""
+    max_fetch_size: Size = 2 * 1024**3
+    """Most bytes of an adapter that is fetched from a URL."""
+    fetch_timeout: float = 600.0
+    """Seconds that fetching an adapter from a URL may take."""
     require_provenance: bool = False
     """Serve only adapters that the ledger knows; a ledger that does not verify then stops the start."""
     ledger_public_key: Path | None = None
@@ -204,6 +211,7 @@ class Settings:
             raise SettingsError("allowed_hosts", str(error)) from None
         if any(not root.strip() for root in self.adapter_roots):
             raise SettingsError("adapter_roots", "a folder is empty; name it, or leave it out")
+        check_urls(self.adapters, self.adapter_urls)
 
     def _check_keys(self) -> None:
         seen: dict[str, str] = {}

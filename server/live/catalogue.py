@@ -25,9 +25,11 @@ from adapters.registry.folders import FolderRecord
 from adapters.registry.listing import VersionFolder
 from adapters.registry.pointers import AliasPointers, PointersError, active_versions
 from adapters.registry.served import ServedAdapters
+from adapters.remote.pins import names_url
 from server.config.environment import expand_home
 from server.config.settings import RoutingOptions, Settings
 from server.config.values import SettingsError, closest
+from server.live.configured import describe_configured
 
 if TYPE_CHECKING:
     from adapters.ledger import Ledger
@@ -91,7 +93,7 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     base = find_base(root, settings.base_model)
     digest = base_digest(base.path, settings.home / "cache")
     hashes = HashCache(hash_file(settings.home))
-    named_here = tuple(map(_expanded, settings.adapters))
+    named_here = tuple(_expanded(entry) for entry in settings.adapters if not names_url(entry))
     try:
         found = find_adapters(root, settings.home, base, named_here, digest=digest, hashes=hashes)
     except FileRefusedError:
@@ -111,7 +113,15 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     except UnknownAdapterError as error:
         raise SettingsError("routing.languages", str(error)) from None
     beside = (base.warning,) if base.warning else ()
-    notes = (*beside, *_notes(found), *unrecorded, *refused, *passed_over, *describe_contested(served))
+    notes = (
+        *beside,
+        *describe_configured(settings),
+        *_notes(found),
+        *unrecorded,
+        *refused,
+        *passed_over,
+        *describe_contested(served),
+    )
     configured = tuple(adapter.full_name for adapter in found.named)
     warnings = _warnings(kept, settings.home)
     return Catalogue(base, served, settings.routing, configured, notes, warnings, found.retired)

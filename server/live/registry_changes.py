@@ -17,9 +17,11 @@ from adapters import names
 from adapters.errors import AdapterError, FileRefusedError, RegistryError, UnknownAdapterError
 from adapters.lora.manifest import Adapter
 from adapters.registry.listing import RegistryListing, VersionFolder
-from adapters.registry.registry import AliasMove, Registry
+from adapters.registry.registry import AddResult, AliasMove, Registry
 from adapters.registry.verify import VersionVerdict, verify_version
+from adapters.remote.url import is_url
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, ApiError, ErrorReply, bad_field
+from server.live.fetching import AdapterFetching, Gone
 from server.live.follower import RegistryFollower
 from server.live.loading import (
     describe_engine_refusal,
@@ -63,7 +65,12 @@ class RegistryChanges:
     """The changes that one server makes to the registry on disk."""
 
     def __init__(
-        self, runtime: Runtime, follower: RegistryFollower, registry: Registry, roots: Roots
+        self,
+        runtime: Runtime,
+        follower: RegistryFollower,
+        registry: Registry,
+        roots: Roots,
+        fetching: AdapterFetching,
     ) -> None:
         self._runtime = runtime
         self._served = runtime.served
@@ -71,22 +78,48 @@ class RegistryChanges:
         self._options = follower.options
         self.registry = registry
         self._roots = roots
+        self._fetching = fetching
 
     async def listing(self) -> RegistryListing:
         """What the registry holds at this moment."""
         return await self.ask(self.registry.listing)
 
     async def add(
-        self, path: str, *, alias: str | None = None, version: str | None = None, language: str | None = None
+        self,
+        path: str,
+        *,
+        alias: str | None = None,
+        version: str | None = None,
+        language: str | None = None,
+        digest: str | None = None,
+        field: str = "path",
+        gone: Gone,
     ) -> ChangeResult:
-        """Make the folder `path` a version, by the names that are passed, recorded, or its folder's."""
-        folder = await open_folder(self._roots, path, "path")
+        """Make the folder or URL `path` a version, by the names that are passed, recorded, or its folder's.
+
+        `digest` pins what is at a URL; fetching it ends if the client has `gone`.
+        """
         base = await serving_base(self._served, self._options)
+        if is_url(path):
+            async with self._fetching.fetch(path, digest, field, gone) as found:
+                return await self._add(
+                    lambda: found.add_to(
+                        self.registry, base=base, alias=alias, version=version, language=language
+                    ),
+                    found.folder,
+                )
+        if digest is not None:
+            message = "digest: it pins what a URL names; leave it out for a folder."
+            raise bad_field("digest", message, code="invalid_value")
+        folder = await open_folder(self._roots, path, field)
+        return await self._add(
+            lambda: self.registry.add(folder, base=base, alias=alias, version=version, language=language),
+            folder,
+        )
+
+    async def _add(self, add: Callable[[], AddResult], folder: Path) -> ChangeResult:
         async with self._follower.change_lock:
-            added = await self.ask(
-                lambda: self.registry.add(folder, base=base, alias=alias, version=version, language=language),
-                folder,
-            )
+            added = await self.ask(add, folder)
             await self.follow_now()
             adapter = added.adapter
             live = self._serves(adapter.full_name, adapter.digest)

@@ -35,9 +35,7 @@ class Runtime:
 
     def __post_init__(self) -> None:
         self.info = self.engine.info
-        self.residency = Residency(
-            self.engine, self.metrics, self.priorities or Priorities(self.served)
-        )
+        self.residency = Residency(self.engine, self.metrics, self.priorities or Priorities(self.served))
         self.metrics.serve(self.name, self.served.adapters)
 
     def knows(self, name: str) -> bool:

@@ -12,14 +12,18 @@ from prometheus_client.registry import Collector
 
 from adapters.ledger import Ledger
 from adapters.registry.registry import Registry
+from adapters.remote.url import URLPrefixes
 from server.config.settings import Settings
 from server.live.catalogue import versions_outside
+from server.live.configured import fetch_limits
+from server.live.fetching import AdapterFetching
 from server.live.follower import FollowOptions, RegistryFollower
 from server.live.inventory import Inventory
 from server.live.loading import LoraLoading
 from server.live.registry_changes import RegistryChanges
 from server.live.roots import Roots
 from server.live.runtime import Runtime
+from server.live.url_loading import URLLoading
 from server.metrics.collectors import EngineCollector
 from server.rollout.changes import RolloutChanges
 from server.rollout.rollouts import Rollouts
@@ -37,6 +41,7 @@ class LiveChanges:
 
     follower: RegistryFollower
     loras: LoraLoading
+    urls: URLLoading
     registry: RegistryChanges
     rollouts: RolloutChanges
     inventory: Inventory
@@ -128,10 +133,13 @@ def _open_changes(
 ) -> LiveChanges:
     roots = Roots([*map(Path, settings.adapter_roots), follow.home / "registry"])
     follower = RegistryFollower(runtime, follow, rollouts)
-    changes = RegistryChanges(runtime, follower, registry, roots)
+    prefixes = URLPrefixes.parse(settings.adapter_urls)
+    fetching = AdapterFetching(prefixes, fetch_limits(settings), follow.home)
+    changes = RegistryChanges(runtime, follower, registry, roots, fetching)
     return LiveChanges(
         follower=follower,
         loras=LoraLoading(runtime, follower, roots),
+        urls=URLLoading(runtime.served, follower, changes),
         registry=changes,
         rollouts=RolloutChanges(runtime, rollouts, follower, changes),
         inventory=Inventory(runtime, follower, changes),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -10,11 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.registry.verify import VersionVerdict
+from adapters.remote.url import describe_source
 from server.api.endpoints.audit import MAX_ADMIN_BODY, AuditLog
 from server.api.endpoints.context import Context, reply
 from server.api.fields.admin import AddFields, NoFields
 from server.api.fields.decode import to_fields
 from server.api.wire.body import is_empty
+from server.api.wire.disconnect import until_gone
 from server.live.registry_changes import ChangeResult, RegistryChanges, check_names
 
 
@@ -38,14 +41,19 @@ class Admin:
         return reply(await self._context.changes_for(name).inventory.one(name))
 
     async def add(self, request: Request) -> Response:
-        """A folder beneath the roots becomes a version."""
+        """A folder beneath the roots, or a URL beneath the operator's prefixes, becomes a version."""
         value = await self._context.read(request, limit=self._limit)
         body = to_fields(value, AddFields)
         check_names(body.alias, body.version, body.language)
         change = self._changes(body.alias).add(
-            body.path, alias=body.alias, version=body.version, language=body.language
+            body.path,
+            alias=body.alias,
+            version=body.version,
+            language=body.language,
+            digest=body.digest,
+            gone=partial(until_gone, request.receive),
         )
-        return await self._changed(request, "add", body.path, change)
+        return await self._changed(request, "add", describe_source(body.path), change)
 
     async def promote(self, request: Request) -> Response:
         """An alias stands for this version from now on."""

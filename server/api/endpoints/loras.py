@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from http import HTTPStatus
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from adapters.remote.url import is_url
 from server.api.endpoints.audit import MAX_ADMIN_BODY, AuditLog
 from server.api.endpoints.context import Context
 from server.api.fields.admin import LORA_HINTS, LORA_REFUSED, LoadFields, UnloadFields
 from server.api.fields.decode import to_generation
 from server.api.rendering.error_replies import reply_for
+from server.api.wire.disconnect import until_gone
 from server.errors import ErrorReply
 from server.live.loading import LoraLoading
 
@@ -38,14 +41,20 @@ class Loras:
         self._limit = min(context.settings.max_body, MAX_ADMIN_BODY)
 
     async def load(self, request: Request) -> Response:
-        """Serve one more adapter, in memory alone."""
+        """Serve one more adapter: from a folder in memory alone, from a URL as a version of the registry."""
         try:
             value = await self._context.read(request, limit=self._limit)
             body = to_generation(value, LoadFields, refused=LORA_REFUSED, hints=frozenset())
             name = body.lora_name
             async with self._audit.record(request, "load", name) as told:
-                adapter = await self._loading(name).load(name, body.lora_path, in_place=body.load_inplace)
-                told.about(adapter.full_name, adapter.digest)
+                if is_url(body.lora_path):
+                    gone = partial(until_gone, request.receive)
+                    urls = self._context.changes_for(name).urls
+                    added = await urls.load(name, body.lora_path, gone, in_place=body.load_inplace)
+                    told.about(added.name, added.digest)
+                else:
+                    adapter = await self._loading(name).load(name, body.lora_path, in_place=body.load_inplace)
+                    told.about(adapter.full_name, adapter.digest)
         except Exception as error:
             return self._failed(error)
         return Response(f"Success: LoRA adapter '{name}' added successfully.", media_type="text/plain")

@@ -39,6 +39,7 @@ class AddFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     alias: AdapterName | None = None
     version: AdapterName | None = None
     language: Code | None = None
+    digest: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
 
 
 class CanaryFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -110,6 +110,13 @@ class CancelScope:
         return verdict
 
 
+async def until_gone(receive: Receive) -> None:
+    """Wait until the client has left, once the body is read; raises `ClientDisconnect` then."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    raise ClientDisconnect
+
+
 def enter(scope: Scope, cancel_scope: CancelScope) -> None:
     """Have `cancel_scope_of` find it."""
     scope[_KEY] = cancel_scope

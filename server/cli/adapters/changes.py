@@ -36,15 +36,20 @@ LanguageFlag = Annotated[
     str | None, Parameter(help="ISO 639-1 code of the questions it answers, such as sv.")
 ]
 
+DigestFlag = Annotated[
+    str | None, Parameter(help="sha256:… that what is at a URL has to have; else nothing is added.")
+]
+
 
 def add(
     resolved: ResolvedSettings,
-    folder: Path,
+    folder: str,
     /,
     *,
     alias: AliasFlag = None,
     version: VersionFlag = None,
     language: LanguageFlag = None,
+    digest: DigestFlag = None,
     json: Json = False,
 ) -> int:
     """Check a PEFT folder against the base and keep it in the registry as a version that never changes.
@@ -55,14 +60,25 @@ def add(
     Parameters
     ----------
     folder
-        The folder with adapter_config.json and adapter_model.safetensors.
+        The folder with adapter_config.json and adapter_model.safetensors, or its URL: s3://, gs://, hf://
+        (with @COMMIT to pin it) or https://.
     """
+    from adapters.remote.pins import check_digest
+    from adapters.remote.url import is_url
     from server.live.catalogue import open_base, open_registry
 
     asked = _asked(alias, version, language)
+    pin = check_flag("--digest", digest, check_digest)
     settings = resolved.settings
+    if is_url(folder):
+        from server.cli.adapters.remote import add_url
+
+        added, pinned = add_url(settings, folder, asked, pin)
+        return _report_added(resolved, added, "Added", json=json, pinned=pinned)
+    if pin is not None:
+        raise SettingsError("--digest", "pins what a URL names: give a URL, or leave it out")
     added = open_registry(settings).add(
-        folder, base=open_base(settings), alias=asked[0], version=asked[1], language=asked[2]
+        Path(folder), base=open_base(settings), alias=asked[0], version=asked[1], language=asked[2]
     )
     return _report_added(resolved, added, "Added", json=json)
 
@@ -208,7 +224,13 @@ def _asked(
 
 
 def _report_added(
-    resolved: ResolvedSettings, added: AddResult, did: str, *, json: bool, warnings: Sequence[str] = ()
+    resolved: ResolvedSettings,
+    added: AddResult,
+    did: str,
+    *,
+    json: bool,
+    warnings: Sequence[str] = (),
+    pinned: str | None = None,
 ) -> int:
     adapter = added.adapter
     unverified = () if added.base_recorded else (UNVERIFIED,)
@@ -233,6 +255,10 @@ def _report_added(
         "promote": promotes,
         "warnings": warnings,
     }
+    if pinned is not None:
+        shown["pinned"] = pinned
+        if not json:
+            print(f"To serve it elsewhere, put this under adapters: in oneseek.yaml:\n  - {pinned}")
     return report(shown, summary, json=json)
 
 

@@ -110,7 +110,7 @@ def _outcome_to_json(outcome: ImportOutcome, dry_run: bool) -> dict[str, Any]:
         "name": adapter.full_name,
         "language": adapter.language,
         "digest": adapter.digest,
-        **({} if dry_run else {"active": added.active}),
+        "active": added.active,
         "warnings": warnings,
     }
 

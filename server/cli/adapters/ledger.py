@@ -245,8 +245,12 @@ def _tree(lineage: Lineage, into: Tree | None = None) -> Tree:
 
 
 def _line(entry: Entry, subject: str | None) -> str:
-    """One entry; with its subject where that is not what the tree is about."""
+    """One entry; with its subject where that is not what the tree is about, and the URL that it is from."""
+    from rich.markup import escape
+
     metrics = "".join(f"  {name} {value:.4g}" for name, value in entry.record.metrics.items())
     code = entry.code.get("commit", "")[:12] or entry.code.get("oneseek", "")
     about = f" {entry.record.subject}" if entry.record.subject != subject else ""
-    return f"#{entry.sequence} {entry.record.action}{about}  {entry.time}  by {code}{metrics}"
+    url = entry.record.details.get("url")
+    source = f"\nfrom {escape(url)}" if isinstance(url, str) else ""
+    return f"#{entry.sequence} {entry.record.action}{about}  {entry.time}  by {code}{metrics}{source}"

@@ -374,7 +374,9 @@ class SlotMachine(RuleBasedStateMachine):
         await turns()
         await asyncio.wait_for(ran(self.house, "g"), 5)
         await turns()
-        left = [task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.done()]
+        left = [
+            task for task in asyncio.all_tasks() if task is not asyncio.current_task() and not task.done()
+        ]
         assert len(left) <= 1, left  # the one that waits for this
 
 

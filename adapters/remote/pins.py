@@ -1,0 +1,68 @@
+"""What pins an adapter at a URL to its contents: a digest, or a repository's commit.
+
+In the settings a URL stands as `URL#sha256:…`, `NAME=URL#sha256:…` or `NAME@VERSION=URL#sha256:…`.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+from adapters import names
+from adapters.remote.errors import URLRefusedError
+from adapters.remote.url import AdapterURL, is_url
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def check_digest(text: str) -> str:
+    """`text`, if it is a digest as `oneseek adapters add` prints it; `ValueError` otherwise."""
+    if not _DIGEST.fullmatch(text):
+        raise ValueError("is not a digest: write sha256: and 64 hex digits, as `oneseek adapters add` prints")
+    return text
+
+
+def names_url(entry: str) -> bool:
+    """Whether an entry of the setting `adapters` is a URL, with or without a NAME, and not a path."""
+    return is_url(entry) or is_url(entry.partition("=")[2])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PinnedURL:
+    """An adapter's URL in the settings, which always means the same contents."""
+
+    url: AdapterURL
+    alias: str | None = None
+    version: str | None = None
+    digest: str | None = None
+    """None if the URL names a commit."""
+
+    @classmethod
+    def parse(cls, entry: str) -> Self:
+        """Raises `URLRefusedError`, whose message repeats no part of `entry`."""
+        name, address = ("", entry) if is_url(entry) else entry.split("=", 1)
+        address, hash_, pin = address.partition("#")
+        url = AdapterURL.parse(address)
+        if url.query:
+            raise URLRefusedError(
+                "has a part behind '?', which may be a secret: leave it out, and fetch the adapter once "
+                "with `oneseek adapters add`"
+            )
+        try:
+            digest = check_digest(pin) if hash_ else None
+            alias, version = names.split_name(name) if name else (None, None)
+        except ValueError as error:
+            raise URLRefusedError(str(error)) from None
+        if digest is None and not url.pinned:
+            commit = ", or write hf://OWNER/NAME@COMMIT" if url.scheme == "hf" else ""
+            raise URLRefusedError(
+                "is not pinned, so a start could change what is served: append #sha256:DIGEST, which "
+                f"`oneseek adapters add` prints{commit}"
+            )
+        return cls(url=url, alias=alias, version=version, digest=digest)
+
+    def __str__(self) -> str:
+        """As it stands in the settings."""
+        name = f"{self.alias}@{self.version}" if self.version else self.alias
+        return (f"{name}=" if name else "") + str(self.url) + (f"#{self.digest}" if self.digest else "")

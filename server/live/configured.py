@@ -1,0 +1,126 @@
+"""Adapters that the settings name by URL: fetched once, at a start, then versions of the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from adapters.errors import FileRefusedError
+from adapters.registry.listing import RegistryListing, VersionFolder
+from adapters.remote.pins import PinnedURL, names_url
+from server.config.settings import Settings
+
+if TYPE_CHECKING:
+    from adapters.registry.intake import Base
+    from adapters.registry.registry import Registry
+    from adapters.remote.fetch import FetchLimits, Progress
+
+
+def fetch_configured(
+    settings: Settings,
+    missing: Iterable[PinnedURL],
+    registry: Registry,
+    base: Base,
+    say: Callable[[str], None],
+    progress: Callable[[str], Callable[[int, int], None]],
+) -> None:
+    """Add what is `missing` to the registry.
+
+    Raises as `add_from_url` does for the first that cannot be added: no start serves less than was asked for.
+    """
+    from adapters.remote.fetch import Fetch, add_from_url
+
+    for pin in missing:
+        say(f"fetching {pin}")
+        fetch = Fetch(
+            url=pin.url,
+            digest=pin.digest,
+            limits=fetch_limits(settings),
+            follow_redirects=True,
+            progress=_known(progress(pin.url.name)),
+        )
+        added = add_from_url(registry, fetch, settings.home, base=base, alias=pin.alias, version=pin.version)
+        name = added.adapter.full_name
+        after = (
+            ""
+            if added.active
+            else f"; it is served as {name}, and by its alias after: oneseek adapters promote {name}"
+        )
+        say(f"fetched {name} ({added.adapter.digest}){after}")
+
+
+def _known(progress: Callable[[int, int], None]) -> Progress:
+    """`progress`, told only of files whose size is known."""
+    return lambda done, total: progress(done, total) if total else None
+
+
+def fetch_limits(settings: Settings) -> FetchLimits:
+    """What a fetch may take by the settings."""
+    from adapters.remote.fetch import FetchLimits
+
+    return FetchLimits(max_bytes=settings.max_fetch_size, seconds=settings.fetch_timeout)
+
+
+def unfetched(settings: Settings) -> list[PinnedURL]:
+    """What the settings name by URL and the registry does not hold, whether served or retired."""
+    return [pin for pin, held in _held(settings) if not held]
+
+
+def describe_configured(settings: Settings) -> list[str]:
+    """A note for each that a server would fetch first, and for each that is retired."""
+    notes: list[str] = []
+    retired = _retired(settings) if any(map(names_url, settings.adapters)) else frozenset[str]()
+    for pin, held in _held(settings):
+        if not held:
+            notes.append(f"{pin} is not in the registry yet; oneseek serve fetches it")
+        elif all(entry.full_name in retired for entry in held):
+            name = held[0].full_name
+            notes.append(f"{pin} is retired; to serve it: oneseek adapters promote {name}")
+    return notes
+
+
+def _held(settings: Settings) -> list[tuple[PinnedURL, list[VersionFolder]]]:
+    """What the settings name by URL, each with the versions that hold it."""
+    pins = [PinnedURL.parse(entry) for entry in settings.adapters if names_url(entry)]
+    return held_versions(settings, pins) if pins else []
+
+
+def held_versions(
+    settings: Settings, pins: Iterable[PinnedURL]
+) -> list[tuple[PinnedURL, list[VersionFolder]]]:
+    """Each of `pins` with the versions of the registry that hold it, under the name that it asks for."""
+    entries, pins = RegistryListing.without_pointers(settings.home / "registry").entries, list(pins)
+    commits = dict(_commits(settings)) if any(pin.digest is None for pin in pins) else {}
+    return [(pin, list(_holding(pin, entries, pin.digest or commits.get(str(pin.url))))) for pin in pins]
+
+
+def _holding(pin: PinnedURL, entries: Iterable[VersionFolder], digest: str | None) -> Iterator[VersionFolder]:
+    """The versions among `entries` that have this digest and the name of `pin`."""
+    for entry in entries if digest is not None else ():
+        named = entry.is_named(pin.alias or entry.alias, pin.version or entry.version)
+        if named and entry.recorded_digest == digest:
+            yield entry
+
+
+def _retired(settings: Settings) -> frozenset[str]:
+    try:
+        listing = RegistryListing.read(settings.home / "registry")
+    except FileRefusedError:
+        return frozenset()  # which is reported where versions are read
+    return frozenset(entry.full_name for entry in listing.entries if listing.is_retired(entry))
+
+
+def _commits(settings: Settings) -> Iterator[tuple[str, str]]:
+    """URL and digest of what was added from a repository's commit, as the ledger has it."""
+    from adapters.ledger import Ledger
+
+    try:
+        for entry in Ledger.open(settings.home / "ledger").entries():
+            record = entry.record
+            if record.action != "add":
+                continue
+            url, digest = record.details.get("url"), record.outputs.get("adapter")
+            if isinstance(url, str) and isinstance(digest, str):
+                yield url, digest
+    except FileRefusedError:
+        return  # whatever needs the ledger reports it
