@@ -21,10 +21,13 @@ from adapters.ledger import Ledger
 from adapters.lora.manifest import read_fields
 from adapters.registry.intake import Base
 from adapters.registry.registry import Registry
+from adapters.training.loop.options import TrainOptions
 from server.__main__ import main
 from server.config import extras
-from server.config.settings import Settings
-from server.live.catalogue import open_catalogue
+from server.config.settings import Settings, resolve_settings
+from server.jobs.requests import TrainRequest
+from server.jobs.training import job_of
+from server.live.catalogue import open_base, open_catalogue, open_registry
 
 Out = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[4]
@@ -324,3 +327,29 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(installation: Pa
     assert again.stderr.splitlines()[-1] == refusal
     assert list(work.glob("checkpoint-*/trainer_state.json"))
     assert not (installation.parent / "home" / "registry").exists()
+
+
+def test_a_run_is_compared_with_what_a_server_answers_with(
+    installation: Path, make_adapter: Callable[..., Path]
+) -> None:
+    settings = resolve_settings({}).settings
+    lora = make_adapter("registered", 1)
+
+    def compared() -> tuple[str, Path] | None:
+        asked = TrainRequest(dataset=("own.jsonl",))
+        job = job_of(asked, TrainOptions(language="sv"), settings, resume=False)
+        assert job.version == ("v1.0" if job.active is None else "v4")
+        return job.active
+
+    assert compared() is None
+    folder = shutil.copytree(lora, installation / "lora_adapters" / "oneseek-7b-zero-v3-SV")
+    assert compared() == ("oneseek-7b-zero-sv@v3", folder), "also from a folder"
+    added = open_registry(settings).add(
+        make_adapter("another", 2), base=open_base(settings), alias="oneseek-7b-zero-sv", version="v2"
+    )
+    assert compared() == ("oneseek-7b-zero-sv@v3", folder), "what waits is not compared with"
+    open_registry(settings).promote("oneseek-7b-zero-sv@v2")
+    assert compared() == ("oneseek-7b-zero-sv@v2", added.adapter.path)
+    (added.adapter.path / "adapter_model.safetensors").write_bytes(b"")
+    job = job_of(TrainRequest(dataset=("own.jsonl",)), TrainOptions(language="sv"), settings, resume=False)
+    assert job.active is None, "what is damaged answers nothing"
