@@ -30,6 +30,7 @@ from server.live.catalogue import Catalogue, open_catalogue, provenance
 from server.live.follower import FollowOptions
 from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
+from server.serving.one_thread import OneThread
 from server.serving.sampling_defaults import read_defaults
 from server.serving.service import BaseService, open_service
 from server.text.tokenizer import Tokenizer
@@ -87,16 +88,17 @@ def compose(
     `environ` decides on the engine where the settings do not, and is prepared for it; the process's own, by
     default, is what vLLM reads. Raises what opening the catalogue and the engine does.
     """
-    metrics = Metrics()
+    metrics, aside = Metrics(), OneThread()
     environ = process_environment() if environ is None else environ
-    services = [open_base_service(settings, open_catalogue(settings), metrics, narrator, environ)]
-    return create_app(settings, services, metrics), services
+    services = [open_base_service(settings, open_catalogue(settings), metrics, aside, narrator, environ)]
+    return create_app(settings, services, metrics, aside), services
 
 
 def open_base_service(
     settings: Settings,
     catalogue: Catalogue,
     metrics: Metrics,
+    aside: OneThread,
     narrator: Narrator,
     environ: MutableMapping[str, str],
 ) -> BaseService:
@@ -125,7 +127,7 @@ def open_base_service(
         tokenizer=tokenizer,
         metrics=metrics,
     )
-    return open_service(settings, runtime, defaults, _options(settings, catalogue), collectors)
+    return open_service(settings, runtime, aside, defaults, _options(settings, catalogue), collectors)
 
 
 def _options(settings: Settings, catalogue: Catalogue) -> FollowOptions:

@@ -54,14 +54,14 @@ VALUE_CHARACTERS = 8
 class Generation:
     """Routes, tokenises and generates for every endpoint, on one runtime."""
 
-    def __init__(self, runtime: Runtime, rollouts: Rollouts, shadows: Shadows) -> None:
+    def __init__(self, runtime: Runtime, rollouts: Rollouts, shadows: Shadows, aside: OneThread) -> None:
         self._runtime = runtime
         self._rollouts = rollouts
         self._shadows = shadows
         self.gate = Gate(runtime)
         self.grammars = Grammars(runtime.tokenizer)
-        self.aside = OneThread()
-        """Where everything that grows with a request is worked on."""
+        self.aside = aside
+        """Where everything that grows with a request is worked on; the same for every base."""
         self._routes = RememberedRoutes()
         self._longest: int | None = None
 
