@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import psutil
 
@@ -22,6 +23,7 @@ class Trimmer:
     def __init__(self) -> None:
         self._trim = _malloc_trim()
         self._process = psutil.Process()
+        self._last = 0
         self._low = self._rss()
 
     async def look(self) -> None:
@@ -32,7 +34,10 @@ class Trimmer:
         self._low = min(self._low + GROWTH, self._rss())
 
     def _rss(self) -> int:
-        return self._process.memory_info().rss
+        """Bytes in memory; if the system says nothing, as without a free file descriptor, those of before."""
+        with suppress(OSError, psutil.Error):
+            self._last = self._process.memory_info().rss
+        return self._last
 
 
 def _malloc_trim() -> Callable[[int], int] | None:

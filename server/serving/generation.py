@@ -20,6 +20,7 @@ from server.errors import (
     AdapterNotLoadedError,
     AdapterRefusedError,
     EngineBusyError,
+    UnreadAnswerError,
     UnsupportedRequestError,
     bad_field,
 )
@@ -270,6 +271,9 @@ class Generation:
                 yield [(index, delta)]
         except (GeneratorExit, asyncio.CancelledError):
             reason = exchange.cancel_reason
+            raise
+        except UnreadAnswerError:
+            reason = "unread"
             raise
         except (AdapterNotLoadedError, EngineBusyError, UnsupportedRequestError):
             reason = ""

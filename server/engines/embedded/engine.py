@@ -113,7 +113,11 @@ class EmbeddedEngine:
         """See `Engine.state`."""
         if self._loop is None:
             return EngineState(alive=False, progress=0.0)
-        return dataclasses.replace(self._loop.state(), resident=dict.fromkeys(self.residents.open, "device"))
+        return dataclasses.replace(
+            self._loop.state(),
+            unread=self._admission.unread.dropped,
+            resident=dict.fromkeys(self.residents.open, "device"),
+        )
 
     def fail(self, reason: str) -> None:
         """See `Engine.fail`."""
@@ -195,6 +199,7 @@ class EmbeddedEngine:
         return stream
 
     def _close(self, stream: DeltaStream) -> None:
+        stream.discard()
         if self._admission.release(stream) and self._loop is not None:
             self._loop.cancel(stream.work.request.request_id)
 
