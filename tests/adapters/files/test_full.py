@@ -5,8 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,24 +16,9 @@ from adapters.evaluation.endpoint import EndpointAnswer
 from adapters.files.atomic import staged_file, staged_folder, write_file
 from adapters.files.full import FULL
 from adapters.files.jsonfile import write_object
+from tests.adapters.files.disk import ROOM, full
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
-
-ROOM = 64 * 1024
-"""Bytes that any file may have while the disk is full."""
-
-
-@contextmanager
-def full(room: int = ROOM) -> Generator[None]:
-    """No file of this process may grow past `room` bytes, for a moment."""
-    import resource
-
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def by_bytes(folder: Path) -> None:
