@@ -28,7 +28,7 @@ def main() -> int:
             command = [sys.executable, "-m", "server", "adapters", "add", str(folder.resolve())]
             command += ["--base-model", str(base.resolve())]
             return subprocess.run(
-                command, cwd=place, env=environ, capture_output=True, text=True, timeout=120, check=False
+                command, cwd=place, env=environ, capture_output=True, text=True, timeout=600, check=False
             )
 
         assert run(good).returncode == 0

@@ -150,7 +150,10 @@ def test_a_full_disk_leaves_no_half_of_a_graph(base: Path, tmp_path: Path, room:
 def test_a_graph_that_cannot_fit_is_not_begun(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    def free_space(_place: object) -> SimpleNamespace:
+        return SimpleNamespace(free=1000)
+
+    monkeypatch.setattr("shutil.disk_usage", free_space)
     with pytest.raises(OSError, match="are free") as caught:
         prepare(base, tmp_path, "sha256:0")
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "sha256-0"))
