@@ -78,7 +78,7 @@ _REMEDIES = {
     errno.EACCES: "Give this user the right to it, or name another place.",
     errno.EPERM: "Give this user the right to it, or name another place.",
     errno.EROFS: "Name a place that can be written.",
-    errno.ENOSPC: "Free some space, or name another place.",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "Free some space, or name another place."),
 }
 
 

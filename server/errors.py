@@ -64,6 +64,10 @@ class EngineDeadError(EngineError):
     """The engine stopped and will not come back in this process."""
 
 
+class UnreadAnswerError(EngineError):
+    """The client took the answer so slowly that what waited for it has been dropped."""
+
+
 class AdapterRefusedError(EngineError):
     """An adapter cannot be loaded: the message says why, and nothing changed."""
 

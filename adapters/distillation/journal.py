@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from adapters.distillation.judging import JUDGED
 from adapters.evaluation.endpoint import EndpointAnswer
 from adapters.files.atomic import flush_folder
+from adapters.files.full import naming
 from adapters.training.loop.options import OptionError
 
 FORMAT = "oneseek-distillation-v1"
@@ -47,10 +48,7 @@ class AnswerJournal:
     def add(self, key: str, said: EndpointAnswer) -> None:
         """Keep an answer; it is on the disk when this returns."""
         line = json.dumps({"key": key, **_answer_to_json(said)}, ensure_ascii=True) + "\n"
-        left = memoryview(line.encode())
-        while left:
-            left = left[self._file.write(left) or 0 :]
-        os.fsync(self._file.fileno())
+        _append(self._file, line.encode())
         self._answers[key] = said
 
     @property
@@ -78,12 +76,26 @@ def open_journal(folder: Path, asked: Mapping[str, Any]) -> Generator[AnswerJour
         answers = _read(path, asked) if path.exists() else None
         with path.open("ab", buffering=0) as file:
             if answers is None:
-                file.write(json.dumps({"format": FORMAT, "asked": dict(asked)}).encode() + b"\n")
-                os.fsync(file.fileno())
+                _append(file, json.dumps({"format": FORMAT, "asked": dict(asked)}).encode() + b"\n")
                 flush_folder(folder)
             yield AnswerJournal(file, answers or {})
     finally:
         lock.release()
+
+
+def _append(file: BinaryIO, line: bytes) -> None:
+    """Write `line` to the end and flush it; a part of it, as where the disk is full, is taken back."""
+    before = os.fstat(file.fileno()).st_size
+    left = memoryview(line)
+    with naming(Path(file.name)):
+        try:
+            while left:
+                left = left[file.write(left) or 0 :]
+            os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                file.truncate(before)
+            raise
 
 
 def _read(path: Path, asked: Mapping[str, Any]) -> dict[str, EndpointAnswer] | None:

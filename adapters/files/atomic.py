@@ -16,6 +16,8 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from adapters.files.full import naming
+
 _SUFFIX = ".tmp"
 _OLD = ".old"
 _PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
@@ -32,9 +34,10 @@ def staged_file(target: Path) -> Generator[Path]:
     temporary = _beside(target, _SUFFIX)
     _unfinished.add(temporary)
     try:
-        yield temporary
-        flush(temporary)
-        replace_file(temporary, target)
+        with naming(target):
+            yield temporary
+            flush(temporary)
+            replace_file(temporary, target)
     except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -59,8 +62,9 @@ def staged_folder(target: Path, *, replace: bool = False) -> Generator[Path]:
         if replace:
             _recover(target)
         temporary.mkdir()
-        yield temporary
-        flush_tree(temporary)
+        with naming(target):
+            yield temporary
+            flush_tree(temporary)
         if replace:
             _swap(temporary, target)
         elif target.exists():
@@ -215,14 +219,19 @@ def _beside(target: Path, suffix: str) -> Path:
 def _make_parents(folder: Path) -> list[Path]:
     """Make `folder` and what is above it, to last. Return what was missing, deepest first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in reversed(missing):
-        flush_folder(path.parent)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in reversed(missing):
+            flush_folder(path.parent)
+    except BaseException:
+        _unmake(missing)
+        raise
     return missing
 
 
 def _unmake(made: list[Path]) -> None:
-    """Delete the folders of `_make_parents` that are still empty."""
+    """Delete the folders of `_make_parents` that are there and still empty."""
     with suppress(OSError):
         for folder in made:
-            folder.rmdir()
+            if folder.exists():
+                folder.rmdir()

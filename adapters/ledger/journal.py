@@ -14,6 +14,7 @@ from pathlib import Path
 
 from adapters.errors import LedgerError
 from adapters.files.atomic import flush_folder, replace_file, write_file
+from adapters.files.full import naming
 from adapters.files.regular import open_regular
 from adapters.ledger.chain import LEDGER_FILE, check_hashes
 from adapters.ledger.head import Head, tail_state
@@ -53,7 +54,7 @@ class LedgerJournal:
         """Add an entry; on the disk, and named by the head, when this returns."""
         entry = Entry.write(record, self.head.count + 1, self.head.hash, code, self.key)
         try:
-            with self._file.open("ab", buffering=0) as file:
+            with naming(self._file), self._file.open("ab", buffering=0) as file:
                 left = memoryview(entry.line + b"\n")
                 while left:
                     left = left[file.write(left) or 0 :]

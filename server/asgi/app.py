@@ -42,17 +42,21 @@ from server.config.hosts import AllowedHosts
 from server.config.settings import Settings
 from server.exchange import EXCHANGE
 from server.metrics.metrics import Metrics
+from server.serving.one_thread import OneThread
 from server.serving.service import BaseService
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(settings: Settings, services: Sequence[BaseService], metrics: Metrics) -> Starlette:
+def create_app(
+    settings: Settings, services: Sequence[BaseService], metrics: Metrics, aside: OneThread
+) -> Starlette:
     """The whole server around services that have not started; its lifespan runs them.
 
-    If a service follows the registry on disk, there are endpoints that change adapters too.
+    `aside` is what the services were opened with. If a service follows the registry on disk, there are
+    endpoints that change adapters too.
     """
-    context = Context(tuple(services), settings, metrics)
+    context = Context(tuple(services), settings, metrics, aside)
     changeable = any(service.changes is not None for service in services)
     app = Starlette(
         routes=[*_routes(context), *(_admin_routes(context) if changeable else ())],

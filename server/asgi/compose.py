@@ -32,6 +32,7 @@ from server.live.follower import FollowOptions
 from server.live.priorities import Priorities
 from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
+from server.serving.one_thread import OneThread
 from server.serving.sampling_defaults import read_defaults
 from server.serving.service import BaseService, open_service
 from server.text.tokenizer import Tokenizer
@@ -91,19 +92,20 @@ def compose(
     `environ` decides on the engine where the settings do not, and is prepared for it; the process's own, by
     default, is what vLLM reads. Raises what opening the catalogue and the engine does.
     """
-    metrics = Metrics()
+    metrics, aside = Metrics(), OneThread()
     environ = process_environment() if environ is None else environ
     if missing := unfetched(settings):
         registry, base = open_registry(settings), open_base(settings)
         fetch_configured(settings, missing, registry, base, narrator, narrator.progress)
-    services = [open_base_service(settings, open_catalogue(settings), metrics, narrator, environ)]
-    return create_app(settings, services, metrics), services
+    services = [open_base_service(settings, open_catalogue(settings), metrics, aside, narrator, environ)]
+    return create_app(settings, services, metrics, aside), services
 
 
 def open_base_service(
     settings: Settings,
     catalogue: Catalogue,
     metrics: Metrics,
+    aside: OneThread,
     narrator: Narrator,
     environ: MutableMapping[str, str],
 ) -> BaseService:
@@ -136,7 +138,7 @@ def open_base_service(
         metrics=metrics,
         priorities=priorities,
     )
-    return open_service(settings, runtime, defaults, _options(settings, catalogue), collectors)
+    return open_service(settings, runtime, aside, defaults, _options(settings, catalogue), collectors)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from types import FrameType
 
 import uvicorn
 
+from server.asgi.http.descriptors import DescriptorWatch
 from server.asgi.http.protocol import BoundedProtocol
 from server.asgi.http.wire import Wire
 from server.asgi.memory import Trimmer
@@ -23,8 +24,8 @@ from server.errors import EngineError
 
 LAST_WORDS = 5
 """Seconds that streams have to say that they end, after the time to finish has run out."""
-TRIM_TICKS = 10
-"""Ticks, of a tenth of a second, between looks at the memory."""
+LOOK_TICKS = 10
+"""Ticks, of a tenth of a second, between looks at the memory and at file descriptors."""
 LAST_SECONDS = 1.0
 """The same after a second signal."""
 DEAD_SECONDS = 5.0
@@ -112,6 +113,7 @@ class AnnouncingServer(uvicorn.Server):
         """When to close the listener, in seconds of `time.monotonic()`, once a signal has come."""
         self._hurried = False
         self._trimmer = Trimmer()
+        self._descriptors = DescriptorWatch()
         self._aborting: asyncio.Task[None] | None = None
         logging.getLogger("uvicorn.error").addFilter(_in_brief)
 
@@ -148,8 +150,9 @@ class AnnouncingServer(uvicorn.Server):
             log.critical("an engine has died; the server ends in %g seconds", DEAD_SECONDS)
         if self._died_at is not None and time.monotonic() - self._died_at >= DEAD_SECONDS:
             self.should_exit = True
-        if counter % TRIM_TICKS == 0:
+        if counter % LOOK_TICKS == 0:
             await self._trimmer.look()
+            self._descriptors.look()
         if self._stop_at is not None and time.monotonic() >= self._stop_at:
             self.should_exit = True
         return await super().on_tick(counter)

@@ -33,9 +33,9 @@ def end_now() -> None:
 
 def kill_children() -> None:
     """Kill every process that this one has started, and what those have."""
-    with suppress(psutil.Error):
+    with suppress(psutil.Error, OSError):
         for child in psutil.Process().children(recursive=True):
-            with suppress(psutil.Error):
+            with suppress(psutil.Error, OSError):
                 child.kill()
 
 

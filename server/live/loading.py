@@ -21,6 +21,7 @@ from adapters.errors import (
     UnknownAdapterError,
     passing_cause,
 )
+from adapters.files.full import FULL
 from adapters.ledger.provenance import Provenance
 from adapters.lora.base_name import base_names
 from adapters.lora.manifest import Adapter
@@ -247,8 +248,6 @@ def unusable(error: FileRefusedError) -> ApiError:
     return ApiError(reply)
 
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Errors of a disk or a quota that is full."""
 STORAGE = FULL | {errno.EROFS, errno.EACCES, errno.EPERM}
 
 

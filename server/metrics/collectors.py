@@ -127,6 +127,7 @@ class EngineCollector(Collector):
             ("prefix_cache_queries", "Prompt tokens looked up in the prefix cache", state.prefix_queries),
             ("prefix_cache_hits", "Prompt tokens found in the prefix cache", state.prefix_hits),
             ("preemptions", "Running requests put back for want of KV memory", state.preemptions),
+            ("unread_answers", "Answers ended because their clients did not read them", state.unread),
             ("fair_preemptions", "Running requests put back for another key or adapter", state.made_way),
         ):
             counter = CounterMetricFamily(f"oneseek_{name}", text, labels=("base",))

@@ -92,6 +92,8 @@ class EngineState:
     """Running requests put back for want of KV memory, since start."""
     made_way: int = 0
     """Running requests put back for another key or adapter, since start."""
+    unread: int = 0
+    """Answers ended because their clients did not read them, since start."""
     resident: Mapping[str, Tier] = field(default_factory=dict[str, Tier])
     """Adapter digest → where its weights are."""
 

@@ -12,9 +12,10 @@ from server.request import Delta, Deltas
 async def merge_streams(sources: Sequence[Deltas]) -> Deltas:
     """Yield what has arrived from any of `sources` since the last look.
 
-    The first error ends all of them. Closing this generator closes the sources.
+    The first error ends all of them. Closing this generator closes the sources. As long as nobody reads, the
+    sources wait too, but for one piece of each.
     """
-    arrivals: asyncio.Queue[list[tuple[int, Delta]] | BaseException | None] = asyncio.Queue()
+    arrivals: asyncio.Queue[list[tuple[int, Delta]] | BaseException | None] = asyncio.Queue(len(sources))
     pumps = [asyncio.create_task(_pump(source, arrivals)) for source in sources]
     try:
         live = len(sources)
@@ -44,7 +45,7 @@ async def _pump(
     try:
         async with aclosing(source):
             async for deltas in source:
-                arrivals.put_nowait(deltas)
-        arrivals.put_nowait(None)
+                await arrivals.put(deltas)
+        await arrivals.put(None)
     except Exception as error:
-        arrivals.put_nowait(error)
+        await arrivals.put(error)

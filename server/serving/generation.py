@@ -21,6 +21,7 @@ from server.errors import (
     AdapterRefusedError,
     AdaptersBusyError,
     EngineBusyError,
+    UnreadAnswerError,
     UnsupportedRequestError,
     bad_field,
 )
@@ -55,14 +56,14 @@ VALUE_CHARACTERS = 8
 class Generation:
     """Routes, tokenises and generates for every endpoint, on one runtime."""
 
-    def __init__(self, runtime: Runtime, rollouts: Rollouts, shadows: Shadows) -> None:
+    def __init__(self, runtime: Runtime, rollouts: Rollouts, shadows: Shadows, aside: OneThread) -> None:
         self._runtime = runtime
         self._rollouts = rollouts
         self._shadows = shadows
         self.gate = Gate(runtime)
         self.grammars = Grammars(runtime.tokenizer)
-        self.aside = OneThread()
-        """Where everything that grows with a request is worked on."""
+        self.aside = aside
+        """Where everything that grows with a request is worked on; the same for every base."""
         self._routes = RememberedRoutes()
         self._longest: int | None = None
 
@@ -278,6 +279,9 @@ class Generation:
                 yield [(index, delta)]
         except (GeneratorExit, asyncio.CancelledError):
             reason = exchange.cancel_reason
+            raise
+        except UnreadAnswerError:
+            reason = "unread"
             raise
         except (AdapterNotLoadedError, EngineBusyError, UnsupportedRequestError):
             reason = ""

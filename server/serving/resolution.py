@@ -52,11 +52,14 @@ class Resolution:
     @property
     def receipt(self) -> dict[str, str]:
         """The headers that tell a client who answered, and why."""
+        bases = {adapter.base_digest for adapter in self.adapters}
+        checked = {"X-OneSeek-Base": "unverified" if None in bases else "verified"} if bases else {}
         return {
             "X-OneSeek-Adapter": self.name if self.adapter_mix else "base",
             "X-OneSeek-Adapter-Digest": self.digest,
             "X-OneSeek-Language": self.language,
             "X-OneSeek-Route": self.how,
+            **checked,
         }
 
 

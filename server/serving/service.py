@@ -29,6 +29,7 @@ from server.rollout.changes import RolloutChanges
 from server.rollout.rollouts import Rollouts
 from server.rollout.shadows import Shadows
 from server.serving.generation import Generation
+from server.serving.one_thread import OneThread
 from server.serving.sampling_defaults import SamplingDefaults
 
 DEFAULT_BATCH = 32
@@ -100,13 +101,15 @@ class BaseService:
 def open_service(
     settings: Settings,
     runtime: Runtime,
+    aside: OneThread,
     defaults: SamplingDefaults | None = None,
     follow: FollowOptions | None = None,
     collectors: Sequence[Collector] = (),
 ) -> BaseService:
     """The service of a runtime whose engine has not started.
 
-    With `follow` it keeps up with the registry on disk, and its adapters can be changed over HTTP.
+    `aside` is the one of the process. With `follow` it keeps up with the registry on disk, and its adapters
+    can be changed over HTTP.
     """
     registry: Registry | None = None
     if follow is not None:
@@ -121,7 +124,7 @@ def open_service(
         runtime=runtime,
         rollouts=rollouts,
         shadows=shadows,
-        generation=Generation(runtime, rollouts, shadows),
+        generation=Generation(runtime, rollouts, shadows, aside),
         defaults=defaults or SamplingDefaults(),
         changes=changes,
         collectors=collectors,

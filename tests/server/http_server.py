@@ -26,6 +26,7 @@ from server.engines.base import Engine
 from server.live.follower import FollowOptions
 from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
+from server.serving.one_thread import OneThread
 from server.serving.service import open_service
 from server.text.tokenizer import Tokenizer
 from tests.server.engines.making import BASE_DIGEST, ENGINES, EngineLimits
@@ -109,8 +110,9 @@ def one_base_app(
     )
     kind = kinds.ENGINES.get(engine.info.name)
     collectors = kind.collectors() if kind is not None else ()
-    service = open_service(settings, runtime, follow=follow, collectors=collectors)
-    return create_app(settings, [service], metrics)
+    aside = OneThread()
+    service = open_service(settings, runtime, aside, follow=follow, collectors=collectors)
+    return create_app(settings, [service], metrics, aside)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from adapters.files.atomic import flush_folder, flush_tree, rename_folder
+from adapters.files.full import naming
 
 _STATE = "training.json"
 _PREFIX = "step-"
@@ -41,6 +42,14 @@ class Checkpoints:
         if target.exists():
             return
         temporary = self._folder / f".{target.name}.tmp"
+        try:
+            with naming(self._folder):
+                self._write(temporary, target, state)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)  # it may be what fills the disk
+            raise
+
+    def _write(self, temporary: Path, target: Path, state: Mapping[str, Any]) -> None:
         main = self._accelerator.is_main_process
         if main:
             shutil.rmtree(temporary, ignore_errors=True)

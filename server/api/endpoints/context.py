@@ -34,6 +34,8 @@ class Context:
     """One for each base that is served, the default one first."""
     settings: Settings
     metrics: Metrics
+    one_thread: OneThread
+    """Where whatever grows with a request is worked on; that of every service."""
     started: float = field(default_factory=time.time)
     """Unix time of the start; also the models' `created`."""
     began: float = field(default_factory=time.monotonic)
@@ -57,7 +59,7 @@ class Context:
     async def aside(self, request: Request, work: Callable[[], WorkResult]) -> WorkResult:
         """What `work` returns, which grows with the request's body: of a large one not on the event loop."""
         exchange: Exchange = request.scope[EXCHANGE]
-        return work() if exchange.body_bytes <= SMALL else await self.services[0].generation.aside.run(work)
+        return work() if exchange.body_bytes <= SMALL else await self.one_thread.run(work)
 
     def service_for(self, request: Request, model: str | None = None) -> BaseService:
         """The base that a request means: the first that knows its header or `model`, else the default."""

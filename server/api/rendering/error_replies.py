@@ -25,6 +25,7 @@ from server.errors import (
     EngineDeadError,
     EngineError,
     ErrorReply,
+    UnreadAnswerError,
     UnsupportedRequestError,
 )
 from server.text.tokenizer import TemplateError
@@ -95,6 +96,11 @@ def _engine(error: EngineError) -> ErrorReply:
     return ErrorReply(500, str(error), type="server_error", code="engine_error")
 
 
+def _unread(error: UnreadAnswerError) -> ErrorReply:
+    headers = {"x-should-retry": "false"}
+    return ErrorReply(408, str(error), code="answer_not_read", headers=headers)
+
+
 def _http(error: HTTPException) -> ErrorReply:
     message = {
         404: "There is no such endpoint.",
@@ -141,5 +147,6 @@ _REPLIES: Mapping[type, Callable[[Any], ErrorReply]] = {
     TimeoutError: _timeout,
     UnknownAdapterError: _unknown_adapter,
     UnknownNameError: _unknown_name,
+    UnreadAnswerError: _unread,
     UnsupportedRequestError: _unsupported,
 }

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import sys
 from collections.abc import Callable
 
 SPARE = 200
 """Open files beside connections: adapters, graphs, the log, child processes."""
+
+log = logging.getLogger("oneseek.server")
+
+
+class DescriptorWatch:
+    """Logs when no file descriptor is left, and when there are some again.
+
+    Those who connect meanwhile are closed at once by the event loop, which says nothing of it.
+    """
+
+    def __init__(self) -> None:
+        self._exhausted = False
+
+    def look(self) -> None:
+        """Try whether one can be had."""
+        exhausted = False
+        try:
+            os.close(os.open(os.devnull, os.O_RDONLY))
+        except OSError as error:
+            exhausted = error.errno in (errno.EMFILE, errno.ENFILE)
+        if exhausted and not self._exhausted:
+            log.error("no file descriptor is left, and new connections are closed; raise `ulimit -n`")
+        elif self._exhausted and not exhausted:
+            log.warning("there are file descriptors again, and new connections are served")
+        self._exhausted = exhausted
 
 
 def allow_connections(wanted: int, say: Callable[[str], None]) -> int:

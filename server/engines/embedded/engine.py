@@ -132,7 +132,9 @@ class EmbeddedEngine:
             return EngineState(alive=False, progress=0.0)
         resident: dict[str, Tier] = dict.fromkeys(self._host.kept, "host")
         resident |= dict.fromkeys(self.residents.open, "device")
-        return dataclasses.replace(self._loop.state(), resident=resident)
+        return dataclasses.replace(
+            self._loop.state(), unread=self._admission.unread.dropped, resident=resident
+        )
 
     def fail(self, reason: str) -> None:
         """See `Engine.fail`."""
@@ -214,6 +216,7 @@ class EmbeddedEngine:
         return stream
 
     def _close(self, stream: DeltaStream) -> None:
+        stream.discard()
         if self._admission.release(stream) and self._loop is not None:
             self._loop.cancel(stream.work.request.request_id)
 

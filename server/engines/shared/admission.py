@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 
 from server.engines.shared.places import Places, Reservation
 from server.engines.shared.residents import Residents
 from server.engines.shared.stream import DeltaStream, RequestWork
+from server.engines.shared.unread import Unread
 from server.errors import EngineError, UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo
 from server.request import GenerationRequest, Sampling
 from server.text.tokenizer import Tokenizer
 
 PROBE = "adapter-probe"
+
+log = logging.getLogger("oneseek.engine")
 
 
 class Admission:
@@ -37,6 +41,7 @@ class Admission:
         self._end = end
         self._live: dict[str, tuple[DeltaStream, Reservation]] = {}
         self.places = Places(at_once=at_once, queue=queue, withdraw=self._withdraw)
+        self.unread = Unread(self._drop)
 
     def __iter__(self) -> Iterator[DeltaStream]:
         return iter([stream for stream, _ in self._live.values()])
@@ -60,7 +65,7 @@ class Admission:
         if request.request_id in self._live:
             raise ValueError(f"request_id {request.request_id!r} is in use")
         self._residents.take(request.adapter_mix, probe=probe)
-        stream = DeltaStream(work, self._tokenizer)
+        stream = DeltaStream(work, self._tokenizer, self.unread)
         try:
             reservation = self._reservation(request, probe)
             self.places.claim(reservation, stream)
@@ -90,6 +95,11 @@ class Admission:
         if probe:
             return self.places.hold(request.fair_share)
         return self.places.find(request.reservation) or self.places.reserve(request.fair_share)
+
+    def _drop(self, stream: DeltaStream) -> None:
+        log.warning("request %s: nobody reads its answer, which is ended", stream.work.request.request_id)
+        stream.drop()
+        self._end(stream)
 
     def _withdraw(self, stream: DeltaStream, error: EngineError) -> None:
         stream.fail(error)

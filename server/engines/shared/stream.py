@@ -10,10 +10,14 @@ from typing import Protocol
 
 import msgspec
 
-from server.errors import EngineError
+from server.engines.shared.unread import Unread, size_of
+from server.errors import EngineError, UnreadAnswerError
 from server.request import Delta, FinishReason, GenerationRequest, Timing, TokenLogprob, Usage
 from server.text.detokenizer import TextStream
 from server.text.tokenizer import Tokenizer
+
+PIECE_BYTES = 64 * 1024
+"""Most of what waits that becomes one delta, by `size_of`: a slow client is written to in pieces."""
 
 
 class RequestWork(Protocol):
@@ -57,12 +61,14 @@ class DeltaStream:
     """Collects a request's events on the event loop and makes deltas of them, several at once if they wait.
 
     Text is made here, not in the engine: the next step runs meanwhile. A stop string is therefore found one
-    step late; the step's extra token is dropped, and the caller cancels the work.
+    step late; the step's extra token is dropped, and the caller cancels the work. What waits is counted by
+    `unread`, the oldest event apart.
     """
 
-    def __init__(self, work: RequestWork, tokenizer: Tokenizer) -> None:
+    def __init__(self, work: RequestWork, tokenizer: Tokenizer, unread: Unread[DeltaStream]) -> None:
         self.work = work
         self._tokenizer = tokenizer
+        self._unread = unread
         self.done = False
         """Whether the last delta was made: nothing more will come."""
         self._events: deque[StepEvent] = deque()
@@ -72,10 +78,14 @@ class DeltaStream:
         self._tokens = 0
 
     def feed(self, event: StepEvent) -> None:
-        """Add an event. On the event loop."""
+        """Add an event; those after an error are dropped. On the event loop."""
+        if self._error is not None:
+            return
         if self._first_token is None:
             self._first_token = time.perf_counter()
         self._events.append(event)
+        if len(self._events) > 1:
+            self._unread.add(self, size_of(event.logprob))
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -84,6 +94,16 @@ class DeltaStream:
         self._error = error
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+    def drop(self) -> None:
+        """End the answer because nobody reads it; what waits is lost. On the event loop."""
+        self.discard()
+        self.fail(UnreadAnswerError("The answer was not read as fast as it was written, and has been ended."))
+
+    def discard(self) -> None:
+        """Forget what waits: its reader is gone. Idempotent."""
+        self._events.clear()
+        self._unread.forget(self)
 
     async def next(self) -> Delta:
         """The next delta. Raises the stream's error once the events before it are used up."""
@@ -128,8 +148,12 @@ class DeltaStream:
         prompt_logprobs = self._events[0].prompt_logprobs
         finish: FinishReason | None = None
         stop: str | int | None = None
-        while self._events and finish is None:
+        size = 0
+        while self._events and finish is None and size < PIECE_BYTES:
             event = self._events.popleft()
+            size += size_of(event.logprob)
+            if self._events:
+                self._unread.take(self, size_of(self._events[0].logprob))
             finish, stop = event.finish_reason, event.stop_reason
             if event.token_id is not None:
                 ids.append(event.token_id)

@@ -140,6 +140,7 @@ class CoreEngine:
             prefix_queries=load.prefix_queries,
             prefix_hits=load.prefix_hits,
             preemptions=load.preemptions,
+            unread=self._admission.unread.dropped,
             resident=dict.fromkeys(self.residents.open, "device"),
         )
 
@@ -166,9 +167,8 @@ class CoreEngine:
         for event in events:
             stream.feed(event)
         self._front.served(work.core_id, len(events))
-        if finished:
+        if finished and self._running.pop(work.core_id, None) is not None:  # it may have been dropped
             # Now, not when it has been read: a client that stalls holds up nobody.
-            del self._running[work.core_id]
             self._admission.release(stream)
             self._front.leave(work.core_id)
 
@@ -253,6 +253,7 @@ class CoreEngine:
 
     def _close(self, stream: DeltaStream) -> None:
         """Give back a stream's place; the core is told where it does not know that the stream has ended."""
+        stream.discard()
         self._admission.release(stream)
         work = stream.work
         assert isinstance(work, CoreRequest)

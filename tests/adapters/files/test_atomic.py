@@ -135,6 +135,34 @@ def test_renames_that_fail_for_good_lose_nothing_and_the_next_writer_recovers(
     assert {path.name for path in target.parent.iterdir()} == {"target", neighbour.name}
 
 
+@pytest.mark.parametrize("folder", [True, False])
+def test_a_writer_that_fails_leaves_none_of_the_folders_that_it_made(tmp_path: Path, folder: bool) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    target = kept / "a" / "b" / "target"
+    with suppress(InjectedError), (atomic.staged_folder if folder else atomic.staged_file)(target) as path:
+        (path / "part" if folder else path).write_bytes(b"half")
+        raise InjectedError(28, "full")
+    assert list(tmp_path.rglob("*")) == [kept]
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_folders_that_cannot_all_be_made_leave_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: bool
+) -> None:
+    for step in range(1, 20):
+        with monkeypatch.context() as patch:
+            disk = Disk(patch, lambda number, _, step=step: number == step)
+            with suppress(InjectedError):
+                (replace_folder if folder else replace_file)(tmp_path / "a" / "b" / "target")
+        if not disk.failed:
+            return
+        if content(tmp_path / "a" / "b" / "target") is None:
+            assert not list(tmp_path.rglob("*")), disk.names
+        else:
+            shutil.rmtree(tmp_path / "a")
+
+
 def test_the_old_folder_of_a_longer_name_is_left_to_its_own_writer(tmp_path: Path) -> None:
     other = tmp_path / ".v1.0.0123456789ab.old"
     other.mkdir()

@@ -64,6 +64,8 @@ class Machine:
         self.failures = Counter[str]()
         self.restarts = Counter[str]()
         self.let_go = threading.Event()
+        self.runners: list[CpuRunner] = []
+        """All that were opened."""
 
     def open(self) -> EmbeddedEngine:
         self.opened += 1
@@ -71,9 +73,7 @@ class Machine:
             self.refuses_to_open -= 1
             raise EngineError("there is no memory for it")
         return EmbeddedEngine(
-            open_runner=lambda: FaultyRunner(
-                CpuRunner(self._graph, LIMITS.rows, LIMITS.context, 1), self.strike
-            ),
+            open_runner=self._open_runner,
             shape=ModelShape.read(self._base),
             limits=LIMITS,
             tokenizer=Tokenizer.load(self._base),
@@ -82,6 +82,10 @@ class Machine:
             max_queue=16,
             max_adapters=4,
         )
+
+    def _open_runner(self) -> FaultyRunner:
+        self.runners.append(CpuRunner(self._graph, LIMITS.rows, LIMITS.context, 1))
+        return FaultyRunner(self.runners[-1], self.strike)
 
     def strike(self) -> None:
         if self.faults:

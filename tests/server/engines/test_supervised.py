@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -94,6 +95,20 @@ async def test_a_step_that_never_ends_is_given_up(machine: Machine) -> None:
         await becomes(engine, lambda state: state.ready)
         assert await tokens(engine, ask([3, 4, 5])) == before
         assert machine.failures == {"stalled": 1}
+
+
+async def test_an_engine_that_was_given_up_frees_its_memory_when_its_step_returns(machine: Machine) -> None:
+    async with supervised(machine, restarts=1, step_timeout=0.5) as engine:
+        machine.faults.append(machine.hang)
+        await read(engine, 1)
+        await becomes(engine, lambda state: state.ready)
+        stuck, now = machine.runners
+        held = [weakref.ref(getattr(stuck, name)) for name in ("_session", "_memory", "_store")]
+        assert all(reference() is not None for reference in held)
+        machine.let_go.set()
+        await becomes(engine, lambda _: all(reference() is None for reference in held))
+        assert len(await tokens(engine, ask([3, 4, 5]))) == 12
+        assert hasattr(now, "_session")
 
 
 async def test_without_a_restart_the_engine_stays_dead(machine: Machine) -> None:

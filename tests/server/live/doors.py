@@ -28,7 +28,7 @@ def main() -> int:
             command = [sys.executable, "-m", "server", "adapters", "add", str(folder.resolve())]
             command += ["--base-model", str(base.resolve())]
             return subprocess.run(
-                command, cwd=place, env=environ, capture_output=True, text=True, timeout=120, check=False
+                command, cwd=place, env=environ, capture_output=True, text=True, timeout=600, check=False
             )
 
         assert run(good).returncode == 0
@@ -39,7 +39,7 @@ def main() -> int:
             fine = done.returncode in (1, 2) and len(lines) == 1 and lines[0].startswith("oneseek: ")
             if not fine or tree(home / "registry", home / "ledger") != before:
                 wrong += 1
-                print(case.name, done.returncode, done.stderr[-500:])
+                print(case.name, done.returncode, done.stderr[-500:], flush=True)
         print(f"{number + 1} malformed adapters, {wrong} not refused as they should be")
     return 1 if wrong else 0
 

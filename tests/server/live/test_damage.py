@@ -299,6 +299,14 @@ def test_a_base_that_only_shapes_tell_of_is_told(place: Place, make_adapter: Cal
         }  # fmt: skip
         rows = {row["name"]: row["base"] for row in client.get("/admin/adapters").json()["data"]}
         assert rows["plain@v1"] == "unverified"
+        bases = (
+            ("plain", "unverified"),
+            ("zero", "verified"),
+            ("zero=0.5,plain=0.5", "unverified"),
+            ("base", None),
+        )
+        for name, base in bases:
+            assert ask(client, name).headers.get("X-OneSeek-Base") == base
         added = done(add(client, place.lora_adapters / "plain-v1", alias="bound", version="v1"))
         assert added["base"] == "unverified"
     warnings = open_catalogue(place.settings(), place.root).warnings

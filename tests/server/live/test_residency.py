@@ -23,6 +23,7 @@ from server.exchange import Exchange
 from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
 from server.request import Delta, GenerationRequest, Sampling
+from server.serving.one_thread import OneThread
 from server.serving.resolution import Resolution
 from server.serving.service import BaseService, open_service
 from server.text.tokenizer import Tokenizer
@@ -47,7 +48,7 @@ async def service(tiny_base: Path, voices: Mapping[str, Adapter], graphs: Path) 
         tokenizer=tokenizer,
         metrics=Metrics(),
     )
-    yield open_service(Settings(), runtime)
+    yield open_service(Settings(), runtime, OneThread())
     await engine.close()
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -20,6 +24,7 @@ from server.engines.embedded.launch.launch import embedded_engine
 from server.engines.embedded.launch.options import EmbeddedOptions
 from server.live.runtime import Runtime
 from server.metrics.metrics import Metrics
+from server.serving.one_thread import OneThread
 from server.serving.service import BaseService, open_service
 from server.text.tokenizer import Tokenizer
 from tests.server.http_server import BASE_DIGEST, Made, Serving, served
@@ -28,7 +33,12 @@ SETTINGS = Settings(port=0, log_level="warning", drain_seconds=1)
 
 
 def service(
-    name: str, base: Path, graphs: Path, adapters: Mapping[str, Adapter], metrics: Metrics
+    name: str,
+    base: Path,
+    graphs: Path,
+    adapters: Mapping[str, Adapter],
+    metrics: Metrics,
+    aside: OneThread,
 ) -> BaseService:
     tokenizer, routing = Tokenizer.load(base), RoutingSettings()
     options = EmbeddedOptions(graphs=graphs, max_num_seqs=4, kv_tokens=1024, threads=1)
@@ -40,18 +50,18 @@ def service(
         tokenizer=tokenizer,
         metrics=metrics,
     )
-    return open_service(SETTINGS, runtime)
+    return open_service(SETTINGS, runtime, aside)
 
 
 @pytest.fixture(scope="module")
 def two(tiny_base: Path, graphs: Path, voices: Mapping[str, Adapter]) -> Iterator[Serving]:
-    metrics = Metrics()
+    metrics, aside = Metrics(), OneThread()
     services = [
-        service("first", tiny_base, graphs, {"sv": voices["sv"]}, metrics),
-        service("second", tiny_base, graphs, {"en": voices["en"]}, metrics),
+        service("first", tiny_base, graphs, {"sv": voices["sv"]}, metrics, aside),
+        service("second", tiny_base, graphs, {"en": voices["en"]}, metrics, aside),
     ]
     runtime = services[0].runtime
-    made = Made(create_app(SETTINGS, services, metrics), runtime.engine, runtime.served)
+    made = Made(create_app(SETTINGS, services, metrics, aside), runtime.engine, runtime.served)
     with served(made, SETTINGS, {}) as serving:
         yield serving
 
@@ -98,11 +108,42 @@ def test_each_base_is_measured_under_its_name_and_each_metric_is_exported_once(t
 def test_a_server_without_one_of_its_engines_is_not_ready(
     name: str, tiny_base: Path, graphs: Path, voices: Mapping[str, Adapter]
 ) -> None:
-    metrics = Metrics()
-    services = [service(base, tiny_base, graphs, voices, metrics) for base in ("first", "second")]
+    metrics, aside = Metrics(), OneThread()
+    services = [service(base, tiny_base, graphs, voices, metrics, aside) for base in ("first", "second")]
     runtime = services[0].runtime
-    made = Made(create_app(SETTINGS, services, metrics), runtime.engine, runtime.served)
+    made = Made(create_app(SETTINGS, services, metrics, aside), runtime.engine, runtime.served)
     with served(made, SETTINGS, {}) as serving:
         (dead,) = (one.runtime.engine for one in services if one.runtime.name == name)
         asyncio.run_coroutine_threadsafe(dead.close(), serving.loop).result(30)
         assert serving.http.get("/ready").status_code == 503
+
+
+def test_large_requests_of_all_bases_are_worked_on_one_at_a_time(
+    two: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two threads of pure Python would take the interpreter from the event loop together."""
+    work, lock, now, most = Tokenizer.chat, threading.Lock(), 0, 0
+
+    def watched(*given: Any, **named: Any) -> Any:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.05)
+        try:
+            return work(*given, **named)
+        finally:
+            with lock:
+                now -= 1
+
+    monkeypatch.setattr(Tokenizer, "chat", watched)
+    long = [{"role": "user", "content": "Hej! " * 250}]
+
+    def post(model: str) -> int:
+        return httpx.post(
+            f"{two.url}/v1/chat/completions", json={"model": model, "messages": long}, timeout=60
+        ).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(post, ["first", "second"] * 2))
+    assert most == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
+from adapters.files.full import FULL
 from adapters.lora.hashes import HashCache
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
@@ -87,10 +88,7 @@ def embedded_engine(
     except OSError as error:
         if error.filename is None or not Path(error.filename).is_relative_to(options.graphs.parent):
             raise
-        raise EngineError(
-            f"the graph cannot be kept in {options.graphs}: {(error.strerror or str(error)).lower()}; "
-            "give a folder that can be written with --home"
-        ) from error
+        raise _unkept(options.graphs, error) from error
     return EmbeddedEngine(
         open_runner=opened.open_runner,
         shape=ModelShape.read(base),
@@ -105,6 +103,16 @@ def embedded_engine(
         observer=observer,
         check=opened.check,
         device=opened.info,
+    )
+
+
+def _unkept(graphs: Path, error: OSError) -> EngineError:
+    """The error of a graph that cannot be written to `graphs`."""
+    why = error.strerror or str(error)
+    space = "free some space, or " if error.errno in FULL else ""
+    return EngineError(
+        f"the graph cannot be kept in {graphs}: {why[:1].lower()}{why[1:]}; "
+        f"{space}give a folder that can be written with --home"
     )
 
 

@@ -6,6 +6,7 @@ Several processes may build the same one at once: the first to finish wins, the 
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -105,7 +106,8 @@ def _build(model_dir: Path, graph: BuiltGraph, wanted: _Manifest, progress: Buil
     check_coverage(plan, graph.config, model_dir)
     free = shutil.disk_usage(target.parent).free
     if plan.size > free:
-        raise OSError(f"the graph needs {plan.size >> 20} MiB on disk, {free >> 20} MiB are free")
+        why = f"the graph needs {plan.size >> 20} MiB on disk, and {free >> 20} MiB are free"
+        raise OSError(errno.ENOSPC, why, str(target.parent))
     try:
         with staged_folder(target) as folder:
             write_graph(plan, model_dir, folder, progress)

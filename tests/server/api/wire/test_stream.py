@@ -20,12 +20,13 @@ class Source:
 
     def __init__(self, count: int, *, fails: bool = False, pause: float = 0.0) -> None:
         self.count, self.fails, self.pause = count, fails, pause
-        self.closed = False
+        self.made, self.closed = 0, False
 
     async def deltas(self, index: int = 0) -> Deltas:
         try:
             for number in range(self.count):
                 await asyncio.sleep(self.pause)
+                self.made += 1
                 yield [(index, Delta(f"{number} "))]
             if self.fails:
                 raise EngineError("broken")
@@ -47,9 +48,18 @@ async def test_what_waits_is_read_at_once() -> None:
     async with aclosing(merge_streams([Source(3).deltas(), Source(3).deltas()])) as stream:
         first = await anext(stream)
         await asyncio.sleep(0.01)
-        rest = await anext(stream)
-    assert len(first) + len(rest) == 6
-    assert len(rest) > 1
+        second = await anext(stream)
+        rest = [delta async for deltas in stream for delta in deltas]
+    assert len(first) + len(second) + len(rest) == 6
+    assert len(second) > 1
+
+
+async def test_the_parts_wait_while_nobody_reads() -> None:
+    sources = [Source(1000) for _ in range(3)]
+    async with aclosing(merge_streams([source.deltas() for source in sources])) as stream:
+        await anext(stream)
+        await asyncio.sleep(0.05)
+        assert all(source.made <= 6 for source in sources)
 
 
 @pytest.mark.parametrize("others", [0, 2])

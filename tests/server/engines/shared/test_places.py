@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from server.engines.embedded.scheduling.step import Sequence
 from server.engines.shared.places import LONGEST_RETRY, Places, Reservation
 from server.engines.shared.stream import DeltaStream
+from server.engines.shared.unread import Unread
 from server.errors import EngineBusyError
 from server.request import GenerationRequest, Sampling, Share
 from server.text.tokenizer import Tokenizer
@@ -36,7 +37,7 @@ def stream_of(number: int, share: Share) -> DeltaStream:
     request = GenerationRequest(
         request_id=f"s{number}", prompt=(1,), sampling=Sampling(max_tokens=1), share=share.adapter
     )
-    return DeltaStream(Sequence(request, 0.0), cast(Tokenizer, None))
+    return DeltaStream(Sequence(request, 0.0), cast(Tokenizer, None), Unread(DeltaStream.drop))
 
 
 class Model:

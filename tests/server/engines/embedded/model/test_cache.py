@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from server.engines.embedded.model.cache import BUILDER_VERSION, MANIFEST_FILE, 
 from server.engines.embedded.model.checkpoint import CheckpointError
 from server.engines.embedded.model.variants import FUSED, PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
+from tests.adapters.files.disk import full
 
 SHAPE = DecoderShape(64, 2, 4, 2, 16, 96, 300, 64)
 
@@ -133,6 +136,28 @@ def test_processes_may_build_at_once(base: Path, tmp_path: Path) -> None:
     assert len({process.communicate(timeout=120)[0] for process in processes}) == 1
     assert all(process.returncode == 0 for process in processes)
     assert len(list((tmp_path / "sha256-0").iterdir())) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+@pytest.mark.parametrize("room", [0, 100, 100_000])
+def test_a_full_disk_leaves_no_half_of_a_graph(base: Path, tmp_path: Path, room: int) -> None:
+    with full(room), pytest.raises(OSError, match=str(tmp_path)):
+        prepare(base, tmp_path, "sha256:0")
+    assert not list((tmp_path / "sha256-0").iterdir())
+    assert prepare(base, tmp_path, "sha256:0").folder.is_dir()
+
+
+def test_a_graph_that_cannot_fit_is_not_begun(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def free_space(_place: object) -> SimpleNamespace:
+        return SimpleNamespace(free=1000)
+
+    monkeypatch.setattr("shutil.disk_usage", free_space)
+    with pytest.raises(OSError, match="are free") as caught:
+        prepare(base, tmp_path, "sha256:0")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "sha256-0"))
+    assert not list((tmp_path / "sha256-0").iterdir())
 
 
 @pytest.mark.parametrize(("digest", "quantize"), [("../up", "none"), ("", "none"), ("sha256:0", "int2")])
