@@ -157,9 +157,7 @@ def read_manifest(
     )
 
 
-def _modules(
-    folder: Path, config: LoraConfig, shape: ModelShape | None
-) -> tuple[LoraFamily, Sequence[Key]]:
+def _modules(folder: Path, config: LoraConfig, shape: ModelShape | None) -> tuple[LoraFamily, Sequence[Key]]:
     """What the adapter changes, in order, by the names of the family whose base it is for."""
     if shape is not None:
         with TensorFile.open(folder, shape.largest_adapter(MAX_RANK)) as file:

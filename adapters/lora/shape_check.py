@@ -154,7 +154,9 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
 def _module_names(family: LoraFamily, layers: int) -> Mapping[Key, str]:
     """What transformers calls every module that an adapter may change."""
     return {
-        (layer, module): family.module_name(layer, module) for layer in range(layers) for module in family.names
+        (layer, module): family.module_name(layer, module)
+        for layer in range(layers)
+        for module in family.names
     }
 
 

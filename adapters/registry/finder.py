@@ -70,9 +70,7 @@ class ServedBase:
     """See `read_manifest`. None: the weights of every adapter are hashed."""
 
     @classmethod
-    def read(
-        cls, found: FoundBase, digest: str | None = None, hashes: HashCache | None = None
-    ) -> ServedBase:
+    def read(cls, found: FoundBase, digest: str | None = None, hashes: HashCache | None = None) -> ServedBase:
         """Read the base's sizes and names."""
         try:
             shape = ModelShape.read(found.path)
@@ -98,8 +96,8 @@ def find_adapters(
     that, before anything else that is wrong with it.
 
     Reads each one's config, checks that its layout fits the base, hashes its weights and checks recorded
-    digests; with `hashes`, weights are hashed when they are loaded. Raises `AdapterError` for one that `explicit` names and that cannot be served, `ValueError` for a
-    NAME that is none.
+    digests; with `hashes`, weights are hashed when they are loaded. Raises `AdapterError` for one that
+    `explicit` names and that cannot be served, `ValueError` for a NAME that is none.
 
     A version of the registry that cannot be served any more is found with its `problem`. If it is not known
     which versions are active, that is so for all of them.

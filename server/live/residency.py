@@ -162,9 +162,8 @@ class Residency:
         """Its wait has ended without success, or its client has gone."""
         if ticket in self._line:
             self._line.remove(ticket)
-        elif ticket.keeps and ticket.done.done() and not ticket.done.cancelled():
-            if ticket.done.exception() is None:  # granted in the very moment in which it was given up
-                self._give_back(list(ticket.adapters))
+        elif ticket.keeps and ticket.granted:  # in the very moment in which it was given up
+            self._give_back(list(ticket.adapters))
         self._let_go(ticket)
         self._changed.set()
 
@@ -236,7 +235,7 @@ class Residency:
         return False
 
     def _hold(self, ticket: Ticket) -> None:
-        """Keep what is there already for this ticket, and for no other one in line: none waits for another."""
+        """Keep what is there already for this ticket, and for no other in line: none waits for another."""
         for other in self._line:
             if other is not ticket and other.own:
                 self._let_go(other)

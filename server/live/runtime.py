@@ -28,16 +28,14 @@ class Runtime:
     tokenizer: Tokenizer
     metrics: Metrics
     priorities: Priorities | None = None
-    """Which adapters go first where there are more than slots. Default: the active ones of routed languages."""
+    """Which adapters go first if there are more than slots. Default: those of routed languages."""
     residency: Residency = field(init=False)
     info: EngineInfo = field(init=False)
     """What never changes about the engine."""
 
     def __post_init__(self) -> None:
         self.info = self.engine.info
-        self.residency = Residency(
-            self.engine, self.metrics, self.priorities or Priorities(self.served)
-        )
+        self.residency = Residency(self.engine, self.metrics, self.priorities or Priorities(self.served))
         self.metrics.serve(self.name, self.served.adapters)
 
     def knows(self, name: str) -> bool:

@@ -90,7 +90,14 @@ class Metrics:
             self.requests, self.first_token, self.between_tokens, self.tokens, self.rollouts, self.shadows,
             self.shadow_first_token, self.shadow_between_tokens,
         )  # fmt: skip
-        self._of_aliases = (self.duration, self.queue, self.prefill, self.loads, self.load_seconds, self.evictions)
+        self._of_aliases = (
+            self.duration,
+            self.queue,
+            self.prefill,
+            self.loads,
+            self.load_seconds,
+            self.evictions,
+        )
 
     def _make_request_metrics(self) -> None:
         r = self.registry

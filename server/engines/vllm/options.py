@@ -118,7 +118,9 @@ def engine_args(
 
 
 def _sized(adapters: Sequence[Adapter], args: dict[str, Any]) -> dict[str, Any]:
-    slots = args.get("max_loras") or min(len(adapters) + 1, MOST_SLOTS, args.get("max_cpu_loras") or MOST_SLOTS)
+    slots = args.get("max_loras") or min(
+        len(adapters) + 1, MOST_SLOTS, args.get("max_cpu_loras") or MOST_SLOTS
+    )
     held = args.get("max_cpu_loras") or max(slots, HELD)
     largest = max((adapter.rank for adapter in adapters), default=16)
     rank = args.get("max_lora_rank") or next((rank for rank in RANKS if rank >= largest), RANKS[-1])

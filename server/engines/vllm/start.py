@@ -58,7 +58,9 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
         drain_seconds=settings.drain_seconds,
         extra=settings.engine.options,
     )
-    engine = vllm_engine(options, setup.base_digest, setup.tokenizer, setup.adapters, observer=setup.observer, hashes=hashes)
+    engine = vllm_engine(
+        options, setup.base_digest, setup.tokenizer, setup.adapters, observer=setup.observer, hashes=hashes
+    )
     setup.narrate(f"vLLM's context is {engine.info.context}; starting its engine core")
     return engine
 

@@ -36,7 +36,9 @@ def many(make_adapter: Callable[..., Path], tmp_path_factory: pytest.TempPathFac
     for number in range(COUNT):
         folder = root / f"voice-{number}"
         shutil.copytree(pattern, folder)
-        own = {name: random.normal(0, 0.3, array.shape).astype(array.dtype) for name, array in weights.items()}
+        own = {
+            name: random.normal(0, 0.3, array.shape).astype(array.dtype) for name, array in weights.items()
+        }
         save_file(own, folder / "adapter_model.safetensors")
         found.append(read_manifest(folder, alias=f"voice-{number}", version="v1"))
     return found

@@ -79,7 +79,9 @@ def embedded_engine(
             require_bfloat16()
         config = read_model_config(base)
         providers = candidates(options.device, ort.get_available_providers())
-        opened = open_best(providers, placed, options.threads, lambda: _readable(adapters[: options.max_adapters], base))
+        opened = open_best(
+            providers, placed, options.threads, lambda: _readable(adapters[: options.max_adapters], base)
+        )
     except ValueError as error:
         raise EngineError(str(error)) from error
     except OSError as error:
