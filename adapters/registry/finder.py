@@ -14,9 +14,9 @@ from pathlib import Path
 from adapters import names
 from adapters.bases import SHIPPED, FoundBase, is_inside
 from adapters.errors import AdapterError, BaseModelError, FileRefusedError, passing_cause
+from adapters.files.hashes import HashCache
 from adapters.lora.base_name import base_names, check_base_name
 from adapters.lora.config import CONFIG_FILE, misplaced
-from adapters.lora.hashes import HashCache
 from adapters.lora.manifest import (
     MANIFEST_FILE,
     Adapter,

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.bases import FoundBase, find_base
 from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
+from adapters.files.hashes import HashCache, hash_file
 from adapters.home import check_home, mark_home
 from adapters.lora.digest import base_digest
-from adapters.lora.hashes import HashCache, hash_file
 from adapters.lora.manifest import Adapter, damaged_adapter
 from adapters.registry.finder import FoundAdapters, find_adapters
 from adapters.registry.pointers import AliasPointers, PointersError, active_versions

@@ -44,7 +44,7 @@ class Lease:
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class SlotTicket:
     """One wait for adapters that are not all in the engine."""
 
     adapters: Mapping[str, Adapter]

@@ -25,7 +25,7 @@ from server.errors import (
     EngineError,
     UnsupportedRequestError,
 )
-from server.live.leases import Lease, Ticket
+from server.live.leases import Lease, SlotTicket
 from server.live.priorities import Priorities
 from server.live.slots import Slots
 from server.metrics.metrics import Metrics
@@ -48,7 +48,7 @@ class Residency:
         self._metrics = metrics
         self.priorities = priorities
         self._slots = Slots(engine, priorities)
-        self._line: list[Ticket] = []
+        self._line: list[SlotTicket] = []
         self._worker: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._loading: str | None = None
@@ -118,7 +118,7 @@ class Residency:
                     self._slots.take(digest)
             return True
         self._check_slots(wanted.keys())
-        ticket = Ticket(wanted, keeps, asyncio.get_running_loop().create_future())
+        ticket = SlotTicket(wanted, keeps, asyncio.get_running_loop().create_future())
         self._line.append(ticket)
         self._changed.set()
         if self._worker is None or self._worker.done():
@@ -142,7 +142,7 @@ class Residency:
                 "model",
             )
 
-    async def _wait(self, ticket: Ticket) -> None:
+    async def _wait(self, ticket: SlotTicket) -> None:
         await asyncio.wait([ticket.done], timeout=PATIENCE)
         outcome = "ok" if ticket.done.done() else "timeout"
         self._metrics.adapter_wait.labels(outcome).observe(time.monotonic() - ticket.began)
@@ -158,7 +158,7 @@ class Residency:
             f"{PATIENCE:g} seconds."
         )
 
-    def _leave(self, ticket: Ticket) -> None:
+    def _leave(self, ticket: SlotTicket) -> None:
         """Its wait has ended without success, or its client has gone."""
         if ticket in self._line:
             self._line.remove(ticket)
@@ -167,7 +167,7 @@ class Residency:
         self._let_go(ticket)
         self._changed.set()
 
-    def _let_go(self, ticket: Ticket) -> None:
+    def _let_go(self, ticket: SlotTicket) -> None:
         for digest in ticket.own:
             self._slots.give_back(digest)
         ticket.own = []
@@ -207,14 +207,14 @@ class Residency:
             self._let_go(ticket)
             ticket.done.set_result(None)
 
-    def _next(self) -> Ticket | None:
+    def _next(self) -> SlotTicket | None:
         """The first in line for whom something can be done: what is being unloaded has to go first."""
         for ticket in self._line:
             if not any(map(self._slots.leaving, ticket.adapters)):
                 return ticket
         return None
 
-    async def _advance(self, ticket: Ticket) -> bool:
+    async def _advance(self, ticket: SlotTicket) -> bool:
         """One step for a ticket: a load, or an eviction. False if it has to wait for a slot."""
         self._hold(ticket)
         missing = [digest for digest in ticket.adapters if not self._slots.available(digest)]
@@ -234,7 +234,7 @@ class Residency:
             self._slots.close_one(ticket.adapters)
         return False
 
-    def _hold(self, ticket: Ticket) -> None:
+    def _hold(self, ticket: SlotTicket) -> None:
         """Keep what is there already for this ticket, and for no other in line: none waits for another."""
         for other in self._line:
             if other is not ticket and other.own:
@@ -244,7 +244,7 @@ class Residency:
                 self._slots.take(digest)
                 ticket.own.append(digest)
 
-    async def _evict(self, digest: str, ticket: Ticket) -> None:
+    async def _evict(self, digest: str, ticket: SlotTicket) -> None:
         self._slots.closing = None
         ticket.blocked = None
         try:
@@ -269,7 +269,7 @@ class Residency:
         finally:
             self._loading = None
 
-    def _fail(self, tickets: Iterable[Ticket], error: Exception) -> None:
+    def _fail(self, tickets: Iterable[SlotTicket], error: Exception) -> None:
         for ticket in tickets:
             if ticket in self._line:
                 self._line.remove(ticket)

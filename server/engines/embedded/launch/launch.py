@@ -8,7 +8,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from adapters.lora.hashes import HashCache
+from adapters.files.hashes import HashCache
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.base import StepObserver
