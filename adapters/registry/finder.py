@@ -216,6 +216,8 @@ class _Place:
         files = [self.folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)]
         # A file that is no link lies where its folder does.
         for file in (self.folder, *filter(Path.is_symlink, files)):
+            if _lies_below(file, self.root):
+                continue
             if file.exists() and not any(is_inside(file, root) for root in roots):
                 remedy = "Put the files themselves there, or name their folder in the setting adapters."
                 raise AdapterError(file, "is a link that leads out of the folder it was found in", remedy)
@@ -230,6 +232,15 @@ class _Place:
         if self.accepted is not None:
             remedy = "Serve the base that it was made for, or promote another version."
         raise AdapterError(self.folder / MANIFEST_FILE, reason, remedy, field="base_digest", value=recorded)
+
+
+def _lies_below(path: Path, root: Path) -> bool:
+    """Whether no link is on the way from `root` to `path`, so that it need not be followed."""
+    while path != root and path != path.parent:
+        if path.is_symlink():
+            return False
+        path = path.parent
+    return path == root
 
 
 def _listing(home: Path) -> tuple[RegistryListing, PointersError | None]:

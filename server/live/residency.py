@@ -190,6 +190,9 @@ class Residency:
                 if ticket is None or not await self._advance(ticket):
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
+        except Exception:
+            log.exception("adapters could not be brought in")
+            self._fail(list(self._line), EngineError("the engine failed at bringing in an adapter"))
         finally:
             self._slots.closing = None
             for ticket in self._line:  # cancelled: nobody serves them any more
