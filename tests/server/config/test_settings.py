@@ -421,14 +421,16 @@ def test_every_number_has_an_upper_bound() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "given"),
+    ("name", "values"),
     [
         ("max_cpu_adapters", {"max_adapters": 8, "max_cpu_adapters": 4}),
         ("pinned_adapters", {"pinned_adapters": (" ",)}),
     ],
 )
-def test_places_for_adapters_that_contradict_each_other_are_refused(name: str, given: dict[str, typing.Any]) -> None:
+def test_places_for_adapters_that_contradict_each_other_are_refused(
+    name: str, values: dict[str, typing.Any]
+) -> None:
     with pytest.raises(SettingsError) as caught:
-        Settings(**given)
+        Settings(**values)
     assert caught.value.name == name
     assert Settings(max_adapters=8, max_cpu_adapters=8).max_cpu_adapters == 8
