@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import Any
 
 from adapters.errors import AdapterError, BaseModelError, FileRefusedError
+from adapters.files.hashes import HashCache, file_state
 from adapters.files.jsonfile import canonical_json, read_object, write_object
 from adapters.files.regular import open_regular
 from adapters.files.weightfiles import COMPLETE, MAX_BASE_JSON_BYTES, weight_files
 from adapters.lora.config import LoraConfig
-from adapters.lora.hashes import HashCache, file_state
 from adapters.lora.tensorfile import WEIGHTS_FILE, weights_path
 
 MAX_ADAPTER_BYTES = 8 << 30

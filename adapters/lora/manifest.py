@@ -14,11 +14,11 @@ from typing import Any, Literal, get_args
 
 from adapters import names
 from adapters.errors import AdapterError
+from adapters.files.hashes import HashCache
 from adapters.files.jsonfile import read_object
 from adapters.lora.config import CONFIG_FILE, LoraConfig
 from adapters.lora.digest import MAX_ADAPTER_BYTES, adapter_digest, known_digest
 from adapters.lora.families import Key, LoraFamily, family_of_tensors
-from adapters.lora.hashes import HashCache
 from adapters.lora.shape_check import MAX_RANK, ModelShape, check_orientation, fitting
 from adapters.lora.tensorfile import TensorFile, halves
 from adapters.pickles import refuse_pickle

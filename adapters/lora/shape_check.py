@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -121,8 +121,10 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
     As in PEFT, a target may name nothing or be excluded as long as others remain. One is refused if the base
     could have it and it is not served: the head, an embedding, a projection of a layer that is not there.
     """
-    family, names = shape.family, _module_names(shape.family, shape.layers)
-    matched = {name for key, module in names.items() for name in config.matching(module, key[0])}
+    family = shape.family
+    # Many adapters name the same modules, and differ in rank and alpha at most.
+    naming = replace(config, path=Path(), rank=1, alpha=1.0, rslora=False, ranks=(), alphas=())
+    matched, wanted = _named_modules(naming, family, shape.layers)
     unused = [name for name in config.target_names if name not in matched]
     if unused and (not matched or not all(map(family.has_none, unused))):
         kinds = ", ".join(family.names)
@@ -131,7 +133,6 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
     if config.layers is not None and config.layers[-1] >= shape.layers:
         reason = f"the base has {shape.layers} layers, counted from 0"
         raise AdapterError(config.path, reason, _MATCH, field="layers_to_transform", value=config.layers)
-    wanted = {key for key, module in names.items() if config.targets_of(module, key[0])}
     if not wanted:
         reason = "leaves nothing of target_modules"
         raise AdapterError(config.path, reason, _RETRAIN, field="exclude_modules", value=config.excluded)
@@ -150,14 +151,17 @@ def _check_complete(config: LoraConfig, path: Path, shape: ModelShape, found: Co
         raise AdapterError(path, reason, _MATCH)
 
 
-@lru_cache(maxsize=16)
-def _module_names(family: LoraFamily, layers: int) -> Mapping[Key, str]:
-    """What transformers calls every module that an adapter may change."""
-    return {
-        (layer, module): family.module_name(layer, module)
-        for layer in range(layers)
-        for module in family.names
+@lru_cache(maxsize=64)
+def _named_modules(
+    config: LoraConfig, family: LoraFamily, layers: int
+) -> tuple[frozenset[str], frozenset[Key]]:
+    """The entries of target_modules that name a module, and the modules that the adapter has to hold."""
+    names = {
+        (layer, name): family.module_name(layer, name) for layer in range(layers) for name in family.names
     }
+    matched = {entry for key, module in names.items() for entry in config.matching(module, key[0])}
+    wanted = {key for key, module in names.items() if config.targets_of(module, key[0])}
+    return frozenset(matched), frozenset(wanted)
 
 
 def _check_shapes(

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.errors import AdapterError
+from adapters.files.hashes import HashCache
 from adapters.lora.config import LoraConfig
 from adapters.lora.digest import adapter_digest
 from adapters.lora.effect import LARGEST, LARGEST_NUMBER, SMALLEST, update_ratio
 from adapters.lora.families import Key, LoraFamily
-from adapters.lora.hashes import HashCache
 from adapters.lora.shape_check import MAX_RANK, ModelShape, fitting
 from adapters.lora.tensorfile import WEIGHTS_FILE, TensorFile
 from adapters.lora.tensorheader import Tensor

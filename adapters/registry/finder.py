@@ -14,9 +14,9 @@ from pathlib import Path
 from adapters import names
 from adapters.bases import SHIPPED, FoundBase, is_inside
 from adapters.errors import AdapterError, BaseModelError, FileRefusedError, passing_cause
+from adapters.files.hashes import HashCache
 from adapters.lora.base_name import base_names, check_base_name
 from adapters.lora.config import CONFIG_FILE, misplaced
-from adapters.lora.hashes import HashCache
 from adapters.lora.manifest import (
     MANIFEST_FILE,
     Adapter,
@@ -113,9 +113,8 @@ def find_adapters(
     that, before anything else that is wrong with it.
 
     Reads each one's config, checks that its layout fits the base, hashes its weights and checks recorded
-    digests; with `hashes`, weights are hashed when they are loaded. Raises `AdapterError` for one that `explicit` names
-    and that cannot be served, `ValueError` for a
-    NAME that is none.
+    digests; with `hashes`, weights are hashed when they are loaded. Raises `AdapterError` for one that
+    `explicit` names and that cannot be served, `ValueError` for a NAME that is none.
 
     A version of the registry, or one that a pointer names, that cannot be served any more is found with its
     `problem`. If it is not known which versions are active, that is so for all of the registry.
@@ -266,6 +265,8 @@ class _Place:
         files = [self.folder / name for name in (CONFIG_FILE, WEIGHTS_FILE, MANIFEST_FILE)]
         # A file that is no link lies where its folder does.
         for file in (self.folder, *filter(Path.is_symlink, files)):
+            if _lies_below(file, self.root):
+                continue
             if file.exists() and not any(is_inside(file, root) for root in roots):
                 remedy = "Put the files themselves there, or name their folder in the setting adapters."
                 raise AdapterError(file, "is a link that leads out of the folder it was found in", remedy)
@@ -286,6 +287,15 @@ class _Place:
         if self.accepted is not None:
             remedy = "Serve the base that it was made for, or promote another version."
         raise AdapterError(self.folder / MANIFEST_FILE, reason, remedy, field="base_digest", value=recorded)
+
+
+def _lies_below(path: Path, root: Path) -> bool:
+    """Whether no link is on the way from `root` to `path`, so that it need not be followed."""
+    while path != root and path != path.parent:
+        if path.is_symlink():
+            return False
+        path = path.parent
+    return path == root
 
 
 def _listing(home: Path) -> tuple[RegistryListing, AliasPointers, PointersError | None]:

@@ -3,8 +3,8 @@
     python -m bench.pressure.slots [--adapters 1000] [--slots 8] [--requests 600] [--clients 2]
 
 Server and client have a core each. The adapters, random ones for a random base, lie in `lora_adapters`; each
-request asks one, drawn by Zipf's law (the n-th most popular with a weight of 1/n). A request whose adapter had
-to be loaded has the header `X-OneSeek-Adapter-Wait`: it is cold. The load itself is what the server's metrics
+request asks one, drawn by Zipf's law (the n-th most popular with a weight of 1/n). A request whose adapter
+had to be loaded has the header `X-OneSeek-Adapter-Wait`: it is cold. The load itself is what metrics
 say of reading, placing and probing, apart from the wait for its turn. The last line is one JSON object, with
 the time of two starts: the first hashes every adapter, as none records a digest, the second none.
 """
@@ -155,7 +155,11 @@ def main() -> None:
         load = loads(running.url)
     names = ("adapters", "slots", "requests", "clients", "tokens", "preset")
     asked = {name: getattr(arguments, name) for name in names}
-    print(json.dumps({"bench": "slots", "python": platform.python_version()} | asked | report(replies, load, starts)))
+    print(
+        json.dumps(
+            {"bench": "slots", "python": platform.python_version()} | asked | report(replies, load, starts)
+        )
+    )
 
 
 if __name__ == "__main__":

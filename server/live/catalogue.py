@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.bases import FoundBase, find_base
 from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
+from adapters.files.hashes import HashCache, hash_file
 from adapters.home import check_home, mark_home
 from adapters.lora.digest import base_digest
-from adapters.lora.hashes import HashCache, hash_file
 from adapters.lora.manifest import Adapter, damaged_adapter
 from adapters.pickles import import_command
 from adapters.registry.finder import FoundAdapters, UnconvertedPickle, find_adapters

@@ -1,4 +1,4 @@
-"""What a request holds so that its adapters stay in the engine, and what it waits with until they are there."""
+"""What keeps the adapters of a request in the engine, and what it waits with until they are there."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Lease:
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class SlotTicket:
     """One wait for adapters that are not all in the engine."""
 
     adapters: Mapping[str, Adapter]
@@ -57,3 +57,8 @@ class Ticket:
     began: float = field(default_factory=time.monotonic)
     blocked: float | None = None
     """Since when every slot that could make way has been in use."""
+
+    @property
+    def granted(self) -> bool:
+        """Whether it has what it waited for."""
+        return self.done.done() and not self.done.cancelled() and self.done.exception() is None

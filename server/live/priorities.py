@@ -62,7 +62,7 @@ class Priorities:
         return _once([*self.preferred(), *_resolved(names, names.aliases())])
 
     def kept(self) -> set[str]:
-        """Digests that are never evicted: pinned, on trial as a canary or a shadow, or without whole files."""
+        """Digests that are never evicted: pinned, a canary or a shadow, or without whole files."""
         names = self.served.snapshot
         trials = [names.by_alias[alias][shadow.version] for alias, shadow in names.shadows.items()]
         for alias, split in names.splits.items():

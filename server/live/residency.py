@@ -25,7 +25,7 @@ from server.errors import (
     EngineError,
     UnsupportedRequestError,
 )
-from server.live.leases import Lease, Ticket
+from server.live.leases import Lease, SlotTicket
 from server.live.priorities import Priorities
 from server.live.slots import Slots
 from server.metrics.metrics import Metrics
@@ -48,7 +48,7 @@ class Residency:
         self._metrics = metrics
         self.priorities = priorities
         self._slots = Slots(engine, priorities)
-        self._line: list[Ticket] = []
+        self._line: list[SlotTicket] = []
         self._worker: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         self._loading: str | None = None
@@ -118,7 +118,7 @@ class Residency:
                     self._slots.take(digest)
             return True
         self._check_slots(wanted.keys())
-        ticket = Ticket(wanted, keeps, asyncio.get_running_loop().create_future())
+        ticket = SlotTicket(wanted, keeps, asyncio.get_running_loop().create_future())
         self._line.append(ticket)
         self._changed.set()
         if self._worker is None or self._worker.done():
@@ -142,7 +142,7 @@ class Residency:
                 "model",
             )
 
-    async def _wait(self, ticket: Ticket) -> None:
+    async def _wait(self, ticket: SlotTicket) -> None:
         await asyncio.wait([ticket.done], timeout=PATIENCE)
         outcome = "ok" if ticket.done.done() else "timeout"
         self._metrics.adapter_wait.labels(outcome).observe(time.monotonic() - ticket.began)
@@ -158,17 +158,16 @@ class Residency:
             f"{PATIENCE:g} seconds."
         )
 
-    def _leave(self, ticket: Ticket) -> None:
+    def _leave(self, ticket: SlotTicket) -> None:
         """Its wait has ended without success, or its client has gone."""
         if ticket in self._line:
             self._line.remove(ticket)
-        elif ticket.keeps and ticket.done.done() and not ticket.done.cancelled():
-            if ticket.done.exception() is None:  # granted in the very moment in which it was given up
-                self._give_back(list(ticket.adapters))
+        elif ticket.keeps and ticket.granted:  # in the very moment in which it was given up
+            self._give_back(list(ticket.adapters))
         self._let_go(ticket)
         self._changed.set()
 
-    def _let_go(self, ticket: Ticket) -> None:
+    def _let_go(self, ticket: SlotTicket) -> None:
         for digest in ticket.own:
             self._slots.give_back(digest)
         ticket.own = []
@@ -191,6 +190,9 @@ class Residency:
                 if ticket is None or not await self._advance(ticket):
                     with suppress(TimeoutError):
                         await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
+        except Exception:
+            log.exception("adapters could not be brought in")
+            self._fail(list(self._line), EngineError("the engine failed at bringing in an adapter"))
         finally:
             self._slots.closing = None
             for ticket in self._line:  # cancelled: nobody serves them any more
@@ -208,14 +210,14 @@ class Residency:
             self._let_go(ticket)
             ticket.done.set_result(None)
 
-    def _next(self) -> Ticket | None:
+    def _next(self) -> SlotTicket | None:
         """The first in line for whom something can be done: what is being unloaded has to go first."""
         for ticket in self._line:
             if not any(map(self._slots.leaving, ticket.adapters)):
                 return ticket
         return None
 
-    async def _advance(self, ticket: Ticket) -> bool:
+    async def _advance(self, ticket: SlotTicket) -> bool:
         """One step for a ticket: a load, or an eviction. False if it has to wait for a slot."""
         self._hold(ticket)
         missing = [digest for digest in ticket.adapters if not self._slots.available(digest)]
@@ -235,8 +237,8 @@ class Residency:
             self._slots.close_one(ticket.adapters)
         return False
 
-    def _hold(self, ticket: Ticket) -> None:
-        """Keep what is there already for this ticket, and for no other one in line: none waits for another."""
+    def _hold(self, ticket: SlotTicket) -> None:
+        """Keep what is there already for this ticket, and for no other in line: none waits for another."""
         for other in self._line:
             if other is not ticket and other.own:
                 self._let_go(other)
@@ -245,7 +247,7 @@ class Residency:
                 self._slots.take(digest)
                 ticket.own.append(digest)
 
-    async def _evict(self, digest: str, ticket: Ticket) -> None:
+    async def _evict(self, digest: str, ticket: SlotTicket) -> None:
         self._slots.closing = None
         ticket.blocked = None
         try:
@@ -270,7 +272,7 @@ class Residency:
         finally:
             self._loading = None
 
-    def _fail(self, tickets: Iterable[Ticket], error: Exception) -> None:
+    def _fail(self, tickets: Iterable[SlotTicket], error: Exception) -> None:
         for ticket in tickets:
             if ticket in self._line:
                 self._line.remove(ticket)

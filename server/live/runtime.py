@@ -28,7 +28,7 @@ class Runtime:
     tokenizer: Tokenizer
     metrics: Metrics
     priorities: Priorities | None = None
-    """Which adapters go first where there are more than slots. Default: the active ones of routed languages."""
+    """Which adapters go first if there are more than slots. Default: those of routed languages."""
     residency: Residency = field(init=False)
     info: EngineInfo = field(init=False)
     """What never changes about the engine."""

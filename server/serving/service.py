@@ -64,7 +64,7 @@ class BaseService:
 
     @asynccontextmanager
     async def run(self) -> AsyncGenerator[None]:
-        """Start the engine, make the adapters that go first resident and follow the registry; undo it at the end."""
+        """Start the engine, load the adapters that go first, follow the registry; undo it at the end."""
         runtime = self.runtime
         engine, metrics, served = runtime.engine, runtime.metrics, runtime.served
         await engine.start()

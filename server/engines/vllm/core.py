@@ -39,7 +39,6 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError as CoreDeadError
 from vllm.v1.metrics.stats import IterationStats, LoRARequestStates, RequestStateStats
 
-from adapters.lora.hashes import HashCache
 from adapters.lora.manifest import Adapter
 from server.engines.base import StepObserver
 from server.engines.shared.stream import StepEvent
@@ -80,7 +79,6 @@ def vllm_engine(
     adapters: Sequence[Adapter],
     *,
     observer: StepObserver | None = None,
-    hashes: HashCache | None = None,
 ) -> CoreEngine:
     """An engine for `options.base` with room for `adapters` and one more, not yet started.
 
@@ -97,12 +95,7 @@ def vllm_engine(
         config, base_digest, tokenizer.eos_ids, log_stats=not args.get("disable_log_stats", False)
     )
     return CoreEngine(
-        core,
-        base=options.base,
-        tokenizer=tokenizer,
-        max_queue=options.max_queue,
-        observer=observer,
-        hashes=hashes,
+        core, base=options.base, tokenizer=tokenizer, max_queue=options.max_queue, observer=observer
     )
 
 

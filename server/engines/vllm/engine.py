@@ -14,8 +14,8 @@ from collections.abc import AsyncGenerator, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
+from adapters.files.hashes import HashCache
 from adapters.lora.flatten import write_plain
-from adapters.lora.hashes import HashCache
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import ModelShape, read_adapter
 from server.engines.base import StepObserver
@@ -46,10 +46,10 @@ class CoreEngine:
         tokenizer: Tokenizer,
         max_queue: int,
         observer: StepObserver | None = None,
-        hashes: HashCache | None = None,
     ) -> None:
         self._core = core
-        self._hashes = hashes
+        self.hashes: HashCache | None = None
+        """What was verified before; None hashes the weights at every load."""
         self.info = core.info
         self._base = base
         self._tokenizer = tokenizer
@@ -287,7 +287,7 @@ class CoreEngine:
             # Only here: vLLM serves bases of which no adapter can be read.
             shape = ModelShape.read(self._base)
             weights = read_adapter(
-                adapter.path, shape, self._core.max_rank, digest=adapter.digest, hashes=self._hashes
+                adapter.path, shape, self._core.max_rank, digest=adapter.digest, hashes=self.hashes
             )
             write_plain(weights, folder)
 

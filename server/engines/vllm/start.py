@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prometheus_client.registry import Collector
 
+from adapters.files.hashes import HashCache, hash_file
 from adapters.files.weightfiles import every_safetensors, weight_files
-from adapters.lora.hashes import HashCache, hash_file
 from server.config.settings import Settings
 from server.config.values import SettingsError
 from server.engines.base import Engine
@@ -43,7 +43,6 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
     setup.narrate("loading vLLM; with the base, this takes a minute or more")
     from server.engines.vllm.core import vllm_engine
 
-    hashes = HashCache(hash_file(settings.home))
     options = VllmOptions(
         base=setup.base,
         base_name=setup.base_name,
@@ -58,9 +57,8 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
         drain_seconds=settings.drain_seconds,
         extra=settings.engine.options,
     )
-    engine = vllm_engine(
-        options, setup.base_digest, setup.tokenizer, setup.adapters, observer=setup.observer, hashes=hashes
-    )
+    engine = vllm_engine(options, setup.base_digest, setup.tokenizer, setup.adapters, observer=setup.observer)
+    engine.hashes = HashCache(hash_file(settings.home))
     setup.narrate(f"vLLM's context is {engine.info.context}; starting its engine core")
     return engine
 

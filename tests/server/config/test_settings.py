@@ -418,3 +418,19 @@ def test_every_number_has_an_upper_bound() -> None:
     for path in inside:
         with pytest.raises(SettingsError, match=path):
             resolve_settings({path: "1e15" if path != "rollout.min_requests" else "100000"}, environ={})
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("max_cpu_adapters", {"max_adapters": 8, "max_cpu_adapters": 4}),
+        ("pinned_adapters", {"pinned_adapters": (" ",)}),
+    ],
+)
+def test_places_for_adapters_that_contradict_each_other_are_refused(
+    name: str, values: dict[str, typing.Any]
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings(**values)
+    assert caught.value.name == name
+    assert Settings(max_adapters=8, max_cpu_adapters=8).max_cpu_adapters == 8

@@ -10,7 +10,7 @@ from adapters.lora.manifest import Adapter
 from adapters.registry.served import ServedAdapters
 from server.engines.shared.places import Places
 from server.engines.shared.residents import Residents
-from server.errors import EngineError, UnsupportedRequestError
+from server.errors import AdapterNotLoadedError, EngineError, UnsupportedRequestError
 from server.live.priorities import Priorities
 from server.live.residency import Residency
 from server.metrics.engine_state import EngineInfo, EngineState
@@ -128,10 +128,15 @@ class Asking:
     async def _run(self) -> None:
         house = self._house
         mix = tuple((adapter.digest, 1.0) for adapter in house.some(self.names))
-        lease = await house.residency.acquire(house.some(self.names))
-        house.engine.residents.take(mix)
-        lease.close()
-        self.running = True
+        while not self.running:
+            lease = await house.residency.acquire(house.some(self.names))
+            try:
+                house.engine.residents.take(mix)
+                self.running = True
+            except AdapterNotLoadedError:  # unloaded from outside since; the server asks again too
+                pass
+            finally:
+                lease.close()
         try:
             await self._finish.wait()
         finally:

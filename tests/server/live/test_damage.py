@@ -13,8 +13,8 @@ import pytest
 
 from adapters.bases import find_base
 from adapters.errors import AdapterError
+from adapters.files.hashes import HashCache, hash_file
 from adapters.ledger import Ledger
-from adapters.lora.hashes import HashCache, hash_file
 from adapters.lora.weights import ModelShape, read_adapter
 from adapters.registry.intake import Base
 from adapters.registry.registry import Registry

@@ -475,6 +475,14 @@ def test_more_are_loaded_than_the_engine_has_slots(serving: Serving, more: Calla
         statuses.append(load(serving.http, name, folder).status_code)
     assert statuses == [200] * 8
     assert len(serving.engine.state().resident) <= serving.engine.info.max_adapters
-    answers = {ask(serving.http, name).headers["X-OneSeek-Adapter"] for name in names}
-    assert answers == {f"{name}@v1.0" for name in names}
+    told = [ask(serving.http, name).headers for name in names]
+    assert [headers["X-OneSeek-Adapter"] for headers in told] == [f"{name}@v1.0" for name in names]
+    waited = [
+        float(headers["X-OneSeek-Adapter-Wait"]) for headers in told if "X-OneSeek-Adapter-Wait" in headers
+    ]
+    assert waited
+    assert all(seconds > 0 for seconds in waited)
+    assert "X-OneSeek-Adapter-Wait" not in ask(serving.http, names[-1]).headers
+    evictions = "oneseek_adapter_evictions_total"
+    assert sum(value for name, value in serving.counts().items() if name.startswith(evictions)) >= len(waited)
     assert {unload(serving.http, name).status_code for name in names} == {200}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
-from hypothesis import settings, strategies as st
+from hypothesis import settings
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from adapters.registry.served import ServedAdapters
+from adapters.registry.traffic import Shadow, TrafficSplit
 from server.api.rendering.error_replies import reply_for
 from server.config.values import SettingsError
 from server.errors import (
@@ -20,16 +23,17 @@ from server.errors import (
 )
 from server.live import residency as module
 from server.live.priorities import Priorities
-from tests.server.live.slot_engine import Asking, House, turns
+from server.live.residency import Residency
+from server.metrics.metrics import Metrics
+from tests.server.live.slot_engine import BASE, Asking, House, SlotEngine, named, turns
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(autouse=True)
-def short_looks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def short_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOK_SECONDS", 0.001)
     monkeypatch.setattr(module, "CLOSE_AFTER", 0.03)
-    yield
 
 
 async def ran(house: House, names: str) -> None:
@@ -229,6 +233,30 @@ async def test_pinned_ones_stay_and_preferred_ones_leave_last() -> None:
     for one in asking:
         one.finish()
     await asyncio.gather(*(one.task for one in asking))
+
+
+async def test_a_canary_and_a_shadow_stay_and_leave_a_slot_for_others() -> None:
+    versions = [replace(named("a"), version=f"v{n}", digest=f"sha256:{n}") for n in (1, 2, 3)]
+    served = ServedAdapters([*versions, *map(named, "bcd")], base_digest=BASE)
+    served.activate("a", "v1")
+    engine = SlotEngine(3)
+    residency = Residency(engine, Metrics(), Priorities(served))
+    served.divide("a", TrafficSplit("v1", (("v2", 10.0),), "then"), None)
+    for adapter in (versions[1], *map(named, "bcd"), versions[0], *map(named, "bcd")):
+        await residency.ensure(adapter)
+    assert versions[1].digest in engine.residents.open
+    residency.check_spare(versions[2])
+    served.divide("a", TrafficSplit("v1", (("v2", 10.0),), "then"), Shadow("v3", 50.0, "then"))
+    await residency.ensure(versions[2])
+    for adapter in map(named, "bcd"):
+        await residency.ensure(adapter)
+    assert {versions[1].digest, versions[2].digest} < engine.residents.open
+    with pytest.raises(AdaptersBusyError):
+        residency.check_spare(named("b"))
+    served.divide("a", None, None)
+    for adapter in map(named, "bcd"):
+        await residency.ensure(adapter)
+    assert engine.residents.open == {named(name).digest for name in "bcd"}
 
 
 async def test_everything_that_fits_is_loaded_at_the_start_else_what_goes_first() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnxruntime as ort
 
 from adapters.files.full import FULL
-from adapters.lora.hashes import HashCache
+from adapters.files.hashes import HashCache
 from adapters.lora.manifest import Adapter
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.base import StepObserver

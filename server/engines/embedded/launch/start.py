@@ -48,7 +48,7 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
 
 def embedded_options(settings: Settings) -> EmbeddedOptions:
     """What the settings say to the embedded engine."""
-    from adapters.lora.hashes import hash_file
+    from adapters.files.hashes import hash_file
     from server.engines.embedded.launch.options import (
         DEFAULT_ADAPTERS,
         DEFAULT_BATCHED_TOKENS,

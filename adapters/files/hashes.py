@@ -1,7 +1,7 @@
-"""Hashes of adapters' weights that were computed before, by where the file lies and by what changes with it.
+"""Hashes of files that were computed before, by where the file lies and by what changes with it.
 
-One file of lines in the home's cache, added to and never rewritten in place. A line that is torn or of another
-state of its file counts as absent, so that a damaged cache costs time, never truth.
+One file of lines in the home's cache, added to and never rewritten in place. A line that is torn, or of
+another state of its file, is absent: a damaged cache costs time, never truth.
 """
 
 from __future__ import annotations

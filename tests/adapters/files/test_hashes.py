@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from adapters.errors import AdapterError
+from adapters.files.hashes import HashCache, file_state, hash_file
 from adapters.lora import digest as module
 from adapters.lora.digest import adapter_digest
-from adapters.lora.hashes import HashCache, file_state, hash_file
 from adapters.lora.manifest import read_manifest
 
 WEIGHTS = "adapter_model.safetensors"
