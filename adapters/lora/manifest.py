@@ -18,7 +18,7 @@ from adapters.files.jsonfile import read_object
 from adapters.lora.config import CONFIG_FILE, LoraConfig
 from adapters.lora.digest import MAX_ADAPTER_BYTES, adapter_digest
 from adapters.lora.families import family_of_tensors
-from adapters.lora.shape_check import check_orientation
+from adapters.lora.shape_check import check_layout
 from adapters.lora.tensorfile import TensorFile, halves
 from adapters.pickles import refuse_pickle
 
@@ -120,7 +120,7 @@ def read_manifest(
     with TensorFile.open(folder, MAX_ADAPTER_BYTES) as file:
         family = family_of_tensors(tensor.name for tensor in file.tensors)
         modules = sorted(halves(file, family))
-    check_orientation(config, family, modules)
+    check_layout(config, family, modules)
     path = folder / MANIFEST_FILE
     fields = read_fields(folder)
     digest = adapter_digest(folder)

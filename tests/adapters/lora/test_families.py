@@ -38,7 +38,6 @@ from adapters.lora.shape_check import ModelShape, check_fit
 from adapters.lora.weights import read_adapter
 from adapters.merging.shards import stored_updates
 
-
 SMALL: dict[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,

@@ -10,7 +10,6 @@ import numpy as np
 from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.plan import MICROSOFT, Attribute, GraphPlan
 
-
 NormHeads = Callable[[str, str], str]
 """Writes the RMS norm along the last axis: tensor, weight → normed."""
 

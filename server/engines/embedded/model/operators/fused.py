@@ -15,12 +15,15 @@ class FusedOperators:
         self._graph, self._config = graph, config
 
     def mask_rows(self) -> list[str | int]:
+        """See `Operators.mask_rows`."""
         return ["N"]
 
     def attention(self) -> Attention:
+        """See `Operators.attention`."""
         return FusedAttention(self._graph, self._config, self._norm_heads)
 
     def token_ids(self, ids: str) -> str:
+        """See `Operators.token_ids`."""
         return self._graph.reshape(ids, -1)
 
     def positions(self) -> str:
@@ -35,12 +38,15 @@ class FusedOperators:
         return graph.reshape(graph.op("Add", [last, before]), -1)
 
     def flatten(self, x: str, width: int) -> str:
+        """See `Operators.flatten`."""
         return x
 
     def unflatten(self, y: str) -> str:
+        """See `Operators.unflatten`."""
         return y
 
     def rms_norm(self, name: str, weight: str, residual: str, update: str) -> tuple[str, str]:
+        """See `Operators.rms_norm`."""
         graph, epsilon = self._graph, self._config.norm_epsilon
         if not update:
             inputs = [residual, weight]
@@ -52,6 +58,7 @@ class FusedOperators:
         return outputs[0], outputs[3]
 
     def layer_norm(self, name: str, weight: str, bias: str, residual: str, update: str) -> tuple[str, str]:
+        """See `Operators.layer_norm`."""
         graph, epsilon = self._graph, self._config.norm_epsilon
         if not update:
             inputs = [residual, weight, bias]
@@ -62,6 +69,7 @@ class FusedOperators:
         return outputs[0], outputs[3]
 
     def activate(self, kind: Activation, x: str) -> str:
+        """See `Operators.activate`."""
         if kind == "relu":
             return self._graph.op("Relu", [x])
         if kind in SIGMOIDS:
@@ -72,4 +80,5 @@ class FusedOperators:
         return self.rms_norm("", weight, x, "")[0]
 
     def add_product(self, y: str, a: str, b: str) -> str:
+        """See `Operators.add_product`."""
         return self._graph.op("Gemm", [a, b, y])

@@ -20,18 +20,23 @@ class PortableOperators:
         self._dtype: Dtype = dtype
 
     def mask_rows(self) -> list[str | int]:
+        """See `Operators.mask_rows`."""
         return ["B", 1]
 
     def attention(self) -> Attention:
+        """See `Operators.attention`."""
         return PortableAttention(self._graph, self._config, NUMPY[self._dtype], self._norm_heads)
 
     def token_ids(self, ids: str) -> str:
+        """See `Operators.token_ids`."""
         return ids
 
     def positions(self) -> str:
+        """See `Operators.positions`."""
         return "positions"
 
     def flatten(self, x: str, width: int) -> str:
+        """See `Operators.flatten`."""
         return self._graph.reshape(x, -1, width)
 
     def unflatten(self, y: str) -> str:
@@ -60,6 +65,7 @@ class PortableOperators:
         return graph.op("Add", [scaled, bias]), x
 
     def activate(self, kind: Activation, x: str) -> str:
+        """See `Operators.activate`."""
         graph = self._graph
         if kind == "relu":
             return graph.op("Relu", [x])
@@ -93,4 +99,5 @@ class PortableOperators:
         return self.rms_norm("", weight, x, "")[0]
 
     def add_product(self, y: str, a: str, b: str) -> str:
+        """See `Operators.add_product`."""
         return self._graph.op("Add", [y, self._graph.op("MatMul", [a, b])])

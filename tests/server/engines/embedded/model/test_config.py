@@ -95,7 +95,7 @@ def test_both_ways_of_writing_rope_are_read() -> None:
     ("change", "named"),
     [
         ({"auto_map": {"AutoModel": "x.Y"}}, "auto_map"),
-        ({"model_type": "qwen2"}, "model_type 'qwen2'"),
+        ({"model_type": "mamba"}, "model_type 'mamba'"),
         ({"model_type": None}, "model_type None"),
         ({"architectures": ["MistralForSequenceClassification"]}, "MistralForSequenceClassification"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
