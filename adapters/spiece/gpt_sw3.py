@@ -1,0 +1,117 @@
+"""GPT-SW3's tokenizer: what it does to a text before SentencePiece, its special tokens, its conversations.
+
+After transformers' `GPTSw3Tokenizer`, which has no fast counterpart, and the model cards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, normalizers
+
+from adapters.errors import BaseModelError
+from adapters.files.jsonfile import read_object
+from adapters.files.weightfiles import MAX_BASE_JSON_BYTES
+from adapters.spiece.definition import build_tokenizer
+from adapters.spiece.model import SpieceModel
+
+SPIECE_FILE = "spiece.model"
+CHAT_TEMPLATE = (
+    "{{ eos_token }}{{ bos_token }}{% for message in messages %}"
+    "{% if message.role == 'user' %}User: {% elif message.role == 'assistant' %}Bot: {% endif %}"
+    "{{ message.content }}{{ bos_token }}{% endfor %}{% if add_generation_prompt %}Bot:{% endif %}"
+)
+"""How the instruct models hold a conversation, by their model cards; each turn ends with `<s>`."""
+
+_CLASS = "GPTSw3Tokenizer"
+_EARLIER = "gpt-sw3-7b"
+"""The one model with the earlier tokenizer, by its name."""
+_NOT_PRINTED = f"[{''.join(map(chr, (*range(9), *range(11, 32), *range(127, 161), 0xAD, 0x200B)))}]"
+_SPACES = f"[{''.join(map(chr, (*range(0x2002, 0x2004), 0x2005, *range(0x2008, 0x200B), 0x202F, 0x3000, 0xFFFC)))}]"
+"""What `GPTSw3Tokenizer` removes, and what it takes for a space."""
+_KINDS = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+def is_gpt_sw3(folder: Path) -> bool:
+    """Whether the tokenizer of the base in `folder` is a spiece.model, without a tokenizer.json."""
+    return (folder / SPIECE_FILE).is_file() and not (folder / "tokenizer.json").is_file()
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """`bos_token`, `eos_token`… of the base in `folder`: as its files say, else as `GPTSw3Tokenizer` has them.
+
+    Raises `BaseModelError` for a file that is not JSON, or a tokenizer of another class.
+    """
+    fields = _fields(folder)
+    earlier = _EARLIER in str(fields.get("name_or_path"))
+    found = {"eos_token": "<|endoftext|>", "unk_token": "<unk>"} | _texts(fields)
+    found.setdefault("pad_token", found["unk_token"] if earlier else "<pad>")
+    found.setdefault("bos_token", found["eos_token"] if earlier else "<s>")
+    return found
+
+
+def tokenizer_definition(folder: Path) -> str:
+    """The tokenizer of the base in `folder` as the text of a tokenizer.json.
+
+    Raises `BaseModelError` if the file is damaged, of another class, or asks for what is not built.
+    """
+    file = folder / SPIECE_FILE
+    stamp = file.stat().st_mtime_ns
+    more = [text for text in _additional(_fields(folder)) if text]
+    special = dict.fromkeys([*special_tokens(folder).values(), *more])
+    return _definition(file, stamp, tuple(special))
+
+
+@lru_cache(maxsize=2)
+def _definition(file: Path, stamp: int, special: tuple[str, ...]) -> str:
+    del stamp  # tells a changed file from the one that is kept
+    before = [
+        normalizers.Replace(Regex(_NOT_PRINTED), ""),
+        normalizers.Replace(Regex(_SPACES), " "),
+        normalizers.NFC(),
+    ]
+    return build_tokenizer(SpieceModel.read(file), special, before).to_str()
+
+
+def _fields(folder: Path) -> dict[str, Any]:
+    """Those of special_tokens_map.json and tokenizer_config.json, which goes first."""
+    found: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            found |= read_object(folder / name, MAX_BASE_JSON_BYTES, BaseModelError)
+    path = folder / "tokenizer_config.json"
+    kind = found.get("tokenizer_class")
+    if kind not in (None, _CLASS):
+        remedy = "Save it as a tokenizer.json: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
+        reason = f"spiece.model is read for a {_CLASS} alone"
+        raise BaseModelError(path, reason, remedy, field="tokenizer_class", value=kind)
+    if found.get("do_lower_case"):
+        reason, remedy = "is not supported", "Use a tokenizer that keeps case."
+        raise BaseModelError(path, reason, remedy, field="do_lower_case", value=True)
+    return found
+
+
+def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in _KINDS:
+        match fields.get(name):
+            case str(token) | {"content": str(token)}:
+                found[name] = token
+            case _:
+                pass
+    return found
+
+
+def _additional(fields: Mapping[str, Any]) -> list[str]:
+    """Special tokens beside the four."""
+    found: list[str] = []
+    for entry in fields.get("additional_special_tokens") or fields.get("extra_special_tokens") or ():
+        match entry:
+            case str(token) | {"content": str(token)}:
+                found.append(token)
+            case _:
+                pass
+    return found
