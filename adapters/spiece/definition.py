@@ -18,7 +18,7 @@ _NEVER = -1e6
 """The score of pieces that no text may become."""
 _BYTE_NAME = "(?<=<)(?=0x[0-9A-F]{2}>)"
 """Inside the name of a byte piece that a text spells: it is not that piece."""
-_MARK = "\ufdd0"
+_MARK = "\ufdd5"
 """Keeps two characters apart; no text holds it (a noncharacter)."""
 _JOINED = "[\\p{M}\u200c\u200d]"
 """What makes one character for the eye with the one before it."""
@@ -26,7 +26,9 @@ _LARGEST = 0x10000
 """Characters below it have at most three bytes in UTF-8."""
 
 
-def build_tokenizer(model: SpieceModel, special: Sequence[str], before: Sequence[normalizers.Normalizer]) -> Tokenizer:
+def build_tokenizer(
+    model: SpieceModel, special: Sequence[str], before: Sequence[normalizers.Normalizer]
+) -> Tokenizer:
     """The tokenizer; `special` tokens are found before anything else, then `before` normalises each part.
 
     A special token that is no piece of the model gets the next free id.
@@ -62,9 +64,7 @@ def _merges(model: SpieceModel) -> list[tuple[str, str]]:
     SentencePiece merges whichever pair spells a piece of the highest score; pieces that are not of the text
     (control, bytes, unknown) are neither parts nor results, and user-defined symbols are never split.
     """
-    normal = {
-        piece.text: place for place, piece in enumerate(model.pieces) if piece.kind is PieceKind.NORMAL
-    }
+    normal = {piece.text: place for place, piece in enumerate(model.pieces) if piece.kind is PieceKind.NORMAL}
     found: list[tuple[float, int, int, str, str]] = []
     for text, place in normal.items():
         score = model.pieces[place].score
@@ -78,9 +78,7 @@ def _merges(model: SpieceModel) -> list[tuple[str, str]]:
 
 def _unigram(model: SpieceModel) -> models.Unigram:
     spelled = (PieceKind.NORMAL, PieceKind.USER_DEFINED)
-    vocabulary = [
-        (piece.text, piece.score if piece.kind in spelled else _NEVER) for piece in model.pieces
-    ]
+    vocabulary = [(piece.text, piece.score if piece.kind in spelled else _NEVER) for piece in model.pieces]
     return models.Unigram(vocabulary, unk_id=model.unk_id, byte_fallback=model.byte_fallback)
 
 

@@ -14,11 +14,11 @@ from tokenizers import Regex, normalizers
 
 from adapters.errors import BaseModelError
 from adapters.files.jsonfile import read_object
+from adapters.files.tokenizerfile import SPIECE_FILE, TOKENIZER_FILE, tokenizer_file
 from adapters.files.weightfiles import MAX_BASE_JSON_BYTES
 from adapters.spiece.definition import build_tokenizer
 from adapters.spiece.model import SpieceModel
 
-SPIECE_FILE = "spiece.model"
 CHAT_TEMPLATE = (
     "{{ eos_token }}{{ bos_token }}{% for message in messages %}"
     "{% if message.role == 'user' %}User: {% elif message.role == 'assistant' %}Bot: {% endif %}"
@@ -30,14 +30,24 @@ _CLASS = "GPTSw3Tokenizer"
 _EARLIER = "gpt-sw3-7b"
 """The one model with the earlier tokenizer, by its name."""
 _NOT_PRINTED = f"[{''.join(map(chr, (*range(9), *range(11, 32), *range(127, 161), 0xAD, 0x200B)))}]"
-_SPACES = f"[{''.join(map(chr, (*range(0x2002, 0x2004), 0x2005, *range(0x2008, 0x200B), 0x202F, 0x3000, 0xFFFC)))}]"
+_SPACES = (
+    f"[{''.join(map(chr, (*range(0x2002, 0x2004), 0x2005, *range(0x2008, 0x200B), 0x202F, 0x3000, 0xFFFC)))}]"
+)
 """What `GPTSw3Tokenizer` removes, and what it takes for a space."""
 _KINDS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def is_gpt_sw3(folder: Path) -> bool:
     """Whether the tokenizer of the base in `folder` is a spiece.model, without a tokenizer.json."""
-    return (folder / SPIECE_FILE).is_file() and not (folder / "tokenizer.json").is_file()
+    return tokenizer_file(folder) == folder / SPIECE_FILE
+
+
+def read_definition(folder: Path) -> str:
+    """The tokenizer of the base in `folder` as the text of a tokenizer.json: its own, or GPT-SW3's converted.
+
+    Raises `BaseModelError` for a spiece.model that cannot be converted, and `OSError`.
+    """
+    return _convert(folder) if is_gpt_sw3(folder) else (folder / TOKENIZER_FILE).read_text("utf-8")
 
 
 def special_tokens(folder: Path) -> dict[str, str]:
@@ -53,16 +63,19 @@ def special_tokens(folder: Path) -> dict[str, str]:
     return found
 
 
-def tokenizer_definition(folder: Path) -> str:
-    """The tokenizer of the base in `folder` as the text of a tokenizer.json.
+def chat_template(folder: Path) -> str:
+    """How the GPT-SW3 in `folder` holds a conversation: as its files say, else as the model cards do."""
+    file, said = folder / "chat_template.jinja", _fields(folder).get("chat_template")
+    if file.is_file():
+        return file.read_text("utf-8")
+    return said if isinstance(said, str) else CHAT_TEMPLATE
 
-    Raises `BaseModelError` if the file is damaged, of another class, or asks for what is not built.
-    """
+
+def _convert(folder: Path) -> str:
+    """The definition of a spiece.model, which is kept: it takes up to a second to make."""
     file = folder / SPIECE_FILE
-    stamp = file.stat().st_mtime_ns
-    more = [text for text in _additional(_fields(folder)) if text]
-    special = dict.fromkeys([*special_tokens(folder).values(), *more])
-    return _definition(file, stamp, tuple(special))
+    special = dict.fromkeys([*special_tokens(folder).values(), *_additional(_fields(folder))])
+    return _definition(file, file.stat().st_mtime_ns, tuple(special))
 
 
 @lru_cache(maxsize=2)

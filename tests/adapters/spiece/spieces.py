@@ -20,7 +20,7 @@ SPECIAL: dict[str, Any] = {
 WORDS = (
     "Vem är du och vad kan du göra för mig? Överallt, åskväder; ett-två "
     "The quick brown fox can't jump over 1,234.56 lazy dogs... it's fine! "
-    "naïve café Ångström ŒUVRE straße Привет 你好 日本語 العربية ½ ﬁ № ⅷ ａｂｃ"
+    "naïve café Ångström ŒUVRE straße Привет 你好 日本語 العربية ½ ﬁ № ⅷ ａｂｃ."
 ).split()
 ODD = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA1), 0xAD, 0x2002, 0x2003, 0x2009, 0x200A)]
 ODD += [chr(code) for code in (0x200B, 0x202F, 0x3000, 0xFFFC, 0xFEFF, 0x2028, 0x0301, 0x0308, 0x2581)]
@@ -75,5 +75,7 @@ def texts(count: int, seed: int = 0) -> list[str]:
             return chance.choice(MARKS)
         return chance.choice("aåäö19.") * chance.randint(1, 6)
 
-    joined = [chance.choice(["", " "]).join(piece() for _ in range(chance.randint(1, 14))) for _ in range(count)]
+    joined = [
+        chance.choice(["", " "]).join(piece() for _ in range(chance.randint(1, 14))) for _ in range(count)
+    ]
     return ["", " ", "  ", "▁", *joined][:count]
