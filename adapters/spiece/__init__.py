@@ -1,1 +1,1 @@
-"""Tokenizers of GPT-SW3, from SentencePiece's file to that of `tokenizers`, without sentencepiece; everything may import it."""
+"""GPT-SW3's tokenizer from its SentencePiece file, without sentencepiece; everything may import it."""

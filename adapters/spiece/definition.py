@@ -83,7 +83,7 @@ def _unigram(model: SpieceModel) -> models.Unigram:
 
 
 def _symbols(model: SpieceModel) -> list[str]:
-    """Patterns of the user-defined symbols, the longest first: the longest that begins at a place is taken."""
+    """Patterns of the user-defined symbols, the longest first, since the first that matches is taken."""
     texts = [piece.text for piece in model.pieces if piece.kind is PieceKind.USER_DEFINED]
     return [re.escape(text) for text in sorted(texts, key=lambda text: (-len(text), text))]
 

@@ -29,10 +29,8 @@ CHAT_TEMPLATE = (
 _CLASS = "GPTSw3Tokenizer"
 _EARLIER = "gpt-sw3-7b"
 """The one model with the earlier tokenizer, by its name."""
-_NOT_PRINTED = f"[{''.join(map(chr, (*range(9), *range(11, 32), *range(127, 161), 0xAD, 0x200B)))}]"
-_SPACES = (
-    f"[{''.join(map(chr, (*range(0x2002, 0x2004), 0x2005, *range(0x2008, 0x200B), 0x202F, 0x3000, 0xFFFC)))}]"
-)
+_NOT_PRINTED = "".join(map(chr, (*range(9), *range(11, 32), *range(127, 161), 0xAD, 0x200B)))
+_SPACES = "\u2002\u2003\u2005\u2008\u2009\u200a\u202f\u3000\ufffc"
 """What `GPTSw3Tokenizer` removes, and what it takes for a space."""
 _KINDS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
@@ -51,7 +49,7 @@ def read_definition(folder: Path) -> str:
 
 
 def special_tokens(folder: Path) -> dict[str, str]:
-    """`bos_token`, `eos_token`… of the base in `folder`: as its files say, else as `GPTSw3Tokenizer` has them.
+    """`bos_token`, `eos_token`… of the base in `folder`: as its files say, else as `GPTSw3Tokenizer` does.
 
     Raises `BaseModelError` for a file that is not JSON, or a tokenizer of another class.
     """
@@ -82,8 +80,8 @@ def _convert(folder: Path) -> str:
 def _definition(file: Path, stamp: int, special: tuple[str, ...]) -> str:
     del stamp  # tells a changed file from the one that is kept
     before = [
-        normalizers.Replace(Regex(_NOT_PRINTED), ""),
-        normalizers.Replace(Regex(_SPACES), " "),
+        normalizers.Replace(Regex(f"[{_NOT_PRINTED}]"), ""),
+        normalizers.Replace(Regex(f"[{_SPACES}]"), " "),
         normalizers.NFC(),
     ]
     return build_tokenizer(SpieceModel.read(file), special, before).to_str()

@@ -160,11 +160,11 @@ def _varint(data: bytes, place: int) -> tuple[int, int]:
 
 def _integer(value: int | bytes) -> int:
     if isinstance(value, bytes):
-        raise ValueError("a field holds bytes where a number belongs")  # noqa: TRY004 - of the file, not the call
+        raise ValueError("a field holds bytes where a number belongs")
     return value
 
 
 def _bytes(value: int | bytes) -> bytes:
     if isinstance(value, int):
-        raise ValueError("a field holds a number where bytes belong")  # noqa: TRY004 - of the file, not the call
+        raise ValueError("a field holds a number where bytes belong")
     return value

@@ -68,7 +68,7 @@ class Tokenizer:
     def load(cls, model_dir: Path) -> Tokenizer:
         """Read the tokenizer of the model in `model_dir`.
 
-        Raises `FileNotFoundError` or `ValueError`, and `BaseModelError` for a spiece.model that is not GPT-SW3's.
+        Raises `FileNotFoundError` or `ValueError`, and `BaseModelError` for a spiece.model of another kind.
         """
         if tokenizer_file(model_dir) is None:
             raise FileNotFoundError(_missing(model_dir))

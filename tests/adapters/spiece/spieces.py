@@ -17,11 +17,12 @@ SPECIAL: dict[str, Any] = {
     "eos_id": 3,
     "eos_piece": "<|endoftext|>",
 }
-WORDS = (
+_LINE = (
     "Vem är du och vad kan du göra för mig? Överallt, åskväder; ett-två "
     "The quick brown fox can't jump over 1,234.56 lazy dogs... it's fine! "
     "naïve café Ångström ŒUVRE straße Привет 你好 日本語 العربية ½ ﬁ № ⅷ ａｂｃ."
-).split()
+)
+WORDS = _LINE.split()
 ODD = [chr(code) for code in (*range(0x20), *range(0x7F, 0xA1), 0xAD, 0x2002, 0x2003, 0x2009, 0x200A)]
 ODD += [chr(code) for code in (0x200B, 0x202F, 0x3000, 0xFFFC, 0xFEFF, 0x2028, 0x0301, 0x0308, 0x2581)]
 EMOJI = ["😀", "👩‍💻", "🇸🇪", "👍🏽", "❤️", "🧑‍🚀"]
@@ -58,7 +59,7 @@ def _texts(path: Path) -> list[str]:
 
 
 def texts(count: int, seed: int = 0) -> list[str]:
-    """Swedish and English, emoji, control characters, odd and repeated white space, special tokens spelled."""
+    """Swedish and English, emoji, control characters, odd and repeated space, special tokens spelled."""
     chance = random.Random(seed)
 
     def piece() -> str:
