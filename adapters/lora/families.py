@@ -171,6 +171,10 @@ def _llama_sizes(size: SizeReader) -> Sizes:
     )
 
 
+def _qwen3_sizes(size: SizeReader) -> Sizes:
+    return replace(_llama_sizes(size), head_dim=size("head_dim", 128))
+
+
 _ATTENTION = (
     Target("self_attn.q_proj", "hidden", ("queries",)),
     Target("self_attn.k_proj", "hidden", ("keys",)),
@@ -192,9 +196,7 @@ LLAMA = LoraFamily(
     read_sizes=_llama_sizes,
 )
 QWEN2 = replace(LLAMA, title="Qwen2")
-QWEN3 = replace(
-    LLAMA, title="Qwen3", read_sizes=lambda size: replace(_llama_sizes(size), head_dim=size("head_dim", 128))
-)
+QWEN3 = replace(LLAMA, title="Qwen3", read_sizes=_qwen3_sizes)
 MIXTRAL = replace(LLAMA, title="Mixtral", targets=_ATTENTION, complete=False)
 """Attention as in Llama, and something else between the attentions."""
 PHI3 = LoraFamily(
