@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from adapters.lora import families as lora_families
 from adapters.lora.manifest import read_manifest
 from adapters.lora.weights import ModelShape, read_adapter
 from server.engines.embedded.model.cache import prepare
+from server.engines.embedded.model.checkpoint import CheckpointError
+from server.engines.embedded.model.config import UnsupportedModelError
 from server.engines.embedded.model.families import lookup
 from server.engines.embedded.model.variants import FUSED, PORTABLE
 from server.engines.embedded.runners.cpu.runner import CpuRunner
@@ -181,6 +186,61 @@ def test_quantised_weights_stay_as_near_as_llamas(
     runner = opened(folder, tmp_path, kind, quantize)
     np.testing.assert_allclose(runner.prefill(0, 0, tokens, (), range(30)), expected, atol=largest, rtol=0)
     runner.close()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama3"])
+def test_a_checkpoint_of_the_model_without_its_head_is_read_alike(
+    name: str, bases: dict[str, Base], tmp_path: Path
+) -> None:
+    """OpenAI's GPT-2 has such names, and the causal mask beside them."""
+    base = bases[name]
+    prefix = "transformer." if name == "gpt2" else "model."
+    folder = shutil.copytree(base.folder, tmp_path / "base")
+    tensors = load_file(folder / "model.safetensors")
+    bare = {tensor.removeprefix(prefix): value for tensor, value in tensors.items()}
+    if name == "gpt2":
+        bare |= {f"h.0.attn.{part}": np.ones((1, 1, 4, 4), np.float32) for part in ("bias", "masked_bias")}
+    save_file(bare, folder / "model.safetensors", metadata={"format": "pt"})
+    tokens = np.random.default_rng(4).integers(0, VOCABULARY, 20).tolist()
+    runner = opened(folder, tmp_path, "cpu")
+    found = runner.prefill(0, 0, tokens, (), range(20))
+    np.testing.assert_allclose(found, base.reference.logits(tokens), atol=TOLERANCE, rtol=0)
+    runner.close()
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("gpt2", "transformer.h.0.bias"),
+        ("gpt2", "transformer.h.0.attn.c_attn.lora_A"),
+        ("gpt2", "lm_head.bias"),
+        ("qwen2", "model.layers.0.self_attn.o_proj.bias"),
+        ("qwen2", "model.layers.0.self_attn.q_norm.weight"),
+        ("qwen3", "model.layers.0.self_attn.q_proj.bias"),
+    ],
+)
+def test_what_nothing_reads_is_refused_by_name(
+    family: str, name: str, bases: dict[str, Base], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(bases[family].folder, tmp_path / "base")
+    tensors = load_file(folder / "model.safetensors")
+    save_file({**tensors, name: np.ones(64, np.float32)}, folder / "model.safetensors")
+    with pytest.raises(UnsupportedModelError, match=re.escape(name)):
+        prepare(folder, tmp_path / "graphs", "base")
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen3", "gpt2"])
+def test_what_is_missing_is_refused_by_name(family: str, bases: dict[str, Base], tmp_path: Path) -> None:
+    folder = shutil.copytree(bases[family].folder, tmp_path / "base")
+    tensors = load_file(folder / "model.safetensors")
+    for part in (".bias", "norm.weight", "wpe.weight"):
+        gone = next((name for name in tensors if name.endswith(part)), None)
+        if gone is None:
+            continue
+        left = {name: value for name, value in tensors.items() if name != gone}
+        save_file(left, folder / "model.safetensors")
+        with pytest.raises(CheckpointError, match=re.escape(gone)):
+            prepare(folder, tmp_path / "graphs", "base")
 
 
 def test_names_of_a_lora_are_those_of_its_family(bases: dict[str, Base]) -> None:
