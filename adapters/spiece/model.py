@@ -31,7 +31,7 @@ class PieceKind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class VocabularyPiece:
     """One entry of the vocabulary; its place is its id."""
 
     text: str
@@ -45,7 +45,7 @@ class SpieceModel:
 
     algorithm: str
     """`bpe` or `unigram`."""
-    pieces: tuple[Piece, ...]
+    pieces: tuple[VocabularyPiece, ...]
     byte_fallback: bool
     unk_id: int
     charsmap: bytes
@@ -78,7 +78,7 @@ class _UnsupportedFieldError(ValueError):
 
 
 def _parse(data: bytes) -> SpieceModel:
-    pieces: list[Piece] = []
+    pieces: list[VocabularyPiece] = []
     trainer: dict[int, int | bytes] = {}
     normaliser: dict[int, int | bytes] = {}
     for number, value in _fields(data):
@@ -113,9 +113,9 @@ def _parse(data: bytes) -> SpieceModel:
     )
 
 
-def _piece(fields: dict[int, int | bytes]) -> Piece:
+def _piece(fields: dict[int, int | bytes]) -> VocabularyPiece:
     score = fields.get(2, b"\0\0\0\0")
-    return Piece(
+    return VocabularyPiece(
         text=_bytes(fields.get(1, b"")).decode("utf-8"),
         score=struct.unpack("<f", _bytes(score))[0],
         kind=PieceKind(_integer(fields.get(3, 1))),
