@@ -188,6 +188,17 @@ def test_quantised_weights_stay_as_near_as_llamas(
     runner.close()
 
 
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "gpt2", "gpt2_exact"])
+def test_half_precision_stays_as_near_as_llamas(name: str, bases: dict[str, Base], tmp_path: Path) -> None:
+    base = bases[name]
+    tokens = np.random.default_rng(6).integers(0, VOCABULARY, 30).tolist()
+    graph = prepare(base.folder, tmp_path, "base", "none", PORTABLE, "fp16")
+    runner = DeviceRunner(graph, PROVIDERS["cpu"], 8, CONTEXT, 24)
+    found = runner.prefill(0, 0, tokens, (), range(30))
+    np.testing.assert_allclose(found, base.reference.logits(tokens), atol=0.05, rtol=0)
+    runner.close()
+
+
 @pytest.mark.parametrize("name", ["gpt2", "llama3"])
 def test_a_checkpoint_of_the_model_without_its_head_is_read_alike(
     name: str, bases: dict[str, Base], tmp_path: Path
