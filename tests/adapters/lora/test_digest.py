@@ -61,7 +61,9 @@ def test_a_bases_digest_never_changes(tmp_path: Path) -> None:
     (tmp_path / "spiece.model").write_bytes(b"other tokens")
     assert base_digest(tmp_path) == f"sha256:{sha(text.encode())}"
     (tmp_path / "tokenizer.json").unlink()
-    assert base_digest(tmp_path) == f"sha256:{sha(text.replace(sha(b'tokens'), sha(b'other tokens')).encode())}"
+    assert (
+        base_digest(tmp_path) == f"sha256:{sha(text.replace(sha(b'tokens'), sha(b'other tokens')).encode())}"
+    )
 
 
 @pytest.mark.parametrize(
