@@ -10,17 +10,17 @@ from collections.abc import Sequence
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from adapters.spiece.model import PieceKind, SpieceModel
+from adapters.spiece.model import PieceKind, SpieceModel, VocabularyPiece
 
 SPACE = "▁"
 """Stands for a space in a piece (U+2581)."""
-_NEVER = -1e6
-"""The score of pieces that no text may become."""
+_ALWAYS, _NEVER = -0.1, -1e6
+"""Scores of user-defined symbols, as `unigram_model.cc` has it, and of pieces that no text may become."""
 _BYTE_NAME = "(?<=<)(?=0x[0-9A-F]{2}>)"
 """Inside the name of a byte piece that a text spells: it is not that piece."""
 _MARK = "\ufdd5"
 """Keeps two characters apart; no text holds it (a noncharacter)."""
-_JOINED = "[\\p{M}\u200c\u200d]"
+_JOINED = "[\\p{M}\u1ab0-\u1aff\u200c\u200d]"
 """What makes one character for the eye with the one before it."""
 _LARGEST = 0x10000
 """Characters below it have at most three bytes in UTF-8."""
@@ -35,7 +35,7 @@ def build_tokenizer(
     """
     tokenizer = Tokenizer(_bpe(model) if model.algorithm == "bpe" else _unigram(model))
     tokenizer.normalizer = normalizers.Sequence([*before, *_normalisers(model)])
-    symbols = _symbols(model)
+    symbols = _symbols(model) if model.algorithm == "bpe" else []
     if symbols or model.algorithm == "unigram":
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join([*symbols, _BYTE_NAME])), "isolated")
     tokenizer.decoder = decoders.Sequence(
@@ -77,8 +77,14 @@ def _merges(model: SpieceModel) -> list[tuple[str, str]]:
 
 
 def _unigram(model: SpieceModel) -> models.Unigram:
-    spelled = (PieceKind.NORMAL, PieceKind.USER_DEFINED)
-    vocabulary = [(piece.text, piece.score if piece.kind in spelled else _NEVER) for piece in model.pieces]
+    """Where two ways to cut a run of one symbol score alike, rounding may choose another than sentencepiece."""
+
+    def score(piece: VocabularyPiece) -> float:
+        if piece.kind is PieceKind.NORMAL:
+            return piece.score
+        return _ALWAYS if piece.kind is PieceKind.USER_DEFINED else _NEVER
+
+    vocabulary = [(piece.text, score(piece)) for piece in model.pieces]
     return models.Unigram(vocabulary, unk_id=model.unk_id, byte_fallback=model.byte_fallback)
 
 

@@ -24,7 +24,7 @@ MODELS: dict[str, tuple[dict[str, Any], int]] = {
     "no_prefix": ({"add_dummy_prefix": False, "user_defined_symbols": ["<|python|>"]}, 500),
     "collapsed": ({"remove_extra_whitespaces": True}, 500),
     "as_is": ({"normalization_rule_name": "identity"}, 500),
-    "unigram": ({"model_type": "unigram"}, 500),
+    "unigram": ({"model_type": "unigram", "user_defined_symbols": ["<|python|>"]}, 500),
     "unknown": ({"byte_fallback": False}, 500),
 }
 """Name → what the model is trained with beside the usual, and how many texts are compared."""
