@@ -77,7 +77,7 @@ def _merges(model: SpieceModel) -> list[tuple[str, str]]:
 
 
 def _unigram(model: SpieceModel) -> models.Unigram:
-    """Where two ways to cut a run of one symbol score alike, rounding may choose another than sentencepiece."""
+    """Of two ways to cut a run of one symbol that score alike, rounding may choose another."""
 
     def score(piece: VocabularyPiece) -> float:
         if piece.kind is PieceKind.NORMAL:
