@@ -9,6 +9,7 @@ from pathlib import Path
 from adapters import names
 from adapters.errors import BaseModelError
 from adapters.files.jsonfile import read_object
+from adapters.files.tokenizerfile import tokenizer_file
 from adapters.files.weightfiles import MAX_BASE_JSON_BYTES, find_checkpoint
 
 SHIPPED = Path(__file__).parent / "mini" / "weights"
@@ -26,6 +27,7 @@ TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "tokenizer.model",
+    "spiece.model",
     "special_tokens_map.json",
     "added_tokens.json",
     "vocab.json",
@@ -39,7 +41,7 @@ _NAME_IT = "Name another folder with --base-model PATH."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundBase:
-    """A base that passed the first look: config.json, tokenizer.json and safetensors are there."""
+    """A base that passed the first look: config.json, a tokenizer and safetensors are there."""
 
     path: Path
     name: str
@@ -102,7 +104,7 @@ def _check(folder: Path, name: str, reason: str, *, shipped: bool = False) -> Fo
             pickle, "is a pickle, which can run code when it is read, so it is not read", remedy
         )
     warning = find_checkpoint(folder).warning
-    if not (folder / "tokenizer.json").is_file():
+    if tokenizer_file(folder) is None:
         remedy = "Save it with transformers: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
         raise BaseModelError(folder / "tokenizer.json", "does not exist", remedy)
     return FoundBase(path=folder, name=name, reason=reason, shipped=shipped, warning=warning)

@@ -38,6 +38,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "devices, on the CPU, webgpu that code on a device, and vllm runs tests/vllm too (make test-vllm)",
     )
     parser.addoption(
+        "--family",
+        choices=("mistral", "llama", "qwen2", "qwen3", "gpt2"),
+        default="mistral",
+        help="the architecture of the base in tests/server/engines",
+    )
+    parser.addoption(
         "--without-torch",
         action="store_true",
         help="write the tiny base and its adapters without torch, whose import takes seconds",

@@ -8,12 +8,15 @@ Mistral's own layout, no shards without an index.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from adapters.errors import BaseModelError
 from adapters.files.jsonfile import read_object
 
+HEAD = "lm_head.weight"
+"""What transformers calls the output head in every causal language model."""
 SINGLE_FILE, INDEX_FILE = "model.safetensors", "model.safetensors.index.json"
 MAX_BASE_JSON_BYTES = 64 << 20
 COMPLETE = "Download or save the base again, whole."
@@ -55,6 +58,16 @@ def find_checkpoint(folder: Path) -> CheckpointFiles:
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The files of `find_checkpoint`, with the same refusals."""
     return find_checkpoint(folder).files
+
+
+def named_in_full(names: Collection[str], prefix: str) -> dict[str, str]:
+    """Tensor's name in a checkpoint → its name in the whole model, the one with a head.
+
+    transformers' rule (`PreTrainedModel.from_pretrained`): if no name begins with `prefix`, the checkpoint is
+    of the model without its head, such as OpenAI's GPT-2, and leaves it out.
+    """
+    bare = prefix and not any(name.startswith(f"{prefix}.") for name in names)
+    return {name: f"{prefix}.{name}" if bare and name != HEAD else name for name in names}
 
 
 def every_safetensors(folder: Path) -> frozenset[str]:

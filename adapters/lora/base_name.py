@@ -21,6 +21,7 @@ _FAMILIES = {
     "mixtral": re.compile(r"mixtral"),
     "qwen": re.compile(r"qwen"),
     "gemma": re.compile(r"gemma"),
+    "gpt-2": re.compile(r"gpt[-_]?(?:2|sw3)(?![0-9])"),
     "phi": re.compile(r"(?<![a-z])phi(?![a-z])"),
 }
 """What names say of a base's family, if they say anything. Families of which some bases call themselves

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from adapters.errors import AdapterError
 from adapters.files.jsonfile import read_object
@@ -43,6 +43,8 @@ class LoraConfig:
     ranks: tuple[tuple[str, int], ...]
     """Pattern → rank, in the file's order; the first that matches wins, as in PEFT."""
     alphas: tuple[tuple[str, float], ...]
+    lists: tuple[str, ...] = ()
+    """`layers_pattern`: what the base's lists of layers are called; none: as its family calls them."""
     transposed: bool = False
     """`fan_in_fan_out`: true if the base stores the weights of all targets as [in, out]."""
 
@@ -67,6 +69,7 @@ class LoraConfig:
             alphas=tuple(
                 (key, read.alpha("alpha_pattern", value)) for key, value in read.pairs("alpha_pattern")
             ),
+            lists=read.lists(),
             transposed=read.flag("fan_in_fan_out"),
         )
 
@@ -222,6 +225,10 @@ class _Fields:
                 "target_modules", names, f"names no module, such as {' and '.join(LLAMA.usual)}"
             )
         return names
+
+    def lists(self) -> tuple[str, ...]:
+        value: object = self.fields.get("layers_pattern") or ()
+        return (value,) if isinstance(value, str) else tuple(cast("list[str]", value))
 
     def layers(self) -> tuple[int, ...] | None:
         value = self.fields.get("layers_to_transform")

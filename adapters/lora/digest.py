@@ -17,7 +17,8 @@ the bytes of adapter_model.safetensors. A base's is
 
 with one `weights` line for each safetensors file, in the order of `adapters.files.weightfiles`. `config` is
 that of config.json in canonical JSON without `_name_or_path` and `transformers_version`, which say who
-saved it; `tokenizer` is that of the bytes of tokenizer.json. `sha256sum` therefore checks every part by hand.
+saved it; `tokenizer` is that of the bytes of tokenizer.json, or of spiece.model if a GPT-SW3 has no
+tokenizer.json. `sha256sum` therefore checks every part by hand.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from adapters.errors import AdapterError, BaseModelError, FileRefusedError
 from adapters.files.hashes import HashCache, file_state
 from adapters.files.jsonfile import canonical_json, read_object, write_object
 from adapters.files.regular import open_regular
+from adapters.files.tokenizerfile import TOKENIZER_FILE, tokenizer_file
 from adapters.files.weightfiles import COMPLETE, MAX_BASE_JSON_BYTES, weight_files
 from adapters.lora.config import LoraConfig
 from adapters.lora.tensorfile import WEIGHTS_FILE, weights_path
@@ -87,11 +89,11 @@ def base_digest(folder: Path, cache_dir: Path | None = None) -> str:
     """
     config = read_object(folder / "config.json", MAX_BASE_JSON_BYTES, BaseModelError)
     kept = {key: value for key, value in config.items() if key not in _WHO_SAVED_IT}
-    tokenizer_file = folder / "tokenizer.json"
-    if not tokenizer_file.is_file():
+    tokenizer_path = tokenizer_file(folder)
+    if tokenizer_path is None:
         remedy = "Save it: AutoTokenizer.from_pretrained(folder).save_pretrained(folder) with transformers."
-        raise BaseModelError(tokenizer_file, "does not exist", remedy)
-    files = (tokenizer_file, *weight_files(folder))
+        raise BaseModelError(folder / TOKENIZER_FILE, "does not exist", remedy)
+    files = (tokenizer_path, *weight_files(folder))
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         tokenizer, *weights = pool.map(partial(_cached_hash, cache_dir), files)
     return _digest(

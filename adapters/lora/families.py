@@ -101,6 +101,11 @@ class LoraFamily:
         if twice:
             raise ValueError(f"targets of {self.title}: two are called {twice[0]!r}; give each a short name")
 
+    @property
+    def prefix(self) -> str:
+        """What transformers calls the model without its head, such as `model`."""
+        return self.layers.partition(".")[0]
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Every target's name, in the order of a layer."""
@@ -166,6 +171,10 @@ def _llama_sizes(size: SizeReader) -> Sizes:
     )
 
 
+def _qwen3_sizes(size: SizeReader) -> Sizes:
+    return replace(_llama_sizes(size), head_dim=size("head_dim", 128))
+
+
 _ATTENTION = (
     Target("self_attn.q_proj", "hidden", ("queries",)),
     Target("self_attn.k_proj", "hidden", ("keys",)),
@@ -186,6 +195,8 @@ LLAMA = LoraFamily(
     usual=("q_proj", "v_proj"),
     read_sizes=_llama_sizes,
 )
+QWEN2 = replace(LLAMA, title="Qwen2")
+QWEN3 = replace(LLAMA, title="Qwen3", read_sizes=_qwen3_sizes)
 MIXTRAL = replace(LLAMA, title="Mixtral", targets=_ATTENTION, complete=False)
 """Attention as in Llama, and something else between the attentions."""
 PHI3 = LoraFamily(
@@ -200,6 +211,33 @@ PHI3 = LoraFamily(
     usual=("qkv_proj",),
     read_sizes=_llama_sizes,
 )
+
+
+def _gpt2_sizes(size: SizeReader) -> Sizes:
+    hidden, heads = size("n_embd"), size("n_head")
+    return Sizes(
+        hidden=hidden,
+        intermediate=size("n_inner", 4 * hidden),
+        heads=heads,
+        kv_heads=heads,
+        head_dim=hidden // heads,
+        layers=size("n_layer"),
+    )
+
+
+GPT2 = LoraFamily(
+    title="GPT-2",
+    layers="transformer.h",
+    targets=(
+        Target("attn.c_attn", "hidden", ("queries", "keys", "keys"), transposed=True),
+        Target("attn.c_proj", "queries", ("hidden",), transposed=True, short="attn.c_proj"),
+        Target("mlp.c_fc", "hidden", ("intermediate",), transposed=True),
+        Target("mlp.c_proj", "intermediate", ("hidden",), transposed=True, short="mlp.c_proj"),
+    ),
+    usual=("c_attn",),
+    read_sizes=_gpt2_sizes,
+)
+"""GPT-2 and GPT-SW3. `c_proj` names two modules of a layer."""
 
 FAMILIES: Mapping[str, LoraFamily] = {
     "mistral": LLAMA,
@@ -217,8 +255,8 @@ FAMILIES: Mapping[str, LoraFamily] = {
     "olmo": LLAMA,
     "olmo2": LLAMA,
     "olmo3": LLAMA,
-    "qwen2": LLAMA,
-    "qwen3": LLAMA,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
     "seed_oss": LLAMA,
     "smollm3": LLAMA,
     "stablelm": LLAMA,
@@ -228,6 +266,7 @@ FAMILIES: Mapping[str, LoraFamily] = {
     "qwen3_moe": MIXTRAL,
     "starcoder2": MIXTRAL,
     "phi3": PHI3,
+    "gpt2": GPT2,
 }
 """`model_type` of a base's config.json → its family. Which of them it runs is for each engine to say."""
 

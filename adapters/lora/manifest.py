@@ -19,7 +19,7 @@ from adapters.files.jsonfile import read_object
 from adapters.lora.config import CONFIG_FILE, LoraConfig
 from adapters.lora.digest import MAX_ADAPTER_BYTES, adapter_digest, known_digest
 from adapters.lora.families import Key, LoraFamily, family_of_tensors
-from adapters.lora.shape_check import MAX_RANK, ModelShape, check_orientation, fitting
+from adapters.lora.shape_check import MAX_RANK, ModelShape, check_layout, fitting
 from adapters.lora.tensorfile import TensorFile, halves
 from adapters.pickles import refuse_pickle
 
@@ -173,7 +173,7 @@ def _modules(folder: Path, config: LoraConfig, shape: ModelShape | None) -> tupl
     with TensorFile.open(folder, MAX_ADAPTER_BYTES) as file:
         family = family_of_tensors(tensor.name for tensor in file.tensors)
         modules = sorted(halves(file, family))
-    check_orientation(config, family, modules)
+    check_layout(config, family, modules)
     return family, modules
 
 

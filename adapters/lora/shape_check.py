@@ -84,7 +84,7 @@ def fitting(
     """The A and the B of every module, complete and in shape; `AdapterError` where they are not."""
     _check_ranks(config, max_rank)
     found = halves(file, shape.family)
-    check_orientation(config, shape.family, found)
+    check_layout(config, shape.family, found)
     # Widths first: an adapter of another base lacks modules too, and that is not what is wrong with it.
     _check_shapes(config, file.path, shape, found)
     _check_complete(config, file.path, shape, found)
@@ -106,8 +106,12 @@ def _check_ranks(config: LoraConfig, max_rank: int) -> None:
             raise AdapterError(config.path, f"the limit is {max_rank}", remedy, field=name, value=rank)
 
 
-def check_orientation(config: LoraConfig, family: LoraFamily, found: Collection[Key]) -> None:
-    """Raise `AdapterError` if `fan_in_fan_out` is set for modules whose weights are not stored so."""
+def check_layout(config: LoraConfig, family: LoraFamily, found: Collection[Key]) -> None:
+    """Raise `AdapterError` if `fan_in_fan_out` or `layers_pattern` says what a base of `family` is not."""
+    layers = family.layers.rpartition(".")[2]
+    if any(name != layers for name in config.lists):
+        reason, remedy = f"the layers of a {family.title} base are called {layers}", "Remove the field."
+        raise AdapterError(config.path, reason, remedy, field="layers_pattern", value=config.lists)
     plain = [name for _, name in found if not family.target(name).transposed]
     if config.transposed and plain:
         reason = f"the base does not store {plain[0]} as [in, out]"

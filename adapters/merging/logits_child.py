@@ -19,6 +19,8 @@ from peft import PeftModel
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from adapters.spiece.gpt_sw3 import read_definition
+
 PROMPT = "Vem är du? Who are you? 1, 2, 3, 4, 5"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -30,7 +32,7 @@ def logits_distance(base: Path, adapter: Path, merged: Path, dtype: torch.dtype)
     spread (standard deviation) of the logits of base + adapter; `agreement` is the share of positions at
     which both find the same next token likeliest.
     """
-    ids = Tokenizer.from_file(str(base / "tokenizer.json")).encode(PROMPT).ids
+    ids = Tokenizer.from_str(read_definition(base)).encode(PROMPT).ids
     model = _load(base, dtype)
     alone = _logits(model, ids)
     both = _logits(PeftModel.from_pretrained(model, str(adapter)), ids)

@@ -131,8 +131,9 @@ class Merge:
             reason = "its weights are quantized, so an update cannot be added to them"
             raise BaseModelError(self.base / "config.json", reason, "Merge into the unquantized base.")
         weights = read_adapter(self.adapter.path, ModelShape.read(self.base), digest=self.adapter.digest)
-        updates = stored_updates(weights)
-        check_targets({entry.name: entry for shard in sources for entry in shard.entries}, updates, self.base)
+        entries = {entry.name: entry for shard in sources for entry in shard.entries}
+        updates = stored_updates(weights, entries)
+        check_targets(entries, updates, self.base)
         return updates
 
     def _finish(

@@ -6,7 +6,7 @@ blocks of 16 MiB, whatever the file's size. Format: https://github.com/huggingfa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from adapters.errors import BaseModelError, format_value
 from adapters.files.jsonfile import parse_object
+from adapters.files.weightfiles import named_in_full
 from adapters.lora.tensorheader import Tensor, tensors
 from adapters.lora.weights import AdapterWeights, LowRank
 
@@ -79,12 +80,16 @@ class ShardComparison:
     """Largest distance of a number from base + update, in units of the bound on what rounding may do."""
 
 
-def stored_updates(weights: AdapterWeights) -> Updates:
-    """What an adapter adds to each of its base's tensors, turned as the base stores them."""
-    found: dict[str, LowRank] = {}
+def stored_updates(weights: AdapterWeights, stored: Collection[str] = ()) -> Updates:
+    """What an adapter adds to each of its base's tensors, turned as the base stores them.
+
+    `stored` are the base's tensors, if their names may lack the beginning that a whole model's have.
+    """
+    family, found = weights.family, dict[str, LowRank]()
+    names = {full: name for name, full in named_in_full(stored, family.prefix).items()}
     for (layer, name), update in weights.modules.items():
-        turned = weights.family.target(name).transposed
-        found[f"{weights.family.module_name(layer, name)}.weight"] = update.transposed if turned else update
+        full = f"{family.module_name(layer, name)}.weight"
+        found[names.get(full, full)] = update.transposed if family.target(name).transposed else update
     return found
 
 

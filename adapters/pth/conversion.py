@@ -26,13 +26,12 @@ from adapters.errors import AdapterError, RegistryError, format_value
 from adapters.files.jsonfile import write_object
 from adapters.files.regular import open_regular
 from adapters.lora.config import CONFIG_FILE
-from adapters.lora.families import LLAMA
+from adapters.lora.families import LoraFamily
 from adapters.lora.manifest import MANIFEST_FILE
 from adapters.lora.tensorfile import WEIGHTS_FILE, unknown_tensor
 from adapters.pth.beside import Beside, refuse_variants_in, values
+from adapters.pth.names import NAMES
 
-FAMILY = LLAMA
-"""Existing installations have Mistral and Llama bases alone."""
 DEFAULT_ALPHA = 32.0
 """What the training of existing installations used, for a .pth that does not say."""
 _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "HOME", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR")
@@ -81,7 +80,7 @@ def convert_file(
         _check_alpha(file, alpha)
     folder.mkdir(parents=True)
     found = _unpickled(file, folder, limits)
-    _refuse_left(file, list[str](found["left"]), beside)
+    _refuse_left(file, list[str](found["left"]), beside, NAMES[found["family"]].family)
     warnings = list[str](found["warnings"])
     if beside.peft is not None:
         fields = {**beside.peft, **({} if alpha is None else {"lora_alpha": _whole(alpha)})}
@@ -103,7 +102,7 @@ def _told_config(
     file: Path, found: Mapping[str, Any], beside: Beside, alpha: float | None, warnings: list[str]
 ) -> dict[str, Any]:
     """adapter_config.json for a pickle without one, from its shapes and what it and its .json say."""
-    settings = [beside.said, found["settings"]]
+    family, settings = NAMES[found["family"]].family, [beside.said, found["settings"]]
     refuse_variants_in(file, settings)
     ranks = {(int(layer), str(module)): int(rank) for layer, module, rank in found["modules"]}
     if alpha is None:
@@ -115,8 +114,8 @@ def _told_config(
             "trained with another, import it with --alpha"
         )
     _check_alpha(file, alpha)
-    _check_rank(file, settings, ranks, warnings)
-    return _config(ranks, alpha, settings)
+    _check_rank(file, settings, ranks, family, warnings)
+    return _config(ranks, alpha, settings, family)
 
 
 def _check_alpha(file: Path, alpha: float) -> None:
@@ -126,14 +125,14 @@ def _check_alpha(file: Path, alpha: float) -> None:
         )
 
 
-def _refuse_left(file: Path, left: Sequence[str], beside: Beside) -> None:
+def _refuse_left(file: Path, left: Sequence[str], beside: Beside, family: LoraFamily) -> None:
     """Raise `AdapterError` for tensors that belong to the adapter and would be lost.
 
     The frozen base in a whole model's state is left out. Beside PEFT's config nothing is: PEFT saves what was
     trained, and an embedding or head alone was trained or resized too.
     """
     if left and (beside.peft is not None or all(_EMBEDDING.search(name) for name in left)):
-        raise unknown_tensor(file, left[0], FAMILY)
+        raise unknown_tensor(file, left[0], family)
 
 
 def _hash(file: Path, limits: ConversionLimits) -> str:
@@ -208,7 +207,10 @@ _SAVE_AGAIN = "Save the adapter alone, with PEFT's save_pretrained, where it was
 
 
 def _config(
-    ranks: Mapping[tuple[int, str], int], alpha: float, settings: Sequence[Mapping[str, Any]]
+    ranks: Mapping[tuple[int, str], int],
+    alpha: float,
+    settings: Sequence[Mapping[str, Any]],
+    family: LoraFamily,
 ) -> dict[str, Any]:
     """The fields of adapter_config.json for modules of these ranks."""
     layers, modules = {layer for layer, _ in ranks}, {module for _, module in ranks}
@@ -219,7 +221,7 @@ def _config(
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": _text(settings, "base_model_name_or_path", "base_model"),
         "r": rank,
-        "rank_pattern": {FAMILY.module_name(*key): found for key, found in ranks.items() if found != rank},
+        "rank_pattern": {family.module_name(*key): found for key, found in ranks.items() if found != rank},
         "lora_alpha": _whole(alpha),
         "alpha_pattern": next(
             (value for value in values(settings, "alpha_pattern") if isinstance(value, dict)), {}
@@ -227,7 +229,8 @@ def _config(
         "use_rslora": any(value is True for value in values(settings, "use_rslora")),
         "target_modules": sorted(modules)
         if everywhere
-        else [FAMILY.module_name(*key) for key in sorted(ranks)],
+        else [family.module_name(*key) for key in sorted(ranks)],
+        **({"fan_in_fan_out": True} if family.stores_transposed(modules) else {}),
         "bias": "none",
         "inference_mode": True,
     }
@@ -241,6 +244,7 @@ def _check_rank(
     file: Path,
     settings: Sequence[Mapping[str, Any]],
     ranks: Mapping[tuple[int, str], int],
+    family: LoraFamily,
     warnings: list[str],
 ) -> None:
     said = _number(settings, "lora_rank", "r", "rank")
@@ -250,9 +254,10 @@ def _check_rank(
     said_targets = next(
         (value for value in values(settings, "target_modules") if isinstance(value, list)), None
     )
-    targets = {module for _, module in ranks}
-    if said_targets is not None and not targets >= set(said_targets).intersection(FAMILY.names):
-        missing = ", ".join(sorted(set(said_targets).intersection(FAMILY.names) - targets))
+    targets = {family.target(module).path.rpartition(".")[2] for _, module in ranks}
+    known = {target.path.rpartition(".")[2] for target in family.targets}
+    if said_targets is not None and not targets >= (said := known.intersection(said_targets)):
+        missing = ", ".join(sorted(said - targets))
         raise AdapterError(file, f"its training updated {missing} too, which it does not hold", _SAVE_AGAIN)
 
 

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from adapters.errors import format_value
 from adapters.lora.tensorfile import WEIGHTS_FILE
-from adapters.pth.conversion import FAMILY, WHOLE_MODEL, ConversionLimits, is_safetensors
+from adapters.pth.conversion import WHOLE_MODEL, ConversionLimits, is_safetensors
+from adapters.pth.names import NAMES, WHOLE, family_in
 
 if TYPE_CHECKING:
     import torch
@@ -34,14 +35,6 @@ _ALLOWED = re.compile(
 """Module and name of what a file with tensors, numbers and text asks for."""
 _CALLS = ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4", "NEWOBJ_EX")
 """Opcodes that name what they ask for in other ways; torch.save does not write them."""
-_FACTOR = re.compile(
-    r"(?:(?:module|base_model|model|language_model|decoder)\.)*layers\.(?P<layer>[0-9]{1,4})\."
-    r"(?:(?:self_attn|attention|attn|mlp|feed_forward)\.)?"
-    rf"(?P<module>{'|'.join(FAMILY.names)})\.lora_(?P<half>[AB]|down|up)"
-    r"(?:\.(?P<adapter>[A-Za-z0-9_-]{1,64}))??(?:\.weight)?"
-)
-_PATHS = "|".join(re.escape(target.path) for target in FAMILY.targets)
-_WHOLE = re.compile(rf".*(?:{_PATHS}|embed_tokens|lm_head)\.weight")
 _CHANGED = ("lora_magnitude_vector", "lora_embedding", "modules_to_save", "lora_bias", "lora_B.bias")
 _RETRAIN = "Train it as a plain LoRA on the projections alone."
 _SAVE_AGAIN = "Save the adapter alone, with PEFT's save_pretrained, where it was trained."
@@ -155,7 +148,7 @@ def tensors_in(document: object) -> tuple[dict[str, torch.Tensor], dict[str, Any
         raise RefusedError("holds several sets of LoRA weights", "Save one adapter in each file.")
     if not with_lora:
         names = [name for tensors in found for name in tensors]
-        if any(_WHOLE.fullmatch(name) for name in names):
+        if any(WHOLE.fullmatch(name) for name in names):
             raise RefusedError("is a whole model's weights and no adapter", WHOLE_MODEL)
         held = ", ".join(map(format_value, names[:3])) or "nothing"
         raise RefusedError(f"holds no LoRA weights (but {held})")
@@ -164,40 +157,35 @@ def tensors_in(document: object) -> tuple[dict[str, torch.Tensor], dict[str, Any
 
 def map_factors(tensors: Mapping[str, torch.Tensor]) -> tuple[dict[tuple[int, str], Factors], list[str]]:
     """A and B by layer and module, with warnings about what was left out."""
+    known = NAMES[family_in(tensors)]
     halves: dict[tuple[int, str], dict[str, torch.Tensor]] = {}
     adapters: set[str] = set()
     left: list[str] = []
     for name, tensor in tensors.items():
-        match = _FACTOR.fullmatch(name)
-        if match is None:
+        found = known.read(name)
+        if found is None:
             if "lora_" in name or any(trace in name for trace in _CHANGED):
                 raise RefusedError(f"holds {format_value(name)}, which is no part of a plain LoRA", _RETRAIN)
             left.append(name)
             continue
-        adapters.add(match["adapter"] or "")
-        half = {"down": "A", "up": "B"}.get(match["half"], match["half"])
-        key = int(match["layer"]), match["module"]
-        if half in halves.setdefault(key, {}):
-            raise RefusedError(
-                f"holds lora_{half} of {FAMILY.module_name(*key)} twice", "Save one adapter in each file."
-            )
-        halves[key][half] = tensor
+        adapters.add(found.adapter)
+        if found.half in halves.setdefault(found.key, {}):
+            place = known.family.module_name(*found.key)
+            raise RefusedError(f"holds lora_{found.half} of {place} twice", "Save one adapter in each file.")
+        halves[found.key][found.half] = tensor
     if len(adapters) > 1:
         which = ", ".join(sorted(name or "unnamed" for name in adapters))
         raise RefusedError(f"holds several adapters ({which})", "Save one adapter in each file.")
     warnings = (
         [f"{len(left)} tensors of the base in it are left out ({format_value(left[0])}…)"] if left else []
     )
-    return {key: _factors(key, found) for key, found in sorted(halves.items(), key=_order)}, warnings
+    order = {name: place for place, name in enumerate(known.family.names)}
+    keys = sorted(halves, key=lambda key: (key[0], order[key[1]]))
+    return {key: _factors(known.family.module_name(*key), halves[key]) for key in keys}, warnings
 
 
-def _order(item: tuple[tuple[int, str], object]) -> tuple[int, int]:
-    return item[0][0], FAMILY.names.index(item[0][1])
-
-
-def _factors(key: tuple[int, str], found: Mapping[str, torch.Tensor]) -> Factors:
+def _factors(name: str, found: Mapping[str, torch.Tensor]) -> Factors:
     """A and B of one module the right way round, which the shapes tell: the rank is the smaller side."""
-    name = FAMILY.module_name(*key)
     if len(found) != 2:
         raise RefusedError(f"holds only one half of {name}")
     a, b = found["A"], found["B"]
@@ -236,15 +224,18 @@ def extract_lora(file: Path, folder: Path, limits: ConversionLimits) -> dict[str
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
     if size > limits.tensor_bytes:
         raise RefusedError(f"holds {size} bytes of tensors, and at most {limits.tensor_bytes} are read")
+    kind = family_in(tensors)
+    known = NAMES[kind]
     factors, warnings = map_factors(tensors)
     written: dict[str, torch.Tensor] = {}
     for key, pair in factors.items():
         for half, tensor in (("A", pair.a), ("B", pair.b)):
-            written[f"base_model.model.{FAMILY.module_name(*key)}.lora_{half}.weight"] = _stored(tensor, key)
+            name = known.family.module_name(*key)
+            written[f"base_model.model.{name}.lora_{half}.weight"] = _stored(tensor, name)
     save_file(written, folder / WEIGHTS_FILE)
     modules = [[layer, module, pair.a.shape[0]] for (layer, module), pair in factors.items()]
-    left = [name for name in tensors if _FACTOR.fullmatch(name) is None]
-    return {"modules": modules, "settings": settings, "warnings": warnings, "left": left}
+    left = [name for name in tensors if known.read(name) is None]
+    return {"family": kind, "modules": modules, "settings": settings, "warnings": warnings, "left": left}
 
 
 def _load(file: Path, limits: ConversionLimits) -> object:
@@ -272,11 +263,11 @@ def _load(file: Path, limits: ConversionLimits) -> object:
         raise RefusedError(f"cannot be read as weights alone ({format_value(str(problem))})") from problem
 
 
-def _stored(tensor: torch.Tensor, key: tuple[int, str]) -> torch.Tensor:
+def _stored(tensor: torch.Tensor, name: str) -> torch.Tensor:
     import torch
 
     if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-        raise RefusedError(f"{FAMILY.module_name(*key)} has factors of type {tensor.dtype}")
+        raise RefusedError(f"{name} has factors of type {tensor.dtype}")
     kept = tensor.detach().to(torch.float32 if tensor.dtype == torch.float64 else tensor.dtype)
     return kept.clone(memory_format=torch.contiguous_format)
 

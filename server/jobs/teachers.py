@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from adapters.evaluation.endpoint import ModelEndpoint
 from server.config.environment import expand_home, process_environment
-from server.config.extras import require
 from server.config.values import SettingsError
 from server.jobs.requests import teacher_named
 
@@ -59,14 +58,12 @@ def key_of(role: str, variable: str | None) -> str | None:
 def model_folder(option: str, given: str) -> Path:
     """The folder of a model in Hugging Face layout: the path `given`, or models/`given`.
 
-    Raises `SettingsError` if neither holds a config.json; `ExtraMissingError` if its tokenizer needs more.
+    Raises `SettingsError` if neither holds a config.json.
     """
     path = expand_home(given)
     places = [path] if path.is_absolute() else [path, Path("models") / path]
     for place in places:
         if (place / "config.json").is_file():
-            if (place / "spiece.model").is_file() and not (place / "tokenizer.json").is_file():
-                require(f"the tokenizer of {given}", "train", ["sentencepiece"])
             return place
     also = f", and neither does {places[1]}" if len(places) > 1 else ""
     remedy = "give the folder of a model, its name in models/, or http://HOST:PORT/v1"

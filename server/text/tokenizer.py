@@ -12,6 +12,8 @@ from typing import Any
 
 import tokenizers
 
+from adapters.files.tokenizerfile import tokenizer_file
+from adapters.spiece.gpt_sw3 import CHAT_TEMPLATE, is_gpt_sw3, read_definition, special_tokens
 from server.text.chat_template import BREAK, ChatTemplate, Message, TemplateError, Tool
 from server.text.pieces import Pieces
 
@@ -64,16 +66,26 @@ class Tokenizer:
 
     @classmethod
     def load(cls, model_dir: Path) -> Tokenizer:
-        """Read the tokenizer of the model in `model_dir`. Raises `FileNotFoundError` or `ValueError`."""
-        path = model_dir / "tokenizer.json"
-        if not path.is_file():
+        """Read the tokenizer of the model in `model_dir`.
+
+        Raises `FileNotFoundError` or `ValueError`, and `BaseModelError` for a spiece.model of another kind.
+        """
+        if tokenizer_file(model_dir) is None:
             raise FileNotFoundError(_missing(model_dir))
+        gpt_sw3 = is_gpt_sw3(model_dir)
         config = _read(model_dir / "tokenizer_config.json")
+        template = _chat_template(model_dir, config)
         special = _special_tokens(_read(model_dir / "special_tokens_map.json") | config)
-        definition = path.read_text("utf-8")
+        if gpt_sw3:
+            special = special_tokens(model_dir)
         base = _read(model_dir / "config.json")
         eos = _eos_ids(_read(model_dir / "generation_config.json"), base)
-        tokenizer = cls(definition, special, eos, _chat_template(model_dir, config))
+        tokenizer = cls(
+            read_definition(model_dir), special, eos, template or (CHAT_TEMPLATE if gpt_sw3 else None)
+        )
+        if gpt_sw3 and template is None and tokenizer.bos_id is not None:
+            eos |= {tokenizer.bos_id}  # it begins the next turn
+            tokenizer.eos_ids = eos
         tokenizer._check_rows(base.get("vocab_size"))
         own = tokenizer._id_of(special.get("eos_token"))
         if own is not None:

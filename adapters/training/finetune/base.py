@@ -9,25 +9,25 @@ from typing import Any, Literal, cast
 
 import torch
 from peft import prepare_model_for_kbit_training
+from tokenizers import Tokenizer
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
-    GPTSw3Tokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
+from adapters.spiece.gpt_sw3 import (
+    CHAT_TEMPLATE,
+    chat_template,
+    is_gpt_sw3,
+    read_definition,
+    special_tokens,
+)
 from adapters.training.loop.launch import ALONE, Launch
 from adapters.training.loop.options import OptionError, TrainOptions, TrainPrecision
-
-GPT_SW3_TEMPLATE = (
-    "{{ eos_token }}{{ bos_token }}{% for message in messages %}"
-    "{% if message.role == 'user' %}User: {% elif message.role == 'assistant' %}Bot: {% endif %}"
-    "{{ message.content }}{{ bos_token }}{% endfor %}{% if add_generation_prompt %}Bot:{% endif %}"
-)
-"""How the instruct models of GPT-SW3 hold a conversation, by their model cards; each turn ends with `<s>`."""
-_GPT_SW3_FILE = "spiece.model"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,20 +136,22 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     tokenizer = _read_tokenizer(folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    if isinstance(tokenizer, GPTSw3Tokenizer) and not tokenizer.chat_template:
-        tokenizer.chat_template = GPT_SW3_TEMPLATE
     return tokenizer
 
 
 def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    if (folder / _GPT_SW3_FILE).is_file() and not (folder / "tokenizer.json").is_file():
-        return cast("PreTrainedTokenizerBase", GPTSw3Tokenizer.from_pretrained(folder, local_files_only=True))
+    if is_gpt_sw3(folder):
+        return PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer.from_str(read_definition(folder)),
+            chat_template=chat_template(folder),
+            **special_tokens(folder),
+        )
     return cast("PreTrainedTokenizerBase", AutoTokenizer.from_pretrained(folder, local_files_only=True))
 
 
 def answer_ends(tokenizer: PreTrainedTokenizerBase) -> set[int]:
     """The tokens that end an answer; GPT-SW3 ends one with the token that begins the next turn."""
     ends = [tokenizer.eos_token_id]
-    if tokenizer.chat_template == GPT_SW3_TEMPLATE:
+    if tokenizer.chat_template == CHAT_TEMPLATE:
         ends.append(tokenizer.bos_token_id)
     return {cast("int", end) for end in ends if end is not None}

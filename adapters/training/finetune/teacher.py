@@ -169,7 +169,7 @@ def load_teacher(
         model = load_base(folder, options, machine)
     except (ImportError, OSError, ValueError, KeyError) as error:
         why = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        remedy = "; pip install 'oneseek[train]'" if "sentencepiece" in str(error).lower() else ""
+        remedy = "; pip install sentencepiece" if "sentencepiece" in str(error).lower() else ""
         raise OptionError("teacher", f"cannot be loaded: {why}{remedy}") from error
     if machine.cuda and not options.load_in_4bit:
         model.to("cuda")  # pyright: ignore[reportArgumentType] its stubs know no device names

@@ -19,6 +19,8 @@ from adapters.lora.base_name import base_names, check_base_name
         ("C:\\models\\Qwen2-7B", ("base", "mistral")),
         ("mistralai/Mistral-7B-v0.1", ("llama-2-7b-chat", "llama")),
         ("microsoft/phi-2", ("base", "llama")),
+        ("AI-Sweden-Models/gpt-sw3-126m", ("base", "mistral")),
+        ("mistralai/Mistral-7B-v0.1", ("gpt-sw3-20b-instruct", "gpt2")),
     ],
 )
 def test_another_family_is_refused(tmp_path: Path, recorded: str, known: tuple[str, ...]) -> None:
@@ -37,6 +39,8 @@ def test_another_family_is_refused(tmp_path: Path, recorded: str, known: tuple[s
         ("dolphin-2.1-mistral-7b", ("mistral-7b", "mistral")),
         ("someone/llama-mistral-merge", ("mistral-7b", "mistral")),
         ("deepseek-ai/deepseek-llm-7b", ("base", "llama")),
+        ("AI-Sweden-Models/gpt-sw3-126m", ("svenska", "gpt2")),
+        ("microsoft/DialoGPT-small", ("base", "gpt2")),
         ("", ("mistral-7b", "mistral")),
         (None, ("mistral-7b", "mistral")),
         (5, ("mistral-7b", "mistral")),

@@ -57,6 +57,13 @@ def test_a_bases_digest_never_changes(tmp_path: Path) -> None:
     text = "\n".join(["oneseek-base-v1", *lines, ""])
     assert base_digest(tmp_path) == f"sha256:{sha(text.encode())}"
     assert base_digest(tmp_path) == "sha256:375de7ed0ca7266689e599072fba32d6dcd597ac52182f9a443618a54665c2c5"
+    # A GPT-SW3 has a SentencePiece model instead, which counts if there is no tokenizer.json.
+    (tmp_path / "spiece.model").write_bytes(b"other tokens")
+    assert base_digest(tmp_path) == f"sha256:{sha(text.encode())}"
+    (tmp_path / "tokenizer.json").unlink()
+    assert (
+        base_digest(tmp_path) == f"sha256:{sha(text.replace(sha(b'tokens'), sha(b'other tokens')).encode())}"
+    )
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from adapters.errors import AdapterError, BaseModelError
 from adapters.lora.families import (
     FAMILIES,
+    GPT2,
     LLAMA,
     PHI3,
     LoraFamily,
@@ -36,7 +37,6 @@ from adapters.lora.manifest import read_manifest
 from adapters.lora.shape_check import ModelShape, check_fit
 from adapters.lora.weights import read_adapter
 from adapters.merging.shards import stored_updates
-from tests.adapters.lora.gpt2 import GPT2
 
 SMALL: dict[str, Any] = {
     "hidden_size": 64,

@@ -21,8 +21,9 @@ from adapters.errors import AdapterError, RegistryError, format_value
 from adapters.ledger import Ledger
 from adapters.lora.config import LoraConfig
 from adapters.lora.digest import adapter_digest
+from adapters.lora.families import GPT2, Sizes
 from adapters.lora.manifest import read_fields
-from adapters.lora.weights import ModelShape
+from adapters.lora.weights import ModelShape, read_adapter
 from adapters.pth.conversion import DEFAULT_ALPHA, ConversionLimits, ConversionResult, convert_file
 from adapters.pth.importer import import_pickle
 from adapters.pth.unpickle import RefusedError, main, map_factors
@@ -291,6 +292,52 @@ def test_ranks_are_what_the_shapes_say(tmp_path: Path) -> None:
 def test_a_part_of_what_was_trained_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="its training updated o_proj too"):
         converted(tmp_path, lora(), target_modules=["q_proj", "o_proj"], alpha=1)
+
+
+GPT2_NAME = "base_model.model.transformer.h.{layer}.{module}.lora_{half}.weight"
+GPT2_SIZES = {"attn.c_attn": (32, 96), "attn.c_proj": (32, 32), "mlp.c_fc": (32, 64), "mlp.c_proj": (64, 32)}
+
+
+def gpt2_lora(name: str = GPT2_NAME) -> Tensors:
+    """Every module of two layers, of rank 4."""
+    made = torch.Generator().manual_seed(1)
+    found: Tensors = {}
+    for layer in range(2):
+        for module, (inputs, out) in GPT2_SIZES.items():
+            for half, size in (("A", (4, inputs)), ("B", (out, 4))):
+                found[name.format(layer=layer, module=module, half=half)] = torch.randn(size, generator=made)
+    return found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        GPT2_NAME,
+        GPT2_NAME.replace(".weight", ".default.weight"),
+        GPT2_NAME.removeprefix("base_model.model."),
+        GPT2_NAME.removeprefix("base_model.model.transformer."),
+        f"module.{GPT2_NAME}",
+    ],
+)
+def test_a_gpt2s_adapter_is_converted_too(name: str, tmp_path: Path) -> None:
+    found = converted(tmp_path, {"lora": gpt2_lora(name)}, target_modules=["c_attn", "c_proj", "c_fc"])
+    fields = config(found)
+    assert fields["target_modules"] == ["attn.c_proj", "c_attn", "c_fc", "mlp.c_proj"]
+    assert fields["fan_in_fan_out"] is True
+    tensors = written({"found": True}, found.folder)
+    assert {key: value.tolist() for key, value in tensors.items()} == {
+        key: value.tolist() for key, value in gpt2_lora().items()
+    }
+    sizes = Sizes(hidden=32, intermediate=64, heads=2, kv_heads=2, head_dim=16, layers=2)
+    assert len(read_adapter(found.folder, ModelShape(GPT2, sizes)).modules) == 8
+
+
+def test_a_part_of_a_gpt2s_adapter_is_refused(tmp_path: Path) -> None:
+    tensors = {name: value for name, value in gpt2_lora().items() if "c_attn" not in name}
+    with pytest.raises(AdapterError, match="its training updated c_attn too"):
+        converted(tmp_path, tensors, target_modules=["c_attn", "c_proj", "c_fc"])
+    with pytest.raises(AdapterError, match="whole model"):
+        convert_file(saved(tmp_path / "whole", {"transformer.wte.weight": torch.ones(4, 4)}), tmp_path / "x")
 
 
 @pytest.fixture

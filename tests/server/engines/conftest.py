@@ -10,8 +10,58 @@ import pytest
 
 from adapters.lora.manifest import Adapter, read_manifest
 from server.engines.base import Engine
+from server.text.tokenizer import Tokenizer
 from tests.server.engines.asking import Asker, settles
+from tests.server.engines.families import every, few, write_adapter, write_base
 from tests.server.engines.making import ENGINES, EngineLimits
+
+
+@pytest.fixture(scope="session")
+def family(request: pytest.FixtureRequest) -> str:
+    """`model_type` of the base: what a test asks for, else what `--family` names."""
+    return str(getattr(request, "param", request.config.getoption("family")))
+
+
+@pytest.fixture(scope="session")
+def tiny_base(family: str, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random base of three layers of the family; context 256."""
+    if family == "mistral":
+        return tiny_base
+    folder = tmp_path_factory.mktemp(family) / "base"
+    return write_base(folder, family, Tokenizer.load(tiny_base).vocabulary_size, tiny_base)
+
+
+@pytest.fixture(scope="session")
+def make_adapter(
+    family: str,
+    tiny_base: Path,
+    make_adapter: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Path]:
+    """Makes a random adapter for `tiny_base`, of `few` of its targets unless said."""
+    if family == "mistral":
+        return make_adapter
+    root = tmp_path_factory.mktemp(f"{family}-adapters")
+
+    def make(
+        name: str,
+        seed: int,
+        rank: int = 4,
+        targets: tuple[str, ...] | None = None,
+        scale: float = 0.3,
+    ) -> Path:
+        folder = root / name
+        if not folder.exists():
+            write_adapter(folder, tiny_base, seed, rank, targets or few(family), scale)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_adapters(family: str, make_adapter: Callable[..., Path]) -> dict[str, Path]:
+    """Two adapters of different rank and targets."""
+    return {"en": make_adapter("en", 1), "sv": make_adapter("sv", 2, rank=8, targets=every(family))}
 
 
 @pytest.fixture(scope="session")

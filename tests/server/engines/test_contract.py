@@ -94,8 +94,13 @@ async def test_a_blend_differs_from_its_parts(engine: Engine, voices: dict[str, 
 
 
 async def test_a_mixed_batch_answers_as_each_alone(engine: Engine, voices: dict[str, Adapter]) -> None:
+    await check_mixed_batch(engine, voices, 48)
+
+
+async def check_mixed_batch(engine: Engine, voices: dict[str, Adapter], count: int) -> None:
+    """`count` requests of all voices answer together as each does alone."""
     kinds: list[AdapterMix] = [(), alone(voices["en"]), alone(voices["sv"])]
-    cases = [(prompt, kinds[i % 3]) for i, prompt in enumerate(random_prompts(48))]
+    cases = [(prompt, kinds[i % 3]) for i, prompt in enumerate(random_prompts(count))]
     together = await asyncio.gather(*(tokens(engine, ask(p, v, logprobs=2)) for p, v in cases))
     for (prompt, adapter_mix), batch in zip(cases, together, strict=True):
         assert_same_choices(await collect(engine, ask(prompt, adapter_mix, logprobs=2)), batch)
@@ -551,5 +556,7 @@ async def test_what_comes_while_it_closes_is_refused_and_hangs_nobody(
     await unread.aclose()
 
 
-def test_the_fixture_is_a_real_checkpoint(tiny_base: Path) -> None:
-    assert json.loads((tiny_base / "config.json").read_text())["architectures"] == ["MistralForCausalLM"]
+def test_the_fixture_is_a_real_checkpoint(family: str, tiny_base: Path) -> None:
+    config = json.loads((tiny_base / "config.json").read_text())
+    assert config["model_type"] == family
+    assert len(config["architectures"]) == 1

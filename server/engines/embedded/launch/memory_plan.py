@@ -1,9 +1,9 @@
 """What the embedded engine will take of the CPU's memory, known before anything is loaded.
 
 The figures follow what ONNX Runtime does with a fused graph on the CPU: the weights of products are packed
-into memory of their own, after which the mapped file is let go of; the embedding and the rotary tables stay
-mapped and take memory as they are touched; keys and values take it as they are written. A plan is the most
-that each can come to.
+into memory of their own, after which the mapped file is let go of; the embedding and the tables of positions
+stay mapped and take memory as they are touched; keys and values take it as they are written. A plan is the
+most that each can come to.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def plan_memory(
 
     `bfloat16`: prompts are computed so, with a copy of the weights.
     """
-    tables = config.context * config.head_dim
+    tables = config.context * (config.head_dim if config.rope is not None else config.hidden)
     mapped = 4 * (config.vocabulary * config.hidden + tables)
     kv = limits.kv_tokens * token_bytes(config)
     step = f"{limits.max_num_batched_tokens} tokens a step"

@@ -36,7 +36,7 @@ def write_graph(
     Peak memory is one weight and what is mapped of the checkpoint for it, which is no more.
     Raises `CheckpointError` where the checkpoint lacks a weight, before anything is written.
     """
-    with Checkpoint(model_dir) as checkpoint:
+    with Checkpoint(model_dir, plan.prefix) as checkpoint:
         for weight in plan.weights:
             for name, shape in weight.sources:
                 checkpoint.check(name, shape)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 
-from adapters.files.weightfiles import weight_files
+from adapters.files.weightfiles import named_in_full, weight_files
 
 FLOATS = {"F32", "F16", "BF16"}
 BLOCK_BYTES = 64 << 20
@@ -46,10 +46,16 @@ class CheckpointError(ValueError):
 class Checkpoint:
     """Tensors by name, as float32. The files are memory-mapped; only what is asked for is read."""
 
-    def __init__(self, model_dir: Path) -> None:
-        """Raises `CheckpointError` and `adapters.errors.BaseModelError`."""
+    def __init__(self, model_dir: Path, prefix: str = "") -> None:
+        """Open the checkpoint. If no name in it begins with `prefix`, every name but the head's gets it.
+
+        Checkpoints of a model without its head, such as the first GPT-2's, leave it out. Raises
+        `CheckpointError` and `adapters.errors.BaseModelError`.
+        """
         self._files: dict[Path, Any] = {}
-        self._where = {name: file for file in weight_files(model_dir) for name in self._open(file).keys()}  # noqa: SIM118
+        stored = {name: file for file in weight_files(model_dir) for name in self._open(file).keys()}  # noqa: SIM118
+        whole = named_in_full(stored, prefix)
+        self._where = {whole[name]: (file, name) for name, file in stored.items()}
 
     def __enter__(self) -> Checkpoint:
         return self
@@ -111,10 +117,10 @@ class Checkpoint:
 
     def _slice(self, name: str) -> Any:
         try:
-            file = self._where[name]
+            file, stored = self._where[name]
         except KeyError:
             raise CheckpointError(f"the checkpoint has no tensor {name}") from None
-        return self._open(file).get_slice(name)
+        return self._open(file).get_slice(stored)
 
     def _open(self, path: Path) -> Any:
         if path not in self._files:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from adapters.lora.families import LoraFamily, Sizes
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 ConfigFields = Mapping[str, object]
 """A base's config.json, parsed."""
+Activation = Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu"]
+"""`gelu` is exact, by the error function; `gelu_tanh` the approximation (Hendrycks and Gimpel, 2016)."""
 
 
 class UnsupportedModelError(ValueError):
@@ -41,6 +43,18 @@ class ModelConfig:
     """True if the output head is the embedding, transposed."""
     sliding_window: int | None = None
     """A position sees itself and the `sliding_window - 1` before it; None: everything before it."""
+    activation: Activation = "silu"
+    """Between the products of the MLP."""
+    biases: frozenset[str] = frozenset()
+    """Groups whose products have a bias."""
+    head_norm: bool = False
+    """True if each head's queries and keys are RMS-normalised before they are rotated."""
+    score_scales: tuple[float, ...] = ()
+    """What scores are multiplied by in each layer. Default: one over the root of the head size."""
+
+    def score_scale(self, layer: int) -> float:
+        """What the products of queries and keys are multiplied by in a layer."""
+        return self.score_scales[layer] if self.score_scales else self.head_dim**-0.5
 
     @property
     def query_width(self) -> int:
@@ -101,16 +115,23 @@ class Blocks(Protocol):
         """(RMS norm of residual + update, residual + update); without `update`, of the residual alone."""
         ...
 
-    def linear(self, group: str, layer: int, x: str, *, bias: bool = False) -> str:
-        """One product for all modules of a group, and what the adapters add to it."""
+    def layer_norm(self, name: str, residual: str, update: str = "") -> tuple[str, str]:
+        """The same with a LayerNorm, whose weight and bias are `name`.weight and `name`.bias."""
         ...
 
-    def attend(self, layer: int, qkv: str) -> str:
-        """What each position attends to, from queries, keys and values side by side."""
+    def linear(self, group: str, layer: int, x: str) -> str:
+        """One product for all modules of a group, its bias if it has one, and what the adapters add to it."""
         ...
 
-    def silu(self, x: str) -> str:
-        """`x` times its sigmoid."""
+    def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
+        """What each position attends to, from queries, keys and values side by side.
+
+        `norms` names the weights [head size] by which each head's queries and keys are RMS-normalised.
+        """
+        ...
+
+    def activate(self, x: str) -> str:
+        """The config's activation of `x`."""
         ...
 
     def choose_outputs(self, x: str) -> str:
@@ -145,4 +166,22 @@ def read_count(raw: ConfigFields, name: str) -> int:
     value = raw.get(name)
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UnsupportedModelError(f"{name} {value!r} is not a positive integer")
+    return value
+
+
+def read_flag(raw: ConfigFields, name: str, default: bool) -> bool:
+    """A field that is true or false. Raises `UnsupportedModelError`."""
+    value = raw.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise UnsupportedModelError(f"{name} {value!r} is neither true nor false")
+    return value
+
+
+def read_epsilon(raw: ConfigFields, name: str, default: float) -> float:
+    """A norm's epsilon. Raises `UnsupportedModelError`."""
+    value = raw.get(name, default)
+    if not isinstance(value, float) or not 0.0 < value < 1.0:
+        raise UnsupportedModelError(f"{name} {value!r} is not a small positive number")
     return value

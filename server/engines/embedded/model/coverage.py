@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from adapters.files.weightfiles import HEAD
 from server.engines.embedded.model.checkpoint import Checkpoint
 from server.engines.embedded.model.config import ModelConfig, UnsupportedModelError
 from server.engines.embedded.model.plan import GraphPlan
 
-HEAD = "lm_head.weight"
-"""What transformers calls the output head in every causal language model."""
 _NAMED = 3
 
 
@@ -22,7 +21,7 @@ def check_coverage(plan: GraphPlan, config: ModelConfig, model_dir: Path) -> Non
     (`modeling_utils.tie_weights`).
     """
     read = {name for weight in plan.weights for name, _ in weight.sources}
-    with Checkpoint(model_dir) as checkpoint:
+    with Checkpoint(model_dir, plan.prefix) as checkpoint:
         computed = re.compile(config.family.computed)
         unread = sorted(name for name in checkpoint.names - read if not computed.fullmatch(name))
         if config.tied_head and HEAD in unread:

@@ -58,7 +58,7 @@ class Decoder:
 
     def __init__(self, config: ModelConfig, variant: Variant, dtype: Dtype, quantize: Quantize) -> None:
         self.config = config
-        self.graph = GraphPlan()
+        self.graph = GraphPlan(prefix=config.family.lora.prefix)
         self._variant: Variant = variant
         self._dtype: Dtype = dtype
         self._quantize: Quantize = quantize
@@ -91,22 +91,27 @@ class Decoder:
         """See `Blocks.rms_norm`."""
         return self._operators.rms_norm(name, self.weight(name, self.config.hidden), residual, update)
 
-    def attend(self, layer: int, qkv: str) -> str:
+    def layer_norm(self, name: str, residual: str, update: str = "") -> tuple[str, str]:
+        """See `Blocks.layer_norm`."""
+        weight, bias = (self.weight(f"{name}.{part}", self.config.hidden) for part in ("weight", "bias"))
+        return self._operators.layer_norm(name, weight, bias, residual, update)
+
+    def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
         """See `Blocks.attend`."""
-        return self._attention.attend(layer, qkv)
+        return self._attention.attend(layer, qkv, [self.weight(name, self.config.head_dim) for name in norms])
 
-    def silu(self, x: str) -> str:
-        """See `Blocks.silu`."""
-        return self._operators.silu(x)
+    def activate(self, x: str) -> str:
+        """See `Blocks.activate`."""
+        return self._operators.activate(self.config.activation, x)
 
-    def linear(self, group: str, layer: int, x: str, *, bias: bool = False) -> str:
+    def linear(self, group: str, layer: int, x: str) -> str:
         """See `Blocks.linear`."""
         graph = self.graph
         matrices = [self._matrix(layer, module) for module in self.config.groups[group]]
         features, out = matrices[0].features, sum(matrix.out for matrix in matrices)
         y = self._product(f"{group}.{layer}", self._operators.flatten(x, features), matrices)
         y = self._operators.unflatten(y)
-        if bias:
+        if group in self.config.biases:
             y = graph.op("Add", [y, self._bias(group, layer, matrices)])
         a = graph.input(f"lora_a.{group}.{layer}", self._float, [features, f"R_{group}"])
         b = graph.input(f"lora_b.{group}.{layer}", self._float, [f"R_{group}", out])

@@ -76,6 +76,8 @@ class GraphPlan:
     weights: list[Weight] = field(default_factory=list[Weight])
     embedding: str = ""
     """The checkpoint's tensor that token ids are looked up in."""
+    prefix: str = ""
+    """What the names of the weights begin with, if the checkpoint is not of the model without its head."""
 
     @property
     def size(self) -> int:

@@ -12,11 +12,19 @@ from numpy.typing import NDArray
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
+
+from adapters.lora import families as lora_families
 
 VOCABULARY = 96
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -31,6 +39,9 @@ ADAPTERS: dict[str, tuple[int, tuple[str, ...]]] = {
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "mistral": (MistralConfig, MistralForCausalLM),
     "llama": (LlamaConfig, LlamaForCausalLM),
+    "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    "gpt2": (GPT2Config, GPT2LMHeadModel),
 }
 SHAPE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -41,6 +52,24 @@ SHAPE: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
     "initializer_range": 0.15,
+}
+GPT2_SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "n_embd": 64,
+    "n_inner": 96,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 128,
+    "initializer_range": 0.15,
+    "bos_token_id": 0,
+    "eos_token_id": 1,
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "mistral": SHAPE | {"sliding_window": None},
+    "llama": SHAPE,
+    "qwen2": SHAPE,
+    "qwen3": SHAPE | {"head_dim": 16},
+    "gpt2": GPT2_SHAPE,
 }
 
 
@@ -53,17 +82,30 @@ def write_model(
 ) -> Path:
     """A random checkpoint, as transformers saves it."""
     torch.manual_seed(0)
-    fields = SHAPE | {"sliding_window": None} if family == "mistral" else SHAPE
     config_class, model_class = FAMILIES[family]
-    model_class(config_class(**(fields | changes))).to(dtype).save_pretrained(folder, max_shard_size=shard)
+    model = model_class(config_class(**(SHAPES[family] | changes)))
+    for name, parameter in model.named_parameters():
+        # Zero and one in a new model, which would hide that they are not read.
+        if name.endswith(".bias"):
+            torch.nn.init.normal_(parameter, std=0.1)
+        elif name.endswith(("_norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):
+            torch.nn.init.normal_(parameter, mean=1.0, std=0.2)
+    model.to(dtype).save_pretrained(folder, max_shard_size=shard)
     return folder
 
 
 def write_adapter(folder: Path, base: Path, rank: int, targets: Sequence[str], seed: int) -> Path:
     """A random adapter strong enough to move logits by about their own size, as PEFT saves it."""
     torch.manual_seed(seed)
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(targets), task_type="CAUSAL_LM")
-    model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=list(targets),
+        task_type="CAUSAL_LM",
+        fan_in_fan_out=lora_families.FAMILIES[model.config.model_type].stores_transposed(targets),
+    )
+    model = get_peft_model(model, config)
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             torch.nn.init.normal_(parameter, std=0.1)

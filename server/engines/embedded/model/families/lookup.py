@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import cast
 
 from server.engines.embedded.model.config import ConfigFields, Family, ModelConfig, UnsupportedModelError
+from server.engines.embedded.model.families.gpt2 import GPT2
 from server.engines.embedded.model.families.llama import LLAMA
+from server.engines.embedded.model.families.qwen import QWEN2, QWEN3
 
-FAMILIES: dict[str, Family] = {"mistral": LLAMA, "llama": LLAMA}
+FAMILIES: dict[str, Family] = {
+    kind: family for family in (LLAMA, QWEN2, QWEN3, GPT2) for kind in family.architectures
+}
 """`model_type` → the family that reads and writes it: every architecture that this engine runs."""
 
 

@@ -163,6 +163,46 @@ def test_an_adapter_counts_by_its_rank_and_targets() -> None:
     assert adapter_bytes(config, replace(adapter, rank=16)) == 2 * adapter_bytes(config, adapter)
 
 
+def gpt_sw3_1b() -> ModelConfig:
+    """As the release of 1.3B weights has it."""
+    return parse_config(
+        {
+            "model_type": "gpt2",
+            "n_embd": 2048,
+            "n_layer": 24,
+            "n_head": 32,
+            "n_inner": 8192,
+            "n_positions": 2048,
+            "vocab_size": 64000,
+            "activation_function": "gelu",
+        }
+    )
+
+
+def test_a_gpt2s_plan_counts_its_positions_and_packed_products() -> None:
+    config = gpt_sw3_1b()
+    limits = plan(config, options(kv_tokens=4096))
+    parts = {part.name: part.size for part in plan_memory(config, limits, "none", (), 64 * GIB).parts}
+    products = 24 * (2048 * 6144 + 2048 * 2048 + 2 * 2048 * 8192)
+    assert parts["weights"] == 4 * (products + 64000 * 2048)
+    assert parts["embedding"] == 4 * (64000 * 2048 + 2048 * 2048)
+    assert parts["keys and values"] == 4096 * 24 * 2 * 2048 * 4
+    graph = plan_graph(config, FUSED, "fp32", "none").size
+    assert graph == pytest.approx(parts["weights"] - 4 * 64000 * 2048 + parts["embedding"], rel=0.01)
+    assert limits.context == 2048
+    with pytest.raises(ValueError, match="max_model_len 4096 is more than the 2048"):
+        plan(config, options(max_model_len=4096))
+
+
+def test_an_adapter_for_gpt2_counts_its_fused_product() -> None:
+    targets = ("attn.c_proj", "c_attn")
+    adapter = Adapter(
+        alias="sv", version="v1", digest="sha256:0", path=Path(), rank=8, alpha=16.0, targets=targets
+    )
+    own = 8 * (2048 + 6144 + 2048 + 2048)
+    assert adapter_bytes(gpt_sw3_1b(), adapter) == 4 * 24 * 2 * own
+
+
 def test_the_engine_tells_its_plan_and_refuses_before_it_builds(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

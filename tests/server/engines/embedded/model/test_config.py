@@ -95,7 +95,7 @@ def test_both_ways_of_writing_rope_are_read() -> None:
     ("change", "named"),
     [
         ({"auto_map": {"AutoModel": "x.Y"}}, "auto_map"),
-        ({"model_type": "qwen2"}, "model_type 'qwen2'"),
+        ({"model_type": "mamba"}, "model_type 'mamba'"),
         ({"model_type": None}, "model_type None"),
         ({"architectures": ["MistralForSequenceClassification"]}, "MistralForSequenceClassification"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
@@ -120,6 +120,114 @@ def test_both_ways_of_writing_rope_are_read() -> None:
 def test_what_would_be_computed_wrongly_is_refused_by_name(change: dict[str, Any], named: str) -> None:
     with pytest.raises(UnsupportedModelError, match=named):
         parse_config(GOOD | change)
+
+
+QWEN2: dict[str, Any] = {
+    key: value for key, value in GOOD.items() if key not in ("sliding_window", "architectures")
+} | {"model_type": "qwen2"}
+QWEN3 = QWEN2 | {"model_type": "qwen3"}
+GPT2: dict[str, Any] = {
+    "architectures": ["GPT2LMHeadModel"],
+    "model_type": "gpt2",
+    "n_embd": 64,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_inner": None,
+    "n_positions": 128,
+    "n_ctx": 999,
+    "vocab_size": 100,
+    "activation_function": "gelu",
+    "layer_norm_epsilon": 1e-5,
+    "apply_query_key_layer_scaling": True,
+    "resid_pdrop": 0.1,
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "window"),
+    [
+        ({}, None),
+        ({"sliding_window": 16}, None),
+        ({"sliding_window": 16, "use_sliding_window": False, "max_window_layers": 0}, None),
+        ({"sliding_window": 16, "use_sliding_window": True}, None),
+        ({"sliding_window": 16, "use_sliding_window": True, "max_window_layers": 2}, None),
+        ({"sliding_window": 16, "use_sliding_window": True, "max_window_layers": 0}, 16),
+        ({"sliding_window": None, "use_sliding_window": True, "max_window_layers": 0}, None),
+        ({"use_sliding_window": True, "max_window_layers": 0}, 4096),
+        ({"sliding_window": 16, "use_sliding_window": True, "layer_types": [SLIDING, SLIDING]}, 16),
+        ({"sliding_window": 16, "use_sliding_window": True, "layer_types": [FULL, FULL]}, None),
+    ],
+)
+@pytest.mark.parametrize("base", [QWEN2, QWEN3])
+def test_a_qwens_window_is_the_one_that_transformers_computes(
+    base: dict[str, Any], change: dict[str, Any], window: int | None
+) -> None:
+    assert parse_config(base | change).sliding_window == window
+
+
+def test_what_qwens_differ_in_is_read() -> None:
+    two, three = parse_config(QWEN2), parse_config(QWEN3)
+    assert (two.biases, two.head_norm, two.head_dim) == ({"qkv"}, False, 16)
+    assert (three.biases, three.head_norm, three.head_dim) == (set(), True, 128)
+    assert parse_config(QWEN3 | {"head_dim": 32, "attention_bias": True}).biases == {"qkv", "o"}
+    llama = {key: value for key, value in GOOD.items() if key != "sliding_window"} | LLAMA
+    assert parse_config(llama | {"mlp_bias": True}).biases == {"gate", "up", "down"}
+    assert parse_config(llama | {"attention_bias": True}).biases == {"qkv", "o"}
+
+
+def test_what_gpt2_computes_is_read() -> None:
+    config = parse_config(GPT2)
+    assert (config.intermediate, config.context, config.head_dim) == (256, 128, 16)
+    assert (config.activation, config.tied_head, config.rope) == ("gelu", True, None)
+    assert [config.score_scale(layer) for layer in range(2)] == [0.25, 0.25]
+    scaled = parse_config(GPT2 | {"scale_attn_by_inverse_layer_idx": True, "scale_attn_weights": False})
+    assert [scaled.score_scale(layer) for layer in range(2)] == [1.0, 0.5]
+    assert parse_config(GPT2 | {"n_inner": 96, "tie_word_embeddings": False}).intermediate == 96
+    plain = {key: value for key, value in GPT2.items() if key != "activation_function"}
+    assert parse_config(plain).activation == "gelu_tanh"
+    assert parse_config(GPT2 | {"hidden_size": 64}).hidden == 64
+
+
+@pytest.mark.parametrize(
+    ("base", "change", "named"),
+    [
+        (QWEN2, {"use_sliding_window": True, "max_window_layers": 1}, "max_window_layers 1"),
+        (QWEN2, {"use_sliding_window": "no"}, "use_sliding_window 'no'"),
+        (QWEN3, {"layer_types": [FULL, SLIDING]}, "layer_types"),
+        (QWEN3, {"layer_types": [SLIDING, SLIDING]}, "layer_types"),
+        (QWEN3, {"use_sliding_window": True, "max_window_layers": None}, "max_window_layers None"),
+        (QWEN3, {"attention_bias": 1}, "attention_bias 1"),
+        (QWEN3, {"head_dim": 20}, "head_dim 20"),
+        (QWEN2, {"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        (QWEN2, {"rope_scaling": {"type": "yarn", "factor": 4.0}}, "rope_type 'yarn'"),
+        (QWEN2, {"architectures": ["Qwen2ForSequenceClassification"]}, "Qwen2ForSequenceClassification"),
+        (GPT2, {"add_cross_attention": True}, "add_cross_attention"),
+        (GPT2, {"activation_function": "mish"}, "activation_function 'mish'"),
+        (GPT2, {"activation_function": None}, "activation_function None"),
+        (GPT2, {"scale_attn_weights": "yes"}, "scale_attn_weights 'yes'"),
+        (GPT2, {"scale_attn_by_inverse_layer_idx": 1}, "scale_attn_by_inverse_layer_idx 1"),
+        (GPT2, {"layer_norm_epsilon": 0.0}, "layer_norm_epsilon 0.0"),
+        (GPT2, {"n_inner": 0}, "n_inner 0"),
+        (GPT2, {"n_head": 5}, "n_embd 64 is no multiple of n_head 5"),
+        (GPT2, {"n_head": 16}, "heads of 4"),
+        (GPT2, {"n_positions": None}, "n_positions None"),
+        (GPT2, {"hidden_size": 32}, "hidden_size 32"),
+        (GPT2, {"max_position_embeddings": 256}, "max_position_embeddings 256"),
+        (GPT2, {"tie_word_embeddings": 0}, "tie_word_embeddings 0"),
+        (GPT2, {"pruned_heads": {"0": [1]}}, "pruned_heads"),
+        (GPT2, {"architectures": ["GPT2DoubleHeadsModel"]}, "GPT2DoubleHeadsModel"),
+    ],
+)
+def test_what_another_family_would_get_wrong_is_refused_by_name(
+    base: dict[str, Any], change: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(UnsupportedModelError, match=named):
+        parse_config(base | change)
+
+
+def test_an_unknown_architecture_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(UnsupportedModelError, match="mistral, llama, qwen2, qwen3, gpt2"):
+        parse_config(GOOD | {"model_type": "mamba"})
 
 
 def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +18,7 @@ from server.engines.embedded.model import decoder as module
 from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.decoder import plan_graph
 from server.engines.embedded.model.families.llama import LLAMA
+from server.engines.embedded.model.families.lookup import parse_config
 from server.engines.embedded.model.plan import IR_VERSION, ONNX_TYPES, OPSET, Dtype, GraphPlan
 from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.model.rope import Rope
@@ -35,8 +38,43 @@ CONFIG = ModelConfig(
     rope=Rope(1e4),
     tied_head=False,
 )
+_SIZES: dict[str, Any] = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "intermediate_size": 96,
+    "vocab_size": 96,
+    "max_position_embeddings": 128,
+}
+_GPT2: dict[str, Any] = {
+    "model_type": "gpt2",
+    "n_embd": 64,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_inner": 96,
+    "vocab_size": 96,
+    "n_positions": 128,
+}
+FAMILIES: Mapping[str, ModelConfig] = {
+    "llama": CONFIG,
+    "llama_biased": parse_config(_SIZES | {"model_type": "llama", "attention_bias": True, "mlp_bias": True}),
+    "qwen2": parse_config(_SIZES | {"model_type": "qwen2"}),
+    "qwen3": parse_config(_SIZES | {"model_type": "qwen3"}),
+    "gpt2": parse_config(_GPT2),
+    "gpt2_exact": parse_config(_GPT2 | {"activation_function": "gelu"}),
+    "gpt2_quick": parse_config(_GPT2 | {"activation_function": "quick_gelu"}),
+    "gpt2_relu": parse_config(_GPT2 | {"activation_function": "relu"}),
+}
 KINDS: list[tuple[Dtype, Quantize]] = [("fp32", "none"), ("fp16", "none"), ("fp32", "int8"), ("fp32", "int4")]
-SIZES = {"B": 4, "S": 8, "T": 32, "GS": 16, "M": 4, "R_qkv": 6, "R_o": 2, "R_gate": 2, "R_up": 2, "R_down": 2}
+
+
+def sizes(config: ModelConfig, rows: int, length: int) -> dict[str, int]:
+    """Of every named dimension, for a run of `rows` rows of `length` positions."""
+    shared = config.heads // config.kv_heads
+    named = {"B": rows, "S": length, "T": 32, "GS": shared * length, "M": rows}
+    return named | {f"R_{group}": 2 * len(modules) for group, modules in config.groups.items()}
 
 
 def finished(plan: GraphPlan) -> onnx.ModelProto:
@@ -52,19 +90,22 @@ def finished(plan: GraphPlan) -> onnx.ModelProto:
     )
 
 
-def fixed(plan: GraphPlan) -> onnx.ModelProto:
+def fixed(plan: GraphPlan, known: Mapping[str, int]) -> onnx.ModelProto:
     """The same with every named dimension given its size, and all shapes inferred."""
     model = finished(plan)
     for value in itertools.chain(model.graph.input, model.graph.output):
         for dimension in value.type.tensor_type.shape.dim:
             if dimension.HasField("dim_param"):
-                dimension.dim_value = SIZES[dimension.dim_param]
+                dimension.dim_value = known[dimension.dim_param]
     return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("dtype", "quantize"), KINDS)
-def test_the_portable_graph_is_made_of_what_device_providers_run(dtype: Dtype, quantize: Quantize) -> None:
-    plan = plan_graph(CONFIG, PORTABLE, dtype, quantize)
+def test_the_portable_graph_is_made_of_what_device_providers_run(
+    dtype: Dtype, quantize: Quantize, family: str
+) -> None:
+    plan = plan_graph(FAMILIES[family], PORTABLE, dtype, quantize)
     kinds = {(node.domain, node.op_type) for node in plan.nodes}
     assert "Shape" not in {kind for _, kind in kinds}
     foreign = {kind for domain, kind in kinds if domain}
@@ -72,9 +113,13 @@ def test_the_portable_graph_is_made_of_what_device_providers_run(dtype: Dtype, q
     assert OPSET <= 20
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("dtype", ["fp32", "fp16"])
-def test_the_portable_graph_has_static_shapes_and_products_of_rank_four_at_most(dtype: Dtype) -> None:
-    model = fixed(plan_graph(CONFIG, PORTABLE, dtype, "none"))
+def test_the_portable_graph_has_static_shapes_and_products_of_rank_four_at_most(
+    dtype: Dtype, family: str
+) -> None:
+    config = FAMILIES[family]
+    model = fixed(plan_graph(config, PORTABLE, dtype, "none"), sizes(config, 4, 8))
     onnx.checker.check_model(model, full_check=True)
     ranks: dict[str, int] = {}
     for value in itertools.chain(model.graph.input, model.graph.output, model.graph.value_info):
@@ -89,9 +134,10 @@ def test_the_portable_graph_has_static_shapes_and_products_of_rank_four_at_most(
     assert all(name in ranks for node in model.graph.node for name in node.output)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("variant", [FUSED, PORTABLE])
-def test_every_input_is_documented(variant: Variant) -> None:
-    plan = plan_graph(CONFIG, variant, "fp32", "none")
+def test_every_input_is_documented(variant: Variant, family: str) -> None:
+    plan = plan_graph(FAMILIES[family], variant, "fp32", "none")
     documented = module.__doc__ or ""
     for value in (*plan.inputs, *plan.outputs):
         kind = value.name.split(".")[0]

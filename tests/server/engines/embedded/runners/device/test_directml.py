@@ -14,7 +14,7 @@ from server.engines.embedded.model.decoder import plan_graph
 from server.engines.embedded.model.plan import Dtype
 from server.engines.embedded.model.quantize import Quantize
 from server.engines.embedded.model.variants import PORTABLE
-from tests.server.engines.embedded.model.test_decoder_static import CONFIG, finished
+from tests.server.engines.embedded.model.test_decoder_static import CONFIG, FAMILIES, finished, sizes
 from tests.server.engines.embedded.runners.device.directml import (
     TYPES,
     faults,
@@ -31,29 +31,29 @@ SESSIONS = {"decode": (4, 1), "prefill": (1, 8)}
 """Rows, and positions of a row, in a run."""
 
 
-def sizes(rows: int, length: int) -> dict[str, int]:
-    heads = CONFIG.heads // CONFIG.kv_heads
-    named = {"B": rows, "S": length, "T": 32, "GS": heads * length, "M": rows}
-    return named | {f"R_{group}": 6 for group in CONFIG.groups}
-
-
 @pytest.mark.parametrize("session", SESSIONS)
-@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize(
+    ("family", "tied"), [("llama", False), *((name, name != "qwen3") for name in FAMILIES)]
+)
 @pytest.mark.parametrize(("dtype", "quantize"), GRAPHS)
 def test_directml_has_a_kernel_for_every_node(
-    dtype: Dtype, quantize: Quantize, tied: bool, session: str
+    dtype: Dtype, quantize: Quantize, tied: bool, family: str, session: str
 ) -> None:
-    plan = plan_graph(replace(CONFIG, tied_head=tied), PORTABLE, dtype, quantize)
-    assert faults(fixed(finished(plan), sizes(*SESSIONS[session]))) == []
+    config = replace(FAMILIES[family], tied_head=tied)
+    plan = plan_graph(config, PORTABLE, dtype, quantize)
+    assert faults(fixed(finished(plan), sizes(config, *SESSIONS[session]))) == []
 
 
-@pytest.mark.parametrize("session", SESSIONS)
+@pytest.mark.parametrize(
+    ("family", "session"), [("llama", "decode"), *((name, "prefill") for name in FAMILIES)]
+)
 @pytest.mark.parametrize("quantize", ["none", "int8", "int4"])
 def test_what_onnx_runtime_makes_of_the_graph_has_kernels_too(
-    tmp_path: Path, quantize: Quantize, session: str
+    tmp_path: Path, quantize: Quantize, family: str, session: str
 ) -> None:
-    model = finished(plan_graph(CONFIG, PORTABLE, "fp32", quantize))
-    given = optimised(model, sizes(*SESSIONS[session]), tmp_path)
+    config = FAMILIES[family]
+    model = finished(plan_graph(config, PORTABLE, "fp32", quantize))
+    given = optimised(model, sizes(config, *SESSIONS[session]), tmp_path)
     assert {node.op_type for node in given.graph.node} <= {node.op_type for node in model.graph.node}
     assert faults(given) == []
 
@@ -96,10 +96,10 @@ def test_a_later_definition_of_an_operator_is_another_operator() -> None:
 
 def test_the_quantised_product_keeps_directmls_rules() -> None:
     odd = replace(CONFIG, intermediate=80)
-    found = faults(fixed(finished(plan_graph(odd, PORTABLE, "fp32", "int4")), sizes(4, 1)))
+    found = faults(fixed(finished(plan_graph(odd, PORTABLE, "fp32", "int4")), sizes(CONFIG, 4, 1)))
     assert len(found) == odd.layers
     assert all("MatMulNBits of 80 features: not a multiple of 32" in fault for fault in found)
-    model = fixed(finished(plan_graph(CONFIG, PORTABLE, "fp32", "int4")), sizes(4, 1))
+    model = fixed(finished(plan_graph(CONFIG, PORTABLE, "fp32", "int4")), sizes(CONFIG, 4, 1))
     node = next(node for node in model.graph.node if node.op_type == "MatMulNBits")
     # The reshape before it made its rows one batch.
     node.input[0] = next(other.input[0] for other in model.graph.node if node.input[0] in other.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -9,12 +10,18 @@ import numpy as np
 from server.engines.embedded.model.config import ModelConfig
 from server.engines.embedded.model.plan import MICROSOFT, Attribute, GraphPlan
 
+NormHeads = Callable[[str, str], str]
+"""Writes the RMS norm along the last axis: tensor, weight → normed."""
+
 
 class Attention(Protocol):
-    """Rotates, stores the new keys and values, attends."""
+    """Normalises and rotates, stores the new keys and values, attends."""
 
-    def attend(self, layer: int, qkv: str) -> str:
-        """From queries, keys and values side by side to what was attended, in the shape of the variant."""
+    def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
+        """From queries, keys and values side by side to what was attended, in the shape of the variant.
+
+        `norms`: weights [head size] of the queries' and the keys' norm, or none.
+        """
         ...
 
 
@@ -29,8 +36,8 @@ def declare_memory(graph: GraphPlan, config: ModelConfig, layer: int, dtype: str
 class FusedAttention:
     """com.microsoft.GroupQueryAttention over packed queries, keys and values [B x S, all heads]."""
 
-    def __init__(self, graph: GraphPlan, config: ModelConfig) -> None:
-        self._graph, self._config = graph, config
+    def __init__(self, graph: GraphPlan, config: ModelConfig, norm: NormHeads) -> None:
+        self._graph, self._config, self._norm = graph, config, norm
         graph.input("seqlens_k", "int32", ["B"])
         graph.input("total_length", "int32", [])
         tables = config.rope.tables(config.head_dim, config.context) if config.rope else ()
@@ -38,20 +45,20 @@ class FusedAttention:
             graph.table(name, table)
             for name, table in zip(("rotary_cos", "rotary_sin"), tables, strict=False)
         ]
-        width = graph.integers(config.query_width + 2 * config.kv_width)
-        self._shape = graph.op("Concat", [graph.op("Shape", ["input_ids"]), width], axis=0)
+        self._rows = graph.op("Shape", ["input_ids"])
+        self._shapes: dict[int, str] = {}
 
-    def attend(self, layer: int, qkv: str) -> str:
+    def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
         """[B x S, query width]."""
         config = self._config
         declare_memory(self._graph, config, layer, "float32")
-        packed = self._graph.op("Reshape", [qkv, self._shape])
+        given = self._normed(qkv, norms) if norms else [self._in_rows(qkv, self._width), "", ""]
         past = [f"past_k.{layer}", f"past_v.{layer}"]
-        inputs = [packed, "", "", *past, "seqlens_k", "total_length", *self._rotary]
+        inputs = [*given, *past, "seqlens_k", "total_length", *self._rotary]
         outputs = [f"attended.{layer}", f"present_k.{layer}", f"present_v.{layer}"]
         attributes: dict[str, Attribute] = {"num_heads": config.heads, "kv_num_heads": config.kv_heads}
         attributes |= {
-            "scale": config.head_dim**-0.5,
+            "scale": config.score_scale(layer),
             "do_rotary": int(bool(self._rotary)),
             "rotary_interleaved": 0,
         }
@@ -60,12 +67,31 @@ class FusedAttention:
         attended = self._graph.op("GroupQueryAttention", inputs, outputs, domain=MICROSOFT, **attributes)
         return self._graph.reshape(attended, -1, config.query_width)
 
+    @property
+    def _width(self) -> int:
+        return self._config.query_width + 2 * self._config.kv_width
+
+    def _normed(self, qkv: str, norms: Sequence[str]) -> list[str]:
+        """Queries, keys and values apart, the first two normalised head by head."""
+        graph, config = self._graph, self._config
+        widths = [config.query_width, config.kv_width, config.kv_width]
+        parts = graph.split(qkv, widths)
+        for i, weight in enumerate(norms):
+            parts[i] = self._norm(graph.reshape(parts[i], -1, config.head_dim), weight)
+        return [self._in_rows(part, width) for part, width in zip(parts, widths, strict=True)]
+
+    def _in_rows(self, x: str, width: int) -> str:
+        """`x` as [B, S, width]."""
+        if width not in self._shapes:
+            self._shapes[width] = self._graph.op("Concat", [self._rows, self._graph.integers(width)], axis=0)
+        return self._graph.op("Reshape", [x, self._shapes[width]])
+
 
 class PortableAttention:
     """Scatter, two products and a softmax over [B, S, all heads]; the mask comes from the host."""
 
-    def __init__(self, graph: GraphPlan, config: ModelConfig, dtype: str) -> None:
-        self._graph, self._config, self._dtype = graph, config, dtype
+    def __init__(self, graph: GraphPlan, config: ModelConfig, dtype: str, norm: NormHeads) -> None:
+        self._graph, self._config, self._dtype, self._norm = graph, config, dtype, norm
         positions = graph.input("positions", "int64", ["B", "S"])
         graph.input("order", "int64", ["B", "S"])
         graph.input("mask", dtype, ["B", 1, "GS", "T"])
@@ -79,18 +105,21 @@ class PortableAttention:
             chosen = graph.op("Gather", [table, positions], axis=0)
             self._rotary.append(graph.op("Unsqueeze", [chosen, graph.integers(2)]))
 
-    def attend(self, layer: int, qkv: str) -> str:
+    def attend(self, layer: int, qkv: str, norms: Sequence[str] = ()) -> str:
         """[B, S, query width]. Query heads that share a KV head become rows of one product."""
         graph, config, dim = self._graph, self._config, self._config.head_dim
         declare_memory(graph, config, layer, self._dtype)
         q, k, v = graph.split(qkv, [config.query_width, config.kv_width, config.kv_width])
-        k = self._rotate(graph.reshape(k, 0, 0, config.kv_heads, dim))
+        q, k = graph.reshape(q, 0, 0, config.heads, dim), graph.reshape(k, 0, 0, config.kv_heads, dim)
+        if norms:
+            q, k = self._norm(q, norms[0]), self._norm(k, norms[1])
+        k = self._rotate(k)
         v = graph.reshape(v, 0, 0, config.kv_heads, dim)
         for part, new in (("k", k), ("v", v)):
             rows = graph.op("Transpose", [new], perm=[0, 2, 1, 3])
             graph.op("ScatterND", [f"past_{part}.{layer}", "scatter", rows], [f"present_{part}.{layer}"])
-        scale = graph.constant(np.array(dim**-0.5, dtype=self._dtype))
-        q = graph.op("Mul", [self._rotate(graph.reshape(q, 0, 0, config.heads, dim)), scale])
+        scale = graph.constant(np.array(config.score_scale(layer), dtype=self._dtype))
+        q = graph.op("Mul", [self._rotate(q), scale])
         q = graph.reshape(graph.op("Transpose", [q], perm=[0, 2, 1, 3]), 0, config.kv_heads, -1, dim)
         keys = graph.op("Transpose", [f"present_k.{layer}"], perm=[0, 1, 3, 2])
         scores = graph.op("Add", [graph.op("MatMul", [q, keys]), "mask"])

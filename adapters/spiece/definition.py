@@ -1,0 +1,132 @@
+"""A SentencePiece model as a tokenizer of the `tokenizers` library, which gives the same tokens.
+
+What SentencePiece does is in its `normalizer.cc`, `bpe_model.cc` and `unigram_model.cc`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+from adapters.spiece.model import PieceKind, SpieceModel, VocabularyPiece
+
+SPACE = "▁"
+"""Stands for a space in a piece (U+2581)."""
+_ALWAYS, _NEVER = -0.1, -1e6
+"""Scores of user-defined symbols, as `unigram_model.cc` has it, and of pieces that no text may become."""
+_BYTE_NAME = "(?<=<)(?=0x[0-9A-F]{2}>)"
+"""Inside the name of a byte piece that a text spells: it is not that piece."""
+_MARK = "\ufdd5"
+"""Keeps two characters apart; no text holds it (a noncharacter)."""
+_JOINED = "[\\p{M}\u1ab0-\u1aff\u200c\u200d]"
+"""What makes one character for the eye with the one before it."""
+_LARGEST = 0x10000
+"""Characters below it have at most three bytes in UTF-8."""
+
+
+def build_tokenizer(
+    model: SpieceModel, special: Sequence[str], before: Sequence[normalizers.Normalizer]
+) -> Tokenizer:
+    """The tokenizer; `special` tokens are found before anything else, then `before` normalises each part.
+
+    A special token that is no piece of the model gets the next free id.
+    """
+    tokenizer = Tokenizer(_bpe(model) if model.algorithm == "bpe" else _unigram(model))
+    tokenizer.normalizer = normalizers.Sequence([*before, *_normalisers(model)])
+    symbols = _symbols(model) if model.algorithm == "bpe" else []
+    if symbols or model.algorithm == "unigram":
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("|".join([*symbols, _BYTE_NAME])), "isolated")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *_without_prefix(model)]
+    )
+    tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in special])
+    return tokenizer
+
+
+def _bpe(model: SpieceModel) -> models.BPE:
+    vocabulary = {piece.text: place for place, piece in enumerate(model.pieces)}
+    return models.BPE(
+        vocab=vocabulary,
+        merges=_merges(model),
+        unk_token=model.pieces[model.unk_id].text,
+        fuse_unk=True,
+        byte_fallback=model.byte_fallback,
+        # A user-defined symbol stands alone by then, and no merge leads to it.
+        ignore_merges=bool(_symbols(model)),
+    )
+
+
+def _merges(model: SpieceModel) -> list[tuple[str, str]]:
+    """Every pair of pieces that make up a third, the third's highest score first.
+
+    SentencePiece merges whichever pair spells a piece of the highest score; pieces that are not of the text
+    (control, bytes, unknown) are neither parts nor results, and user-defined symbols are never split.
+    """
+    normal = {piece.text: place for place, piece in enumerate(model.pieces) if piece.kind is PieceKind.NORMAL}
+    found: list[tuple[float, int, int, str, str]] = []
+    for text, place in normal.items():
+        score = model.pieces[place].score
+        for cut in range(1, len(text)):
+            left, right = normal.get(text[:cut]), normal.get(text[cut:])
+            if left is not None and right is not None:
+                found.append((-score, left, right, text[:cut], text[cut:]))
+    found.sort(key=lambda merge: merge[:3])
+    return [(left, right) for *_, left, right in found]
+
+
+def _unigram(model: SpieceModel) -> models.Unigram:
+    """Of two ways to cut a run of one symbol that score alike, rounding may choose another."""
+
+    def score(piece: VocabularyPiece) -> float:
+        if piece.kind is PieceKind.NORMAL:
+            return piece.score
+        return _ALWAYS if piece.kind is PieceKind.USER_DEFINED else _NEVER
+
+    vocabulary = [(piece.text, score(piece)) for piece in model.pieces]
+    return models.Unigram(vocabulary, unk_id=model.unk_id, byte_fallback=model.byte_fallback)
+
+
+def _symbols(model: SpieceModel) -> list[str]:
+    """Patterns of the user-defined symbols, the longest first, since the first that matches is taken."""
+    texts = [piece.text for piece in model.pieces if piece.kind is PieceKind.USER_DEFINED]
+    return [re.escape(text) for text in sorted(texts, key=lambda text: (-len(text), text))]
+
+
+def _normalisers(model: SpieceModel) -> list[normalizers.Normalizer]:
+    found: list[normalizers.Normalizer] = []
+    if model.charsmap:
+        found += _charsmap(model.charsmap)
+    if model.collapses_spaces:
+        found += [normalizers.Replace(Regex(r"\A +"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    found.append(normalizers.Replace(" ", SPACE))
+    if model.dummy_prefix:
+        found.append(normalizers.Prepend(SPACE))
+    if model.collapses_spaces:
+        found.append(normalizers.Replace(Regex(rf"{SPACE}+\z"), ""))
+    return found
+
+
+def _charsmap(data: bytes) -> list[normalizers.Normalizer]:
+    """The compiled map, character by character.
+
+    `Precompiled` looks up what is one character for the eye, if that has fewer than six bytes, and replaces
+    all of it by what its first character becomes: `½` with an accent would lose the accent. So the two are
+    kept apart meanwhile.
+    """
+    mapped = normalizers.Precompiled(data)
+    surrogates = range(0xD800, 0xE000)
+    changed = [
+        character
+        for character in (chr(code) for code in range(0xA1, _LARGEST) if code not in surrogates)
+        if mapped.normalize_str(character) != character
+    ]
+    if not changed:
+        return [mapped]
+    between = Regex(f"(?<=[{''.join(changed)}])(?={_JOINED})")
+    return [normalizers.Replace(between, _MARK), mapped, normalizers.Replace(_MARK, "")]
+
+
+def _without_prefix(model: SpieceModel) -> list[decoders.Decoder]:
+    return [decoders.Strip(" ", 1, 0)] if model.dummy_prefix else []

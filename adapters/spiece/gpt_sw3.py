@@ -1,0 +1,128 @@
+"""GPT-SW3's tokenizer: what it does to a text before SentencePiece, its special tokens, its conversations.
+
+After transformers' `GPTSw3Tokenizer`, which has no fast counterpart, and the model cards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Regex, normalizers
+
+from adapters.errors import BaseModelError
+from adapters.files.jsonfile import read_object
+from adapters.files.tokenizerfile import SPIECE_FILE, TOKENIZER_FILE, tokenizer_file
+from adapters.files.weightfiles import MAX_BASE_JSON_BYTES
+from adapters.spiece.definition import build_tokenizer
+from adapters.spiece.model import SpieceModel
+
+CHAT_TEMPLATE = (
+    "{{ eos_token }}{{ bos_token }}{% for message in messages %}"
+    "{% if message.role == 'user' %}User: {% elif message.role == 'assistant' %}Bot: {% endif %}"
+    "{{ message.content }}{{ bos_token }}{% endfor %}{% if add_generation_prompt %}Bot:{% endif %}"
+)
+"""How the instruct models hold a conversation, by their model cards; each turn ends with `<s>`."""
+
+_CLASS = "GPTSw3Tokenizer"
+_EARLIER = "gpt-sw3-7b"
+"""The one model with the earlier tokenizer, by its name."""
+_NOT_PRINTED = "".join(map(chr, (*range(9), *range(11, 32), *range(127, 161), 0xAD, 0x200B)))
+_SPACES = "\u2002\u2003\u2005\u2008\u2009\u200a\u202f\u3000\ufffc"
+"""What `GPTSw3Tokenizer` removes, and what it takes for a space."""
+_KINDS = ("bos_token", "eos_token", "unk_token", "pad_token")
+
+
+def is_gpt_sw3(folder: Path) -> bool:
+    """Whether the tokenizer of the base in `folder` is a spiece.model, without a tokenizer.json."""
+    return tokenizer_file(folder) == folder / SPIECE_FILE
+
+
+def read_definition(folder: Path) -> str:
+    """The tokenizer of the base in `folder` as the text of a tokenizer.json: its own, or GPT-SW3's converted.
+
+    Raises `BaseModelError` for a spiece.model that cannot be converted, and `OSError`.
+    """
+    return _convert(folder) if is_gpt_sw3(folder) else (folder / TOKENIZER_FILE).read_text("utf-8")
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """`bos_token`, `eos_token`… of the base in `folder`: as its files say, else as `GPTSw3Tokenizer` does.
+
+    Raises `BaseModelError` for a file that is not JSON, or a tokenizer of another class.
+    """
+    fields = _fields(folder)
+    earlier = _EARLIER in str(fields.get("name_or_path"))
+    found = {"eos_token": "<|endoftext|>", "unk_token": "<unk>"} | _texts(fields)
+    found.setdefault("pad_token", found["unk_token"] if earlier else "<pad>")
+    found.setdefault("bos_token", found["eos_token"] if earlier else "<s>")
+    return found
+
+
+def chat_template(folder: Path) -> str:
+    """How the GPT-SW3 in `folder` holds a conversation: as its files say, else as the model cards do."""
+    file, said = folder / "chat_template.jinja", _fields(folder).get("chat_template")
+    if file.is_file():
+        return file.read_text("utf-8")
+    return said if isinstance(said, str) else CHAT_TEMPLATE
+
+
+def _convert(folder: Path) -> str:
+    """The definition of a spiece.model, which is kept: it takes up to a second to make."""
+    file = folder / SPIECE_FILE
+    special = dict.fromkeys([*special_tokens(folder).values(), *_additional(_fields(folder))])
+    return _definition(file, file.stat().st_mtime_ns, tuple(special))
+
+
+@lru_cache(maxsize=2)
+def _definition(file: Path, stamp: int, special: tuple[str, ...]) -> str:
+    del stamp  # tells a changed file from the one that is kept
+    before = [
+        normalizers.Replace(Regex(f"[{_NOT_PRINTED}]"), ""),
+        normalizers.Replace(Regex(f"[{_SPACES}]"), " "),
+        normalizers.NFC(),
+    ]
+    return build_tokenizer(SpieceModel.read(file), special, before).to_str()
+
+
+def _fields(folder: Path) -> dict[str, Any]:
+    """Those of special_tokens_map.json and tokenizer_config.json, which goes first."""
+    found: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            found |= read_object(folder / name, MAX_BASE_JSON_BYTES, BaseModelError)
+    path = folder / "tokenizer_config.json"
+    kind = found.get("tokenizer_class")
+    if kind not in (None, _CLASS):
+        remedy = "Save it as a tokenizer.json: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)."
+        reason = f"spiece.model is read for a {_CLASS} alone"
+        raise BaseModelError(path, reason, remedy, field="tokenizer_class", value=kind)
+    if found.get("do_lower_case"):
+        reason, remedy = "is not supported", "Use a tokenizer that keeps case."
+        raise BaseModelError(path, reason, remedy, field="do_lower_case", value=True)
+    return found
+
+
+def _texts(fields: Mapping[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in _KINDS:
+        match fields.get(name):
+            case str(token) | {"content": str(token)}:
+                found[name] = token
+            case _:
+                pass
+    return found
+
+
+def _additional(fields: Mapping[str, Any]) -> list[str]:
+    """Special tokens beside the four."""
+    found: list[str] = []
+    for entry in fields.get("additional_special_tokens") or fields.get("extra_special_tokens") or ():
+        match entry:
+            case str(token) | {"content": str(token)}:
+                found.append(token)
+            case _:
+                pass
+    return found

@@ -1,0 +1,170 @@
+"""SentencePiece's model file, read without its library: a protocol buffer of pieces and a few settings.
+
+Format: https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto; its encoding:
+https://protobuf.dev/programming-guides/encoding.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from adapters.errors import BaseModelError
+
+MAX_SPIECE_BYTES = 64 << 20
+_MODELS = {1: "unigram", 2: "bpe"}
+_REMEDY = "Take spiece.model from where the base came from, whole."
+
+
+class PieceKind(IntEnum):
+    """What a piece is for."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class VocabularyPiece:
+    """One entry of the vocabulary; its place is its id."""
+
+    text: str
+    score: float
+    kind: PieceKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpieceModel:
+    """What tokens a text becomes."""
+
+    algorithm: str
+    """`bpe` or `unigram`."""
+    pieces: tuple[VocabularyPiece, ...]
+    byte_fallback: bool
+    unk_id: int
+    charsmap: bytes
+    """The compiled normaliser; empty if characters stay as they are."""
+    dummy_prefix: bool
+    """Whether a text gets a space in front."""
+    collapses_spaces: bool
+    """Whether spaces at the ends and runs of spaces are removed."""
+
+    @classmethod
+    def read(cls, path: Path) -> SpieceModel:
+        """Read the file at `path`. Raises `BaseModelError` if it is damaged or asks for what is not built."""
+        try:
+            data = path.read_bytes() if path.stat().st_size <= MAX_SPIECE_BYTES else None
+        except OSError as problem:
+            raise BaseModelError(path, f"cannot be read ({problem.strerror})", _REMEDY) from problem
+        if data is None:
+            raise BaseModelError(path, f"is larger than {MAX_SPIECE_BYTES} bytes", _REMEDY)
+        try:
+            return _parse(data)
+        except _UnsupportedFieldError as problem:
+            remedy = "Convert it to a tokenizer.json with transformers, and put that beside it."
+            raise BaseModelError(path, str(problem), remedy) from problem
+        except (ValueError, struct.error) as problem:
+            raise BaseModelError(path, f"is no SentencePiece model ({problem})", _REMEDY) from problem
+
+
+class _UnsupportedFieldError(ValueError):
+    """A setting that `tokenizers` cannot follow."""
+
+
+def _parse(data: bytes) -> SpieceModel:
+    pieces: list[VocabularyPiece] = []
+    trainer: dict[int, int | bytes] = {}
+    normaliser: dict[int, int | bytes] = {}
+    for number, value in _fields(data):
+        if number == 1:
+            pieces.append(_piece(dict(_fields(_bytes(value)))))
+        elif number == 2:
+            trainer |= dict(_fields(_bytes(value)))
+        elif number == 3:
+            normaliser |= dict(_fields(_bytes(value)))
+    if not pieces:
+        raise ValueError("it holds no pieces")
+    kind = _integer(trainer.get(3, 1))
+    if kind not in _MODELS:
+        raise _UnsupportedFieldError(f"model_type {kind} is not supported; supported: unigram (1), bpe (2)")
+    if _integer(trainer.get(24, 0)):
+        raise _UnsupportedFieldError("treat_whitespace_as_suffix is not supported")
+    if not _integer(normaliser.get(5, 1)):
+        raise _UnsupportedFieldError("escape_whitespaces false is not supported")
+    if any(piece.kind is PieceKind.UNUSED for piece in pieces):
+        raise _UnsupportedFieldError("pieces of the kind UNUSED are not supported")
+    unknown = [place for place, piece in enumerate(pieces) if piece.kind is PieceKind.UNKNOWN]
+    if len(unknown) != 1:
+        raise ValueError(f"it holds {len(unknown)} unknown pieces")
+    return SpieceModel(
+        algorithm=_MODELS[kind],
+        pieces=tuple(pieces),
+        byte_fallback=bool(_integer(trainer.get(35, 0))),
+        unk_id=unknown[0],
+        charsmap=_bytes(normaliser.get(2, b"")),
+        dummy_prefix=bool(_integer(normaliser.get(3, 1))),
+        collapses_spaces=bool(_integer(normaliser.get(4, 1))),
+    )
+
+
+def _piece(fields: dict[int, int | bytes]) -> VocabularyPiece:
+    score = fields.get(2, b"\0\0\0\0")
+    return VocabularyPiece(
+        text=_bytes(fields.get(1, b"")).decode("utf-8"),
+        score=struct.unpack("<f", _bytes(score))[0],
+        kind=PieceKind(_integer(fields.get(3, 1))),
+    )
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """(number, value) of each field of a message: an integer, or the bytes of anything else."""
+    place = 0
+    while place < len(data):
+        tag, place = _varint(data, place)
+        number, wire = tag >> 3, tag & 7
+        if wire == 0:
+            value, place = _varint(data, place)
+            yield number, value
+            continue
+        if wire == 2:
+            size, place = _varint(data, place)
+        elif wire in (1, 5):
+            size = 8 if wire == 1 else 4
+        else:
+            raise ValueError(f"wire type {wire} at byte {place}")
+        if place + size > len(data):
+            raise ValueError(f"it ends in the middle of field {number}")
+        yield number, data[place : place + size]
+        place += size
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    """(value, place behind it)."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if place >= len(data):
+            raise ValueError("it ends in the middle of a number")
+        byte = data[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, place
+    raise ValueError(f"a number of more than 64 bits at byte {place}")
+
+
+def _integer(value: int | bytes) -> int:
+    if isinstance(value, bytes):
+        raise ValueError("a field holds bytes where a number belongs")
+    return value
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise ValueError("a field holds a number where bytes belong")
+    return value

@@ -1,0 +1,88 @@
+"""Qwen2 and Qwen3: the rotary decoder, Qwen2 with biases of q, k and v, Qwen3 with a norm of each head."""
+
+from __future__ import annotations
+
+from adapters.lora import families as lora
+from server.engines.embedded.model.config import (
+    ConfigFields,
+    Family,
+    ModelConfig,
+    UnsupportedModelError,
+    read_count,
+    read_flag,
+)
+from server.engines.embedded.model.families.rotary import (
+    COMPUTED,
+    FULL,
+    GROUPS,
+    SLIDING,
+    read_layer_kinds,
+    read_rotary,
+    write_rotary,
+)
+
+_WINDOW, _FULL_LAYERS, _HEAD_DIM = 4096, 28, 128
+"""Defaults of `Qwen2Config` and `Qwen3Config`: sliding_window, max_window_layers, and Qwen3's head_dim."""
+
+
+def read_qwen2(raw: ConfigFields) -> ModelConfig:
+    """See `Family.read`."""
+    return read_rotary(raw, QWEN2, window=_window(raw), biases=("qkv",))
+
+
+def read_qwen3(raw: ConfigFields) -> ModelConfig:
+    """See `Family.read`."""
+    biases = ("qkv", "o") if read_flag(raw, "attention_bias", False) else ()
+    return read_rotary(raw, QWEN3, window=_window(raw), biases=biases, head_norm=True, head_dim=_HEAD_DIM)
+
+
+def _window(raw: ConfigFields) -> int | None:
+    """The window of every layer, as transformers 5.23 has it (`Qwen2Config.__post_init__`).
+
+    With `use_sliding_window`, layers from `max_window_layers` on have one, unless `layer_types` says which
+    have. Raises `UnsupportedModelError` if some have one and others do not.
+    """
+    layers = read_count(raw, "num_hidden_layers")
+    used = read_flag(raw, "use_sliding_window", False) and raw.get("sliding_window", _WINDOW) is not None
+    found = read_layer_kinds(raw)
+    if found is not None:
+        asked = f"layer_types asks for {', '.join(sorted(found))}"
+    elif not used:
+        return None
+    else:
+        whole = _full_layers(raw)
+        found = ({FULL} if whole > 0 else set[str]()) | ({SLIDING} if whole < layers else set[str]())
+        asked = f"use_sliding_window with max_window_layers {whole} asks for windows in some layers only"
+    if found == {FULL}:
+        return None
+    if found != {SLIDING} or not used:
+        raise UnsupportedModelError(
+            f"{asked}; supported: {FULL} in every layer, or {SLIDING} in every layer with use_sliding_window "
+            "and a sliding_window"
+        )
+    return read_count({"sliding_window": _WINDOW, **raw}, "sliding_window")
+
+
+def _full_layers(raw: ConfigFields) -> int:
+    value = raw.get("max_window_layers", _FULL_LAYERS)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UnsupportedModelError(f"max_window_layers {value!r} is not a whole number")
+    return value
+
+
+QWEN2 = Family(
+    lora=lora.QWEN2,
+    architectures={"qwen2": "Qwen2ForCausalLM"},
+    groups=GROUPS,
+    read=read_qwen2,
+    write=write_rotary,
+    computed=COMPUTED,
+)
+QWEN3 = Family(
+    lora=lora.QWEN3,
+    architectures={"qwen3": "Qwen3ForCausalLM"},
+    groups=GROUPS,
+    read=read_qwen3,
+    write=write_rotary,
+    computed=COMPUTED,
+)

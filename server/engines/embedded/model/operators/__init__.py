@@ -1,0 +1,1 @@
+"""What the two graph variants write in their own way, node by node, without weights; `model` imports it."""
