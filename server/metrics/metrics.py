@@ -214,17 +214,18 @@ class Metrics:
         )
 
     def record_answer(self, exchange: Exchange) -> None:
-        """One HTTP request has been answered, or its client has gone."""
-        self._count(exchange)
-        self._release(self._serving.pop(id(exchange), None))
+        """One HTTP request has been answered, or its client has gone; of several voices each counts."""
+        for one in exchange.voices or [exchange]:
+            self._count(one, one.status or exchange.status)
+            self._release(self._serving.pop(id(one), None))
 
-    def _count(self, exchange: Exchange) -> None:
+    def _count(self, exchange: Exchange, ended_with: int) -> None:
         if exchange.endpoint in UNCOUNTED:
             return
-        status = str(exchange.status or 500)
+        status = str(ended_with or 500)
         labels = (exchange.endpoint, exchange.adapter, exchange.version, exchange.language, status)
         self.requests.labels(*labels).inc()
-        elapsed = time.perf_counter() - exchange.started
+        elapsed = (exchange.ended or time.perf_counter()) - exchange.started
         self.duration.labels(exchange.endpoint, exchange.adapter).observe(elapsed)
 
     def serve(self, base: str, adapters: Callable[[], Iterable[Adapter]]) -> None:
