@@ -37,7 +37,7 @@ ROUTE = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
 CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 LOAD = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
-NO_ALIASES = frozenset({"base", "blend", "none", "unknown"})
+NO_ALIASES = frozenset({"base", "blend", "external", "none", "unknown"})
 """What the label `adapter` says where no alias answers."""
 UNCOUNTED = frozenset({"/live", "/ready", "/health", "/metrics"})
 """Probes and scrapes, which would drown the rest."""

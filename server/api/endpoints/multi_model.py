@@ -45,7 +45,7 @@ from server.serving.voices.voice import ExternalVoice, LocalVoice, Voice, seat
 from server.text.chat_template import Message
 from server.text.tokenizer import TemplateError
 
-Ask = Callable[[str], RouteQuery]
+VoiceQuery = Callable[[str], RouteQuery]
 """What routing has to decide for a voice of that name."""
 
 log = logging.getLogger("oneseek.api")
@@ -107,7 +107,7 @@ class MultiModel:
         spoken = [alias for runtime in runtimes for alias in runtime.router.voices(runtime.served.snapshot)]
         return [BASE, *dict.fromkeys(spoken)][:MAX_VOICES]
 
-    async def _seat(self, exchange: Exchange, body: MultiModelFields, ask: Ask) -> list[Voice]:
+    async def _seat(self, exchange: Exchange, body: MultiModelFields, ask: VoiceQuery) -> list[Voice]:
         """The voices that a request names, each once; nothing is held or loaded for them yet.
 
         Raises `ApiError` with the place in `models` of a name that is not served, or is there twice.
@@ -134,7 +134,7 @@ class MultiModel:
                 voices.append(voice)
         return voices
 
-    async def _local(self, exchange: Exchange, name: str, path: str, ask: Ask) -> LocalVoice:
+    async def _local(self, exchange: Exchange, name: str, path: str, ask: VoiceQuery) -> LocalVoice:
         service, own = self._context.service_named(name), exchange.voice()
         try:
             decision = await service.generation.resolve(own, ask(name))

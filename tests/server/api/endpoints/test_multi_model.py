@@ -306,7 +306,9 @@ def test_each_voice_takes_a_place_of_the_queue(narrow: Serving) -> None:
 def test_a_voice_that_fails_is_reported_and_the_others_stand(
     tiny_base: Path, voices: dict[str, Adapter], graphs: Path, tmp_path: Path
 ) -> None:
-    broken = replace(voices["en"], alias="broken", version="v1", language=None, digest="sha256:" + "c" * 64, path=tmp_path)
+    broken = replace(
+        voices["en"], alias="broken", version="v1", language=None, digest="sha256:" + "c" * 64, path=tmp_path
+    )
     known_ones = voices | {"broken": broken}
     settings = Settings(port=0, max_num_seqs=4, log_level="critical", drain_seconds=1)
     with served(make_app(tiny_base, known_ones, graphs, settings), settings, known_ones) as serving:
