@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from adapters.lora.manifest import Adapter
+from adapters.lora.manifest import read_manifest
 from bench.servers import Server
 from bench.voices import LONGEST_QUESTION, ask, command_line, measure, questions
 from server.config.settings import Settings
-from tests.server.conftest import graphs, voices  # noqa: F401 # fixtures
-from tests.server.http_server import make_app, served
+from tests.server.http_server import EN, SV, make_app, served
 
 
 @pytest.fixture
-def server(tiny_base: Path, voices: dict[str, Adapter], graphs: Path) -> Iterator[Server]:  # noqa: F811
+def server(tiny_base: Path, make_adapter: Callable[..., Path], tmp_path: Path) -> Iterator[Server]:
+    adapters = {
+        "en": read_manifest(make_adapter("en", 1), alias=EN, version="v1.1", language="en"),
+        "sv": read_manifest(make_adapter("sv-old", 3), alias=SV, version="v1.1", language="sv"),
+    }
     settings = Settings(port=0, max_num_seqs=8, log_level="warning", drain_seconds=1)
-    with served(make_app(tiny_base, voices, graphs, settings), settings, voices) as serving:
+    with served(make_app(tiny_base, adapters, tmp_path, settings), settings, adapters) as serving:
         yield Server(serving.url, 0)
 
 

@@ -76,7 +76,7 @@ class MultiModel:
         answer_id = "multi-" + exchange.answer_id
         if body.stream:
             return PieceStream(self._events(exchange, answers, answer_id), failure_events)
-        async with aclosing(run_voices(exchange, voices)) as events:
+        async with aclosing(run_voices(exchange, voices, self._context.metrics)) as events:
             async for items in events:
                 for number, item in items:
                     await self._take(exchange, answers[number], item)
@@ -183,7 +183,8 @@ class MultiModel:
         """The stream. It begins with the first token of any voice; if all fail before, it is an error."""
         pending = [opening_event(answer_id, answers)]
         begun = False
-        async with aclosing(run_voices(exchange, [answer.voice for answer in answers])) as events:
+        voices = [answer.voice for answer in answers]
+        async with aclosing(run_voices(exchange, voices, self._context.metrics)) as events:
             async for items in events:
                 for number, item in items:
                     answer = answers[number]

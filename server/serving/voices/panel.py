@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from server.exchange import Exchange
+from server.metrics.metrics import Metrics
 from server.request import Delta
 from server.serving.gate import Gate, hold_together
 from server.serving.voices.voice import LocalVoice, Voice
@@ -34,14 +35,16 @@ def count_voices(exchange: Exchange, voices: Sequence[Voice]) -> None:
             voice.service.generation.tell(voice.exchange, voice.resolution)
 
 
-async def run_voices(exchange: Exchange, voices: Sequence[Voice]) -> VoiceEvents:
+async def run_voices(exchange: Exchange, voices: Sequence[Voice], metrics: Metrics) -> VoiceEvents:
     """Have all of them answer at the same time, those of one engine in one batch.
 
     A voice that fails is one event with its error; the others go on. Closing this ends all of them.
     """
     arrivals: asyncio.Queue[tuple[int, Delta | Exception] | None] = asyncio.Queue()
     exchange.generating = True
-    tasks = [asyncio.create_task(_listen(index, voice, arrivals)) for index, voice in enumerate(voices)]
+    tasks = [
+        asyncio.create_task(_listen(index, voice, arrivals, metrics)) for index, voice in enumerate(voices)
+    ]
     try:
         left = len(tasks)
         while left:
@@ -59,13 +62,20 @@ async def run_voices(exchange: Exchange, voices: Sequence[Voice]) -> VoiceEvents
 
 
 async def _listen(
-    index: int, voice: Voice, arrivals: asyncio.Queue[tuple[int, Delta | Exception] | None]
+    index: int,
+    voice: Voice,
+    arrivals: asyncio.Queue[tuple[int, Delta | Exception] | None],
+    metrics: Metrics,
 ) -> None:
     try:
         async with aclosing(voice.answer()) as stream:
             async for deltas in stream:
                 for _, delta in deltas:
                     arrivals.put_nowait((index, delta))
+    except asyncio.CancelledError:
+        if not voice.exchange.generating:  # what was generated is counted where it ends
+            metrics.cancelled.labels(voice.exchange.cancel_reason).inc()
+        raise
     except Exception as error:
         arrivals.put_nowait((index, error))
     finally:

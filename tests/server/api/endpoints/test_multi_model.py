@@ -346,7 +346,47 @@ def test_an_engine_that_dies_ends_its_voices(
         assert refuse(serving.http)[::2] == (503, "engine_dead")
 
 
+def test_time_that_runs_out_ends_every_voice(
+    tiny_base: Path, voices: dict[str, Adapter], graphs: Path
+) -> None:
+    """One row, so that the last of five voices never ends in time."""
+    settings = Settings(port=0, max_num_seqs=1, request_timeout=0.3, log_level="critical", drain_seconds=1)
+    body = {"question": "Vem är du?", "max_tokens": 240, "ignore_eos": True, "models": FIVE}
+    with served(make_app(tiny_base, voices, graphs, settings), settings, voices) as serving:
+        reply = serving.http.post(PATH, json=body)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (504, "timeout")
+        streamed = serving.http.post(PATH, json=body | {"stream": True})
+        assert events(streamed)[-1]["error"]["code"] == "timeout"
+        assert eventually(lambda: idle(serving))
+        counts = serving.counts()
+        mine = {name: count for name, count in counts.items() if PATH in name and "requests_total" in name}
+        assert sum(mine.values()) == 2 * len(FIVE)
+        late = sum(count for name, count in mine.items() if 'status="504"' in name)
+        assert late == counts['oneseek_cancelled_total{reason="timeout"}'] >= 2
+
+
+def test_a_client_that_leaves_before_the_answer_ends_every_voice(narrow: Serving) -> None:
+    def gone() -> float:
+        return narrow.counts().get('oneseek_cancelled_total{reason="disconnect"}', 0)
+
+    before, body = gone(), FRAGA | {"max_tokens": 240, "models": FIVE[:4]}
+    with httpx.Client(base_url=narrow.url, timeout=0.1) as hasty, pytest.raises(httpx.ReadTimeout):
+        hasty.post(PATH, json=body)
+    assert eventually(lambda: idle(narrow))
+    assert eventually(lambda: gone() > before)
+
+
+def test_the_headers_name_no_single_voice(client: httpx.Client) -> None:
+    for stream in (False, True):
+        reply = client.post(PATH, json=FRAGA | {"stream": stream})
+        assert [name for name in reply.headers if name.startswith("x-oneseek")] == []
+        assert reply.headers["x-request-id"]
+
+
 def test_many_at_once_are_all_answered(client: httpx.Client) -> None:
+    def draw(seed: int) -> dict[str, Any]:
+        return ask(client, seed=seed, temperature=1)
+
     with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(lambda seed: ask(client, seed=seed, temperature=1), range(12)))
+        answers = list(pool.map(draw, range(12)))
     assert all(voice["status"] == "answered" for answer in answers for voice in answer["voices"])
