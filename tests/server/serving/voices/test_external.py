@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import logging
 import threading
@@ -53,7 +52,7 @@ STREAMS: dict[str, bytes] = {
     "wrong-shape": event(choices=[{"delta": {"content": 5}}]),
     "filtered": delta("Ha") + delta(None, "content_filter") + DONE,
     "endless": b"data: " + b"x" * (MAX_ANSWER + 1),
-    "huge": delta("x" * 1000) * (MAX_ANSWER // 1000),
+    "huge": delta("x" * 1000) * (MAX_ANSWER // 1000) + delta(None, "stop") + DONE,
 }
 
 
@@ -76,8 +75,7 @@ class Service(BaseHTTPRequestHandler):
         elif kind == "refuses":
             self.reply(401, f"Incorrect API key: {KEY}".encode(), "text/plain")
         elif kind == "compressed":
-            body = gzip.compress(STREAMS["good"])
-            self.reply(200, body, "text/event-stream", {"Content-Encoding": "gzip"})
+            self.reply(200, STREAMS["good"], "text/event-stream", {"Content-Encoding": "gzip"})
         elif kind == "cookie":
             self.reply(200, STREAMS["good"], "text/event-stream", {"Set-Cookie": "tenant=one; Path=/"})
         elif kind == "slow":
