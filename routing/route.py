@@ -113,6 +113,15 @@ class Router:
             target = ((fallback, 1.0),)
         return Route(target, seen.language, seen.confidence, reason, seen)
 
+    def voices(self, catalogue: AdapterNames) -> tuple[str, ...]:
+        """The aliases that answer a language, in the order of the settings, each once."""
+        aliases = dict.fromkeys(row.adapter for row in self._settings.languages)
+        return tuple(alias for alias in aliases if catalogue.is_adapter(alias))
+
+    def read(self, text: str) -> Detection:
+        """The language of one text alone, such as an answer."""
+        return self._detector.detect((text,))
+
     def _asked(self, question: RouteQuery, catalogue: AdapterNames) -> tuple[Blend, Reason] | None:
         """The explicit choice. A model's name has to be known even where the header decides."""
         model = None if question.model is None else named_choice(question.model, MODEL, catalogue)

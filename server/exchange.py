@@ -97,10 +97,29 @@ class Exchange:
     """The same."""
     answer_id: str = ""
     """What the answer's own id ends with."""
+    voices: list[Exchange] = field(default_factory=list["Exchange"])
+    """Of a question that goes to several voices, one for each: they are counted in its place."""
+    ended: float = 0.0
+    """When a voice ended, in seconds of `time.perf_counter()`; 0 until then."""
     send: Send | None = None
     """Sends what follows an answer's head, past the layers that only look at heads."""
     started: float = field(default_factory=time.perf_counter)
     """Seconds of `time.perf_counter()`."""
+
+    def voice(self) -> Exchange:
+        """The exchange of one of several voices that answer this request."""
+        return Exchange(
+            self.request_id,
+            self.headers,
+            endpoint=self.endpoint,
+            tenant=self.tenant,
+            started=self.started,
+        )
+
+    def give_up(self, reason: str) -> None:
+        """Unfinished work ends because of `reason`; see `cancel_reason`."""
+        for one in (self, *self.voices):
+            one.cancel_reason = reason
 
     @property
     def given_up(self) -> bool:

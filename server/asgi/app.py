@@ -25,6 +25,7 @@ from server.api.endpoints.embeddings import Embeddings
 from server.api.endpoints.legacy import Legacy
 from server.api.endpoints.loras import Loras
 from server.api.endpoints.models import Models
+from server.api.endpoints.multi_model import MultiModel
 from server.api.endpoints.responses import Responses
 from server.api.endpoints.rollout import Rollout
 from server.api.endpoints.status import Status
@@ -38,12 +39,14 @@ from server.asgi.http.wire import Wire
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
 from server.asgi.refusals import Refusals
 from server.asgi.turns import Turns
+from server.config.environment import process_environment
 from server.config.hosts import AllowedHosts
 from server.config.settings import Settings
 from server.exchange import EXCHANGE
 from server.metrics.metrics import Metrics
 from server.serving.one_thread import OneThread
 from server.serving.service import BaseService
+from server.serving.voices.external import ExternalModels, open_external_models
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -56,7 +59,8 @@ def create_app(
     `aside` is what the services were opened with. If a service follows the registry on disk, there are
     endpoints that change adapters too.
     """
-    context = Context(tuple(services), settings, metrics, aside)
+    externals = open_external_models(settings.external, process_environment())
+    context = Context(tuple(services), settings, metrics, aside, externals)
     changeable = any(service.changes is not None for service in services)
     app = Starlette(
         routes=[*_routes(context), *(_admin_routes(context) if changeable else ())],
@@ -81,7 +85,7 @@ def create_app(
             Middleware(Turns),
         ],
         exception_handlers={HTTPException: _http_error},
-        lifespan=_lifespan(services),
+        lifespan=_lifespan(services, externals),
     )
     # A redirect would be built from the client's Host header.
     app.router.redirect_slashes = False
@@ -91,7 +95,7 @@ def create_app(
 def _routes(context: Context) -> list[Route]:
     chat, completions, legacy = Chat(context), Completions(context), Legacy(context)
     models, tokens, status = Models(context), Tokenize(context), Status(context)
-    responses, embeddings = Responses(context), Embeddings(context)
+    responses, embeddings, several = Responses(context), Embeddings(context), MultiModel(context)
     return [
         _route("POST", "/v1/chat/completions", chat.create),
         _route("POST", "/v1/completions", completions.create),
@@ -99,6 +103,7 @@ def _routes(context: Context) -> list[Route]:
         _route("GET", "/v1/responses/{id}", responses.stored),
         _route("DELETE", "/v1/responses/{id}", responses.stored),
         _route("POST", "/v1/embeddings", embeddings.create),
+        _route("POST", "/api/oqt/multi-model-query", several.create),
         _route("GET", "/v1/models", models.all),
         _route("GET", "/v1/models/{id:path}", models.one),
         _route("POST", "/tokenize", tokens.tokenize),
@@ -150,11 +155,12 @@ async def _http_error(_request: Request, error: Exception) -> Response:
 
 
 def _lifespan(
-    services: Sequence[BaseService],
+    services: Sequence[BaseService], externals: ExternalModels
 ) -> Callable[[Starlette], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(externals.close)
             for service in services:
                 await stack.enter_async_context(service.run())
             yield

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from server.config.schema import Option
-from server.config.values import Raw, SettingsError, closest
+from server.config.values import Raw, SettingsError, Tables, closest
 
 MAX_BYTES = 256 * 1024
 """A settings file larger than this is refused: it is something else."""
@@ -106,6 +106,8 @@ class _Reader:
         match node:
             case yaml.SequenceNode():
                 return [self._text(path, item) for item in node.value]
+            case yaml.MappingNode() if self._options[path].hint == Tables:
+                return {key: self._json(f"{path}.{key}", item) for key, item in self._pairs(node, path)}
             case yaml.MappingNode():
                 return {key: self._text(f"{path}.{key}", item) for key, item in self._pairs(node, path)}
             case _:

@@ -16,7 +16,16 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Literal
 
-from server.config.values import MAPPING, Raw, SettingsError, Size, format_raw, parse_value, render_size
+from server.config.values import (
+    MAPPING,
+    Raw,
+    SettingsError,
+    Size,
+    Tables,
+    format_raw,
+    parse_value,
+    render_size,
+)
 
 SECRET = {"secret": True}
 """Field metadata of a value that is never shown."""
@@ -72,6 +81,8 @@ class Option:
         """What stands for its value in the help."""
         if self.hint == Size:
             return "SIZE"
+        if self.hint == Tables:
+            return "JSON"
         if typing.get_origin(self.hint) is MAPPING:
             return "KEY=VALUE"
         return _METAVARS.get(self.hint, "TEXT")
@@ -106,6 +117,8 @@ class Option:
             return render_size(value)
         if isinstance(value, float):
             return f"{value:g}"
+        if self.hint == Tables and isinstance(value, Mapping):
+            return ", ".join(typing.cast("Mapping[str, str]", value)) or "none"
         if isinstance(value, Mapping):
             pairs = typing.cast("Mapping[str, str]", value).items()
             return ", ".join(f"{key}={item}" for key, item in pairs) or "none"

@@ -15,11 +15,12 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from server.config.environment import expand_home, home_folder, process_environment
+from server.config.external import ExternalModelOptions, parse_external_models
 from server.config.hosts import AllowedHosts, is_loopback
 from server.config.limits import DAY, LIMITS
 from server.config.schema import SECRET, Option, options_of
 from server.config.urls import check_urls
-from server.config.values import Raw, SettingsError, Size, closest, within
+from server.config.values import Raw, SettingsError, Size, Tables, closest, within
 
 PREFIX = "ONESEEK_"
 CONFIG_FILE = "oneseek.yaml"
@@ -183,6 +184,8 @@ class Settings:
     """Which adapter answers a request that names none."""
     rollout: RolloutOptions = field(default_factory=RolloutOptions)
     """When a canary or a shadow is worse than the active version."""
+    external_models: Tables = field(default_factory=dict[str, str])
+    """OpenAI-compatible services that a question may go to; NAME: {url, model, api_key_env, timeout}."""
 
     def __post_init__(self) -> None:
         if not self.host.strip():
@@ -205,6 +208,7 @@ class Settings:
         if any(not name.strip() for name in self.pinned_adapters):
             raise SettingsError("pinned_adapters", "a name is empty; give an alias, or leave it out")
         self._check_keys()
+        parse_external_models(self.external_models)
         try:
             AllowedHosts.parse(self.allowed_hosts)
         except ValueError as error:
@@ -224,6 +228,11 @@ class Settings:
                 if seen.setdefault(key, name) != name:
                     problem = f"one of them is in {seen[key]} too; make a key of its own for each"
                     raise SettingsError(name, problem)
+
+    @property
+    def external(self) -> Mapping[str, ExternalModelOptions]:
+        """The services of `external_models`, by lower-case name."""
+        return parse_external_models(self.external_models)
 
     @property
     def body_memory(self) -> int:
@@ -295,9 +304,12 @@ def _located(error: SettingsError, origins: Mapping[str, str]) -> SettingsError:
     section = error.name.partition(".")[0]
     names = {error.name, f"{section}.options"} if "." in error.name else {error.name}
     option = next((option for option in OPTIONS if names & {option.path, option.name}), None)
+    if option is None:
+        option = next((one for one in OPTIONS if one.path == section and one.hint == Tables), None)
     if option is None or error.origin is not None:
         return error
-    name = error.name if option.path.endswith(".options") else option.name
+    inside = option.path.endswith(".options") or option.hint == Tables
+    name = error.name if inside else option.name
     return SettingsError(name, error.problem, origins[option.path])
 
 

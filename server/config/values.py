@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 import types
@@ -20,6 +21,9 @@ SIZE = "size"
 Size = Annotated[int, SIZE]
 """Bytes; written as a number or as `512MiB`, `2GB`…"""
 
+TABLES = "tables"
+Tables = Annotated[Mapping[str, str], TABLES]
+"""Sections by name, each kept as JSON; in the file a mapping of mappings, elsewhere one JSON object."""
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 _BINARY_UNITS = {"ki": 1024, "mi": 1024**2, "gi": 1024**3, "ti": 1024**4}
@@ -90,6 +94,8 @@ def format_raw(raw: Raw) -> str:
 def _parser(hint: object) -> Callable[[Raw], object]:
     if hint == Size:
         return _scalar(parse_size)
+    if hint == Tables:
+        return _tables
     if typing.get_origin(hint) is Literal:
         return _scalar(lambda text: _choice(text, typing.get_args(hint)))
     return _PARSERS[typing.get_origin(hint) or hint]
@@ -140,6 +146,19 @@ def _mapped(raw: Raw) -> Mapping[str, str]:
             raise ValueError(f"names {key!r} twice")
         pairs[key] = value
     return types.MappingProxyType(pairs)
+
+
+def _tables(raw: Raw) -> Mapping[str, str]:
+    if isinstance(raw, Mapping):
+        return types.MappingProxyType(dict(raw))
+    try:
+        value: object = json.loads(raw) if isinstance(raw, str) else None
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError("is not a JSON object; the settings file is the better place for it")
+    named = typing.cast("dict[str, object]", value)
+    return types.MappingProxyType({name: json.dumps(item) for name, item in named.items()})
 
 
 _PARSERS: dict[object, Callable[[Raw], object]] = {

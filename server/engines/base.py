@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Mapping
 from typing import Protocol
 
 from adapters.lora.manifest import Adapter
@@ -51,6 +51,14 @@ class QueuePlaces(Protocol):
 
     def reserve(self, share: Share, count: int = 1) -> Held:
         """Hold places, all of them or none. Raises `EngineBusyError`."""
+        ...
+
+    def check_all(self, counts: Mapping[Share, int]) -> None:
+        """Raise `EngineBusyError` if `reserve_all` would. Changes nothing."""
+        ...
+
+    def reserve_all(self, counts: Mapping[Share, int]) -> Mapping[Share, Held]:
+        """Hold places for several shares, all of them or none. Raises `EngineBusyError`."""
         ...
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from typing import Literal, Protocol
 
@@ -62,6 +62,14 @@ class _Places:
     def reserve(self, share: Share, count: int = 1) -> Held:
         """See `QueuePlaces.reserve`."""
         return self._current().reserve(share, count)
+
+    def check_all(self, counts: Mapping[Share, int]) -> None:
+        """See `QueuePlaces.check_all`."""
+        self._current().check_all(counts)
+
+    def reserve_all(self, counts: Mapping[Share, int]) -> Mapping[Share, Held]:
+        """See `QueuePlaces.reserve_all`."""
+        return self._current().reserve_all(counts)
 
 
 class SupervisedEngine:

@@ -37,7 +37,7 @@ ROUTE = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
 CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
 LOAD = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
-NO_ALIASES = frozenset({"base", "blend", "none", "unknown"})
+NO_ALIASES = frozenset({"base", "blend", "external", "none", "unknown"})
 """What the label `adapter` says where no alias answers."""
 UNCOUNTED = frozenset({"/live", "/ready", "/health", "/metrics"})
 """Probes and scrapes, which would drown the rest."""
@@ -228,17 +228,18 @@ class Metrics:
         )
 
     def record_answer(self, exchange: Exchange) -> None:
-        """One HTTP request has been answered, or its client has gone."""
-        self._count(exchange)
-        self._release(self._serving.pop(id(exchange), None))
+        """One HTTP request has been answered, or its client has gone; of several voices each counts."""
+        for one in exchange.voices or [exchange]:
+            self._count(one, one.status or exchange.status)
+            self._release(self._serving.pop(id(one), None))
 
-    def _count(self, exchange: Exchange) -> None:
+    def _count(self, exchange: Exchange, ended_with: int) -> None:
         if exchange.endpoint in UNCOUNTED:
             return
-        status = str(exchange.status or 500)
+        status = str(ended_with or 500)
         labels = (exchange.endpoint, exchange.adapter, exchange.version, exchange.language, status)
         self.requests.labels(*labels).inc()
-        elapsed = time.perf_counter() - exchange.started
+        elapsed = (exchange.ended or time.perf_counter()) - exchange.started
         self.duration.labels(exchange.endpoint, exchange.adapter).observe(elapsed)
 
     def serve(self, base: str, adapters: Callable[[], Iterable[Adapter]]) -> None:

@@ -9,8 +9,10 @@ beyond its part.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections import Counter
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 from adapters.errors import UnknownAdapterError
@@ -18,7 +20,7 @@ from adapters.lora.manifest import Adapter
 from routing.route import MODEL, UnknownNameError, named_choice
 from routing.selection import BASE, HEADER, SelectionError
 from server.errors import EngineBusyError
-from server.exchange import Exchange
+from server.exchange import Exchange, Held
 from server.live.runtime import Runtime
 from server.request import Share
 
@@ -96,6 +98,46 @@ class Gate:
             return None if names.divided_alias(name) is not None else names.resolve(name)
         except (SelectionError, UnknownNameError, UnknownAdapterError):
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldTogether:
+    """What one request holds of several shares or engines. None of it is claimed under a name of its own."""
+
+    parts: Sequence[Held]
+    name: str = ""
+
+    @property
+    def open(self) -> bool:
+        """See `Held.open`."""
+        return any(part.open for part in self.parts)
+
+    def begin(self) -> None:
+        """See `Held.begin`."""
+        for part in self.parts:
+            part.begin()
+
+    def close(self) -> None:
+        """See `Held.close`."""
+        for part in self.parts:
+            part.close()
+
+
+def hold_together(exchange: Exchange, wanted: Mapping[Gate, Sequence[str]]) -> dict[Gate, dict[str, Held]]:
+    """Hold a place for each adapter's digest at each gate until the request ends: all of them or none.
+
+    Returns what is held at a gate by digest. Raises `EngineBusyError`.
+    """
+    counts = {
+        gate: Counter(Share(exchange.tenant, digest) for digest in digests)
+        for gate, digests in wanted.items()
+    }
+    with _found_at("share"):
+        for gate, shares in counts.items():
+            gate.places.check_all(shares)
+        held = {gate: gate.places.reserve_all(shares) for gate, shares in counts.items()}
+    exchange.held = HeldTogether([part for parts in held.values() for part in parts.values()])
+    return {gate: {share.adapter: part for share, part in parts.items()} for gate, parts in held.items()}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 from adapters.errors import UnknownAdapterError
@@ -53,6 +53,15 @@ VALUE_CHARACTERS = 8
 """Characters that a value of a message or a tool counts for, beside its text."""
 
 
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Who is to answer a question, before anything is held or loaded for it."""
+
+    resolution: Resolution
+    parts: Sequence[tuple[Adapter, float]]
+    """The adapters that the route means; of a divided alias, those of its active version."""
+
+
 class Generation:
     """Routes, tokenises and generates for every endpoint, on one runtime."""
 
@@ -87,6 +96,13 @@ class Generation:
         Raises `UnknownNameError`, `SelectionError`, `UnsupportedRequestError`, `EngineBusyError`,
         `AdapterRefusedError`, `AdapterNotLoadedError`.
         """
+        decision = await self.resolve(exchange, question, task)
+        self.tell(exchange, decision.resolution)
+        self.gate.hold(exchange, decision.resolution.share, places)
+        return await self.bring_in(exchange, decision)
+
+    async def resolve(self, exchange: Exchange, question: RouteQuery, task: Task = "generate") -> Decision:
+        """Decide who answers. Raises as `choose` does, but for what is held or loaded."""
         self.check_task(task)
         started = time.perf_counter()
         try:
@@ -103,8 +119,11 @@ class Generation:
         self._runtime.metrics.routes.labels(resolution.language, route.reason).inc()
         if route.detection is not None:
             self._runtime.metrics.confidence.observe(route.confidence)
-        self._tell(exchange, resolution)
-        self.gate.hold(exchange, resolution.share, places)
+        return Decision(resolution, parts)
+
+    async def bring_in(self, exchange: Exchange, decision: Decision) -> Resolution:
+        """Make the adapters of a decision resident: who answers now. A canary that fails makes way."""
+        resolution, chosen = decision.resolution, decision.resolution.chosen
         try:
             await self._bring_in(exchange, resolution.adapters)
         except asyncio.CancelledError:
@@ -115,8 +134,9 @@ class Generation:
             if chosen is None or not chosen.canary or isinstance(error, AdaptersBusyError):
                 raise
             chosen.record_failure()
-            resolution = resolve_route(route, parts, self._runtime.info, self._runtime.name)
-            self._tell(exchange, resolution)
+            info, name = self._runtime.info, self._runtime.name
+            resolution = resolve_route(resolution.route, decision.parts, info, name)
+            self.tell(exchange, resolution)
             await self._bring_in(exchange, resolution.adapters)
         return resolution
 
@@ -144,7 +164,7 @@ class Generation:
             return None
         return self._rollouts.choose(names, route.target[0][0], (exchange.tenant, *question.opening))
 
-    def _tell(self, exchange: Exchange, resolution: Resolution) -> None:
+    def tell(self, exchange: Exchange, resolution: Resolution) -> None:
         """Put on the exchange who answers."""
         exchange.adapter, exchange.version, exchange.language = (
             resolution.adapter,

@@ -8,15 +8,23 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.context import Context, asker_of, envelope, large_reply, question
+from server.api.endpoints.context import (
+    Context,
+    asker_of,
+    draft_receipt,
+    envelope,
+    large_reply,
+    question,
+)
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.generation import ChatFields
 from server.api.parsing.formats import asks_form, guided
 from server.api.parsing.messages import opening, parse_messages, user_turns
+from server.api.parsing.receipts import asks_receipt
 from server.api.parsing.sampling import chat_sampling, check_scores
 from server.api.parsing.tools import ToolUse, read_tools, with_tools
-from server.api.rendering.answers import Answer, gather, total
+from server.api.rendering.answers import Answer, gather, receipt_field, total
 from server.api.rendering.chat_chunks import ChatChunks
 from server.api.rendering.logprobs import chat_entries, prompt_logprobs
 from server.api.rendering.pieces import JsonItems, encode_pieces
@@ -40,6 +48,7 @@ class Chat:
     async def create(self, request: Request) -> Response:
         """One conversation → `n` next messages, whole or streamed."""
         exchange: Exchange = request.scope[EXCHANGE]
+        receipt = asks_receipt(exchange)
         aside = partial(self._context.aside, request)
         value = await self._context.read(request, bounds.CHAT)
         self._context.check_body(request, value)
@@ -69,10 +78,11 @@ class Chat:
             exchange, resolution, [prompt], [sampling], body.n, body.continue_final_message
         )
         echo = messages[-1]["content"] if body.echo and messages[-1]["role"] == "assistant" else ""
+        draft = draft_receipt(receipt or body.receipt, exchange, service, resolution)
         answer_id = "chatcmpl-" + exchange.answer_id
         if body.stream:
             head = envelope(answer_id, "chat.completion.chunk", resolution)
-            chunks = ChatChunks(head, body, echo, tokenizer, tools)
+            chunks = ChatChunks(head, body, echo, tokenizer, tools, draft)
             return EventStream(deltas, chunks, generation.aside)
         answers = await gather(deltas, body.n)
         head = envelope(answer_id, "chat.completion", resolution)
@@ -82,6 +92,7 @@ class Chat:
                 | {"choices": [_choice(i, a, body, echo, tokenizer, tools) for i, a in enumerate(answers)]}
                 | {"usage": total([answer.usage for answer in answers], body.n)}
                 | _prompt_logprobs(answers[0], tokenizer)
+                | receipt_field(draft, answers)
             ),
             answers,
             generation.aside,

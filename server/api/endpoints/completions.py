@@ -9,7 +9,14 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.context import Context, asker_of, envelope, large_reply, question
+from server.api.endpoints.context import (
+    Context,
+    asker_of,
+    draft_receipt,
+    envelope,
+    large_reply,
+    question,
+)
 from server.api.endpoints.prompts import draft_prompts, tokenise_prompts
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
@@ -17,8 +24,9 @@ from server.api.fields.generation import MAX_CHOICES, MAX_PROMPTS, CompletionFie
 from server.api.parsing.formats import guided
 from server.api.parsing.messages import opening_of
 from server.api.parsing.prompt import CompletionPrompt
+from server.api.parsing.receipts import asks_receipt
 from server.api.parsing.sampling import check_scores, completion_sampling
-from server.api.rendering.answers import Answer, gather, total
+from server.api.rendering.answers import Answer, gather, receipt_field, total
 from server.api.rendering.completion_chunks import CompletionChunks
 from server.api.rendering.logprobs import completion_logprobs, prompt_logprobs
 from server.api.rendering.pieces import JsonItems, encode_pieces
@@ -42,6 +50,7 @@ class Completions:
         """Prompts → `n` continuations of each, whole or streamed."""
         settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
+        receipt = asks_receipt(exchange)
         aside = partial(self._context.aside, request)
         value = await self._context.read(request, bounds.COMPLETION)
         self._context.check_body(request, value, "prompt")
@@ -64,10 +73,11 @@ class Completions:
         deltas = generation.generate(
             exchange, resolution, [p.tokens for p in prompts], samplings, body.n, True
         )
+        draft = draft_receipt(receipt or body.receipt, exchange, service, resolution)
         answer_id = "cmpl-" + exchange.answer_id
         if body.stream:
             head = envelope(answer_id, "text_completion", resolution)
-            chunks = CompletionChunks(head, body, prompts, tokenizer)
+            chunks = CompletionChunks(head, body, prompts, tokenizer, draft)
             return EventStream(deltas, chunks, generation.aside)
         answers = await gather(deltas, len(prompts) * body.n)
         head = envelope(answer_id, "text_completion", resolution)
@@ -75,7 +85,7 @@ class Completions:
 
         def render() -> Iterator[bytes]:
             choices = [_choice(i, a, body, prompts[i // body.n], tokenizer) for i, a in enumerate(answers)]
-            return encode_pieces(head | {"choices": choices, "usage": usage})
+            return encode_pieces(head | {"choices": choices, "usage": usage} | receipt_field(draft, answers))
 
         return large_reply(render, answers, generation.aside)
 

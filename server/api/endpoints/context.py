@@ -22,8 +22,10 @@ from server.config.settings import Settings
 from server.exchange import EXCHANGE, Exchange
 from server.metrics.metrics import Metrics
 from server.serving.one_thread import SMALL, OneThread, WorkResult
+from server.serving.receipt import ReceiptDraft
 from server.serving.resolution import Resolution
 from server.serving.service import BaseService, LiveChanges
+from server.serving.voices.external import NO_EXTERNAL_MODELS, ExternalModels
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,8 @@ class Context:
     metrics: Metrics
     one_thread: OneThread
     """Where whatever grows with a request is worked on; that of every service."""
+    externals: ExternalModels = NO_EXTERNAL_MODELS
+    """Services beside the bases."""
     started: float = field(default_factory=time.time)
     """Unix time of the start; also the models' `created`."""
     began: float = field(default_factory=time.monotonic)
@@ -143,6 +147,14 @@ def question(
         accept_language=exchange.headers.get(b"accept-language"),
         opening=opening,
     )
+
+
+def draft_receipt(
+    asked: bool, exchange: Exchange, service: BaseService, resolution: Resolution
+) -> ReceiptDraft | None:
+    """The receipt that goes into the body, if it was asked for."""
+    runtime = service.runtime
+    return ReceiptDraft(exchange, resolution, runtime.name, runtime.info.base_digest) if asked else None
 
 
 def envelope(answer_id: str, kind: str, resolution: Resolution) -> dict[str, Any]:

@@ -13,12 +13,14 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.context import Context, envelope, question
+from server.api.endpoints.context import Context, draft_receipt, envelope, question
 from server.api.endpoints.prompts import draft_prompts, tokenise_prompts
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.embeddings import EMBEDDING_HINTS, EMBEDDING_REFUSED, MAX_INPUTS, EmbeddingFields
 from server.api.parsing.prompt import CompletionPrompt
+from server.api.parsing.receipts import asks_receipt
+from server.api.rendering.answers import receipt_field
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
 from server.serving.embeddings import embed_all
@@ -39,6 +41,7 @@ class Embeddings:
         """Texts or token ids → one vector of unit length for each."""
         settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
+        receipt = asks_receipt(exchange)
         aside = partial(self._context.aside, request)
         value = await self._context.read(request, bounds.EMBEDDING)
         # One request fills a batch, and leaves others their place in the queue.
@@ -60,6 +63,8 @@ class Embeddings:
         tokens = sum(len(prompt) for prompt in prompts)
         head = envelope("embd-" + exchange.answer_id, "list", resolution)
         head |= {"usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+        draft = draft_receipt(receipt or body.receipt, exchange, service, resolution)
+        head |= receipt_field(draft, ())
         answer = await _render(head, vectors, body.encoding_format)
         return Response(answer, media_type="application/json")
 

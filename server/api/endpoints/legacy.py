@@ -9,12 +9,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from routing.selection import AUTOMATIC_MODEL
-from server.api.endpoints.context import Context, question, reply
+from server.api.endpoints.context import Context, draft_receipt, question, reply
 from server.api.fields import bounds
 from server.api.fields.decode import to_fields
 from server.api.fields.generation import LegacyFields
 from server.api.parsing.messages import opening_of
-from server.api.rendering.answers import gather
+from server.api.parsing.receipts import asks_receipt
+from server.api.rendering.answers import gather, receipt_field
 from server.api.wire.body import JSON_TYPES, LEGACY_TYPES
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
@@ -39,6 +40,7 @@ class Legacy:
         service = self._context.service_for(request)
         generation, defaults = service.generation, service.defaults
         exchange: Exchange = request.scope[EXCHANGE]
+        receipt = asks_receipt(exchange)
         # A form of any site's page is sent without asking; a program names no origin.
         types = JSON_TYPES if exchange.from_page else LEGACY_TYPES
         value = await self._context.read(request, bounds.LEGACY, types=types)
@@ -65,6 +67,7 @@ class Legacy:
         )
         deltas = generation.generate(exchange, resolution, [prompt], [sampling], 1)
         (answer,) = await gather(deltas, 1)
+        draft = draft_receipt(receipt or body.receipt, exchange, service, resolution)
         return reply(
             {
                 "response": answer.text,
@@ -76,6 +79,7 @@ class Legacy:
                 "tokens": answer.usage.completion_tokens,
                 "latency_ms": round((time.perf_counter() - exchange.started) * 1000, 1),
             }
+            | receipt_field(draft, [answer])
         )
 
     async def deprecated(self, request: Request) -> Response:

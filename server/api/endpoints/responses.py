@@ -7,12 +7,13 @@ from functools import partial
 from starlette.requests import Request
 from starlette.responses import Response
 
-from server.api.endpoints.context import Context, asker_of, large_reply, question
+from server.api.endpoints.context import Context, asker_of, draft_receipt, large_reply, question
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.responses import RESPONSE_HINTS, RESPONSE_REFUSED, ResponseFields
 from server.api.parsing.formats import guided_text
 from server.api.parsing.messages import opening, user_turns
+from server.api.parsing.receipts import asks_receipt
 from server.api.parsing.responses import parse_input
 from server.api.parsing.sampling import response_sampling
 from server.api.rendering.answers import gather
@@ -35,6 +36,7 @@ class Responses:
     async def create(self, request: Request) -> Response:
         """One conversation → its next message, whole or streamed."""
         exchange: Exchange = request.scope[EXCHANGE]
+        receipt = asks_receipt(exchange)
         aside = partial(self._context.aside, request)
         value = await self._context.read(request, bounds.RESPONSE)
         self._context.check_body(request, value)
@@ -56,7 +58,9 @@ class Responses:
         except TemplateError as error:
             raise bad_field("input", str(error), code="bad_conversation") from None
         sampling = length.fit(sampling, len(prompt), info)
-        shape = ResponseObject(exchange.answer_id, resolution, body, sampling, service.runtime.tokenizer)
+        draft = draft_receipt(receipt or body.receipt, exchange, service, resolution)
+        tokenizer = service.runtime.tokenizer
+        shape = ResponseObject(exchange.answer_id, resolution, body, sampling, tokenizer, draft)
         deltas = generation.generate(exchange, resolution, [prompt], [sampling], 1)
         if body.stream:
             return EventStream(deltas, ResponseEvents(shape), generation.aside)

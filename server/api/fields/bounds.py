@@ -48,4 +48,8 @@ RESPONSE: Mapping[str, FieldBound] = {
 }  # fmt: skip
 EMBEDDING: Mapping[str, FieldBound] = {"input": IDS}
 TOKENIZE: Mapping[str, FieldBound] = {"prompt": TEXT, "messages": CONVERSATION, "tokens": IDS}
+MULTI_MODEL: Mapping[str, FieldBound] = {
+    "question": TEXT, "messages": CONVERSATION, "stop": PAIRS, "metadata": PAIRS,
+    "logit_bias": PAIRS, "tools": TOOLS, "functions": TOOLS,
+}  # fmt: skip
 LEGACY: Mapping[str, FieldBound] = {"text": TEXT}

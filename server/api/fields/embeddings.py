@@ -25,6 +25,7 @@ class EmbeddingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     model: Name = "oneseek"
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Meta(ge=1, le=MAX_DIMENSIONS)] | None = None
+    receipt: bool = False
 
 
 EMBEDDING_HINTS = frozenset({"user", "priority", "request_id"})

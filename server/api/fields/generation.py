@@ -83,9 +83,8 @@ class StructuredOutputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 
 
 class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What a generation endpoint takes; None leaves it to the base (`server.serving.sampling_defaults`)."""
+    """How answers are drawn, on any base; None leaves it to the base (`server.serving.sampling_defaults`)."""
 
-    model: Name = "oneseek"
     temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
     top_p: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
     stop: StopString | Annotated[list[StopString], Meta(max_length=MAX_STOPS)] = msgspec.field(
@@ -94,21 +93,28 @@ class SamplingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     seed: Annotated[int, Meta(ge=-INT64 - 1, le=INT64)] | None = None
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
-    logit_bias: Annotated[
-        dict[str, Annotated[float, Meta(ge=-100.0, le=100.0)]], Meta(max_length=MAX_BIASES)
-    ] = msgspec.field(default_factory=dict[str, float])
     stream: bool = False
+    receipt: bool = False
     top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     min_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=100.0)] | None = None
     min_tokens: Count = 0
     ignore_eos: bool = False
+
+
+class OneModelFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
+    """What an endpoint takes where one model answers, token ids of its vocabulary among it."""
+
+    model: Name = "oneseek"
+    logit_bias: Annotated[
+        dict[str, Annotated[float, Meta(ge=-100.0, le=100.0)]], Meta(max_length=MAX_BIASES)
+    ] = msgspec.field(default_factory=dict[str, float])
     stop_token_ids: Annotated[list[TokenId], Meta(max_length=MAX_STOP_TOKENS)] = msgspec.field(
         default_factory=list[int]
     )
 
 
-class GenerationFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
+class GenerationFields(OneModelFields, kw_only=True, forbid_unknown_fields=True):
     """What chat and completions take."""
 
     max_tokens: Count | None = None
@@ -204,6 +210,7 @@ class LegacyFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     max_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
     temperature: Annotated[float, Meta(ge=0.0, le=2.0)] | None = None
     top_p: Annotated[float, Meta(gt=0.0, le=1.0)] | None = None
+    receipt: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from server.api.fields.generation import (
     Logprobs,
     Name,
     NamedSchema,
+    OneModelFields,
     Refusal,
-    SamplingFields,
     TextFormat,
     known,
 )
@@ -64,7 +64,7 @@ class ResponseText(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     verbosity: Literal["medium"] | None = None
 
 
-class ResponseFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
+class ResponseFields(OneModelFields, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/responses`."""
 
     input: str | Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_MESSAGES)]

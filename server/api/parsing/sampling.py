@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
-from server.api.fields.generation import ChatFields, CompletionFields, GenerationFields, SamplingFields
+from server.api.fields.generation import (
+    ChatFields,
+    CompletionFields,
+    GenerationFields,
+    OneModelFields,
+    SamplingFields,
+)
 from server.api.fields.responses import LOGPROBS_INCLUDED, ResponseFields
 from server.errors import bad_field
 from server.metrics.engine_state import EngineInfo
@@ -61,16 +68,10 @@ def _check_streaming(body: GenerationFields) -> None:
         )
 
 
-def _sampling(
-    body: SamplingFields,
-    info: EngineInfo,
-    defaults: SamplingDefaults,
-    logprobs: int | None,
-    prompt_logprobs: int | None,
-    max_tokens: int | None,
+def voice_sampling(
+    body: SamplingFields, defaults: SamplingDefaults = PLAIN, max_tokens: int | None = None
 ) -> Sampling:
-    for index, token in enumerate(body.stop_token_ids):
-        _in_vocabulary(f"stop_token_ids[{index}]", token, info)
+    """Sampling of one of several voices; `max_tokens` is 0 where the request leaves it open."""
     return Sampling(
         max_tokens=max_tokens or 0,
         temperature=_given(body.temperature, defaults.temperature),
@@ -80,11 +81,26 @@ def _sampling(
         repetition_penalty=_given(body.repetition_penalty, defaults.repetition_penalty),
         presence_penalty=body.presence_penalty,
         frequency_penalty=body.frequency_penalty,
-        logit_bias=_biases(body.logit_bias, info),
         seed=None if body.seed is None else body.seed % _SEEDS,
         min_tokens=body.min_tokens,
         ignore_eos=body.ignore_eos,
         stop=tuple(dict.fromkeys([body.stop] if isinstance(body.stop, str) else body.stop)),
+    )
+
+
+def _sampling(
+    body: OneModelFields,
+    info: EngineInfo,
+    defaults: SamplingDefaults,
+    logprobs: int | None,
+    prompt_logprobs: int | None,
+    max_tokens: int | None,
+) -> Sampling:
+    for index, token in enumerate(body.stop_token_ids):
+        _in_vocabulary(f"stop_token_ids[{index}]", token, info)
+    return replace(
+        voice_sampling(body, defaults, max_tokens),
+        logit_bias=_biases(body.logit_bias, info),
         stop_token_ids=tuple(dict.fromkeys(body.stop_token_ids)),
         logprobs=logprobs,
         prompt_logprobs=prompt_logprobs,

@@ -7,7 +7,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.request import Delta, Deltas, FinishReason, TokenLogprob, Usage
+from server.request import Delta, Deltas, FinishReason, Timing, TokenLogprob, Usage
+from server.serving.receipt import Receipt, ReceiptDraft
 
 TOGETHER = 256
 """Tokens whose log probabilities are freed in one step."""
@@ -22,6 +23,7 @@ class Answer:
     prompt_logprobs: list[TokenLogprob] | None = None
     finish_reason: FinishReason | None = None
     usage: Usage = field(default_factory=lambda: Usage(0, 0, 0))
+    timing: Timing | None = None
 
     @property
     def text(self) -> str:
@@ -38,11 +40,45 @@ class Answer:
             self.finish_reason = delta.finish_reason
         if delta.usage is not None:
             self.usage = delta.usage
+        if delta.timing is not None:
+            self.timing = delta.timing
 
     @property
     def scored(self) -> int:
         """Tokens with log probabilities."""
         return len(self.logprobs) + len(self.prompt_logprobs or ())
+
+
+class StreamEnds:
+    """How the choices of a stream end: what they took, and the receipt once the last one has ended."""
+
+    def __init__(self, choices: int, draft: ReceiptDraft | None) -> None:
+        self.usages = [Usage(0, 0, 0)] * choices
+        self._timings: list[Timing | None] = [None] * choices
+        self._left = choices
+        self._draft = draft
+
+    def add(self, index: int, delta: Delta) -> None:
+        """Take the last delta of a choice."""
+        self._left -= 1
+        self._timings[index] = delta.timing
+        if delta.usage is not None:
+            self.usages[index] = delta.usage
+
+    @property
+    def receipt(self) -> Receipt | None:
+        """None if the request did not ask for it, and before the last choice has ended."""
+        if self._draft is None or self._left:
+            return None
+        return self._draft.complete(self.usages, self._timings)
+
+
+def receipt_field(draft: ReceiptDraft | None, answers: Sequence[Answer]) -> dict[str, Receipt]:
+    """`receipt` of whole answers; nothing if the request did not ask for it."""
+    if draft is None:
+        return {}
+    timings = [answer.timing for answer in answers]
+    return {"receipt": draft.complete([answer.usage for answer in answers], timings)}
 
 
 def release(answers: Sequence[Answer]) -> None:

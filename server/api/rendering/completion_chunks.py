@@ -9,12 +9,13 @@ import msgspec
 
 from server.api.fields.generation import CompletionFields
 from server.api.parsing.prompt import CompletionPrompt
-from server.api.rendering.answers import total
+from server.api.rendering.answers import StreamEnds, total
 from server.api.rendering.frames import DONE, Frames
 from server.api.rendering.logprobs import completion_logprobs
 from server.api.rendering.pieces import encode_pieces
 from server.errors import ErrorReply
-from server.request import Delta, Usage
+from server.request import Delta
+from server.serving.receipt import Receipt, ReceiptDraft
 from server.text.tokenizer import Tokenizer
 
 TOGETHER = 256
@@ -24,7 +25,7 @@ TOGETHER = 256
 class CompletionChunks:
     """A streamed completion: texts, one end for each choice, usage.
 
-    `envelope` is what every chunk begins with.
+    `envelope` is what every chunk begins with; with `draft` the last one has the receipt.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class CompletionChunks:
         body: CompletionFields,
         prompts: Sequence[CompletionPrompt],
         tokenizer: Tokenizer,
+        draft: ReceiptDraft | None = None,
     ) -> None:
         count = len(prompts) * body.n
         self._with_usage = body.stream_options is not None and body.stream_options.include_usage
@@ -42,7 +44,7 @@ class CompletionChunks:
         self._logprobs = body.logprobs is not None
         self._tokenizer = tokenizer
         self._offsets = [0] * count
-        self._usages = [Usage(0, 0, 0)] * count
+        self._ends = StreamEnds(count, draft)
 
     def opening(self) -> bytes:
         """The prompts, where they are echoed without log probabilities; with them they come with those."""
@@ -56,11 +58,10 @@ class CompletionChunks:
             event = self._with_logprobs(index, delta)
         else:
             event = self._frames.text(index, delta.text) if delta.text else b""
-        if delta.usage is not None:
-            self._usages[index] = delta.usage
         if delta.finish_reason is None:
             return event
-        return event + self._frames.choice(index, _chunk("", None, delta.finish_reason))
+        self._ends.add(index, delta)
+        return event + self._frames.choice(index, _chunk("", None, delta.finish_reason), self._receipt)
 
     def _with_logprobs(self, index: int, delta: Delta) -> bytes:
         text, tokens, first = delta.text, delta.logprobs, None
@@ -77,10 +78,15 @@ class CompletionChunks:
             events.append(self._frames.choice(index, _chunk("" if start else text, logprobs, None)))
         return b"".join(events)
 
+    @property
+    def _receipt(self) -> Receipt | None:
+        """The receipt, if this end of a choice is the last chunk."""
+        return None if self._with_usage else self._ends.receipt
+
     def closing(self) -> bytes:
         """The usage, where it was asked for, and `[DONE]`."""
-        usage = total(self._usages, self._n)
-        return (self._frames.usage(usage) if self._with_usage else b"") + DONE
+        usage = total(self._ends.usages, self._n)
+        return (self._frames.usage(usage, self._ends.receipt) if self._with_usage else b"") + DONE
 
     def render_failure(self, error: ErrorReply) -> bytes:
         """The error that ended it."""

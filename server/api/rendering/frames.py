@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from server.serving.receipt import Receipt
+
 DONE = b"data: [DONE]\n\n"
 
 _encode = msgspec.json.Encoder().encode
@@ -17,6 +19,8 @@ class Frames:
 
     `envelope` is what every chunk repeats (id, object, created, model, system_fingerprint); `choices` their
     number; `usage` whether chunks carry `"usage": null` because a usage chunk follows.
+
+    A receipt comes in the last chunk that clients expect anyway: the usage chunk, else the end of a choice.
     """
 
     __slots__ = ("_close", "_envelope", "_head", "_open", "_tail")
@@ -44,10 +48,16 @@ class Frames:
         """What a choice grew by. The hot path."""
         return self._open[index] + _encode(text) + self._close
 
-    def choice(self, index: int, fields: Mapping[str, Any]) -> bytes:
+    def choice(self, index: int, fields: Mapping[str, Any], receipt: Receipt | None = None) -> bytes:
         """Any other chunk of one choice: its role, its log probabilities, its end."""
-        return self._head + b"%d," % index + _encode(fields)[1:-1] + self._tail
+        chunk = self._head + b"%d," % index + _encode(fields)[1:-1] + self._tail
+        return chunk if receipt is None else _with_receipt(chunk, receipt)
 
-    def usage(self, usage: Mapping[str, Any]) -> bytes:
+    def usage(self, usage: Mapping[str, Any], receipt: Receipt | None = None) -> bytes:
         """The last chunk, without choices."""
-        return self._envelope + b',"choices":[],"usage":' + _encode(usage) + b"}\n\n"
+        chunk = self._envelope + b',"choices":[],"usage":' + _encode(usage) + b"}\n\n"
+        return chunk if receipt is None else _with_receipt(chunk, receipt)
+
+
+def _with_receipt(chunk: bytes, receipt: Receipt) -> bytes:
+    return chunk.removesuffix(b"}\n\n") + b',"receipt":' + _encode(receipt) + b"}\n\n"

@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 
 from server.api.fields.responses import ResponseFields
-from server.api.rendering.answers import Answer
+from server.api.rendering.answers import Answer, receipt_field
 from server.api.rendering.logprobs import chat_entries
 from server.api.rendering.pieces import JsonItems, encode_pieces
 from server.errors import ErrorReply
 from server.request import Sampling, TokenLogprob, Usage
 from server.serving.generation import Resolution
+from server.serving.receipt import ReceiptDraft
 from server.text.tokenizer import Tokenizer
 
 
@@ -28,10 +29,12 @@ class ResponseObject:
         body: ResponseFields,
         sampling: Sampling,
         tokenizer: Tokenizer,
+        draft: ReceiptDraft | None = None,
     ) -> None:
         self.message_id = "msg_" + answer_id
         self.with_logprobs = body.with_logprobs
         self._tokenizer = tokenizer
+        self._draft = draft
         self._frame: dict[str, Any] = {
             "id": "resp_" + answer_id,
             "object": "response",
@@ -55,7 +58,8 @@ class ResponseObject:
             state = self._state("incomplete") | {"incomplete_details": {"reason": "max_output_tokens"}}
         else:
             state = self._state("completed") | {"completed_at": int(time.time())}
-        return state | {"output": [self.message(answer)], "usage": _usage(answer.usage)}
+        state |= {"output": [self.message(answer)], "usage": _usage(answer.usage)}
+        return state | receipt_field(self._draft, [answer])
 
     def message(self, answer: Answer) -> dict[str, Any]:
         """The output item."""

@@ -74,7 +74,7 @@ class CancelScope:
             return {"type": "http.disconnect"}
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            self._exchange.cancel_reason = "disconnect"
+            self._exchange.give_up("disconnect")
         elif not message.get("more_body", False) and self._open:
             self._body_pending = False
             self._watcher = asyncio.create_task(self._watch())
@@ -99,7 +99,8 @@ class CancelScope:
     def _end(self, verdict: Exception, reason: str) -> None:
         if self._open:
             self.close()
-            self._verdict, self._exchange.cancel_reason = verdict, reason
+            self._verdict = verdict
+            self._exchange.give_up(reason)
             self._task.cancel()
 
     def _take_back(self) -> Exception | None:

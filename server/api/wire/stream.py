@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from functools import partial
 from typing import Protocol
@@ -105,6 +105,46 @@ class EventStream(Response):
 
     def _written(self, deltas: list[tuple[int, Delta]]) -> bytes:
         return b"".join([self._chunks.delta(index, delta) for index, delta in deltas])
+
+
+class PieceStream(Response):
+    """Streams `pieces`, whole events each, that end with their own last word.
+
+    Nothing is sent before the first piece; an error up to there is an ordinary answer. One that comes later
+    is written by `render_failure`.
+    """
+
+    def __init__(self, pieces: AsyncGenerator[bytes], render_failure: Callable[[ErrorReply], bytes]) -> None:
+        super().__init__()
+        self._pieces = pieces
+        self._render_failure = render_failure
+        self._started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it."""
+        exchange: Exchange = scope[EXCHANGE]
+        cancel_scope = cancel_scope_of(scope)
+        last = b""
+        try:
+            with cancel_scope.unwind():
+                await asyncio.create_task(self._send(send, exchange.send or send))
+        except ClientDisconnect:
+            raise
+        except Exception as error:
+            if not self._started:
+                raise
+            last = self._render_failure(_reply_for(error, exchange))
+        cancel_scope.close()
+        send = exchange.send or send
+        await send({"type": "http.response.body", "body": last, "more_body": False})
+
+    async def _send(self, send: Send, send_body: Send) -> None:
+        async with aclosing(self._pieces) as stream:
+            async for piece in stream:
+                if not self._started:
+                    self._started = True
+                    await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+                await send_body({"type": "http.response.body", "body": piece, "more_body": True})
 
 
 def _scored(delta: Delta) -> int:

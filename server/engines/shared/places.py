@@ -13,7 +13,7 @@ Used on the event loop alone.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from server.engines.shared.fairness import part_of
@@ -126,27 +126,46 @@ class Places:
             if count > free:
                 raise EngineBusyError("the queue is full, which leaves no room for background work", 1.0)
             return
-        if self._live + count <= self._at_once + self._queue:
+        self.check_all({share: count})
+
+    def check_all(self, counts: Mapping[Share, int]) -> None:
+        """Raise `EngineBusyError` if `reserve_all` would. Changes nothing. None of them is background."""
+        if self._live + sum(counts.values()) <= self._at_once + self._queue:
             return
-        mine = self._shares.get(share)
-        waiting = mine.queued() if mine is not None else 0
-        if waiting + count > self._part(share):
-            live = mine.live if mine is not None else 0
-            retry = self._retry_after(live)
-            raise EngineBusyError(
-                f"The queue is full, and {live} requests of this key and adapter are running or waiting. "
-                f"Retry after {retry:.0f} seconds.",
-                retry_after=retry,
-            )
+        part = self._part(counts)
+        for share, count in counts.items():
+            mine = self._shares.get(share)
+            waiting = mine.queued() if mine is not None else 0
+            if waiting + count > part:
+                live = mine.live if mine is not None else 0
+                retry = self._retry_after(live)
+                raise EngineBusyError(
+                    f"The queue is full, and {live} requests of this key and adapter are running or "
+                    f"waiting. Retry after {retry:.0f} seconds.",
+                    retry_after=retry,
+                )
 
     def reserve(self, share: Share, count: int = 1) -> Reservation:
         """Hold `count` places for `share` until they are claimed or given back. Raises as `check` does."""
+        if not share.background:
+            return self.reserve_all({share: count})[share]
         self.check(share, count)
         reservation = Reservation(self, f"r{next(self._names)}", share, count)
-        if not share.background:
-            self._make_room(share, count)
         self._open(reservation)
         return reservation
+
+    def reserve_all(self, counts: Mapping[Share, int]) -> dict[Share, Reservation]:
+        """Hold places for several shares, all of them or none. Raises as `check_all` does.
+
+        None of them makes room for another: each was found to have its part with all of them in the queue.
+        """
+        self.check_all(counts)
+        made: dict[Share, Reservation] = {}
+        for share, count in counts.items():
+            self._make_room(share, count)
+            made[share] = Reservation(self, f"r{next(self._names)}", share, count)
+            self._open(made[share])
+        return made
 
     def hold(self, share: Share) -> Reservation:
         """A place of `share` whether there is one or not: for probes."""
@@ -226,13 +245,13 @@ class Places:
             self._live += change
             self.full = self._live >= self._at_once + self._queue
 
-    def _part(self, share: Share) -> int:
-        """What `share` has for its own of a full queue; nothing as long as nobody else is there."""
-        others = [(other, load) for other, load in self._shares.items() if other != share]
+    def _part(self, shares: Collection[Share]) -> int:
+        """What each of `shares` has for its own of a full queue; nothing as long as nobody else is there."""
+        others = [(other, load) for other, load in self._shares.items() if other not in shares]
         others = [(other, load) for other, load in others if not other.background]
         if not others:
             return 0
-        return part_of(self._queue, 1 + sum(load.queued() > 0 for _, load in others))
+        return part_of(self._queue, len(shares) + sum(load.queued() > 0 for _, load in others))
 
     def _make_room(self, share: Share, count: int) -> None:
         """Have the newest that wait of those beyond their part make room for `count` places of `share`."""

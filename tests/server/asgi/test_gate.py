@@ -28,6 +28,7 @@ from tests.server.http_server import EN, METRICS_KEY, SV, Serving, eventually, m
 KEYS = ("key-of-one", "key-of-two")
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 EMBEDDINGS, LEGACY = "/v1/embeddings", "/inference/oneseek"
+SEVERAL = "/api/oqt/multi-model-query"
 ROWS, QUEUE = 2, 4
 
 
@@ -91,7 +92,25 @@ def refused_at(serving: Serving, gate: str) -> float:
 
 
 def test_every_path_that_makes_something_is_gated() -> None:
-    assert {CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, LEGACY} <= GATED
+    assert {CHAT, COMPLETIONS, RESPONSES, EMBEDDINGS, LEGACY, SEVERAL} <= GATED
+
+
+@pytest.mark.parametrize(("models", "gate"), [(["base", SV], "body"), (["oneseek", "base"], "share")])
+def test_a_full_queue_is_found_for_any_of_several_voices(
+    gated: Serving, models: list[str], gate: str
+) -> None:
+    asked = {"question": "Vem är du? Jag är en liten modell för prov.", "models": models, "max_tokens": 2}
+    with taken(gated, SV, ROWS + QUEUE):
+        before, live = refused_at(gated, gate), places(gated).live
+        reply = gated.http.post(SEVERAL, json=asked)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (429, "queue_full")
+        assert int(reply.headers["retry-after"]) >= 1
+        assert refused_at(gated, gate) == before + 1
+        assert places(gated).live == live
+        other = gated.http.post(SEVERAL, json=asked | {"models": ["base", EN]})
+        assert other.status_code == 200, "each of these shares has its part"
+    assert gated.http.post(SEVERAL, json=asked).status_code == 200
+    assert eventually(lambda: places(gated).live == 0)
 
 
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, RESPONSES, LEGACY])

@@ -172,6 +172,21 @@ def near(one: list[float], other: tuple[float, ...]) -> bool:
     )
 
 
+def test_the_receipt_has_no_times_of_tokens(embedding: Serving) -> None:
+    for body, headers in (({"receipt": True}, {}), ({}, {"X-OneSeek-Receipt": "body"})):
+        reply = embedding.http.post(PATH, json={"input": "Vem är du?"} | body, headers=headers)
+        receipt = reply.json()["receipt"]
+        assert receipt["adapter"] == reply.headers["x-oneseek-adapter"] == f"{SV}@v1.1"
+        assert receipt["request_id"] == reply.headers["x-request-id"]
+        assert list(receipt.values())[-4:] == [None] * 4
+    assert "receipt" not in embedding.http.post(PATH, json={"input": "Hej"}).json()
+
+
+def test_voices_write_text(embedding: Serving) -> None:
+    reply = embedding.http.post("/api/oqt/multi-model-query", json={"question": "Hej", "models": ["sv"]})
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, "models[0]")
+
+
 @pytest.mark.parametrize("stored", ["float", "base64"])
 def test_a_text(ai: OpenAI, tokenizer: Tokenizer, stored: Any) -> None:
     answer = ai.embeddings.create(model=BASE, input="Who are you?", encoding_format=stored)

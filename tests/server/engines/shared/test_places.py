@@ -188,6 +188,36 @@ def test_choices_come_all_or_not_at_all() -> None:
     assert model.places.live == 3
 
 
+@settings(max_examples=200, deadline=None)
+@given(
+    at_once=st.integers(1, 3),
+    queue=st.integers(0, 6),
+    before=st.lists(st.tuples(st.sampled_from(SHARES), st.sampled_from([1, 1, 2])), max_size=8),
+    counts=st.dictionaries(st.sampled_from(SHARES), st.integers(1, 2), min_size=1),
+)
+def test_several_shares_are_held_together_or_not_at_all(
+    at_once: int, queue: int, before: list[tuple[Share, int]], counts: dict[Share, int]
+) -> None:
+    model = Model(at_once, queue)
+    for share, count in before:
+        model.reserve(share, count)
+    lost = [reservation.lost for reservation in model.open]
+    live = model.places.live
+    try:
+        made = model.places.reserve_all(counts)
+    except EngineBusyError:
+        assert live + sum(counts.values()) > at_once + queue, "while there is room anyone may come"
+        assert model.places.live == live
+        assert [reservation.lost for reservation in model.open] == lost, "nobody made room for nothing"
+        with pytest.raises(EngineBusyError):
+            model.places.check_all(counts)
+        return
+    assert {share: one.held for share, one in made.items()} == counts
+    assert all(one.lost is None for one in made.values()), "none of them makes room for another"
+    for one in made.values():
+        one.close()
+
+
 def test_the_time_to_come_back_is_that_of_the_shares_own_backlog() -> None:
     model = Model(4, 8)
     for _ in range(11):

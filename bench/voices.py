@@ -1,0 +1,123 @@
+"""Several voices that answer one question together, beside one after the other.
+
+    python -m bench.voices [--preset mini] [--quantize int8] [--rounds 5] [--tokens 128]
+
+Five voices of one base: the base, two adapters and two blends of them. In each round the question goes to all
+of them at once, and to each alone over the same endpoint; which comes first alternates. No question comes
+twice, so that nothing is found in the prefix cache. `mini` is the shipped base. Every other preset is a
+random model, made once under `--work`. The ratios are medians over the rounds: of the time together to the
+sum of the times alone, and to the slowest alone. The last line is one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.random_model import PRESETS, at_hand
+from bench.servers import Server, free_port, oneseek, serving
+
+PATH = "/api/oqt/multi-model-query"
+MINI = "mini"
+LONGEST_QUESTION = 64
+"""Tokens."""
+
+
+def questions() -> Iterator[str]:
+    """Each another from its first words on."""
+    return (f"{number * 7919 % 100_003}: vem är du, och vad kan du berätta?" for number in itertools.count(1))
+
+
+def ask(server: Server, text: str, models: Sequence[str], tokens: int) -> float:
+    """Seconds until every voice has answered. Raises `RuntimeError` for an answer that is not whole."""
+    body = {"question": text, "models": list(models), "max_tokens": tokens}
+    body |= {"min_tokens": tokens, "ignore_eos": True, "temperature": 0}
+    request = urllib.request.Request(
+        server.url + PATH, json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    began = time.perf_counter()
+    with urllib.request.urlopen(request, timeout=600) as response:
+        answer = json.load(response)
+    seconds = time.perf_counter() - began
+    for voice in answer["voices"]:
+        counts = voice["tokens"] or {}
+        if counts.get("completion") != tokens or not 0 < counts["prompt"] <= LONGEST_QUESTION:
+            raise RuntimeError(f"{voice['model']}: {voice['status']}, {counts}, {voice['error']}")
+    return seconds
+
+
+def measure(
+    server: Server, texts: Iterator[str], models: Sequence[str], tokens: int, turn: int
+) -> dict[str, float]:
+    """One round."""
+    together = 0.0
+    if turn % 2 == 0:
+        together = ask(server, next(texts), models, tokens)
+    alone = [ask(server, next(texts), [name], tokens) for name in models]
+    if turn % 2 == 1:
+        together = ask(server, next(texts), models, tokens)
+    return {
+        "together": together,
+        "one after the other": sum(alone),
+        "slowest alone": max(alone),
+        "together / one after the other": together / sum(alone),
+        "together / slowest alone": together / max(alone),
+    }
+
+
+def command_line(arguments: argparse.Namespace, port: int) -> tuple[list[str], list[str]]:
+    """The server's command, and its five voices."""
+    options = ["--quantize", arguments.quantize, "--log-level", "warning", *arguments.server_options]
+    if arguments.preset == MINI:
+        en, sv = "oneseek-mini-en", "oneseek-mini-sv"
+        command = [sys.executable, "-m", "server", "serve", "--host", "127.0.0.1", "--port", str(port)]
+        command += options
+    else:
+        en, sv = "en", "sv"
+        model, adapters, _ = at_hand(arguments.work, arguments.preset)
+        command = oneseek(model, adapters, port, *options)
+    return command, ["base", en, sv, f"{sv}=0.7,{en}=0.3", f"{sv}=0.3,{en}=0.7"]
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--preset", choices=(MINI, *PRESETS), default=MINI)
+    parser.add_argument("--quantize", choices=("none", "int8", "int4"), default="int8")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=128, help="of each answer")
+    parser.add_argument("--work", type=Path, default=Path("/tmp/oneseek-bench"))
+    parser.add_argument("server_options", nargs="*", help="after --, for the server")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    port, texts = free_port(), questions()
+    command, models = command_line(arguments, port)
+    env = {"ONESEEK_HOME": str(arguments.work / "home-voices")}
+    rounds: list[dict[str, float]] = []
+    with serving(command, port, arguments.work / "voices.log", env) as server:
+        measure(server, texts, models, arguments.tokens, 0)
+        for turn in range(arguments.rounds):
+            rounds.append(measure(server, texts, models, arguments.tokens, turn))
+            print(turn + 1, json.dumps(rounds[-1]), file=sys.stderr, flush=True)
+    found: dict[str, Any] = {
+        name: round(statistics.median(each[name] for each in rounds), 3) for name in rounds[0]
+    }
+    about = {"bench": "voices", "preset": arguments.preset, "quantize": arguments.quantize}
+    about |= {"voices": len(models), "tokens": arguments.tokens, "load": round(os.getloadavg()[0], 1)}
+    print(json.dumps({**about, "python": platform.python_version(), **found}))
+
+
+if __name__ == "__main__":
+    main()

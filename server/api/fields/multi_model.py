@@ -1,0 +1,82 @@
+"""Every field of `POST /api/oqt/multi-model-query`: honoured, accepted as a hint, or refused by name.
+
+docs/api.md shows the same table; a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from routing.selection import MAX_LENGTH
+from server.api.fields.generation import (
+    HINTS,
+    MAX_MESSAGES,
+    REFUSED,
+    FieldKind,
+    Refusal,
+    SamplingFields,
+    known,
+)
+
+MAX_VOICES = 8
+
+VoiceName = Annotated[str, Meta(min_length=1, max_length=MAX_LENGTH)]
+
+
+class MultiModelFields(SamplingFields, kw_only=True, forbid_unknown_fields=True):
+    """`POST /api/oqt/multi-model-query`."""
+
+    question: Annotated[str, Meta(min_length=1)] | None = None
+    messages: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    models: Annotated[list[VoiceName], Meta(min_length=1, max_length=MAX_VOICES)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+
+
+LOCAL_FIELDS = ("top_k", "min_p", "repetition_penalty", "min_tokens", "ignore_eos")
+"""Sampling fields that OpenAI's API does not have, so that no external service is asked for them."""
+EXTERNAL_FIELDS = (
+    "max_tokens", "temperature", "top_p", "seed", "stop", "presence_penalty", "frequency_penalty"
+)  # fmt: skip
+"""Those that it has."""
+
+_ONE_BASE = "token ids belong to one base, and several may answer"
+_FREE = "answers that are compared are free text"
+
+MULTI_MODEL_REFUSED: Mapping[str, Refusal] = {
+    **{name: refusal for name, refusal in REFUSED.items() if name not in known(MultiModelFields)},
+    "model": Refusal("this endpoint calls it models, a list"),
+    "prompt": Refusal("this endpoint calls it question"),
+    "text": Refusal("this endpoint calls it question"),
+    "max_completion_tokens": Refusal("this endpoint calls it max_tokens"),
+    "n": Refusal("each voice gives one answer", (1,)),
+    "stream_options": Refusal("each voice's tokens are always there", ({},)),
+    "logit_bias": Refusal(_ONE_BASE, ({},)),
+    "stop_token_ids": Refusal(_ONE_BASE, ([],)),
+    "logprobs": Refusal("log probabilities of several bases are not comparable", (False,)),
+    "top_logprobs": Refusal("log probabilities of several bases are not comparable", (0,)),
+    "prompt_logprobs": Refusal("log probabilities of several bases are not comparable"),
+    "tools": Refusal(_FREE, ([],)),
+    "tool_choice": Refusal(_FREE, ("none", "auto")),
+    "parallel_tool_calls": Refusal(_FREE, (True,)),
+    "response_format": Refusal(_FREE, ({"type": "text"},)),
+    "structured_outputs": Refusal(_FREE),
+    "guided_json": Refusal(_FREE),
+    "guided_regex": Refusal(_FREE),
+    "guided_choice": Refusal(_FREE),
+    "guided_grammar": Refusal(_FREE),
+    "echo": Refusal("answers alone are compared", (False,)),
+    "add_generation_prompt": Refusal("each voice begins an answer of its own", (True,)),
+    "continue_final_message": Refusal("each voice begins an answer of its own", (False,)),
+}
+"""Fields that would change the answers and cannot be honoured; those of chat are all here."""
+
+
+def multi_model_table() -> dict[str, FieldKind]:
+    """Every field of the endpoint with what becomes of it."""
+    honoured: dict[str, FieldKind] = dict.fromkeys(known(MultiModelFields), "honoured")
+    hints: dict[str, FieldKind] = dict.fromkeys(HINTS, "hint")
+    refused: dict[str, FieldKind] = dict.fromkeys(MULTI_MODEL_REFUSED, "refused")
+    return honoured | hints | refused

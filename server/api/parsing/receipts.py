@@ -1,0 +1,25 @@
+"""Whether a request asks for its receipt in the body."""
+
+from __future__ import annotations
+
+from server.api.fields.decode import format_json
+from server.errors import bad_field
+from server.exchange import Exchange
+
+RECEIPT_HEADER = "X-OneSeek-Receipt"
+IN_BODY = "body"
+
+
+def asks_receipt(exchange: Exchange) -> bool:
+    """True if the header asks for it. Raises `ApiError` (400) for any other value."""
+    value = exchange.headers.get(RECEIPT_HEADER.lower().encode())
+    if value is None:
+        return False
+    if value.strip().lower() == IN_BODY:
+        return True
+    raise bad_field(
+        RECEIPT_HEADER,
+        f"{RECEIPT_HEADER} is {format_json(value)}: send {IN_BODY!r} to have the receipt in the answer's "
+        "body, or leave the header out.",
+        code="invalid_value",
+    )

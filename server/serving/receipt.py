@@ -1,0 +1,134 @@
+"""The receipt of an answer as one object: who made it, why they did, and how long it took.
+
+Its facts are those of the receipt headers and a few more. Fields keep their names and their order, because
+receipts are compared and signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from routing.detect import Detection
+from routing.route import Route
+from server.exchange import Exchange
+from server.request import Timing, Usage
+from server.serving.resolution import Resolution
+
+MOST_RUNNERS_UP = 3
+LEAST_CONFIDENCE = 0.001
+"""A language below this probability is not a runner-up."""
+_DIGITS, _RATE_DIGITS = 4, 2
+"""Decimals of probabilities and seconds (a tenth of a millisecond), and of tokens a second."""
+
+
+class RunnerUp(msgspec.Struct, frozen=True, kw_only=True):
+    """A language that the question might have been in."""
+
+    language: str
+    confidence: float
+    """Posterior probability, 0 to 1."""
+
+
+class RouteReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """Why this adapter answered."""
+
+    language: str | None
+    """Of the question; None if undecided."""
+    confidence: float
+    """Posterior probability of the likeliest language, decided or not."""
+    reason: str
+    """One of `routing.route.Reason`."""
+    runners_up: tuple[RunnerUp, ...]
+    """The likeliest languages other than `language`, likeliest first."""
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer's. Times are None if no token was generated, as for embeddings."""
+
+    request_id: str
+    base: str
+    """The base's public name."""
+    base_digest: str
+    adapter: str
+    """Full name, `base`, or the blend, as the header `X-OneSeek-Adapter` has it."""
+    version: str | None
+    """None for the base and for blends."""
+    digest: str | None
+    """The adapters' digests, comma-separated for a blend; None for the base."""
+    route: RouteReceipt
+    queue_seconds: float | None
+    """From arrival at the engine to the first step."""
+    prefill_seconds: float | None
+    """From the first step to the first token."""
+    first_token_seconds: float | None
+    """From the request's arrival to the first token: routing, queue and prefill."""
+    tokens_per_second: float | None
+    """Tokens after the first one, divided by the seconds since then; None for an answer of one token."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptDraft:
+    """What is known of an answer before it is generated."""
+
+    exchange: Exchange
+    resolution: Resolution
+    base: str
+    base_digest: str
+
+    def complete(self, usages: Sequence[Usage] = (), timings: Sequence[Timing | None] = ()) -> Receipt:
+        """The receipt of an answer whose choices ended with `usages` and `timings`.
+
+        Several choices have one receipt. Its times are those of the choice that had the first token; its
+        rate counts the tokens of all of them, from that token to the last one.
+        """
+        resolution = self.resolution
+        times = [timing for timing in timings if timing is not None]
+        first = min(times, key=lambda timing: timing.first_token, default=None)
+        return Receipt(
+            request_id=self.exchange.request_id,
+            base=self.base,
+            base_digest=self.base_digest,
+            adapter=resolution.receipt["X-OneSeek-Adapter"],
+            version=resolution.version or None,
+            digest=resolution.digest if resolution.adapters else None,
+            route=_route(resolution.route),
+            queue_seconds=first and _seconds(first.scheduled - first.arrived),
+            prefill_seconds=first and _seconds(first.first_token - first.scheduled),
+            first_token_seconds=first and _seconds(first.first_token - self.exchange.started),
+            tokens_per_second=_rate(usages, times),
+        )
+
+
+def _route(route: Route) -> RouteReceipt:
+    return RouteReceipt(
+        language=route.language,
+        confidence=round(route.confidence, _DIGITS),
+        reason=route.reason.value,
+        runners_up=_runners_up(route.detection, route.language),
+    )
+
+
+def _runners_up(detection: Detection | None, language: str | None) -> tuple[RunnerUp, ...]:
+    if detection is None:
+        return ()
+    others = [
+        RunnerUp(language=code, confidence=round(score, _DIGITS))
+        for code, score in detection.scores.items()
+        if code != language and score >= LEAST_CONFIDENCE
+    ]
+    return tuple(others[:MOST_RUNNERS_UP])
+
+
+def _seconds(value: float) -> float:
+    return round(max(0.0, value), _DIGITS)
+
+
+def _rate(usages: Sequence[Usage], times: Sequence[Timing]) -> float | None:
+    if not times:
+        return None
+    tokens = sum(usage.completion_tokens for usage in usages) - 1
+    seconds = max(timing.finished for timing in times) - min(timing.first_token for timing in times)
+    return round(tokens / seconds, _RATE_DIGITS) if tokens > 0 and seconds > 0 else None

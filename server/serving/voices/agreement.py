@@ -1,0 +1,51 @@
+"""How alike two texts are: chrF (Popović, 2015), made symmetric.
+
+chrF compares the character n-grams of a text with those of a reference, white space aside, for n from 1 to 6:
+the F-score of the mean precision and the mean recall, recall counting twice (beta 2). Which of two answers is
+the reference is arbitrary, so the two directions are averaged. The value is from 0 to 1; sacrebleu's chrF2 is
+100 times one direction.
+
+It measures wording: answers that say the same in other words score low, and a "not" changes little.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+ORDERS = range(1, 7)
+BETA_SQUARED = 4.0
+MAX_CHARACTERS = 8192
+"""Characters of a text that are compared, from its beginning: the work grows with them."""
+
+Grams = Sequence[Counter[str]]
+"""How often each n-gram occurs, one counter for each of `ORDERS`."""
+
+
+def character_grams(text: str) -> Grams:
+    """The n-grams of the first `MAX_CHARACTERS` characters of `text`, without white space."""
+    signs = "".join(text[:MAX_CHARACTERS].split())
+    return [Counter(signs[start : start + n] for start in range(len(signs) - n + 1)) for n in ORDERS]
+
+
+def chrf(hypothesis: Grams, reference: Grams) -> float:
+    """chrF of one direction, 0 to 1. Orders that one of the texts is too short for do not count."""
+    precision = recall = orders = 0.0
+    for ours, theirs in zip(hypothesis, reference, strict=True):
+        total, expected = ours.total(), theirs.total()
+        if total and expected:
+            matches = sum(min(count, theirs[gram]) for gram, count in ours.items() if gram in theirs)
+            precision += matches / total
+            recall += matches / expected
+            orders += 1
+    if not precision + recall:
+        return 0.0
+    precision, recall = precision / orders, recall / orders
+    return (1 + BETA_SQUARED) * precision * recall / (BETA_SQUARED * precision + recall)
+
+
+def agreement(one: Grams, other: Grams) -> float:
+    """The mean of both directions, 0 to 1; two texts without any characters agree."""
+    if not one[0] and not other[0]:
+        return 1.0
+    return (chrf(one, other) + chrf(other, one)) / 2
