@@ -41,18 +41,26 @@ from server.asgi.turns import Turns
 from server.config.hosts import AllowedHosts
 from server.config.settings import Settings
 from server.exchange import EXCHANGE
+from server.live.languages import LanguageRouting
 from server.metrics.metrics import Metrics
 from server.serving.service import BaseService
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(settings: Settings, services: Sequence[BaseService], metrics: Metrics) -> Starlette:
+def create_app(
+    settings: Settings,
+    services: Sequence[BaseService],
+    metrics: Metrics,
+    routing: LanguageRouting | None = None,
+) -> Starlette:
     """The whole server around services that have not started; its lifespan runs them.
+
+    `routing` is over the languages of all bases, if they are several.
 
     If a service follows the registry on disk, there are endpoints that change adapters too.
     """
-    context = Context(tuple(services), settings, metrics)
+    context = Context(tuple(services), settings, metrics, routing)
     changeable = any(service.changes is not None for service in services)
     app = Starlette(
         routes=[*_routes(context), *(_admin_routes(context) if changeable else ())],

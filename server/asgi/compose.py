@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from functools import partial
+from io import StringIO
+from pathlib import Path
 from socket import socket
 from typing import TextIO
 
@@ -23,15 +25,19 @@ from server.config.environment import process_environment
 from server.config.settings import Settings
 from server.engines.base import Engine
 from server.engines.kinds import choose_engine
+from server.engines.loaded_bases import LoadedBases
+from server.engines.ondemand import DemandLimits, OnDemandEngine
 from server.engines.setup import EngineSetup
 from server.engines.supervised import SupervisedEngine
 from server.errors import EngineError
-from server.live.catalogue import Catalogue, open_catalogue, provenance
+from server.live.catalogue import Catalogue, open_catalogues, provenance
 from server.live.follower import FollowOptions
+from server.live.neighbours import Neighbour, Neighbours
 from server.live.runtime import Runtime
+from server.metrics.engine_state import EngineInfo
 from server.metrics.metrics import Metrics
 from server.serving.sampling_defaults import read_defaults
-from server.serving.service import BaseService, open_service
+from server.serving.service import DEFAULT_BATCH, BaseService, open_service
 from server.text.tokenizer import Tokenizer
 
 SWITCH_SECONDS = 0.0005
@@ -80,28 +86,41 @@ def _serve(settings: Settings, sockets: list[socket], narrator: Narrator, guard:
 
 
 def compose(
-    settings: Settings, narrator: Narrator, environ: MutableMapping[str, str] | None = None
+    settings: Settings,
+    narrator: Narrator,
+    environ: MutableMapping[str, str] | None = None,
+    root: Path | None = None,
 ) -> tuple[Starlette, list[BaseService]]:
     """The whole application that the settings lead to, and its services, not yet started.
 
     `environ` decides on the engine where the settings do not, and is prepared for it; the process's own, by
-    default, is what vLLM reads. Raises what opening the catalogue and the engine does.
+    default, is what vLLM reads. Adapters are looked for under `root`, by default the working directory. Raises what opening the catalogue and the engine does.
     """
     metrics = Metrics()
     environ = process_environment() if environ is None else environ
-    services = [open_base_service(settings, open_catalogue(settings), metrics, narrator, environ)]
-    return create_app(settings, services, metrics), services
+    catalogues = open_catalogues(settings, root)
+    first, *_ = catalogues
+    others = [Neighbour(catalogue.base, catalogue.served) for catalogue in catalogues]
+    loaded = LoadedBases(settings.max_loaded_bases, sum(not one.own.on_demand for one in catalogues))
+    services: list[BaseService] = []
+    for index, catalogue in enumerate(catalogues):
+        neighbours = Neighbours([other for place, other in enumerate(others) if place != index])
+        catalogue.served.guard = neighbours.guard
+        own = metrics.of_base(catalogue.base.name) if len(catalogues) > 1 else metrics
+        services.append(open_base_service(catalogue, own, narrator, environ, loaded, neighbours))
+    return create_app(settings, services, metrics, first.routing), services
 
 
 def open_base_service(
-    settings: Settings,
     catalogue: Catalogue,
     metrics: Metrics,
     narrator: Narrator,
     environ: MutableMapping[str, str],
+    loaded: LoadedBases,
+    neighbours: Neighbours,
 ) -> BaseService:
     """The service of a catalogue's base. Raises `SettingsError` and `EngineError`."""
-    base, served = catalogue.base, catalogue.served
+    settings, base, served = catalogue.own.settings, catalogue.base, catalogue.served
     narrator(f"base {base.name}: {base.reason}")
     for note in catalogue.notes:
         narrator(f"note: {note}")
@@ -112,6 +131,9 @@ def open_base_service(
     except ValueError as error:
         raise EngineError(f"{base.path}: {error}") from error
     engine, collectors = open_engine(settings, catalogue, tokenizer, metrics, narrator, environ)
+    demand: OnDemandEngine | None = None
+    if catalogue.own.on_demand:
+        demand = open_on_demand(settings, catalogue, tokenizer, metrics, environ, loaded, engine.info)
     actives = [served.active(alias) for alias in served.aliases()]
     for adapter in (one for one in served.adapters() if one.problem is not None):
         narrator(f"error: {adapter.full_name} is damaged and answers 503: {adapter.problem}")
@@ -119,22 +141,49 @@ def open_base_service(
     narrator(f"adapters: {', '.join(aliases) or 'none; every question goes to the base'}")
     runtime = Runtime(
         name=base.name,
-        engine=engine,
+        engine=demand or engine,
         served=served,
         router=catalogue.router,
         tokenizer=tokenizer,
         metrics=metrics,
+        on_demand=demand,
     )
-    return open_service(settings, runtime, defaults, _options(settings, catalogue), collectors)
+    return open_service(settings, runtime, defaults, _options(settings, catalogue, neighbours), collectors)
 
 
-def _options(settings: Settings, catalogue: Catalogue) -> FollowOptions:
+def open_on_demand(
+    settings: Settings,
+    catalogue: Catalogue,
+    tokenizer: Tokenizer,
+    metrics: Metrics,
+    environ: MutableMapping[str, str],
+    loaded: LoadedBases,
+    info: EngineInfo,
+) -> OnDemandEngine:
+    """An engine like the one that has this `info`, opened again each time that it is needed."""
+    quiet = Narrator(StringIO())
+
+    def reopen() -> Engine:
+        engine, _ = open_engine(settings, catalogue, tokenizer, metrics, quiet, environ)
+        return engine
+
+    limits = DemandLimits(
+        idle_seconds=settings.base_idle_seconds,
+        wait_seconds=settings.base_wait_seconds,
+        most_waiting=settings.max_queue + (settings.max_num_seqs or DEFAULT_BATCH),
+    )
+    observer = metrics.loads_of(catalogue.base.name)
+    return OnDemandEngine(catalogue.base.name, info, reopen, loaded, observer, limits)
+
+
+def _options(settings: Settings, catalogue: Catalogue, neighbours: Neighbours) -> FollowOptions:
     return FollowOptions(
         home=settings.home,
         base=catalogue.base,
         seconds=settings.follow_registry,
         provenance=partial(provenance, settings) if settings.require_provenance else None,
         router=catalogue.make_router,
+        neighbours=neighbours,
     )
 
 

@@ -105,9 +105,10 @@ class Errors:
             if started:
                 raise
             reply = reply_for(error)
-            self.metrics.rejected.labels(reply.code or "error").inc()
+            metrics = self.metrics.of(scope[EXCHANGE])
+            metrics.rejected.labels(reply.code or "error").inc()
             if isinstance(error, EngineBusyError):
-                self.metrics.gates.labels(error.gate).inc()
+                metrics.gates.labels(error.gate).inc()
             await _send_error(reply, error, scope, send)
 
 

@@ -59,6 +59,7 @@ class LoraLoading:
         """
         alias, version = self._names(name)
         async with self._follower.change_lock:
+            self._check_alias(alias)
             present = self._present(name, alias, version, in_place=in_place)
             folder = await open_folder(self._roots, path, PATH)
             version = version or (present.version if present is not None else None)
@@ -68,7 +69,12 @@ class LoraLoading:
             await self._admit(adapter)
             languages = self._served.languages()
             if present is None:
-                self._served.add(adapter)
+                try:
+                    self._served.add(adapter)
+                except AdapterRejectedError:  # another base has taken the alias meanwhile
+                    self._follower.unload(adapter)
+                    self._check_alias(alias)
+                    raise
             else:
                 self._served.replace(adapter)
             self._follower.loaded[adapter.full_name.lower()] = adapter
@@ -105,6 +111,12 @@ class LoraLoading:
             return names.split_name(name)
         except ValueError as error:
             raise bad_field(NAME, f"{NAME}: {error}.", code="invalid_value") from None
+
+    def _check_alias(self, alias: str) -> None:
+        try:
+            self._served.check_alias(alias)
+        except AdapterRejectedError as error:
+            raise bad_field(NAME, f"{NAME}: {error}.", code="adapter_exists") from None
 
     def _present(self, name: str, alias: str, version: str | None, *, in_place: bool) -> Adapter | None:
         """What `name` stands for now, where it was loaded and may be replaced; None where it is free."""

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from adapters import names
-from adapters.errors import AdapterError, FileRefusedError, RegistryError, UnknownAdapterError
+from adapters.errors import (
+    AdapterError,
+    AdapterRejectedError,
+    FileRefusedError,
+    RegistryError,
+    UnknownAdapterError,
+)
 from adapters.lora.manifest import Adapter
 from adapters.registry.listing import RegistryListing, VersionFolder
 from adapters.registry.registry import AliasMove, Registry
@@ -81,6 +87,11 @@ class RegistryChanges:
         folder = await open_folder(self._roots, path, "path")
         base = await serving_base(self._served, self._options)
         async with self._follower.change_lock:
+            if alias is not None:
+                try:
+                    self._served.check_alias(alias)
+                except AdapterRejectedError as error:
+                    raise conflict(f"{error}.") from None
             added = await self.ask(
                 lambda: self.registry.add(folder, base=base, alias=alias, version=version, language=language),
                 folder,

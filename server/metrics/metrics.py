@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from adapters.lora.manifest import Adapter
 from server.config.version import oneseek_version
 from server.exchange import Exchange
-from server.metrics.collectors import EngineCollectors
+from server.metrics.collectors import BaseCollectors, EngineCollectors
 from server.metrics.engine_state import EngineInfo
 from server.metrics.histogram import TokenHistogram
 from server.metrics.pace import Pace
@@ -69,6 +69,25 @@ class StepMetrics:
         self._restarts.labels(self._base, outcome).inc()
 
 
+class LoadMetrics:
+    """Counts how a base that is loaded on demand comes and goes; its `LoadObserver`."""
+
+    def __init__(self, base: str, loads: Counter, seconds: Histogram, unloads: Counter) -> None:
+        self._base = base
+        self._loads = loads
+        self._seconds = seconds
+        self._unloads = unloads
+
+    def base_loaded(self, outcome: str, seconds: float) -> None:
+        """A load has ended."""
+        self._loads.labels(self._base, outcome).inc()
+        self._seconds.labels(self._base, outcome).observe(seconds)
+
+    def base_unloaded(self, reason: str) -> None:
+        """The base was unloaded."""
+        self._unloads.labels(self._base, reason).inc()
+
+
 class Metrics:
     """All counters and histograms of a server. Thread-safe, as prometheus-client is."""
 
@@ -76,6 +95,9 @@ class Metrics:
         # A second series for each one, of the time when it began, that no dashboard reads.
         disable_created_metrics()
         self.registry = CollectorRegistry()
+        self.exposed = BaseCollectors(self.registry)
+        """What `/metrics` exports: the same, and what was measured of each base by itself."""
+        self._bases: dict[str, Metrics] = {}
         self.engines = EngineCollectors()
         self.registry.register(self.engines)
         self._make_request_metrics()
@@ -163,6 +185,15 @@ class Metrics:
             "oneseek_adapter_load_seconds", "Time to make an adapter resident", ("adapter", "outcome"),
             buckets=LOAD, registry=r,
         )  # fmt: skip
+        self.base_loads = Counter(
+            "oneseek_base_loads", "Loads of a base that is loaded on demand", ("base", "outcome"), registry=r
+        )
+        self.base_load_seconds = Histogram(
+            "oneseek_base_load_seconds", "Time to load a base", ("base", "outcome"), buckets=LOAD, registry=r
+        )
+        self.base_unloads = Counter(
+            "oneseek_base_unloads", "Bases unloaded, and why", ("base", "reason"), registry=r
+        )
         self.admin_changes = Counter(
             "oneseek_admin_changes", "Changes asked for over HTTP", ("action", "outcome"), registry=r
         )
@@ -207,6 +238,20 @@ class Metrics:
             names, buckets=BETWEEN_TOKENS, registry=r,
         )  # fmt: skip
 
+    def of_base(self, base: str) -> Metrics:
+        """The metrics of one of several bases; every series of theirs has the label `base`."""
+        own = self._bases[base] = Metrics()
+        self.exposed.add(base, own.registry)
+        return own
+
+    def of(self, exchange: Exchange) -> Metrics:
+        """Those of the base that answers the exchange, or these where that is not decided."""
+        return self._bases.get(exchange.base, self)
+
+    def loads_of(self, base: str) -> LoadMetrics:
+        """What counts how `base` comes and goes."""
+        return LoadMetrics(base, self.base_loads, self.base_load_seconds, self.base_unloads)
+
     def steps(self, base: str) -> StepMetrics:
         """What counts the steps and failures of the engine that runs `base`."""
         return StepMetrics(
@@ -215,6 +260,10 @@ class Metrics:
 
     def record_answer(self, exchange: Exchange) -> None:
         """One HTTP request has been answered, or its client has gone."""
+        own = self.of(exchange)
+        if own is not self:
+            own.record_answer(exchange)
+            return
         self._count(exchange)
         self._release(self._serving.pop(id(exchange), None))
 

@@ -78,18 +78,26 @@ class Generation:
         raise UnsupportedRequestError(message, "model")
 
     async def choose(
-        self, exchange: Exchange, question: RouteQuery, places: int = 1, task: Task = "generate"
+        self,
+        exchange: Exchange,
+        question: RouteQuery,
+        places: int = 1,
+        task: Task = "generate",
+        route: Route | None = None,
     ) -> Resolution:
         """Decide who answers, hold `places` for it, make it resident, and put the receipt on the exchange.
 
+        `route`: the decision, if it has been made. Loads a base that is loaded on demand.
+
         Raises `UnknownNameError`, `SelectionError`, `UnsupportedRequestError`, `EngineBusyError`,
-        `AdapterRefusedError`.
+        `AdapterRefusedError`, `BaseNotLoadedError`.
         """
         self.check_task(task)
         started = time.perf_counter()
         try:
             names = self._runtime.served.snapshot
-            route = await self._decide(exchange, question, names)
+            decided = route is not None
+            route = route or await self._decide(exchange, question, names)
             parts = names.weighted(route.target)
             divides = task == "generate" and (names.splits or names.shadows)
             chosen = self._chosen(exchange, question, route, names) if divides else None
@@ -97,11 +105,15 @@ class Generation:
         except (UnknownNameError, UnknownAdapterError):
             exchange.adapter = "unknown"
             raise
-        self._runtime.metrics.route_seconds.observe(time.perf_counter() - started)
+        if not decided:
+            self._runtime.metrics.route_seconds.observe(time.perf_counter() - started)
         self._runtime.metrics.routes.labels(resolution.language, route.reason).inc()
         if route.detection is not None:
             self._runtime.metrics.confidence.observe(route.confidence)
         self._tell(exchange, resolution)
+        if self._runtime.on_demand is not None:
+            await self._runtime.on_demand.ready()
+        # Nothing may be awaited in between: these places are what keeps the base loaded.
         self.gate.hold(exchange, resolution.share, places)
         try:
             await self._bring_in(resolution.adapters)
@@ -146,6 +158,7 @@ class Generation:
             resolution.version,
             resolution.language,
         )
+        exchange.base = self._runtime.name
         exchange.receipt |= resolution.receipt
         self._runtime.metrics.chosen(exchange)
 

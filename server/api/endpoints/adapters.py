@@ -28,53 +28,60 @@ class Admin:
 
     async def all(self, _request: Request) -> Response:
         """Every version that is served or kept."""
-        inventories = [service.changes.inventory for service in self._context.services if service.changes]
-        entries = [entry for inventory in inventories for entry in await inventory.all()]
-        return reply({"object": "list", "data": entries})
+        entries: dict[str, dict[str, Any]] = {}
+        for service in self._context.services:
+            if service.changes is None:
+                continue
+            for entry in await service.changes.inventory.all():
+                name = entry["name"].lower()
+                # What one base does not serve, another may.
+                if name not in entries or entry["base_name"] is not None:
+                    entries[name] = entry
+        return reply({"object": "list", "data": list(entries.values())})
 
     async def one(self, request: Request) -> Response:
         """All that is known of one."""
-        name = request.path_params["name"]
-        return reply(await self._context.changes_for(name).inventory.one(name))
+        changes, name = self._context.changes_for(request, request.path_params["name"])
+        return reply(await changes.inventory.one(name))
 
     async def add(self, request: Request) -> Response:
         """A folder beneath the roots becomes a version."""
         value = await self._context.read(request, limit=self._limit)
         body = to_fields(value, AddFields)
-        check_names(body.alias, body.version, body.language)
-        change = self._changes(body.alias).add(
-            body.path, alias=body.alias, version=body.version, language=body.language
-        )
+        changes, alias = self._changes(request, body.alias or "")
+        check_names(alias or None, body.version, body.language)
+        change = changes.add(body.path, alias=alias or None, version=body.version, language=body.language)
         return await self._changed(request, "add", body.path, change)
 
     async def promote(self, request: Request) -> Response:
         """An alias stands for this version from now on."""
         await self._no_fields(request)
-        name = request.path_params["name"]
-        return await self._changed(request, "promote", name, self._changes(name).promote(name))
+        changes, name = self._changes(request, request.path_params["name"])
+        return await self._changed(request, "promote", name, changes.promote(name))
 
     async def rollback(self, request: Request) -> Response:
         """An alias stands for what it stood for before."""
         await self._no_fields(request)
-        name = request.path_params["name"]
-        return await self._changed(request, "rollback", name, self._changes(name).rollback(name))
+        changes, name = self._changes(request, request.path_params["name"])
+        return await self._changed(request, "rollback", name, changes.rollback(name))
 
     async def retire(self, request: Request) -> Response:
         """A version is served no longer."""
         await self._no_fields(request)
-        name = request.path_params["name"]
-        return await self._changed(request, "retire", name, self._changes(name).retire(name))
+        changes, name = self._changes(request, request.path_params["name"])
+        return await self._changed(request, "retire", name, changes.retire(name))
 
     async def verify(self, request: Request) -> Response:
         """Whether versions are still what was added."""
         await self._no_fields(request)
-        name = request.path_params["name"]
+        changes, name = self._changes(request, request.path_params["name"])
         async with self._audit.record(request, "verify", name):
-            verdicts = await self._changes(name).verify(name)
+            verdicts = await changes.verify(name)
         return reply({"object": "list", "data": [_verdict(verdict) for verdict in verdicts]})
 
-    def _changes(self, name: str | None) -> RegistryChanges:
-        return self._context.changes_for(name).registry
+    def _changes(self, request: Request, name: str) -> tuple[RegistryChanges, str]:
+        changes, name = self._context.changes_for(request, name)
+        return changes.registry, name
 
     async def _changed(
         self, request: Request, action: str, name: str, change: Awaitable[ChangeResult]

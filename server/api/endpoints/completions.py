@@ -9,6 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from routing.route import Route
 from server.api.endpoints.context import Context, asker_of, envelope, large_reply, question
 from server.api.endpoints.prompts import draft_prompts, tokenise_prompts
 from server.api.fields import bounds
@@ -47,13 +48,17 @@ class Completions:
         self._context.check_body(request, value, "prompt")
         body = await aside(lambda: to_generation(value, CompletionFields))
         service = self._context.service_for(request, body.model)
-        generation, tokenizer = service.generation, service.runtime.tokenizer
         sampling = completion_sampling(body, service.runtime.info, service.defaults)
         prompts = await draft_prompts(body.prompt, service, aside)
         _check(body, len(prompts))
         turns = ("\n".join(prompt.text for prompt in prompts),)
         asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
-        resolution = await generation.choose(exchange, asked, len(prompts) * body.n)
+        route: Route | None = None
+        if not any(prompt.tokens for prompt in prompts):  # tokens are one base's alone
+            service, route = await self._context.choose(request, asked)
+            sampling = completion_sampling(body, service.runtime.info, service.defaults)
+        generation, tokenizer = service.generation, service.runtime.tokenizer
+        resolution = await generation.choose(exchange, asked, len(prompts) * body.n, route=route)
         check = partial(generation.grammars.check, asker=asker_of(request))
         sampling = await guided(body, sampling, check, aside)
         prompts = await tokenise_prompts(prompts, service)

@@ -13,6 +13,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
+from routing.route import Route
 from server.api.endpoints.context import Context, envelope, question
 from server.api.endpoints.prompts import draft_prompts, tokenise_prompts
 from server.api.fields import bounds
@@ -45,14 +46,18 @@ class Embeddings:
         most = min(settings.max_num_seqs or TOGETHER, settings.max_queue // 4)
         self._context.check_body(request, value, "input", most)
         body = to_generation(value, EmbeddingFields, refused=EMBEDDING_REFUSED, hints=EMBEDDING_HINTS)
-        service = self._context.service_for(request, body.model)
-        generation, runtime = service.generation, service.runtime
-        generation.check_task("embed")
+        # Without texts a language decides nothing: this is the base that is named, or the first that embeds.
+        service, _ = await self._context.choose(request, question(request, body.model, ()), "embed")
+        service.generation.check_task("embed")
         inputs = await draft_prompts(body.input, service, aside, "input", MAX_INPUTS)
         turns = ("\n".join(item.text for item in inputs),)
         together = max(1, min(most, len(inputs)))
         asked = question(request, body.model, turns)
-        resolution = await generation.choose(exchange, asked, together, "embed")
+        route: Route | None = None
+        if not any(item.tokens for item in inputs):
+            service, route = await self._context.choose(request, asked, "embed")
+        generation, runtime = service.generation, service.runtime
+        resolution = await generation.choose(exchange, asked, together, "embed", route)
         inputs = await tokenise_prompts(inputs, service, "input")
         _check(inputs, runtime.info.context)
         prompts = [item.tokens for item in inputs]

@@ -20,6 +20,8 @@ from server.errors import (
     AdapterRefusedError,
     AdapterUnavailableError,
     ApiError,
+    BaseNotLoadedError,
+    BaseUnavailableError,
     EngineBusyError,
     EngineDeadError,
     EngineError,
@@ -78,6 +80,13 @@ def _not_loaded(_error: AdapterNotLoadedError) -> ErrorReply:
     return ErrorReply(503, message, type="server_error", code="adapter_not_loaded", headers=headers)
 
 
+def _base_not_loaded(error: BaseNotLoadedError) -> ErrorReply:
+    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    failed = isinstance(error, BaseUnavailableError)
+    code = "base_unavailable" if failed else "base_not_loaded"
+    return ErrorReply(503, str(error), type="server_error", param="model", code=code, headers=headers)
+
+
 def _unsupported(error: UnsupportedRequestError) -> ErrorReply:
     return ErrorReply(400, str(error), param=error.param, code="unsupported_value")
 
@@ -122,6 +131,7 @@ _REPLIES: Mapping[type, Callable[[Any], ErrorReply]] = {
     AdapterNotLoadedError: _not_loaded,
     AdapterRefusedError: _refused,
     AdapterUnavailableError: _unavailable,
+    BaseNotLoadedError: _base_not_loaded,
     EngineBusyError: _busy,
     EngineDeadError: _dead,
     EngineError: _engine,

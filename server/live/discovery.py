@@ -1,0 +1,169 @@
+"""Which adapter belongs to which base, if a server has several: by digest, shapes and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from adapters.bases import FoundBase, find_base
+from adapters.errors import AdapterRejectedError, FileRefusedError
+from adapters.lora.digest import base_digest
+from adapters.lora.manifest import Adapter
+from adapters.registry.finder import FoundAdapters, ServedBase, find_adapters, read_named
+from server.config.bases import BaseSettings, each_base
+from server.config.environment import expand_home
+from server.config.settings import Settings
+from server.config.values import SettingsError
+
+
+@dataclass(frozen=True)
+class BaseFinds:
+    """One base, and what was found for it."""
+
+    own: BaseSettings
+    base: FoundBase
+    digest: str
+    named: tuple[Adapter, ...]
+    """What the settings name."""
+    found: tuple[Adapter, ...]
+    """What the usual places hold beside that."""
+    notes: tuple[str, ...] = ()
+    """What is not served, and why."""
+
+
+def discover(settings: Settings, root: Path) -> list[BaseFinds]:
+    """Every base that `settings` ask for, the default one first, each with its adapters.
+
+    Raises `adapters.errors.FileRefusedError`, `AdapterRejectedError` and `SettingsError`.
+    """
+    bases = [_find(own, root) for own in each_base(settings)]
+    digests = [base_digest(base.path, settings.home / "cache") for _, base in bases]
+    named = [[expand_entry(entry) for entry in own.settings.adapters] for own, _ in bases]
+    if settings.bases:
+        served = [ServedBase.read(base, digest) for (_, base), digest in zip(bases, digests, strict=True)]
+        for entry in map(expand_entry, settings.adapters):
+            named[_base_of(entry, served)].append(entry)
+    finds: list[BaseFinds] = []
+    pickles: tuple[str, ...] = ()
+    refused: list[tuple[FileRefusedError, ...]] = []
+    for (own, base), digest, entries in zip(bases, digests, named, strict=True):
+        looked = _look(settings, own, root, base, entries, digest)
+        count = len(entries)
+        finds.append(BaseFinds(own, base, digest, looked.adapters[:count], looked.adapters[count:]))
+        refused.append(looked.refused)
+        if len(finds) == 1:
+            pickles = tuple(
+                f"{pickle.path} is a pickle and is not loaded; convert it with: {pickle.command}"
+                for pickle in looked.unconverted
+            )
+    if len(finds) == 1:
+        return [replace(finds[0], notes=(*map(str, refused[0]), *pickles))]
+    return _divide(finds, refused, pickles)
+
+
+def expand_entry(entry: str) -> str:
+    """PATH or NAME=PATH with the user's folder for `~`."""
+    name, equals, path = entry.partition("=")
+    return f"{name}={expand_home(path)}" if equals and path.startswith("~") else str(expand_home(entry))
+
+
+def _find(own: BaseSettings, root: Path) -> tuple[BaseSettings, FoundBase]:
+    base = find_base(root, own.settings.base_model)
+    return own, base if own.name is None else replace(base, name=own.name)
+
+
+def _look(
+    settings: Settings, own: BaseSettings, root: Path, base: FoundBase, entries: Sequence[str], digest: str
+) -> FoundAdapters:
+    try:
+        return find_adapters(root, settings.home, base, entries, digest=digest)
+    except FileRefusedError:
+        raise
+    except ValueError as error:
+        name = "adapters" if own.name is None else f"bases.{own.name}.adapters"
+        raise SettingsError(name, str(error)) from None
+
+
+def _base_of(entry: str, bases: Sequence[ServedBase]) -> int:
+    """The one base that an adapter fits which the settings name for none. Raises if there is not one."""
+    fitting: list[int] = []
+    problem: FileRefusedError | None = None
+    for index, base in enumerate(bases):
+        try:
+            read_named(entry, base)
+            fitting.append(index)
+        except FileRefusedError as error:
+            problem = problem or error
+        except ValueError as error:
+            raise SettingsError("adapters", str(error)) from None
+    if problem is not None and not fitting:
+        raise problem
+    if len(fitting) > 1:
+        names = [bases[index].found.name for index in fitting]
+        raise SettingsError("adapters", f"{entry} {_ambiguous(names)}")
+    return fitting[0]
+
+
+def _ambiguous(names: Sequence[str]) -> str:
+    return f"fits several bases ({', '.join(names)}); name it under bases.{names[0]}.adapters, or another's"
+
+
+def _divide(
+    finds: Sequence[BaseFinds], refused: Sequence[Iterable[FileRefusedError]], pickles: Iterable[str]
+) -> list[BaseFinds]:
+    """Each adapter on one base alone; what is on none is a note, once."""
+    named = {adapter.path.resolve() for one in finds for adapter in one.named}
+    places: dict[Path, list[tuple[int, Adapter]]] = {}
+    for index, one in enumerate(finds):
+        for adapter in one.found:
+            if adapter.path.resolve() not in named:
+                places.setdefault(adapter.path.resolve(), []).append((index, adapter))
+    kept: list[list[Adapter]] = [[] for _ in finds]
+    notes: list[str] = []
+    for candidates in places.values():
+        whole = [(index, adapter) for index, adapter in candidates if adapter.problem is None]
+        if len(whole) > 1:
+            fitting = [finds[index].base.name for index, _ in whole]
+            notes.append(f"{whole[0][1].full_name} in {whole[0][1].path} {_ambiguous(fitting)}")
+            continue
+        index, adapter = (whole or candidates)[0]
+        kept[index].append(adapter)
+    known = named | places.keys()
+    notes += [*_once(refused, known), *pickles]
+    _check_aliases([(one.base.name, (*one.named, *own)) for one, own in zip(finds, kept, strict=True)])
+    return [
+        replace(one, found=tuple(own), notes=tuple(notes) if not index else ())
+        for index, (one, own) in enumerate(zip(finds, kept, strict=True))
+    ]
+
+
+def _once(refused: Iterable[Iterable[FileRefusedError]], known: set[Path]) -> Iterator[str]:
+    """What no base serves, each folder once."""
+    seen: set[Path] = set()
+    for error in (error for errors in refused for error in errors):
+        folder = error.path.resolve()
+        if not ({folder, folder.parent} & (known | seen)):
+            seen.add(folder)
+            yield str(error)
+
+
+def _check_aliases(bases: Sequence[tuple[str, Iterable[Adapter]]]) -> None:
+    """Raise `AdapterRejectedError` for an alias on two bases, or one that is a base's name."""
+    names = {base.lower(): base for base, _ in bases}
+    listed = [(base, adapter) for base, adapters in bases for adapter in adapters]
+    seen: dict[str, tuple[str, Adapter]] = {}
+    for base, adapter in listed:
+        alias = adapter.alias.lower()
+        remedy = f"Give it another alias: name its folder under bases.{base}.adapters as NAME=PATH."
+        if alias in names:
+            raise AdapterRejectedError(
+                f"{adapter.full_name} in {adapter.path} on {base} has the name of the base "
+                f"{names[alias]}. {remedy}"
+            )
+        other, before = seen.setdefault(alias, (base, adapter))
+        if other != base:
+            raise AdapterRejectedError(
+                f"The alias {adapter.alias} is on two bases: {before.full_name} in {before.path} on {other}, "
+                f"and {adapter.full_name} in {adapter.path} on {base}. {remedy}"
+            )

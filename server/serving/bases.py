@@ -1,0 +1,165 @@
+"""Whom of a server's bases a request means: by name, or by the language that one router decides on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from routing.route import MODEL, AdapterNames, Route, RouteQuery, Router, UnknownNameError, named_choice
+from routing.selection import (
+    HEADER,
+    SelectionError,
+    first_name,
+    is_automatic,
+    parse_selection,
+    split_base,
+)
+from server.exchange import Exchange
+from server.live.languages import LanguageRouting, ServedNames
+from server.metrics.engine_state import Task
+from server.serving.generation import READING_BYTES
+from server.serving.routes import RememberedRoutes
+from server.serving.service import BaseService
+
+
+class Bases:
+    """The bases of one server, the default one first. `routing` is over the languages of all of them."""
+
+    def __init__(self, services: Sequence[BaseService], routing: LanguageRouting | None = None) -> None:
+        self.services = tuple(services)
+        self._routing = routing
+        self._routes = RememberedRoutes()
+        self._names: ServedNames | None = None
+
+    @property
+    def several(self) -> bool:
+        """Whether there is more than one."""
+        return len(self.services) > 1
+
+    def named(self, *names: str | None) -> BaseService:
+        """The base that knows the first of `names` that any base knows, else the default one."""
+        if self.several:
+            known = self.names()
+            for name in filter(None, names):
+                index = _place(first_name(name), known)
+                if index is not None:
+                    return self.services[index]
+        return self.services[0]
+
+    def names(self) -> ServedNames:
+        """Every name at this moment; the same object until one changes."""
+        snapshots = tuple(service.runtime.served.snapshot for service in self.services)
+        known = self._names
+        if known is None or any(a is not b for a, b in zip(known.snapshots, snapshots, strict=True)):
+            languages = self._routing.languages() if self._routing is not None else {}
+            known = self._names = ServedNames(snapshots, languages)
+        return known
+
+    async def choose(
+        self, exchange: Exchange, question: RouteQuery, task: Task = "generate"
+    ) -> tuple[BaseService, Route | None]:
+        """The base that answers `question`, and the route that says so.
+
+        With one base that is the base, and the route is left to it. Raises `UnknownNameError` and
+        `SelectionError`.
+        """
+        if not self.several:
+            return self.services[0], None
+        try:
+            service, route = await self._choose(exchange, question, task)
+        except UnknownNameError:
+            exchange.adapter = "unknown"
+            raise
+        exchange.base = service.runtime.name
+        return service, route
+
+    async def _choose(
+        self, exchange: Exchange, question: RouteQuery, task: Task
+    ) -> tuple[BaseService, Route]:
+        known = self.names()
+        index = None if question.model is None else _asked(question.model, MODEL, known)
+        if question.header is not None:
+            index = _asked(question.header, HEADER, known)
+            # The model is known by one of the bases, and does not decide.
+            question = replace(question, model=None)
+        if index is not None:
+            service = self.services[index]
+            router = service.runtime.router
+            return service, await self._decide(exchange, question, service, router, known.snapshots[index])
+        service = self._first_for(task)
+        router = self._routing.server if self._routing is not None else service.runtime.router
+        route = await self._decide(exchange, question, service, router, known)
+        owner = known.owner(route.target[0][0] if route.target else route.base or "base")
+        chosen = self.services[owner or 0]
+        if chosen.runtime.info.task == task:
+            return chosen, route
+        # A language of a base that does something else: the one that does this decides by itself.
+        own = service.runtime.served.snapshot
+        return service, await self._decide(exchange, question, service, service.runtime.router, own)
+
+    def _first_for(self, task: Task) -> BaseService:
+        doing = (service for service in self.services if service.runtime.info.task == task)
+        return next(doing, self.services[0])
+
+    async def _decide(
+        self,
+        exchange: Exchange,
+        question: RouteQuery,
+        service: BaseService,
+        router: Router,
+        names: AdapterNames,
+    ) -> Route:
+        began = time.perf_counter()
+        if self._routes.remembers(question):
+            route = self._routes.decide(exchange.tenant, question, router, names)
+        else:
+            size = READING_BYTES * sum(map(len, question.turns))
+            route = await service.generation.aside.run_sized(size, lambda: router.decide(question, names))
+        service.runtime.metrics.route_seconds.observe(time.perf_counter() - began)
+        return route
+
+
+def _asked(asked: str, field: str, known: ServedNames) -> int | None:
+    """The place of the base that `asked` names; None if it leaves that open.
+
+    Raises `UnknownNameError`, and `SelectionError` for a blend over several bases.
+    """
+    try:
+        chosen = parse_selection(asked, field)
+    except SelectionError:
+        named_choice(asked, field, known)  # which raises what fits
+        raise
+    if chosen == "auto":
+        return None
+    if not chosen:
+        return 0
+    places: dict[int | None, str] = {}
+    for name, _ in chosen:
+        base, rest = split_base(name)
+        if base is None and is_automatic(rest):
+            return None
+        place = _place(name, known)
+        if place is None:
+            raise UnknownNameError(name, field)
+        places.setdefault(place, name)
+    if len(places) > 1:
+        listed = " and ".join(
+            f"{name} on {known.snapshots[place].base_name}"
+            for place, name in places.items()
+            if place is not None
+        )
+        raise SelectionError(asked, f"a blend is made on one base, and this names {listed}", field)
+    return next(iter(places))
+
+
+def _place(name: str, known: ServedNames) -> int | None:
+    """The place of the base that a single name is on, or None."""
+    base, rest = split_base(name)
+    if base is None:
+        return known.owner(rest)
+    index = known.named_base(base)
+    if index is None:
+        return None
+    names = known.snapshots[index]
+    return index if is_automatic(rest) or names.is_adapter(rest) or names.is_base(rest) else None
