@@ -94,7 +94,8 @@ def compose(
     """The whole application that the settings lead to, and its services, not yet started.
 
     `environ` decides on the engine where the settings do not, and is prepared for it; the process's own, by
-    default, is what vLLM reads. Adapters are looked for under `root`, by default the working directory. Raises what opening the catalogue and the engine does.
+    default, is what vLLM reads. Adapters are looked for under `root`, by default the working directory.
+    Raises what opening the catalogue and the engine does.
     """
     metrics = Metrics()
     environ = process_environment() if environ is None else environ

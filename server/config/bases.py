@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal, Protocol
 
 from adapters import names
 from server.config.engine import EngineOptions
 from server.config.limits import LIMITS
 from server.config.schema import Option
 from server.config.values import Entries, Located, Raw, SettingsError, Size, parse_value, within
-
-if TYPE_CHECKING:
-    from server.config.settings import Settings
 
 UTILIZATION = "gpu_memory_utilization"
 
@@ -57,18 +54,41 @@ class BaseOptions:
     """vLLM's own, as under engine: the part of the GPU's memory that the base may take."""
 
 
-@dataclass(frozen=True, slots=True)
-class BaseSettings:
-    """One base of a server, with the settings that hold for it."""
+class DeclaredBases(Protocol):
+    """The settings of a server that its bases have to agree with."""
 
-    name: str | None
-    """Its public name; None if its folder gives it."""
-    settings: Settings
-    """Without other bases."""
-    on_demand: bool = False
+    @property
+    def bases(self) -> Mapping[str, BaseOptions]:
+        """See `Settings`."""
+        ...
+
+    @property
+    def base_model(self) -> Path | None:
+        """See `Settings`."""
+        ...
+
+    @property
+    def default_base(self) -> str | None:
+        """See `Settings`."""
+        ...
+
+    @property
+    def max_loaded_bases(self) -> int | None:
+        """See `Settings`."""
+        ...
+
+    @property
+    def max_num_seqs(self) -> int | None:
+        """See `Settings`."""
+        ...
+
+    @property
+    def max_num_batched_tokens(self) -> int | None:
+        """See `Settings`."""
+        ...
 
 
-def check_bases(settings: Settings) -> None:
+def check_bases(settings: DeclaredBases) -> None:
     """Raise `SettingsError` for bases that cannot be served together, by the names of their settings."""
     bases = settings.bases
     if not bases:
@@ -88,6 +108,9 @@ def check_bases(settings: Settings) -> None:
         for field, (least, most) in LIMITS.items():
             within(f"bases.{name}.{field}", getattr(options, field, None), least, most)
         within(f"bases.{name}.{UTILIZATION}", options.gpu_memory_utilization, 0.01, 1)
+        seqs = options.max_num_seqs or settings.max_num_seqs
+        tokens = options.max_num_batched_tokens or settings.max_num_batched_tokens
+        check_batch(seqs, tokens, f"bases.{name}.")
     default = settings.default_base
     if default is not None and default.lower() not in seen:
         raise SettingsError(
@@ -100,8 +123,13 @@ def check_bases(settings: Settings) -> None:
         raise SettingsError("max_loaded_bases", f"{most} leaves no room beside {', '.join(always)}; {remedy}")
     if most is not None and len(always) > most:
         raise SettingsError("max_loaded_bases", f"{most} is less than the bases that are not on_demand")
-    for name in bases:
-        base_settings(settings, name)
+
+
+def check_batch(seqs: int | None, tokens: int | None, section: str = "") -> None:
+    """Raise `SettingsError` for a step that has no token for each of its sequences."""
+    if seqs is not None and tokens is not None and tokens < seqs:
+        problem = f"{tokens} is below max_num_seqs ({seqs}); every sequence needs one token a step"
+        raise SettingsError(f"{section}max_num_batched_tokens", problem)
 
 
 def _check_name(name: str) -> None:
@@ -111,50 +139,6 @@ def _check_name(name: str) -> None:
         raise SettingsError("bases", str(error).replace("alias", "base's name")) from None
     if name.lower() in ("blend", "none", "unknown"):
         raise SettingsError("bases", f"the base's name {name!r} is reserved: choose another")
-
-
-def each_base(settings: Settings) -> tuple[BaseSettings, ...]:
-    """The bases that `settings` ask for, the default one first. Without `bases`, the one that is found."""
-    if not settings.bases:
-        return (BaseSettings(None, settings),)
-    default = (settings.default_base or next(iter(settings.bases))).lower()
-    order = sorted(settings.bases, key=lambda name: name.lower() != default)
-    return tuple(
-        BaseSettings(name, base_settings(settings, name), settings.bases[name].on_demand) for name in order
-    )
-
-
-def default_settings(settings: Settings) -> Settings:
-    """The settings that hold for the default base."""
-    return each_base(settings)[0].settings
-
-
-def base_settings(settings: Settings, name: str) -> Settings:
-    """The settings that hold for one base. Raises `SettingsError` by the name of its own."""
-    options = settings.bases[name]
-    own = {one.name for one in fields(settings)}
-    changes: dict[str, Any] = {
-        one.name: getattr(options, one.name)
-        for one in fields(options)
-        if one.name in own and getattr(options, one.name) is not None
-    }
-    engine = _engine(settings.engine, options)
-    changes |= {"base_model": options.path, "bases": {}, "default_base": None, "max_loaded_bases": None}
-    changes |= {"engine": engine, "adapters": options.adapters or ()}
-    try:
-        return replace(settings, **changes)
-    except SettingsError as error:
-        raise SettingsError(f"bases.{name}.{error.name}", error.problem, error.origin) from None
-
-
-def _engine(server: EngineOptions, options: BaseOptions) -> EngineOptions:
-    own = options.engine or EngineOptions()
-    kind = server.kind if own.kind == "auto" else own.kind
-    extra = {} if kind == "embedded" and server.kind != "embedded" else dict(server.options)
-    extra |= own.options
-    if options.gpu_memory_utilization is not None:
-        extra[UTILIZATION] = f"{options.gpu_memory_utilization:g}"
-    return EngineOptions(kind=kind, options=extra)
 
 
 def parse_sections(option: Option, raw: Raw | Entries, origin: str) -> Entries:

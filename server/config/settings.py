@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, cast
 
-from server.config.bases import BaseOptions, check_bases, expand_paths, parse_sections
+from server.config.bases import BaseOptions, check_bases, check_batch, expand_paths, parse_sections
 from server.config.engine import EngineOptions
 from server.config.environment import expand_home, home_folder, process_environment
 from server.config.hosts import AllowedHosts, is_loopback
@@ -185,10 +185,7 @@ class Settings:
             raise SettingsError(
                 "request_timeout", f"{self.request_timeout} is not above 0; for no limit use none"
             )
-        seqs, tokens = self.max_num_seqs, self.max_num_batched_tokens
-        if seqs is not None and tokens is not None and tokens < seqs:
-            problem = f"{tokens} is below max_num_seqs ({seqs})"
-            raise SettingsError("max_num_batched_tokens", f"{problem}; every sequence needs one token a step")
+        check_batch(self.max_num_seqs, self.max_num_batched_tokens)
         check_bases(self)
         self._check_keys()
         try:

@@ -17,7 +17,7 @@ from adapters.home import check_home, mark_home
 from adapters.lora.manifest import Adapter, damaged_adapter
 from adapters.registry.pointers import AliasPointers, PointersError, active_versions
 from adapters.registry.served import ServedAdapters
-from server.config.bases import BaseSettings, default_settings
+from server.config.each_base import BaseSettings, default_settings
 from server.config.settings import Settings
 from server.live.discovery import BaseFinds, discover
 from server.live.languages import LanguageRouting, place_names

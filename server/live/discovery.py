@@ -11,7 +11,7 @@ from adapters.errors import AdapterRejectedError, FileRefusedError
 from adapters.lora.digest import base_digest
 from adapters.lora.manifest import Adapter
 from adapters.registry.finder import FoundAdapters, ServedBase, find_adapters, read_named
-from server.config.bases import BaseSettings, each_base
+from server.config.each_base import BaseSettings, each_base
 from server.config.environment import expand_home
 from server.config.settings import Settings
 from server.config.values import SettingsError

@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
-from routing.route import MODEL, AdapterNames, Route, RouteQuery, Router, UnknownNameError, named_choice
-from routing.selection import (
-    HEADER,
-    SelectionError,
-    first_name,
-    is_automatic,
-    parse_selection,
-    split_base,
-)
+from routing.route import AdapterNames, Route, RouteQuery, Router, UnknownNameError
+from routing.selection import first_name
 from server.exchange import Exchange
+from server.live.deciding import named_base, owner_of, place_of
 from server.live.languages import LanguageRouting, ServedNames
 from server.metrics.engine_state import Task
 from server.serving.generation import READING_BYTES
@@ -42,7 +35,7 @@ class Bases:
         if self.several:
             known = self.names()
             for name in filter(None, names):
-                index = _place(first_name(name), known)
+                index = place_of(first_name(name), known)
                 if index is not None:
                     return self.services[index]
         return self.services[0]
@@ -52,7 +45,8 @@ class Bases:
         snapshots = tuple(service.runtime.served.snapshot for service in self.services)
         known = self._names
         if known is None or any(a is not b for a, b in zip(known.snapshots, snapshots, strict=True)):
-            languages = self._routing.languages() if self._routing is not None else {}
+            routing, first = self._routing, self.services[0].runtime.served
+            languages = routing.languages() if routing is not None else first.languages()
             known = self._names = ServedNames(snapshots, languages)
         return known
 
@@ -78,11 +72,7 @@ class Bases:
         self, exchange: Exchange, question: RouteQuery, task: Task
     ) -> tuple[BaseService, Route]:
         known = self.names()
-        index = None if question.model is None else _asked(question.model, MODEL, known)
-        if question.header is not None:
-            index = _asked(question.header, HEADER, known)
-            # The model is known by one of the bases, and does not decide.
-            question = replace(question, model=None)
+        index, question = named_base(question, known)
         if index is not None:
             service = self.services[index]
             router = service.runtime.router
@@ -90,8 +80,7 @@ class Bases:
         service = self._first_for(task)
         router = self._routing.server if self._routing is not None else service.runtime.router
         route = await self._decide(exchange, question, service, router, known)
-        owner = known.owner(route.target[0][0] if route.target else route.base or "base")
-        chosen = self.services[owner or 0]
+        chosen = self.services[owner_of(route, known)]
         if chosen.runtime.info.task == task:
             return chosen, route
         # A language of a base that does something else: the one that does this decides by itself.
@@ -118,48 +107,3 @@ class Bases:
             route = await service.generation.aside.run_sized(size, lambda: router.decide(question, names))
         service.runtime.metrics.route_seconds.observe(time.perf_counter() - began)
         return route
-
-
-def _asked(asked: str, field: str, known: ServedNames) -> int | None:
-    """The place of the base that `asked` names; None if it leaves that open.
-
-    Raises `UnknownNameError`, and `SelectionError` for a blend over several bases.
-    """
-    try:
-        chosen = parse_selection(asked, field)
-    except SelectionError:
-        named_choice(asked, field, known)  # which raises what fits
-        raise
-    if chosen == "auto":
-        return None
-    if not chosen:
-        return 0
-    places: dict[int | None, str] = {}
-    for name, _ in chosen:
-        base, rest = split_base(name)
-        if base is None and is_automatic(rest):
-            return None
-        place = _place(name, known)
-        if place is None:
-            raise UnknownNameError(name, field)
-        places.setdefault(place, name)
-    if len(places) > 1:
-        listed = " and ".join(
-            f"{name} on {known.snapshots[place].base_name}"
-            for place, name in places.items()
-            if place is not None
-        )
-        raise SelectionError(asked, f"a blend is made on one base, and this names {listed}", field)
-    return next(iter(places))
-
-
-def _place(name: str, known: ServedNames) -> int | None:
-    """The place of the base that a single name is on, or None."""
-    base, rest = split_base(name)
-    if base is None:
-        return known.owner(rest)
-    index = known.named_base(base)
-    if index is None:
-        return None
-    names = known.snapshots[index]
-    return index if is_automatic(rest) or names.is_adapter(rest) or names.is_base(rest) else None

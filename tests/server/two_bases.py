@@ -18,7 +18,10 @@ from tests.server.http_server import Made, Serving, served
 
 NORTH, SOUTH = "north", "south"
 SV, EN = "north-sv", "south-en"
-SHAPES = {NORTH: DecoderShape(32, 2, 2, 1, 16, 64, 300, 256), SOUTH: DecoderShape(48, 2, 3, 1, 16, 64, 400, 256)}
+SHAPES = {
+    NORTH: DecoderShape(32, 2, 2, 1, 16, 64, 300, 256),
+    SOUTH: DecoderShape(48, 2, 3, 1, 16, 64, 400, 256),
+}
 ENGLISH = "Who are you, and what can you tell me about the weather this week?"
 SWEDISH = "Vem är du, och vad kan du berätta för mig om vädret den här veckan?"
 ADMIN = "admin-key"

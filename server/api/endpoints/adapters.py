@@ -16,6 +16,7 @@ from server.api.fields.admin import AddFields, NoFields
 from server.api.fields.decode import to_fields
 from server.api.wire.body import is_empty
 from server.live.registry_changes import ChangeResult, RegistryChanges, check_names
+from server.serving.service import BaseService
 
 
 class Admin:
@@ -35,14 +36,15 @@ class Admin:
             for entry in await service.changes.inventory.all():
                 name = entry["name"].lower()
                 # What one base does not serve, another may.
-                if name not in entries or entry["base_name"] is not None:
-                    entries[name] = entry
+                if name not in entries or _is_here(entry):
+                    entries[name] = self._with_base(entry, service)
         return reply({"object": "list", "data": list(entries.values())})
 
     async def one(self, request: Request) -> Response:
         """All that is known of one."""
-        changes, name = self._context.changes_for(request, request.path_params["name"])
-        return reply(await changes.inventory.one(name))
+        name = request.path_params["name"]
+        changes, own = self._context.changes_for(request, name)
+        return reply(self._with_base(await changes.inventory.one(own), self._context.base_of(name)))
 
     async def add(self, request: Request) -> Response:
         """A folder beneath the roots becomes a version."""
@@ -79,6 +81,11 @@ class Admin:
             verdicts = await changes.verify(name)
         return reply({"object": "list", "data": [_verdict(verdict) for verdict in verdicts]})
 
+    def _with_base(self, entry: dict[str, Any], service: BaseService) -> dict[str, Any]:
+        if len(self._context.services) == 1:
+            return entry
+        return entry | {"base_name": service.runtime.name if _is_here(entry) else None}
+
     def _changes(self, request: Request, name: str) -> tuple[RegistryChanges, str]:
         changes, name = self._context.changes_for(request, name)
         return changes.registry, name
@@ -98,6 +105,11 @@ class Admin:
         """Refuse a body that asks for something."""
         if not is_empty(request.scope):
             to_fields(await self._context.read(request, limit=self._limit), NoFields)
+
+
+def _is_here(entry: dict[str, Any]) -> bool:
+    """Whether its base serves it, or would if it were whole."""
+    return entry["served"] or entry["problem"] is not None
 
 
 def _change(change: ChangeResult) -> dict[str, Any]:

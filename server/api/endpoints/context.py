@@ -111,19 +111,25 @@ class Context:
 
         `base:adapter` says which base. Raises `ApiError` for a base that is not served.
         """
-        base, rest = split_base(name)
-        if base is not None:
-            index = self.bases.names().named_base(base)
-            if index is None:
-                message = f"{format_value(base)} is not a base that is served here; see GET /v1/models."
-                raise bad_field("name", message, code="base_not_found", status=404)
-            service = self.services[index]
-        else:
-            service = self.service_named(name)
+        service = self.base_of(name)
         request.scope[EXCHANGE].base = service.runtime.name
         changes = service.changes
         assert changes is not None, "the endpoints that change adapters are there only with a registry"
-        return changes, rest
+        return changes, split_base(name)[1]
+
+    def base_of(self, name: str) -> BaseService:
+        """The base that `base:adapter` or `adapter` is on, else the default one.
+
+        Raises `ApiError` for a base that is not served.
+        """
+        base, _ = split_base(name)
+        if base is None:
+            return self.service_named(name)
+        index = self.bases.names().named_base(base)
+        if index is None:
+            message = f"{format_value(base)} is not a base that is served here; see GET /v1/models."
+            raise bad_field("name", message, code="base_not_found", status=404)
+        return self.services[index]
 
     def default_length(self, service: BaseService) -> int | None:
         """Length of an answer whose request names none; None: what is left of the context."""

@@ -40,10 +40,12 @@ def about_versions(
 
 def _find_served(settings: Settings, name: str) -> Adapter | None:
     """What a server would answer `name` with, where it would."""
-    from server.live.catalogue import open_catalogue
+    from server.live.catalogue import open_catalogues
 
     try:
-        return open_catalogue(settings).served.resolve(name)
+        catalogues = open_catalogues(settings)
+        place = catalogues[0].routing.names().owner(name)
+        return catalogues[place or 0].served.resolve(name)
     except (ValueError, LookupError, OSError):
         return None
 

@@ -42,23 +42,28 @@ def route(
     """
     from routing.explain import explain
     from routing.route import RouteQuery
-    from server.live.catalogue import open_catalogue
+    from server.live.catalogue import open_catalogues
+    from server.live.deciding import decide
 
-    catalogue = open_catalogue(resolved.settings)
+    catalogues = open_catalogues(resolved.settings)
     question = RouteQuery(
         header=header, model=model, turns=(*(history or ()), text), accept_language=accept_language
     )
-    decided = catalogue.router.decide(question, catalogue.served)
+    place, decided = decide(question, catalogues[0].routing)
+    base = catalogues[place].base.name
     if json:
-        print(json_format.dumps(_route_to_json(decided), indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(explain(decided)))
+        print(json_format.dumps(_route_to_json(decided, base), indent=2, ensure_ascii=False))
+        return 0
+    if len(catalogues) > 1:
+        print(f"base      {base}")
+    print("\n".join(explain(decided)))
     return 0
 
 
-def _route_to_json(route: Route) -> dict[str, object]:
+def _route_to_json(route: Route, base: str) -> dict[str, object]:
     seen = route.detection
     return {
+        "base": base,
         "adapters": [{"name": name, "weight": weight} for name, weight in route.target],
         "reason": str(route.reason),
         "language": route.language,
