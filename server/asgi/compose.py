@@ -6,7 +6,8 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
@@ -29,6 +30,7 @@ from server.engines.loaded_bases import LoadedBases
 from server.engines.ondemand import DemandLimits, OnDemandEngine
 from server.engines.setup import EngineSetup
 from server.engines.supervised import SupervisedEngine
+from server.engines.together import PlannedBase, plan_together
 from server.errors import EngineError
 from server.live.catalogue import Catalogue, open_catalogues, provenance
 from server.live.follower import FollowOptions
@@ -104,12 +106,27 @@ def compose(
     others = [Neighbour(catalogue.base, catalogue.served) for catalogue in catalogues]
     loaded = LoadedBases(settings.max_loaded_bases, sum(not one.own.on_demand for one in catalogues))
     services: list[BaseService] = []
-    for index, catalogue in enumerate(catalogues):
+    planned = [_planned(catalogue, environ) for catalogue in catalogues]
+    fitted = plan_together(planned, settings.max_loaded_bases, narrator)
+    for index, (found, own_settings) in enumerate(zip(catalogues, fitted, strict=True)):
+        catalogue = replace(found, own=replace(found.own, settings=own_settings))
         neighbours = Neighbours([other for place, other in enumerate(others) if place != index])
         catalogue.served.guard = neighbours.guard
         own = metrics.of_base(catalogue.base.name) if len(catalogues) > 1 else metrics
         services.append(open_base_service(catalogue, own, narrator, environ, loaded, neighbours))
     return create_app(settings, services, metrics, first.routing), services
+
+
+def _planned(catalogue: Catalogue, environ: Mapping[str, str]) -> PlannedBase:
+    served = catalogue.served
+    return PlannedBase(
+        name=catalogue.base.name,
+        kind=choose_engine(catalogue.own.settings.engine.kind, environ).kind.name,
+        path=catalogue.base.path,
+        settings=catalogue.own.settings,
+        adapters=[active for active in map(served.active, served.aliases()) if active.problem is None],
+        on_demand=catalogue.own.on_demand,
+    )
 
 
 def open_base_service(

@@ -73,6 +73,7 @@ class OnDemandEngine:
         loaded: LoadedBases,
         observer: LoadObserver,
         limits: DemandLimits,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
         self.info = info
@@ -80,6 +81,7 @@ class OnDemandEngine:
         self._loaded = loaded
         self._observer = observer
         self._limits = limits
+        self._clock = clock
         self._engine: Engine | None = None
         self._phase: Phase = "unloaded"
         self._task: asyncio.Task[None] | None = None
@@ -93,7 +95,7 @@ class OnDemandEngine:
         self._retry_at = 0.0
         self._retry_seconds = FIRST_RETRY
         self.last_used = 0.0
-        """Seconds of `time.monotonic()`; what was used last goes last."""
+        """Seconds of its clock; what was used last goes last."""
         self.places = _DemandPlaces(self)
         loaded.add(self)
 
@@ -147,7 +149,7 @@ class OnDemandEngine:
         if self._waiting >= self._limits.most_waiting:
             message = f"Too many requests wait for the base {self.name}; ask again in a moment."
             raise EngineBusyError(message, BUSY_RETRY)
-        end = time.monotonic() + self._limits.wait_seconds
+        end = self._clock() + self._limits.wait_seconds
         self._waiting += 1
         try:
             while self.engine is None:
@@ -155,13 +157,13 @@ class OnDemandEngine:
         finally:
             self._waiting -= 1
             self._loaded.look_again()
-        self.last_used = time.monotonic()
+        self.last_used = self._clock()
 
     async def _progress(self, end: float) -> None:
         """Wait for what is under way, or begin to load."""
         if self._closed:
             raise EngineDeadError("the server is shutting down")
-        now = time.monotonic()
+        now = self._clock()
         if self._phase == "failed" and now < self._retry_at:
             raise BaseUnavailableError(self.name, self._problem, self._retry_at - now)
         if now >= end:
@@ -191,7 +193,7 @@ class OnDemandEngine:
         self._loaded.look_again()
 
     async def _load(self) -> None:
-        began = time.monotonic()
+        began = self._clock()
         engine: Engine | None = None
         after: Phase = "unloaded"
         try:
@@ -203,21 +205,21 @@ class OnDemandEngine:
             await self._bring_in(engine)
             self._engine, after = engine, "loaded"
         except Exception as error:
-            after = self._failed(error, time.monotonic() - began)
+            after = self._failed(error, self._clock() - began)
         finally:
             if after != "loaded":
                 await self._drop(engine)
             self._phase = after
         if after == "loaded":
             self._retry_seconds = FIRST_RETRY
-            self.last_used = time.monotonic()
+            self.last_used = self._clock()
             self._observer.base_loaded("ok", self.last_used - began)
             log.info("the base %s is loaded, after %.1f s", self.name, self.last_used - began)
 
     def _failed(self, error: Exception, seconds: float) -> Phase:
         expected = isinstance(error, EngineError | OSError | ValueError | MemoryError)
         self._problem = _public(error)
-        self._retry_at = time.monotonic() + self._retry_seconds
+        self._retry_at = self._clock() + self._retry_seconds
         log.error(
             "the base %s did not load, and is tried again after %.0f s: %s",
             self.name,
@@ -265,10 +267,10 @@ class OnDemandEngine:
             state = engine.state()
             if not (state.alive or state.restarting):
                 self._problem = "its engine has died"
-                self._retry_at = time.monotonic() + self._retry_seconds
+                self._retry_at = self._clock() + self._retry_seconds
                 self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY)
                 self._begin("unloading", self._unload("died"))
-            elif self.idle and time.monotonic() - self.last_used >= idle_seconds:
+            elif self.idle and self._clock() - self.last_used >= idle_seconds:
                 self.unload_now("idle")
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
@@ -358,7 +360,7 @@ class OnDemandEngine:
 
     def released(self) -> None:
         """Something has stopped using the base."""
-        self.last_used = time.monotonic()
+        self.last_used = self._clock()
         self._loaded.look_again()
 
 

@@ -52,7 +52,13 @@ def route(
     place, decided = decide(question, catalogues[0].routing)
     base = catalogues[place].base.name
     if json:
-        print(json_format.dumps(_route_to_json(decided, base), indent=2, ensure_ascii=False))
+        print(
+            json_format.dumps(
+                _route_to_json(decided) | ({"base": base} if len(catalogues) > 1 else {}),
+                indent=2,
+                ensure_ascii=False,
+            )
+        )
         return 0
     if len(catalogues) > 1:
         print(f"base      {base}")
@@ -60,10 +66,9 @@ def route(
     return 0
 
 
-def _route_to_json(route: Route, base: str) -> dict[str, object]:
+def _route_to_json(route: Route) -> dict[str, object]:
     seen = route.detection
     return {
-        "base": base,
         "adapters": [{"name": name, "weight": weight} for name, weight in route.target],
         "reason": str(route.reason),
         "language": route.language,
