@@ -96,7 +96,9 @@ class LightEngine:
 class World:
     """The bases of a server, a clock, and what was counted."""
 
-    def __init__(self, most: int | None = None, *, idle: float = 1000.0, wait: float = 50.0, waiting: int = 9):
+    def __init__(
+        self, most: int | None = None, *, idle: float = 1000.0, wait: float = 50.0, waiting: int = 9
+    ):
         self.now = 0.0
         self.failing: set[str] = set()
         self.running: dict[str, int] = {}
