@@ -11,7 +11,7 @@ from adapters import names
 from server.config.engine import EngineOptions
 from server.config.limits import LIMITS
 from server.config.schema import Option
-from server.config.values import Entries, Located, Raw, SettingsError, Size, parse_value, within
+from server.config.values import Entries, Located, Raw, SettingsError, Size, format_raw, parse_value, within
 
 UTILIZATION = "gpu_memory_utilization"
 
@@ -153,7 +153,10 @@ def parse_sections(option: Option, raw: Raw | Entries, origin: str) -> Entries:
     if isinstance(raw, str) and raw.lstrip().startswith("{"):
         return read_entries(raw, option, origin)
     found: dict[str, Mapping[str, Located]] = {}
-    items = parse_value(tuple[str, ...], raw)
+    try:
+        items = parse_value(tuple[str, ...], raw)
+    except ValueError as error:
+        raise SettingsError(option.name, f"{format_raw(raw)} {error}", origin) from None
     assert isinstance(items, tuple)
     for item in map(str, items):
         name, equals, rest = (part.strip() for part in item.partition("="))

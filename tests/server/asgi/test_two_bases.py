@@ -280,7 +280,7 @@ def test_a_base_on_demand_comes_and_goes(two: TwoBases, tmp_path: Path) -> None:
 
         assert eventually(lambda: state() == "unloaded")
         graphs = list((tmp_path / "home" / "graphs").rglob("*"))
-        moved = [path for path in two.bases[NORTH].glob("*.safetensors")]
+        moved = list(two.bases[NORTH].glob("*.safetensors"))
         for path in (*moved, two.bases[NORTH] / "config.json"):
             path.rename(path.with_suffix(".away"))
         try:

@@ -86,7 +86,8 @@ def plan_bases(
     least = _plan(bases, most, available, {base.name: _least(base) for base in bases})
     shown = "; ".join(f"{name} {_in_parts(part)}" for name, part in least.parts.items())
     remedies = " or ".join(_remedies(bases, most, available))
-    remedy = f"it fits with {remedies}" if remedies else "no setting makes it fit: serve fewer or smaller bases"
+    none = "no setting makes it fit: serve fewer or smaller bases"
+    remedy = f"it fits with {remedies}" if remedies else none
     needed, free = format_bytes(least.size), format_bytes(available)
     raise ValueError(f"the bases need {needed} of memory together and {free} are free: {shown}; {remedy}")
 
