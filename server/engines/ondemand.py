@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 from adapters.lora.manifest import Adapter
 from server.engines.base import Engine, OpenAdapters
+from server.engines.demand_places import BUSY_RETRY, CountedPlaces, DemandPlaces, KnownAdapters
 from server.engines.loaded_bases import LoadedBases, Why
 from server.errors import (
     AdapterRefusedError,
@@ -27,10 +28,8 @@ from server.request import Delta, EmbeddingRequest, GenerationRequest, Share
 
 FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0
 """Seconds after a failed load before the next one: doubled from the first to the longest."""
-BUSY_RETRY = 5.0
-"""Seconds after which to ask again for a base that is being loaded."""
 
-Phase = Literal["unloaded", "loading", "loaded", "unloading", "failed"]
+BasePhase = Literal["unloaded", "loading", "loaded", "unloading", "failed"]
 
 log = logging.getLogger("oneseek.bases")
 
@@ -83,11 +82,11 @@ class OnDemandEngine:
         self._limits = limits
         self._clock = clock
         self._engine: Engine | None = None
-        self._phase: Phase = "unloaded"
+        self._phase: BasePhase = "unloaded"
         self._task: asyncio.Task[None] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._adapters: dict[str, Adapter] = {}
-        self._held: set[_CountedPlaces] = set()
+        self._held: set[CountedPlaces] = set()
         self._active = 0
         self._waiting = 0
         self._closed = False
@@ -96,11 +95,11 @@ class OnDemandEngine:
         self._retry_seconds = FIRST_RETRY
         self.last_used = 0.0
         """Seconds of its clock; what was used last goes last."""
-        self.places = _DemandPlaces(self)
+        self.places = DemandPlaces(self)
         loaded.add(self)
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> BasePhase:
         """Where in its life the base is. `failed` is unloaded, and the last load did not succeed."""
         return self._phase
 
@@ -134,7 +133,7 @@ class OnDemandEngine:
     def residents(self) -> OpenAdapters:
         """See `Engine.residents`. While unloaded: what will be resident once it is loaded."""
         engine = self.engine
-        return engine.residents if engine is not None else _Known(frozenset(self._adapters))
+        return engine.residents if engine is not None else KnownAdapters(frozenset(self._adapters))
 
     async def start(self) -> None:
         """Load nothing yet; watch for when to unload."""
@@ -179,7 +178,7 @@ class OnDemandEngine:
         assert self._task is None
         return self._begin("unloading", self._unload(reason))
 
-    def _begin(self, phase: Phase, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _begin(self, phase: BasePhase, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         self._phase = phase
         task = self._task = asyncio.create_task(work)
         task.add_done_callback(self._ended)
@@ -195,7 +194,7 @@ class OnDemandEngine:
     async def _load(self) -> None:
         began = self._clock()
         engine: Engine | None = None
-        after: Phase = "unloaded"
+        after: BasePhase = "unloaded"
         try:
             if not await self._loaded.take(self):
                 return
@@ -216,7 +215,7 @@ class OnDemandEngine:
             self._observer.base_loaded("ok", self.last_used - began)
             log.info("the base %s is loaded, after %.1f s", self.name, self.last_used - began)
 
-    def _failed(self, error: Exception, seconds: float) -> Phase:
+    def _failed(self, error: Exception, seconds: float) -> BasePhase:
         expected = isinstance(error, EngineError | OSError | ValueError | MemoryError)
         self._problem = _public(error)
         self._retry_at = self._clock() + self._retry_seconds
@@ -354,7 +353,7 @@ class OnDemandEngine:
 
     def reserve(self, engine: Engine, share: Share, count: int) -> Held:
         """Places of the engine, which is not unloaded while they are held."""
-        held = _CountedPlaces(engine.places.reserve(share, count), self)
+        held = CountedPlaces(engine.places.reserve(share, count), self)
         self._held.add(held)
         return held
 
@@ -362,64 +361,6 @@ class OnDemandEngine:
         """Something has stopped using the base."""
         self.last_used = self._clock()
         self._loaded.look_again()
-
-
-class _DemandPlaces:
-    """The places of an engine that may not be there."""
-
-    def __init__(self, owner: OnDemandEngine) -> None:
-        self._owner = owner
-
-    @property
-    def full(self) -> bool:
-        """See `QueuePlaces.full`."""
-        engine = self._owner.engine
-        return engine is not None and engine.places.full
-
-    def check(self, share: Share, count: int = 1) -> None:
-        """See `QueuePlaces.check`."""
-        engine = self._owner.engine
-        if engine is not None:
-            engine.places.check(share, count)
-
-    def reserve(self, share: Share, count: int = 1) -> Held:
-        """See `QueuePlaces.reserve`. Raises `BaseNotLoadedError` too."""
-        engine = self._owner.engine
-        if engine is None:
-            raise BaseNotLoadedError(self._owner.name, BUSY_RETRY)
-        return self._owner.reserve(engine, share, count)
-
-
-class _CountedPlaces:
-    """Places that keep a base in memory."""
-
-    def __init__(self, held: Held, owner: OnDemandEngine) -> None:
-        self._held = held
-        self._owner = owner
-
-    @property
-    def name(self) -> str:
-        """See `Held.name`."""
-        return self._held.name
-
-    @property
-    def open(self) -> bool:
-        """See `Held.open`."""
-        return self._held.open
-
-    def begin(self) -> None:
-        """See `Held.begin`."""
-        self._held.begin()
-
-    def close(self) -> None:
-        """See `Held.close`."""
-        self._held.close()
-        self._owner.released()
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    open: frozenset[str]
 
 
 def _public(error: Exception) -> str:
