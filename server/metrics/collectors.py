@@ -80,7 +80,11 @@ class BaseCollectors(CollectorRegistry):
                     family.name, Metric(family.name, family.documentation, family.type)
                 )
                 found.samples += [_of_base(sample, base) for sample in family.samples]
-        yield from families.values()
+        for family in families.values():
+            # The engines of vLLM in one process share their metrics, which each of them exports.
+            unique = {(one.name, *sorted(one.labels.items())): one for one in reversed(family.samples)}
+            family.samples = list(reversed(unique.values()))
+            yield family
 
 
 def _of_base(sample: Sample, base: str) -> Sample:
