@@ -6,7 +6,8 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Generator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from io import StringIO
@@ -24,6 +25,7 @@ from server.asgi.listening import AnnouncingServer, bind
 from server.asgi.starting import StartGuard
 from server.config.environment import process_environment
 from server.config.settings import Settings
+from server.config.values import SettingsError
 from server.engines.base import Engine
 from server.engines.kinds import choose_engine
 from server.engines.loaded_bases import LoadedBases
@@ -113,8 +115,24 @@ def compose(
         neighbours = Neighbours([other for place, other in enumerate(others) if place != index])
         catalogue.served.guard = neighbours.guard
         own = metrics.of_base(catalogue.base.name) if len(catalogues) > 1 else metrics
-        services.append(open_base_service(catalogue, own, narrator, environ, loaded, neighbours))
+        with _named(catalogue.own.name):
+            services.append(open_base_service(catalogue, own, narrator, environ, loaded, neighbours))
     return create_app(settings, services, metrics, first.routing), services
+
+
+@contextmanager
+def _named(base: str | None) -> Generator[None]:
+    """Say of which base an error is, if the settings name it."""
+    try:
+        yield
+    except SettingsError as error:
+        if base is None:
+            raise
+        raise SettingsError(f"bases.{base}.{error.name}", error.problem, error.origin) from None
+    except EngineError as error:
+        if base is None:
+            raise
+        raise EngineError(f"the base {base}: {error}") from error
 
 
 def _planned(catalogue: Catalogue, environ: Mapping[str, str]) -> PlannedBase:
@@ -202,6 +220,7 @@ def _options(settings: Settings, catalogue: Catalogue, neighbours: Neighbours) -
         provenance=partial(provenance, settings) if settings.require_provenance else None,
         router=catalogue.make_router,
         neighbours=neighbours,
+        contested=catalogue.routing.describe_contested,
     )
 
 

@@ -318,9 +318,13 @@ class OnDemandEngine:
             raise
 
     def state(self) -> EngineState:
-        """See `Engine.state`. What is not loaded is as well as can be."""
+        """See `Engine.state`. What is not loaded is as well as can be; its death ends no server."""
         engine = self.engine
-        return engine.state() if engine is not None else EngineState(alive=True, progress=0.0)
+        state = engine.state() if engine is not None else None
+        # A dead engine is taken away within a second, and loaded again when it is needed.
+        if state is None or not (state.alive or state.restarting):
+            return EngineState(alive=True, progress=0.0)
+        return state
 
     def fail(self, reason: str) -> None:
         """See `Engine.fail`."""

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapters.bases import FoundBase
 from adapters.errors import AdapterRejectedError
 from adapters.home import check_home, mark_home
+from adapters.lora.digest import base_digest
 from adapters.lora.manifest import Adapter, damaged_adapter
 from adapters.registry.pointers import AliasPointers, PointersError, active_versions
 from adapters.registry.served import ServedAdapters
-from server.config.each_base import BaseSettings, default_settings
+from server.config.each_base import BaseSettings, each_base
 from server.config.settings import Settings
+from server.config.values import SettingsError
 from server.live.discovery import BaseFinds, discover
 from server.live.languages import LanguageRouting, place_names
+from server.live.neighbours import Neighbour
 
 if TYPE_CHECKING:
     from adapters.ledger import Ledger
@@ -244,13 +247,35 @@ def open_ledger(settings: Settings) -> Ledger:
     return Ledger.open(settings.home / "ledger")
 
 
-def open_base(settings: Settings) -> Base:
-    """The base that a server would serve, for adapters to be checked against.
+def open_base(settings: Settings, folder: Path | None = None, name: str | None = None) -> Base:
+    """The base that a server would serve the adapter in `folder` on, for it to be checked against.
 
-    Raises `BaseModelError`, and `HomeError`.
+    Of several bases it is the one called `name`, else the only one that the adapter fits, else the default
+    one. Raises `BaseModelError`, `HomeError`, and `SettingsError` for a name that no base has.
     """
     from adapters.bases import find_base
     from adapters.registry.intake import Base
 
     mark_home(settings.home)
-    return Base.read(find_base(Path.cwd(), default_settings(settings).base_model), settings.home / "cache")
+    bases = each_base(settings)
+    chosen = bases[0]
+    if name is not None:
+        found = [own for own in bases if own.name is not None and own.name.lower() == name.lower()]
+        if not found:
+            listed = ", ".join(settings.bases) or "none, so leave it out"
+            raise SettingsError("alias", f"{name!r} is not one of the bases: {listed}")
+        chosen = found[0]
+    elif folder is not None and len(bases) > 1:
+        fitting = [own for own in bases if _fits(folder, own.settings)]
+        chosen = fitting[0] if len(fitting) == 1 else chosen
+    base = find_base(Path.cwd(), chosen.settings.base_model)
+    base = base if chosen.name is None else replace(base, name=chosen.name)
+    return Base.read(base, settings.home / "cache")
+
+
+def _fits(folder: Path, settings: Settings) -> bool:
+    from adapters.bases import find_base
+
+    base = find_base(Path.cwd(), settings.base_model)
+    digest = base_digest(base.path, settings.home / "cache")
+    return Neighbour(base, ServedAdapters(base_digest=digest, base_name=base.name)).fits(folder)

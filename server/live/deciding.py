@@ -29,9 +29,11 @@ def named_base(question: RouteQuery, known: ServedNames) -> tuple[int | None, Ro
     """
     index = None if question.model is None else asked_base(question.model, MODEL, known)
     if question.header is None:
-        return index, question
+        meant = None if question.model is None else known.meaning(question.model)
+        return index, replace(question, model=meant)
     # The model is known by one of the bases, and does not decide.
-    return asked_base(question.header, HEADER, known), replace(question, model=None)
+    header = known.meaning(question.header)
+    return asked_base(question.header, HEADER, known), replace(question, header=header, model=None)
 
 
 def owner_of(route: Route, known: ServedNames) -> int:

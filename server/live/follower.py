@@ -56,6 +56,8 @@ class FollowOptions:
     """Makes a router for the languages that the registry has now. Raises `SettingsError`."""
     neighbours: Neighbours = field(default_factory=Neighbours)
     """The server's other bases."""
+    contested: Callable[[], list[str]] = list
+    """A note for each language that is spoken on several bases, and is configured for none."""
 
 
 class PointersObserver(Protocol):
@@ -146,6 +148,8 @@ class RegistryFollower:
             if not await asyncio.to_thread(options.neighbours.fit, error.path):
                 problems.add(str(error))
         for adapter in adapters:
+            if adapter.problem is not None and await asyncio.to_thread(options.neighbours.fit, adapter.path):
+                continue
             if (several := await asyncio.to_thread(options.neighbours.ambiguous, adapter)) is not None:
                 problems.add(several)
                 continue
@@ -306,7 +310,7 @@ class RegistryFollower:
 
     async def _reroute(self) -> set[str]:
         """Why it could not be done, and which languages have too many adapters now."""
-        problems = set(describe_contested(self._served))
+        problems = {*describe_contested(self._served), *self.options.contested()}
         try:
             self._runtime.router = await asyncio.to_thread(self.options.router)
         except SettingsError as error:

@@ -46,6 +46,12 @@ class ServedNames:
         meant = self.languages.get(alias)
         return None if meant is None or meant.lower() == alias else self.owner(meant)
 
+    def meaning(self, name: str) -> str:
+        """`name`, or the base that it means as the short name of a language."""
+        meant = self.languages.get(name.strip().lower())
+        index = self.owner(name) if meant is not None else None
+        return name if meant is None or index is None or self.snapshots[index].is_adapter(name) else meant
+
     def named_base(self, name: str) -> int | None:
         """The place of the base with this name, or None."""
         asked = name.strip().lower()

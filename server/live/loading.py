@@ -188,7 +188,8 @@ class LoraLoading:
         spoken, contested = self._served.languages(), self._served.contested_languages()
         code = adapter.language or ""
         aliases = {alias.lower() for alias in (*contested.get(code, ()), *filter(None, [spoken.get(code)]))}
-        if not aliases - {adapter.alias.lower()}:
+        others = aliases - {adapter.alias.lower()}
+        if not others and not self._options.neighbours.speak(code):
             return adapter
         log.info("%s is asked for by name alone: another alias speaks %s", adapter.full_name, code)
         return replace(adapter, language=None)

@@ -44,6 +44,13 @@ class Neighbours:
         """What they serve from disk."""
         return {adapter.path for other in self._others for adapter in other.served.adapters()}
 
+    def speak(self, language: str) -> bool:
+        """Whether any adapter of theirs speaks it."""
+        return any(
+            language in one.served.languages() or language in one.served.contested_languages()
+            for one in self._others
+        )
+
     def fit(self, folder: Path) -> list[str]:
         """The bases that the adapter in `folder` could be served on. Reads the adapter for each of them."""
         folder = folder if folder.is_dir() else folder.parent

@@ -22,7 +22,7 @@ class Bases:
     def __init__(self, services: Sequence[BaseService], routing: LanguageRouting | None = None) -> None:
         self.services = tuple(services)
         self._routing = routing
-        self._routes = RememberedRoutes()
+        self._routes = [RememberedRoutes() for _ in range(len(self.services) + 1)]
         self._names: ServedNames | None = None
 
     @property
@@ -76,7 +76,8 @@ class Bases:
         if index is not None:
             service = self.services[index]
             router = service.runtime.router
-            return service, await self._decide(exchange, question, service, router, known.snapshots[index])
+            own = known.snapshots[index]
+            return service, await self._decide(exchange, question, service, router, own, 1 + index)
         service = self._first_for(task)
         router = self._routing.server if self._routing is not None else service.runtime.router
         route = await self._decide(exchange, question, service, router, known)
@@ -84,8 +85,9 @@ class Bases:
         if chosen.runtime.info.task == task:
             return chosen, route
         # A language of a base that does something else: the one that does this decides by itself.
-        own = service.runtime.served.snapshot
-        return service, await self._decide(exchange, question, service, service.runtime.router, own)
+        place = self.services.index(service)
+        own, router = known.snapshots[place], service.runtime.router
+        return service, await self._decide(exchange, question, service, router, own, 1 + place)
 
     def _first_for(self, task: Task) -> BaseService:
         doing = (service for service in self.services if service.runtime.info.task == task)
@@ -98,10 +100,13 @@ class Bases:
         service: BaseService,
         router: Router,
         names: AdapterNames,
+        kept: int = 0,
     ) -> Route:
+        """The router's decision, remembered among those that are `kept` there."""
         began = time.perf_counter()
-        if self._routes.remembers(question):
-            route = self._routes.decide(exchange.tenant, question, router, names)
+        routes = self._routes[kept]
+        if routes.remembers(question):
+            route = routes.decide(exchange.tenant, question, router, names)
         else:
             size = READING_BYTES * sum(map(len, question.turns))
             route = await service.generation.aside.run_sized(size, lambda: router.decide(question, names))

@@ -38,6 +38,7 @@ class Models:
         if base is None and is_automatic(rest):
             return entries[AUTOMATIC_MODEL]
         names = self._context.bases.names()
+        rest = names.meaning(rest) if base is None else rest
         index = names.owner(rest) if base is None else names.named_base(base)
         if index is None:
             return None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from adapters import names
+from routing.selection import split_base
 from server.cli.adapters.registry import adapter_to_json, name_of, report
 from server.cli.flags import Json
 from server.config.settings import ResolvedSettings
@@ -56,10 +57,11 @@ def add(
     """
     from server.live.catalogue import open_base, open_registry
 
+    name, alias = split_base(alias) if alias is not None else (None, None)
     asked = _asked(alias, version, language)
     settings = resolved.settings
     added = open_registry(settings).add(
-        folder, base=open_base(settings), alias=asked[0], version=asked[1], language=asked[2]
+        folder, base=open_base(settings, folder, name), alias=asked[0], version=asked[1], language=asked[2]
     )
     return _report_added(added, "Added", json=json)
 
@@ -88,6 +90,7 @@ def import_file(
     from adapters.pth.importer import import_pickle
     from server.live.catalogue import open_base, open_registry
 
+    name, alias = split_base(alias) if alias is not None else (None, None)
     asked = _asked(alias, version, language or _ask_language(file, json=json))
     if alpha is not None and not 0 < alpha <= 1e6:
         raise SettingsError("--alpha", f"{alpha:g} is not above 0 and at most a million")
@@ -95,7 +98,7 @@ def import_file(
     found = import_pickle(
         open_registry(settings),
         file,
-        base=open_base(settings),
+        base=open_base(settings, name=name),
         alias=asked[0],
         version=asked[1],
         language=asked[2],

@@ -210,6 +210,7 @@ async def test_an_engine_that_dies_is_loaded_again_and_ends_no_server() -> None:
     await base.start()
     await base.ready()
     world.made["a"].alive = False
+    assert base.state().alive
     await asyncio.sleep(0.15)
     assert (base.phase, world.unloads) == ("failed", ["died"])
     assert base.state().alive

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from adapters.errors import AdapterRejectedError
+from adapters.lora.manifest import read_manifest
 from server.config.bases import BaseOptions
 from server.config.settings import RoutingOptions, Settings
 from server.config.values import SettingsError
-from server.live.catalogue import Catalogue, open_catalogues
+from server.live.catalogue import Catalogue, open_base, open_catalogues
+from server.live.neighbours import Neighbour, Neighbours
 from tests.server.two_bases import NORTH, SOUTH, TwoBases
 
 
@@ -116,6 +118,9 @@ def test_a_language_may_mean_a_base_alone(two: TwoBases, tmp_path: Path) -> None
     swedish = RouteQuery(turns=("Vem är du, och vad kan du berätta om vädret här?",))
     place, route = decide(swedish, catalogues[0].routing)
     assert (catalogues[place].base.name, route.target) == (NORTH, ())
+    for asked in (RouteQuery(model="sv"), RouteQuery(header="SV", model="oneseek")):
+        place, route = decide(asked, catalogues[0].routing)
+        assert (catalogues[place].base.name, route.target) == (NORTH, ())
     place, route = decide(RouteQuery(turns=("12345",)), catalogues[0].routing)
     assert (catalogues[place].base.name, route.target) == (NORTH, (("north-sv", 1.0),))
 
@@ -133,3 +138,35 @@ def test_a_language_spoken_on_two_bases_is_nobodys(two: TwoBases, plain: Setting
     chosen = replace(plain, routing=RoutingOptions(languages={"fi": f"{NORTH}:fi-north"}))
     routing = open_catalogues(chosen, tmp_path)[0].routing
     assert (routing.languages()["fi"], routing.names().owner("fi")) == ("fi-north", 1)
+
+
+def test_an_adapter_is_added_to_the_base_that_it_fits_or_that_is_named(
+    two: TwoBases, plain: Settings, tmp_path: Path
+) -> None:
+    folder = two.adapter(NORTH, tmp_path / "north-folder", 5)
+    digests = {one.base.name: one.served.base_digest for one in open_catalogues(plain, tmp_path)}
+    assert open_base(plain).digest == digests[SOUTH]
+    assert open_base(plain, folder).digest == digests[NORTH]
+    assert open_base(plain, folder, SOUTH).digest == digests[SOUTH]
+    with pytest.raises(SettingsError, match="west"):
+        open_base(plain, folder, "west")
+
+
+def test_while_serving_a_base_leaves_what_is_anothers(two: TwoBases, plain: Settings, tmp_path: Path) -> None:
+    catalogues = open_catalogues(plain, tmp_path)
+    north, south = catalogues[1], catalogues[0]
+    neighbours = Neighbours([Neighbour(south.base, south.served)])
+    south.served.add(read_manifest(two.adapter(SOUTH, tmp_path / "taken", 5), alias="taken", version="v1"))
+    for alias in ("taken", "TAKEN", SOUTH):
+        with pytest.raises(AdapterRejectedError):
+            neighbours.guard(alias)
+    neighbours.guard("free")
+    north.served.guard = neighbours.guard
+    mine = read_manifest(two.adapter(NORTH, tmp_path / "mine", 6), alias="taken", version="v2")
+    with pytest.raises(AdapterRejectedError):
+        north.served.add(mine)
+    assert neighbours.fit(tmp_path / "taken") == [SOUTH]
+    assert neighbours.fit(tmp_path / "mine") == []
+    assert neighbours.ambiguous(mine) is None
+    twins = Neighbours([Neighbour(north.base, north.served)])
+    assert NORTH in str(twins.ambiguous(mine))

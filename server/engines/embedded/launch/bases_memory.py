@@ -31,9 +31,15 @@ class BaseLoad:
         return self.options.kv_bytes is None and self.options.kv_tokens is None
 
     def needs(self, kv_bytes: int, available: int) -> MemoryPlan:
-        """What it takes with `kv_bytes` for keys and values, if it has no budget of its own."""
+        """What it takes with `kv_bytes` for keys and values, if it has no budget of its own.
+
+        Raises `ValueError` for options that do not fit the base.
+        """
         options = replace(self.options, kv_bytes=kv_bytes) if self.automatic else self.options
-        limits = plan(self.config, options)
+        try:
+            limits = plan(self.config, options)
+        except ValueError as error:
+            raise ValueError(f"the base {self.name}: {error}") from None
         method = method_of(options.quantize, FUSED)
         bfloat16 = options.prefill_dtype == "bf16"
         return plan_memory(self.config, limits, method, self.adapters, available, bfloat16=bfloat16)
