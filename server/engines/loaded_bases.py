@@ -53,12 +53,12 @@ class LoadedBases:
     async def take(self, base: LoadableBase) -> bool:
         """Give `base` room, once the idle one that was used the longest ago is gone if there is no other.
 
-        False if nothing waits for it any more, before there was room.
+        False if nothing waits for it any more while the others are busy.
         """
         changed = asyncio.Event()
         self._changed.add(changed)
         try:
-            while base.wanted:
+            while True:
                 if self._room is None or len(self._inside) < self._room:
                     self._inside.append(base)
                     return True
@@ -66,9 +66,10 @@ class LoadedBases:
                 if idle:
                     await asyncio.wait([min(idle, key=lambda other: other.last_used).unload_now("room")])
                     continue
+                if not base.wanted:
+                    return False
                 changed.clear()
                 await changed.wait()
-            return False
         finally:
             self._changed.discard(changed)
 

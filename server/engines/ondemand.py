@@ -165,10 +165,10 @@ class OnDemandEngine:
         now = self._clock()
         if self._phase == "failed" and now < self._retry_at:
             raise BaseUnavailableError(self.name, self._problem, self._retry_at - now)
-        if now >= end:
-            raise BaseNotLoadedError(self.name, BUSY_RETRY)
         if self._task is None:
             self._begin("loading", self._load())
+        if now >= end:
+            raise BaseNotLoadedError(self.name, BUSY_RETRY)
         assert self._task is not None
         await asyncio.wait([self._task], timeout=end - now)
 

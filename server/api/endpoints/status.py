@@ -75,7 +75,14 @@ class Status:
     async def version(self, _request: Request) -> Response:
         """What runs; 503 where the engine does not."""
         info = self._context.services[0].runtime.info
-        body = {"version": oneseek_version(), "engine": info.name, "base_digest": info.base_digest}
+        body: dict[str, Any] = {
+            "version": oneseek_version(),
+            "engine": info.name,
+            "base_digest": info.base_digest,
+        }
+        if len(self._context.services) > 1:
+            runtimes = [service.runtime for service in self._context.services]
+            body["bases"] = {runtime.name: runtime.info.base_digest for runtime in runtimes}
         return _verdict(self._is_ready(), body)
 
     async def metrics(self, request: Request) -> Response:

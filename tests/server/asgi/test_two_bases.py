@@ -299,6 +299,18 @@ def test_a_base_on_demand_comes_and_goes(two: TwoBases, tmp_path: Path) -> None:
                 path.with_suffix(".away").rename(path)
 
 
+def test_a_request_that_waits_too_long_is_told_when_to_come_again(two: TwoBases, tmp_path: Path) -> None:
+    settings = two.settings(tmp_path / "home", base_wait_seconds=0)
+    bases: dict[str, BaseOptions] = dict(settings.bases)
+    bases[NORTH] = replace(bases[NORTH], on_demand=True)
+    with two_bases_served(replace(settings, bases=bases), tmp_path) as server:
+        early = server.ask(SWEDISH)
+        assert (early.status_code, early.json()["error"]["code"]) == (503, "base_not_loaded")
+        assert int(early.headers["retry-after"]) >= 1
+        assert NORTH in early.json()["error"]["message"]
+        assert eventually(lambda: server.ask(SWEDISH).status_code == 200)
+
+
 def test_one_base_makes_room_for_the_other(two: TwoBases, tmp_path: Path) -> None:
     settings = two.settings(tmp_path / "home")
     options = {name: replace(one, on_demand=True) for name, one in settings.bases.items()}
