@@ -323,7 +323,7 @@ class OnDemandEngine:
         state = engine.state() if engine is not None else None
         # A dead engine is taken away within a second, and loaded again when it is needed.
         if state is None or not (state.alive or state.restarting):
-            return EngineState(alive=True, progress=0.0)
+            return EngineState(alive=True, progress=0.0, loaded=False)
         return state
 
     def fail(self, reason: str) -> None:

@@ -140,6 +140,9 @@ class EngineCollector(Collector):
         """One snapshot of the engine as metrics."""
         state, adapters = self._engine.state(), tuple(self._adapters())
         aliases = {adapter.digest: adapter.alias for adapter in adapters} | {"": "base"}
+        loaded = GaugeMetricFamily("oneseek_base_loaded", "Whether a base is in memory", labels=("base",))
+        loaded.add_metric((self._base,), float(state.loaded))
+        yield loaded
         yield from self._queues(state, aliases)
         yield from self._memory(state)
         yield self._resident(state, adapters)

@@ -268,6 +268,7 @@ def test_a_base_on_demand_comes_and_goes(two: TwoBases, tmp_path: Path) -> None:
             return http.get("/health").json()["bases"][1]["state"]
 
         assert (state(), http.get("/ready").status_code) == ("unloaded", 200)
+        assert server.serving.counts()[f'oneseek_base_loaded{{base="{NORTH}"}}'] == 0
         assert http.post("/tokenize", json={"model": NORTH, "prompt": "hej"}).status_code == 200
         assert state() == "unloaded"
         answer = server.ask(SWEDISH)
@@ -278,6 +279,7 @@ def test_a_base_on_demand_comes_and_goes(two: TwoBases, tmp_path: Path) -> None:
         assert server.ask(ENGLISH).status_code == 200
         assert server.ask(SWEDISH).json()["choices"][0]["message"]["content"] == first
         counts = server.serving.counts()
+        assert counts[f'oneseek_base_loaded{{base="{NORTH}"}}'] == 1
         assert counts[f'oneseek_base_loads_total{{base="{NORTH}",outcome="ok"}}'] == 2
         assert counts[f'oneseek_base_unloads_total{{base="{NORTH}",reason="idle"}}'] == 1
 
