@@ -170,6 +170,7 @@ def open_base_service(
     demand: OnDemandEngine | None = None
     if catalogue.own.on_demand:
         demand = open_on_demand(settings, catalogue, tokenizer, metrics, environ, loaded, engine.info)
+        narrator(f"{base.name} is loaded at its first request")
     actives = [served.active(alias) for alias in served.aliases()]
     for adapter in (one for one in served.adapters() if one.problem is not None):
         narrator(f"error: {adapter.full_name} is damaged and answers 503: {adapter.problem}")

@@ -10,6 +10,10 @@ from typing import Any
 
 import pytest
 
+from adapters.bases import find_base
+from adapters.ledger import Ledger
+from adapters.registry.intake import Base
+from adapters.registry.registry import Registry
 from server.config.bases import BaseOptions
 from server.config.engine import EngineOptions
 from server.config.values import SettingsError
@@ -239,6 +243,25 @@ def test_the_admin_api_finds_the_base(two: TwoBases, tmp_path: Path) -> None:
             http.post("/admin/adapters", json={"path": str(folder), "alias": f"{SOUTH}:{SV}"}).status_code
             == 409
         )
+
+
+def test_what_another_process_adds_comes_to_its_base_alone(two: TwoBases, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    settings = two.settings(home, follow_registry=0.1)
+    with two_bases_served(settings, tmp_path) as server:
+        registry = Registry(home, Ledger.open(home / "ledger"))
+        for base, seed in ((NORTH, 7), (SOUTH, 8)):
+            folder = two.adapter(base, two.root / "adapters" / f"beside-{base}", seed)
+            found = replace(find_base(tmp_path, two.bases[base]), name=base)
+            registry.add(folder, base=Base.read(found, home / "cache"), alias=f"beside-{base}", version="v1")
+        for base in (NORTH, SOUTH):
+            assert eventually(
+                lambda base=base: server.ask(ENGLISH, model=f"beside-{base}").status_code == 200
+            )
+            assert server.ask(ENGLISH, model=f"beside-{base}").headers["x-oneseek-base"] == base
+        adapters = server.serving.http.get("/health").json()["adapters"]
+        assert not [one for one in adapters if one["problem"] is not None]
+        assert len(adapters) == len({one["name"] for one in adapters}) == 4
 
 
 def test_a_canary_divides_on_its_own_base(two: TwoBases, tmp_path: Path) -> None:
