@@ -51,17 +51,22 @@ class Bases:
         return known
 
     async def choose(
-        self, exchange: Exchange, question: RouteQuery, task: Task = "generate"
+        self,
+        exchange: Exchange,
+        question: RouteQuery,
+        task: Task = "generate",
+        within: BaseService | None = None,
     ) -> tuple[BaseService, Route | None]:
         """The base that answers `question`, and the route that says so.
 
-        With one base that is the base, and the route is left to it. Raises `UnknownNameError` and
+        With one base that is the base, and the route is left to it. `within`: the base that answers unless
+        another one is named, as for tokens, which are one base's alone. Raises `UnknownNameError` and
         `SelectionError`.
         """
         if not self.several:
             return self.services[0], None
         try:
-            service, route = await self._choose(exchange, question, task)
+            service, route = await self._choose(exchange, question, task, within)
         except UnknownNameError:
             exchange.adapter = "unknown"
             raise
@@ -69,10 +74,12 @@ class Bases:
         return service, route
 
     async def _choose(
-        self, exchange: Exchange, question: RouteQuery, task: Task
+        self, exchange: Exchange, question: RouteQuery, task: Task, within: BaseService | None
     ) -> tuple[BaseService, Route]:
         known = self.names()
         index, question = named_base(question, known)
+        if index is None and within is not None:
+            index = self.services.index(within)
         if index is not None:
             service = self.services[index]
             router = service.runtime.router

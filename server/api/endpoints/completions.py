@@ -9,7 +9,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from routing.route import Route
 from server.api.endpoints.context import Context, asker_of, envelope, large_reply, question
 from server.api.endpoints.prompts import draft_prompts, tokenise_prompts
 from server.api.fields import bounds
@@ -53,10 +52,9 @@ class Completions:
         _check(body, len(prompts))
         turns = ("\n".join(prompt.text for prompt in prompts),)
         asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
-        route: Route | None = None
-        if not any(prompt.tokens for prompt in prompts):  # tokens are one base's alone
-            service, route = await self._context.choose(request, asked)
-            sampling = completion_sampling(body, service.runtime.info, service.defaults)
+        within = service if any(prompt.tokens for prompt in prompts) else None
+        service, route = await self._context.choose(request, asked, within=within)
+        sampling = completion_sampling(body, service.runtime.info, service.defaults)
         generation, tokenizer = service.generation, service.runtime.tokenizer
         resolution = await generation.choose(exchange, asked, len(prompts) * body.n, route=route)
         check = partial(generation.grammars.check, asker=asker_of(request))

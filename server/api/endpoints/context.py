@@ -81,10 +81,14 @@ class Context:
         return self.bases.named(*names)
 
     async def choose(
-        self, request: Request, asked: RouteQuery, task: Task = "generate"
+        self,
+        request: Request,
+        asked: RouteQuery,
+        task: Task = "generate",
+        within: BaseService | None = None,
     ) -> tuple[BaseService, Route | None]:
-        """The base that answers what is asked, and the route for `Generation.choose`. Raises as that."""
-        return await self.bases.choose(request.scope[EXCHANGE], asked, task)
+        """As `Bases.choose`, with the route for `Generation.choose`."""
+        return await self.bases.choose(request.scope[EXCHANGE], asked, task, within)
 
     def check_headers(self, exchange: Exchange) -> None:
         """Raise `EngineBusyError` if the headers are enough to know that the queue has no place."""

@@ -13,7 +13,6 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from routing.route import Route
 from server.api.endpoints.context import Context, envelope, question
 from server.api.endpoints.prompts import draft_prompts, tokenise_prompts
 from server.api.fields import bounds
@@ -53,9 +52,8 @@ class Embeddings:
         turns = ("\n".join(item.text for item in inputs),)
         together = max(1, min(most, len(inputs)))
         asked = question(request, body.model, turns)
-        route: Route | None = None
-        if not any(item.tokens for item in inputs):
-            service, route = await self._context.choose(request, asked, "embed")
+        within = service if any(item.tokens for item in inputs) else None
+        service, route = await self._context.choose(request, asked, "embed", within)
         generation, runtime = service.generation, service.runtime
         resolution = await generation.choose(exchange, asked, together, "embed", route)
         inputs = await tokenise_prompts(inputs, service, "input")

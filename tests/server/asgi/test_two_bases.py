@@ -149,6 +149,9 @@ def test_tokens_of_a_prompt_stay_on_the_base_that_is_named_or_the_default(server
     for model, base in ((NORTH, NORTH), ("oneseek", SOUTH)):
         given = {"model": model, "prompt": tokens[base], "max_tokens": 2}
         assert http.post("/v1/completions", json=given).headers["x-oneseek-base"] == base
+    both = {"model": SV, "prompt": tokens[SOUTH], "max_tokens": 2}
+    answer = http.post("/v1/completions", json=both, headers={"X-OneSeek-Adapter": EN})
+    assert (answer.status_code, answer.headers["x-oneseek-adapter"]) == (200, f"{EN}@v1")
     beyond = {"model": NORTH, "prompt": [399], "max_tokens": 2}  # a token of the south alone
     assert http.post("/v1/completions", json=beyond).status_code == 400
     assert http.post("/v1/completions", json=beyond | {"model": SOUTH}).status_code == 200
