@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adapters.bases import FoundBase, find_base
-from adapters.errors import AdapterRejectedError, FileRefusedError
+from adapters.errors import AdapterRejectedError, BaseModelError, FileRefusedError
 from adapters.lora.digest import base_digest
 from adapters.lora.manifest import Adapter
 from adapters.registry.finder import FoundAdapters, ServedBase, find_adapters, read_named
@@ -69,8 +69,13 @@ def expand_entry(entry: str) -> str:
 
 
 def _find(own: BaseSettings, root: Path) -> tuple[BaseSettings, FoundBase]:
-    base = find_base(root, own.settings.base_model)
-    return own, base if own.name is None else replace(base, name=own.name)
+    if own.name is None:
+        return own, find_base(root, own.settings.base_model)
+    setting = f"bases.{own.name}.path"
+    try:
+        return own, replace(find_base(root, own.settings.base_model), name=own.name)
+    except BaseModelError as error:
+        raise SettingsError(setting, str(error).replace("--base-model", setting)) from None
 
 
 def _look(

@@ -62,7 +62,11 @@ class Status:
                     for service, state in zip(services, states, strict=True)
                     for adapter in service.runtime.served.adapters()
                 ],
-                "rollouts": [trial for service in services for trial in service.rollouts.to_json()],
+                "rollouts": [
+                    trial | ({"base_name": service.runtime.name} if len(services) > 1 else {})
+                    for service in services
+                    for trial in service.rollouts.to_json()
+                ],
                 "queue": {
                     "running": sum(sum(state.running.values()) for state in states),
                     "waiting": sum(sum(state.waiting.values()) for state in states),

@@ -170,3 +170,10 @@ def test_while_serving_a_base_leaves_what_is_anothers(two: TwoBases, plain: Sett
     assert neighbours.ambiguous(mine) is None
     twins = Neighbours([Neighbour(north.base, north.served)])
     assert NORTH in str(twins.ambiguous(mine))
+
+
+def test_a_base_that_is_not_there_is_named(plain: Settings, tmp_path: Path) -> None:
+    bases = {**plain.bases, "west": BaseOptions(path=tmp_path / "nowhere")}
+    with pytest.raises(SettingsError, match="nowhere") as told:
+        open_catalogues(replace(plain, bases=bases), tmp_path)
+    assert told.value.name == "bases.west.path"
