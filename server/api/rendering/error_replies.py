@@ -81,7 +81,8 @@ def _not_loaded(_error: AdapterNotLoadedError) -> ErrorReply:
 
 
 def _base_not_loaded(error: BaseNotLoadedError) -> ErrorReply:
-    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    wait = max(1, math.ceil(error.retry_after))
+    headers = {"Retry-After": str(wait)}
     failed = isinstance(error, BaseUnavailableError)
     code = "base_unavailable" if failed else "base_not_loaded"
     return ErrorReply(503, str(error), type="server_error", param="model", code=code, headers=headers)
