@@ -36,6 +36,7 @@ from server.live.loading import (
     unusable,
     unwritable,
 )
+from server.live.neighbours import Neighbour
 from server.live.roots import Roots
 from server.live.runtime import Runtime
 
@@ -110,6 +111,14 @@ class RegistryChanges:
                 base_recorded=added.base_recorded,
                 contested=self._contested_aliases(adapter.alias),
             )
+
+    async def takes(self, path: str) -> bool:
+        """Whether the adapter in the folder `path` fits the base by its digest, its shapes and its name."""
+        try:
+            folder = await open_folder(self._roots, path, "path")
+        except ApiError:
+            return False
+        return await asyncio.to_thread(Neighbour(self._options.base, self._served).fits, folder)
 
     async def promote(self, name: str) -> ChangeResult:
         """Make `alias@version` what its alias stands for, from the answer on."""

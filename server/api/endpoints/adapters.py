@@ -50,9 +50,11 @@ class Admin:
         """A folder beneath the roots becomes a version."""
         value = await self._context.read(request, limit=self._limit)
         body = to_fields(value, AddFields)
-        changes, alias = self._changes(request, body.alias or "")
+        found, alias = await self._context.changes_for_new(request, body.alias or "", body.path)
         check_names(alias or None, body.version, body.language)
-        change = changes.add(body.path, alias=alias or None, version=body.version, language=body.language)
+        change = found.registry.add(
+            body.path, alias=alias or None, version=body.version, language=body.language
+        )
         return await self._changed(request, "add", body.path, change)
 
     async def promote(self, request: Request) -> Response:

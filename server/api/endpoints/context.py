@@ -121,6 +121,15 @@ class Context:
         assert changes is not None, "the endpoints that change adapters are there only with a registry"
         return changes, split_base(name)[1]
 
+    async def changes_for_new(self, request: Request, name: str, path: str) -> tuple[LiveChanges, str]:
+        """The same for an adapter in the folder `path`, which a new `name` puts on the only base it fits."""
+        known = split_base(name)[0] is not None or self.bases.names().owner(name) is not None
+        if known or not self.bases.several:
+            return self.changes_for(request, name)
+        places = [one for one in self.services if one.changes and await one.changes.registry.takes(path)]
+        base = f"{places[0].runtime.name}:" if len(places) == 1 else ""
+        return self.changes_for(request, base + name)
+
     def base_of(self, name: str) -> BaseService:
         """The base that `base:adapter` or `adapter` is on, else the default one.
 

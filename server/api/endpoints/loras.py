@@ -43,7 +43,7 @@ class Loras:
             body = to_generation(value, LoadFields, refused=LORA_REFUSED, hints=frozenset())
             name = body.lora_name
             async with self._audit.record(request, "load", name) as told:
-                changes, own = self._context.changes_for(request, name)
+                changes, own = await self._context.changes_for_new(request, name, body.lora_path)
                 adapter = await changes.loras.load(own, body.lora_path, in_place=body.load_inplace)
                 told.about(adapter.full_name, adapter.digest)
         except Exception as error:

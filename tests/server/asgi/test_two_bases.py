@@ -208,10 +208,11 @@ def test_the_admin_api_finds_the_base(two: TwoBases, tmp_path: Path) -> None:
         given = {"lora_path": str(folder)}
         taken = http.post("/v1/load_lora_adapter", json=given | {"lora_name": f"{NORTH}:{EN}"})
         assert (taken.status_code, taken.json()["error"]["code"]) == (400, 400)
-        unfit = http.post("/v1/load_lora_adapter", json=given | {"lora_name": "fresh"})
-        assert unfit.status_code == 400  # it is not one of the default base
-        loaded = http.post("/v1/load_lora_adapter", json=given | {"lora_name": f"{NORTH}:fresh"})
-        assert loaded.status_code == 200, loaded.text
+        unfit = http.post("/v1/load_lora_adapter", json=given | {"lora_name": f"{SOUTH}:fresh"})
+        assert unfit.status_code == 400
+        for name in (f"{NORTH}:fresher", "fresh"):  # the folder fits the north alone
+            loaded = http.post("/v1/load_lora_adapter", json=given | {"lora_name": name})
+            assert loaded.status_code == 200, loaded.text
         assert server.ask(ENGLISH, model="fresh").headers["x-oneseek-base"] == NORTH
         assert http.post("/v1/unload_lora_adapter", json={"lora_name": "fresh"}).status_code == 200
 
@@ -272,7 +273,7 @@ def test_a_canary_divides_on_its_own_base(two: TwoBases, tmp_path: Path) -> None
         http = server.serving.http
         for version, seed in (("v1", 7), ("v2", 8)):
             folder = two.adapter(NORTH, two.root / "adapters" / f"canary-{version}", seed)
-            body = {"path": str(folder), "alias": f"{NORTH}:both", "version": version}
+            body = {"path": str(folder), "alias": "both", "version": version}
             assert http.post("/admin/adapters", json=body).status_code == 200
         assert (
             http.post("/admin/adapters/both/canary", json={"shares": {"v1": 50, "v2": 50}}).status_code == 200
