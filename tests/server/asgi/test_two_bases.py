@@ -14,11 +14,14 @@ from adapters.bases import find_base
 from adapters.ledger import Ledger
 from adapters.registry.intake import Base
 from adapters.registry.registry import Registry
+from bench.random_model import DecoderShape, write_model
 from server.config.bases import BaseOptions
 from server.config.engine import EngineOptions
+from server.config.settings import RoutingOptions
 from server.config.values import SettingsError
 from server.errors import EngineError
 from tests.server.http_server import eventually
+from tests.server.tool_bases import write_tool_tokenizer
 from tests.server.two_bases import (
     CHAT,
     EN,
@@ -163,6 +166,24 @@ def test_grammars_and_tools_are_of_the_base_that_answers(server: TwoServing) -> 
         answer = server.ask(text, **choice)
         assert answer.headers["x-oneseek-base"] == base
         assert answer.json()["choices"][0]["message"]["content"] in ("ja tack", "nej tack")
+
+
+def test_tools_are_called_by_the_base_whose_template_has_them(two: TwoBases, tmp_path: Path) -> None:
+    calling = tmp_path / "calling"
+    write_model(calling, DecoderShape(32, 2, 2, 1, 16, 64, 600, 512))
+    write_tool_tokenizer(calling, named=True)
+    settings = two.settings(tmp_path / "home", routing=RoutingOptions(languages={"sv": "calling"}))
+    bases = {SOUTH: settings.bases[SOUTH], "calling": BaseOptions(path=calling)}
+    parameters = {"type": "object", "properties": {"x": {"enum": ["a", "b"]}}, "required": ["x"]}
+    function = {"name": "get", "parameters": parameters | {"additionalProperties": False}}
+    asked = {"tools": [{"type": "function", "function": function}], "tool_choice": "required"}
+    with two_bases_served(replace(settings, bases=bases), tmp_path) as server:
+        answer = server.ask(SWEDISH, **asked, max_tokens=120)
+        assert answer.headers["x-oneseek-base"] == "calling"
+        (call, *_) = answer.json()["choices"][0]["message"]["tool_calls"]
+        assert call["function"]["name"] == "get"
+        refused = server.ask(ENGLISH, **asked, model=SOUTH)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tools")
 
 
 def test_models_lists_every_base(server: TwoServing) -> None:
