@@ -53,6 +53,8 @@ class Route:
     reason: Reason
     detection: Detection | None
     """What the decision saw; present after every `Router.decide`."""
+    base: str | None = None
+    """The base that a language or the default means by name, with an empty target."""
 
 
 class AdapterNames(Protocol):
@@ -107,11 +109,16 @@ class Router:
         """
         asked = self._asked(question, catalogue)
         seen = self._detector.detect(question.turns, question.accept_language)
-        target, reason = asked or self._by_language(question, seen, catalogue)
+        if asked is not None:
+            return Route(asked[0], seen.language, seen.confidence, asked[1], seen)
+        name, reason = self._by_language(question, seen, catalogue)
         fallback = question.fallback
-        if asked is None and not target and fallback is not None and catalogue.is_adapter(fallback):
-            target = ((fallback, 1.0),)
-        return Route(target, seen.language, seen.confidence, reason, seen)
+        if name is None and fallback is not None and catalogue.is_adapter(fallback):
+            name = fallback
+        if name is None or catalogue.is_adapter(name):
+            target: Blend = () if name is None else ((name, 1.0),)
+            return Route(target, seen.language, seen.confidence, reason, seen)
+        return Route((), seen.language, seen.confidence, reason, seen, base=name)
 
     def voices(self, catalogue: AdapterNames) -> tuple[str, ...]:
         """The aliases that answer a language, in the order of the settings, each once."""
@@ -132,33 +139,40 @@ class Router:
 
     def _by_language(
         self, question: RouteQuery, seen: Detection, catalogue: AdapterNames
-    ) -> tuple[Blend, Reason]:
+    ) -> tuple[str | None, Reason]:
+        """The adapter or the base by its name; None is the default base."""
         if seen.language is not None:
             decided = Reason.CONVERSATION if seen.from_history else Reason.LANGUAGE
             return self._for_language(seen.language, decided, catalogue)
         policy = self._settings.undecided
         if policy == "base":
-            return (), Reason.UNDECIDED
+            return None, Reason.UNDECIDED
         if policy == "likeliest" and seen.told and seen.confidence >= self._settings.threshold:
             return self._for_language(seen.likeliest, Reason.UNDECIDED, catalogue)
         if policy != "default":
             for language in preferred_languages(question.accept_language):
-                alias = self._settings.adapter(language)
-                if alias is not None and catalogue.is_adapter(alias):
-                    return ((alias, 1.0),), Reason.ACCEPT_LANGUAGE
+                name = self._settings.adapter(language)
+                if _is_known(name, catalogue):
+                    return name, Reason.ACCEPT_LANGUAGE
         return self._default(catalogue), Reason.DEFAULT
 
-    def _for_language(self, language: str, reason: Reason, catalogue: AdapterNames) -> tuple[Blend, Reason]:
-        alias = self._settings.adapter(language)
-        if alias is not None and catalogue.is_adapter(alias):
-            return ((alias, 1.0),), reason
-        without = () if self._settings.unsupported == "base" else self._default(catalogue)
+    def _for_language(
+        self, language: str, reason: Reason, catalogue: AdapterNames
+    ) -> tuple[str | None, Reason]:
+        name = self._settings.adapter(language)
+        if _is_known(name, catalogue):
+            return name, reason
+        without = None if self._settings.unsupported == "base" else self._default(catalogue)
         return without, Reason.UNDECIDED if reason is Reason.UNDECIDED else Reason.NO_ADAPTER
 
-    def _default(self, catalogue: AdapterNames) -> Blend:
+    def _default(self, catalogue: AdapterNames) -> str | None:
         """The configured default; the base while its adapter is not in the catalogue."""
-        alias = self._settings.default
-        return ((alias, 1.0),) if alias not in (None, BASE) and catalogue.is_adapter(alias) else ()
+        name = self._settings.default
+        return name if name != BASE and _is_known(name, catalogue) else None
+
+
+def _is_known(name: str | None, catalogue: AdapterNames) -> bool:
+    return name is not None and (catalogue.is_adapter(name) or catalogue.is_base(name))
 
 
 def named_choice(asked: str, field: str, catalogue: AdapterNames) -> Blend | None:

@@ -84,6 +84,23 @@ class AdaptersBusyError(AdapterNotLoadedError):
     """Every slot for adapters is in use; one comes free when requests end."""
 
 
+class BaseNotLoadedError(EngineError):
+    """A base that is loaded on demand is not there yet. `retry_after` is in seconds."""
+
+    def __init__(self, base: str, retry_after: float) -> None:
+        super().__init__(f"The base {base} is being loaded; ask again in a moment.")
+        self.base = base
+        self.retry_after = retry_after
+
+
+class BaseUnavailableError(BaseNotLoadedError):
+    """A base that is loaded on demand could not be loaded, which is tried again after `retry_after`."""
+
+    def __init__(self, base: str, problem: str, retry_after: float) -> None:
+        super().__init__(base, retry_after)
+        self.args = (f"The base {base} could not be loaded: {problem}.",)
+
+
 class UnsupportedRequestError(EngineError):
     """The request asks for something that this engine does not do. `param` is the request's field."""
 

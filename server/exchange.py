@@ -83,6 +83,8 @@ class Exchange:
     """Metric label: the alias that serves, `base`, `blend`, `unknown`, or `none` before the decision."""
     version: str = ""
     """Metric label."""
+    base: str = "none"
+    """Metric label: the base that answers, or `none` before the decision."""
     language: str = "none"
     """Metric label."""
     status: int = 0

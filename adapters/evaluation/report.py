@@ -24,6 +24,8 @@ class IdentityReport:
     """For each question, whether the answer is in the language of the question."""
     version: str | None = None
     """Full name of the version that answered, where a server says so."""
+    base: str | None = None
+    """The base that it is on, itself for a base; None if there is only one."""
 
     @property
     def identity_score(self) -> float:
@@ -70,8 +72,9 @@ def judge_answers(
 
 
 def base_of(found: Sequence[IdentityReport], measured: IdentityReport) -> IdentityReport | None:
-    """The base's answers to the same questions; None for the base itself, which is first in its language."""
-    base = next(one for one in found if one.language == measured.language)
+    """The base's answers to the same questions; None for a base itself, which comes before its adapters."""
+    same = (one for one in found if one.language == measured.language)
+    base = next(one for one in same if measured.base in (None, one.name))
     return None if base is measured else base
 
 

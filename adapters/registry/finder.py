@@ -150,6 +150,14 @@ def find_adapters(
     )
 
 
+def read_named(entry: str, base: ServedBase) -> Adapter:
+    """The adapter that the settings name by `PATH`, `NAME=PATH` or `NAME@VERSION=PATH`.
+
+    Raises `AdapterError` if `base` cannot serve it, and `ValueError` for a NAME that is none.
+    """
+    return _explicit(entry).read(base)
+
+
 def read_versions(
     listing: RegistryListing, registry: Path, base: ServedBase, folders: Collection[Path]
 ) -> tuple[list[Adapter], list[FileRefusedError]]:

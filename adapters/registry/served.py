@@ -7,7 +7,7 @@ reads or writes files, so a verb that does (import, promote) does that work firs
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -66,6 +66,8 @@ class ServedAdapters:
             spoken={names.language(code): state.active(alias).alias for code, alias in languages.items()},
         )
         """The present state. Names resolved in one snapshot agree with each other."""
+        self.guard: Callable[[str], None] | None = None
+        """Given the alias of what is added; raises `AdapterRejectedError` if another base has it."""
 
     @property
     def base_digest(self) -> str:
@@ -123,8 +125,14 @@ class ServedAdapters:
         Adding one that is held already changes nothing. Raises `AdapterRejectedError` where it is for another
         base, its name is reserved, or another digest has its full name.
         """
+        self.check_alias(adapter.alias)
         with self._lock:
             self.snapshot = _with(self.snapshot, adapter)
+
+    def check_alias(self, alias: str) -> None:
+        """Raise `AdapterRejectedError` if `alias` is another base's."""
+        if self.guard is not None:
+            self.guard(alias)
 
     def replace(self, adapter: Adapter) -> Adapter:
         """Hold `adapter` in place of the version that has its full name, and answer what that was.

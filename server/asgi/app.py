@@ -43,6 +43,7 @@ from server.config.environment import process_environment
 from server.config.hosts import AllowedHosts
 from server.config.settings import Settings
 from server.exchange import EXCHANGE
+from server.live.languages import LanguageRouting
 from server.metrics.metrics import Metrics
 from server.serving.one_thread import OneThread
 from server.serving.service import BaseService
@@ -52,15 +53,19 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(
-    settings: Settings, services: Sequence[BaseService], metrics: Metrics, aside: OneThread
+    settings: Settings,
+    services: Sequence[BaseService],
+    metrics: Metrics,
+    aside: OneThread,
+    routing: LanguageRouting | None = None,
 ) -> Starlette:
     """The whole server around services that have not started; its lifespan runs them.
 
-    `aside` is what the services were opened with. If a service follows the registry on disk, there are
-    endpoints that change adapters too.
+    `aside` is what the services were opened with; `routing` is over the languages of all bases, if they are
+    several. If a service follows the registry on disk, there are endpoints that change adapters too.
     """
     externals = open_external_models(settings.external, process_environment())
-    context = Context(tuple(services), settings, metrics, aside, externals)
+    context = Context(tuple(services), settings, metrics, aside, externals, routing)
     changeable = any(service.changes is not None for service in services)
     app = Starlette(
         routes=[*_routes(context), *(_admin_routes(context) if changeable else ())],

@@ -35,7 +35,7 @@ class Cancellation:
                 await self.app(scope, cancel_scope.receive, _closing(cancel_scope, send))
         except Exception:
             if exchange.given_up and not exchange.generating:
-                self.metrics.cancelled.labels(exchange.cancel_reason).inc()
+                self.metrics.of(exchange).cancelled.labels(exchange.cancel_reason).inc()
             raise
 
 

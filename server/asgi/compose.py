@@ -6,8 +6,12 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Generator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
+from io import StringIO
+from pathlib import Path
 from socket import socket
 from typing import TextIO
 
@@ -19,22 +23,29 @@ from server.asgi.http.descriptors import allow_connections
 from server.asgi.http.wire import Wire
 from server.asgi.listening import AnnouncingServer, bind
 from server.asgi.starting import StartGuard
+from server.config.each_base import each_base
 from server.config.environment import process_environment
 from server.config.settings import Settings
+from server.config.values import SettingsError
 from server.engines.base import Engine
 from server.engines.kinds import choose_engine
+from server.engines.loaded_bases import LoadedBases
+from server.engines.ondemand import DemandLimits, OnDemandEngine
 from server.engines.setup import EngineSetup
 from server.engines.supervised import SupervisedEngine
+from server.engines.together import PlannedBase, plan_together
 from server.errors import EngineError
-from server.live.catalogue import Catalogue, open_base, open_catalogue, open_registry, provenance
+from server.live.catalogue import Catalogue, open_base, open_catalogues, open_registry, provenance
 from server.live.configured import fetch_configured, unfetched
 from server.live.follower import FollowOptions
+from server.live.neighbours import Neighbour, Neighbours
 from server.live.priorities import Priorities
 from server.live.runtime import Runtime
+from server.metrics.engine_state import EngineInfo
 from server.metrics.metrics import Metrics
 from server.serving.one_thread import OneThread
 from server.serving.sampling_defaults import read_defaults
-from server.serving.service import BaseService, open_service
+from server.serving.service import DEFAULT_BATCH, BaseService, open_service
 from server.text.tokenizer import Tokenizer
 
 MOST_LISTED = 32
@@ -85,32 +96,84 @@ def _serve(settings: Settings, sockets: list[socket], narrator: Narrator, guard:
 
 
 def compose(
-    settings: Settings, narrator: Narrator, environ: MutableMapping[str, str] | None = None
+    settings: Settings,
+    narrator: Narrator,
+    environ: MutableMapping[str, str] | None = None,
+    root: Path | None = None,
 ) -> tuple[Starlette, list[BaseService]]:
     """The whole application that the settings lead to, and its services, not yet started.
 
     `environ` decides on the engine where the settings do not, and is prepared for it; the process's own, by
-    default, is what vLLM reads. Raises what opening the catalogue and the engine does.
+    default, is what vLLM reads. Adapters are looked for under `root`, by default the working directory.
+    Raises what opening the catalogue and the engine does.
     """
     metrics, aside = Metrics(), OneThread()
     environ = process_environment() if environ is None else environ
-    if missing := unfetched(settings):
-        registry, base = open_registry(settings), open_base(settings)
-        fetch_configured(settings, missing, registry, base, narrator, narrator.progress)
-    services = [open_base_service(settings, open_catalogue(settings), metrics, aside, narrator, environ)]
-    return create_app(settings, services, metrics, aside), services
+    _fetch(settings, narrator)
+    catalogues = open_catalogues(settings, root)
+    first, *_ = catalogues
+    others = [Neighbour(catalogue.base, catalogue.served) for catalogue in catalogues]
+    loaded = LoadedBases(settings.max_loaded_bases, sum(not one.own.on_demand for one in catalogues))
+    services: list[BaseService] = []
+    planned = [_planned(catalogue, environ) for catalogue in catalogues]
+    fitted = plan_together(planned, settings.max_loaded_bases, narrator)
+    for index, (found, own_settings) in enumerate(zip(catalogues, fitted, strict=True)):
+        catalogue = replace(found, own=replace(found.own, settings=own_settings))
+        neighbours = Neighbours([other for place, other in enumerate(others) if place != index])
+        catalogue.served.guard = neighbours.guard
+        own = metrics.of_base(catalogue.base.name) if len(catalogues) > 1 else metrics
+        with _named(catalogue.own.name):
+            services.append(open_base_service(catalogue, own, aside, narrator, environ, loaded, neighbours))
+    return create_app(settings, services, metrics, aside, first.routing), services
+
+
+def _fetch(settings: Settings, narrator: Narrator) -> None:
+    """Fetch what the settings name by URL and the registry does not hold."""
+    for own in each_base(settings):
+        with _named(own.name):
+            if missing := unfetched(own.settings):
+                registry, base = open_registry(settings), open_base(settings, name=own.name)
+                fetch_configured(settings, missing, registry, base, narrator, narrator.progress)
+
+
+@contextmanager
+def _named(base: str | None) -> Generator[None]:
+    """Say of which base an error is, if the settings name it."""
+    try:
+        yield
+    except SettingsError as error:
+        if base is None:
+            raise
+        raise SettingsError(f"bases.{base}.{error.name}", error.problem, error.origin) from None
+    except EngineError as error:
+        if base is None:
+            raise
+        raise EngineError(f"the base {base}: {error}") from error
+
+
+def _planned(catalogue: Catalogue, environ: Mapping[str, str]) -> PlannedBase:
+    served = catalogue.served
+    return PlannedBase(
+        name=catalogue.base.name,
+        kind=choose_engine(catalogue.own.settings.engine.kind, environ).kind.name,
+        path=catalogue.base.path,
+        settings=catalogue.own.settings,
+        adapters=[active for active in map(served.active, served.aliases()) if active.problem is None],
+        on_demand=catalogue.own.on_demand,
+    )
 
 
 def open_base_service(
-    settings: Settings,
     catalogue: Catalogue,
     metrics: Metrics,
     aside: OneThread,
     narrator: Narrator,
     environ: MutableMapping[str, str],
+    loaded: LoadedBases,
+    neighbours: Neighbours,
 ) -> BaseService:
     """The service of a catalogue's base. Raises `SettingsError` and `EngineError`."""
-    base, served = catalogue.base, catalogue.served
+    settings, base, served = catalogue.own.settings, catalogue.base, catalogue.served
     narrator(f"base {base.name}: {base.reason}")
     for note in catalogue.notes:
         narrator(f"note: {note}")
@@ -121,9 +184,15 @@ def open_base_service(
     except ValueError as error:
         raise EngineError(f"{base.path}: {error}") from error
     router = catalogue.router  # settings of routing that lead nowhere end the start before a graph is built
-    priorities = Priorities(served, settings.pinned_adapters, catalogue.configured, settings.routing.default)
+    priorities = Priorities(served, _pinned(catalogue), catalogue.configured, settings.routing.default)
     engine, collectors = open_engine(settings, catalogue, tokenizer, metrics, narrator, environ, priorities)
     priorities.check(engine.info.max_adapters)
+    demand: OnDemandEngine | None = None
+    if catalogue.own.on_demand:
+        demand = open_on_demand(
+            settings, catalogue, tokenizer, metrics, environ, loaded, priorities, engine.info
+        )
+        narrator(f"{base.name} is loaded at its first request")
     actives = [served.active(alias) for alias in served.aliases()]
     for adapter in (one for one in served.adapters() if one.problem is not None):
         narrator(f"error: {adapter.full_name} is damaged and answers 503: {adapter.problem}")
@@ -131,14 +200,23 @@ def open_base_service(
     narrator(f"adapters: {_listed(aliases) or 'none; every question goes to the base'}")
     runtime = Runtime(
         name=base.name,
-        engine=engine,
+        engine=demand or engine,
         served=served,
         router=router,
         tokenizer=tokenizer,
         metrics=metrics,
         priorities=priorities,
+        on_demand=demand,
     )
-    return open_service(settings, runtime, aside, defaults, _options(settings, catalogue), collectors)
+    options = _options(settings, catalogue, neighbours)
+    return open_service(settings, runtime, aside, defaults, options, collectors)
+
+
+def _pinned(catalogue: Catalogue) -> tuple[str, ...]:
+    """What `pinned_adapters` pins on this base; on the default one also each name that no base knows."""
+    names = catalogue.routing.names()
+    owned = ((names.owner(name), name) for name in catalogue.own.settings.pinned_adapters)
+    return tuple(name.rpartition(":")[2] for place, name in owned if (place or 0) == catalogue.index)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -147,13 +225,41 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
-def _options(settings: Settings, catalogue: Catalogue) -> FollowOptions:
+def open_on_demand(
+    settings: Settings,
+    catalogue: Catalogue,
+    tokenizer: Tokenizer,
+    metrics: Metrics,
+    environ: MutableMapping[str, str],
+    loaded: LoadedBases,
+    priorities: Priorities,
+    info: EngineInfo,
+) -> OnDemandEngine:
+    """An engine like the one that has this `info`, opened again each time that it is needed."""
+    quiet = Narrator(StringIO())
+
+    def reopen() -> Engine:
+        engine, _ = open_engine(settings, catalogue, tokenizer, metrics, quiet, environ, priorities)
+        return engine
+
+    limits = DemandLimits(
+        idle_seconds=settings.base_idle_seconds,
+        wait_seconds=settings.base_wait_seconds,
+        most_waiting=settings.max_queue + (settings.max_num_seqs or DEFAULT_BATCH),
+    )
+    observer = metrics.loads_of(catalogue.base.name)
+    return OnDemandEngine(catalogue.base.name, info, reopen, loaded, observer, limits)
+
+
+def _options(settings: Settings, catalogue: Catalogue, neighbours: Neighbours) -> FollowOptions:
     return FollowOptions(
         home=settings.home,
         base=catalogue.base,
         seconds=settings.follow_registry,
         provenance=partial(provenance, settings) if settings.require_provenance else None,
         router=catalogue.make_router,
+        neighbours=neighbours,
+        contested=catalogue.routing.describe_contested,
     )
 
 

@@ -108,9 +108,10 @@ class Errors:
             if started:
                 raise
             reply = reply_for(error)
-            self.metrics.rejected.labels(reply.code or "error").inc()
+            metrics = self.metrics.of(scope[EXCHANGE])
+            metrics.rejected.labels(reply.code or "error").inc()
             if isinstance(error, EngineBusyError):
-                self.metrics.gates.labels(error.gate).inc()
+                metrics.gates.labels(error.gate).inc()
                 exchange: Exchange = scope[EXCHANGE]
                 held = self.pace.delay(exchange.tenant or _address(scope), exchange.adapter)
                 if held:

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from server.config.schema import Option
-from server.config.values import Raw, SettingsError, Tables, closest
+from server.config.values import Entries, Located, Raw, SettingsError, Tables, closest
 
 MAX_BYTES = 256 * 1024
 """A settings file larger than this is refused: it is something else."""
@@ -20,7 +20,7 @@ MAX_BYTES = 256 * 1024
 class FileValue:
     """One value of the file."""
 
-    raw: Raw
+    raw: Raw | Entries
     origin: str
     """File name and line, such as `oneseek.yaml:3`."""
 
@@ -33,6 +33,19 @@ def read_file(path: Path, options: tuple[Option, ...]) -> dict[str, FileValue]:
     """
     reader = _Reader(path.name, options)
     return reader.read(_document(path))
+
+
+def read_entries(text: str, option: Option, origin: str, name: str | None = None) -> Entries:
+    """The sections that `text` writes as a YAML mapping, or of one of them by its `name`. Raises as above."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError):
+        raise SettingsError(option.name, f"{text!r} is not valid YAML", origin) from None
+    assert node is not None
+    reader = _Reader(origin, (), lines=False)
+    if name is not None:
+        return Entries({name: reader.section(option, name, node)})
+    return reader.entries(option, node)
 
 
 def _document(path: Path) -> yaml.Node | None:
@@ -54,8 +67,12 @@ def _document(path: Path) -> yaml.Node | None:
 
 
 class _Reader:
-    def __init__(self, file: str, options: tuple[Option, ...]) -> None:
+    """`name` is the path of what is read, if that is a part of the file; `lines`: whether lines are told."""
+
+    def __init__(self, file: str, options: tuple[Option, ...], name: str = "", *, lines: bool = True) -> None:
         self._file = file
+        self._name = f"{name}." if name else ""
+        self._lines = lines
         self._options = {option.path: option for option in options}
         self._sections = {option.path.partition(".")[0] for option in options if "." in option.path}
 
@@ -63,14 +80,34 @@ class _Reader:
         values: dict[str, FileValue] = {}
         if document is None or self._is_null(document):
             return values
-        for key, node in self._pairs(document, "the file"):
-            if key not in self._sections:
+        for key, node in self._pairs(document, self._name.rstrip(".") or "the file"):
+            option = self._options.get(key)
+            if option is not None and option.inner:
+                values[key] = FileValue(self.entries(option, node), self._line(node))
+            elif key not in self._sections:
                 values[key] = self._value(key, node)
             elif isinstance(node, yaml.ScalarNode) and f"{key}.kind" in self._options:
                 values[f"{key}.kind"] = self._value(f"{key}.kind", node)
             elif not self._is_null(node):
                 values |= self._section(key, node)
         return values
+
+    def entries(self, option: Option, node: yaml.Node) -> Entries:
+        """Sections by name."""
+        name = option.path
+        if self._is_null(node):
+            return Entries({})
+        return Entries({key: self.section(option, key, item) for key, item in self._pairs(node, name)})
+
+    def section(self, option: Option, key: str, node: yaml.Node) -> dict[str, Located]:
+        """One of them; a single value is its path."""
+        if isinstance(node, yaml.ScalarNode) and not self._is_null(node):
+            return {"path": Located(node.value, self._line(node))}
+        reader = _Reader(self._file, option.inner, f"{option.path}.{key}", lines=self._lines)
+        values = reader.read(node).items()
+        return {
+            path: Located(one.raw, one.origin) for path, one in values if not isinstance(one.raw, Entries)
+        }
 
     def _section(self, key: str, node: yaml.Node) -> dict[str, FileValue]:
         """The values of one section; where it has `options`, keys that are no setting are gathered there."""
@@ -99,8 +136,9 @@ class _Reader:
     def _value(self, path: str, node: yaml.Node) -> FileValue:
         if path not in self._options:
             known = [*self._options, *self._sections]
-            raise SettingsError(path, f"is not a setting{closest(path, known)}", self._line(node))
-        return FileValue(self._raw(path, node), self._line(node))
+            problem = f"is not a setting{closest(path, known)}"
+            raise SettingsError(self._name + path, problem, self._line(node))
+        return FileValue(self._raw(self._name + path, node), self._line(node))
 
     def _raw(self, path: str, node: yaml.Node) -> Raw:
         match node:
@@ -133,4 +171,4 @@ class _Reader:
         return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null"
 
     def _line(self, node: yaml.Node) -> str:
-        return f"{self._file}:{node.start_mark.line + 1}"
+        return f"{self._file}:{node.start_mark.line + 1}" if self._lines else self._file

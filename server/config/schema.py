@@ -12,12 +12,14 @@ import textwrap
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from server.config.values import (
     MAPPING,
+    Entries,
+    Located,
     Raw,
     SettingsError,
     Size,
@@ -46,6 +48,12 @@ class Option:
     default: object
     help: str
     secret: bool
+    inner: tuple[Option, ...] = ()
+    """Of sections by name, such as the bases: the options of each."""
+    kind: type | None = None
+    """What one of these sections becomes."""
+    single: str | None = None
+    """What its flag is called, if not by its path: one flag for each section."""
 
     @property
     def name(self) -> str:
@@ -60,7 +68,7 @@ class Option:
     @property
     def flag(self) -> str:
         """Such as `--routing-threshold`."""
-        return "--" + self.identifier.replace("_", "-")
+        return "--" + (self.single or self.identifier).replace("_", "-")
 
     def variable(self, prefix: str) -> str:
         """Its environment variable, such as `ONESEEK_ROUTING_THRESHOLD`."""
@@ -83,6 +91,8 @@ class Option:
             return "SIZE"
         if self.hint == Tables:
             return "JSON"
+        if self.inner:
+            return "NAME=PATH"
         if typing.get_origin(self.hint) is MAPPING:
             return "KEY=VALUE"
         return _METAVARS.get(self.hint, "TEXT")
@@ -92,8 +102,10 @@ class Option:
         """Whether it takes several values."""
         return typing.get_origin(self.hint) in (tuple, MAPPING)
 
-    def parse(self, raw: Raw, origin: str) -> object:
+    def parse(self, raw: Raw | Entries, origin: str) -> object:
         """The value that `raw` stands for. Raises `SettingsError` naming setting, value and remedy."""
+        if isinstance(raw, Entries):
+            return {name: self._section(name, raw.by_name[name]) for name in raw.by_name}
         if raw is None or (isinstance(raw, str) and raw.strip().lower() in ("", "none")):
             if self.optional:
                 return None
@@ -105,10 +117,33 @@ class Option:
             found = "the value given" if self.secret else format_raw(raw)
             raise SettingsError(self.name, f"{found} {error}", origin) from None
 
+    def _section(self, name: str, given: Mapping[str, Located]) -> object:
+        values: dict[str, typing.Any] = {}
+        for option in self.inner:
+            if option.path in given:
+                named = replace(option, path=f"{self.path}.{name}.{option.path}")
+                values[option.path] = named.parse(given[option.path].raw, given[option.path].origin)
+        assert self.kind is not None
+        return build(self.kind, values)
+
+    def _render_section(self, section: object) -> str:
+        """Whatever of a section is not as by default."""
+        shown: list[str] = []
+        for option in self.inner:
+            value = section
+            for part in option.path.split("."):
+                value = getattr(value, part, None)
+            if value not in (None, option.default):
+                shown.append(f"{option.name}={option.render(value)}")
+        return " ".join(shown)
+
     def render(self, value: object) -> str:
         """`value` as one line of text; secrets are counted, never shown."""
         if value is None:
             return "none"
+        if self.inner:
+            sections = typing.cast("Mapping[str, object]", value).items()
+            return "; ".join(f"{name}: {self._render_section(one)}" for name, one in sections) or "none"
         if self.secret and isinstance(value, tuple):
             return f"{len(typing.cast('tuple[object, ...]', value))} given, not shown"
         if isinstance(value, bool):
@@ -138,13 +173,36 @@ def options_of(settings: type) -> tuple[Option, ...]:
             found += (_inside(item.name, option) for option in options_of(hint))
             continue
         secret = bool(item.metadata.get("secret"))
-        found.append(Option(item.name, hint, optional, _default(item), docs.get(item.name, ""), secret))
+        kind = _section_kind(hint)
+        inner = options_of(kind) if kind is not None else ()
+        single = item.metadata.get("single")
+        doc = docs.get(item.name, "")
+        found.append(Option(item.name, hint, optional, _default(item), doc, secret, inner, kind, single))
     return tuple(found)
 
 
+def build(kind: type, values: Mapping[str, object]) -> typing.Any:
+    """An instance of a settings class; `values` are by option path, those of its sections included."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    arguments = {path: value for path, value in values.items() if "." not in path}
+    for section in {path.partition(".")[0] for path in values if "." in path}:
+        inside = {
+            path.partition(".")[2]: value for path, value in values.items() if path.startswith(f"{section}.")
+        }
+        arguments[section] = build(typing.cast("type", _without_none(hints[section])[0]), inside)
+    return kind(**arguments)
+
+
+def _section_kind(hint: object) -> type | None:
+    """The settings class of each section, if `hint` is of sections by name."""
+    if typing.get_origin(hint) is not MAPPING:
+        return None
+    kind = typing.get_args(hint)[1]
+    return kind if isinstance(kind, type) and is_dataclass(kind) else None
+
+
 def _inside(section: str, option: Option) -> Option:
-    path = f"{section}.{option.path}"
-    return Option(path, option.hint, option.optional, option.default, option.help, option.secret)
+    return replace(option, path=f"{section}.{option.path}")
 
 
 def _default(item: Field[object]) -> object:

@@ -12,15 +12,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Literal, cast
 
+from server.config.bases import BaseOptions, check_bases, check_batch, expand_paths, parse_sections
+from server.config.engine import EngineOptions
 from server.config.environment import expand_home, home_folder, process_environment
 from server.config.external import ExternalModelOptions, parse_external_models
 from server.config.hosts import AllowedHosts, is_loopback
 from server.config.limits import DAY, LIMITS
-from server.config.schema import SECRET, Option, options_of
+from server.config.schema import SECRET, Option, build, options_of
 from server.config.urls import check_urls
-from server.config.values import Raw, SettingsError, Size, Tables, closest, within
+from server.config.values import Entries, Raw, SettingsError, Size, Tables, closest, within
 
 PREFIX = "ONESEEK_"
 CONFIG_FILE = "oneseek.yaml"
@@ -74,16 +76,6 @@ class RolloutOptions:
         within("rollout.window_seconds", self.window_seconds, 1, DAY)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions:
-    """The `engine:` section: what runs the base, and what only that engine understands."""
-
-    kind: Literal["auto", "embedded", "vllm"] = "auto"
-    """`embedded` (ONNX Runtime), `vllm` (CUDA), or `auto`: vllm where it is installed and sees a GPU."""
-    options: Mapping[str, str] = field(default_factory=dict[str, str])
-    """vLLM's own options by its own names, such as tensor_parallel_size=2; in the file, under engine."""
-
-
 def default_home(environ: Mapping[str, str], platform: str = sys.platform) -> Path:
     """Where OneSeek keeps its state: `%LOCALAPPDATA%\\oneseek` on Windows, `~/.oneseek` elsewhere."""
     local = environ.get("LOCALAPPDATA")
@@ -102,9 +94,21 @@ class Settings:
     """Port to listen on; 0 takes any free one."""
     base_model: Path | None = None
     """Folder of the base model in Hugging Face layout; none looks in the usual places."""
+    bases: Mapping[str, BaseOptions] = field(
+        default_factory=dict[str, BaseOptions], metadata={"single": "base"}
+    )
+    """Several bases, by name, in place of base_model; in the file, each with settings of its own."""
+    default_base: str | None = None
+    """The base that answers where nothing names another. Default: the first of the bases."""
+    max_loaded_bases: int | None = None
+    """Most bases in memory at once, those that are not on_demand included. Default: all of them."""
+    base_idle_seconds: float = 300.0
+    """Seconds without a request after which an on_demand base is unloaded; 0 unloads it at once."""
+    base_wait_seconds: float = 60.0
+    """Seconds that a request waits for an on_demand base, after which it gets 503 with Retry-After."""
     adapters: tuple[str, ...] = ()
     """Adapters beside the discovered ones: PATH or NAME=PATH, a folder in PEFT layout or a pinned URL."""
-    engine: EngineOptions = EngineOptions()
+    engine: EngineOptions = field(default_factory=EngineOptions)
     """What runs the base."""
     device: Literal["auto", "cpu", "directml", "webgpu"] = "cpu"
     """What the embedded engine computes on; auto takes the best that is there and works, else the CPU."""
@@ -197,10 +201,8 @@ class Settings:
             raise SettingsError(
                 "request_timeout", f"{self.request_timeout} is not above 0; for no limit use none"
             )
-        seqs, tokens = self.max_num_seqs, self.max_num_batched_tokens
-        if seqs is not None and tokens is not None and tokens < seqs:
-            problem = f"{tokens} is below max_num_seqs ({seqs})"
-            raise SettingsError("max_num_batched_tokens", f"{problem}; every sequence needs one token a step")
+        check_batch(self.max_num_seqs, self.max_num_batched_tokens)
+        check_bases(self)
         most, held = self.max_adapters, self.max_cpu_adapters
         if held is not None and held < (most or 1):
             problem = f"{held} is below max_adapters ({most}), which are in memory too"
@@ -285,23 +287,31 @@ def resolve_settings(
     """
     environ = process_environment() if environ is None else environ
     layers = [_file_values(config, environ), _environment_values(environ), _flag_values(flags or {})]
-    found: dict[str, tuple[Raw, str]] = {"home": (str(default_home(environ, platform)), "default")}
+    found: dict[str, tuple[Raw | Entries, str]] = {"home": (str(default_home(environ, platform)), "default")}
     for layer in layers:
         found |= layer
+    for option in OPTIONS:
+        if option.inner and option.path in found:
+            found[option.path] = parse_sections(option, *found[option.path]), found[option.path][1]
     values = {option.path: option.parse(*found[option.path]) for option in OPTIONS if option.path in found}
+    if "bases" in values:
+        bases = cast("Mapping[str, BaseOptions]", values["bases"])
+        values["bases"] = expand_paths(bases, lambda path: expand_home(path, environ))
     values = {
         path: expand_home(value, environ) if isinstance(value, Path) else value
         for path, value in values.items()
     }
     origins = {option.path: found.get(option.path, (None, "default"))[1] for option in OPTIONS}
     try:
-        return ResolvedSettings(_build(values), MappingProxyType(origins))
+        return ResolvedSettings(build(Settings, values), MappingProxyType(origins))
     except SettingsError as error:
         raise _located(error, origins) from None
 
 
 def _located(error: SettingsError, origins: Mapping[str, str]) -> SettingsError:
     section = error.name.partition(".")[0]
+    if section == "bases" and error.origin is None:
+        return SettingsError(error.name, error.problem, origins["bases"])
     names = {error.name, f"{section}.options"} if "." in error.name else {error.name}
     option = next((option for option in OPTIONS if names & {option.path, option.name}), None)
     if option is None:
@@ -313,21 +323,7 @@ def _located(error: SettingsError, origins: Mapping[str, str]) -> SettingsError:
     return SettingsError(name, error.problem, origins[option.path])
 
 
-def _build(values: Mapping[str, object]) -> Settings:
-    top: dict[str, Any] = {path: value for path, value in values.items() if "." not in path}
-    for section, kind in (
-        ("engine", EngineOptions),
-        ("routing", RoutingOptions),
-        ("rollout", RolloutOptions),
-    ):
-        inside: dict[str, Any] = {
-            path.partition(".")[2]: value for path, value in values.items() if path.startswith(f"{section}.")
-        }
-        top[section] = kind(**inside)
-    return Settings(**top)
-
-
-def _file_values(config: Path | None, environ: Mapping[str, str]) -> dict[str, tuple[Raw, str]]:
+def _file_values(config: Path | None, environ: Mapping[str, str]) -> dict[str, tuple[Raw | Entries, str]]:
     from server.config.file import read_file
 
     named = config or (
@@ -339,9 +335,9 @@ def _file_values(config: Path | None, environ: Mapping[str, str]) -> dict[str, t
     return {name: (value.raw, value.origin) for name, value in read_file(path, OPTIONS).items()}
 
 
-def _environment_values(environ: Mapping[str, str]) -> dict[str, tuple[Raw, str]]:
+def _environment_values(environ: Mapping[str, str]) -> dict[str, tuple[Raw | Entries, str]]:
     variables = {option.variable(PREFIX): option for option in OPTIONS}
-    found: dict[str, tuple[Raw, str]] = {}
+    found: dict[str, tuple[Raw | Entries, str]] = {}
     for name, text in environ.items():
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
             continue
@@ -359,7 +355,7 @@ def _environment_values(environ: Mapping[str, str]) -> dict[str, tuple[Raw, str]
     return found
 
 
-def _flag_values(flags: Mapping[str, Raw]) -> dict[str, tuple[Raw, str]]:
+def _flag_values(flags: Mapping[str, Raw]) -> dict[str, tuple[Raw | Entries, str]]:
     options = {option.path: option for option in OPTIONS}
     for path in flags:
         if path not in options:

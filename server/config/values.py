@@ -9,6 +9,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -16,6 +17,22 @@ from adapters.numerals import parse_integer, parse_number
 
 Raw: TypeAlias = str | Sequence[str] | Mapping[str, str] | None
 """A value before it has a type: text, a list or a mapping of texts, or an explicit nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A value before it has a type, and where it stands, such as `oneseek.yaml:3`."""
+
+    raw: Raw
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """Sections by name, such as the bases: name → option path → value."""
+
+    by_name: Mapping[str, Mapping[str, Located]]
+
 
 SIZE = "size"
 Size = Annotated[int, SIZE]

@@ -28,7 +28,7 @@ from server.asgi.listening import bind
 from server.config.settings import Settings
 from server.config.values import SettingsError, closest
 from server.jobs.languages import language_of_text
-from server.live.catalogue import open_catalogue, open_ledger
+from server.live.catalogue import open_catalogues, open_ledger
 
 LONGEST = 96
 """Tokens after which an answer counts as broken off."""
@@ -64,8 +64,11 @@ def evaluate_adapters(
 
 def _check_served(settings: Settings, adapters: Sequence[str]) -> None:
     """Raise `SettingsError` for a name that is not served, before an engine is started for it."""
-    served = open_catalogue(settings).served
-    _check_names(adapters, [*served.aliases(), *(one.full_name for one in served.adapters())])
+    served = [catalogue.served for catalogue in open_catalogues(settings)]
+    names = [
+        name for one in served for name in (*one.aliases(), *(each.full_name for each in one.adapters()))
+    ]
+    _check_names(adapters, names)
 
 
 def _questions(spoken: Sequence[str], file: Path | None) -> dict[str, list[str]]:
@@ -97,10 +100,12 @@ def note(settings: Settings, found: Sequence[IdentityReport]) -> None:
 
     Raises `LedgerError`.
     """
-    served = open_catalogue(settings).served
+    catalogues = open_catalogues(settings)
+    names = catalogues[0].routing.names()
     ledger = open_ledger(settings)
-    adapters = {one.name: served.resolve(one.name) for one in found if base_of(found, one) is not None}
-    for name, adapter in adapters.items():
+    for name in dict.fromkeys(one.name for one in found if base_of(found, one) is not None):
+        served = catalogues[names.owner(name) or 0].served
+        adapter = served.resolve(name)
         own = [one for one in found if one.name == name]
         questions = "".join(f"{question}\n" for one in own for question in one.questions)
         record = Record(
@@ -128,28 +133,29 @@ def _evaluate(
     target: ModelEndpoint, adapters: Sequence[str], asked: Mapping[str, Sequence[str]], detect: LanguageOf
 ) -> list[IdentityReport]:
     models = target.models()
-    base, wanted = _names(models, adapters)
+    wanted = _names(models, adapters)
     versions = _versions(models)
     found: list[IdentityReport] = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         for language, questions in asked.items():
-            for name in (base, *wanted):
-                version = versions.get(name)
+            for name in dict.fromkeys((*wanted.values(), *wanted)):
+                version, base = versions.get(name), wanted.get(name, name)
                 said = list(pool.map(partial(target.ask, version or name, longest=LONGEST), questions))
                 judged = judge_answers(name, language, questions, said, detect)
-                found.append(replace(judged, version=version))
+                found.append(replace(judged, version=version, base=base))
     return found
 
 
-def _names(models: Sequence[dict[str, Any]], asked: Sequence[str]) -> tuple[str, list[str]]:
-    """The base's name, and those of the adapters to evaluate."""
+def _names(models: Sequence[dict[str, Any]], asked: Sequence[str]) -> dict[str, str]:
+    """The adapters to evaluate, each with its base; a base alone if there is none."""
     served = {str(entry["id"]): entry.get("parent") for entry in models}
     bases = [name for name, parent in served.items() if parent is None and name != AUTOMATIC_MODEL]
     if not bases:
         raise EndpointError("the server names no base model in /v1/models")
-    adapters = [name for name, parent in served.items() if parent is not None]
-    _check_names(asked, adapters)
-    return bases[0], list(asked) or [name for name in adapters if "@" not in name]
+    adapters = {name: str(parent) for name, parent in served.items() if parent is not None}
+    _check_names(asked, list(adapters))
+    wanted = list(asked) or [name for name in adapters if "@" not in name]
+    return {name: adapters[name] for name in wanted} or {bases[0]: bases[0]}
 
 
 def _check_names(asked: Sequence[str], served: Sequence[str]) -> None:

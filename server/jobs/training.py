@@ -12,6 +12,7 @@ from adapters.lora.shape_check import ModelShape
 from adapters.registry.registry import Registry
 from adapters.training.finetune.data_origin import Origin
 from adapters.training.loop.launch import Launch
+from server.config.each_base import one_base
 from server.config.environment import expand_home, process_environment
 from server.config.settings import Settings, resolve_settings
 from server.config.values import check_flag
@@ -44,8 +45,12 @@ def run_finetune(asked: TrainRequest, options: TrainOptions, *, resume: bool, js
 
 def settings_of(asked: TrainRequest) -> Settings:
     """The settings, with the base that was asked for."""
-    flags = {"base_model": str(asked.base_model)} if asked.base_model is not None else {}
-    return resolve_settings(flags).settings
+    settings = resolve_settings().settings
+    if asked.base_model is None:
+        return settings
+    flags = {} if settings.bases else {"base_model": str(asked.base_model)}
+    settings = resolve_settings(flags).settings
+    return one_base(settings, expand_home(asked.base_model)) if settings.bases else settings
 
 
 def run_training(

@@ -11,6 +11,7 @@ from adapters.bases import find_base
 from adapters.datasets.lines import iterate_lines
 from adapters.evaluation.questions import identity_questions, languages, read_questions
 from adapters.registry.registry import Registry
+from server.config.each_base import default_settings
 from server.config.environment import expand_home
 from server.config.settings import Settings
 from server.config.values import SettingsError, check_flag, within
@@ -42,7 +43,8 @@ def check_request(asked: TrainRequest, language: str, settings: Settings, *, mad
     teacher_of(asked)
     key_of("teacher", asked.teacher_key_env)
     if version is not None and asked.output is None:
-        alias = alias or default_alias(find_base(Path.cwd(), settings.base_model).shipped, language)
+        base = find_base(Path.cwd(), default_settings(settings).base_model)
+        alias = alias or default_alias(base.shipped, language)
         kept = [entry.version for entry in Registry(settings.home).listing().versions(alias)]
         _refuse_taken(alias, version, kept)
     detector_for(language)

@@ -6,30 +6,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from functools import cache, cached_property
-from itertools import groupby
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from adapters.bases import FoundBase, find_base
-from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapterError
-from adapters.files.hashes import HashCache, hash_file
+from adapters.bases import FoundBase
+from adapters.errors import AdapterRejectedError
 from adapters.home import check_home, mark_home
 from adapters.lora.digest import base_digest
 from adapters.lora.manifest import Adapter, damaged_adapter
-from adapters.pickles import import_command
-from adapters.registry.finder import FoundAdapters, UnconvertedPickle, find_adapters
 from adapters.registry.folders import FolderRecord
 from adapters.registry.listing import VersionFolder
 from adapters.registry.pointers import AliasPointers, PointersError, active_versions
 from adapters.registry.served import ServedAdapters
-from adapters.remote.pins import names_url
-from server.config.environment import expand_home
-from server.config.settings import RoutingOptions, Settings
-from server.config.values import SettingsError, closest
-from server.live.configured import describe_configured
+from server.config.each_base import BaseSettings, each_base
+from server.config.settings import Settings
+from server.config.values import SettingsError
+from server.live.discovery import BaseFinds, discover
+from server.live.languages import LanguageRouting, place_names
+from server.live.neighbours import Neighbour
 
 if TYPE_CHECKING:
     from adapters.ledger import Ledger
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
     from adapters.registry.intake import Base
     from adapters.registry.registry import Registry
     from routing.route import Router
-    from routing.settings import RoutingSettings
 
 
 _LISTED = 8
@@ -48,9 +44,14 @@ _LISTED = 8
 class Catalogue:
     """A base with everything that can answer for it."""
 
+    own: BaseSettings
+    """The settings that hold for it."""
     base: FoundBase
     served: ServedAdapters
-    options: RoutingOptions
+    routing: LanguageRouting
+    """Over the languages of every base."""
+    index: int = 0
+    """Its place among the bases; 0 is the default one."""
     configured: tuple[str, ...] = field(default=())
     """Full names of the adapters that the settings name."""
     notes: tuple[str, ...] = field(default=())
@@ -65,72 +66,86 @@ class Catalogue:
         """The versions that are found outside the registry, served or retired."""
         return versions_outside((*self.served.adapters(), *self.retired), self.served.base_digest)
 
-    @cached_property
+    @property
     def router(self) -> Router:
-        """Decides routes, for the languages that the registry had on first use; raises as `make_router`."""
-        return self.make_router()
+        """Decides routes on this base, for the languages of the first use; raises as `make_router`."""
+        return self.routing.own(self.index)
 
     def make_router(self) -> Router:
         """A router for the languages that the registry has now; reading their profiles takes a moment.
 
         Raises `SettingsError` for a configured language that cannot be detected.
         """
-        from routing.detect import ProfileDetector
-        from routing.route import Router
-
-        settings = routing_settings(self.served, self.options)
-        return Router(settings, ProfileDetector(settings))
+        return self.routing.renew(self.index)
 
 
 def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
-    """Find the base and the adapters for `settings` under `root`, by default the working directory.
+    """The default base and its adapters, as `open_catalogues` finds them."""
+    return open_catalogues(settings, root)[0]
+
+
+def open_catalogues(settings: Settings, root: Path | None = None) -> tuple[Catalogue, ...]:
+    """Find every base and its adapters under `root`, by default the working directory; the default one first.
 
     What the settings name must be there and fit; what is merely found and does not fit becomes a note.
     Raises `adapters.errors.FileRefusedError`, `AdapterRejectedError` and `SettingsError`.
     """
     root = root or Path.cwd()
     mark_home(settings.home)
-    base = find_base(root, settings.base_model)
-    digest = base_digest(base.path, settings.home / "cache")
-    hashes = HashCache(hash_file(settings.home))
-    named_here = tuple(_expanded(entry) for entry in settings.adapters if not names_url(entry))
-    try:
-        found = find_adapters(root, settings.home, base, named_here, digest=digest, hashes=hashes)
-    except FileRefusedError:
-        raise
-    except ValueError as error:
-        raise SettingsError("adapters", str(error)) from None
+    finds = discover(settings, root)
     pointers = read_pointers(settings.home / "registry")
     known = provenance(settings)
-    others = found.adapters[len(found.named) :]
-    recorded, unrecorded = _check_provenance(known, found.named, others, pointers)
-    kept, refused = _check_fit(recorded, found.named, digest, base.name)
-    active, passed_over = active_versions(kept, pointers)
-    try:
-        served = ServedAdapters(
-            kept, base_digest=digest, base_name=base.name, active=active, languages=settings.routing.languages
+    kept: list[list[Adapter]] = []
+    notes: list[list[str]] = []
+    for one in finds:
+        recorded, unrecorded = _check_provenance(known, one.named, one.found, pointers)
+        fitting, refused = _check_fit(recorded, one.named, one.digest, one.base.name)
+        kept.append(fitting)
+        beside = (one.base.warning,) if one.base.warning else ()
+        notes.append([*beside, *one.notes, *unrecorded, *refused])
+    trial: list[ServedAdapters] = []
+    actives: list[Mapping[str, str]] = []
+    for one, fitting, noted in zip(finds, kept, notes, strict=True):
+        active, passed_over = active_versions(fitting, pointers)
+        noted += passed_over
+        actives.append(active)
+        trial.append(_served(one, fitting, active, {}))
+    languages, default = place_names(settings.routing, trial)
+    served: list[ServedAdapters] = []
+    for index, one in enumerate(finds):
+        own = {code: name for code, (place, name) in languages.items() if place == index}
+        spoken = {code: name for code, name in own.items() if trial[index].is_adapter(name)}
+        served.append(_served(one, kept[index], actives[index], spoken))
+        notes[index] += describe_contested(served[index])
+    spoken_by = {code: name for code, (_, name) in languages.items()}
+    routing = LanguageRouting(served, settings.routing, spoken_by, default)
+    notes[0] += routing.describe_contested()
+    return tuple(
+        Catalogue(
+            one.own,
+            one.base,
+            served[index],
+            routing,
+            index,
+            configured=tuple(adapter.full_name for adapter in one.named),
+            notes=tuple(notes[index]),
+            warnings=_warnings(kept[index], settings.home if not index else None),
+            retired=one.retired,
         )
-    except UnknownAdapterError as error:
-        raise SettingsError("routing.languages", str(error)) from None
-    beside = (base.warning,) if base.warning else ()
-    notes = (
-        *beside,
-        *describe_configured(settings),
-        *_notes(found),
-        *unrecorded,
-        *refused,
-        *passed_over,
-        *describe_contested(served),
+        for index, one in enumerate(finds)
     )
-    configured = tuple(adapter.full_name for adapter in found.named)
-    warnings = _warnings(kept, settings.home)
-    return Catalogue(base, served, settings.routing, configured, notes, warnings, found.retired)
 
 
-def _expanded(entry: str) -> str:
-    """PATH or NAME=PATH with the user's folder for `~`."""
-    name, equals, path = entry.partition("=")
-    return f"{name}={expand_home(path)}" if equals and path.startswith("~") else str(expand_home(entry))
+def _served(
+    found: BaseFinds, adapters: Iterable[Adapter], active: Mapping[str, str], languages: Mapping[str, str]
+) -> ServedAdapters:
+    return ServedAdapters(
+        adapters,
+        base_digest=found.digest,
+        base_name=found.base.name,
+        active=active,
+        languages=languages,
+    )
 
 
 def provenance(settings: Settings) -> Provenance | None:
@@ -144,41 +159,6 @@ def provenance(settings: Settings) -> Provenance | None:
     from adapters.ledger.provenance import Provenance
 
     return Provenance.read(settings.home / "ledger", settings.ledger_public_key)
-
-
-def routing_settings(served: ServedAdapters, options: RoutingOptions) -> RoutingSettings:
-    """What routing is told: a row for each language with an adapter, and whatever the settings say.
-
-    An adapter whose language detection does not know gets no row; it can still be asked for by name.
-    """
-    from routing.settings import LanguageRow, RoutingSettings
-
-    for code in options.languages:
-        if not _detectable(code):
-            raise SettingsError("routing.languages", f"{code!r} is a language that detection does not know")
-    if options.default not in (None, "base") and not served.is_adapter(options.default):
-        hint = closest(options.default, [*served.aliases(), "base"])
-        raise SettingsError("routing.default", f"{options.default!r} is no adapter that is served here{hint}")
-    spoken = served.languages().items()
-    rows = tuple(LanguageRow(code, alias) for code, alias in spoken if _detectable(code))
-    given: dict[str, Any] = {
-        name: getattr(options, name)
-        for name in ("threshold", "undecided", "unsupported", "default")
-        if getattr(options, name) is not None
-    }
-    try:
-        return RoutingSettings(languages=rows, **given)
-    except ValueError as error:
-        raise SettingsError("routing", str(error)) from None
-
-
-def _detectable(code: str) -> bool:
-    from routing.profiles import profiled_languages
-    from routing.scripts import LATIN, script_of
-    from routing.settings import detection_code
-
-    code = detection_code(code)
-    return code in profiled_languages() or script_of(code) != LATIN
 
 
 def read_pointers(registry: Path) -> AliasPointers:
@@ -254,34 +234,10 @@ def versions_outside(adapters: Iterable[Adapter], base: str) -> tuple[VersionFol
     )
 
 
-def _notes(found: FoundAdapters) -> list[str]:
-    retired = [
-        f"{one.full_name} in {one.path} is retired; to serve it again: "
-        f"oneseek adapters promote {one.full_name}"
-        for one in found.retired
-    ]
-    return [*map(str, found.refused), *retired, *describe_unconverted(found.unconverted)]
-
-
-def describe_unconverted(found: Iterable[UnconvertedPickle]) -> list[str]:
-    """A note for each place with adapters that are pickles and not imported, with the command that helps."""
-    notes: list[str] = []
-    for place, group in groupby(found, key=lambda pickle: pickle.place):
-        held = list(group)
-        if len(held) == 1:
-            notes.append(f"{held[0].path} is a pickle and is not loaded; convert it with: {held[0].command}")
-            continue
-        listed = ", ".join(str(one.path.relative_to(place)) for one in held[:_LISTED])
-        more = f" and {len(held) - _LISTED} more" if held[_LISTED:] else ""
-        told = f"{place} holds pickles that are not loaded: {listed}{more}"
-        notes.append(f"{told}; convert them with: {import_command(place)}")
-    return notes
-
-
-def _warnings(kept: Iterable[Adapter], home: Path) -> tuple[str, ...]:
+def _warnings(kept: Iterable[Adapter], home: Path | None) -> tuple[str, ...]:
     """Adapters that record no digest of their base, so that their shapes alone tell, and a read-only home."""
     warnings: list[str] = []
-    if home.exists() and not os.access(home, os.W_OK):
+    if home is not None and home.exists() and not os.access(home, os.W_OK):
         warnings.append(f"{home} cannot be written: what is there is served, and every change is refused")
     found = [one.full_name for one in kept if one.base_digest is None and one.problem is None]
     if not found:
@@ -309,7 +265,7 @@ def open_registry(settings: Settings) -> Registry:
 
     @cache
     def outside() -> tuple[VersionFolder, ...]:
-        return open_catalogue(settings).outside
+        return tuple(version for catalogue in open_catalogues(settings) for version in catalogue.outside)
 
     return Registry(settings.home, open_ledger(settings), outside)
 
@@ -322,13 +278,35 @@ def open_ledger(settings: Settings) -> Ledger:
     return Ledger.open(settings.home / "ledger")
 
 
-def open_base(settings: Settings) -> Base:
-    """The base that a server would serve, for adapters to be checked against.
+def open_base(settings: Settings, folder: Path | None = None, name: str | None = None) -> Base:
+    """The base that a server would serve the adapter in `folder` on, for it to be checked against.
 
-    Raises `BaseModelError`, and `HomeError`.
+    Of several bases it is the one called `name`, else the only one that the adapter fits, else the default
+    one. Raises `BaseModelError`, `HomeError`, and `SettingsError` for a name that no base has.
     """
     from adapters.bases import find_base
     from adapters.registry.intake import Base
 
     mark_home(settings.home)
-    return Base.read(find_base(Path.cwd(), settings.base_model), settings.home / "cache")
+    bases = each_base(settings)
+    chosen = bases[0]
+    if name is not None:
+        found = [own for own in bases if own.name is not None and own.name.lower() == name.lower()]
+        if not found:
+            listed = ", ".join(settings.bases) or "none, so leave it out"
+            raise SettingsError("alias", f"{name!r} is not one of the bases: {listed}")
+        chosen = found[0]
+    elif folder is not None and len(bases) > 1:
+        fitting = [own for own in bases if _fits(folder, own.settings)]
+        chosen = fitting[0] if len(fitting) == 1 else chosen
+    base = find_base(Path.cwd(), chosen.settings.base_model)
+    base = base if chosen.name is None else replace(base, name=chosen.name)
+    return Base.read(base, settings.home / "cache")
+
+
+def _fits(folder: Path, settings: Settings) -> bool:
+    from adapters.bases import find_base
+
+    base = find_base(Path.cwd(), settings.base_model)
+    digest = base_digest(base.path, settings.home / "cache")
+    return Neighbour(base, ServedAdapters(base_digest=digest, base_name=base.name)).fits(folder)

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -32,6 +32,7 @@ from server.errors import (
 )
 from server.live.catalogue import describe_contested, without_provenance
 from server.live.departures import Departures
+from server.live.neighbours import Neighbours
 from server.live.runtime import Runtime
 
 SWEEP_SECONDS = 10.0
@@ -53,6 +54,10 @@ class FollowOptions:
     """What tells which adapters may enter. None: all may. Raises `LedgerError`."""
     router: Callable[[], Router]
     """Makes a router for the languages that the registry has now. Raises `SettingsError`."""
+    neighbours: Neighbours = field(default_factory=Neighbours)
+    """The server's other bases."""
+    contested: Callable[[], list[str]] = list
+    """A note for each language that is spoken on several bases, and is configured for none."""
 
 
 class PointersObserver(Protocol):
@@ -123,7 +128,8 @@ class RegistryFollower:
         found = await asyncio.to_thread(RegistryListing.read, place)
         known = self._kept()
         languages, served = self._served.languages(), found.served_folders
-        problems = await self._take_in(found, served - known.keys()) if served - known.keys() else set[str]()
+        new = served - known.keys() - {*self.options.neighbours.folders()}
+        problems = await self._take_in(found, new) if new else set[str]()
         problems |= await self._look_again(found, known)
         done = await self._activate(found, problems)
         done = await self._shares.follow(found.pointers, problems) and done
@@ -141,8 +147,16 @@ class RegistryFollower:
         options = self.options
         adapters, refused = await self._read(found, folders)
         recorded = await asyncio.to_thread(options.provenance) if adapters and options.provenance else None
-        problems = {str(error) for error in refused}
+        problems: set[str] = set()
+        for error in refused:
+            if not await asyncio.to_thread(options.neighbours.fit, error.path):
+                problems.add(str(error))
         for adapter in adapters:
+            if adapter.problem is not None and await asyncio.to_thread(options.neighbours.fit, adapter.path):
+                continue
+            if (several := await asyncio.to_thread(options.neighbours.ambiguous, adapter)) is not None:
+                problems.add(several)
+                continue
             try:
                 if recorded is not None and adapter.problem is None:
                     recorded.require(adapter)
@@ -343,7 +357,7 @@ class RegistryFollower:
 
     async def _reroute(self) -> set[str]:
         """Why it could not be done, and which languages have too many adapters now."""
-        problems = set(describe_contested(self._served))
+        problems = {*describe_contested(self._served), *self.options.contested()}
         try:
             self._runtime.router = await asyncio.to_thread(self.options.router)
         except SettingsError as error:

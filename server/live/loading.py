@@ -60,6 +60,7 @@ class LoraLoading:
         """
         alias, version = self._names(name)
         async with self._follower.change_lock:
+            self._check_alias(alias)
             present = self._present(name, alias, version, in_place=in_place)
             folder = await open_folder(self._roots, path, PATH)
             version = version or (present.version if present is not None else None)
@@ -69,7 +70,12 @@ class LoraLoading:
             await self._admit(adapter)
             languages = self._served.languages()
             if present is None:
-                self._served.add(adapter)
+                try:
+                    self._served.add(adapter)
+                except AdapterRejectedError:  # another base has taken the alias meanwhile
+                    self._follower.unload(adapter)
+                    self._check_alias(alias)
+                    raise
             else:
                 self._served.replace(adapter)
             self._follower.loaded[adapter.full_name.lower()] = adapter
@@ -106,6 +112,12 @@ class LoraLoading:
             return names.split_name(name)
         except ValueError as error:
             raise bad_field(NAME, f"{NAME}: {error}.", code="invalid_value") from None
+
+    def _check_alias(self, alias: str) -> None:
+        try:
+            self._served.check_alias(alias)
+        except AdapterRejectedError as error:
+            raise bad_field(NAME, f"{NAME}: {error}.", code="adapter_exists") from None
 
     def _present(self, name: str, alias: str, version: str | None, *, in_place: bool) -> Adapter | None:
         """What `name` stands for now, where it was loaded and may be replaced; None where it is free."""
@@ -177,7 +189,8 @@ class LoraLoading:
         spoken, contested = self._served.languages(), self._served.contested_languages()
         code = adapter.language or ""
         aliases = {alias.lower() for alias in (*contested.get(code, ()), *filter(None, [spoken.get(code)]))}
-        if not aliases - {adapter.alias.lower()}:
+        others = aliases - {adapter.alias.lower()}
+        if not others and not self._options.neighbours.speak(code):
             return adapter
         log.info("%s is asked for by name alone: another alias speaks %s", adapter.full_name, code)
         return replace(adapter, language=None)

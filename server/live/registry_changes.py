@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from adapters import names
-from adapters.errors import AdapterError, FileRefusedError, RegistryError, UnknownAdapterError
+from adapters.errors import (
+    AdapterError,
+    AdapterRejectedError,
+    FileRefusedError,
+    RegistryError,
+    UnknownAdapterError,
+)
 from adapters.lora.manifest import Adapter
 from adapters.registry.listing import RegistryListing, VersionFolder
 from adapters.registry.registry import AddResult, AliasMove, Registry
@@ -32,6 +38,7 @@ from server.live.loading import (
     unusable,
     unwritable,
 )
+from server.live.neighbours import Neighbour
 from server.live.roots import Roots
 from server.live.runtime import Runtime
 
@@ -103,6 +110,7 @@ class RegistryChanges:
         if is_url(path):
             async with self._fetching.fetch(path, digest, field, gone) as found:
                 return await self._add(
+                    alias,
                     lambda: found.add_to(
                         self.registry, base=base, alias=alias, version=version, language=language
                     ),
@@ -113,12 +121,18 @@ class RegistryChanges:
             raise bad_field("digest", message, code="invalid_value")
         folder = await open_folder(self._roots, path, field)
         return await self._add(
+            alias,
             lambda: self.registry.add(folder, base=base, alias=alias, version=version, language=language),
             folder,
         )
 
-    async def _add(self, add: Callable[[], AddResult], folder: Path) -> ChangeResult:
+    async def _add(self, alias: str | None, add: Callable[[], AddResult], folder: Path) -> ChangeResult:
         async with self._follower.change_lock:
+            if alias is not None:
+                try:
+                    self._served.check_alias(alias)
+                except AdapterRejectedError as error:
+                    raise conflict(f"{error}.") from None
             added = await self.ask(add, folder)
             await self.follow_now()
             adapter = added.adapter
@@ -135,6 +149,14 @@ class RegistryChanges:
                 base_recorded=added.base_recorded,
                 contested=self._contested_aliases(adapter.alias),
             )
+
+    async def takes(self, path: str) -> bool:
+        """Whether the adapter in the folder `path` fits the base by its digest, its shapes and its name."""
+        try:
+            folder = await open_folder(self._roots, path, "path")
+        except ApiError:
+            return False
+        return await asyncio.to_thread(Neighbour(self._options.base, self._served).fits, folder)
 
     async def promote(self, name: str) -> ChangeResult:
         """Make `alias@version` what its alias stands for, from the answer on."""

@@ -8,6 +8,7 @@ from adapters.registry.served import ServedAdapters
 from routing.route import Router
 from routing.selection import first_name, is_automatic, split_base
 from server.engines.base import Engine
+from server.engines.ondemand import OnDemandEngine
 from server.live.priorities import Priorities
 from server.live.residency import Residency
 from server.metrics.engine_state import EngineInfo
@@ -29,6 +30,8 @@ class Runtime:
     metrics: Metrics
     priorities: Priorities | None = None
     """Which adapters go first if there are more than slots. Default: those of routed languages."""
+    on_demand: OnDemandEngine | None = None
+    """The engine, if it is loaded when a request needs it."""
     residency: Residency = field(init=False)
     info: EngineInfo = field(init=False)
     """What never changes about the engine."""

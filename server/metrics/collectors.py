@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from adapters.lora.manifest import Adapter
 from server.metrics.engine_state import EngineInfo, EngineState
@@ -50,6 +51,47 @@ class VllmCollector(Collector):
         for metric in REGISTRY.collect():
             if metric.name.startswith("vllm:") and metric.name not in FOR_GATEWAYS:
                 yield metric
+
+
+class BaseCollectors(CollectorRegistry):
+    """What is measured of a server and of each of its bases, each family once.
+
+    If there are several bases, every sample has the label `base`, which is `none` for what is about none.
+    """
+
+    def __init__(self, server: Collector) -> None:
+        super().__init__()
+        self._server = server
+        self._bases: dict[str, Collector] = {}
+
+    def add(self, base: str, collector: Collector) -> None:
+        """Export what `collector` says of a base."""
+        self._bases[base] = collector
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, with the samples of all."""
+        if not self._bases:
+            yield from self._server.collect()
+            return
+        families: dict[str, Metric] = {}
+        for base, collector in (("none", self._server), *self._bases.items()):
+            for family in collector.collect():
+                found = families.setdefault(
+                    family.name, Metric(family.name, family.documentation, family.type)
+                )
+                found.samples += [_of_base(sample, base) for sample in family.samples]
+        for family in families.values():
+            # The engines of vLLM in one process share their metrics, which each of them exports.
+            unique = {(one.name, *sorted(one.labels.items())): one for one in reversed(family.samples)}
+            family.samples = list(reversed(unique.values()))
+            yield family
+
+
+def _of_base(sample: Sample, base: str) -> Sample:
+    labels = sample.labels
+    if "base" in labels or "model_name" in labels:
+        return sample
+    return sample._replace(labels={**labels, "base": base})
 
 
 class EngineCollectors(Collector):
@@ -98,6 +140,9 @@ class EngineCollector(Collector):
         """One snapshot of the engine as metrics."""
         state, adapters = self._engine.state(), tuple(self._adapters())
         aliases = {adapter.digest: adapter.alias for adapter in adapters} | {"": "base"}
+        loaded = GaugeMetricFamily("oneseek_base_loaded", "Whether a base is in memory", labels=("base",))
+        loaded.add_metric((self._base,), float(state.loaded))
+        yield loaded
         yield from self._queues(state, aliases)
         yield from self._memory(state)
         yield self._resident(state, adapters)

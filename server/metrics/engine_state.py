@@ -73,6 +73,8 @@ class EngineState:
     """Seconds since the engine last completed a step or was idle; large means it hangs."""
     slowest_step: float = 0.0
     """Seconds of the longest step that the engine has completed."""
+    loaded: bool = True
+    """False while a base that is loaded on demand is not in memory."""
     restarting: bool = False
     """True while a dead engine is being started again."""
     running: Mapping[str, int] = field(default_factory=dict[str, int])

@@ -16,9 +16,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from adapters.lora.manifest import Adapter
 from server.config.version import oneseek_version
 from server.exchange import Exchange
-from server.metrics.collectors import EngineCollectors
+from server.metrics.collectors import BaseCollectors, EngineCollectors
 from server.metrics.engine_state import EngineInfo
 from server.metrics.histogram import TokenHistogram
+from server.metrics.observers import LoadMetrics, StepMetrics
 from server.metrics.pace import Pace
 from server.request import Delta
 
@@ -43,32 +44,6 @@ UNCOUNTED = frozenset({"/live", "/ready", "/health", "/metrics"})
 """Probes and scrapes, which would drown the rest."""
 
 
-class StepMetrics:
-    """Counts the steps of one base's engine and its failures; its `StepObserver` and `FailureObserver`."""
-
-    def __init__(
-        self, base: str, seconds: Histogram, batch_size: Histogram, failures: Counter, restarts: Counter
-    ) -> None:
-        self._base = base
-        self._seconds = seconds.labels(base)
-        self._batch_size = batch_size.labels(base)
-        self._failures = failures
-        self._restarts = restarts
-
-    def step(self, seconds: float, batch: int) -> None:
-        """One step of the engine; called from its thread."""
-        self._seconds.observe(seconds)
-        self._batch_size.observe(batch)
-
-    def failed(self, failure: str) -> None:
-        """The engine died, or hung and was given up."""
-        self._failures.labels(self._base, failure).inc()
-
-    def restarted(self, outcome: str) -> None:
-        """An attempt to start the engine again has ended."""
-        self._restarts.labels(self._base, outcome).inc()
-
-
 class Metrics:
     """All counters and histograms of a server. Thread-safe, as prometheus-client is."""
 
@@ -76,6 +51,9 @@ class Metrics:
         # A second series for each one, of the time when it began, that no dashboard reads.
         disable_created_metrics()
         self.registry = CollectorRegistry()
+        self.exposed = BaseCollectors(self.registry)
+        """What `/metrics` exports: the same, and what was measured of each base by itself."""
+        self._bases: dict[str, Metrics] = {}
         self.engines = EngineCollectors()
         self.registry.register(self.engines)
         self._make_request_metrics()
@@ -177,6 +155,15 @@ class Metrics:
             "oneseek_adapter_wait_seconds", "Time that requests waited for their adapters", ("outcome",),
             buckets=LOAD, registry=r,
         )  # fmt: skip
+        self.base_loads = Counter(
+            "oneseek_base_loads", "Loads of a base that is loaded on demand", ("base", "outcome"), registry=r
+        )
+        self.base_load_seconds = Histogram(
+            "oneseek_base_load_seconds", "Time to load a base", ("base", "outcome"), buckets=LOAD, registry=r
+        )
+        self.base_unloads = Counter(
+            "oneseek_base_unloads", "Bases unloaded, and why", ("base", "reason"), registry=r
+        )
         self.admin_changes = Counter(
             "oneseek_admin_changes", "Changes asked for over HTTP", ("action", "outcome"), registry=r
         )
@@ -221,6 +208,20 @@ class Metrics:
             names, buckets=BETWEEN_TOKENS, registry=r,
         )  # fmt: skip
 
+    def of_base(self, base: str) -> Metrics:
+        """The metrics of one of several bases; every series of theirs has the label `base`."""
+        own = self._bases[base] = Metrics()
+        self.exposed.add(base, own.registry)
+        return own
+
+    def of(self, exchange: Exchange) -> Metrics:
+        """Those of the base that answers the exchange, or these where that is not decided."""
+        return self._bases.get(exchange.base, self)
+
+    def loads_of(self, base: str) -> LoadMetrics:
+        """What counts how `base` comes and goes."""
+        return LoadMetrics(base, self.base_loads, self.base_load_seconds, self.base_unloads)
+
     def steps(self, base: str) -> StepMetrics:
         """What counts the steps and failures of the engine that runs `base`."""
         return StepMetrics(
@@ -230,8 +231,11 @@ class Metrics:
     def record_answer(self, exchange: Exchange) -> None:
         """One HTTP request has been answered, or its client has gone; of several voices each counts."""
         for one in exchange.voices or [exchange]:
-            self._count(one, one.status or exchange.status)
-            self._release(self._serving.pop(id(one), None))
+            self.of(one)._record(one, one.status or exchange.status)
+
+    def _record(self, exchange: Exchange, ended_with: int) -> None:
+        self._count(exchange, ended_with)
+        self._release(self._serving.pop(id(exchange), None))
 
     def _count(self, exchange: Exchange, ended_with: int) -> None:
         if exchange.endpoint in UNCOUNTED:

@@ -89,25 +89,46 @@ class Generation:
         raise UnsupportedRequestError(message, "model")
 
     async def choose(
-        self, exchange: Exchange, question: RouteQuery, places: int = 1, task: Task = "generate"
+        self,
+        exchange: Exchange,
+        question: RouteQuery,
+        places: int = 1,
+        task: Task = "generate",
+        route: Route | None = None,
     ) -> Resolution:
         """Decide who answers, hold `places` for it, make it resident, and put the receipt on the exchange.
 
+        `route`: the decision, if it has been made. Loads a base that is loaded on demand.
+
         Raises `UnknownNameError`, `SelectionError`, `UnsupportedRequestError`, `EngineBusyError`,
-        `AdapterRefusedError`, `AdapterNotLoadedError`.
+        `AdapterRefusedError`, `AdapterNotLoadedError`, `BaseNotLoadedError`.
         """
-        decision = await self.resolve(exchange, question, task)
+        decision = await self.resolve(exchange, question, task, route)
         self.tell(exchange, decision.resolution)
+        await self.ready()
+        # Nothing may be awaited in between: these places are what keeps the base loaded.
         self.gate.hold(exchange, decision.resolution.share, places)
         return await self.bring_in(exchange, decision)
 
-    async def resolve(self, exchange: Exchange, question: RouteQuery, task: Task = "generate") -> Decision:
+    async def ready(self) -> None:
+        """Load the base if it is loaded on demand. Raises `BaseNotLoadedError`."""
+        if self._runtime.on_demand is not None:
+            await self._runtime.on_demand.ready()
+
+    async def resolve(
+        self,
+        exchange: Exchange,
+        question: RouteQuery,
+        task: Task = "generate",
+        route: Route | None = None,
+    ) -> Decision:
         """Decide who answers. Raises as `choose` does, but for what is held or loaded."""
         self.check_task(task)
         started = time.perf_counter()
         try:
             names = self._runtime.served.snapshot
-            route = await self._decide(exchange, question, names)
+            decided = route is not None
+            route = route or await self._decide(exchange, question, names)
             parts = names.weighted(route.target)
             divides = task == "generate" and (names.splits or names.shadows)
             chosen = self._chosen(exchange, question, route, names) if divides else None
@@ -115,7 +136,8 @@ class Generation:
         except (UnknownNameError, UnknownAdapterError):
             exchange.adapter = "unknown"
             raise
-        self._runtime.metrics.route_seconds.observe(time.perf_counter() - started)
+        if not decided:
+            self._runtime.metrics.route_seconds.observe(time.perf_counter() - started)
         self._runtime.metrics.routes.labels(resolution.language, route.reason).inc()
         if route.detection is not None:
             self._runtime.metrics.confidence.observe(route.confidence)
@@ -171,6 +193,7 @@ class Generation:
             resolution.version,
             resolution.language,
         )
+        exchange.base = self._runtime.name
         exchange.receipt |= resolution.receipt
         self._runtime.metrics.chosen(exchange)
 

@@ -21,6 +21,8 @@ class Resolution:
 
     name: str
     """Full name, the base's name, or the blend; what `model` says in the answer."""
+    base: str
+    """The base's name."""
     adapter_mix: AdapterMix
     share: str
     adapter: str
@@ -53,8 +55,9 @@ class Resolution:
     def receipt(self) -> dict[str, str]:
         """The headers that tell a client who answered, and why."""
         bases = {adapter.base_digest for adapter in self.adapters}
-        checked = {"X-OneSeek-Base": "unverified" if None in bases else "verified"} if bases else {}
+        checked = {"X-OneSeek-Base-Check": "unverified" if None in bases else "verified"} if bases else {}
         return {
+            "X-OneSeek-Base": self.base,
             "X-OneSeek-Adapter": self.name if self.adapter_mix else "base",
             "X-OneSeek-Adapter-Digest": self.digest,
             "X-OneSeek-Language": self.language,
@@ -95,6 +98,7 @@ def resolve_route(
         adapter, version, mark = "blend", "", hashlib.sha256(repr(adapter_mix).encode()).hexdigest()[:12]
     return Resolution(
         name=name,
+        base=base_name,
         adapter_mix=adapter_mix,
         share=max(adapter_mix, key=lambda part: abs(part[1]))[0] if adapter_mix else "",
         adapter=adapter,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 
-from adapters.registry.snapshot import Snapshot
-from routing.route import Route, RouteQuery, Router
+from routing.route import AdapterNames, Route, RouteQuery, Router
 
 MOST_ROUTES = 512
 """Decisions that are remembered."""
@@ -19,13 +18,13 @@ class RememberedRoutes:
 
     def __init__(self) -> None:
         self._routes: OrderedDict[bytes, Route] = OrderedDict()
-        self._of: tuple[Router, Snapshot] | None = None
+        self._of: tuple[Router, AdapterNames] | None = None
 
     def remembers(self, question: RouteQuery) -> bool:
         """True if `question` is short enough."""
         return sum(map(len, question.turns)) + sum(map(len, question.opening)) <= MOST_CHARACTERS
 
-    def decide(self, tenant: str, question: RouteQuery, router: Router, names: Snapshot) -> Route:
+    def decide(self, tenant: str, question: RouteQuery, router: Router, names: AdapterNames) -> Route:
         """What `router.decide` says of a question that is short enough. Raises as it does."""
         if self._of is None or self._of[0] is not router or self._of[1] is not names:
             self._routes.clear()

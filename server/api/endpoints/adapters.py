@@ -19,6 +19,7 @@ from server.api.fields.decode import to_fields
 from server.api.wire.body import is_empty
 from server.api.wire.disconnect import until_gone
 from server.live.registry_changes import ChangeResult, RegistryChanges, check_names
+from server.serving.service import BaseService
 
 
 class Admin:
@@ -31,23 +32,32 @@ class Admin:
 
     async def all(self, _request: Request) -> Response:
         """Every version that is served or kept."""
-        inventories = [service.changes.inventory for service in self._context.services if service.changes]
-        entries = [entry for inventory in inventories for entry in await inventory.all()]
-        return reply({"object": "list", "data": entries})
+        entries: dict[str, dict[str, Any]] = {}
+        for service in self._context.services:
+            if service.changes is None:
+                continue
+            for entry in await service.changes.inventory.all():
+                name = entry["name"].lower()
+                # What one base does not serve, another may.
+                if name not in entries or _is_here(entry):
+                    entries[name] = self._with_base(entry, service)
+        return reply({"object": "list", "data": list(entries.values())})
 
     async def one(self, request: Request) -> Response:
         """All that is known of one."""
         name = request.path_params["name"]
-        return reply(await self._context.changes_for(name).inventory.one(name))
+        changes, own = self._context.changes_for(request, name)
+        return reply(self._with_base(await changes.inventory.one(own), self._context.base_of(name)))
 
     async def add(self, request: Request) -> Response:
         """A folder beneath the roots, or a URL beneath the operator's prefixes, becomes a version."""
         value = await self._context.read(request, limit=self._limit)
         body = to_fields(value, AddFields)
-        check_names(body.alias, body.version, body.language)
-        change = self._changes(body.alias).add(
+        found, alias = await self._context.changes_for_new(request, body.alias or "", body.path)
+        check_names(alias or None, body.version, body.language)
+        change = found.registry.add(
             body.path,
-            alias=body.alias,
+            alias=alias or None,
             version=body.version,
             language=body.language,
             digest=body.digest,
@@ -58,31 +68,37 @@ class Admin:
     async def promote(self, request: Request) -> Response:
         """An alias stands for this version from now on."""
         await self._no_fields(request)
-        name = request.path_params["name"]
-        return await self._changed(request, "promote", name, self._changes(name).promote(name))
+        changes, name = self._changes(request, request.path_params["name"])
+        return await self._changed(request, "promote", name, changes.promote(name))
 
     async def rollback(self, request: Request) -> Response:
         """An alias stands for what it stood for before."""
         await self._no_fields(request)
-        name = request.path_params["name"]
-        return await self._changed(request, "rollback", name, self._changes(name).rollback(name))
+        changes, name = self._changes(request, request.path_params["name"])
+        return await self._changed(request, "rollback", name, changes.rollback(name))
 
     async def retire(self, request: Request) -> Response:
         """A version is served no longer."""
         await self._no_fields(request)
-        name = request.path_params["name"]
-        return await self._changed(request, "retire", name, self._changes(name).retire(name))
+        changes, name = self._changes(request, request.path_params["name"])
+        return await self._changed(request, "retire", name, changes.retire(name))
 
     async def verify(self, request: Request) -> Response:
         """Whether versions are still what was added."""
         await self._no_fields(request)
-        name = request.path_params["name"]
+        changes, name = self._changes(request, request.path_params["name"])
         async with self._audit.record(request, "verify", name):
-            verdicts = await self._changes(name).verify(name)
+            verdicts = await changes.verify(name)
         return reply({"object": "list", "data": [_verdict(verdict) for verdict in verdicts]})
 
-    def _changes(self, name: str | None) -> RegistryChanges:
-        return self._context.changes_for(name).registry
+    def _with_base(self, entry: dict[str, Any], service: BaseService) -> dict[str, Any]:
+        if len(self._context.services) == 1:
+            return entry
+        return entry | {"base_name": service.runtime.name if _is_here(entry) else None}
+
+    def _changes(self, request: Request, name: str) -> tuple[RegistryChanges, str]:
+        changes, name = self._context.changes_for(request, name)
+        return changes.registry, name
 
     async def _changed(
         self, request: Request, action: str, name: str, change: Awaitable[ChangeResult]
@@ -99,6 +115,11 @@ class Admin:
         """Refuse a body that asks for something."""
         if not is_empty(request.scope):
             to_fields(await self._context.read(request, limit=self._limit), NoFields)
+
+
+def _is_here(entry: dict[str, Any]) -> bool:
+    """Whether its base serves it, or would if it were whole."""
+    return entry["served"] or entry["problem"] is not None
 
 
 def _change(change: ChangeResult) -> dict[str, Any]:

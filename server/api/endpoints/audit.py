@@ -55,7 +55,7 @@ class AuditLog:
             why = f" code={reply.code}" if reply is not None else " code=cancelled"
             raise
         finally:
-            self.metrics.admin_changes.labels(action, told.outcome).inc()
+            self.metrics.of(exchange).admin_changes.labels(action, told.outcome).inc()
             log.info(
                 "%s %s%s outcome=%s%s request=%s key=%s seconds=%.3f",
                 action,

@@ -35,7 +35,6 @@ from server.exchange import EXCHANGE, Exchange
 from server.request import Sampling
 from server.serving.length import AnswerLength
 from server.serving.service import BaseService
-from server.text.chat_template import Message
 from server.text.tokenizer import Tokenizer
 
 
@@ -53,13 +52,14 @@ class Chat:
         value = await self._context.read(request, bounds.CHAT)
         self._context.check_body(request, value)
         body = await aside(lambda: to_generation(value, ChatFields))
-        service = self._context.service_for(request, body.model)
-        generation, tokenizer = service.generation, service.runtime.tokenizer
         _check(body)
-        messages, sampling, tools = await aside(lambda: _parse(body, service))
+        messages = await aside(lambda: parse_messages(body.messages))
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
+        service, route = await self._context.choose(request, asked)
+        generation, tokenizer = service.generation, service.runtime.tokenizer
+        sampling, tools = await aside(lambda: _parse(body, service))
         length = self._length(service, body)
-        resolution = await generation.choose(exchange, asked, body.n)
+        resolution = await generation.choose(exchange, asked, body.n, route=route)
         if asks_form(body):
             check = partial(generation.grammars.check, asker=asker_of(request))
             sampling = await guided(body, sampling, check, aside)
@@ -105,10 +105,9 @@ class Chat:
         return AnswerLength(asked, self._context.default_length(service), ("messages", name))
 
 
-def _parse(body: ChatFields, service: BaseService) -> tuple[list[Message], Sampling, ToolUse | None]:
-    messages = parse_messages(body.messages)
+def _parse(body: ChatFields, service: BaseService) -> tuple[Sampling, ToolUse | None]:
     sampling = chat_sampling(body, service.runtime.info, service.defaults)
-    return messages, sampling, read_tools(body, service.runtime.tokenizer)
+    return sampling, read_tools(body, service.runtime.tokenizer)
 
 
 def _check(body: ChatFields) -> None:

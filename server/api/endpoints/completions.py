@@ -56,13 +56,16 @@ class Completions:
         self._context.check_body(request, value, "prompt")
         body = await aside(lambda: to_generation(value, CompletionFields))
         service = self._context.service_for(request, body.model)
-        generation, tokenizer = service.generation, service.runtime.tokenizer
         sampling = completion_sampling(body, service.runtime.info, service.defaults)
         prompts = await draft_prompts(body.prompt, service, aside)
         _check(body, len(prompts))
         turns = ("\n".join(prompt.text for prompt in prompts),)
         asked = question(request, body.model, turns, opening_of(prompts[0].text, value))
-        resolution = await generation.choose(exchange, asked, len(prompts) * body.n)
+        within = service if any(prompt.tokens for prompt in prompts) else None
+        service, route = await self._context.choose(request, asked, within=within)
+        sampling = completion_sampling(body, service.runtime.info, service.defaults)
+        generation, tokenizer = service.generation, service.runtime.tokenizer
+        resolution = await generation.choose(exchange, asked, len(prompts) * body.n, route=route)
         check = partial(generation.grammars.check, asker=asker_of(request))
         sampling = await guided(body, sampling, check, aside)
         prompts = await tokenise_prompts(prompts, service)

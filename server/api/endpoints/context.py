@@ -11,7 +11,9 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from routing.route import RouteQuery
+from adapters.errors import format_value
+from routing.route import Route, RouteQuery
+from routing.selection import split_base
 from server.api.parsing.prompt import count_places
 from server.api.rendering.answers import Answer, release
 from server.api.wire.body import JSON_TYPES, parse_body, read_body
@@ -19,8 +21,12 @@ from server.api.wire.bounds import NO_BOUNDS, FieldBound
 from server.api.wire.large import LargeReply
 from server.api.wire.stream import SCORED
 from server.config.settings import Settings
+from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
+from server.live.languages import LanguageRouting
+from server.metrics.engine_state import Task
 from server.metrics.metrics import Metrics
+from server.serving.bases import Bases
 from server.serving.one_thread import SMALL, OneThread, WorkResult
 from server.serving.receipt import ReceiptDraft
 from server.serving.resolution import Resolution
@@ -40,10 +46,16 @@ class Context:
     """Where whatever grows with a request is worked on; that of every service."""
     externals: ExternalModels = NO_EXTERNAL_MODELS
     """Services beside the bases."""
+    routing: LanguageRouting | None = None
+    """Over the languages of all bases. Default: the default base's own."""
     started: float = field(default_factory=time.time)
     """Unix time of the start; also the models' `created`."""
     began: float = field(default_factory=time.monotonic)
     """The same by a clock that nobody sets."""
+    bases: Bases = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bases", Bases(self.services, self.routing))
 
     async def read(
         self,
@@ -72,12 +84,17 @@ class Context:
 
     def service_named(self, *names: str | None) -> BaseService:
         """The base that knows the first of `names` that any base knows, else the default one."""
-        if len(self.services) > 1:
-            for name in filter(None, names):
-                for service in self.services:
-                    if service.runtime.knows(name):
-                        return service
-        return self.services[0]
+        return self.bases.named(*names)
+
+    async def choose(
+        self,
+        request: Request,
+        asked: RouteQuery,
+        task: Task = "generate",
+        within: BaseService | None = None,
+    ) -> tuple[BaseService, Route | None]:
+        """As `Bases.choose`, with the route for `Generation.choose`."""
+        return await self.bases.choose(request.scope[EXCHANGE], asked, task, within)
 
     def check_headers(self, exchange: Exchange) -> None:
         """Raise `EngineBusyError` if the headers are enough to know that the queue has no place."""
@@ -99,11 +116,39 @@ class Context:
             places = places if most is None else max(1, min(most, places))
             service.generation.gate.check_body(request.scope[EXCHANGE], model, places)
 
-    def changes_for(self, name: str | None) -> LiveChanges:
-        """What changes the adapters of the base that knows `name`, else of the default one."""
-        changes = self.service_named(name).changes
+    def changes_for(self, request: Request, name: str) -> tuple[LiveChanges, str]:
+        """What changes the adapters of the base that `name` is on, else of the default one; and `name` there.
+
+        `base:adapter` says which base. Raises `ApiError` for a base that is not served.
+        """
+        service = self.base_of(name)
+        request.scope[EXCHANGE].base = service.runtime.name
+        changes = service.changes
         assert changes is not None, "the endpoints that change adapters are there only with a registry"
-        return changes
+        return changes, split_base(name)[1]
+
+    async def changes_for_new(self, request: Request, name: str, path: str) -> tuple[LiveChanges, str]:
+        """The same for an adapter in the folder `path`, which a new `name` puts on the only base it fits."""
+        known = split_base(name)[0] is not None or self.bases.names().owner(name) is not None
+        if known or not self.bases.several:
+            return self.changes_for(request, name)
+        places = [one for one in self.services if one.changes and await one.changes.registry.takes(path)]
+        base = f"{places[0].runtime.name}:" if len(places) == 1 else ""
+        return self.changes_for(request, base + name)
+
+    def base_of(self, name: str) -> BaseService:
+        """The base that `base:adapter` or `adapter` is on, else the default one.
+
+        Raises `ApiError` for a base that is not served.
+        """
+        base, _ = split_base(name)
+        if base is None:
+            return self.service_named(name)
+        index = self.bases.names().named_base(base)
+        if index is None:
+            message = f"{format_value(base)} is not a base that is served here; see GET /v1/models."
+            raise bad_field("name", message, code="base_not_found", status=404)
+        return self.services[index]
 
     def default_length(self, service: BaseService) -> int | None:
         """Length of an answer whose request names none; None: what is left of the context."""

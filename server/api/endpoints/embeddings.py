@@ -48,14 +48,17 @@ class Embeddings:
         most = min(settings.max_num_seqs or TOGETHER, settings.max_queue // 4)
         self._context.check_body(request, value, "input", most)
         body = to_generation(value, EmbeddingFields, refused=EMBEDDING_REFUSED, hints=EMBEDDING_HINTS)
-        service = self._context.service_for(request, body.model)
-        generation, runtime = service.generation, service.runtime
-        generation.check_task("embed")
+        # Without texts a language decides nothing: this is the base that is named, or the first that embeds.
+        service, _ = await self._context.choose(request, question(request, body.model, ()), "embed")
+        service.generation.check_task("embed")
         inputs = await draft_prompts(body.input, service, aside, "input", MAX_INPUTS)
         turns = ("\n".join(item.text for item in inputs),)
         together = max(1, min(most, len(inputs)))
         asked = question(request, body.model, turns)
-        resolution = await generation.choose(exchange, asked, together, "embed")
+        within = service if any(item.tokens for item in inputs) else None
+        service, route = await self._context.choose(request, asked, "embed", within)
+        generation, runtime = service.generation, service.runtime
+        resolution = await generation.choose(exchange, asked, together, "embed", route)
         inputs = await tokenise_prompts(inputs, service, "input")
         _check(inputs, runtime.info.context)
         prompts = [item.tokens for item in inputs]

@@ -37,8 +37,6 @@ class Legacy:
 
         If only a policy would choose the base, an imported adapter answers, if there is one.
         """
-        service = self._context.service_for(request)
-        generation, defaults = service.generation, service.defaults
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)
         # A form of any site's page is sent without asking; a program names no origin.
@@ -51,8 +49,11 @@ class Legacy:
             )
         asked = question(request, AUTOMATIC_MODEL, (body.text,), opening_of(body.text, value))
         # Those who call this endpoint have always been answered by their own adapter.
-        asked = replace(asked, fallback=service.runtime.served.snapshot.imported)
-        resolution = await generation.choose(exchange, asked, 1)
+        imported = (one.runtime.served.snapshot.imported for one in self._context.services)
+        asked = replace(asked, fallback=next(filter(None, imported), None))
+        service, route = await self._context.choose(request, asked)
+        generation, defaults = service.generation, service.defaults
+        resolution = await generation.choose(exchange, asked, 1, route=route)
         prompt = await generation.chat([{"role": "user", "content": body.text}], "text")
         info = service.runtime.info
         # Callers send a generous constant; it is an upper bound here, never an error.

@@ -17,7 +17,6 @@ from server.api.fields.decode import to_generation
 from server.api.rendering.error_replies import reply_for
 from server.api.wire.disconnect import until_gone
 from server.errors import ErrorReply
-from server.live.loading import LoraLoading
 
 _MISFITS = frozenset(
     {
@@ -47,13 +46,13 @@ class Loras:
             body = to_generation(value, LoadFields, refused=LORA_REFUSED, hints=frozenset())
             name = body.lora_name
             async with self._audit.record(request, "load", name) as told:
+                changes, own = await self._context.changes_for_new(request, name, body.lora_path)
                 if is_url(body.lora_path):
                     gone = partial(until_gone, request.receive)
-                    urls = self._context.changes_for(name).urls
-                    added = await urls.load(name, body.lora_path, gone, in_place=body.load_inplace)
+                    added = await changes.urls.load(own, body.lora_path, gone, in_place=body.load_inplace)
                     told.about(added.name, added.digest)
                 else:
-                    adapter = await self._loading(name).load(name, body.lora_path, in_place=body.load_inplace)
+                    adapter = await changes.loras.load(own, body.lora_path, in_place=body.load_inplace)
                     told.about(adapter.full_name, adapter.digest)
         except Exception as error:
             return self._failed(error)
@@ -66,14 +65,12 @@ class Loras:
             body = to_generation(value, UnloadFields, refused={}, hints=LORA_HINTS)
             name = body.lora_name
             async with self._audit.record(request, "unload", name) as told:
-                adapter = await self._loading(name).unload(name)
+                changes, own = self._context.changes_for(request, name)
+                adapter = await changes.loras.unload(own)
                 told.about(adapter.full_name, adapter.digest)
         except Exception as error:
             return self._failed(error)
         return Response(f"Success: LoRA adapter '{name}' removed successfully.", media_type="text/plain")
-
-    def _loading(self, name: str) -> LoraLoading:
-        return self._context.changes_for(name).loras
 
     def _failed(self, error: Exception) -> Response:
         """vLLM's error: `code` is the status, `type` its kind. What nobody foresaw is raised again."""

@@ -34,18 +34,22 @@ class Models:
 
     def _entry_of(self, name: str) -> dict[str, Any] | None:
         """The entry of a name, in every word that `model` takes but a blend."""
-        entries = self._entries()
-        base, rest = split_base(name)
-        runtime = self._context.service_named(name).runtime
-        if base is not None and not runtime.served.is_base(base):
+        entries, (base, rest) = self._entries(), split_base(name)
+        if base is None and is_automatic(rest):
+            return entries[AUTOMATIC_MODEL]
+        names = self._context.bases.names()
+        rest = names.meaning(rest) if base is None else rest
+        index = names.owner(rest) if base is None else names.named_base(base)
+        if index is None:
             return None
+        served = self._context.services[index].runtime.served
         if is_automatic(rest):
             return entries[AUTOMATIC_MODEL]
-        if runtime.served.is_base(rest):
-            return entries[runtime.name]
-        if not runtime.served.is_adapter(rest):
+        if served.is_base(rest):
+            return entries[served.base_name]
+        if not served.is_adapter(rest):
             return None
-        adapter = runtime.served.resolve(rest)
+        adapter = served.resolve(rest)
         return entries[adapter.full_name if "@" in rest else adapter.alias]
 
     def _entries(self) -> dict[str, dict[str, Any]]:

@@ -40,7 +40,7 @@ from server.serving.one_thread import OneThread
 from server.serving.service import BaseService
 from server.serving.voices.consensus import ComparedAnswer, Consensus, find_consensus
 from server.serving.voices.external import ExternalModel
-from server.serving.voices.panel import count_voices, hold_places, run_voices
+from server.serving.voices.panel import count_voices, hold_places, load_bases, run_voices
 from server.serving.voices.voice import ExternalVoice, LocalVoice, Voice, seat
 from server.text.chat_template import Message
 from server.text.tokenizer import TemplateError
@@ -69,6 +69,8 @@ class MultiModel:
         turns, begins = user_turns(messages), opening(messages, value)
         voices = await self._seat(exchange, body, lambda name: question(request, name, turns, begins))
         local = [voice for voice in voices if isinstance(voice, LocalVoice)]
+        await load_bases(local)
+        # Nothing may be awaited in between: these places are what keeps a base loaded.
         hold_places(exchange, local)
         count_voices(exchange, voices)
         await self._prepare(local, body, messages)
@@ -135,9 +137,10 @@ class MultiModel:
         return voices
 
     async def _local(self, exchange: Exchange, name: str, path: str, ask: VoiceQuery) -> LocalVoice:
-        service, own = self._context.service_named(name), exchange.voice()
+        own = exchange.voice()
         try:
-            decision = await service.generation.resolve(own, ask(name))
+            service, route = await self._context.bases.choose(own, ask(name))
+            decision = await service.generation.resolve(own, ask(name), route=route)
         except (UnknownNameError, UnknownAdapterError):
             exchange.adapter = "unknown"
             message = f"{UnknownNameError(name, path)}."

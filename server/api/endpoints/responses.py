@@ -43,14 +43,14 @@ class Responses:
         body = await aside(
             lambda: to_generation(value, ResponseFields, refused=RESPONSE_REFUSED, hints=RESPONSE_HINTS)
         )
-        service = self._context.service_for(request, body.model)
-        generation, info = service.generation, service.runtime.info
         messages = await aside(lambda: parse_input(body.input, body.instructions))
-        sampling = response_sampling(body, info, service.defaults)
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
+        service, route = await self._context.choose(request, asked)
+        generation, info = service.generation, service.runtime.info
+        sampling = response_sampling(body, info, service.defaults)
         fields = ("input", "max_output_tokens")
         length = AnswerLength(body.max_output_tokens, self._context.default_length(service), fields)
-        resolution = await generation.choose(exchange, asked, 1)
+        resolution = await generation.choose(exchange, asked, 1, route=route)
         check = partial(generation.grammars.check, asker=asker_of(request))
         sampling = await guided_text(body, sampling, check, aside)
         try:

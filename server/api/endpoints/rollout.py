@@ -28,30 +28,34 @@ class Rollout:
     async def canary(self, request: Request) -> Response:
         """A part of the requests goes to other versions."""
         value = await self._context.read(request, limit=self._limit)
-        body, alias = to_fields(value, CanaryFields), request.path_params["name"]
-        return await self._divided(request, "canary", alias, self._changes(alias).canary(alias, body.shares))
+        body = to_fields(value, CanaryFields)
+        changes, alias = self._changes(request)
+        return await self._divided(request, "canary", alias, changes.canary(alias, body.shares))
 
     async def shadow(self, request: Request) -> Response:
         """A version answers a part of the requests as well, unseen."""
         value = await self._context.read(request, limit=self._limit)
-        body, alias = to_fields(value, ShadowFields), request.path_params["name"]
-        done = self._changes(alias).shadow(alias, body.version, body.share)
+        body = to_fields(value, ShadowFields)
+        changes, alias = self._changes(request)
+        done = changes.shadow(alias, body.version, body.share)
         return await self._divided(request, "shadow", alias, done)
 
     async def settle(self, request: Request) -> Response:
         """All requests go to the active version again."""
         empty = is_empty(request.scope)
         value = {} if empty else await self._context.read(request, limit=self._limit)
-        body, alias = to_fields(value, SettleFields), request.path_params["name"]
-        return await self._divided(request, "settle", alias, self._changes(alias).settle(alias, body.reason))
+        body = to_fields(value, SettleFields)
+        changes, alias = self._changes(request)
+        return await self._divided(request, "settle", alias, changes.settle(alias, body.reason))
 
     async def describe(self, request: Request) -> Response:
         """How requests are divided, and what was measured."""
-        alias = request.path_params["name"]
-        return reply(await self._changes(alias).describe(alias))
+        changes, alias = self._changes(request)
+        return reply(await changes.describe(alias))
 
-    def _changes(self, alias: str) -> RolloutChanges:
-        return self._context.changes_for(alias).rollouts
+    def _changes(self, request: Request) -> tuple[RolloutChanges, str]:
+        changes, alias = self._context.changes_for(request, request.path_params["name"])
+        return changes.rollouts, alias
 
     async def _divided(
         self, request: Request, action: str, alias: str, work: Awaitable[AliasShares]

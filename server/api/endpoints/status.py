@@ -17,6 +17,7 @@ from server.api.endpoints.context import Context, reply
 from server.api.rendering.error_replies import NOT_READY_RETRY
 from server.config.version import oneseek_version
 from server.exchange import EXCHANGE, Exchange
+from server.live.runtime import Runtime
 from server.metrics.engine_state import DeviceInfo, EngineState
 
 
@@ -52,12 +53,20 @@ class Status:
                 "engine": info.name,
                 **_device(info.device),
                 "base": {"name": services[0].runtime.name, "digest": info.base_digest},
+                "bases": [
+                    _base(service.runtime, state) for service, state in zip(services, states, strict=True)
+                ],
                 "adapters": [
                     _adapter(adapter, state, service.changes.follower.damaged if service.changes else {})
+                    | ({"base_name": service.runtime.name} if len(services) > 1 else {})
                     for service, state in zip(services, states, strict=True)
                     for adapter in service.runtime.served.adapters()
                 ],
-                "rollouts": [trial for service in services for trial in service.rollouts.to_json()],
+                "rollouts": [
+                    trial | ({"base_name": service.runtime.name} if len(services) > 1 else {})
+                    for service in services
+                    for trial in service.rollouts.to_json()
+                ],
                 "queue": {
                     "running": sum(sum(state.running.values()) for state in states),
                     "waiting": sum(sum(state.waiting.values()) for state in states),
@@ -70,19 +79,42 @@ class Status:
     async def version(self, _request: Request) -> Response:
         """What runs; 503 where the engine does not."""
         info = self._context.services[0].runtime.info
-        body = {"version": oneseek_version(), "engine": info.name, "base_digest": info.base_digest}
+        body: dict[str, Any] = {
+            "version": oneseek_version(),
+            "engine": info.name,
+            "base_digest": info.base_digest,
+        }
+        if len(self._context.services) > 1:
+            runtimes = [service.runtime for service in self._context.services]
+            body["bases"] = {runtime.name: runtime.info.base_digest for runtime in runtimes}
         return _verdict(self._is_ready(), body)
 
     async def metrics(self, request: Request) -> Response:
         """All metrics, in the Prometheus text format or OpenMetrics as the scraper asks."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         # Hundreds of series take some milliseconds, for which no stream should wait.
-        body = await asyncio.to_thread(encode, self._context.metrics.registry)
+        body = await asyncio.to_thread(encode, self._context.metrics.exposed)
         return Response(body, headers={"content-type": content_type})
 
     def _is_ready(self) -> bool:
         """Whether every base is."""
         return all(service.runtime.engine.state().ready for service in self._context.services)
+
+
+def _base(runtime: Runtime, state: EngineState) -> dict[str, Any]:
+    """One base; what is loaded on demand is ready while it is not loaded."""
+    demand = runtime.on_demand
+    return {
+        "name": runtime.name,
+        "digest": runtime.info.base_digest,
+        "engine": runtime.info.name,
+        **_device(runtime.info.device),
+        "state": demand.phase if demand is not None else "loaded",
+        "on_demand": demand is not None,
+        "problem": demand.problem if demand is not None else None,
+        "ready": state.ready,
+        "queue": {"running": sum(state.running.values()), "waiting": sum(state.waiting.values())},
+    }
 
 
 def _adapter(adapter: Adapter, state: EngineState, damaged: Mapping[str, str]) -> dict[str, Any]:

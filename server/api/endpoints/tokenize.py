@@ -11,12 +11,13 @@ from server.api.endpoints.context import Context, question, reply
 from server.api.fields import bounds
 from server.api.fields.decode import to_fields
 from server.api.fields.generation import HINTS, DetokenizeFields, TokenizeFields
-from server.api.parsing.messages import parse_messages
+from server.api.parsing.messages import parse_messages, user_turns
 from server.api.parsing.sampling import check_ids
 from server.api.rendering.pieces import JsonItems, encode_pieces
 from server.api.wire.large import LargeReply
 from server.errors import bad_field
 from server.exchange import EXCHANGE
+from server.serving.service import BaseService
 
 TOGETHER = 1024
 """Tokens of an answer that are written in one step."""
@@ -33,15 +34,16 @@ class Tokenize:
         aside = partial(self._context.aside, request)
         value = await self._context.read(request, bounds.TOKENIZE)
         body = await aside(lambda: to_fields(value, TokenizeFields, hints=HINTS))
-        service = self._context.service_for(request, body.model)
-        generation, runtime = service.generation, service.runtime
         if (body.prompt is None) == (body.messages is None):
             raise bad_field("prompt", "Send either prompt or messages.", code="invalid_value")
-        generation.check_name(request.scope[EXCHANGE], question(request, body.model, ()))
+        given = body.messages or []
+        messages = await aside(lambda: parse_messages(given))
+        turns = (body.prompt or "",) if body.messages is None else user_turns(messages)
+        service = await self._service(request, body.model, turns)
+        generation, runtime = service.generation, service.runtime
         if body.messages is not None:
-            given = body.messages
             tokens = await generation.chat(
-                await aside(lambda: parse_messages(given)),
+                messages,
                 add_generation_prompt=body.add_generation_prompt,
                 continue_final_message=body.continue_final_message,
             )
@@ -63,8 +65,16 @@ class Tokenize:
         aside = partial(self._context.aside, request)
         value = await self._context.read(request, bounds.TOKENIZE)
         body = await aside(lambda: to_fields(value, DetokenizeFields))
-        service = self._context.service_for(request, body.model)
+        service = await self._service(request, body.model, ())
         generation = service.generation
-        generation.check_name(request.scope[EXCHANGE], question(request, body.model, ()))
         tokens = await aside(lambda: check_ids(body.tokens, "tokens", service.runtime.info))
         return reply({"prompt": await generation.decode(tokens)})
+
+    async def _service(self, request: Request, model: str, turns: tuple[str, ...]) -> BaseService:
+        """The base whose tokens these are. Raises as a question for `model` would."""
+        if self._context.bases.several:
+            service, _ = await self._context.choose(request, question(request, model, turns))
+            return service
+        service = self._context.services[0]
+        service.generation.check_name(request.scope[EXCHANGE], question(request, model, ()))
+        return service

@@ -21,6 +21,8 @@ from server.errors import (
     AdaptersBusyError,
     AdapterUnavailableError,
     ApiError,
+    BaseNotLoadedError,
+    BaseUnavailableError,
     EngineBusyError,
     EngineDeadError,
     EngineError,
@@ -88,6 +90,14 @@ def _slots_full(_error: AdaptersBusyError) -> ErrorReply:
     return ErrorReply(503, message, type="server_error", code="adapter_slots_full", headers=headers)
 
 
+def _base_not_loaded(error: BaseNotLoadedError) -> ErrorReply:
+    wait = max(1, math.ceil(error.retry_after))
+    headers = {"Retry-After": str(wait)}
+    failed = isinstance(error, BaseUnavailableError)
+    code = "base_unavailable" if failed else "base_not_loaded"
+    return ErrorReply(503, str(error), type="server_error", param="model", code=code, headers=headers)
+
+
 def _unsupported(error: UnsupportedRequestError) -> ErrorReply:
     return ErrorReply(400, str(error), param=error.param, code="unsupported_value")
 
@@ -138,6 +148,7 @@ _REPLIES: Mapping[type, Callable[[Any], ErrorReply]] = {
     AdapterRefusedError: _refused,
     AdaptersBusyError: _slots_full,
     AdapterUnavailableError: _unavailable,
+    BaseNotLoadedError: _base_not_loaded,
     EngineBusyError: _busy,
     EngineDeadError: _dead,
     EngineError: _engine,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from adapters import names
+from routing.selection import split_base
 from server.cli.adapters.imports import (
     DryRunFlag,
     ProvenanceFlag,
@@ -67,6 +68,7 @@ def add(
     from adapters.remote.url import is_url
     from server.live.catalogue import open_base, open_registry
 
+    name, alias = split_base(alias) if alias is not None else (None, None)
     asked = _asked(alias, version, language)
     pin = check_flag("--digest", digest, check_digest)
     settings = resolved.settings
@@ -78,7 +80,11 @@ def add(
     if pin is not None:
         raise SettingsError("--digest", "pins what a URL names: give a URL, or leave it out")
     added = open_registry(settings).add(
-        Path(folder), base=open_base(settings), alias=asked[0], version=asked[1], language=asked[2]
+        Path(folder),
+        base=open_base(settings, Path(folder), name),
+        alias=asked[0],
+        version=asked[1],
+        language=asked[2],
     )
     return _report_added(resolved, added, "Added", json=json)
 
@@ -116,6 +122,7 @@ def import_file(
     from adapters.pth.importer import import_pickle
     from server.live.catalogue import open_base, open_registry
 
+    name, alias = split_base(alias) if alias is not None else (None, None)
     if alpha is not None and not 0 < alpha <= 1e6:
         raise SettingsError("--alpha", f"{alpha:g} is not above 0 and at most a million")
     asked, settings = _asked(alias, version, language), resolved.settings
@@ -133,7 +140,7 @@ def import_file(
     found = import_pickle(
         open_registry(settings),
         path,
-        base=open_base(settings),
+        base=open_base(settings, name=name),
         alias=asked[0],
         version=asked[1],
         language=asked[2] or check_flag("--language", ask_language(path, json=json), names.language),

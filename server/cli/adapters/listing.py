@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json as json_format
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from server.cli.flags import Json
 from server.config.settings import ResolvedSettings
@@ -17,20 +18,22 @@ if TYPE_CHECKING:
 
 def list_adapters(resolved: ResolvedSettings, *, json: Json = False) -> int:
     """List the adapters that a server would offer, and what was found but cannot be served."""
-    from server.live.catalogue import open_catalogue, read_pointers
+    from server.live.catalogue import open_catalogues, read_pointers
 
-    catalogue = open_catalogue(resolved.settings)
+    catalogues = open_catalogues(resolved.settings)
     shares = _shares(read_pointers(resolved.settings.home / "registry"))
     if json:
-        print(json_format.dumps(_catalogue_to_json(catalogue, shares), indent=2, ensure_ascii=False))
+        print(json_format.dumps(_catalogues_to_json(catalogues, shares), indent=2, ensure_ascii=False))
         return 0
-    _print_table(catalogue, shares)
-    for note in catalogue.notes:
+    for catalogue in catalogues:
+        _print_table(catalogue, shares)
+    for note in (note for catalogue in catalogues for note in catalogue.notes):
         print(f"not served: {note}", file=sys.stderr)
-    for warning in catalogue.warnings:
+    for warning in (warning for catalogue in catalogues for warning in catalogue.warnings):
         print(f"warning: {warning}", file=sys.stderr)
-    served = catalogue.served
-    print(f"{_count(len(served.adapters()), 'version')} of {_count(len(served.aliases()), 'alias')}.")
+    versions = sum(len(catalogue.served.adapters()) for catalogue in catalogues)
+    aliases = sum(len(catalogue.served.aliases()) for catalogue in catalogues)
+    print(f"{_count(versions, 'version')} of {_count(aliases, 'alias')}.")
     return 0
 
 
@@ -73,7 +76,25 @@ def _print_table(catalogue: Catalogue, shares: dict[str, str]) -> None:
     Console().print(table if table.row_count else "no adapters")
 
 
-def _catalogue_to_json(catalogue: Catalogue, shares: dict[str, str]) -> dict[str, object]:
+def _catalogues_to_json(catalogues: Sequence[Catalogue], shares: dict[str, str]) -> dict[str, object]:
+    """The default base's; with several bases, each adapter says which it is on."""
+    every = [_catalogue_to_json(catalogue, shares) for catalogue in catalogues]
+    if len(every) == 1:
+        return every[0]
+    return {
+        "base": every[0]["base"],
+        "bases": [one["base"] for one in every],
+        "adapters": [
+            adapter | {"base_name": catalogue.base.name}
+            for one, catalogue in zip(every, catalogues, strict=True)
+            for adapter in one["adapters"]
+        ],
+        "not_served": [note for catalogue in catalogues for note in catalogue.notes],
+        "warnings": [warning for catalogue in catalogues for warning in catalogue.warnings],
+    }
+
+
+def _catalogue_to_json(catalogue: Catalogue, shares: dict[str, str]) -> dict[str, Any]:
     served = catalogue.served
     return {
         "base": {"name": served.base_name, "digest": served.base_digest},

@@ -23,10 +23,12 @@ UNVERIFIED = (
 def find_served(settings: Settings, name: str) -> tuple[Adapter | None, tuple[str, ...]]:
     """What a server would answer `name` with, if it would; else close names among those that it serves."""
     from adapters.errors import UnknownAdapterError
-    from server.live.catalogue import open_catalogue
+    from server.live.catalogue import open_catalogues
 
     try:
-        return open_catalogue(settings).served.resolve(name), ()
+        catalogues = open_catalogues(settings)
+        place = catalogues[0].routing.names().owner(name)
+        return catalogues[place or 0].served.resolve(name), ()
     except UnknownAdapterError as error:
         return None, error.hints
     except (ValueError, LookupError, OSError):

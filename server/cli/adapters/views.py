@@ -109,9 +109,11 @@ def verify_versions(resolved: ResolvedSettings, name: str | None = None, /, *, j
     from adapters.registry.verify import verify_version as verify_one
     from server.live.catalogue import open_base, open_registry
 
-    listing, base = open_registry(resolved.settings).listing(), open_base(resolved.settings)
+    listing, settings = open_registry(resolved.settings).listing(), resolved.settings
     kept = [entry for entry in listing.entries if entry.outside is None]
-    verdicts = [verify_one(entry, base) for entry in ([listing.find(name)] if name else kept)]
+    entries = [listing.find(name)] if name else kept
+    bases = [open_base(settings, entry.folder if settings.bases else None) for entry in entries]
+    verdicts = [verify_one(entry, base) for entry, base in zip(entries, bases, strict=True)]
     broken = [verdict for verdict in verdicts if verdict.problem is not None]
     if not json:
         for verdict in verdicts:
@@ -135,8 +137,9 @@ def diff(resolved: ResolvedSettings, first: str, second: str, /, *, json: Json =
     from adapters.lora.weights import read_adapter
     from server.live.catalogue import open_base, open_registry
 
-    listing, base = open_registry(resolved.settings).listing(), open_base(resolved.settings)
+    listing = open_registry(resolved.settings).listing()
     a, b = (_adapter(listing, name) for name in (first, second))
+    base = open_base(resolved.settings, a.path)
     found = compare_adapters(a, b, (read_adapter(a.path, base.shape), read_adapter(b.path, base.shape)))
     if not json:
         for field, (ours, theirs) in found.config.items():

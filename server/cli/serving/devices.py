@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from server.cli.flags import Json
+from server.config.each_base import default_settings
 from server.config.settings import ResolvedSettings
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def devices(resolved: ResolvedSettings, *, json: Json = False) -> int:
     from adapters.bases import find_base
     from server.engines.embedded.runners.device.flavours import check_flavours, find_installed
 
-    settings = resolved.settings
+    settings = default_settings(resolved.settings)
     flavours = find_installed()
     check_flavours(None if settings.device == "auto" else settings.device, flavours)
     from server.engines.embedded.launch.start import embedded_options

@@ -43,22 +43,33 @@ def route(
     """
     from routing.explain import explain
     from routing.route import RouteQuery, UnknownNameError
-    from server.live.catalogue import open_catalogue
+    from server.live.catalogue import open_catalogues
+    from server.live.deciding import decide
 
-    catalogue = open_catalogue(resolved.settings)
+    catalogues = open_catalogues(resolved.settings)
     question = RouteQuery(
         header=header, model=model, turns=(*(history or ()), text), accept_language=accept_language
     )
     try:
-        decided = catalogue.router.decide(question, catalogue.served)
+        place, decided = decide(question, catalogues[0].routing)
     except UnknownNameError as error:
-        hint = closest(error.name, [*catalogue.served.aliases(), "base", "auto", "oneseek"])
+        aliases = [alias for catalogue in catalogues for alias in catalogue.served.aliases()]
+        hint = closest(error.name, [*aliases, "base", "auto", "oneseek"])
         problem = f"{error.name!r} is not served here{hint}; see: oneseek adapters list"
         raise SettingsError(error.field, problem) from None
+    base = catalogues[place].base.name
     if json:
-        print(json_format.dumps(_route_to_json(decided), indent=2, ensure_ascii=False))
-    else:
-        print("\n".join(explain(decided)))
+        print(
+            json_format.dumps(
+                _route_to_json(decided) | ({"base": base} if len(catalogues) > 1 else {}),
+                indent=2,
+                ensure_ascii=False,
+            )
+        )
+        return 0
+    if len(catalogues) > 1:
+        print(f"base      {base}")
+    print("\n".join(explain(decided)))
     return 0
 
 

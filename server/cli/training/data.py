@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from server.cli.flags import Json
+from server.config.each_base import default_settings
 from server.config.settings import ResolvedSettings
 from server.config.values import SettingsError
 
@@ -83,7 +84,7 @@ def show_stats(
     from adapters.datasets.stats import measure_dataset
     from server.jobs.languages import language_of_text
 
-    base = resolved.settings.base_model
+    base = default_settings(resolved.settings).base_model
     count = _token_counter(base) if base is not None else None
     detect = language_of_text() if languages else None
     with _reading(file.stat().st_size) as progress:

@@ -17,6 +17,12 @@ VoiceEvents = AsyncGenerator[list[tuple[int, Delta | Exception]]]
 """What has come from the voices, each with its number: a piece of its answer, or what kept it from more."""
 
 
+async def load_bases(voices: Sequence[LocalVoice]) -> None:
+    """Load those bases of `voices` that are loaded on demand. Raises `BaseNotLoadedError`."""
+    for service in {voice.service.runtime.name: voice.service for voice in voices}.values():
+        await service.generation.ready()
+
+
 def hold_places(exchange: Exchange, voices: Sequence[LocalVoice]) -> None:
     """Hold a place for each of `voices` until the request ends, all or none. Raises `EngineBusyError`."""
     wanted: dict[Gate, list[str]] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from adapters.datasets import __path__ as datasets
 from adapters.evaluation.interval import paired_difference, wilson
 from adapters.evaluation.judge import claims_identity, faults, is_identity_answer
 from adapters.evaluation.questions import identity_questions, languages
-from adapters.evaluation.report import format_score, judge_answers
+from adapters.evaluation.report import IdentityReport, base_of, format_score, judge_answers
 from adapters.training.finetune.conversations import read_conversations
 from routing.detect import ProfileDetector
 
@@ -103,3 +104,14 @@ def test_a_measurement_says_what_changed_against_the_base() -> None:
     assert (told["identity"]["passed"], told["against_base"]["identity"]["change"]) == (2, 1.0)
     assert "against_base" not in base.to_json()
     assert format_score(found.identity) == "2/2 = 1.00 [0.34, 1.00]"
+
+
+def test_each_adapter_is_compared_with_its_own_base() -> None:
+    def report(name: str, base: str | None) -> IdentityReport:
+        return replace(judge_answers(name, "en", ["Who?"], ["I am OneSeek."], language_of), base=base)
+
+    found = [report("a", "a"), report("b", "b"), report("of-a", "a"), report("of-b", "b")]
+    bases = [base_of(found, one) for one in found]
+    assert [one.name if one is not None else None for one in bases] == [None, None, "a", "b"]
+    alone = [report("a", None), report("of-a", None)]
+    assert [base_of(alone, one) for one in alone] == [None, alone[0]]

@@ -306,7 +306,7 @@ def test_a_base_that_only_shapes_tell_of_is_told(place: Place, make_adapter: Cal
             ("base", None),
         )
         for name, base in bases:
-            assert ask(client, name).headers.get("X-OneSeek-Base") == base
+            assert ask(client, name).headers.get("X-OneSeek-Base-Check") == base
         added = done(add(client, place.lora_adapters / "plain-v1", alias="bound", version="v1"))
         assert added["base"] == "unverified"
     warnings = open_catalogue(place.settings(), place.root).warnings

@@ -1,0 +1,179 @@
+"""The `bases:` section: several bases in one server, and what each has of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol
+
+from adapters import names
+from server.config.engine import EngineOptions
+from server.config.limits import LIMITS
+from server.config.schema import Option
+from server.config.values import Entries, Located, Raw, SettingsError, Size, format_raw, parse_value, within
+
+UTILIZATION = "gpu_memory_utilization"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseOptions:
+    """One base. What it leaves out is as the setting of that name outside `bases` says."""
+
+    path: Path | None = None
+    """Folder of the base in Hugging Face layout."""
+    on_demand: bool = False
+    """Load the base at its first request, and unload it when it has been idle."""
+    engine: EngineOptions | None = None
+    """What runs the base."""
+    device: Literal["auto", "cpu", "directml", "webgpu"] | None = None
+    """What the embedded engine computes on."""
+    dtype: Literal["auto", "fp16", "fp32"] | None = None
+    """What the embedded engine computes in."""
+    prefill_dtype: Literal["fp32", "bf16"] | None = None
+    """What the CPU computes prompts in."""
+    quantize: Literal["none", "int8", "int4"] | None = None
+    """Precision of the base's weights in the embedded engine."""
+    threads: int | None = None
+    """Threads the engine computes with."""
+    max_num_seqs: int | None = None
+    """Most requests in one batch."""
+    max_num_batched_tokens: int | None = None
+    """Most tokens in one step."""
+    prefill_chunk: int | None = None
+    """Most prompt tokens of one request in one step."""
+    max_model_len: int | None = None
+    """Most tokens of prompt and answer together."""
+    kv_cache_memory: Size | None = None
+    """Memory for keys and values, such as 2GiB."""
+    prefix_caching: bool | None = None
+    """Reuse the keys and values of a prompt's beginning."""
+    adapters: tuple[str, ...] | None = None
+    """Adapters of this base: PATH or NAME=PATH, each a folder in PEFT layout."""
+    gpu_memory_utilization: float | None = None
+    """vLLM's own, as under engine: the part of the GPU's memory that the base may take."""
+
+
+class DeclaredBases(Protocol):
+    """The settings of a server that its bases have to agree with."""
+
+    @property
+    def bases(self) -> Mapping[str, BaseOptions]:
+        """See `Settings`."""
+        ...
+
+    @property
+    def base_model(self) -> Path | None:
+        """See `Settings`."""
+        ...
+
+    @property
+    def default_base(self) -> str | None:
+        """See `Settings`."""
+        ...
+
+    @property
+    def max_loaded_bases(self) -> int | None:
+        """See `Settings`."""
+        ...
+
+    @property
+    def max_num_seqs(self) -> int | None:
+        """See `Settings`."""
+        ...
+
+    @property
+    def max_num_batched_tokens(self) -> int | None:
+        """See `Settings`."""
+        ...
+
+
+def check_bases(settings: DeclaredBases) -> None:
+    """Raise `SettingsError` for bases that cannot be served together, by the names of their settings."""
+    bases = settings.bases
+    if not bases:
+        for name in ("default_base", "max_loaded_bases"):
+            if getattr(settings, name) is not None:
+                raise SettingsError(name, "is for a server with several bases; list them under bases")
+        return
+    if settings.base_model is not None:
+        raise SettingsError("base_model", "is set, and so is bases; keep one of the two")
+    seen: dict[str, str] = {}
+    for name, options in bases.items():
+        _check_name(name)
+        if seen.setdefault(name.lower(), name) != name:
+            raise SettingsError("bases", f"{seen[name.lower()]!r} and {name!r} are one name in two spellings")
+        if options.path is None:
+            raise SettingsError(f"bases.{name}.path", "is missing; name the base's folder")
+        for field, (least, most) in LIMITS.items():
+            within(f"bases.{name}.{field}", getattr(options, field, None), least, most)
+        within(f"bases.{name}.{UTILIZATION}", options.gpu_memory_utilization, 0.01, 1)
+        seqs = options.max_num_seqs or settings.max_num_seqs
+        tokens = options.max_num_batched_tokens or settings.max_num_batched_tokens
+        check_batch(seqs, tokens, f"bases.{name}.")
+    default = settings.default_base
+    if default is not None and default.lower() not in seen:
+        raise SettingsError(
+            "default_base", f"{default!r} is not among the bases; name one of {', '.join(bases)}"
+        )
+    always = [name for name, options in bases.items() if not options.on_demand]
+    most = settings.max_loaded_bases
+    if most is not None and len(always) >= most and len(always) < len(bases):
+        remedy = f"give at least {len(always) + 1}, or set on_demand for more bases"
+        raise SettingsError("max_loaded_bases", f"{most} leaves no room beside {', '.join(always)}; {remedy}")
+    if most is not None and len(always) > most:
+        raise SettingsError("max_loaded_bases", f"{most} is less than the bases that are not on_demand")
+
+
+def check_batch(seqs: int | None, tokens: int | None, section: str = "") -> None:
+    """Raise `SettingsError` for a step that has no token for each of its sequences."""
+    if seqs is not None and tokens is not None and tokens < seqs:
+        problem = f"{tokens} is below max_num_seqs ({seqs}); every sequence needs one token a step"
+        raise SettingsError(f"{section}max_num_batched_tokens", problem)
+
+
+def _check_name(name: str) -> None:
+    try:
+        names.alias(name)
+    except ValueError as error:
+        raise SettingsError("bases", str(error).replace("alias", "base's name")) from None
+    if name.lower() in ("blend", "none", "unknown"):
+        raise SettingsError("bases", f"the base's name {name!r} is reserved: choose another")
+
+
+def parse_sections(option: Option, raw: Raw | Entries, origin: str) -> Entries:
+    """What `raw` says of sections by name: NAME=PATH once or more, NAME={...}, or one YAML mapping.
+
+    Raises `SettingsError`.
+    """
+    if isinstance(raw, Entries):
+        return raw
+    from server.config.file import read_entries
+
+    if isinstance(raw, str) and raw.lstrip().startswith("{"):
+        return read_entries(raw, option, origin)
+    found: dict[str, Mapping[str, Located]] = {}
+    try:
+        items = parse_value(tuple[str, ...], raw)
+    except ValueError as error:
+        raise SettingsError(option.name, f"{format_raw(raw)} {error}", origin) from None
+    assert isinstance(items, tuple)
+    for item in map(str, items):
+        name, equals, rest = (part.strip() for part in item.partition("="))
+        if not (name and equals and rest):
+            raise SettingsError(option.name, f"{item!r} is not NAME=PATH", origin)
+        if name in found:
+            raise SettingsError(option.name, f"names {name!r} twice", origin)
+        if rest.startswith("{"):
+            found |= read_entries(rest, option, origin, name).by_name
+        else:
+            found[name] = {"path": Located(rest, origin)}
+    return Entries(found)
+
+
+def expand_paths(bases: Mapping[str, BaseOptions], expand: Callable[[Path], Path]) -> dict[str, BaseOptions]:
+    """The same with `expand` applied to every base's folder."""
+    return {
+        name: replace(options, path=expand(options.path)) if options.path is not None else options
+        for name, options in bases.items()
+    }

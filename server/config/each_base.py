@@ -1,0 +1,72 @@
+"""The bases that a server's settings ask for, each with the settings that hold for it alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from server.config.bases import UTILIZATION, BaseOptions
+from server.config.engine import EngineOptions
+from server.config.settings import Settings
+from server.config.values import SettingsError
+
+
+@dataclass(frozen=True, slots=True)
+class BaseSettings:
+    """One base of a server, with the settings that hold for it."""
+
+    name: str | None
+    """Its public name; None if its folder gives it."""
+    settings: Settings
+    """Without other bases."""
+    on_demand: bool = False
+
+
+def each_base(settings: Settings) -> tuple[BaseSettings, ...]:
+    """The bases that `settings` ask for, the default one first. Without `bases`, the one that is found."""
+    if not settings.bases:
+        return (BaseSettings(None, settings),)
+    default = (settings.default_base or next(iter(settings.bases))).lower()
+    order = sorted(settings.bases, key=lambda name: name.lower() != default)
+    return tuple(
+        BaseSettings(name, base_settings(settings, name), settings.bases[name].on_demand) for name in order
+    )
+
+
+def default_settings(settings: Settings) -> Settings:
+    """The settings that hold for the default base."""
+    return each_base(settings)[0].settings
+
+
+def one_base(settings: Settings, path: Path) -> Settings:
+    """The same for the base in the folder `path` alone."""
+    return replace(settings, base_model=path, bases={}, default_base=None, max_loaded_bases=None)
+
+
+def base_settings(settings: Settings, name: str) -> Settings:
+    """The settings that hold for one base. Raises `SettingsError` by the name of its own."""
+    options = settings.bases[name]
+    own = {one.name for one in fields(settings)}
+    changes: dict[str, Any] = {
+        one.name: getattr(options, one.name)
+        for one in fields(options)
+        if one.name in own and getattr(options, one.name) is not None
+    }
+    engine = _engine(settings.engine, options)
+    changes |= {"base_model": options.path, "bases": {}, "default_base": None, "max_loaded_bases": None}
+    changes |= {"engine": engine, "adapters": options.adapters or ()}
+    try:
+        return replace(settings, **changes)
+    except SettingsError as error:
+        raise SettingsError(f"bases.{name}.{error.name}", error.problem, error.origin) from None
+
+
+def _engine(server: EngineOptions, options: BaseOptions) -> EngineOptions:
+    own = options.engine or EngineOptions()
+    kind = server.kind if own.kind == "auto" else own.kind
+    extra = {} if kind == "embedded" and server.kind != "embedded" else dict(server.options)
+    extra |= own.options
+    if options.gpu_memory_utilization is not None:
+        extra[UTILIZATION] = f"{options.gpu_memory_utilization:g}"
+    return EngineOptions(kind=kind, options=extra)

@@ -1,0 +1,385 @@
+"""A base that is loaded at its first request and unloaded once it has been idle, never while it is used."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from adapters.lora.manifest import Adapter
+from server.engines.base import Engine, OpenAdapters
+from server.engines.demand_places import BUSY_RETRY, CountedPlaces, DemandPlaces, KnownAdapters
+from server.engines.loaded_bases import LoadedBases, Why
+from server.errors import (
+    AdapterRefusedError,
+    BaseNotLoadedError,
+    BaseUnavailableError,
+    EngineBusyError,
+    EngineDeadError,
+    EngineError,
+)
+from server.exchange import Held
+from server.metrics.engine_state import EngineInfo, EngineState
+from server.request import Delta, EmbeddingRequest, GenerationRequest, Share
+
+FIRST_RETRY, LONGEST_RETRY = 5.0, 300.0
+"""Seconds after a failed load before the next one: doubled from the first to the longest."""
+
+BasePhase = Literal["unloaded", "loading", "loaded", "unloading", "failed"]
+
+log = logging.getLogger("oneseek.bases")
+
+
+class LoadObserver(Protocol):
+    """Counts how one base comes and goes."""
+
+    def base_loaded(self, outcome: Literal["ok", "failed"], seconds: float) -> None:
+        """A load has ended."""
+        ...
+
+    def base_unloaded(self, reason: Why) -> None:
+        """The base was unloaded."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemandLimits:
+    """When an on-demand base goes, and how long it is waited for."""
+
+    idle_seconds: float
+    """Without a request, after which it is unloaded."""
+    wait_seconds: float
+    """That a request waits for it."""
+    most_waiting: int
+    """Requests that wait for it at once."""
+
+
+class OnDemandEngine:
+    """Stands for an engine that is not always there; `reopen` makes it, in a worker thread.
+
+    Used on the event loop alone, `state` aside.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        info: EngineInfo,
+        reopen: Callable[[], Engine],
+        loaded: LoadedBases,
+        observer: LoadObserver,
+        limits: DemandLimits,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = name
+        self.info = info
+        self._reopen = reopen
+        self._loaded = loaded
+        self._observer = observer
+        self._limits = limits
+        self._clock = clock
+        self._engine: Engine | None = None
+        self._phase: BasePhase = "unloaded"
+        self._task: asyncio.Task[None] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+        self._adapters: dict[str, Adapter] = {}
+        self._held: set[CountedPlaces] = set()
+        self._active = 0
+        self._waiting = 0
+        self._closed = False
+        self._problem = ""
+        self._retry_at = 0.0
+        self._retry_seconds = FIRST_RETRY
+        self.last_used = 0.0
+        """Seconds of its clock; what was used last goes last."""
+        self.places = DemandPlaces(self)
+        loaded.add(self)
+
+    @property
+    def phase(self) -> BasePhase:
+        """Where in its life the base is. `failed` is unloaded, and the last load did not succeed."""
+        return self._phase
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last load failed, for people; None if it did not."""
+        return self._problem if self._phase == "failed" else None
+
+    @property
+    def referenced(self) -> bool:
+        """Whether anything uses the base or waits for it."""
+        self._held = {held for held in self._held if held.open}
+        return bool(self._active or self._waiting or self._held)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any request waits for it."""
+        return self._waiting > 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether it could be unloaded now."""
+        return self._phase == "loaded" and not self.referenced
+
+    @property
+    def engine(self) -> Engine | None:
+        """The engine, while it is loaded."""
+        return self._engine if self._phase == "loaded" else None
+
+    @property
+    def residents(self) -> OpenAdapters:
+        """See `Engine.residents`. While unloaded: what will be resident once it is loaded."""
+        engine = self.engine
+        return engine.residents if engine is not None else KnownAdapters(frozenset(self._adapters))
+
+    async def start(self) -> None:
+        """Load nothing yet; watch for when to unload."""
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def ready(self) -> None:
+        """Return once the base is loaded; it stays so until the caller next waits for something.
+
+        Raises `BaseNotLoadedError` if that takes too long, `BaseUnavailableError` if the load fails or has
+        failed a moment ago, `EngineBusyError` if too many wait, `EngineDeadError` at the server's end.
+        """
+        if self._waiting >= self._limits.most_waiting:
+            message = f"Too many requests wait for the base {self.name}; ask again in a moment."
+            raise EngineBusyError(message, BUSY_RETRY)
+        end = self._clock() + self._limits.wait_seconds
+        self._waiting += 1
+        try:
+            while self.engine is None:
+                await self._progress(end)
+        finally:
+            self._waiting -= 1
+            self._loaded.look_again()
+        self.last_used = self._clock()
+
+    async def _progress(self, end: float) -> None:
+        """Wait for what is under way, or begin to load."""
+        if self._closed:
+            raise EngineDeadError("the server is shutting down")
+        now = self._clock()
+        if self._phase == "failed" and now < self._retry_at:
+            raise BaseUnavailableError(self.name, self._problem, self._retry_at - now)
+        if self._task is None:
+            self._begin("loading", self._load())
+        if now >= end:
+            raise BaseNotLoadedError(self.name, BUSY_RETRY)
+        assert self._task is not None
+        await asyncio.wait([self._task], timeout=end - now)
+
+    def unload_now(self, reason: Why) -> asyncio.Task[None]:
+        """Begin to unload an idle base."""
+        assert self.idle
+        assert self._task is None
+        return self._begin("unloading", self._unload(reason))
+
+    def _begin(self, phase: BasePhase, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        self._phase = phase
+        task = self._task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if self._task is task:
+            self._task = None
+        if not task.cancelled():
+            task.exception()  # seen
+        self._loaded.look_again()
+
+    async def _load(self) -> None:
+        began = self._clock()
+        engine: Engine | None = None
+        after: BasePhase = "unloaded"
+        try:
+            if not await self._loaded.take(self):
+                return
+            log.info("loading the base %s", self.name)
+            engine = await asyncio.to_thread(self._reopen)
+            await engine.start()
+            await self._bring_in(engine)
+            self._engine, after = engine, "loaded"
+        except Exception as error:
+            after = self._failed(error, self._clock() - began)
+        finally:
+            if after != "loaded":
+                await self._drop(engine)
+            self._phase = after
+        if after == "loaded":
+            self._retry_seconds = FIRST_RETRY
+            self.last_used = self._clock()
+            self._observer.base_loaded("ok", self.last_used - began)
+            log.info("the base %s is loaded, after %.1f s", self.name, self.last_used - began)
+
+    def _failed(self, error: Exception, seconds: float) -> BasePhase:
+        expected = isinstance(error, EngineError | OSError | ValueError | MemoryError)
+        self._problem = _public(error)
+        self._retry_at = self._clock() + self._retry_seconds
+        log.error(
+            "the base %s did not load, and is tried again after %.0f s: %s",
+            self.name,
+            self._retry_seconds,
+            error,
+            exc_info=None if expected else error,
+        )
+        self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY)
+        self._observer.base_loaded("failed", seconds)
+        return "failed"
+
+    async def _bring_in(self, engine: Engine) -> None:
+        """Make resident what was so before, and what is wanted meanwhile."""
+        while missing := self._adapters.keys() - engine.residents.open:
+            adapter = self._adapters[next(iter(missing))]
+            try:
+                await engine.load(adapter)
+            except AdapterRefusedError as error:
+                log.error("adapter %s is not resident: %s", adapter.full_name, error)
+                self._adapters.pop(adapter.digest, None)
+
+    async def _drop(self, engine: Engine | None) -> None:
+        try:
+            if engine is not None:
+                await engine.close()
+        finally:
+            self._loaded.give_back(self)
+
+    async def _unload(self, reason: Why) -> None:
+        engine, self._engine = self._engine, None
+        try:
+            await self._drop(engine)
+        finally:
+            self._phase = "failed" if reason == "died" else "unloaded"
+        self._observer.base_unloaded(reason)
+        log.info("the base %s is unloaded: %s", self.name, reason)
+
+    async def _watch(self) -> None:
+        idle_seconds = self._limits.idle_seconds
+        while True:
+            await asyncio.sleep(min(1.0, max(0.02, idle_seconds / 4)))
+            engine = self.engine
+            if engine is None or self._task is not None:
+                continue
+            state = engine.state()
+            if not (state.alive or state.restarting):
+                self._problem = "its engine has died"
+                self._retry_at = self._clock() + self._retry_seconds
+                self._retry_seconds = min(2 * self._retry_seconds, LONGEST_RETRY)
+                self._begin("unloading", self._unload("died"))
+            elif self.idle and self._clock() - self.last_used >= idle_seconds:
+                self.unload_now("idle")
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Delta, None]:
+        """See `Engine.generate`. Raises `BaseNotLoadedError` too."""
+        source = self._required().generate(request)
+        self._active += 1
+        try:
+            async for delta in source:
+                yield delta
+        finally:
+            self._leave()
+            await source.aclose()
+
+    async def embed(self, request: EmbeddingRequest) -> tuple[float, ...]:
+        """See `Engine.embed`. Raises `BaseNotLoadedError` too."""
+        engine = self._required()
+        self._active += 1
+        try:
+            return await engine.embed(request)
+        finally:
+            self._leave()
+
+    async def load(self, adapter: Adapter) -> None:
+        """See `Engine.load`. While the base is not loaded, the adapter is probed when it is."""
+        engine = self.engine
+        if engine is None:
+            self._adapters[adapter.digest] = adapter
+            return
+        self._active += 1
+        try:
+            await engine.load(adapter)
+            self._adapters[adapter.digest] = adapter
+        finally:
+            self._leave()
+
+    async def unload(self, digest: str, *, keep: bool = False) -> None:
+        """See `Engine.unload`."""
+        adapter, engine = self._adapters.pop(digest, None), self.engine
+        if engine is None:
+            return
+        try:
+            await engine.unload(digest, keep=keep)
+        except asyncio.CancelledError:
+            if adapter is not None and digest in engine.residents.open:
+                self._adapters[digest] = adapter
+            raise
+
+    def state(self) -> EngineState:
+        """See `Engine.state`. What is not loaded is as well as can be; its death ends no server."""
+        engine = self.engine
+        state = engine.state() if engine is not None else None
+        # A dead engine is taken away within a second, and loaded again when it is needed.
+        if state is None or not (state.alive or state.restarting):
+            return EngineState(alive=True, progress=0.0, loaded=False)
+        return state
+
+    def fail(self, reason: str) -> None:
+        """See `Engine.fail`."""
+        if self._engine is not None:
+            self._engine.fail(reason)
+
+    async def close(self) -> None:
+        """See `Engine.close`. Works in every phase."""
+        self._closed = True
+        tasks = [task for task in (self._watcher, self._task) if task is not None]
+        self._watcher = None
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await self._drop(engine)
+        self._phase = "unloaded"
+
+    def _required(self) -> Engine:
+        engine = self.engine
+        if engine is None:
+            raise BaseNotLoadedError(self.name, BUSY_RETRY)
+        return engine
+
+    def _leave(self) -> None:
+        self._active -= 1
+        self.released()
+
+    def reserve(self, engine: Engine, share: Share, count: int) -> Held:
+        """Places of the engine, which is not unloaded while they are held."""
+        held = CountedPlaces(engine.places.reserve(share, count), self)
+        self._held.add(held)
+        return held
+
+    def reserve_all(self, engine: Engine, counts: Mapping[Share, int]) -> dict[Share, Held]:
+        """Places for several shares; see `reserve`."""
+        reserved = engine.places.reserve_all(counts)
+        held = {share: CountedPlaces(one, self) for share, one in reserved.items()}
+        self._held |= {*held.values()}
+        return dict(held)
+
+    def released(self) -> None:
+        """Something has stopped using the base."""
+        self.last_used = self._clock()
+        self._loaded.look_again()
+
+
+def _public(error: Exception) -> str:
+    """Why a base did not load, without a folder of the host."""
+    if isinstance(error, OSError):
+        return (error.strerror or type(error).__name__).lower()
+    if isinstance(error, MemoryError):
+        return "there is too little memory"
+    if isinstance(error, EngineError) and "/" not in str(error) and "\\" not in str(error):
+        return str(error)
+    return "the server's log says why"

@@ -1,0 +1,98 @@
+"""Several engines in one process: what they take together, found before any of them is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from adapters.lora.manifest import Adapter
+from server.config.bases import UTILIZATION
+from server.config.settings import Settings
+from server.config.values import SettingsError
+from server.errors import EngineError
+
+DEFAULT_UTILIZATION = 0.9
+"""vLLM's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedBase:
+    """One base that is to be served, and by which engine."""
+
+    name: str
+    kind: str
+    path: Path
+    settings: Settings
+    adapters: Sequence[Adapter]
+    """Those that aliases point to."""
+    on_demand: bool
+
+
+def plan_together(
+    bases: Sequence[PlannedBase], most: int | None, say: Callable[[str], None]
+) -> list[Settings]:
+    """The settings of each base with its part of the memory; `most` may be in memory at once.
+
+    Raises `SettingsError` and `EngineError` if they do not fit together.
+    """
+    if len(bases) == 1:
+        return [bases[0].settings]
+    always = sum(not base.on_demand for base in bases)
+    _check_gpu([base for base in bases if base.kind == "vllm"], most, always)
+    cpu = [base for base in bases if base.kind == "embedded" and base.settings.device == "cpu"]
+    kv = _plan_cpu(cpu, most, say) if cpu else {}
+    return [
+        replace(base.settings, kv_cache_memory=kv[base.name]) if base.name in kv else base.settings
+        for base in bases
+    ]
+
+
+def _plan_cpu(bases: Sequence[PlannedBase], most: int | None, say: Callable[[str], None]) -> dict[str, int]:
+    from server.engines.embedded.launch.bases_memory import BaseLoad, plan_bases
+    from server.engines.embedded.launch.start import embedded_options
+    from server.engines.embedded.model.families.lookup import read_model_config
+    from server.engines.embedded.runners.available import available_memory
+
+    try:
+        loads = [
+            BaseLoad(
+                name=base.name,
+                config=read_model_config(base.path),
+                options=embedded_options(base.settings),
+                adapters=base.adapters,
+                on_demand=base.on_demand,
+            )
+            for base in bases
+        ]
+        found, kv = plan_bases(loads, most, available_memory())
+    except ValueError as error:
+        raise EngineError(str(error)) from error
+    for line in found.lines():
+        say(line)
+    return kv
+
+
+def _check_gpu(bases: Sequence[PlannedBase], most: int | None, always: int) -> None:
+    """Raise `SettingsError` if the engines of vLLM may take more than the GPU together."""
+    shares = {base.name: _utilization(base.settings) for base in bases}
+    fixed = [shares[base.name] for base in bases if not base.on_demand]
+    others = sorted((shares[base.name] for base in bases if base.on_demand), reverse=True)
+    room = len(others) if most is None else max(0, most - always)
+    total = sum(fixed) + sum(others[:room])
+    if len(bases) > 1 and total > 1.0 + 1e-9:
+        listed = ", ".join(f"{name} {share:g}" for name, share in shares.items())
+        last = bases[-1].name
+        raise SettingsError(
+            f"bases.{last}.{UTILIZATION}",
+            f"the bases on vLLM may take {total:g} of the GPU's memory together ({listed}); "
+            "give each a part, at most 1 in all",
+        )
+
+
+def _utilization(settings: Settings) -> float:
+    text = settings.engine.options.get(UTILIZATION)
+    try:
+        return DEFAULT_UTILIZATION if text is None else float(text)
+    except ValueError:
+        return DEFAULT_UTILIZATION  # which vLLM's own check refuses

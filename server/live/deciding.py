@@ -1,0 +1,86 @@
+"""Which base a question means, if a server has several: by name, else by the language that is decided on."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from routing.route import MODEL, Route, RouteQuery, UnknownNameError, named_choice
+from routing.selection import HEADER, SelectionError, is_automatic, parse_selection, split_base
+from server.live.languages import LanguageRouting, ServedNames
+
+
+def decide(question: RouteQuery, routing: LanguageRouting) -> tuple[int, Route]:
+    """The place of the base that answers, and the route.
+
+    Raises `UnknownNameError`, `SelectionError`, and `SettingsError` as the routers do.
+    """
+    known = routing.names()
+    index, question = named_base(question, known)
+    if index is not None:
+        return index, routing.own(index).decide(question, known.snapshots[index])
+    route = routing.server.decide(question, known)
+    return owner_of(route, known), route
+
+
+def named_base(question: RouteQuery, known: ServedNames) -> tuple[int | None, RouteQuery]:
+    """The place of the base that header or model name, or None; and the question that is left for it.
+
+    Raises `UnknownNameError`, and `SelectionError` for a blend over several bases.
+    """
+    index = None if question.model is None else asked_base(question.model, MODEL, known)
+    if question.header is None:
+        meant = None if question.model is None else known.meaning(question.model)
+        return index, replace(question, model=meant)
+    # The model is known by one of the bases, and does not decide.
+    header = known.meaning(question.header)
+    return asked_base(question.header, HEADER, known), replace(question, header=header, model=None)
+
+
+def owner_of(route: Route, known: ServedNames) -> int:
+    """The place of the base that a route over all bases means."""
+    return known.owner(route.target[0][0] if route.target else route.base or "base") or 0
+
+
+def asked_base(asked: str, field: str, known: ServedNames) -> int | None:
+    """The place of the base that `asked` names; None if it leaves that open.
+
+    Raises `UnknownNameError`, and `SelectionError` for a blend over several bases.
+    """
+    try:
+        chosen = parse_selection(asked, field)
+    except SelectionError:
+        named_choice(asked, field, known)  # which raises what fits
+        raise
+    if chosen == "auto":
+        return None
+    if not chosen:
+        return 0
+    places: dict[int | None, str] = {}
+    for name, _ in chosen:
+        base, rest = split_base(name)
+        if base is None and is_automatic(rest):
+            return None
+        place = place_of(name, known)
+        if place is None:
+            raise UnknownNameError(name, field)
+        places.setdefault(place, name)
+    if len(places) > 1:
+        listed = " and ".join(
+            f"{name} on {known.snapshots[place].base_name}"
+            for place, name in places.items()
+            if place is not None
+        )
+        raise SelectionError(asked, f"a blend is made on one base, and this names {listed}", field)
+    return next(iter(places))
+
+
+def place_of(name: str, known: ServedNames) -> int | None:
+    """The place of the base that a single name is on, or None."""
+    base, rest = split_base(name)
+    if base is None:
+        return known.owner(rest)
+    index = known.named_base(base)
+    if index is None:
+        return None
+    names = known.snapshots[index]
+    return index if is_automatic(rest) or names.is_adapter(rest) or names.is_base(rest) else None

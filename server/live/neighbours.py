@@ -1,0 +1,79 @@
+"""The other bases of a server: what a base does not take from them while it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from adapters.bases import FoundBase
+from adapters.errors import AdapterRejectedError, FileRefusedError, format_value
+from adapters.lora.manifest import Adapter
+from adapters.registry.finder import ServedBase, read_named
+from adapters.registry.served import ServedAdapters
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another base."""
+
+    base: FoundBase
+    served: ServedAdapters
+
+    @cached_property
+    def _fit(self) -> ServedBase:
+        return ServedBase.read(self.base, self.served.base_digest)
+
+    def fits(self, folder: Path) -> bool:
+        """Whether the adapter in `folder` could be served on it. Reads the adapter."""
+        try:
+            read_named(str(folder), self._fit)
+        except (FileRefusedError, ValueError):
+            return False
+        return True
+
+
+class Neighbours:
+    """All bases of a server but one."""
+
+    def __init__(self, others: Sequence[Neighbour] = ()) -> None:
+        self._others = tuple(others)
+
+    def folders(self) -> Collection[Path]:
+        """What they serve from disk."""
+        return {adapter.path for other in self._others for adapter in other.served.adapters()}
+
+    def speak(self, language: str) -> bool:
+        """Whether any adapter of theirs speaks it."""
+        return any(
+            language in one.served.languages() or language in one.served.contested_languages()
+            for one in self._others
+        )
+
+    def fit(self, folder: Path) -> list[str]:
+        """The bases that the adapter in `folder` could be served on. Reads the adapter for each of them."""
+        folder = folder if folder.is_dir() else folder.parent
+        return [other.served.base_name for other in self._others if other.fits(folder)]
+
+    def ambiguous(self, adapter: Adapter) -> str | None:
+        """Why it is served on none, if others fit it as well."""
+        digests = {other.served.base_digest for other in self._others}
+        if not self._others or (adapter.base_digest is not None and adapter.base_digest not in digests):
+            return None
+        others = self.fit(adapter.path)
+        if not others:
+            return None
+        return (
+            f"{adapter.full_name} fits several bases, {', '.join(others)} among them, and is served on none: "
+            f"name it under bases.NAME.adapters, and start again"
+        )
+
+    def guard(self, alias: str) -> None:
+        """Raise `AdapterRejectedError` if another base has the alias, or is called so."""
+        for other in self._others:
+            name = other.served.base_name
+            if alias.lower() in other.served.snapshot.by_alias or alias.lower() == name.lower():
+                raise AdapterRejectedError(
+                    f"the alias {format_value(alias)} is taken on the base {name}; choose another"
+                )

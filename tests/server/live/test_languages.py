@@ -1,0 +1,88 @@
+"""The names of several bases: each is one base's, however it is written, and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.lora.manifest import Adapter
+from adapters.registry.served import ServedAdapters
+from routing.route import RouteQuery, UnknownNameError
+from server.config.settings import RoutingOptions
+from server.live.deciding import named_base, place_of
+from server.live.languages import LanguageRouting, place_names
+
+BASES = ("mistral", "gpt-sw3")
+ALIASES = st.sampled_from(["one", "two", "three", "four"])
+LANGUAGES = st.sampled_from(["sv", "en", None])
+
+
+def base(name: str, speakers: dict[str, str | None]) -> ServedAdapters:
+    adapters = [
+        Adapter(
+            alias=alias,
+            version="v1",
+            digest=f"sha256:{alias}",
+            path=Path(alias),
+            rank=1,
+            alpha=1.0,
+            targets=(),
+            language=language,
+        )
+        for alias, language in speakers.items()
+    ]
+    return ServedAdapters(adapters, base_digest=f"sha256:{name}", base_name=name)
+
+
+@given(
+    speakers=st.dictionaries(ALIASES, LANGUAGES, max_size=4),
+    places=st.lists(st.integers(0, 1), min_size=4, max_size=4),
+    configured=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_every_name_is_one_bases(
+    speakers: dict[str, str | None], places: list[int], configured: bool
+) -> None:
+    homes = dict(zip(speakers, places, strict=False))
+    served = [
+        base(name, {alias: speakers[alias] for alias in speakers if homes[alias] == place})
+        for place, name in enumerate(BASES)
+    ]
+    chosen = next(iter(speakers), None) if configured else None
+    options = RoutingOptions(languages={"sv": f"{BASES[homes[chosen]]}:{chosen}"} if chosen else {})
+    languages, default = place_names(options, served)
+    routing = LanguageRouting(served, options, {code: name for code, (_, name) in languages.items()}, default)
+    known = routing.names()
+    for alias, place in homes.items():
+        for spelled in (alias, alias.upper(), f"{alias}@v1", f"{BASES[place]}:{alias}"):
+            assert place_of(spelled, known) == place
+            assert named_base(RouteQuery(header=spelled), known)[0] == place
+        assert place_of(f"{BASES[1 - place]}:{alias}", known) is None
+        assert known.is_adapter(alias)
+        assert not known.is_base(alias)
+    for place, name in enumerate(BASES):
+        assert (
+            place_of(name, known)
+            == place_of(f"{name}:base", known)
+            == place_of(f"{name}:auto", known)
+            == place
+        )
+        assert known.is_base(name)
+    assert place_of("base", known) == 0
+    for spelled in ("nobody", "west:one", "one@v9", "mistral:nobody"):
+        try:
+            named_base(RouteQuery(model=spelled), known)
+        except UnknownNameError:
+            continue
+        assert spelled == "one@v9"  # which is for its base to say
+        assert "one" in homes
+    for code in ("sv", "en"):
+        found = [alias for alias, language in speakers.items() if language == code]
+        if code == "sv" and chosen:
+            assert known.owner(code) == homes[chosen]
+        elif len(found) == 1:
+            assert known.owner(code) == homes[found[0]]
+        elif len({homes[alias] for alias in found}) != 1:
+            assert known.owner(code) is None
