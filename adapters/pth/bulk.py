@@ -16,7 +16,7 @@ from adapters.lora.tensorfile import WEIGHTS_FILE
 from adapters.pth.conversion import convert_file, torch_is_installed
 from adapters.pth.folder import ImportCandidate
 from adapters.pth.importer import ImportResult, import_pickle
-from adapters.registry.imported import ImportedFiles
+from adapters.registry.discovery.imported import ImportedFiles
 from adapters.registry.intake import Base, check_adapter
 from adapters.registry.registry import AddResult, Registry
 

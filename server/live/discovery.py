@@ -13,7 +13,7 @@ from adapters.files.hashes import HashCache, hash_file
 from adapters.lora.digest import base_digest
 from adapters.lora.manifest import Adapter
 from adapters.pickles import import_command
-from adapters.registry.finder import (
+from adapters.registry.discovery.finder import (
     FoundAdapters,
     ServedBase,
     UnconvertedPickle,

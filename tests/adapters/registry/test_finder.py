@@ -10,7 +10,7 @@ import pytest
 from adapters.bases import BASES, MINI_BASE, FoundBase, find_base
 from adapters.errors import AdapterError, BaseModelError
 from adapters.lora.digest import base_digest
-from adapters.registry.finder import FoundAdapters, find_adapters
+from adapters.registry.discovery.finder import FoundAdapters, find_adapters
 
 Make = Callable[..., Path]
 

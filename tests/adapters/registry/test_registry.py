@@ -22,7 +22,7 @@ from adapters.ledger.origin import origin_file
 from adapters.lora.digest import adapter_digest
 from adapters.lora.manifest import read_fields, read_manifest
 from adapters.lora.weights import ModelShape
-from adapters.registry.finder import find_adapters
+from adapters.registry.discovery.finder import find_adapters
 from adapters.registry.pointers import AliasPointers, PointersError
 from adapters.registry.registry import Base, Registry, RegistryError
 from adapters.registry.verify import verify_version

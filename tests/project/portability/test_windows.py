@@ -12,7 +12,7 @@ import pytest
 from adapters import names
 from adapters.bases import find_base
 from adapters.files import atomic
-from adapters.registry.finder import find_adapters
+from adapters.registry.discovery.finder import find_adapters
 from server.config.settings import default_home, resolve_settings
 from server.engines.embedded.model.cache import BUILDER_VERSION
 from server.engines.embedded.runners.device.reference_logits import DeviceCheck

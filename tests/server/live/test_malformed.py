@@ -16,7 +16,7 @@ import pytest
 from adapters.bases import find_base
 from adapters.errors import AdapterError, FileRefusedError
 from adapters.ledger import Ledger
-from adapters.registry.finder import find_adapters
+from adapters.registry.discovery.finder import find_adapters
 from adapters.registry.registry import Base, Registry
 from server.__main__ import main
 from server.live.catalogue import open_catalogue

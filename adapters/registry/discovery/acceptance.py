@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapters.errors import FileRefusedError
+from adapters.files.hashes import HashCache
 from adapters.files.jsonfile import read_object, write_object
 from adapters.lora.config import CONFIG_FILE
 from adapters.lora.shape_check import ModelShape
@@ -42,17 +43,19 @@ class CheckedNumbers:
             known = {folder: state for folder, state in found.items() if isinstance(state, str)}
         return cls(cache / "checked-adapters.json", known)
 
-    def check(self, folder: Path, shape: ModelShape) -> None:
+    def check(
+        self, folder: Path, shape: ModelShape, digest: str | None = None, hashes: HashCache | None = None
+    ) -> None:
         """Read the numbers of the adapter in `folder`, unless its files are as they were.
 
-        Raises `AdapterError` as `read_adapter` does.
+        Raises `AdapterError` as `read_adapter` does, which gets `digest` and `hashes`.
         """
-        key, state = str(folder.absolute()), _state(folder, shape)
+        key, state = str(folder.absolute()), _state(folder, shape, digest)
         if state is not None and self.known.get(key) == state:
             return
         from adapters.lora.weights import read_adapter
 
-        read_adapter(folder, shape)
+        read_adapter(folder, shape, digest=digest, hashes=hashes)
         if state is not None:
             self.known[key] = state
             self._changed = True
@@ -67,12 +70,12 @@ class CheckedNumbers:
         self._changed = False
 
 
-def _state(folder: Path, shape: ModelShape) -> str | None:
+def _state(folder: Path, shape: ModelShape, digest: str | None) -> str | None:
     """Text that changes with the files and with what they have to fit; None if they cannot be looked at."""
     try:
         found = [(folder / name).stat() for name in (CONFIG_FILE, WEIGHTS_FILE)]
     except OSError:
         return None
     times = [(one.st_size, one.st_mtime_ns, one.st_ctime_ns, one.st_ino) for one in found]
-    text = repr((_RULES, shape.family.names, shape.sizes, shape.weight, times))
+    text = repr((_RULES, digest, shape.family.names, shape.sizes, shape.weight, times))
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,1 @@
+"""Finding the adapters on disk that can be served, without changing anything; `server` imports it."""
