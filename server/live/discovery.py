@@ -13,9 +13,9 @@ from adapters.files.hashes import HashCache, hash_file
 from adapters.lora.digest import base_digest
 from adapters.lora.manifest import Adapter
 from adapters.pickles import import_command
+from adapters.registry.discovery.adapter_folder import ServedBase
 from adapters.registry.discovery.finder import (
     FoundAdapters,
-    ServedBase,
     UnconvertedPickle,
     find_adapters,
     read_named,

@@ -19,7 +19,8 @@ from adapters.errors import AdapterRejectedError, FileRefusedError, UnknownAdapt
 from adapters.ledger.chain import LEDGER_FILE
 from adapters.ledger.provenance import Provenance
 from adapters.lora.manifest import Adapter, damaged_adapter
-from adapters.registry.discovery.finder import ServedBase, read_versions
+from adapters.registry.discovery.adapter_folder import ServedBase
+from adapters.registry.discovery.finder import read_versions
 from adapters.registry.listing import RegistryListing, fingerprint, stamp
 from adapters.registry.pointers import AliasPointers, active_versions
 from routing.route import Router

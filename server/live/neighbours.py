@@ -10,7 +10,8 @@ from pathlib import Path
 from adapters.bases import FoundBase
 from adapters.errors import AdapterRejectedError, FileRefusedError, format_value
 from adapters.lora.manifest import Adapter
-from adapters.registry.discovery.finder import ServedBase, read_named
+from adapters.registry.discovery.adapter_folder import ServedBase
+from adapters.registry.discovery.finder import read_named
 from adapters.registry.served import ServedAdapters
 
 
