@@ -11,6 +11,7 @@ import msgspec
 from server.api.fields.generation import ChatFields, ChosenTool, TextFormat, ToolFields
 from server.api.parsing.tool_messages import check_depth
 from server.errors import ApiError, bad_field
+from server.grammar.closing import close_objects
 from server.grammar.schema import check_schema
 from server.grammar.service import GrammarCheck
 from server.grammar.text import GrammarRefusedError, either, named_calls, tool_calls
@@ -21,7 +22,7 @@ from server.text.tool_syntax import ARGS, MARKS, TOOL_CALLS
 MAX_SCHEMA = 64 * 1024
 """Bytes of a tool's parameters as JSON."""
 
-_NONE: dict[str, Any] = {"type": "object", "properties": {}}
+_NONE: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +108,10 @@ def _schema(parameters: dict[str, Any] | None, path: str, held: bool) -> dict[st
     try:
         if held:
             check_schema(parameters)
+            return close_objects({"type": "object", **parameters})
     except GrammarRefusedError as error:
         raise _wrong(path, str(error)) from None
-    return {"type": "object", **parameters}
+    return parameters
 
 
 def _check_alone(body: ChatFields) -> None:
@@ -144,7 +146,7 @@ def _tool_for_template(tool: ToolFields) -> Tool:
     function: dict[str, Any] = {"name": tool.function.name}
     if tool.function.description:
         function["description"] = tool.function.description
-    function["parameters"] = tool.function.parameters or _NONE
+    function["parameters"] = tool.function.parameters or {"type": "object", "properties": {}}
     return {"type": "function", "function": function}
 
 
