@@ -244,7 +244,7 @@ def test_an_added_word_that_the_template_uses_is_a_control_token(folder: Path) -
 
 def test_the_templates_own_message_is_the_error(loaded: dict[str, Tokenizer]) -> None:
     with pytest.raises(TemplateError, match=r"^Conversation roles must alternate user/assistant"):
-        loaded["mistral"].chat([user("a"), user("b")])
+        loaded["mistral"].chat([{"role": "critic", "content": "a"}, user("b")])
     with pytest.raises(TemplateError, match=r"^Only user and assistant roles are supported!$"):
         loaded["mistral"].chat([user("a"), {"role": "critic", "content": "b"}])
 

@@ -23,7 +23,7 @@ from server.text.tool_syntax import (
     whole,
 )
 
-BEGIN, ARGS, CALL_ID = MARKS.values()
+BEGIN, ARGS, CALL_ID = (MARKS[token] for token in ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"))
 SPELLED = {ord(mark): token for token, mark in MARKS.items()}
 
 
