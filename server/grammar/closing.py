@@ -19,6 +19,7 @@ from server.grammar.keywords import (
     count_schemas,
     is_servable_branch,
     values_of,
+    with_named_properties,
     without_idle,
 )
 from server.grammar.text import GrammarRefusedError
@@ -84,6 +85,8 @@ class _Closing:
         """A copy of `schema`, its object closed over `names` and its own; None leaves it open."""
         self._spend()
         schema = without_idle(schema)
+        if isinstance(schema.get("propertyNames"), Mapping):
+            schema = with_named_properties(schema, self._resolved(schema["propertyNames"]))
         if not names and schema.keys().isdisjoint(_CLOSABLE):
             return {key: self._keyword(key, value, None) for key, value in schema.items()}
         if "$ref" in schema and (self._ref_alone or schema.keys() - ANNOTATIONS == {"$ref"}):
@@ -229,6 +232,12 @@ class _Closing:
             else:
                 return None
         return cast("Schema", place) if isinstance(place, Mapping) else None
+
+    def _resolved(self, schema: Schema) -> Schema:
+        """The schema that a plain reference names, else `schema`."""
+        ref = schema.get("$ref")
+        target = self._find(ref) if isinstance(ref, str) and len(schema) == 1 else None
+        return without_idle(schema if target is None else target)
 
     def _is_disjoint(self, branches: Sequence[Any]) -> bool:
         """Whether one property, required by all branches, has a value of its own in each of them."""

@@ -93,6 +93,29 @@ def without_idle(schema: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def with_named_properties(schema: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+    """`schema` with its `propertyNames`, which are `names`, as properties or as a pattern of them.
+
+    As it is if that cannot be: it has properties beside them, or the names keep to something else.
+    """
+    if "properties" in schema or "patternProperties" in schema:
+        return dict(schema)
+    kept = {key: value for key, value in schema.items() if key != "propertyNames"}
+    of_each = kept.get("additionalProperties", {})
+    listed = names.get("enum", [names["const"]] if "const" in names else [])
+    rules = names.keys() - ANNOTATIONS - {"type"}
+    if isinstance(listed, list) and listed and not rules - {"enum", "const"}:
+        texts = [name for name in cast("list[object]", listed) if isinstance(name, str)]
+        return kept | {"properties": dict.fromkeys(texts, of_each), "additionalProperties": False}
+    if rules == {"pattern"}:
+        pattern = names["pattern"]
+    elif rules and not rules - {"minLength", "maxLength"}:
+        pattern = f"^.{{{names.get('minLength', 0)},{names.get('maxLength', '')}}}$"
+    else:
+        return dict(schema)
+    return kept | {"patternProperties": {pattern: of_each}, "additionalProperties": False}
+
+
 def is_servable_branch(branch: object) -> bool:
     """Whether a branch of a union can be kept to, as far as its own pattern shows."""
     if not isinstance(branch, Mapping):

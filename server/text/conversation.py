@@ -5,11 +5,11 @@ Merging follows Mistral's reference tokenizer (mistral-common, `InstructRequestN
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from server.text.tool_formats import PROBE_NAME, ToolFormat
+from server.text.tool_signature import signature
 
 Messages: TypeAlias = list[dict[str, Any]]
 Render: TypeAlias = Callable[[Messages], str | None]
@@ -160,7 +160,7 @@ def tools_as_text(
 
 def _description(tools: Sequence[Mapping[str, Any]], form: ToolFormat) -> str:
     example = form.write([{"function": {"name": "NAME", "arguments": {"PARAMETER": "VALUE"}}}])
-    listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
+    listed = "\n".join(signature(tool["function"]) for tool in tools)
     return f"You can call these tools:\n{listed}\nTo call them, answer with nothing but:\n{example}"
 
 

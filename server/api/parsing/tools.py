@@ -64,11 +64,14 @@ def read_tools(body: ChatFields, tokenizer: Tokenizer) -> ToolUse | None:
     form = _format(tokenizer, choice)
     ids = tokenizer.tool_tokens(form)
     named = isinstance(choice, ChosenTool)
+    shown = body.tools
     if named:
         schemas = {choice.function.name: schemas[choice.function.name]}
+        if not tokenizer.takes_tools:  # each takes tokens of the prompt, and only one can be called
+            shown = [tool for tool in shown if tool.function.name in schemas]
     parallel = body.parallel_tool_calls and not named
     return ToolUse(
-        tools=tuple(_tool_for_template(tool) for tool in body.tools),
+        tools=tuple(_tool_for_template(tool) for tool in shown),
         marks={number: MARKS[token] for token, number in ids.items()},
         format=form,
         calls=_grammar(form, schemas, ids, parallel) if held else "",
