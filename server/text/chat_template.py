@@ -30,6 +30,8 @@ BREAK = "\ufdd0"
 """Stands where two characters of a client's text must not be read as one token. No client's text holds it."""
 _END = "\ufdd1"
 _RESERVED = re.compile(f"[{BREAK}{_END}]")
+_RESULT = "7e3a"
+"""The result of a call that a template is shown."""
 _LARGEST_FRAME = 1 << 20
 _GROWTH = 8
 """Characters that a template may write for one of a client's; JSON escapes take six."""
@@ -87,10 +89,12 @@ class ChatTemplate:
         self._several_calls = not self.takes_tools or conversation.takes_several_calls(self._probe)
         self.tool_format: ToolFormat | None = None
         """How the base writes calls of tools; None if that is not known."""
+        called = self._probe_call() if self.takes_tools else None
+        self._takes_calls = called is not None and PROBE_NAME in called and _RESULT in called
         if tool_parser is not None:
             self.tool_format = FORMATS[tool_parser]
         elif self.takes_tools:
-            self.tool_format = find_format(source, self._probe_call())
+            self.tool_format = find_format(source, called)
 
     def render(
         self,
@@ -103,8 +107,8 @@ class ChatTemplate:
         """The text of a conversation, with `BREAK` inside what only looks like a control token.
 
         With `continue_final_message` the text ends where the last message does, for the model to go on.
-        If the template knows no tools, `tools` are described in a system message, and calls and results in
-        `messages` are written as text. Turns that the template refuses or drops are merged as Mistral's own
+        `tools` that the template does not show are described in a system message, and calls and results in
+        `messages` that it does not show are written as text. Turns that the template refuses or drops are merged as Mistral's own
         reference tokenizer does, and a system message that it does not take goes before the first user
         message; all else that the template refuses raises `TemplateError`.
         """
@@ -115,10 +119,7 @@ class ChatTemplate:
             )
         safe: list[dict[str, Any]] = [self.breaker.apply(dict(message)) for message in messages]
         known: list[dict[str, Any]] | None = self.breaker.apply(tools) if tools else None
-        if not self.takes_tools and (known or any(_about_tools(message) for message in safe)):
-            safe, known = conversation.tools_as_text(safe, known, self.tool_format or JSON), None
-        elif not self._several_calls:
-            safe = conversation.one_call_each(safe)
+        safe, known = self._with_tools(safe, known)
         try:
             return self._write(safe, self._refused, known, add_generation_prompt, continue_final_message)
         except TemplateError:
@@ -128,6 +129,19 @@ class ChatTemplate:
         return self._write(
             safe, conversation.ALL_KINDS, known, add_generation_prompt, continue_final_message
         )
+
+    def _with_tools(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+        """What the template takes of tools, calls and results as it is, and the rest as text."""
+        form = self.tool_format or JSON
+        if tools and not self.takes_tools:
+            messages, tools = conversation.with_described(messages, tools, form), None
+        if not self._takes_calls:
+            messages = conversation.calls_as_text(messages, form)
+        elif not self._several_calls:
+            messages = conversation.one_call_each(messages)
+        return messages, tools
 
     def _write(
         self,
@@ -211,7 +225,7 @@ class ChatTemplate:
             [
                 {"role": "user", "content": "a"},
                 {"role": "assistant", "content": "", "tool_calls": [call]},
-                {"role": "tool", "tool_call_id": call["id"], "name": PROBE_NAME, "content": "b"},
+                {"role": "tool", "tool_call_id": call["id"], "name": PROBE_NAME, "content": _RESULT},
             ]
         )
 
@@ -264,10 +278,6 @@ class Breaker:
         if text.endswith(self._heads):
             text += BREAK
         return text
-
-
-def _about_tools(message: Message) -> bool:
-    return message.get("role") == "tool" or bool(message.get("tool_calls"))
 
 
 def _size(value: Any) -> int:

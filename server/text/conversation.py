@@ -131,31 +131,33 @@ def takes_several_calls(render: Render) -> bool:
     return render(several) is not None or render(one_call_each(several)) is None
 
 
-def tools_as_text(
-    messages: Messages, tools: Sequence[Mapping[str, Any]] | None, form: ToolFormat
-) -> Messages:
-    """The same for a template that knows no tools: tools in a system message, calls and results as text."""
+def calls_as_text(messages: Messages, form: ToolFormat) -> Messages:
+    """The same with calls as the text of their message, and neighbouring results as one of the user's."""
     plain: Messages = []
+    results = False
     for message in messages:
         if message.get("role") == "tool":
             result = f"Result of {message.get('name', 'the call')}: {message['content']}"
-            if plain and plain[-1].get("results"):
-                plain[-1]["content"] += "\n" + result
+            if results:
+                plain[-1] = {"role": "user", "content": plain[-1]["content"] + "\n" + result}
             else:
-                plain.append({"role": "user", "content": result, "results": True})
+                plain.append({"role": "user", "content": result})
         elif message.get("tool_calls"):
             said = [message["content"]] if message.get("content") else []
             written = form.write(message["tool_calls"])
             plain.append({"role": "assistant", "content": "\n".join([*said, written])})
         else:
             plain.append(message)
-    for message in plain:
-        message.pop("results", None)
-    if not tools:
-        return plain
-    first = plain[0] if plain and plain[0].get("role") == "system" else None
+        results = message.get("role") == "tool"
+    return plain
+
+
+def with_described(messages: Messages, tools: Sequence[Mapping[str, Any]], form: ToolFormat) -> Messages:
+    """The same with `tools` described at the end of the first system message, or in one of their own."""
     described = {"role": "system", "content": _description(tools, form)}
-    return [_joined([first, described]), *plain[1:]] if first is not None else [described, *plain]
+    if messages and messages[0].get("role") == "system":
+        return [_joined([messages[0], described]), *messages[1:]]
+    return [described, *messages]
 
 
 def _description(tools: Sequence[Mapping[str, Any]], form: ToolFormat) -> str:

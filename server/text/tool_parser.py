@@ -173,11 +173,25 @@ def _marked(pull: Pull, found: Calls) -> Steps[None]:
 
 
 def _hermes_call(pull: Pull, found: Calls) -> Steps[None]:
-    yield from pull.space()
-    yield from found.object(_KEYS)
-    yield from pull.space()
-    if (yield from pull.peek()) in ("<", MARKS[CALL_CLOSE]):
-        yield from pull.literal(CALL_CLOSE, MARKS[CALL_CLOSE])
+    """After `<tool_call>`: an object and its end, which a model may leave out before the next one."""
+    while True:
+        yield from pull.space()
+        yield from found.object(_KEYS)
+        yield from pull.space()
+        match (yield from pull.peek()):
+            case "<":
+                yield from pull.take()
+                closing = (yield from pull.peek()) == "/"
+                for char in (CALL_CLOSE if closing else CALL_OPEN)[1:]:
+                    yield from pull.expect(char)
+                if closing:
+                    return
+            case char if char == MARKS[CALL_OPEN]:
+                yield from pull.take()
+            case char:
+                if char == MARKS[CALL_CLOSE]:
+                    yield from pull.take()
+                return
 
 
 def _llama3(pull: Pull, found: Calls, tools: frozenset[str]) -> Steps[None]:
