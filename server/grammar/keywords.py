@@ -69,9 +69,7 @@ _IDLE: Mapping[str, Callable[[Any], bool]] = {
     "nullable": lambda value: value is False,
 }
 """Keyword → whether this value of it asks for nothing."""
-_TOUCHED = frozenset(
-    {*_IDLE, "contains", "minContains", "maxContains", "if", "then", "else", "pattern"}
-)
+_TOUCHED = frozenset({*_IDLE, "contains", "minContains", "maxContains", "if", "then", "else", "pattern"})
 
 
 def without_idle(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -108,9 +108,9 @@ class ChatTemplate:
 
         With `continue_final_message` the text ends where the last message does, for the model to go on.
         `tools` that the template does not show are described in a system message, and calls and results in
-        `messages` that it does not show are written as text. Turns that the template refuses or drops are merged as Mistral's own
-        reference tokenizer does, and a system message that it does not take goes before the first user
-        message; all else that the template refuses raises `TemplateError`.
+        `messages` that it does not show are written as text. Turns that it refuses or drops are merged as
+        Mistral's own reference tokenizer does, and a system message that it does not take goes before the
+        first user message; all else that it refuses raises `TemplateError`.
         """
         if add_generation_prompt and continue_final_message:
             raise ValueError(
@@ -126,9 +126,7 @@ class ChatTemplate:
             # What it takes of most conversations it may refuse beside tools, or beside what it refuses.
             if not conversation.kinds_of(safe) - self._refused:
                 raise
-        return self._write(
-            safe, conversation.ALL_KINDS, known, add_generation_prompt, continue_final_message
-        )
+        return self._write(safe, conversation.ALL_KINDS, known, add_generation_prompt, continue_final_message)
 
     def _with_tools(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None

@@ -6,6 +6,7 @@ Merging follows Mistral's reference tokenizer (mistral-common, `InstructRequestN
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from server.text.tool_formats import PROBE_NAME, ToolFormat
@@ -48,7 +49,7 @@ def kinds_of(messages: Sequence[Mapping[str, Any]]) -> frozenset[str]:
         found.add("assistant first")
     if roles and not rest:
         found.add("system alone")
-    for before, role in zip(roles, roles[1:], strict=False):
+    for before, role in pairwise(roles):
         if before == role == "system":
             found.add("systems")
         elif role == "system":

@@ -93,8 +93,8 @@ class Tokenizer:
         tokenizer = cls(definition, special, eos, template, for_tools, tool_parser)
         if tool_parser == MISTRAL.name and tokenizer.added_id(TOOL_CALLS) is None:
             raise ValueError(
-                f"tool_parser {tool_parser!r} needs a tokenizer with the token {TOOL_CALLS}, and this one has "
-                "none; take another, or leave it out"
+                f"tool_parser {tool_parser!r} needs a tokenizer with the token {TOOL_CALLS}, and this "
+                "one has none; take another, or leave it out"
             )
         tokenizer._check_rows(base.get("vocab_size"))
         own = tokenizer._id_of(special.get("eos_token"))

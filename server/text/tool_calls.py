@@ -1,4 +1,4 @@
-"""The calls that a parser has found in an answer, reported as they come, and the JSON objects that hold them."""
+"""The calls that a parser finds in an answer, reported as they come, and the objects that hold them."""
 
 from __future__ import annotations
 

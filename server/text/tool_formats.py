@@ -29,7 +29,7 @@ class ToolFormat:
     """Tokens that the format's text may come as."""
 
     def write(self, calls: Sequence[Mapping[str, Any]]) -> str:
-        """`calls` in the shape of Hugging Face's templates (`{"function": {"name", "arguments"}}`) as text."""
+        """`calls`, in the shape of Hugging Face's templates (`{"function": {"name", "arguments"}}`)."""
         objects = [
             {"name": call["function"]["name"], self.arguments_key: call["function"]["arguments"]}
             for call in calls
@@ -48,9 +48,7 @@ HERMES = ToolFormat(
     control=(CALL_OPEN, CALL_CLOSE),
 )
 """`<tool_call>{"name": …, "arguments": …}</tool_call>`: Hermes, Qwen 2.5 and 3."""
-LLAMA3 = ToolFormat(
-    name="llama3_json", between="; ", arguments_key="parameters", control=(PYTHON_TAG,)
-)
+LLAMA3 = ToolFormat(name="llama3_json", between="; ", arguments_key="parameters", control=(PYTHON_TAG,))
 """`{"name": …, "parameters": …}`, also after `<|python_tag|>`: Llama 3.1 and later."""
 JSON = ToolFormat(name="json", begin="[", end="]")
 """An answer that is an array of calls as a whole: for bases with no format of their own."""

@@ -56,12 +56,12 @@ HERMES_TEMPLATE = (
     "{%- if tools %}{{ '<|im_start|>system\\n' }}"
     "{%- if messages[0].role == 'system' %}{{ messages[0].content + '\\n' }}{% endif %}"
     "{%- for tool in tools %}{{ (tool | tojson) + '\\n' }}{% endfor %}"
-    "{{- 'Answer with <tool_call>\\n{\"name\": NAME, \"arguments\": OBJECT}\\n</tool_call><|im_end|>\\n' }}"
+    '{{- \'Answer with <tool_call>\\n{"name": NAME, "arguments": OBJECT}\\n</tool_call><|im_end|>\\n\' }}'
     "{%- endif %}{%- for m in messages %}"
     "{%- if m.role == 'tool' %}{{ '<|im_start|>user\\n' + m.content + '<|im_end|>\\n' }}"
     "{%- elif m.role != 'system' or not tools %}{{ '<|im_start|>' + m.role + '\\n' + m.content }}"
     "{%- for call in m.tool_calls | default([]) %}"
-    "{{- '\\n<tool_call>\\n{\"name\": \"' + call.function.name + '\", \"arguments\": ' }}"
+    '{{- \'\\n<tool_call>\\n{"name": "\' + call.function.name + \'", "arguments": \' }}'
     "{{- (call.function.arguments | tojson) + '}\\n</tool_call>' }}{% endfor %}"
     "{{- '<|im_end|>\\n' }}{% endif %}{% endfor %}"
     "{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -106,7 +106,9 @@ def write_tool_tokenizer(folder: Path, kind: str) -> Path:
     write_tokenizer(folder)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     about = KINDS[kind]
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in about.tokens])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in about.tokens]
+    )
     tokenizer.add_tokens([AddedToken(token, special=False, normalized=False) for token in about.shown])
     tokenizer.save(str(folder / "tokenizer.json"))
     path = folder / "tokenizer_config.json"

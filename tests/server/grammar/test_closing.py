@@ -15,6 +15,7 @@ from server.grammar.schema import check_schema
 from server.grammar.text import GrammarRefusedError
 from tests.server.grammar.test_text import reads
 
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 INTEGER: dict[str, Any] = {"type": "integer"}
 
 
@@ -72,7 +73,7 @@ NODE = an_object("v", v=INTEGER, next={"anyOf": [{"$ref": "#/$defs/N"}, {"type":
         ({"$ref": "#/$defs/N", "$defs": {"N": {"allOf": [{"$ref": "#/$defs/B"}, NODE]}, "B": B}},
          ['{"b": 1, "v": 1, "next": {"v": 2}}'], ['{"v": 1, "z": 1}']),
         (an_object(self={"$ref": "#"}, v=INTEGER), ['{"self": {"v": 1}}'], ['{"self": {"z": 1}}']),
-        ({"$schema": "http://json-schema.org/draft-07/schema#", **REF_A, "properties": {"b": INTEGER}, **DEFS},
+        ({"$schema": DRAFT_7, **REF_A, "properties": {"b": INTEGER}, **DEFS},
          ['{"a": 1}'], ['{"b": 1}', '{"a": 1, "b": 1}']),
         # Names of properties.
         ({"type": "object", "propertyNames": {"enum": ["a", "b"]}, "additionalProperties": INTEGER},
@@ -96,7 +97,12 @@ def test_what_fits(schema: dict[str, Any], fits: list[str], fails: list[str]) ->
     [
         *({"uniqueItems": False}, {"minItems": 0}, {"minLength": 0}, {"minProperties": 0}, {"required": []}),
         *({"propertyNames": {}}, {"propertyNames": {"type": "string"}}, {"dependentRequired": {}}),
-        *({"dependentSchemas": {}}, {"unevaluatedItems": True}, {"unevaluatedProperties": {}}, {"not": False}),
+        *(
+            {"dependentSchemas": {}},
+            {"unevaluatedItems": True},
+            {"unevaluatedProperties": {}},
+            {"not": False},
+        ),
         *({"contains": {}, "minContains": 0}, {"minContains": 2}, {"if": {"type": "null"}}, {"then": {}}),
         *({"if": {}, "then": True, "else": {"title": "x"}}, {"format": "int32"}, {"format": "password"}),
         *({"allOf": []}, {"allOf": [{}]}, {"patternProperties": {}}, {"title": "x", "examples": [1]}),
@@ -110,7 +116,9 @@ def test_a_keyword_that_asks_for_nothing_is_left_out(idle: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize(
-    "kept", [{"uniqueItems": True}, {"minItems": 1}, {"minLength": True}, {"format": "date"}, {"not": {}}], ids=str
+    "kept",
+    [{"uniqueItems": True}, {"minItems": 1}, {"minLength": True}, {"format": "date"}, {"not": {}}],
+    ids=str,
 )
 def test_one_that_asks_for_something_is_not(kept: dict[str, Any]) -> None:
     assert close_objects(kept) == kept
@@ -144,7 +152,9 @@ NAMES = st.sampled_from(["properties", "items", "allOf", "anyOf", "$ref", "$defs
                          "propertyNames", "enum", "minProperties", "additionalProperties", "a"])  # fmt: skip
 LEAVES = st.sampled_from([None, True, 0, "object", "#", "#/$defs/a", "#/properties/a/items/0", "a", [], {}])
 ODD = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4), max_leaves=12
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=12,
 )
 
 

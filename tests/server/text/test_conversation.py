@@ -33,10 +33,9 @@ def turns(text: str) -> list[dict[str, Any]]:
     return [{"role": roles[role], "content": content} for role, content in pairs]
 
 
-def render(source: str, text: str, **options: bool) -> str:
+def render(source: str, text: str, *, continued: bool = False) -> str:
     template = ChatTemplate(source, SPECIAL, ["</s>", "[INST]"])
-    defaults = {"add_generation_prompt": True, "continue_final_message": False}
-    return template.render(turns(text), **(defaults | options))
+    return template.render(turns(text), add_generation_prompt=not continued, continue_final_message=continued)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +63,9 @@ def test_a_system_message_of_its_own_stays_one() -> None:
     assert render(SYSTEM_FIRST, "s:a u:b") == "S:a\n<s>[INST] b [/INST]"
 
 
-@pytest.mark.parametrize("said", ["s:a s:b u:c", "u:a u:b", "a:a u:b", "s:a", "u:a a:b s:c u:d", "u:a a:b a:c"])
+@pytest.mark.parametrize(
+    "said", ["s:a s:b u:c", "u:a u:b", "a:a u:b", "s:a", "u:a a:b s:c u:d", "u:a a:b a:c"]
+)
 def test_what_a_template_takes_is_not_changed(said: str) -> None:
     text = render(LLAMA3_TEMPLATE, said)
     for turn in turns(said):
@@ -88,8 +89,7 @@ def test_what_merging_does_not_help_is_an_error() -> None:
 
 
 def test_a_merged_last_message_is_continued() -> None:
-    options = {"add_generation_prompt": False, "continue_final_message": True}
-    assert render(MISTRAL_TEMPLATE, "u:a u:b a:c a:d", **options) == "<s>[INST] a\n\nb [/INST] c\n\nd"
+    assert render(MISTRAL_TEMPLATE, "u:a u:b a:c a:d", continued=True) == "<s>[INST] a\n\nb [/INST] c\n\nd"
 
 
 @given(st.lists(st.sampled_from("sua"), min_size=1, max_size=7))
@@ -143,7 +143,9 @@ def test_one_call_at_a_time_for_a_template_that_takes_no_more() -> None:
 
 
 def test_results_that_a_template_leaves_out_are_written_as_text() -> None:
-    source = "{{ tools | tojson if tools }}{% for m in messages if m.role != 'tool' %}{{ m.content }};{% endfor %}"
+    source = (
+        "{{ tools | tojson if tools }}{% for m in messages if m.role != 'tool' %}{{ m.content }};{% endfor %}"
+    )
     text = with_tools(source)
     assert '"name": "f", "description"' in text
     assert "Result of g: from g\nResult of f: from f;" in text
@@ -162,7 +164,11 @@ def test_the_template_shows_the_format(kind: str, form: object) -> None:
 
 @pytest.mark.parametrize("mark", ["<function=", "<arg_key>"])
 def test_calls_in_xml_are_in_no_format_that_is_read(mark: str) -> None:
-    source = "{{ tools | tojson if tools }}<tool_call>" + mark + "{% for m in messages %}{{ m.content }}{% endfor %}"
+    source = (
+        "{{ tools | tojson if tools }}<tool_call>"
+        + mark
+        + "{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
     template = ChatTemplate(source, SPECIAL, [])
     assert template.takes_tools
     assert template.tool_format is None

@@ -39,9 +39,7 @@ def read(
     return [*(event for part in parts for event in reader.push(part)), *reader.finish()]
 
 
-def calls(
-    text: str, parallel: bool = True, form: ToolFormat = MISTRAL
-) -> tuple[str, list[tuple[str, str]]]:
+def calls(text: str, parallel: bool = True, form: ToolFormat = MISTRAL) -> tuple[str, list[tuple[str, str]]]:
     answer = whole(read([text], parallel, form))
     return answer.text, [(call.name, arguments) for call, arguments in answer.calls]
 
@@ -88,7 +86,10 @@ PIECES = st.sampled_from(
         *(BEGIN, ARGS, CALL_ID, "[", "]", "{", "}", ",", ":", " ", "\n", '"', "\\", "7", "null", "ö"),
         *('"name"', '"arguments"', '{"name": "f", "arguments": ', '{"a": "\\"}"}', "abcdefgh1"),
         *("<tool_call>", "</tool_call>", "<|python_tag|>", "<", ";", *MARKS.values()),
-        *('{"name": "g", "parameters": {"b": [1, "x;"]}}', '{"type": "function", "name": "f", "parameters": '),
+        *(
+            '{"name": "g", "parameters": {"b": [1, "x;"]}}',
+            '{"type": "function", "name": "f", "parameters": ',
+        ),
     ]
 )
 SOUP = st.lists(PIECES | NAMES, max_size=30).map("".join)

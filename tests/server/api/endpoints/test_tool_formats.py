@@ -120,10 +120,15 @@ def check_refused(server: Serving) -> None:
 
 
 def test_a_model_that_may_call_does(running: Serving, base: Path) -> None:
-    tokenizer = Tokenizer.load(base)
+    if Tokenizer.load(base).tool_format is None:
+        check_refused(running)
+    else:
+        check_chosen(running, Tokenizer.load(base))
+
+
+def check_chosen(running: Serving, tokenizer: Tokenizer) -> None:
+    """A call or a text of its form, as the model chooses."""
     form = {"type": "json_schema", "json_schema": {"name": "b", "schema": {"type": "boolean"}}}
-    if tokenizer.tool_format is None:
-        return check_refused(running)
     begin = tokenizer.added_id("<tool_call>") or tokenizer.encode_within("{")[0]
     fields: dict[str, Any] = {"response_format": form, "parallel_tool_calls": False, "seed": 2}
     (choice,) = ask(running, **fields, logit_bias={str(begin): 50})["choices"]

@@ -18,7 +18,7 @@ from server.api.parsing.tool_messages import read_call_id
 from server.api.parsing.tools import ToolUse, read_tools
 from server.errors import ApiError, ErrorReply
 from server.text.chat_template import BREAK
-from server.text.tokenizer import TemplateError, Tokenizer
+from server.text.tokenizer import Tokenizer
 from server.text.tool_formats import JSON, MISTRAL
 from server.text.tool_syntax import ID, MARKS
 from tests.server.tool_bases import ARRAY_TOKENS, NAMED_TOKENS, write_tool_tokenizer
