@@ -10,11 +10,11 @@ from server.grammar.text import HEAD, dumps, json_rule, literal
 from server.text.tool_formats import MISTRAL, ToolFormat
 from server.text.tool_syntax import ARGS, TOOL_CALLS
 
-Tools: TypeAlias = Mapping[str, Mapping[str, Any]]
+ToolSchemas: TypeAlias = Mapping[str, Mapping[str, Any]]
 """A tool's name → the JSON schema of its arguments, whose `$ref`s stay its own."""
 
 
-def tool_calls(form: ToolFormat, tools: Tools, ids: Mapping[str, int], *, parallel: bool = True) -> str:
+def tool_calls(form: ToolFormat, tools: ToolSchemas, ids: Mapping[str, int], *, parallel: bool = True) -> str:
     """Calls of `tools` in the format `form`, and nothing else.
 
     `ids` are those of the control tokens that no other token sequence spells; Mistral's format needs
@@ -33,25 +33,25 @@ def tool_calls(form: ToolFormat, tools: Tools, ids: Mapping[str, int], *, parall
     return HEAD + "\n".join(rules) + "\n"
 
 
-def _array(tools: Tools, begin: int, parallel: bool) -> list[str]:
+def _array(tools: ToolSchemas, begin: int, parallel: bool) -> list[str]:
     more = " (/, ?/ call)*" if parallel else ""  # the space as `_spelled` has it
     return [f'start: <[{begin}]> " "? "[" call{more} "]"', *_objects(MISTRAL, tools, {})]
 
 
-def _named(tools: Tools, begin: int, arguments: int, parallel: bool) -> list[str]:
+def _named(tools: ToolSchemas, begin: int, arguments: int, parallel: bool) -> list[str]:
     return [f"start: call{'+' if parallel else ''}"] + [
         f"call_{index}: <[{begin}]> {literal(name)} <[{arguments}]> arguments_{index}"
         for index, name in enumerate(tools)
     ]
 
 
-def _written(form: ToolFormat, tools: Tools, ids: Mapping[str, int], parallel: bool) -> list[str]:
+def _written(form: ToolFormat, tools: ToolSchemas, ids: Mapping[str, int], parallel: bool) -> list[str]:
     more = f" ({_spelled(form.between, form, ids)} call)*" if parallel else ""
     start = f"start: {_spelled(form.begin, form, ids)} call{more} {_spelled(form.end, form, ids)}"
     return [start, *_objects(form, tools, ids)]
 
 
-def _objects(form: ToolFormat, tools: Tools, ids: Mapping[str, int]) -> list[str]:
+def _objects(form: ToolFormat, tools: ToolSchemas, ids: Mapping[str, int]) -> list[str]:
     before, after = _spelled(form.before, form, ids), _spelled(form.after, form, ids)
     rules: list[str] = []
     for index, name in enumerate(tools):

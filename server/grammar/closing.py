@@ -33,11 +33,11 @@ _SAYS = ("additionalProperties", "patternProperties")
 _CLOSABLE = frozenset({"properties", "unevaluatedProperties", "$ref", "allOf", "anyOf", "oneOf"})
 """A schema without any of these has nothing to close, but inside."""
 
-Names: TypeAlias = tuple[str, ...]
-Schema: TypeAlias = Mapping[str, Any]
+PropertyNames: TypeAlias = tuple[str, ...]
+SchemaObject: TypeAlias = Mapping[str, Any]
 
 
-def close_objects(schema: Schema) -> dict[str, Any]:
+def close_objects(schema: SchemaObject) -> dict[str, Any]:
     """`schema` with every object closed that has `properties` and does not say what else it may have.
 
     Objects that are combined (`allOf`, keywords beside `$ref`, `anyOf` beside `properties`) are closed over
@@ -62,14 +62,14 @@ class _Declared:
 
 
 class _Closing:
-    def __init__(self, root: Schema) -> None:
+    def __init__(self, root: SchemaObject) -> None:
         self._root = root
         self._steps = _SPARE_STEPS + _STEPS * count_schemas(root)
         dialect = root.get("$schema")
         self._ref_alone = isinstance(dialect, str) and "/draft-0" in dialect
         """Up to draft 7, `$ref` hides the keywords beside it."""
-        self._variants: dict[tuple[str, Names | None], str] = {}
-        self._pending: deque[tuple[str, Schema, Names | None]] = deque()
+        self._variants: dict[tuple[str, PropertyNames | None], str] = {}
+        self._pending: deque[tuple[str, SchemaObject, PropertyNames | None]] = deque()
 
     def run(self) -> dict[str, Any]:
         closed = self._schema(self._root, ())
@@ -81,7 +81,7 @@ class _Closing:
             closed["$defs"] = {**closed.get("$defs", {}), **made}
         return closed
 
-    def _schema(self, schema: Schema, names: Names | None) -> dict[str, Any]:
+    def _schema(self, schema: SchemaObject, names: PropertyNames | None) -> dict[str, Any]:
         """A copy of `schema`, its object closed over `names` and its own; None leaves it open."""
         self._spend()
         schema = without_idle(schema)
@@ -104,7 +104,9 @@ class _Closing:
             copy["anyOf"] = copy.pop("oneOf")
         return copy
 
-    def _closure(self, schema: Schema, names: Names | None) -> tuple[Names | None, Names | None]:
+    def _closure(
+        self, schema: SchemaObject, names: PropertyNames | None
+    ) -> tuple[PropertyNames | None, PropertyNames | None]:
         """(Names over which the object is closed here, names over which the branches of its union are).
 
         None leaves either of them open.
@@ -124,7 +126,7 @@ class _Closing:
             return None, ()
         return (None, None) if isinstance(least, int) and len(total) < least else (total, None)
 
-    def _close(self, copy: dict[str, Any], names: Names) -> None:
+    def _close(self, copy: dict[str, Any], names: PropertyNames) -> None:
         copy.pop("unevaluatedProperties", None)
         self._spend(len(names))
         copy["properties"] = copy.get("properties", {}) | {
@@ -132,9 +134,9 @@ class _Closing:
         }
         copy["additionalProperties"] = False
 
-    def _keyword(self, key: str, value: Any, within: Names | None) -> Any:
+    def _keyword(self, key: str, value: Any, within: PropertyNames | None) -> Any:
         if key in SCHEMAS and isinstance(value, Mapping):
-            return self._schema(cast("Schema", value), ())
+            return self._schema(cast("SchemaObject", value), ())
         if key in SCHEMA_MAPS and isinstance(value, Mapping):
             inside = cast("Mapping[str, Any]", value)
             return {name: self._inner(item, ()) for name, item in inside.items()}
@@ -144,15 +146,15 @@ class _Closing:
             items = cast("Sequence[Any]", value)
             if key == "anyOf":
                 items = [item for item in items if is_servable_branch(item)] or items
-            place: Names | None = () if key in ("items", "prefixItems") else None
+            place: PropertyNames | None = () if key in ("items", "prefixItems") else None
             place = within if key in ("anyOf", "oneOf") else place
             return [self._inner(item, place) for item in items]
         return value
 
-    def _inner(self, value: Any, names: Names | None) -> Any:
-        return self._schema(cast("Schema", value), names) if isinstance(value, Mapping) else value
+    def _inner(self, value: Any, names: PropertyNames | None) -> Any:
+        return self._schema(cast("SchemaObject", value), names) if isinstance(value, Mapping) else value
 
-    def _ref(self, ref: Any, names: Names | None) -> Any:
+    def _ref(self, ref: Any, names: PropertyNames | None) -> Any:
         """A reference to the same schema, closed over `names` or open."""
         if names == () or not isinstance(ref, str) or (target := self._find(ref)) is None:
             return ref
@@ -167,7 +169,7 @@ class _Closing:
             self._pending.append((name, own, names))
         return self._variants[key]
 
-    def _declared(self, schema: Schema) -> _Declared:
+    def _declared(self, schema: SchemaObject) -> _Declared:
         """What `schema` and all that applies beside it through `allOf` and `$ref` declare."""
         found = _Declared()
         for part in self._parts(schema, ("allOf",)):
@@ -185,7 +187,7 @@ class _Closing:
         """Whether any of the branches of a union has properties of its own."""
         return any("properties" in part for part in self._branches(branches))
 
-    def _names_within(self, schema: Schema, groups: Iterable[str]) -> Names:
+    def _names_within(self, schema: SchemaObject, groups: Iterable[str]) -> PropertyNames:
         names: dict[str, None] = {}
         for group in groups:
             for part in self._branches(schema[group]):
@@ -193,13 +195,13 @@ class _Closing:
                     names |= dict.fromkeys(part["properties"])
         return tuple(names)
 
-    def _branches(self, branches: object) -> Iterable[Schema]:
+    def _branches(self, branches: object) -> Iterable[SchemaObject]:
         listed = cast("Sequence[object]", branches) if isinstance(branches, list | tuple) else ()
         for branch in listed:
             if isinstance(branch, Mapping):
-                yield from self._parts(cast("Schema", branch), ("allOf", "anyOf", "oneOf"))
+                yield from self._parts(cast("SchemaObject", branch), ("allOf", "anyOf", "oneOf"))
 
-    def _parts(self, schema: Schema, keys: Sequence[str]) -> Iterable[Schema]:
+    def _parts(self, schema: SchemaObject, keys: Sequence[str]) -> Iterable[SchemaObject]:
         """`schema` and what applies in its place through `keys` and `$ref`, each once."""
         pending, seen = deque([schema]), set[str]()
         while pending:
@@ -210,13 +212,13 @@ class _Closing:
                 listed = part.get(key)
                 if isinstance(listed, list | tuple):
                     inside = cast("Sequence[object]", listed)
-                    pending += [cast("Schema", item) for item in inside if isinstance(item, Mapping)]
+                    pending += [cast("SchemaObject", item) for item in inside if isinstance(item, Mapping)]
             ref = part.get("$ref")
             if isinstance(ref, str) and ref not in seen and (target := self._find(ref)) is not None:
                 seen.add(ref)
                 pending.append(target)
 
-    def _find(self, ref: str) -> Schema | None:
+    def _find(self, ref: str) -> SchemaObject | None:
         """The schema that a JSON pointer from the root names; None if there is none, or it is a boolean."""
         if ref != "#" and not ref.startswith("#/"):
             return None
@@ -231,9 +233,9 @@ class _Closing:
                 place = items[int(key)] if int(key) < len(items) else None
             else:
                 return None
-        return cast("Schema", place) if isinstance(place, Mapping) else None
+        return cast("SchemaObject", place) if isinstance(place, Mapping) else None
 
-    def _resolved(self, schema: Schema) -> Schema:
+    def _resolved(self, schema: SchemaObject) -> SchemaObject:
         """The schema that a plain reference names, else `schema`."""
         ref = schema.get("$ref")
         target = self._find(ref) if isinstance(ref, str) and len(schema) == 1 else None
@@ -254,7 +256,7 @@ class _Closing:
         found: dict[str, frozenset[str]] = {}
         if not isinstance(branch, Mapping):
             return found
-        parts = list(self._parts(cast("Schema", branch), ("allOf",)))
+        parts = list(self._parts(cast("SchemaObject", branch), ("allOf",)))
         if not any(part.get("type") == "object" for part in parts):
             return found
         required = {name for part in parts for name in _texts(part.get("required"))}
@@ -269,18 +271,18 @@ class _Closing:
             raise GrammarRefusedError("its parts are combined in too many ways; make it simpler")
 
 
-def _single(schema: Schema) -> Schema | None:
+def _single(schema: SchemaObject) -> SchemaObject | None:
     """The only part of an `allOf` that stands alone, as older pydantic writes a described reference."""
     if schema.keys() - ANNOTATIONS != {"allOf"} or "$defs" in schema or "definitions" in schema:
         return None
     parts: object = schema["allOf"]
     if isinstance(parts, list | tuple) and len(cast("Sequence[object]", parts)) == 1:
         part: object = parts[0]
-        return cast("Schema", part) if isinstance(part, Mapping) else None
+        return cast("SchemaObject", part) if isinstance(part, Mapping) else None
     return None
 
 
-def _may_be_object(schema: Schema) -> bool:
+def _may_be_object(schema: SchemaObject) -> bool:
     if "const" in schema or "enum" in schema:
         return False
     kind = schema.get("type", "object")

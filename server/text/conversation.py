@@ -13,7 +13,7 @@ from server.text.tool_formats import PROBE_NAME, ToolFormat
 from server.text.tool_signature import signature
 
 Messages: TypeAlias = list[dict[str, Any]]
-Render: TypeAlias = Callable[[Messages], str | None]
+RenderProbe: TypeAlias = Callable[[Messages], str | None]
 """Renders messages as they are; None if the template refuses them."""
 
 JOIN = "\n\n"
@@ -32,7 +32,7 @@ _KINDS: Mapping[str, tuple[tuple[str, str], ...]] = {
 ALL_KINDS = frozenset(_KINDS)
 
 
-def refused_kinds(render: Render) -> frozenset[str]:
+def refused_kinds(render: RenderProbe) -> frozenset[str]:
     """The kinds of conversations that a template refuses, or of which it leaves out a text.
 
     What an assistant said may be left out: some templates show only what is asked.
@@ -116,7 +116,7 @@ def one_call_each(messages: Messages) -> Messages:
     return split
 
 
-def takes_several_calls(render: Render) -> bool:
+def takes_several_calls(render: RenderProbe) -> bool:
     """Whether a template takes a message with two calls, or neither two nor one."""
     functions: Messages = [{"name": f"{PROBE_NAME}{place}", "arguments": {}} for place in range(2)]
     calls: Messages = [
@@ -180,6 +180,6 @@ def _joined(messages: Messages) -> dict[str, Any]:
     return one | {"tool_calls": calls} if calls else one
 
 
-def _is_taken(render: Render, turns: Sequence[tuple[str, str]]) -> bool:
+def _is_taken(render: RenderProbe, turns: Sequence[tuple[str, str]]) -> bool:
     text = render([{"role": role, "content": content} for role, content in turns])
     return text is not None and all(content in text for role, content in turns if role != "assistant")

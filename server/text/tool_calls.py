@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from server.text.incremental import MalformedError, Pull, Steps, unquoted
 from server.text.tool_syntax import ID, NAME, ArgumentsDelta, CallEvent, CallStart, TextDelta
 
-Names = Callable[[str], bool]
+NameTest = Callable[[str], bool]
 """Whether a name is one that may be called."""
 
 
@@ -76,7 +76,7 @@ class Calls:
         self,
         keys: Collection[str],
         *,
-        named: Names = any_name,
+        named: NameTest = any_name,
         known: Collection[str] | None = None,
         bare: bool = False,
     ) -> Steps[None]:
@@ -134,7 +134,7 @@ class Calls:
         return text
 
 
-def checked(name: str, named: Names = any_name) -> str:
+def checked(name: str, named: NameTest = any_name) -> str:
     """`name`, if it may be called. Raises `MalformedError`."""
     if not named(name):
         raise MalformedError
