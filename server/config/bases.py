@@ -30,6 +30,7 @@ class BaseOptions:
     """What the embedded engine computes on."""
     dtype: Literal["auto", "fp16", "fp32"] | None = None
     """What the embedded engine computes in."""
+    tool_parser: Literal["auto", "mistral", "hermes", "llama3_json", "json"] | None = None
     prefill_dtype: Literal["fp32", "bf16"] | None = None
     """What the CPU computes prompts in."""
     quantize: Literal["none", "int8", "int4"] | None = None

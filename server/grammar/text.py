@@ -14,7 +14,7 @@ import msgspec
 MAX_BYTES = 128 << 10
 """Largest grammar, its schema included."""
 
-_HEAD = "%llguidance {}\n"
+HEAD = "%llguidance {}\n"
 """Tells every reader that what follows is Lark: vLLM guesses between Lark and GBNF by it."""
 
 SPACING: Mapping[str, object] = {
@@ -50,98 +50,44 @@ def json_object() -> str:
 
 def json_schema(schema: Mapping[str, Any]) -> str:
     """JSON that fits `schema` (JSON Schema, draft 2020-12, as far as llguidance knows it)."""
-    return f"{_HEAD}start: {_json(schema)}\n"
+    return f"{HEAD}start: {json_rule(schema)}\n"
 
 
 def regex(pattern: str) -> str:
     """Text that `pattern` (Rust's regex syntax, no look-around) matches as a whole."""
     from llguidance import regex_to_lark
 
-    return f"{_HEAD}start: /{regex_to_lark(_whole_text(pattern), '')}/\n"
+    return f"{HEAD}start: /{regex_to_lark(_whole_text(pattern), '')}/\n"
 
 
 def choice(options: Sequence[str]) -> str:
     """One of `options`, none of them empty, letter for letter."""
-    return f"{_HEAD}start: {' | '.join(map(_literal, options))}\n"
+    return f"{HEAD}start: {' | '.join(map(literal, options))}\n"
 
 
 def lark(text: str) -> str:
     """A grammar that is Lark already; its first rule is `start`."""
-    return _HEAD + _whole_text(text)
-
-
-def tool_calls(
-    tools: Mapping[str, Mapping[str, Any]],
-    *,
-    prefix: int | str | None = None,
-    required: bool = True,
-    parallel: bool = True,
-    name_key: str = "name",
-    arguments_key: str = "arguments",
-) -> str:
-    """Calls of `tools` as a JSON array after a mark: `[TOOL_CALLS][{"name": "f", "arguments": {…}}]`.
-
-    `tools` maps each tool's name to the JSON schema of its arguments, whose `$ref`s stay its own.
-    `prefix` is the mark: a special token's id, which no other token sequence spells, or a text, or nothing.
-    Without `required` the answer is such calls or free text of any kind; that needs a special token as the
-    mark, else the text could hold one that was not meant. Without `parallel` it is one call.
-    """
-    if not tools:
-        raise ValueError("tools is empty; a grammar of calls needs at least one")
-    if not required and not isinstance(prefix, int):
-        raise ValueError(f"prefix is {prefix!r}; calls beside free text need a special token's id")
-    # A tokenizer of SentencePiece's kind may put a space between a special token and what follows.
-    mark = f'<[{prefix}]> " "? ' if isinstance(prefix, int) else f"{_literal(prefix)} " if prefix else ""
-    more = " (/, ?/ call)*" if parallel else ""
-    rules = [
-        f"start: {'' if required else 'text | '}calls",
-        f'calls: {mark}"[" call{more} "]"',
-        f"call: {' | '.join(f'call_{index}' for index in range(len(tools)))}",
-    ]
-    if not required:
-        rules.append(r"text: /(?s:.*)/")
-    for index, (name, schema) in enumerate(tools.items()):
-        opening = f"{{{_dumps(name_key)}: {_dumps(name)}, {_dumps(arguments_key)}: "
-        rules.append(f'call_{index}: {_literal(opening)} arguments_{index} "}}"')
-        rules.append(f"arguments_{index}: {_json(schema)}")
-    return _HEAD + "\n".join(rules) + "\n"
-
-
-def named_calls(
-    tools: Mapping[str, Mapping[str, Any]], *, begin: int, arguments: int, parallel: bool = True
-) -> str:
-    """Calls of `tools` one after another: `[TOOL_CALLS]f[ARGS]{…}`.
-
-    `begin` and `arguments` are the ids of the two special tokens; the rest is as in `tool_calls`.
-    """
-    if not tools:
-        raise ValueError("tools is empty; a grammar of calls needs at least one")
-    rules = [
-        f"start: call{'+' if parallel else ''}",
-        f"call: {' | '.join(f'call_{index}' for index in range(len(tools)))}",
-    ]
-    for index, (name, schema) in enumerate(tools.items()):
-        rules.append(f"call_{index}: <[{begin}]> {_literal(name)} <[{arguments}]> arguments_{index}")
-        rules.append(f"arguments_{index}: {_json(schema)}")
-    return _HEAD + "\n".join(rules) + "\n"
+    return HEAD + _whole_text(text)
 
 
 def either(one: str, other: str) -> str:
     """What one of two grammars of this module takes."""
-    parts = [f"%lark {{\n{text.removeprefix(_HEAD)}}}" for text in (one, other)]
-    return f"{_HEAD}start: one | other\none: {parts[0]}\nother: {parts[1]}\n"
+    parts = [f"%lark {{\n{text.removeprefix(HEAD)}}}" for text in (one, other)]
+    return f"{HEAD}start: one | other\none: {parts[0]}\nother: {parts[1]}\n"
 
 
-def _json(schema: Mapping[str, Any]) -> str:
-    return f"%json {_dumps({**schema, 'x-guidance': SPACING})}"
+def json_rule(schema: Mapping[str, Any]) -> str:
+    """What follows a rule's colon if it is JSON that fits `schema`."""
+    return f"%json {dumps({**schema, 'x-guidance': SPACING})}"
 
 
-def _literal(text: str) -> str:
-    """A Lark string: JSON's, but for one character that has to be escaped."""
-    return _dumps(text).replace("\x7f", "\\u007f")
+def literal(text: str) -> str:
+    """`text` as a Lark string: JSON's, but for one character that has to be escaped."""
+    return dumps(text).replace("\x7f", "\\u007f")
 
 
-def _dumps(value: object) -> str:
+def dumps(value: object) -> str:
+    """`value` as JSON, with U+FFFD for halves of surrogate pairs."""
     try:
         return msgspec.json.encode(value).decode()
     except UnicodeEncodeError:  # half of a surrogate pair

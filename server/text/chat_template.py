@@ -20,6 +20,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from adapters.datasets.content_forms import Message, in_form, probe_roles
+from server.text import conversation
+from server.text.tool_formats import FORMATS, JSON, PROBE_NAME, ToolFormat, find_format
 
 Tool = Mapping[str, Any]
 """`{"type": "function", "function": {"name", "description", "parameters"}}`, as Hugging Face has it."""
@@ -28,6 +30,8 @@ BREAK = "\ufdd0"
 """Stands where two characters of a client's text must not be read as one token. No client's text holds it."""
 _END = "\ufdd1"
 _RESERVED = re.compile(f"[{BREAK}{_END}]")
+_RESULT = "7e3a"
+"""The result of a call that a template is shown."""
 _LARGEST_FRAME = 1 << 20
 _GROWTH = 8
 """Characters that a template may write for one of a client's; JSON escapes take six."""
@@ -53,10 +57,17 @@ class ChatTemplate:
 
     `control` are the strings that tokenise to control tokens; they are broken wherever a client writes them.
     Text reaches the template as a string, or as a list of parts if it reads nothing else. Raises `ValueError`
-    for a template that does not compile, or that leaves out what the user says.
+    for a template that does not compile, or that leaves out what the user says. `tool_parser` is the name of
+    the format of tool calls; by default the template shows it.
     """
 
-    def __init__(self, source: str, special: Mapping[str, str], control: Sequence[str]) -> None:
+    def __init__(
+        self,
+        source: str,
+        special: Mapping[str, str],
+        control: Sequence[str],
+        tool_parser: str | None = None,
+    ) -> None:
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
         )
@@ -74,6 +85,16 @@ class ChatTemplate:
         self._takes_system = "system" in read
         self.takes_tools = self._probe_tools()
         """Whether the tools of a request reach the text."""
+        self._refused = conversation.refused_kinds(lambda messages: self._probe(self._placed(messages)))
+        self._several_calls = not self.takes_tools or conversation.takes_several_calls(self._probe)
+        self.tool_format: ToolFormat | None = None
+        """How the base writes calls of tools; None if that is not known."""
+        called = self._probe_call() if self.takes_tools else None
+        self._takes_calls = called is not None and PROBE_NAME in called and _RESULT in called
+        if tool_parser is not None:
+            self.tool_format = FORMATS[tool_parser]
+        elif self.takes_tools:
+            self.tool_format = find_format(source, called)
 
     def render(
         self,
@@ -86,31 +107,62 @@ class ChatTemplate:
         """The text of a conversation, with `BREAK` inside what only looks like a control token.
 
         With `continue_final_message` the text ends where the last message does, for the model to go on.
-        `tools`, and calls in `messages`, raise `TemplateError` where the template has no use for them.
-        A system message that the template refuses or drops is put before the first user message, as
-        Mistral's own reference tokenizer does; all else the template refuses raises `TemplateError`.
+        `tools` that the template does not show are described in a system message, and calls and results in
+        `messages` that it does not show are written as text. Turns that it refuses or drops are merged as
+        Mistral's own reference tokenizer does, and a system message that it does not take goes before the
+        first user message; all else that it refuses raises `TemplateError`.
         """
         if add_generation_prompt and continue_final_message:
             raise ValueError(
                 "add_generation_prompt and continue_final_message are both true; continuing a message "
                 "leaves no room for a new one, so set one of them to false"
             )
-        if not self.takes_tools and (tools or any(_about_tools(message) for message in messages)):
-            raise TemplateError("this base's chat template has no use for tools; leave them out")
         safe: list[dict[str, Any]] = [self.breaker.apply(dict(message)) for message in messages]
-        if not self._takes_system:
-            safe = _merge_system(safe)
         known: list[dict[str, Any]] | None = self.breaker.apply(tools) if tools else None
-        if not continue_final_message:
-            return self._run(safe, add_generation_prompt, known)
-        return self._continue(safe, known)
+        safe, known = self._with_tools(safe, known)
+        try:
+            return self._write(safe, self._refused, known, add_generation_prompt, continue_final_message)
+        except TemplateError:
+            # What it takes of most conversations it may refuse beside tools, or beside what it refuses.
+            if not conversation.kinds_of(safe) - self._refused:
+                raise
+        return self._write(safe, conversation.ALL_KINDS, known, add_generation_prompt, continue_final_message)
+
+    def _with_tools(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
+    ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+        """What the template takes of tools, calls and results as it is, and the rest as text."""
+        form = self.tool_format or JSON
+        if tools and not self.takes_tools:
+            messages, tools = conversation.with_described(messages, tools, form), None
+        if not self._takes_calls:
+            messages = conversation.calls_as_text(messages, form)
+        elif not self._several_calls:
+            messages = conversation.one_call_each(messages)
+        return messages, tools
+
+    def _write(
+        self,
+        messages: list[dict[str, Any]],
+        refused: frozenset[str],
+        tools: list[dict[str, Any]] | None,
+        add_generation_prompt: bool,
+        continue_final_message: bool,
+    ) -> str:
+        messages = self._placed(conversation.merged(messages, refused))
+        if continue_final_message:
+            return self._continue(messages, tools)
+        return self._run(messages, add_generation_prompt, tools)
+
+    def _placed(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return messages if self._takes_system else conversation.with_system_in_user(messages)
 
     def _continue(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
         if not messages or not isinstance(messages[-1].get("content"), str):
             raise TemplateError("continue_final_message needs a last message with text to continue")
         # The space tells whether the template trims: then the end of the text to go on from is trimmed too.
-        messages[-1]["content"] += _END + " "
-        text, end, rest = self._run(messages, False, tools).rpartition(_END)
+        marked = {**messages[-1], "content": messages[-1]["content"] + _END + " "}
+        text, end, rest = self._run([*messages[:-1], marked], False, tools).rpartition(_END)
         if not end:
             raise TemplateError("the chat template leaves out the last message, so it cannot be continued")
         return text if rest.startswith(" ") else text.rstrip()
@@ -144,7 +196,7 @@ class ChatTemplate:
             raise TemplateError("the chat template cannot render these messages") from error
         return "".join(parts)
 
-    def _probe(self, messages: list[Message]) -> str | None:
+    def _probe(self, messages: Sequence[Message]) -> str | None:
         """The text of `messages`; None if the template refuses them."""
         try:
             return self._run(messages, True)
@@ -154,14 +206,26 @@ class ChatTemplate:
     def _probe_tools(self) -> bool:
         """Whether a tool's name and parameters reach the text."""
         parameters = {"type": "object", "properties": {"9c2b": {"type": "string"}}}
-        function = {"name": "4f1d", "description": "", "parameters": parameters}
+        function = {"name": PROBE_NAME, "description": "", "parameters": parameters}
         try:
             text = self._run(
                 [{"role": "user", "content": "a"}], True, [{"type": "function", "function": function}]
             )
         except TemplateError:
             return False
-        return "4f1d" in text and "9c2b" in text
+        return PROBE_NAME in text and "9c2b" in text
+
+    def _probe_call(self) -> str | None:
+        """The text of a conversation with a call."""
+        function = {"name": PROBE_NAME, "arguments": {"a": 1}}
+        call = {"id": "a1b2c3d4e", "type": "function", "function": function}
+        return self._probe(
+            [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": "", "tool_calls": [call]},
+                {"role": "tool", "tool_call_id": call["id"], "name": PROBE_NAME, "content": _RESULT},
+            ]
+        )
 
 
 class Breaker:
@@ -212,24 +276,6 @@ class Breaker:
         if text.endswith(self._heads):
             text += BREAK
         return text
-
-
-def _merge_system(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Put leading system messages before the first user message's text."""
-    count = 0
-    while count < len(messages) and messages[count].get("role") == "system":
-        count += 1
-    rest = messages[count:]
-    if not count or not rest or rest[0].get("role") != "user":
-        return messages
-    texts = [message.get("content") for message in [*messages[:count], rest[0]]]
-    if not all(isinstance(text, str) for text in texts):
-        return messages
-    return [{**rest[0], "content": "\n\n".join(str(text) for text in texts)}, *rest[1:]]
-
-
-def _about_tools(message: Message) -> bool:
-    return message.get("role") == "tool" or bool(message.get("tool_calls"))
 
 
 def _size(value: Any) -> int:

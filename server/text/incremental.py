@@ -22,7 +22,7 @@ class MalformedError(Exception):
 
 
 class Pull:
-    """A text that comes in parts. `stop` is a character that nothing but the parser itself may take.
+    """A text that comes in parts. `stop` is a character that nothing but the parser itself may take, if any.
 
     `spelled` maps characters (as `str.translate` does) to what is shown for them.
     """
@@ -61,10 +61,10 @@ class Pull:
         """The character that was seen last; it is read and not held."""
         return self.chunk(self._at + 1)
 
-    def before_stop(self) -> str:
-        """What there is before the next `stop`; it is read and not held."""
-        end = self._text.find(self._stop, self._at)
-        return self.chunk(None if end < 0 else end)
+    def before(self, pattern: re.Pattern[str]) -> str:
+        """What there is before the next match; it is read and not held."""
+        found = pattern.search(self._text, self._at)
+        return self.chunk(found and found.start())
 
     def take(self) -> Steps[str]:
         """Hold the next character."""
@@ -79,6 +79,14 @@ class Pull:
         if (yield from self.peek()) != char:
             raise MalformedError
         yield from self.take()
+
+    def literal(self, word: str, mark: str) -> Steps[None]:
+        """Hold `word`, spelled out or as the `mark` that stands for it, which must come next."""
+        if (yield from self.peek()) == mark:
+            yield from self.take()
+            return
+        for char in word:
+            yield from self.expect(char)
 
     def space(self) -> Steps[None]:
         """Hold white space, if there is any."""

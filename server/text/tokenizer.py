@@ -16,6 +16,8 @@ from adapters.files.tokenizerfile import tokenizer_file
 from adapters.spiece.gpt_sw3 import CHAT_TEMPLATE, is_gpt_sw3, read_definition, special_tokens
 from server.text.chat_template import BREAK, ChatTemplate, Message, TemplateError, Tool
 from server.text.pieces import Pieces
+from server.text.tool_formats import MISTRAL, ToolFormat
+from server.text.tool_syntax import TOOL_CALLS
 
 __all__ = ["Message", "TemplateError", "Tokenizer", "Tool"]
 
@@ -31,8 +33,14 @@ class Tokenizer:
         special: Mapping[str, str],
         eos_ids: frozenset[int],
         chat_template: str | None = None,
+        tool_template: str | None = None,
+        tool_parser: str | None = None,
     ) -> None:
-        """`definition` is a tokenizer.json's text; `special` maps `bos_token`, `eos_token`… to strings."""
+        """`definition` is a tokenizer.json's text; `special` maps `bos_token`, `eos_token`… to strings.
+
+        `tool_template` is for conversations with tools, if the base has a template of its own for these;
+        `tool_parser` as `ChatTemplate` has it.
+        """
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(definition)
         except Exception as error:  # the library raises nothing more exact
@@ -53,37 +61,48 @@ class Tokenizer:
         """The token that begins a text, if there is one."""
         self.pad_id = self._id_of(special.get("pad_token"))
         self._template: ChatTemplate | None = None
+        self._tool_template: ChatTemplate | None = None
         self._control_ids = frozenset[int]()
         if chat_template is not None:
+            sources = chat_template + (tool_template or "")
             control = {
                 token: about.content
                 for token, about in added.items()
-                if about.special or _is_markup(about.content, chat_template)
+                if about.special or _is_markup(about.content, sources)
             }
-            self._template = ChatTemplate(chat_template, special, list(control.values()))
+            words = list(control.values())
+            self._template = ChatTemplate(chat_template, special, words, tool_parser)
+            self._tool_template = _for_tools(self._template, tool_template, special, words, tool_parser)
             # An unknown word is no control token, though it is listed with them.
             self._control_ids = frozenset(control) - {self._id_of(special.get("unk_token"))}
 
     @classmethod
-    def load(cls, model_dir: Path) -> Tokenizer:
+    def load(cls, model_dir: Path, *, tool_parser: str | None = None) -> Tokenizer:
         """Read the tokenizer of the model in `model_dir`.
 
-        Raises `FileNotFoundError` or `ValueError`, and `BaseModelError` for a spiece.model of another kind.
+        `tool_parser` is the name of the format in which the base writes calls of tools. Default: as its chat
+        template shows. Raises `FileNotFoundError` or `ValueError`, and `BaseModelError` for a spiece.model of
+        another kind.
         """
         if tokenizer_file(model_dir) is None:
             raise FileNotFoundError(_missing(model_dir))
         gpt_sw3 = is_gpt_sw3(model_dir)
         config = _read(model_dir / "tokenizer_config.json")
-        template = _chat_template(model_dir, config)
+        own_template, for_tools = _chat_templates(model_dir, config)
+        template = own_template if own_template is not None or not gpt_sw3 else CHAT_TEMPLATE
         special = _special_tokens(_read(model_dir / "special_tokens_map.json") | config)
         if gpt_sw3:
             special = special_tokens(model_dir)
         base = _read(model_dir / "config.json")
         eos = _eos_ids(_read(model_dir / "generation_config.json"), base)
-        tokenizer = cls(
-            read_definition(model_dir), special, eos, template or (CHAT_TEMPLATE if gpt_sw3 else None)
-        )
-        if gpt_sw3 and template is None and tokenizer.bos_id is not None:
+        definition = read_definition(model_dir)
+        tokenizer = cls(definition, special, eos, template, for_tools, tool_parser)
+        if tool_parser == MISTRAL.name and tokenizer.added_id(TOOL_CALLS) is None:
+            raise ValueError(
+                f"tool_parser {tool_parser!r} needs a tokenizer with the token {TOOL_CALLS}, and this "
+                "one has none; take another, or leave it out"
+            )
+        if gpt_sw3 and own_template is None and tokenizer.bos_id is not None:
             eos |= {tokenizer.bos_id}  # it begins the next turn
             tokenizer.eos_ids = eos
         tokenizer._check_rows(base.get("vocab_size"))
@@ -121,7 +140,24 @@ class Tokenizer:
     @property
     def takes_tools(self) -> bool:
         """Whether the base's chat template shows tools to the model."""
-        return self._template is not None and self._template.takes_tools
+        return self._tool_template is not None and self._tool_template.takes_tools
+
+    @property
+    def tool_format(self) -> ToolFormat | None:
+        """How the base writes calls of tools; None if its template shows no format that is read."""
+        form = None if self._tool_template is None else self._tool_template.tool_format
+        if (form is MISTRAL or (form is None and self.takes_tools)) and self.added_id(TOOL_CALLS) is not None:
+            return MISTRAL
+        return None if form is MISTRAL else form
+
+    def tool_tokens(self, form: ToolFormat) -> dict[str, int]:
+        """The control tokens of `form` that the text of an answer does not show, with their ids."""
+        known = {token: self.added_id(token) for token in form.control}
+        return {
+            token: number
+            for token, number in known.items()
+            if number is not None and (form is MISTRAL or number in self._special_ids)
+        }
 
     def added_id(self, token: str) -> int | None:
         """The id of a token that was added to the vocabulary as a whole, as control tokens are."""
@@ -184,7 +220,9 @@ class Tokenizer:
         """
         if self._template is None:
             raise TemplateError("this base has no chat template; use /v1/completions, or give it one")
-        text = self._template.render(
+        about_tools = bool(tools) or any("tool_calls" in message for message in messages)
+        template = self._tool_template if about_tools and self._tool_template else self._template
+        text = template.render(
             messages,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
@@ -195,7 +233,7 @@ class Tokenizer:
         for piece in rest:
             ids += self.encode_within(piece)
         # A normaliser could make a control token of letters that do not spell it.
-        written = sum(self._template.breaker.count(piece) for piece in (first, *rest))
+        written = sum(template.breaker.count(piece) for piece in (first, *rest))
         if sum(token in self._control_ids for token in ids) > written:
             raise TemplateError("a message holds a disguised control token of this model")
         return ids
@@ -210,6 +248,23 @@ class Tokenizer:
 
     def _id_of(self, token: str | None) -> int | None:
         return None if token is None else self._tokenizer.token_to_id(token)
+
+
+def _for_tools(
+    own: ChatTemplate,
+    source: str | None,
+    special: Mapping[str, str],
+    control: Sequence[str],
+    tool_parser: str | None,
+) -> ChatTemplate:
+    """The template for conversations with tools: `own` if that knows tools or `source` does not."""
+    if source is None or own.takes_tools:
+        return own
+    try:
+        other = ChatTemplate(source, special, control, tool_parser)
+    except ValueError:  # a base is served by its own template, whatever others lie beside it
+        return own
+    return other if other.takes_tools else own
 
 
 def _is_markup(word: str, chat_template: str) -> bool:
@@ -264,19 +319,21 @@ def _eos_ids(*configs: Mapping[str, Any]) -> frozenset[int]:
     return frozenset()
 
 
-def _chat_template(model_dir: Path, config: Mapping[str, Any]) -> str | None:
+def _chat_templates(model_dir: Path, config: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The template of a folder, and another one for conversations with tools if it has such."""
     path = model_dir / "chat_template.jinja"
     if path.is_file():
-        return path.read_text("utf-8")
+        for_tools = model_dir / "additional_chat_templates" / "tool_use.jinja"
+        return path.read_text("utf-8"), for_tools.read_text("utf-8") if for_tools.is_file() else None
     match config.get("chat_template"):
         case None:
-            return None
+            return None, None
         case str(template):
-            return template
+            return template, None
         case list() as named:
             templates = {entry["name"]: entry["template"] for entry in named}
             if "default" in templates:
-                return templates["default"]
+                return templates["default"], templates.get("tool_use")
             raise ValueError(
                 f"tokenizer_config.json's chat_template has {sorted(templates)} but no 'default'"
             )

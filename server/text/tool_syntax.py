@@ -1,4 +1,4 @@
-"""The tool calls of an answer, and the control tokens that write them. Reading is `call_reader`'s."""
+"""The tool calls of an answer, and the control tokens that write them. Reading is `tool_parser`'s."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 TOOL_CALLS, ARGS, CALL_ID = "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]"
-MARKS = {TOOL_CALLS: "\ufdd2", ARGS: "\ufdd3", CALL_ID: "\ufdd4"}
+CALL_OPEN, CALL_CLOSE, PYTHON_TAG = "<tool_call>", "</tool_call>", "<|python_tag|>"
+MARKS = {
+    TOOL_CALLS: "\ufdd2", ARGS: "\ufdd3", CALL_ID: "\ufdd4",
+    CALL_OPEN: "\ufdd5", CALL_CLOSE: "\ufdd6", PYTHON_TAG: "\ufdd7",
+}  # fmt: skip
 """Control token → the noncharacter that stands for it in an answer's text; see `Sampling.marks`."""
 
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")

@@ -14,6 +14,7 @@ from server.api.fields.generation import ChatFields, GenerationFields, JsonObjec
 from server.api.fields.responses import ResponseFields, ResponseSchemaFormat
 from server.errors import bad_field
 from server.grammar import text as grammar
+from server.grammar.closing import close_objects
 from server.grammar.schema import check_schema
 from server.grammar.service import GrammarCheck
 from server.grammar.text import GrammarRefusedError, bounded
@@ -101,11 +102,11 @@ def _grammar(kind: str, wish: Any) -> str:
         case "json":
             schema = _schema(wish)
             try:
-                text = bounded(grammar.json_schema(schema))
+                bounded(grammar.json_schema(schema))
             except RecursionError:
                 raise GrammarRefusedError("it is nested too deeply") from None
             check_schema(schema)
-            return text
+            return bounded(grammar.json_schema(close_objects(schema)))
         case "regex":
             return grammar.regex(bounded(wish))
         case "choice":

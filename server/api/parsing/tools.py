@@ -11,17 +11,20 @@ import msgspec
 from server.api.fields.generation import ChatFields, ChosenTool, TextFormat, ToolFields
 from server.api.parsing.tool_messages import check_depth
 from server.errors import ApiError, bad_field
+from server.grammar.calls import tool_calls
+from server.grammar.closing import close_objects
 from server.grammar.schema import check_schema
 from server.grammar.service import GrammarCheck
-from server.grammar.text import GrammarRefusedError, either, named_calls, tool_calls
+from server.grammar.text import GrammarRefusedError, bounded, either
 from server.request import Sampling
 from server.text.tokenizer import Tokenizer, Tool
-from server.text.tool_syntax import ARGS, MARKS, TOOL_CALLS
+from server.text.tool_formats import FORMATS, JSON, MISTRAL, ToolFormat
+from server.text.tool_syntax import MARKS
 
 MAX_SCHEMA = 64 * 1024
 """Bytes of a tool's parameters as JSON."""
 
-_NONE: dict[str, Any] = {"type": "object", "properties": {}}
+_NONE: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,8 @@ class ToolUse:
 
     tools: tuple[Tool, ...]
     """What the chat template shows to the model."""
+    format: ToolFormat
+    """How the answer writes calls."""
     marks: Mapping[int, str]
     """See `Sampling.marks`."""
     calls: str
@@ -56,15 +61,20 @@ def read_tools(body: ChatFields, tokenizer: Tokenizer) -> ToolUse | None:
     if choice == "none" or not body.tools:
         return None
     _check_alone(body)
-    ids = _token_ids(tokenizer)
+    form = _format(tokenizer, choice)
+    ids = tokenizer.tool_tokens(form)
     named = isinstance(choice, ChosenTool)
+    shown = body.tools
     if named:
         schemas = {choice.function.name: schemas[choice.function.name]}
+        if not tokenizer.takes_tools:  # each takes tokens of the prompt, and only one can be called
+            shown = [tool for tool in shown if tool.function.name in schemas]
     parallel = body.parallel_tool_calls and not named
     return ToolUse(
-        tools=tuple(_tool_for_template(tool) for tool in body.tools),
+        tools=tuple(_tool_for_template(tool) for tool in shown),
         marks={number: MARKS[token] for token, number in ids.items()},
-        calls=_grammar(schemas, ids, parallel) if held else "",
+        format=form,
+        calls=_grammar(form, schemas, ids, parallel) if held else "",
         forced=choice != "auto",
         parallel=parallel,
         named=named,
@@ -88,11 +98,13 @@ async def with_tools(tools: ToolUse, sampling: Sampling, check: GrammarCheck) ->
     return replace(sampling, marks=tools.marks, grammar=text)
 
 
-def _grammar(schemas: Mapping[str, dict[str, Any]], ids: Mapping[str, int], parallel: bool) -> str:
-    begin, arguments = ids[TOOL_CALLS], ids.get(ARGS)
-    if arguments is None:
-        return tool_calls(schemas, prefix=begin, parallel=parallel)
-    return named_calls(schemas, begin=begin, arguments=arguments, parallel=parallel)
+def _grammar(
+    form: ToolFormat, schemas: Mapping[str, dict[str, Any]], ids: Mapping[str, int], parallel: bool
+) -> str:
+    try:
+        return bounded(tool_calls(form, schemas, ids, parallel=parallel))
+    except GrammarRefusedError as error:
+        raise _wrong("tools", f"their parameters cannot be served: {error}") from None
 
 
 def _schema(parameters: dict[str, Any] | None, path: str, held: bool) -> dict[str, Any]:
@@ -107,9 +119,10 @@ def _schema(parameters: dict[str, Any] | None, path: str, held: bool) -> dict[st
     try:
         if held:
             check_schema(parameters)
+            return close_objects({"type": "object", **parameters})
     except GrammarRefusedError as error:
         raise _wrong(path, str(error)) from None
-    return {"type": "object", **parameters}
+    return parameters
 
 
 def _check_alone(body: ChatFields) -> None:
@@ -127,24 +140,28 @@ def _check_choice(choice: str | ChosenTool, schemas: Mapping[str, object]) -> No
         raise _wrong("tool_choice.function.name", f"none of the tools is named {choice.function.name!r}")
 
 
-def _token_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    ids = {token: tokenizer.added_id(token) for token in MARKS}
-    known = {token: number for token, number in ids.items() if number is not None}
-    if not tokenizer.takes_tools:
-        lack = "its chat template has no use for them"
-    elif TOOL_CALLS not in known:
-        lack = f"its tokenizer has no {TOOL_CALLS}, with which calls begin"
-    else:
-        return known
-    message = f'tools: this base cannot call them, because {lack}; leave them out or send tool_choice "none".'
+def _format(tokenizer: Tokenizer, choice: str | ChosenTool) -> ToolFormat:
+    """How the answer writes calls. A grammar can have any base write them, if it must."""
+    form = tokenizer.tool_format
+    if form is not None:
+        return form
+    if choice != "auto":
+        return JSON
+    knows = "shows them in no format that this server reads" if tokenizer.takes_tools else "knows no tools"
+    parsers = ", ".join(name for name in FORMATS if name != MISTRAL.name)
+    message = (
+        f"tools: this base's chat template {knows}, so it cannot choose to call them; send tool_choice "
+        f'"required", a named tool, or tool_choice "none". An operator can set tool_parser ({parsers}).'
+    )
     raise bad_field("tools", message, code="unsupported_parameter")
 
 
 def _tool_for_template(tool: ToolFields) -> Tool:
-    function: dict[str, Any] = {"name": tool.function.name}
-    if tool.function.description:
-        function["description"] = tool.function.description
-    function["parameters"] = tool.function.parameters or _NONE
+    function = {
+        "name": tool.function.name,
+        "description": tool.function.description or "",
+        "parameters": tool.function.parameters or {"type": "object", "properties": {}},
+    }
     return {"type": "function", "function": function}
 
 

@@ -12,7 +12,7 @@ from server.text.tool_syntax import ArgumentsDelta, CallEvent, CallStart, TextDe
 
 def called_message(text: str, echo: str, tools: ToolUse) -> tuple[dict[str, Any], int]:
     """A message's `content`, null where there are calls alone, and `tool_calls`; and their number."""
-    reader = CallReader(parallel=tools.parallel)
+    reader = _reader(tools)
     read = whole([*reader.push(text), *reader.finish()])
     content = echo + read.text
     if not read.calls:
@@ -34,7 +34,7 @@ class CallStreams:
 
     def __init__(self, tools: ToolUse, choices: int) -> None:
         self._tools = tools
-        self._readers = [CallReader(parallel=tools.parallel) for _ in range(choices)]
+        self._readers = [_reader(tools) for _ in range(choices)]
 
     def deltas(self, index: int, delta: Delta) -> list[dict[str, Any]]:
         """What a choice grew by, as the `delta`s of OpenAI's chunks."""
@@ -47,6 +47,11 @@ class CallStreams:
     def end(self, index: int, reason: FinishReason) -> str | None:
         """Why a choice ended."""
         return end_reason(reason, self._readers[index].calls, self._tools)
+
+
+def _reader(tools: ToolUse) -> CallReader:
+    names = [tool["function"]["name"] for tool in tools.tools]
+    return CallReader(tools.format, names, parallel=tools.parallel)
 
 
 def _delta(event: CallEvent) -> dict[str, Any]:

@@ -18,8 +18,11 @@ from adapters.lora.manifest import Adapter
 from server.engines.base import Engine
 from server.errors import UnsupportedRequestError
 from server.grammar import text as grammar
+from server.grammar.calls import tool_calls
 from server.request import AdapterMix, Delta, GenerationRequest, Sampling
 from server.text.tokenizer import Tokenizer
+from server.text.tool_formats import MISTRAL
+from server.text.tool_syntax import TOOL_CALLS
 
 pytestmark = pytest.mark.anyio
 PROMPT = (1, 5, 9, 70)
@@ -207,7 +210,7 @@ async def test_a_special_token_by_its_number(engine: Engine) -> None:
     tools = {"weather": {"type": "object", "properties": {"n": {"$ref": "#/$defs/n"}}, "required": ["n"],
                          "additionalProperties": False, "$defs": {"n": {"enum": [1, 2]}}},
              "time": {"type": "object", "additionalProperties": False}}  # fmt: skip
-    text = grammar.tool_calls(tools, prefix=1, parallel=False)
+    text = tool_calls(MISTRAL, tools, {TOOL_CALLS: 1}, parallel=False)
     for seed in range(8):
         deltas = await collect(engine, ask(text, seed=seed))
         assert ids_of(deltas)[0] == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -11,14 +10,17 @@ from hypothesis import strategies as st
 from llguidance import LLMatcher, LLTokenizer, grammar_from
 
 from server.grammar import text as grammar
+from server.grammar.calls import tool_calls
 from server.grammar.llg import compile_grammar, complaint
 from server.grammar.schema import MAX_COUNT, MAX_DEPTH, check_schema
 from server.grammar.text import GrammarRefusedError
+from server.text.tool_formats import HERMES, MISTRAL
+from server.text.tool_syntax import TOOL_CALLS
 from tests.server.small_tokenizers import mistral_like
 
 TOKENIZER = mistral_like()
 READER = LLTokenizer(TOKENIZER.to_str(), eos_token=[2])
-FIRST_BYTE, MARK = TOKENIZER.get_vocab()["<0x00>"], TOKENIZER.get_vocab()["[INST]"]
+FIRST_BYTE = TOKENIZER.get_vocab()["<0x00>"]
 
 
 def reads(text: str, written: str | bytes, *before: int) -> bool:
@@ -90,57 +92,14 @@ def test_a_pattern(pattern: str, fits: str, fails: str) -> None:
     assert not reads(grammar.regex(pattern), fails)
 
 
-def taking(value: object) -> dict[str, Any]:
-    """The schema of an object whose `a` is `value`, by a reference of its own."""
-    own = {"$defs": {"n": {"const": value}}, "type": "object"}
-    return own | {"properties": {"a": {"$ref": "#/$defs/n"}}, "required": ["a"]}
-
-
-TOOLS = {"f": taking(1), 'f"2': taking("x")}
-
-
-def calls(*made: tuple[str, object]) -> str:
-    return json.dumps([{"name": name, "arguments": {"a": value}} for name, value in made])
-
-
-def test_tool_calls_after_a_special_token() -> None:
-    text = grammar.tool_calls(TOOLS, prefix=MARK)
-    assert reads(text, calls(("f", 1)), MARK)
-    assert reads(text, calls(("f", 1), ('f"2', "x"), ("f", 1)), MARK)
-    for wrong in (calls(("f", "x")), calls(('f"2', 1)), calls(("g", 1)), "[]", "hello"):
-        assert not reads(text, wrong, MARK)
-    assert not reads(text, calls(("f", 1)))
-    assert not reads(text, "[INST]" + calls(("f", 1)))
-
-
-def test_one_tool_call_or_free_text() -> None:
-    text = grammar.tool_calls(TOOLS, prefix=MARK, required=False, parallel=False)
-    assert reads(text, calls(("f", 1)), MARK)
-    assert not reads(text, calls(("f", 1), ("f", 1)), MARK)
-    assert not reads(text, "hello", MARK)
-    assert reads(text, "hello\n[INST] {")
-
-
-def test_tool_calls_after_a_text_and_with_other_keys() -> None:
-    text = grammar.tool_calls(TOOLS, prefix="<tool>", name_key="tool", arguments_key="parameters")
-    assert reads(text, '<tool>[{"tool": "f", "parameters": {"a": 1}}]')
-
-
-@pytest.mark.parametrize(
-    ("arguments", "field"), [({"tools": {}}, "tools"), ({"tools": TOOLS, "required": False}, "prefix")]
-)
-def test_tool_calls_that_make_no_sense(arguments: dict[str, Any], field: str) -> None:
-    with pytest.raises(ValueError, match=f"^{field} is"):
-        grammar.tool_calls(**arguments)
-
-
 @pytest.mark.parametrize(
     "text",
     [
         grammar.json_schema({"const": "root ::= a\nstart"}),
         grammar.regex("::=\nx"),
         grammar.choice(["a ::= b"]),
-        grammar.tool_calls(TOOLS, prefix=3),
+        tool_calls(MISTRAL, {"f": {}}, {TOOL_CALLS: 3}),
+        tool_calls(HERMES, {"f": {}}, {}),
         grammar.lark('// a comment\nstart : "a"'),
     ],
 )

@@ -16,6 +16,7 @@ from transformers import GPTSw3Tokenizer, PreTrainedTokenizerFast
 
 from server.text.pieces import UnsupportedTokenizerError
 from server.text.tokenizer import Message, TemplateError, Tokenizer
+from server.text.tool_formats import HERMES, LLAMA3
 from tests.adapters.spiece.spieces import train
 from tests.server.small_tokenizers import (
     LLAMA3_TEMPLATE,
@@ -245,7 +246,7 @@ def test_an_added_word_that_the_template_uses_is_a_control_token(folder: Path) -
 
 def test_the_templates_own_message_is_the_error(loaded: dict[str, Tokenizer]) -> None:
     with pytest.raises(TemplateError, match=r"^Conversation roles must alternate user/assistant"):
-        loaded["mistral"].chat([user("a"), user("b")])
+        loaded["mistral"].chat([{"role": "critic", "content": "a"}, user("b")])
     with pytest.raises(TemplateError, match=r"^Only user and assistant roles are supported!$"):
         loaded["mistral"].chat([user("a"), {"role": "critic", "content": "b"}])
 
@@ -346,6 +347,28 @@ def test_where_a_chat_template_comes_from(folder: Path) -> None:
         reloaded(folder, chat_template=named[:1])
     with pytest.raises(TemplateError, match="no chat template"):
         reloaded(folder, chat_template=None).chat([user("a")])
+
+
+def test_a_template_for_tools_is_used_for_tools(folder: Path) -> None:
+    for_tools = "{{ tools | tojson if tools }}<tool_call>{% for m in messages %}{{ m.content }}{% endfor %}"
+    plain = {"name": "default", "template": "plain {{ messages[0].content }}"}
+    tool = {"type": "function", "function": {"name": "f", "description": "", "parameters": {}}}
+    tokenizer = reloaded(folder, chat_template=[plain, {"name": "tool_use", "template": for_tools}])
+    assert tokenizer.takes_tools
+    assert tokenizer.tool_format is HERMES
+    assert tokenizer.decode(tokenizer.chat([user("a")])) == "plain a"
+    assert '"name": "f"' in tokenizer.decode(tokenizer.chat([user("a")], tools=[tool]))
+    broken = reloaded(folder, chat_template=[plain, {"name": "tool_use", "template": "{% for %}"}])
+    assert not broken.takes_tools
+    assert "f()" in broken.decode(broken.chat([{"role": "user", "content": "a"}], tools=[tool]))
+
+
+def test_a_tool_parser_in_place_of_the_templates(folder: Path) -> None:
+    reloaded(folder)
+    assert Tokenizer.load(folder).tool_format is None
+    assert Tokenizer.load(folder, tool_parser="llama3_json").tool_format is LLAMA3
+    with pytest.raises(ValueError, match=r"^tool_parser 'mistral' needs .*\[TOOL_CALLS\]"):
+        Tokenizer.load(folder, tool_parser="mistral")
 
 
 def test_a_template_may_mark_what_was_generated(folder: Path) -> None:

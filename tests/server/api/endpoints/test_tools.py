@@ -44,7 +44,7 @@ TOOLS = [
 
 @pytest.fixture(scope="module", params=["array", "named"])
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tool_base(tmp_path_factory.mktemp(request.param) / "base", named=request.param == "named")
+    return write_tool_base(tmp_path_factory.mktemp(request.param) / "base", request.param)
 
 
 @pytest.fixture(scope="module")

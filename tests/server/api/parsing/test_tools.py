@@ -18,7 +18,8 @@ from server.api.parsing.tool_messages import read_call_id
 from server.api.parsing.tools import ToolUse, read_tools
 from server.errors import ApiError, ErrorReply
 from server.text.chat_template import BREAK
-from server.text.tokenizer import TemplateError, Tokenizer
+from server.text.tokenizer import Tokenizer
+from server.text.tool_formats import JSON, MISTRAL
 from server.text.tool_syntax import ID, MARKS
 from tests.server.tool_bases import ARRAY_TOKENS, NAMED_TOKENS, write_tool_tokenizer
 
@@ -49,12 +50,12 @@ def result(call_id: str = "abcdefgh1", content: object = "3 degrees") -> dict[st
 
 @pytest.fixture(scope="module")
 def array(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer.load(write_tool_tokenizer(tmp_path_factory.mktemp("array"), named=False))
+    return Tokenizer.load(write_tool_tokenizer(tmp_path_factory.mktemp("array"), "array"))
 
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer.load(write_tool_tokenizer(tmp_path_factory.mktemp("named"), named=True))
+    return Tokenizer.load(write_tool_tokenizer(tmp_path_factory.mktemp("named"), "named"))
 
 
 def use(tokenizer: Tokenizer, **fields: Any) -> ToolUse | None:
@@ -85,7 +86,7 @@ def test_the_model_is_shown_the_tools(array: Tokenizer, named: Tokenizer) -> Non
     nothing = {"type": "object", "properties": {}}
     definitions = [
         {"type": "function", "function": {k: v for k, v in WEATHER["function"].items() if k != "strict"}},
-        {"type": "function", "function": {"name": "clock", "parameters": nothing}},
+        {"type": "function", "function": {"name": "clock", "description": "", "parameters": nothing}},
     ]
     text = shown(array, [ASK], WEATHER, CLOCK)
     assert f"[AVAILABLE_TOOLS] {json.dumps(definitions)}[/AVAILABLE_TOOLS]" in text
@@ -174,7 +175,7 @@ def test_what_the_engine_and_the_answer_need(array: Tokenizer, named: Tokenizer)
     chosen = {"type": "function", "function": {"name": "clock"}}
     one = use(named, tools=[WEATHER, CLOCK], tool_choice=chosen)
     assert one is not None
-    assert set(one.marks.values()) == set(MARKS.values())
+    assert set(one.marks.values()) == {MARKS[token] for token in MISTRAL.control}
     assert one.named
     assert not one.parallel
     assert "clock" in one.calls
@@ -199,17 +200,18 @@ def test_a_base_that_knows_no_tools_says_so(tiny_base: Path) -> None:
     assert (reply.param, reply.code) == ("tools", "unsupported_parameter")
     assert 'tool_choice "none"' in reply.message
     assert use(tokenizer, tools=[WEATHER], tool_choice="none") is None
-    with pytest.raises(TemplateError, match="tools"):
-        tokenizer.chat(parse_messages([ASK, asked(call()), result()]))
 
 
 def test_a_template_with_tools_needs_the_token_too(tmp_path: Path) -> None:
-    write_tool_tokenizer(tmp_path, named=False)
+    write_tool_tokenizer(tmp_path, "array")
     text = (tmp_path / "tokenizer.json").read_text("utf-8")
     (tmp_path / "tokenizer.json").write_text(text.replace("[TOOL_CALLS]", "[TOOL_OTHER]"), "utf-8")
     tokenizer = Tokenizer.load(tmp_path)
     assert tokenizer.takes_tools
-    assert "[TOOL_CALLS]" in refused(tokenizer, tools=[WEATHER]).message
+    assert refused(tokenizer, tools=[WEATHER]).code == "unsupported_parameter"
+    forced = use(tokenizer, tools=[WEATHER], tool_choice="required")
+    assert forced is not None
+    assert (forced.format, forced.marks) == (JSON, {})
 
 
 def tool(**function: Any) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""Grammars of tool calls, in each format that bases write them in (`server.text.tool_formats`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from server.grammar.text import HEAD, dumps, json_rule, literal
+from server.text.tool_formats import MISTRAL, ToolFormat
+from server.text.tool_syntax import ARGS, TOOL_CALLS
+
+ToolSchemas: TypeAlias = Mapping[str, Mapping[str, Any]]
+"""A tool's name → the JSON schema of its arguments, whose `$ref`s stay its own."""
+
+
+def tool_calls(form: ToolFormat, tools: ToolSchemas, ids: Mapping[str, int], *, parallel: bool = True) -> str:
+    """Calls of `tools` in the format `form`, and nothing else.
+
+    `ids` are those of the control tokens that no other token sequence spells; Mistral's format needs
+    `[TOOL_CALLS]` among them, and with `[ARGS]` it is `name[ARGS]{…}`. Without `parallel` it is one call.
+    """
+    if not tools:
+        raise ValueError("tools is empty; a grammar of calls needs at least one")
+    if form is not MISTRAL:
+        rules = _written(form, tools, ids, parallel)
+    elif ARGS in ids:
+        rules = _named(tools, ids[TOOL_CALLS], ids[ARGS], parallel)
+    else:
+        rules = _array(tools, ids[TOOL_CALLS], parallel)
+    rules.append(f"call: {' | '.join(f'call_{index}' for index in range(len(tools)))}")
+    rules += [f"arguments_{index}: {json_rule(schema)}" for index, schema in enumerate(tools.values())]
+    return HEAD + "\n".join(rules) + "\n"
+
+
+def _array(tools: ToolSchemas, begin: int, parallel: bool) -> list[str]:
+    more = " (/, ?/ call)*" if parallel else ""  # the space as `_spelled` has it
+    return [f'start: <[{begin}]> " "? "[" call{more} "]"', *_objects(MISTRAL, tools, {})]
+
+
+def _named(tools: ToolSchemas, begin: int, arguments: int, parallel: bool) -> list[str]:
+    return [f"start: call{'+' if parallel else ''}"] + [
+        f"call_{index}: <[{begin}]> {literal(name)} <[{arguments}]> arguments_{index}"
+        for index, name in enumerate(tools)
+    ]
+
+
+def _written(form: ToolFormat, tools: ToolSchemas, ids: Mapping[str, int], parallel: bool) -> list[str]:
+    more = f" ({_spelled(form.between, form, ids)} call)*" if parallel else ""
+    start = f"start: {_spelled(form.begin, form, ids)} call{more} {_spelled(form.end, form, ids)}"
+    return [start, *_objects(form, tools, ids)]
+
+
+def _objects(form: ToolFormat, tools: ToolSchemas, ids: Mapping[str, int]) -> list[str]:
+    before, after = _spelled(form.before, form, ids), _spelled(form.after, form, ids)
+    rules: list[str] = []
+    for index, name in enumerate(tools):
+        opening = f'{{"name": {dumps(name)}, {dumps(form.arguments_key)}: '
+        rules.append(f'call_{index}: {before} {literal(opening)} arguments_{index} "}}" {after}')
+    return rules
+
+
+def _spelled(text: str, form: ToolFormat, ids: Mapping[str, int]) -> str:
+    """`text` as a Lark expression, with the tokens of `ids` as themselves.
+
+    A tokenizer of SentencePiece's kind may put a space between an added token and what follows.
+    """
+    parts = re.split(f"({'|'.join(map(re.escape, form.control))})", text) if form.control else [text]
+    spelled = (f"<[{ids[part]}]>" if part in ids else literal(part) for part in parts if part)
+    tokens = (part in form.control for part in parts if part)
+    return " ".join(f'{part} " "?' if token else part for part, token in zip(spelled, tokens, strict=True))

@@ -1,0 +1,294 @@
+"""Closes the objects of a client's schema, as the libraries that write schemas mean them.
+
+Pydantic and those that build on it never say `additionalProperties: false`; a model that may add properties
+of its own goes on until its tokens run out. Runs after `check_schema`, whose bounds it relies on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias, cast
+
+from server.grammar.keywords import (
+    ANNOTATIONS,
+    SCHEMA_LISTS,
+    SCHEMA_MAPS,
+    SCHEMAS,
+    count_schemas,
+    is_servable_branch,
+    values_of,
+    with_named_properties,
+    without_idle,
+)
+from server.grammar.text import GrammarRefusedError
+
+_STEPS = 4
+_SPARE_STEPS = 1_000
+"""Steps that closing may take: so many for each value of the schema, and so many more."""
+
+_SAYS = ("additionalProperties", "patternProperties")
+"""Keywords with which a schema says itself what other properties there may be."""
+_CLOSABLE = frozenset({"properties", "unevaluatedProperties", "$ref", "allOf", "anyOf", "oneOf"})
+"""A schema without any of these has nothing to close, but inside."""
+
+PropertyNames: TypeAlias = tuple[str, ...]
+SchemaObject: TypeAlias = Mapping[str, Any]
+
+
+def close_objects(schema: SchemaObject) -> dict[str, Any]:
+    """`schema` with every object closed that has `properties` and does not say what else it may have.
+
+    Objects that are combined (`allOf`, keywords beside `$ref`, `anyOf` beside `properties`) are closed over
+    the names of all their parts. `{"type": "object"}` stays open. Keywords whose value asks for nothing are
+    left out. Raises `GrammarRefusedError` if the schema combines so much that closing takes too long.
+    """
+    return _Closing(schema).run()
+
+
+@dataclass(slots=True)
+class _Declared:
+    """What a schema and the parts that apply beside it declare about one object."""
+
+    properties: bool = False
+    """Whether any of them has `properties`."""
+    names: dict[str, None] = field(default_factory=dict[str, None])
+    required: dict[str, None] = field(default_factory=dict[str, None])
+    says: bool = False
+    """Whether any of them says what other properties there may be."""
+    unevaluated: bool = False
+    """Whether `unevaluatedProperties: false` closes it, over the names of all its parts."""
+
+
+class _Closing:
+    def __init__(self, root: SchemaObject) -> None:
+        self._root = root
+        self._steps = _SPARE_STEPS + _STEPS * count_schemas(root)
+        dialect = root.get("$schema")
+        self._ref_alone = isinstance(dialect, str) and "/draft-0" in dialect
+        """Up to draft 7, `$ref` hides the keywords beside it."""
+        self._variants: dict[tuple[str, PropertyNames | None], str] = {}
+        self._pending: deque[tuple[str, SchemaObject, PropertyNames | None]] = deque()
+
+    def run(self) -> dict[str, Any]:
+        closed = self._schema(self._root, ())
+        made: dict[str, Any] = {}
+        while self._pending:
+            name, target, names = self._pending.popleft()
+            made[name] = self._schema(target, names)
+        if made:
+            closed["$defs"] = {**closed.get("$defs", {}), **made}
+        return closed
+
+    def _schema(self, schema: SchemaObject, names: PropertyNames | None) -> dict[str, Any]:
+        """A copy of `schema`, its object closed over `names` and its own; None leaves it open."""
+        self._spend()
+        schema = without_idle(schema)
+        if isinstance(schema.get("propertyNames"), Mapping):
+            schema = with_named_properties(schema, self._resolved(schema["propertyNames"]))
+        if not names and schema.keys().isdisjoint(_CLOSABLE):
+            return {key: self._keyword(key, value, None) for key, value in schema.items()}
+        if "$ref" in schema and (self._ref_alone or schema.keys() - ANNOTATIONS == {"$ref"}):
+            kept = {key: self._keyword(key, value, None) for key, value in schema.items() if key != "$ref"}
+            return kept | {"$ref": self._ref(schema["$ref"], names)}
+        if (inner := _single(schema)) is not None:
+            return self._schema(inner, names)
+        total, within = self._closure(schema, names)
+        copy = {key: self._keyword(key, value, within) for key, value in schema.items()}
+        if total is not None:
+            self._close(copy, total)
+        elif within is not None or copy.get("unevaluatedProperties") in (True, {}):
+            copy.pop("unevaluatedProperties", None)
+        if "oneOf" in copy and "anyOf" not in copy and self._is_disjoint(schema["oneOf"]):
+            copy["anyOf"] = copy.pop("oneOf")
+        return copy
+
+    def _closure(
+        self, schema: SchemaObject, names: PropertyNames | None
+    ) -> tuple[PropertyNames | None, PropertyNames | None]:
+        """(Names over which the object is closed here, names over which the branches of its union are).
+
+        None leaves either of them open.
+        """
+        parts = self._declared(schema)
+        if names is None or parts.says or not _may_be_object(schema):
+            return None, None
+        total = tuple(dict.fromkeys((*names, *parts.names, *parts.required)))
+        least = schema.get("minProperties", 0)
+        unions = [key for key in ("anyOf", "oneOf") if self._declares(schema.get(key))]
+        declared = parts.properties or parts.unevaluated or bool(names)
+        if len(unions) == 1:
+            return None, total if declared else ()
+        if unions:
+            total = tuple(dict.fromkeys((*total, *self._names_within(schema, unions))))
+        if not declared:
+            return None, ()
+        return (None, None) if isinstance(least, int) and len(total) < least else (total, None)
+
+    def _close(self, copy: dict[str, Any], names: PropertyNames) -> None:
+        copy.pop("unevaluatedProperties", None)
+        self._spend(len(names))
+        copy["properties"] = copy.get("properties", {}) | {
+            name: {} for name in names if name not in copy.get("properties", {})
+        }
+        copy["additionalProperties"] = False
+
+    def _keyword(self, key: str, value: Any, within: PropertyNames | None) -> Any:
+        if key in SCHEMAS and isinstance(value, Mapping):
+            return self._schema(cast("SchemaObject", value), ())
+        if key in SCHEMA_MAPS and isinstance(value, Mapping):
+            inside = cast("Mapping[str, Any]", value)
+            return {name: self._inner(item, ()) for name, item in inside.items()}
+        if key == "$ref":
+            return self._ref(value, None)
+        if key in SCHEMA_LISTS and isinstance(value, list | tuple):
+            items = cast("Sequence[Any]", value)
+            if key == "anyOf":
+                items = [item for item in items if is_servable_branch(item)] or items
+            place: PropertyNames | None = () if key in ("items", "prefixItems") else None
+            place = within if key in ("anyOf", "oneOf") else place
+            return [self._inner(item, place) for item in items]
+        return value
+
+    def _inner(self, value: Any, names: PropertyNames | None) -> Any:
+        return self._schema(cast("SchemaObject", value), names) if isinstance(value, Mapping) else value
+
+    def _ref(self, ref: Any, names: PropertyNames | None) -> Any:
+        """A reference to the same schema, closed over `names` or open."""
+        if names == () or not isinstance(ref, str) or (target := self._find(ref)) is None:
+            return ref
+        key = (ref, names)
+        if key not in self._variants:
+            taken = self._root.get("$defs", {})
+            name = f"{len(self._variants)}"
+            while name in taken:
+                name += "_"
+            self._variants[key] = f"#/$defs/{name}"
+            own = {key: value for key, value in target.items() if key not in ("$defs", "definitions")}
+            self._pending.append((name, own, names))
+        return self._variants[key]
+
+    def _declared(self, schema: SchemaObject) -> _Declared:
+        """What `schema` and all that applies beside it through `allOf` and `$ref` declare."""
+        found = _Declared()
+        for part in self._parts(schema, ("allOf",)):
+            rest = part.get("unevaluatedProperties", False)
+            found.says = found.says or rest is not False or any(key in part for key in _SAYS)
+            found.unevaluated = found.unevaluated or "unevaluatedProperties" in part
+            if isinstance(part.get("properties"), Mapping):
+                found.properties = True
+                found.names |= dict.fromkeys(part["properties"])
+                self._spend(len(part["properties"]))
+            found.required |= dict.fromkeys(_texts(part.get("required")))
+        return found
+
+    def _declares(self, branches: object) -> bool:
+        """Whether any of the branches of a union has properties of its own."""
+        return any("properties" in part for part in self._branches(branches))
+
+    def _names_within(self, schema: SchemaObject, groups: Iterable[str]) -> PropertyNames:
+        names: dict[str, None] = {}
+        for group in groups:
+            for part in self._branches(schema[group]):
+                if isinstance(part.get("properties"), Mapping):
+                    names |= dict.fromkeys(part["properties"])
+        return tuple(names)
+
+    def _branches(self, branches: object) -> Iterable[SchemaObject]:
+        listed = cast("Sequence[object]", branches) if isinstance(branches, list | tuple) else ()
+        for branch in listed:
+            if isinstance(branch, Mapping):
+                yield from self._parts(cast("SchemaObject", branch), ("allOf", "anyOf", "oneOf"))
+
+    def _parts(self, schema: SchemaObject, keys: Sequence[str]) -> Iterable[SchemaObject]:
+        """`schema` and what applies in its place through `keys` and `$ref`, each once."""
+        pending, seen = deque([schema]), set[str]()
+        while pending:
+            part = pending.popleft()
+            self._spend(1 + len(part) // 8)
+            yield without_idle(part)
+            for key in keys:
+                listed = part.get(key)
+                if isinstance(listed, list | tuple):
+                    inside = cast("Sequence[object]", listed)
+                    pending += [cast("SchemaObject", item) for item in inside if isinstance(item, Mapping)]
+            ref = part.get("$ref")
+            if isinstance(ref, str) and ref not in seen and (target := self._find(ref)) is not None:
+                seen.add(ref)
+                pending.append(target)
+
+    def _find(self, ref: str) -> SchemaObject | None:
+        """The schema that a JSON pointer from the root names; None if there is none, or it is a boolean."""
+        if ref != "#" and not ref.startswith("#/"):
+            return None
+        place: Any = self._root
+        for step in ref.split("/")[1:]:
+            self._spend()
+            key = step.replace("~1", "/").replace("~0", "~")
+            if isinstance(place, Mapping):
+                place = cast("Mapping[str, Any]", place).get(key)
+            elif isinstance(place, list) and key.isascii() and key.isdigit() and len(key) < 6:
+                items = cast("list[Any]", place)
+                place = items[int(key)] if int(key) < len(items) else None
+            else:
+                return None
+        return cast("SchemaObject", place) if isinstance(place, Mapping) else None
+
+    def _resolved(self, schema: SchemaObject) -> SchemaObject:
+        """The schema that a plain reference names, else `schema`."""
+        ref = schema.get("$ref")
+        target = self._find(ref) if isinstance(ref, str) and len(schema) == 1 else None
+        return without_idle(schema if target is None else target)
+
+    def _is_disjoint(self, branches: Sequence[Any]) -> bool:
+        """Whether one property, required by all branches, has a value of its own in each of them."""
+        tables = [self._tags(branch) for branch in branches]
+        for name in tables[0] if len(tables) > 1 else ():
+            values = [table.get(name) for table in tables]
+            known = [value for value in values if value is not None]
+            if len(known) == len(tables) and len(set().union(*known)) == sum(map(len, known)):
+                return True
+        return False
+
+    def _tags(self, branch: Any) -> dict[str, frozenset[str]]:
+        """Each required property of a branch whose values are listed, with these as JSON."""
+        found: dict[str, frozenset[str]] = {}
+        if not isinstance(branch, Mapping):
+            return found
+        parts = list(self._parts(cast("SchemaObject", branch), ("allOf",)))
+        if not any(part.get("type") == "object" for part in parts):
+            return found
+        required = {name for part in parts for name in _texts(part.get("required"))}
+        for part in parts:
+            if isinstance(part.get("properties"), Mapping):
+                found |= {name: values_of(part["properties"].get(name)) for name in required}
+        return {name: values for name, values in found.items() if values}
+
+    def _spend(self, steps: int = 1) -> None:
+        self._steps -= steps
+        if self._steps < 0:
+            raise GrammarRefusedError("its parts are combined in too many ways; make it simpler")
+
+
+def _single(schema: SchemaObject) -> SchemaObject | None:
+    """The only part of an `allOf` that stands alone, as older pydantic writes a described reference."""
+    if schema.keys() - ANNOTATIONS != {"allOf"} or "$defs" in schema or "definitions" in schema:
+        return None
+    parts: object = schema["allOf"]
+    if isinstance(parts, list | tuple) and len(cast("Sequence[object]", parts)) == 1:
+        part: object = parts[0]
+        return cast("SchemaObject", part) if isinstance(part, Mapping) else None
+    return None
+
+
+def _may_be_object(schema: SchemaObject) -> bool:
+    if "const" in schema or "enum" in schema:
+        return False
+    kind = schema.get("type", "object")
+    return kind == "object" or (isinstance(kind, list) and "object" in kind)
+
+
+def _texts(value: object) -> list[str]:
+    listed = cast("Sequence[object]", value) if isinstance(value, list | tuple) else ()
+    return [item for item in listed if isinstance(item, str)]

@@ -1,0 +1,185 @@
+"""Conversations as templates take them: turns that a template refuses are merged, tools written as text.
+
+Merging follows Mistral's reference tokenizer (mistral-common, `InstructRequestNormalizer`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+from server.text.tool_formats import PROBE_NAME, ToolFormat
+from server.text.tool_signature import signature
+
+Messages: TypeAlias = list[dict[str, Any]]
+RenderProbe: TypeAlias = Callable[[Messages], str | None]
+"""Renders messages as they are; None if the template refuses them."""
+
+JOIN = "\n\n"
+"""Between the texts of messages that become one."""
+
+_SYSTEM, _USER, _ASSISTANT, _LAST = "3b7e", "9c2b", "b2c9", "6d4f"
+_KINDS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "systems": (("system", _SYSTEM), ("system", _LAST), ("user", _USER)),
+    "late system": (("user", _USER), ("assistant", _ASSISTANT), ("system", _SYSTEM), ("user", _LAST)),
+    "system alone": (("system", _SYSTEM),),
+    "users": (("user", _USER), ("user", _LAST)),
+    "assistants": (("user", _USER), ("assistant", _ASSISTANT), ("assistant", _LAST), ("user", _SYSTEM)),
+    "assistant first": (("assistant", _ASSISTANT), ("user", _USER)),
+}
+"""A kind of conversation that templates refuse → one of it, in which each text is another."""
+ALL_KINDS = frozenset(_KINDS)
+
+
+def refused_kinds(render: RenderProbe) -> frozenset[str]:
+    """The kinds of conversations that a template refuses, or of which it leaves out a text.
+
+    What an assistant said may be left out: some templates show only what is asked.
+    """
+    return frozenset(kind for kind, turns in _KINDS.items() if not _is_taken(render, turns))
+
+
+def kinds_of(messages: Sequence[Mapping[str, Any]]) -> frozenset[str]:
+    """The kinds that `messages` are of; empty for an ordinary conversation."""
+    roles = [message.get("role") for message in messages]
+    rest = [role for role in roles if role != "system"]
+    found: set[str] = set()
+    if rest and rest[0] == "assistant":
+        found.add("assistant first")
+    if roles and not rest:
+        found.add("system alone")
+    for before, role in pairwise(roles):
+        if before == role == "system":
+            found.add("systems")
+        elif role == "system":
+            found.add("late system")
+        elif before == role and role in ("user", "assistant"):
+            found.add(f"{role}s")
+    return frozenset(found)
+
+
+def merged(messages: Messages, refused: frozenset[str]) -> Messages:
+    """`messages` without the `refused` kinds, else as they are.
+
+    System messages become one, before all others; neighbours of the same role become one; a conversation
+    that no user begins begins with an empty message of theirs.
+    """
+    kinds = kinds_of(messages) & refused
+    if "late system" in kinds:
+        system = [message for message in messages if message.get("role") == "system"]
+        turns = [message for message in messages if message.get("role") != "system"]
+        messages = [_joined(system), *turns]
+        kinds = kinds_of(messages) & refused
+    one = {kind.removesuffix("s") for kind in kinds if kind.endswith("s")}
+    turns = []
+    for message in messages:
+        if turns and message.get("role") in one and turns[-1].get("role") == message.get("role"):
+            turns[-1] = _joined([turns[-1], message])
+        else:
+            turns.append(message)
+    if kinds & {"assistant first", "system alone"}:
+        turns.insert(_leading_systems(turns), {"role": "user", "content": ""})
+    return turns
+
+
+def with_system_in_user(messages: Messages) -> Messages:
+    """Put leading system messages before the first user message's text."""
+    count = _leading_systems(messages)
+    rest = messages[count:]
+    if not count or not rest or rest[0].get("role") != "user":
+        return messages
+    texts = [message.get("content") for message in [*messages[:count], rest[0]]]
+    if not all(isinstance(text, str) for text in texts):
+        return messages
+    return [{**rest[0], "content": JOIN.join(str(text) for text in texts)}, *rest[1:]]
+
+
+def one_call_each(messages: Messages) -> Messages:
+    """Every call in a message of its own, right before its result."""
+    split: Messages = []
+    results: dict[str, dict[str, Any]] = {}
+    for index, message in enumerate(messages):
+        calls = message.get("tool_calls") or []
+        if len(calls) < 2:
+            if message.get("role") != "tool" or message.get("tool_call_id") not in results:
+                split.append(message)
+            continue
+        results = {}
+        for result in messages[index + 1 : index + 1 + len(calls)]:
+            if result.get("role") == "tool":
+                results[result["tool_call_id"]] = result
+        for place, call in enumerate(calls):
+            split.append({**message, "content": "" if place else message["content"], "tool_calls": [call]})
+            if call["id"] in results:
+                split.append(results[call["id"]])
+    return split
+
+
+def takes_several_calls(render: RenderProbe) -> bool:
+    """Whether a template takes a message with two calls, or neither two nor one."""
+    functions: Messages = [{"name": f"{PROBE_NAME}{place}", "arguments": {}} for place in range(2)]
+    calls: Messages = [
+        {"id": f"a1b2c3d4{place}", "type": "function", "function": function}
+        for place, function in enumerate(functions)
+    ]
+    results: Messages = [
+        {"role": "tool", "tool_call_id": call["id"], "name": call["function"]["name"], "content": "b2c9"}
+        for call in calls
+    ]
+    asked: Messages = [{"role": "user", "content": _USER}]
+    several = [*asked, {"role": "assistant", "content": "", "tool_calls": calls}, *results]
+    return render(several) is not None or render(one_call_each(several)) is None
+
+
+def calls_as_text(messages: Messages, form: ToolFormat) -> Messages:
+    """The same with calls as the text of their message, and neighbouring results as one of the user's."""
+    plain: Messages = []
+    results = False
+    for message in messages:
+        if message.get("role") == "tool":
+            result = f"Result of {message.get('name', 'the call')}: {message['content']}"
+            if results:
+                plain[-1] = {"role": "user", "content": plain[-1]["content"] + "\n" + result}
+            else:
+                plain.append({"role": "user", "content": result})
+        elif message.get("tool_calls"):
+            said = [message["content"]] if message.get("content") else []
+            written = form.write(message["tool_calls"])
+            plain.append({"role": "assistant", "content": "\n".join([*said, written])})
+        else:
+            plain.append(message)
+        results = message.get("role") == "tool"
+    return plain
+
+
+def with_described(messages: Messages, tools: Sequence[Mapping[str, Any]], form: ToolFormat) -> Messages:
+    """The same with `tools` described at the end of the first system message, or in one of their own."""
+    described = {"role": "system", "content": _description(tools, form)}
+    if messages and messages[0].get("role") == "system":
+        return [_joined([messages[0], described]), *messages[1:]]
+    return [described, *messages]
+
+
+def _description(tools: Sequence[Mapping[str, Any]], form: ToolFormat) -> str:
+    example = form.write([{"function": {"name": "NAME", "arguments": {"PARAMETER": "VALUE"}}}])
+    listed = "\n".join(signature(tool["function"]) for tool in tools)
+    return f"You can call these tools:\n{listed}\nTo call them, answer with nothing but:\n{example}"
+
+
+def _leading_systems(messages: Messages) -> int:
+    roles = (place for place, message in enumerate(messages) if message.get("role") != "system")
+    return next(roles, len(messages))
+
+
+def _joined(messages: Messages) -> dict[str, Any]:
+    """One message with the texts and calls of all, which have the same role."""
+    texts = [message["content"] for message in messages if message.get("content")]
+    calls = [call for message in messages for call in message.get("tool_calls") or ()]
+    one = {**messages[0], "content": JOIN.join(texts)}
+    return one | {"tool_calls": calls} if calls else one
+
+
+def _is_taken(render: RenderProbe, turns: Sequence[tuple[str, str]]) -> bool:
+    text = render([{"role": role, "content": content} for role, content in turns])
+    return text is not None and all(content in text for role, content in turns if role != "assistant")
