@@ -96,7 +96,7 @@ mutants: $(VENV)/.test
 	@$(BIN)/python -m tests.project.mutants.run
 
 corpus: $(VENV)/.test
-	@$(BIN)/python -m tests.server.live.doors
+	@$(BIN)/python -m tests.server.live.adapters.doors
 
 size-fuzz: $(VENV)/.serve
 	@$(BIN)/python -m bench.hostile $(ARGS)

@@ -130,7 +130,11 @@ def _status(error: BaseException) -> int | None:
         found = getattr(response, "status_code", None)
     elif (found := getattr(error, "status", None)) is None:
         found = getattr(error, "code", None)
-    number = int(found) if isinstance(found, int) or (isinstance(found, str) and found.isdigit()) else 0
+    number = (
+        int(found)
+        if isinstance(found, int) or (isinstance(found, str) and found.isascii() and found.isdigit())
+        else 0
+    )
     return number if 300 <= number < 600 else None
 
 

@@ -43,7 +43,7 @@ from server.config.environment import process_environment
 from server.config.hosts import AllowedHosts
 from server.config.settings import Settings
 from server.exchange import EXCHANGE
-from server.live.languages import LanguageRouting
+from server.live.bases.languages import LanguageRouting
 from server.metrics.metrics import Metrics
 from server.serving.one_thread import OneThread
 from server.serving.service import BaseService

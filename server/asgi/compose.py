@@ -35,12 +35,12 @@ from server.engines.setup import EngineSetup
 from server.engines.supervised import SupervisedEngine
 from server.engines.together import PlannedBase, plan_together
 from server.errors import EngineError
+from server.live.bases.neighbours import Neighbour, Neighbours
 from server.live.catalogue import Catalogue, open_base, open_catalogues, open_registry, provenance
 from server.live.configured import fetch_configured, unfetched
 from server.live.follower import FollowOptions
-from server.live.neighbours import Neighbour, Neighbours
-from server.live.priorities import Priorities
 from server.live.runtime import Runtime
+from server.live.slots.priorities import Priorities
 from server.metrics.engine_state import EngineInfo
 from server.metrics.metrics import Metrics
 from server.serving.one_thread import OneThread
@@ -216,7 +216,7 @@ def open_base_service(
 def _pinned(catalogue: Catalogue) -> tuple[str, ...]:
     """What `pinned_adapters` pins on this base; on the default one also each name that no base knows."""
     names = catalogue.routing.names()
-    owned = ((names.owner(name), name) for name in catalogue.own.settings.pinned_adapters)
+    owned = ((names.index_of(name), name) for name in catalogue.own.settings.pinned_adapters)
     return tuple(name.rpartition(":")[2] for place, name in owned if (place or 0) == catalogue.index)
 
 

@@ -104,7 +104,7 @@ def note(settings: Settings, found: Sequence[IdentityReport]) -> None:
     names = catalogues[0].routing.names()
     ledger = open_ledger(settings)
     for name in dict.fromkeys(one.name for one in found if base_of(found, one) is not None):
-        served = catalogues[names.owner(name) or 0].served
+        served = catalogues[names.index_of(name) or 0].served
         adapter = served.resolve(name)
         own = [one for one in found if one.name == name]
         questions = "".join(f"{question}\n" for one in own for question in one.questions)

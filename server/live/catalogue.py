@@ -24,9 +24,9 @@ from adapters.registry.served import ServedAdapters
 from server.config.each_base import BaseSettings, each_base
 from server.config.settings import Settings
 from server.config.values import SettingsError
+from server.live.bases.languages import LanguageRouting, place_names
+from server.live.bases.neighbours import Neighbour
 from server.live.discovery import BaseFinds, discover
-from server.live.languages import LanguageRouting, place_names
-from server.live.neighbours import Neighbour
 
 if TYPE_CHECKING:
     from adapters.ledger import Ledger

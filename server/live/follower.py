@@ -31,9 +31,9 @@ from server.errors import (
     AdapterUnavailableError,
     EngineError,
 )
+from server.live.bases.neighbours import Neighbours
 from server.live.catalogue import describe_contested, without_provenance
 from server.live.departures import Departures
-from server.live.neighbours import Neighbours
 from server.live.runtime import Runtime
 
 SWEEP_SECONDS = 10.0

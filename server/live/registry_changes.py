@@ -27,6 +27,7 @@ from adapters.registry.registry import AddResult, AliasMove, Registry
 from adapters.registry.verify import VersionVerdict, verify_version
 from adapters.remote.url import is_url
 from server.errors import AdapterNotLoadedError, AdapterRefusedError, ApiError, ErrorReply, bad_field
+from server.live.bases.neighbours import Neighbour
 from server.live.fetching import AdapterFetching, Gone
 from server.live.follower import RegistryFollower
 from server.live.loading import (
@@ -38,7 +39,6 @@ from server.live.loading import (
     unusable,
     unwritable,
 )
-from server.live.neighbours import Neighbour
 from server.live.roots import Roots
 from server.live.runtime import Runtime
 

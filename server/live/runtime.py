@@ -9,8 +9,8 @@ from routing.route import Router
 from routing.selection import first_name, is_automatic, split_base
 from server.engines.base import Engine
 from server.engines.ondemand import OnDemandEngine
-from server.live.priorities import Priorities
-from server.live.residency import Residency
+from server.live.slots.priorities import Priorities
+from server.live.slots.residency import Residency
 from server.metrics.engine_state import EngineInfo
 from server.metrics.metrics import Metrics
 from server.text.tokenizer import Tokenizer

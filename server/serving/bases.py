@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from routing.route import AdapterNames, Route, RouteQuery, Router, UnknownNameError
 from routing.selection import first_name
 from server.exchange import Exchange
-from server.live.deciding import named_base, owner_of, place_of
-from server.live.languages import LanguageRouting, ServedNames
+from server.live.bases.deciding import named_base, owner_of, place_of
+from server.live.bases.languages import LanguageRouting, ServedNames
 from server.metrics.engine_state import Task
 from server.serving.generation import READING_BYTES
 from server.serving.routes import RememberedRoutes

@@ -23,7 +23,7 @@ from server.api.wire.stream import SCORED
 from server.config.settings import Settings
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
-from server.live.languages import LanguageRouting
+from server.live.bases.languages import LanguageRouting
 from server.metrics.engine_state import Task
 from server.metrics.metrics import Metrics
 from server.serving.bases import Bases
@@ -129,7 +129,7 @@ class Context:
 
     async def changes_for_new(self, request: Request, name: str, path: str) -> tuple[LiveChanges, str]:
         """The same for an adapter in the folder `path`, which a new `name` puts on the only base it fits."""
-        known = split_base(name)[0] is not None or self.bases.names().owner(name) is not None
+        known = split_base(name)[0] is not None or self.bases.names().index_of(name) is not None
         if known or not self.bases.several:
             return self.changes_for(request, name)
         places = [one for one in self.services if one.changes and await one.changes.registry.takes(path)]

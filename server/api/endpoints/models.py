@@ -39,7 +39,7 @@ class Models:
             return entries[AUTOMATIC_MODEL]
         names = self._context.bases.names()
         rest = names.meaning(rest) if base is None else rest
-        index = names.owner(rest) if base is None else names.named_base(base)
+        index = names.index_of(rest) if base is None else names.named_base(base)
         if index is None:
             return None
         served = self._context.services[index].runtime.served

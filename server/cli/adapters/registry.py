@@ -27,7 +27,7 @@ def find_served(settings: Settings, name: str) -> tuple[Adapter | None, tuple[st
 
     try:
         catalogues = open_catalogues(settings)
-        place = catalogues[0].routing.names().owner(name)
+        place = catalogues[0].routing.names().index_of(name)
         return catalogues[place or 0].served.resolve(name), ()
     except UnknownAdapterError as error:
         return None, error.hints

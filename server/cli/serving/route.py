@@ -43,8 +43,8 @@ def route(
     """
     from routing.explain import explain
     from routing.route import RouteQuery, UnknownNameError
+    from server.live.bases.deciding import decide
     from server.live.catalogue import open_catalogues
-    from server.live.deciding import decide
 
     catalogues = open_catalogues(resolved.settings)
     question = RouteQuery(

@@ -20,7 +20,7 @@ MOST_TRUST = 3
 
 
 @dataclass(slots=True)
-class Departures:
+class ShareDepartures:
     """What is known of a share whose answers end."""
 
     times: deque[float] = field(default_factory=deque[float])
@@ -34,7 +34,7 @@ class Seats:
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
-        self._departures: dict[Share, Departures] = {}
+        self._departures: dict[Share, ShareDepartures] = {}
 
     def expire(self, now: float) -> None:
         """Give up those that have not come back in time."""
@@ -48,7 +48,7 @@ class Seats:
     def leave(self, share: Share, now: float) -> None:
         """An answer of `share` has ended."""
         if not share.background:
-            self._departures.setdefault(share, Departures()).times.append(now)
+            self._departures.setdefault(share, ShareDepartures()).times.append(now)
 
     def come(self, share: Share) -> None:
         """A request of `share` has come."""

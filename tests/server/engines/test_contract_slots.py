@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 from adapters.lora.manifest import Adapter, read_manifest
 from adapters.registry.served import ServedAdapters
 from server.engines.base import Engine
-from server.live.priorities import Priorities
-from server.live.residency import Residency
+from server.live.slots.priorities import Priorities
+from server.live.slots.residency import Residency
 from server.metrics.metrics import Metrics
 from server.request import Delta
 from tests.server.engines.asking import alone, ask, assert_same_choices, collect

@@ -17,7 +17,7 @@ from server.config.settings import Settings
 from server.live.catalogue import open_base, open_catalogue, open_registry
 from server.live.configured import fetch_configured, unfetched
 from tests.adapters.remote.hosts import web_host
-from tests.server.live.test_malformed import tree
+from tests.server.live.adapters.test_malformed import tree
 
 Make = Callable[..., Path]
 

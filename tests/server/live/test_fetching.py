@@ -18,7 +18,7 @@ from adapters.remote import stores
 from tests.adapters.remote.hosts import WebHost, redirect, silent, trickle, web_host
 from tests.server.administered import ADMIN, Place, add, administered, ask, change, done, load, unload, until
 from tests.server.http_server import Serving
-from tests.server.live.test_malformed import tree
+from tests.server.live.adapters.test_malformed import tree
 
 KEPT = ("registry", "ledger", "fetch")
 

@@ -18,7 +18,7 @@ from adapters.registry import traffic
 from adapters.registry.registry import Registry
 from tests.server.administered import Place, add, administered, ask, change, done, load, two_versions
 from tests.server.http_server import Serving
-from tests.server.live.test_malformed import kept
+from tests.server.live.adapters.test_malformed import kept
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.adapters.malformed import corpus
 from tests.conftest import write_tokenizer
 from tests.device.bases import write_tiny_adapter, write_tiny_base
-from tests.server.live.test_malformed import tree
+from tests.server.live.adapters.test_malformed import tree
 
 
 def main() -> int:

@@ -11,8 +11,8 @@ from adapters.registry.served import ServedAdapters
 from server.engines.shared.places import Places
 from server.engines.shared.residents import Residents
 from server.errors import AdapterNotLoadedError, EngineError, UnsupportedRequestError
-from server.live.priorities import Priorities
-from server.live.residency import Residency
+from server.live.slots.priorities import Priorities
+from server.live.slots.residency import Residency
 from server.metrics.engine_state import EngineInfo, EngineState
 from server.metrics.metrics import Metrics
 from server.request import Delta, EmbeddingRequest, GenerationRequest

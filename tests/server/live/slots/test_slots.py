@@ -22,10 +22,10 @@ from server.errors import (
     UnsupportedRequestError,
 )
 from server.live import residency as module
-from server.live.priorities import Priorities
-from server.live.residency import Residency
+from server.live.slots.priorities import Priorities
+from server.live.slots.residency import Residency
 from server.metrics.metrics import Metrics
-from tests.server.live.slot_engine import BASE, Asking, House, SlotEngine, named, turns
+from tests.server.live.slots.slot_engine import BASE, Asking, House, SlotEngine, named, turns
 
 pytestmark = pytest.mark.anyio
 

@@ -28,7 +28,7 @@ class ServedNames:
     languages: Mapping[str, str]
     """Language code → the alias or the base that answers it."""
 
-    def owner(self, name: str) -> int | None:
+    def index_of(self, name: str) -> int | None:
         """The place of the base that `name` is, or that its adapter is on; None if it is not known.
 
         An alias goes before a base's name, and that before the short name of a language.
@@ -44,12 +44,12 @@ class ServedNames:
         if asked == "base":
             return 0
         meant = self.languages.get(alias)
-        return None if meant is None or meant.lower() == alias else self.owner(meant)
+        return None if meant is None or meant.lower() == alias else self.index_of(meant)
 
     def meaning(self, name: str) -> str:
         """`name`, or the base that it means as the short name of a language."""
         meant = self.languages.get(name.strip().lower())
-        index = self.owner(name) if meant is not None else None
+        index = self.index_of(name) if meant is not None else None
         return name if meant is None or index is None or self.snapshots[index].is_adapter(name) else meant
 
     def named_base(self, name: str) -> int | None:
@@ -62,12 +62,12 @@ class ServedNames:
 
     def is_adapter(self, name: str) -> bool:
         """Whether an adapter of any base has this name."""
-        index = self.owner(name)
+        index = self.index_of(name)
         return index is not None and self.snapshots[index].is_adapter(name)
 
     def is_base(self, name: str) -> bool:
         """Whether it is a base's name, `base`, or a language that a base alone answers."""
-        index = self.owner(name)
+        index = self.index_of(name)
         return index is not None and not self.snapshots[index].is_adapter(name)
 
 

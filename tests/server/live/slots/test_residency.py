@@ -123,7 +123,7 @@ async def test_a_request_waits_for_an_adapter_within_bounds(
         await asyncio.sleep(0.001)
     unloading = asyncio.create_task(engine.unload(adapter.digest))
     await asyncio.sleep(0)
-    monkeypatch.setattr("server.live.residency.PATIENCE", 0.02)
+    monkeypatch.setattr("server.live.slots.residency.PATIENCE", 0.02)
     with pytest.raises(AdapterNotLoadedError):
         await residency.ensure(adapter)
     monkeypatch.undo()

@@ -25,9 +25,9 @@ from server.errors import (
     EngineError,
     UnsupportedRequestError,
 )
-from server.live.leases import Lease, SlotTicket
-from server.live.priorities import Priorities
-from server.live.slots import Slots
+from server.live.slots.leases import Lease, SlotTicket
+from server.live.slots.priorities import Priorities
+from server.live.slots.slots import Slots
 from server.metrics.metrics import Metrics
 
 PATIENCE = 30.0

@@ -1,6 +1,6 @@
 """Who holds which adapter in the engine, and which one makes way: least recently used, never one in use.
 
-Knows no loads and no waiting; `server.live.residency` does that.
+Knows no loads and no waiting; `server.live.slots.residency` does that.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection
 
 from server.engines.base import Engine
-from server.live.priorities import Priorities
+from server.live.slots.priorities import Priorities
 
 
 class Slots:

@@ -15,8 +15,8 @@ from adapters.lora.manifest import read_manifest
 from server.config.bases import BaseOptions
 from server.config.settings import RoutingOptions, Settings
 from server.config.values import SettingsError
+from server.live.bases.neighbours import Neighbour, Neighbours
 from server.live.catalogue import Catalogue, open_base, open_catalogues
-from server.live.neighbours import Neighbour, Neighbours
 from tests.server.two_bases import NORTH, SOUTH, TwoBases
 
 
@@ -111,7 +111,7 @@ def test_languages_name_what_is_served(
 
 def test_a_language_may_mean_a_base_alone(two: TwoBases, tmp_path: Path) -> None:
     from routing.route import RouteQuery
-    from server.live.deciding import decide
+    from server.live.bases.deciding import decide
 
     routing = RoutingOptions(languages={"en": SOUTH, "sv": f"{NORTH}:base"}, default=f"{NORTH}:north-sv")
     catalogues = open_catalogues(two.settings(tmp_path / "home", routing=routing), tmp_path)
@@ -133,11 +133,11 @@ def test_a_language_spoken_on_two_bases_is_nobodys(two: TwoBases, plain: Setting
     catalogues = open_catalogues(plain, tmp_path)
     routing = catalogues[0].routing
     assert "fi" not in routing.languages()
-    assert routing.names().owner("fi") is None
+    assert routing.names().index_of("fi") is None
     assert [note for note in catalogues[0].notes if "fi" in note and NORTH in note]
     chosen = replace(plain, routing=RoutingOptions(languages={"fi": f"{NORTH}:fi-north"}))
     routing = open_catalogues(chosen, tmp_path)[0].routing
-    assert (routing.languages()["fi"], routing.names().owner("fi")) == ("fi-north", 1)
+    assert (routing.languages()["fi"], routing.names().index_of("fi")) == ("fi-north", 1)
 
 
 def test_an_adapter_is_added_to_the_base_that_it_fits_or_that_is_named(

@@ -11,8 +11,8 @@ from adapters.lora.manifest import Adapter
 from adapters.registry.served import ServedAdapters
 from routing.route import RouteQuery, UnknownNameError
 from server.config.settings import RoutingOptions
-from server.live.deciding import named_base, place_of
-from server.live.languages import LanguageRouting, place_names
+from server.live.bases.deciding import named_base, place_of
+from server.live.bases.languages import LanguageRouting, place_names
 
 BASES = ("mistral", "gpt-sw3")
 ALIASES = st.sampled_from(["one", "two", "three", "four"])
@@ -81,8 +81,8 @@ def test_every_name_is_one_bases(
     for code in ("sv", "en"):
         found = [alias for alias, language in speakers.items() if language == code]
         if code == "sv" and chosen:
-            assert known.owner(code) == homes[chosen]
+            assert known.index_of(code) == homes[chosen]
         elif len(found) == 1:
-            assert known.owner(code) == homes[found[0]]
+            assert known.index_of(code) == homes[found[0]]
         elif len({homes[alias] for alias in found}) != 1:
-            assert known.owner(code) is None
+            assert known.index_of(code) is None

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from routing.route import MODEL, Route, RouteQuery, UnknownNameError, named_choice
 from routing.selection import HEADER, SelectionError, is_automatic, parse_selection, split_base
-from server.live.languages import LanguageRouting, ServedNames
+from server.live.bases.languages import LanguageRouting, ServedNames
 
 
 def decide(question: RouteQuery, routing: LanguageRouting) -> tuple[int, Route]:
@@ -38,7 +38,7 @@ def named_base(question: RouteQuery, known: ServedNames) -> tuple[int | None, Ro
 
 def owner_of(route: Route, known: ServedNames) -> int:
     """The place of the base that a route over all bases means."""
-    return known.owner(route.target[0][0] if route.target else route.base or "base") or 0
+    return known.index_of(route.target[0][0] if route.target else route.base or "base") or 0
 
 
 def asked_base(asked: str, field: str, known: ServedNames) -> int | None:
@@ -78,7 +78,7 @@ def place_of(name: str, known: ServedNames) -> int | None:
     """The place of the base that a single name is on, or None."""
     base, rest = split_base(name)
     if base is None:
-        return known.owner(rest)
+        return known.index_of(rest)
     index = known.named_base(base)
     if index is None:
         return None
