@@ -76,9 +76,9 @@ LORA_REFUSED: Mapping[str, Refusal] = {
 def lora_table() -> dict[str, FieldKind]:
     """Every field of vLLM's pair with what becomes of it."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(LoadFields) | known(UnloadFields), "honoured")
-    hints: dict[str, FieldKind] = dict.fromkeys(LORA_HINTS, "hint")
+    ignored: dict[str, FieldKind] = dict.fromkeys(LORA_HINTS, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(LORA_REFUSED, "refused")
-    return honoured | hints | refused
+    return honoured | ignored | refused
 
 
 def admin_table() -> dict[str, FieldKind]:

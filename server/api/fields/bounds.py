@@ -47,5 +47,5 @@ RESPONSE: Mapping[str, FieldBound] = {
     **_GENERATION, "input": CONVERSATION, "instructions": TEXT, "text": GRAMMAR, "tools": TOOLS,
 }  # fmt: skip
 EMBEDDING: Mapping[str, FieldBound] = {"input": IDS}
-TOKENIZE: Mapping[str, FieldBound] = {"prompt": TEXT, "messages": CONVERSATION, "tokens": IDS}
+TOKENIZE: Mapping[str, FieldBound] = {"prompt": TEXT, "messages": CONVERSATION, "tools": TOOLS, "tokens": IDS}
 LEGACY: Mapping[str, FieldBound] = {"text": TEXT}
