@@ -45,7 +45,7 @@ def to_fields(
         if item is None or name in hints:
             continue
         if name not in honoured:
-            unknown.meet(name, honoured | hints | refused.keys())
+            unknown.meet(name, honoured | hints | frozenset(refused))
             continue
         if isinstance(item, msgspec.Raw):  # more than its bound, and not decoded
             SMALL.check(name, item)
