@@ -143,6 +143,8 @@ class Settings:
     """Most connections; past it a client gets 503 with Retry-After, and probes are still answered."""
     default_max_tokens: int | None = None
     """Answer length where a request names none; none: what is left of the context, or 16 for completions."""
+    strict_fields: bool = False
+    """Refuse unknown fields of requests with 400, instead of naming them in X-OneSeek-Ignored."""
     step_timeout: float | None = 120.0
     """Seconds that one step of the engine may take before the engine counts as hung; none: no limit."""
     restart_engine: int = 0

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Any, NoReturn, cast
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -27,6 +27,15 @@ Tool = Mapping[str, Any]
 BREAK = "\ufdd0"
 """Stands where two characters of a client's text must not be read as one token. No client's text holds it."""
 _END = "\ufdd1"
+OURS = frozenset(
+    {
+        "messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "tokenize",
+        "chat_template", "custom_tools", "builtin_tools", "conversation", "return_dict", "self",
+    }
+)  # fmt: skip
+"""Names that a template may read and that only the server sets, by fields of their own."""
+NO_ARGUMENTS: Mapping[str, Any] = {}
+
 _RESERVED = re.compile(f"[{BREAK}{_END}]")
 _LARGEST_FRAME = 1 << 20
 _GROWTH = 8
@@ -65,8 +74,11 @@ class ChatTemplate:
         names |= {"raise_exception": _raise, "strftime_now": _now}
         try:
             self._template = environment.from_string(source)
+            read = meta.find_undeclared_variables(environment.parse(source))
         except jinja2.TemplateSyntaxError as error:
             raise ValueError(f"the chat template does not compile, line {error.lineno}: {error}") from error
+        self.arguments = frozenset(read) - frozenset(names) - frozenset(special) - OURS
+        """Names that a request may set: those that the template reads and neither it nor the server sets."""
         self._special = dict(special)
         self.breaker = Breaker(control)
         self._in_parts = frozenset[str]()
@@ -82,6 +94,7 @@ class ChatTemplate:
         add_generation_prompt: bool,
         continue_final_message: bool,
         tools: Sequence[Tool] = (),
+        arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> str:
         """The text of a conversation, with `BREAK` inside what only looks like a control token.
 
@@ -89,6 +102,7 @@ class ChatTemplate:
         `tools`, and calls in `messages`, raise `TemplateError` where the template has no use for them.
         A system message that the template refuses or drops is put before the first user message, as
         Mistral's own reference tokenizer does; all else the template refuses raises `TemplateError`.
+        `arguments` are values for some of the names in `self.arguments`; others are left out.
         """
         if add_generation_prompt and continue_final_message:
             raise ValueError(
@@ -101,16 +115,22 @@ class ChatTemplate:
         if not self._takes_system:
             safe = _merge_system(safe)
         known: list[dict[str, Any]] | None = self.breaker.apply(tools) if tools else None
+        given = {name: self.breaker.apply(arguments[name]) for name in self.arguments & arguments.keys()}
         if not continue_final_message:
-            return self._run(safe, add_generation_prompt, known)
-        return self._continue(safe, known)
+            return self._run(safe, add_generation_prompt, known, given)
+        return self._continue(safe, known, given)
 
-    def _continue(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
+    def _continue(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        arguments: Mapping[str, Any],
+    ) -> str:
         if not messages or not isinstance(messages[-1].get("content"), str):
             raise TemplateError("continue_final_message needs a last message with text to continue")
         # The space tells whether the template trims: then the end of the text to go on from is trimmed too.
         messages[-1]["content"] += _END + " "
-        text, end, rest = self._run(messages, False, tools).rpartition(_END)
+        text, end, rest = self._run(messages, False, tools, arguments).rpartition(_END)
         if not end:
             raise TemplateError("the chat template leaves out the last message, so it cannot be continued")
         return text if rest.startswith(" ") else text.rstrip()
@@ -120,12 +140,14 @@ class ChatTemplate:
         messages: Sequence[Message],
         add_generation_prompt: bool,
         tools: list[dict[str, Any]] | None = None,
+        arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> str:
-        limit = _LARGEST_FRAME + _GROWTH * (_size(messages) + _size(tools))
+        limit = _LARGEST_FRAME + _GROWTH * (_size(messages) + _size(tools) + _size(arguments))
         parts: list[str] = []
         length = 0
         try:
             for part in self._template.generate(
+                **arguments,
                 **self._special,
                 messages=in_form(messages, self._in_parts) if self._in_parts else messages,
                 add_generation_prompt=add_generation_prompt,

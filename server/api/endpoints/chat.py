@@ -12,9 +12,12 @@ from server.api.endpoints.context import Context, asker_of, envelope, large_repl
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.generation import ChatFields
+from server.api.fields.refusals import CHAT_REFUSED
+from server.api.fields.unknown import UnknownFields
 from server.api.parsing.formats import asks_form, guided
 from server.api.parsing.messages import opening, parse_messages, user_turns
 from server.api.parsing.sampling import chat_sampling, check_scores
+from server.api.parsing.template_arguments import template_arguments
 from server.api.parsing.tools import ToolUse, read_tools, with_tools
 from server.api.rendering.answers import Answer, gather, total
 from server.api.rendering.chat_chunks import ChatChunks
@@ -41,13 +44,21 @@ class Chat:
         """One conversation → `n` next messages, whole or streamed."""
         exchange: Exchange = request.scope[EXCHANGE]
         aside = partial(self._context.aside, request)
-        value = await self._context.read(request, bounds.CHAT)
+        value = await self._context.read_question(request, bounds.CHAT)
         self._context.check_body(request, value)
-        body = await aside(lambda: to_generation(value, ChatFields))
+        unknown = self._context.unknown_fields(request)
+        body = await aside(lambda: to_generation(value, ChatFields, refused=CHAT_REFUSED, unknown=unknown))
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer
         _check(body)
-        messages, sampling, tools = await aside(lambda: _parse(body, service))
+        messages, sampling, tools = await aside(lambda: _parse(body, service, unknown))
+        arguments = template_arguments(
+            body.chat_template_kwargs,
+            tokenizer.template_arguments,
+            unknown,
+            effort=body.reasoning_effort,
+            budget=body.thinking_token_budget,
+        )
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
         length = self._length(service, body)
         resolution = await generation.choose(exchange, asked, body.n)
@@ -61,6 +72,7 @@ class Chat:
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
             tools=tools.tools if tools else (),
+            arguments=arguments,
         )
         if sampling.prompt_logprobs is not None:
             check_scores(sampling, [len(prompt)], body.n)
@@ -94,8 +106,10 @@ class Chat:
         return AnswerLength(asked, self._context.default_length(service), ("messages", name))
 
 
-def _parse(body: ChatFields, service: BaseService) -> tuple[list[Message], Sampling, ToolUse | None]:
-    messages = parse_messages(body.messages)
+def _parse(
+    body: ChatFields, service: BaseService, unknown: UnknownFields
+) -> tuple[list[Message], Sampling, ToolUse | None]:
+    messages = parse_messages(body.messages, unknown)
     sampling = chat_sampling(body, service.runtime.info, service.defaults)
     return messages, sampling, read_tools(body, service.runtime.tokenizer)
 

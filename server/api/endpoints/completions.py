@@ -14,6 +14,7 @@ from server.api.endpoints.prompts import draft_prompts, tokenise_prompts
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.generation import MAX_CHOICES, MAX_PROMPTS, CompletionFields
+from server.api.fields.refusals import COMPLETION_HINTS, COMPLETION_REFUSED
 from server.api.parsing.formats import guided
 from server.api.parsing.messages import opening_of
 from server.api.parsing.prompt import CompletionPrompt
@@ -43,9 +44,14 @@ class Completions:
         settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
         aside = partial(self._context.aside, request)
-        value = await self._context.read(request, bounds.COMPLETION)
+        value = await self._context.read_question(request, bounds.COMPLETION)
         self._context.check_body(request, value, "prompt")
-        body = await aside(lambda: to_generation(value, CompletionFields))
+        unknown = self._context.unknown_fields(request)
+        body = await aside(
+            lambda: to_generation(
+                value, CompletionFields, refused=COMPLETION_REFUSED, hints=COMPLETION_HINTS, unknown=unknown
+            )
+        )
         service = self._context.service_for(request, body.model)
         generation, tokenizer = service.generation, service.runtime.tokenizer
         sampling = completion_sampling(body, service.runtime.info, service.defaults)
@@ -56,7 +62,7 @@ class Completions:
         resolution = await generation.choose(exchange, asked, len(prompts) * body.n)
         check = partial(generation.grammars.check, asker=asker_of(request))
         sampling = await guided(body, sampling, check, aside)
-        prompts = await tokenise_prompts(prompts, service)
+        prompts = await tokenise_prompts(prompts, service, special=body.add_special_tokens)
         check_scores(sampling, [len(prompt.tokens) for prompt in prompts], body.n)
         default = settings.default_max_tokens or DEFAULT_MAX_TOKENS
         length = AnswerLength(body.max_tokens, default, ("prompt", "max_tokens"))

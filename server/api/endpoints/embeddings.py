@@ -40,11 +40,14 @@ class Embeddings:
         settings = self._context.settings
         exchange: Exchange = request.scope[EXCHANGE]
         aside = partial(self._context.aside, request)
-        value = await self._context.read(request, bounds.EMBEDDING)
+        value = await self._context.read_question(request, bounds.EMBEDDING)
         # One request fills a batch, and leaves others their place in the queue.
         most = min(settings.max_num_seqs or TOGETHER, settings.max_queue // 4)
         self._context.check_body(request, value, "input", most)
-        body = to_generation(value, EmbeddingFields, refused=EMBEDDING_REFUSED, hints=EMBEDDING_HINTS)
+        unknown = self._context.unknown_fields(request)
+        body = to_generation(
+            value, EmbeddingFields, refused=EMBEDDING_REFUSED, hints=EMBEDDING_HINTS, unknown=unknown
+        )
         service = self._context.service_for(request, body.model)
         generation, runtime = service.generation, service.runtime
         generation.check_task("embed")

@@ -42,7 +42,7 @@ class Legacy:
         # A form of any site's page is sent without asking; a program names no origin.
         types = JSON_TYPES if exchange.from_page else LEGACY_TYPES
         value = await self._context.read(request, bounds.LEGACY, types=types)
-        body = to_fields(value, LegacyFields)
+        body = to_fields(value, LegacyFields, unknown=self._context.unknown_fields(request))
         if body.max_length is not None and body.max_tokens is not None:
             raise bad_field(
                 "max_length", "max_length and max_tokens mean the same; send one.", code="invalid_value"

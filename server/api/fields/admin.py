@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Meta
 
 from adapters.registry.traffic import MOST_VERSIONS
-from server.api.fields.generation import FieldKind, Refusal, known
+from server.api.fields.generation import known
+from server.api.fields.refusals import FieldKind, Refusal
 from server.live.roots import MAX_PATH
 
 AdapterName = Annotated[str, Meta(min_length=1, max_length=256)]

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from server.api.fields.generation import HINTS, REFUSED, Refusal, known
+from server.api.fields.generation import known
+from server.api.fields.refusals import HINTS, REFUSED, Refusal
 from server.api.fields.shapes import fit
 from server.api.fields.unknown import UnknownFields
 from server.api.wire.bounds import SMALL

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from server.api.fields.generation import HINTS, REFUSED, FieldKind, Name, Refusal, known
+from server.api.fields.generation import Name, known
+from server.api.fields.refusals import HINTS, REFUSED, FieldKind, Refusal
 
 MAX_INPUTS = 2048
 """OpenAI's."""

@@ -9,21 +9,18 @@ import msgspec
 from msgspec import Meta
 
 from server.api.fields.generation import (
-    HINTS,
     MAX_MESSAGES,
-    REFUSED,
     Count,
-    FieldKind,
     JsonObjectFormat,
     Logprobs,
     Name,
     NamedSchema,
     ReasoningEffort,
-    Refusal,
     SamplingFields,
     TextFormat,
     known,
 )
+from server.api.fields.refusals import HINTS, REFUSED, FieldKind, Refusal
 
 MAX_METADATA = 16
 LOGPROBS_INCLUDED = "message.output_text.logprobs"

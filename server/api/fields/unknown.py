@@ -1,4 +1,4 @@
-"""Fields of a request that nobody knows: a slip of the pen is refused, anything else is named in the answer."""
+"""Unknown fields of a request: a slip of the pen is refused, anything else is named in the answer."""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ def parse_messages(
 ) -> list[Message]:
     """Messages with plain text contents; every call of a tool is answered by a message right after it.
 
-    Fields that nobody knows go to `unknown`, which by default ignores those near no known one. Raises `ApiError` with the path of what cannot be served.
+    Fields that nobody knows go to `unknown`, which by default ignores those near no known one. Raises
+    `ApiError` with the path of what cannot be served.
     """
     unknown = UnknownFields() if unknown is None else unknown
     calls = OpenCalls()
@@ -108,21 +109,18 @@ def _message(message: Mapping[str, Any], path: str, unknown: UnknownFields) -> d
     return _with_tools(message, role, path, unknown)
 
 
-def _with_tools(
-    message: Mapping[str, Any], role: str, path: str, unknown: UnknownFields
-) -> dict[str, Any]:
-    """The message as a template renders it; beside its calls, or as an assistant, it may have no content."""
+def _with_tools(message: Mapping[str, Any], role: str, path: str, unknown: UnknownFields) -> dict[str, Any]:
+    """The message as a template renders it; beside its calls or its reasoning it may have no content."""
     content, calls = message.get("content"), message.get("tool_calls")
+    thought = message.get("reasoning_content") or message.get("reasoning")
     if content is None and role == "assistant":
-        content = message.get("refusal") or ""
+        content = message.get("refusal") or ("" if thought or calls not in _EMPTY else None)
     text = _PARTS.read(content, f"{path}.content", unknown)
     item: dict[str, Any] = {"role": ROLES[role], "content": text}
     if calls not in _EMPTY:
         item["tool_calls"] = read_calls(calls, f"{path}.tool_calls", unknown)
-    if role == "assistant":
-        thought = message.get("reasoning_content") or message.get("reasoning")
-        if isinstance(thought, str) and thought:  # for the templates that show it to the model again
-            item["reasoning_content"] = thought
+    if role == "assistant" and isinstance(thought, str) and thought:
+        item["reasoning_content"] = thought  # for the templates that show it to the model again
     if role == "tool":
         item["tool_call_id"] = read_call_id(message.get("tool_call_id"), f"{path}.tool_call_id")
     return item
