@@ -20,9 +20,10 @@ from server.api.parsing.sampling import chat_sampling, check_scores
 from server.api.parsing.template_arguments import template_arguments
 from server.api.parsing.tools import ToolUse, read_tools, with_tools
 from server.api.rendering.answers import Answer, gather, total
-from server.api.rendering.chat_chunks import ChatChunks
-from server.api.rendering.logprobs import chat_entries, prompt_logprobs
+from server.api.rendering.chat_chunks import ChatChunks, scored_chat
+from server.api.rendering.logprobs import prompt_logprobs
 from server.api.rendering.pieces import JsonItems, encode_pieces
+from server.api.rendering.scored_text import ScoredText
 from server.api.rendering.tool_answers import called_message, end_reason
 from server.api.wire.stream import EventStream
 from server.errors import bad_field
@@ -32,6 +33,9 @@ from server.serving.length import AnswerLength
 from server.serving.service import BaseService
 from server.text.chat_template import Message
 from server.text.tokenizer import Tokenizer
+
+TOGETHER = 1024
+"""Token ids that are written in one step."""
 
 
 class Chat:
@@ -84,16 +88,22 @@ class Chat:
         answer_id = "chatcmpl-" + exchange.answer_id
         if body.stream:
             head = envelope(answer_id, "chat.completion.chunk", resolution)
-            chunks = ChatChunks(head, body, echo, tokenizer, tools)
+            chunks = ChatChunks(head, body, echo, tokenizer, tools, prompt=prompt)
             return EventStream(deltas, chunks, generation.aside)
         answers = await gather(deltas, body.n)
         head = envelope(answer_id, "chat.completion", resolution)
         return large_reply(
             lambda: encode_pieces(
                 head
-                | {"choices": [_choice(i, a, body, echo, tokenizer, tools) for i, a in enumerate(answers)]}
+                | {
+                    "choices": [
+                        _choice(i, a, body, echo, scored_chat(body, tokenizer, tools, prompt), tools)
+                        for i, a in enumerate(answers)
+                    ]
+                }
                 | {"usage": total([answer.usage for answer in answers], body.n)}
                 | _prompt_logprobs(answers[0], tokenizer)
+                | ({"prompt_token_ids": JsonItems(prompt, TOGETHER)} if body.return_token_ids else {})
             ),
             answers,
             generation.aside,
@@ -127,7 +137,7 @@ def _check(body: ChatFields) -> None:
 
 
 def _choice(
-    index: int, answer: Answer, body: ChatFields, echo: str, tokenizer: Tokenizer, tools: ToolUse | None
+    index: int, answer: Answer, body: ChatFields, echo: str, scored: ScoredText, tools: ToolUse | None
 ) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
     end: str | None = answer.finish_reason
@@ -140,13 +150,14 @@ def _choice(
     return {
         "index": index,
         "message": message,
-        "logprobs": _logprobs(answer, tokenizer) if body.logprobs else None,
+        "logprobs": _logprobs(answer, scored) if body.logprobs else None,
         "finish_reason": end,
+        **({"token_ids": JsonItems(answer.token_ids, TOGETHER)} if body.return_token_ids else {}),
     }
 
 
-def _logprobs(answer: Answer, tokenizer: Tokenizer) -> dict[str, Any]:
-    return {"content": JsonItems(chat_entries(answer.logprobs, tokenizer)), "refusal": None}
+def _logprobs(answer: Answer, scored: ScoredText) -> dict[str, Any]:
+    return {"content": JsonItems(scored.entries(answer.logprobs, answer.text, last=True)), "refusal": None}
 
 
 def _prompt_logprobs(answer: Answer, tokenizer: Tokenizer) -> dict[str, Any]:

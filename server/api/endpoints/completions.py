@@ -31,6 +31,8 @@ from server.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's, for this endpoint."""
+TOGETHER = 1024
+"""Token ids that are written in one step."""
 
 
 class Completions:
@@ -100,8 +102,9 @@ def _choice(
 ) -> dict[str, Any]:
     logprobs = None
     if body.logprobs is not None:
+        as_ids = body.return_tokens_as_token_ids
         first, before = (prompt.tokens[0], answer.prompt_logprobs or ()) if body.echo else (None, ())
-        logprobs, _ = completion_logprobs([*before, *answer.logprobs], tokenizer, 0, first)
+        logprobs, _ = completion_logprobs([*before, *answer.logprobs], tokenizer, 0, first, as_ids=as_ids)
     choice: dict[str, Any] = {
         "index": index,
         "text": (prompt.text if body.echo else "") + answer.text,
@@ -110,4 +113,7 @@ def _choice(
     }
     if body.prompt_logprobs is not None and answer.prompt_logprobs is not None:
         choice["prompt_logprobs"] = JsonItems(prompt_logprobs(answer.prompt_logprobs, tokenizer))
+    if body.return_token_ids:
+        choice["prompt_token_ids"] = JsonItems(prompt.tokens, TOGETHER)
+        choice["token_ids"] = JsonItems(answer.token_ids, TOGETHER)
     return choice

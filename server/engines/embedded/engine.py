@@ -10,8 +10,8 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from adapters.lora.manifest import Adapter
 from adapters.lora.hashes import HashCache
+from adapters.lora.manifest import Adapter
 from adapters.lora.weights import AdapterWeights, ModelShape, read_adapter
 from server.engines.base import StepObserver
 from server.engines.embedded.host_weights import HostWeights
