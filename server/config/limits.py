@@ -17,6 +17,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "kv_cache_memory": (1, 2**44),
     "max_adapters": (1, 4096),
     "max_cpu_adapters": (1, 65536),
+    "max_lora_rank": (1, 4096),
     "max_queue": (0, 65536),
     "max_body": (1, 16 * 1024 * 1024),
     "max_bodies_memory": (1, 2**44),

@@ -108,7 +108,12 @@ def open_catalogue(settings: Settings, root: Path | None = None) -> Catalogue:
     active, passed_over = active_versions(kept, pointers)
     try:
         served = ServedAdapters(
-            kept, base_digest=digest, base_name=base.name, active=active, languages=settings.routing.languages
+            kept,
+            base_digest=digest,
+            base_name=next(iter(settings.served_model_name), base.name),
+            base_aliases=settings.served_model_name[1:],
+            active=active,
+            languages=settings.routing.languages,
         )
     except UnknownAdapterError as error:
         raise SettingsError("routing.languages", str(error)) from None

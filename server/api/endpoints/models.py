@@ -42,7 +42,7 @@ class Models:
         if is_automatic(rest):
             return entries[AUTOMATIC_MODEL]
         if runtime.served.is_base(rest):
-            return entries[runtime.name]
+            return entries.get(rest, entries[runtime.name])
         if not runtime.served.is_adapter(rest):
             return None
         adapter = runtime.served.resolve(rest)
@@ -54,6 +54,8 @@ class Models:
         for service in self._context.services:
             base, served = service.runtime.name, service.runtime.served
             entries[base] = self._entry(service, base, base, None)
+            for other in served.snapshot.base_aliases:
+                entries[other] = self._entry(service, other, base, None)
             for alias in served.aliases():
                 active = served.active(alias)
                 entries[alias] = self._entry(service, alias, active.full_name, base, active)
