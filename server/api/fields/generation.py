@@ -5,7 +5,7 @@ The honoured ones are the structs' own fields. `server.api.fields.tables` holds 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -55,10 +55,13 @@ class JsonObjectFormat(
 ):
     """Any JSON object."""
 
+    FORBIDS: ClassVar[bool] = True
+
 
 class NamedSchema(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """OpenAI's `response_format.json_schema`. The schema is kept to, whatever `strict` says."""
 
+    FORBIDS: ClassVar[bool] = True
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
     schema: dict[str, Any]
     strict: bool | None = None
@@ -70,12 +73,14 @@ class JsonSchemaFormat(
 ):
     """JSON that fits a schema."""
 
+    FORBIDS: ClassVar[bool] = True
     json_schema: NamedSchema
 
 
 class StructuredOutputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """vLLM's `structured_outputs`: one of these."""
 
+    FORBIDS: ClassVar[bool] = True
     json: Schema | None = None
     regex: Pattern | None = None
     choice: Choices | None = None

@@ -13,13 +13,14 @@ from typing import Any, cast
 import msgspec
 from msgspec import inspect as kinds
 
-from server.api.fields.unknown import UnknownFields
+from server.api.fields.unknown import UnknownFields, unknown_field
 
 
 def fit(value: dict[str, Any], body: type[msgspec.Struct], unknown: UnknownFields) -> dict[str, Any]:
     """The fields of `value` that `body` has, and those of the objects in them.
 
-    An unknown field goes to `unknown`; a float such as 3.0 is an integer where one belongs.
+    An unknown field goes to `unknown`, unless the struct's `FORBIDS` says that any would matter. A float such
+    as 3.0 is an integer where one belongs.
     """
     return _struct(value, body, "", unknown)
 
@@ -36,6 +37,8 @@ def _struct(
                 kept[name] = _fit(item, kind, f"{path}.{name}" if path else name, unknown)
         elif name == tag:
             kept[name] = item
+        elif item is not None and getattr(body, "FORBIDS", False):
+            raise unknown_field(name, _names(body), f"{path}.")
         elif item is not None:
             unknown.meet(name, _names(body), path)
     return kept
