@@ -9,13 +9,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from routing.selection import AUTOMATIC_MODEL
-from server.api.endpoints.context import Context, draft_receipt, question, reply
+from server.api.endpoints.context import Context, question, reply
 from server.api.fields import bounds
 from server.api.fields.decode import to_fields
 from server.api.fields.generation import LegacyFields
 from server.api.parsing.messages import opening_of
-from server.api.parsing.receipts import asks_receipt
-from server.api.rendering.answers import gather, receipt_field
+from server.api.rendering.answers import gather
 from server.api.wire.body import JSON_TYPES, LEGACY_TYPES
 from server.errors import bad_field
 from server.exchange import EXCHANGE, Exchange
@@ -37,8 +36,9 @@ class Legacy:
 
         If only a policy would choose the base, an imported adapter answers, if there is one.
         """
+        service = self._context.service_for(request)
+        generation, defaults = service.generation, service.defaults
         exchange: Exchange = request.scope[EXCHANGE]
-        receipt = asks_receipt(exchange)
         # A form of any site's page is sent without asking; a program names no origin.
         types = JSON_TYPES if exchange.from_page else LEGACY_TYPES
         value = await self._context.read(request, bounds.LEGACY, types=types)
@@ -49,11 +49,8 @@ class Legacy:
             )
         asked = question(request, AUTOMATIC_MODEL, (body.text,), opening_of(body.text, value))
         # Those who call this endpoint have always been answered by their own adapter.
-        imported = (one.runtime.served.snapshot.imported for one in self._context.services)
-        asked = replace(asked, fallback=next(filter(None, imported), None))
-        service, route = await self._context.choose(request, asked)
-        generation, defaults = service.generation, service.defaults
-        resolution = await generation.choose(exchange, asked, 1, route=route)
+        asked = replace(asked, fallback=service.runtime.served.snapshot.imported)
+        resolution = await generation.choose(exchange, asked, 1)
         prompt = await generation.chat([{"role": "user", "content": body.text}], "text")
         info = service.runtime.info
         # Callers send a generous constant; it is an upper bound here, never an error.
@@ -68,7 +65,6 @@ class Legacy:
         )
         deltas = generation.generate(exchange, resolution, [prompt], [sampling], 1)
         (answer,) = await gather(deltas, 1)
-        draft = draft_receipt(receipt or body.receipt, exchange, service, resolution)
         return reply(
             {
                 "response": answer.text,
@@ -80,7 +76,6 @@ class Legacy:
                 "tokens": answer.usage.completion_tokens,
                 "latency_ms": round((time.perf_counter() - exchange.started) * 1000, 1),
             }
-            | receipt_field(draft, [answer])
         )
 
     async def deprecated(self, request: Request) -> Response:

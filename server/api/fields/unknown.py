@@ -17,7 +17,7 @@ MAX_COMPARED = 64
 MAX_NAME = 100
 """Characters of a name in the header, its path included."""
 
-_INDEX = re.compile(r"\[\d+\]")
+_INDEX = re.compile(r"\[[0-9]+\]")
 _NO_TOKEN = re.compile(r"[^A-Za-z0-9!#$%&'*+.^_`|~-]")
 """Whatever RFC 9110 does not allow in a token."""
 

@@ -10,7 +10,7 @@ from typing import cast
 from server.config.values import SettingsError
 
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
-_READABLE = re.compile(r"(\d+(?:\.\d+)?)([kKmM])")
+_READABLE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kKmM])")
 _SCALES = {"k": 1000, "K": 1024, "m": 1000**2, "M": 1024**2}
 
 _RENAMED: Mapping[str, str] = {
