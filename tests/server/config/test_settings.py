@@ -418,3 +418,14 @@ def test_every_number_has_an_upper_bound() -> None:
     for path in inside:
         with pytest.raises(SettingsError, match=path):
             resolve_settings({path: "1e15" if path != "rollout.min_requests" else "100000"}, environ={})
+
+
+def test_a_root_that_is_not_there_is_a_warning_with_setting_and_path(tmp_path: Path) -> None:
+    (warning,) = Settings(adapter_roots=("lora_adapters", str(tmp_path), "/not/there")).warnings
+    assert warning.startswith("adapter_roots: /not/there ")
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "a@b", "a=b", "-a", "å"])
+def test_a_public_name_that_means_something_else_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match="served_model_name"):
+        Settings(served_model_name=("ok", name))
