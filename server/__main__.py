@@ -32,9 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from cyclopts.exceptions import UnusedCliTokensError
 
     from server.cli.app import build_app
+    from server.cli.serving.vllm_flags import translate_flags
     from server.config.values import SettingsError
 
     try:
+        if given[:1] == ["serve"]:
+            given = ["serve", *translate_flags(given[1:])]
         code = int(build_app()(given) or 0)
         sys.stdout.flush()  # what cannot be written is an error here, not one that nobody handles at the exit
         return code

@@ -136,6 +136,8 @@ class TokenLogprob(msgspec.Struct, frozen=True, gc=False):
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
     """The likeliest alternatives as (token id, logprob), best first."""
+    rank: int = 1
+    """Its place among all tokens by probability; 1 is the likeliest, and tokens as likely share theirs."""
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):

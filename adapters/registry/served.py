@@ -27,7 +27,8 @@ class ServedAdapters:
 
     The highest version of each alias, in natural order, is active at first, where `active` (alias to
     version) does not say otherwise. `short_names` and `languages` (code to alias) are further names for
-    aliases; a language that the active version of exactly one alias speaks needs no entry.
+    aliases, `base_aliases` of the base. A language that the active version of exactly one alias speaks needs
+    no entry.
 
     Raises `AdapterRejectedError` where one of `adapters` is refused, `UnknownAdapterError` where one of these
     names points to none of them, `ValueError` where it is reserved or no name.
@@ -39,6 +40,7 @@ class ServedAdapters:
         *,
         base_digest: str,
         base_name: str = "base",
+        base_aliases: Iterable[str] = (),
         active: Mapping[str, str] = _NOTHING,
         short_names: Mapping[str, str] = _NOTHING,
         languages: Mapping[str, str] = _NOTHING,
@@ -47,6 +49,7 @@ class ServedAdapters:
         state = Snapshot(
             base_digest=base_digest,
             base_name=base_name,
+            base_aliases=tuple(base_aliases),
             by_alias={},
             active_versions={},
             short_names={},

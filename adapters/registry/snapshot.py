@@ -24,6 +24,8 @@ class Snapshot:
 
     base_digest: str
     base_name: str
+    base_aliases: tuple[str, ...] = ()
+    """Further public names of the base."""
     by_alias: Mapping[str, Mapping[str, Adapter]]
     """Alias in lower case → version in lower case → adapter, versions in natural order."""
     active_versions: Mapping[str, str]
@@ -68,7 +70,8 @@ class Snapshot:
     def is_base(self, name: str) -> bool:
         """Whether it names the base: `base`, or the base's own name where no adapter has it."""
         asked = name.strip().lower()
-        return asked == "base" or (asked == self.base_name.lower() and not self.is_adapter(asked))
+        named = any(asked == one.lower() for one in (self.base_name, *self.base_aliases))
+        return asked == "base" or (named and not self.is_adapter(asked))
 
     def aliases(self) -> tuple[str, ...]:
         """Every alias as written in its active version, sorted."""

@@ -200,7 +200,7 @@ def open_base_service(
     aliases = [active.full_name for active in actives if active.problem is None]
     narrator(f"adapters: {_listed(aliases) or 'none; every question goes to the base'}")
     runtime = Runtime(
-        name=base.name,
+        name=served.base_name,
         engine=demand or engine,
         served=served,
         router=router,
@@ -284,19 +284,19 @@ def open_engine(
     registry = catalogue.served
     setup = EngineSetup(
         base=catalogue.base.path,
-        base_name=catalogue.base.name,
+        base_name=registry.base_name,
         base_digest=registry.base_digest,
         tokenizer=tokenizer,
         adapters=[adapter for adapter in registry.adapters() if adapter.problem is None],
         active=priorities.actives(),
-        observer=metrics.steps(catalogue.base.name),
+        observer=metrics.steps(registry.base_name),
         narrate=narrator,
         environ=environ,
     )
     engine = SupervisedEngine(
         choice.kind.open(settings, setup),
         lambda: choice.kind.open(settings, setup),
-        metrics.steps(catalogue.base.name),
+        metrics.steps(registry.base_name),
         restarts=settings.restart_engine,
         step_timeout=settings.step_timeout,
     )

@@ -85,4 +85,7 @@ def _parameter(option: Option, *, show: bool) -> inspect.Parameter:
 
 
 def _raw(value: object) -> Raw:
+    """A flag's text. Of a flag that is given several times, each may hold several values as well."""
+    if isinstance(value, list):
+        return ",".join(cast("list[str]", value))
     return str(value).lower() if isinstance(value, bool) else cast("Raw", value)

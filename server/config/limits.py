@@ -20,6 +20,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "max_loaded_bases": (1, 64),
     "base_idle_seconds": (0, DAY),
     "base_wait_seconds": (0, 3600),
+    "max_lora_rank": (1, 4096),
     "max_queue": (0, 65536),
     "max_body": (1, 16 * 1024 * 1024),
     "max_bodies_memory": (1, 2**44),

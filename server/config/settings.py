@@ -26,8 +26,12 @@ from server.config.values import Entries, Raw, SettingsError, Size, Tables, clos
 
 PREFIX = "ONESEEK_"
 CONFIG_FILE = "oneseek.yaml"
+DEFAULT_ROOT = "lora_adapters"
+"""Where adapters are looked for by default; it need not be there."""
 CONFIG_VARIABLE = PREFIX + "CONFIG"
 
+BASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,255}")
+"""A base's public name; `:`, `@` and `=` have a meaning of their own in `model`."""
 _KUBERNETES_LINK = re.compile(PREFIX + r"(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_(TCP|UDP|SCTP)\w*)")
 
 
@@ -108,6 +112,8 @@ class Settings:
     """Seconds that a request waits for an on_demand base, after which it gets 503 with Retry-After."""
     adapters: tuple[str, ...] = ()
     """Adapters beside the discovered ones: PATH or NAME=PATH, a folder in PEFT layout or a pinned URL."""
+    served_model_name: tuple[str, ...] = ()
+    """Public names of the base; answers carry the first. Default: the name of its folder."""
     engine: EngineOptions = field(default_factory=EngineOptions)
     """What runs the base."""
     device: Literal["auto", "cpu", "directml", "webgpu"] = "cpu"
@@ -134,6 +140,8 @@ class Settings:
     """Most adapters in the engine at once; others are loaded when asked for. Default: 64; vllm: up to 16."""
     max_cpu_adapters: int | None = None
     """Most adapters in memory, those of max_adapters included. Default: no others; vllm: at least 64."""
+    max_lora_rank: int | None = None
+    """Largest rank that vllm makes room for; embedded takes any. Default: that of the largest adapter."""
     pinned_adapters: tuple[str, ...] = ()
     """Adapters that are loaded first and never evicted: aliases, or alias@version."""
     max_queue: int = 256
@@ -150,6 +158,8 @@ class Settings:
     """Answer length where a request names none; none: what is left of the context, or 16 for completions."""
     tool_parser: Literal["auto", "mistral", "hermes", "llama3_json", "json"] = "auto"
     """How the base writes calls of tools; auto: as its chat template shows."""
+    strict_fields: bool = False
+    """Refuse unknown fields of requests with 400, instead of naming them in X-OneSeek-Ignored."""
     step_timeout: float | None = 120.0
     """Seconds that one step of the engine may take before the engine counts as hung; none: no limit."""
     restart_engine: int = 0
@@ -168,7 +178,7 @@ class Settings:
     """Keys that open /metrics alone, for Prometheus. Default: with api_keys, admin_keys alone open it."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names to answer, such as *.example.com; * for any. Default: loopback's own there, else any."""
-    adapter_roots: tuple[str, ...] = ("lora_adapters",)
+    adapter_roots: tuple[str, ...] = (DEFAULT_ROOT,)
     """Folders beneath which adapters may be named over HTTP; the registry's own is always one."""
     adapter_urls: tuple[str, ...] = ()
     """URLs beneath which adapters may be fetched over HTTP, such as s3://bucket/adapters. Default: none."""
@@ -211,6 +221,10 @@ class Settings:
             raise SettingsError("max_cpu_adapters", f"{problem}; raise it, or leave it out")
         if any(not name.strip() for name in self.pinned_adapters):
             raise SettingsError("pinned_adapters", "a name is empty; give an alias, or leave it out")
+        for name in self.served_model_name:
+            if not BASE_NAME.fullmatch(name):
+                problem = f"{name!r} is not a name; use letters, digits, '.', '_', '-' and '/'"
+                raise SettingsError("served_model_name", problem)
         self._check_keys()
         parse_external_models(self.external_models)
         try:
@@ -246,9 +260,16 @@ class Settings:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should know before the server starts."""
-        if self.api_keys or is_loopback(self.host):
-            return ()
-        return (f"host {self.host} is reachable from other machines and no api_keys are set: anyone may ask",)
+        found = [
+            f"adapter_roots: {root} is not there, so it holds no adapters; make it, or correct it"
+            for root in self.adapter_roots
+            if root != DEFAULT_ROOT and not Path(root).expanduser().is_dir()
+        ]
+        if not self.api_keys and not is_loopback(self.host):
+            found.append(
+                f"host {self.host} is reachable from other machines and no api_keys are set: anyone may ask"
+            )
+        return tuple(found)
 
 
 OPTIONS: tuple[Option, ...] = options_of(Settings)

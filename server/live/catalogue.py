@@ -142,7 +142,8 @@ def _served(
     return ServedAdapters(
         adapters,
         base_digest=found.digest,
-        base_name=found.base.name,
+        base_name=next(iter(found.own.settings.served_model_name), found.base.name),
+        base_aliases=found.own.settings.served_model_name[1:],
         active=active,
         languages=languages,
     )

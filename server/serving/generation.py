@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 from adapters.errors import UnknownAdapterError
 from adapters.lora.manifest import Adapter
@@ -40,7 +40,7 @@ from server.serving.gate import Gate
 from server.serving.one_thread import OneThread
 from server.serving.resolution import Resolution, resolve_route
 from server.serving.routes import RememberedRoutes
-from server.text.chat_template import Message
+from server.text.chat_template import NO_ARGUMENTS, Message
 from server.text.tokenizer import Tokenizer, Tool
 
 __all__ = ["Generation", "Resolution"]
@@ -225,9 +225,10 @@ class Generation:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         tools: Sequence[Tool] = (),
+        arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> tuple[int, ...]:
         """Tokens of a conversation, by the base's template. Raises as `encode` does, and `TemplateError`."""
-        given = [*messages, *tools]
+        given = [*messages, *tools, *arguments.values()]
         return await self._tokens(
             given,
             field,
@@ -236,6 +237,7 @@ class Generation:
                 add_generation_prompt=add_generation_prompt,
                 continue_final_message=continue_final_message,
                 tools=tools,
+                arguments=arguments,
             ),
         )
 

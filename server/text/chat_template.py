@@ -10,11 +10,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from typing import Any, NoReturn, cast
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -29,6 +30,15 @@ Tool = Mapping[str, Any]
 BREAK = "\ufdd0"
 """Stands where two characters of a client's text must not be read as one token. No client's text holds it."""
 _END = "\ufdd1"
+OURS = frozenset(
+    {
+        "messages", "tools", "documents", "add_generation_prompt", "continue_final_message", "tokenize",
+        "chat_template", "custom_tools", "builtin_tools", "conversation", "return_dict", "self",
+    }
+)  # fmt: skip
+"""Names that a template may read and that only the server sets, by fields of their own."""
+NO_ARGUMENTS: Mapping[str, Any] = {}
+
 _RESERVED = re.compile(f"[{BREAK}{_END}]")
 _RESULT = "7e3a"
 """The result of a call that a template is shown."""
@@ -76,8 +86,11 @@ class ChatTemplate:
         names |= {"raise_exception": _raise, "strftime_now": _now}
         try:
             self._template = environment.from_string(source)
+            read = meta.find_undeclared_variables(environment.parse(source))
         except jinja2.TemplateSyntaxError as error:
             raise ValueError(f"the chat template does not compile, line {error.lineno}: {error}") from error
+        self.arguments = frozenset(read) - frozenset(names) - frozenset(special) - OURS
+        """Names that a request may set: those that the template reads and neither it nor the server sets."""
         self._special = dict(special)
         self.breaker = Breaker(control)
         self._in_parts = frozenset[str]()
@@ -103,6 +116,7 @@ class ChatTemplate:
         add_generation_prompt: bool,
         continue_final_message: bool,
         tools: Sequence[Tool] = (),
+        arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> str:
         """The text of a conversation, with `BREAK` inside what only looks like a control token.
 
@@ -111,6 +125,7 @@ class ChatTemplate:
         `messages` that it does not show are written as text. Turns that it refuses or drops are merged as
         Mistral's own reference tokenizer does, and a system message that it does not take goes before the
         first user message; all else that it refuses raises `TemplateError`.
+        `arguments` are values for some of the names in `self.arguments`; others are left out.
         """
         if add_generation_prompt and continue_final_message:
             raise ValueError(
@@ -120,13 +135,21 @@ class ChatTemplate:
         safe: list[dict[str, Any]] = [self.breaker.apply(dict(message)) for message in messages]
         known: list[dict[str, Any]] | None = self.breaker.apply(tools) if tools else None
         safe, known = self._with_tools(safe, known)
+        given = {name: self.breaker.apply(arguments[name]) for name in self.arguments & arguments.keys()}
+        write = partial(
+            self._write,
+            tools=known,
+            arguments=given,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=continue_final_message,
+        )
         try:
-            return self._write(safe, self._refused, known, add_generation_prompt, continue_final_message)
+            return write(safe, self._refused)
         except TemplateError:
             # What it takes of most conversations it may refuse beside tools, or beside what it refuses.
             if not conversation.kinds_of(safe) - self._refused:
                 raise
-        return self._write(safe, conversation.ALL_KINDS, known, add_generation_prompt, continue_final_message)
+        return write(safe, conversation.ALL_KINDS)
 
     def _with_tools(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None
@@ -145,24 +168,31 @@ class ChatTemplate:
         self,
         messages: list[dict[str, Any]],
         refused: frozenset[str],
+        *,
         tools: list[dict[str, Any]] | None,
+        arguments: Mapping[str, Any],
         add_generation_prompt: bool,
         continue_final_message: bool,
     ) -> str:
         messages = self._placed(conversation.merged(messages, refused))
         if continue_final_message:
-            return self._continue(messages, tools)
-        return self._run(messages, add_generation_prompt, tools)
+            return self._continue(messages, tools, arguments)
+        return self._run(messages, add_generation_prompt, tools, arguments)
 
     def _placed(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
         return messages if self._takes_system else conversation.with_system_in_user(messages)
 
-    def _continue(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
+    def _continue(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        arguments: Mapping[str, Any],
+    ) -> str:
         if not messages or not isinstance(messages[-1].get("content"), str):
             raise TemplateError("continue_final_message needs a last message with text to continue")
         # The space tells whether the template trims: then the end of the text to go on from is trimmed too.
         marked = {**messages[-1], "content": messages[-1]["content"] + _END + " "}
-        text, end, rest = self._run([*messages[:-1], marked], False, tools).rpartition(_END)
+        text, end, rest = self._run([*messages[:-1], marked], False, tools, arguments).rpartition(_END)
         if not end:
             raise TemplateError("the chat template leaves out the last message, so it cannot be continued")
         return text if rest.startswith(" ") else text.rstrip()
@@ -172,12 +202,14 @@ class ChatTemplate:
         messages: Sequence[Message],
         add_generation_prompt: bool,
         tools: list[dict[str, Any]] | None = None,
+        arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> str:
-        limit = _LARGEST_FRAME + _GROWTH * (_size(messages) + _size(tools))
+        limit = _LARGEST_FRAME + _GROWTH * (_size(messages) + _size(tools) + _size(arguments))
         parts: list[str] = []
         length = 0
         try:
             for part in self._template.generate(
+                **arguments,
                 **self._special,
                 messages=in_form(messages, self._in_parts) if self._in_parts else messages,
                 add_generation_prompt=add_generation_prompt,

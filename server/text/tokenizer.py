@@ -14,7 +14,7 @@ import tokenizers
 
 from adapters.files.tokenizerfile import tokenizer_file
 from adapters.spiece.gpt_sw3 import CHAT_TEMPLATE, is_gpt_sw3, read_definition, special_tokens
-from server.text.chat_template import BREAK, ChatTemplate, Message, TemplateError, Tool
+from server.text.chat_template import BREAK, NO_ARGUMENTS, ChatTemplate, Message, TemplateError, Tool
 from server.text.pieces import Pieces
 from server.text.tool_formats import MISTRAL, ToolFormat
 from server.text.tool_syntax import TOOL_CALLS
@@ -159,6 +159,11 @@ class Tokenizer:
             if number is not None and (form is MISTRAL or number in self._special_ids)
         }
 
+    @property
+    def template_arguments(self) -> frozenset[str]:
+        """Names of the chat template that a request may set, such as `enable_thinking`."""
+        return frozenset() if self._template is None else self._template.arguments
+
     def added_id(self, token: str) -> int | None:
         """The id of a token that was added to the vocabulary as a whole, as control tokens are."""
         return self._added.get(token)
@@ -211,8 +216,9 @@ class Tokenizer:
         add_generation_prompt: bool = True,
         continue_final_message: bool = False,
         tools: Sequence[Tool] = (),
+        arguments: Mapping[str, Any] = NO_ARGUMENTS,
     ) -> list[int]:
-        """The prompt of a conversation, by the base's chat template.
+        """The prompt of a conversation, by the base's chat template; `arguments`: see `ChatTemplate.render`.
 
         A control token spelled out in a message or in a tool becomes the tokens of its letters, so a client
         can neither end a turn nor begin one. Raises `TemplateError` with the template's message where it
@@ -227,6 +233,7 @@ class Tokenizer:
             add_generation_prompt=add_generation_prompt,
             continue_final_message=continue_final_message,
             tools=tools,
+            arguments=arguments,
         )
         first, *rest = text.split(BREAK)
         ids = self._ids(first)

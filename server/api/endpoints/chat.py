@@ -19,15 +19,18 @@ from server.api.endpoints.context import (
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.generation import ChatFields
+from server.api.fields.refusals import CHAT_REFUSED
 from server.api.parsing.formats import asks_form, guided
 from server.api.parsing.messages import opening, parse_messages, user_turns
 from server.api.parsing.receipts import asks_receipt
 from server.api.parsing.sampling import chat_sampling, check_scores
+from server.api.parsing.template_arguments import template_arguments
 from server.api.parsing.tools import ToolUse, read_tools, with_tools
 from server.api.rendering.answers import Answer, gather, receipt_field, total
-from server.api.rendering.chat_chunks import ChatChunks
-from server.api.rendering.logprobs import chat_entries, prompt_logprobs
+from server.api.rendering.chat_chunks import ChatChunks, scored_chat
+from server.api.rendering.logprobs import prompt_logprobs
 from server.api.rendering.pieces import JsonItems, encode_pieces
+from server.api.rendering.scored_text import ScoredText
 from server.api.rendering.tool_answers import called_message, end_reason
 from server.api.wire.stream import EventStream
 from server.errors import bad_field
@@ -36,6 +39,9 @@ from server.request import Sampling
 from server.serving.length import AnswerLength
 from server.serving.service import BaseService
 from server.text.tokenizer import Tokenizer
+
+TOGETHER = 1024
+"""Token ids that are written in one step."""
 
 
 class Chat:
@@ -49,15 +55,23 @@ class Chat:
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)
         aside = partial(self._context.aside, request)
-        value = await self._context.read(request, bounds.CHAT)
+        value = await self._context.read_question(request, bounds.CHAT)
         self._context.check_body(request, value)
-        body = await aside(lambda: to_generation(value, ChatFields))
+        unknown = self._context.unknown_fields(request)
+        body = await aside(lambda: to_generation(value, ChatFields, refused=CHAT_REFUSED, unknown=unknown))
         _check(body)
-        messages = await aside(lambda: parse_messages(body.messages))
+        messages = await aside(lambda: parse_messages(body.messages, unknown))
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
         service, route = await self._context.choose(request, asked)
         generation, tokenizer = service.generation, service.runtime.tokenizer
         sampling, tools = await aside(lambda: _parse(body, service))
+        arguments = template_arguments(
+            body.chat_template_kwargs,
+            tokenizer.template_arguments,
+            unknown,
+            effort=body.reasoning_effort,
+            budget=body.thinking_token_budget,
+        )
         length = self._length(service, body)
         resolution = await generation.choose(exchange, asked, body.n, route=route)
         if asks_form(body):
@@ -70,6 +84,7 @@ class Chat:
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
             tools=tools.tools if tools else (),
+            arguments=arguments,
         )
         if sampling.prompt_logprobs is not None:
             check_scores(sampling, [len(prompt)], body.n)
@@ -82,17 +97,23 @@ class Chat:
         answer_id = "chatcmpl-" + exchange.answer_id
         if body.stream:
             head = envelope(answer_id, "chat.completion.chunk", resolution)
-            chunks = ChatChunks(head, body, echo, tokenizer, tools, draft)
+            chunks = ChatChunks(head, body, echo, tokenizer, tools, draft, prompt=prompt)
             return EventStream(deltas, chunks, generation.aside)
         answers = await gather(deltas, body.n)
         head = envelope(answer_id, "chat.completion", resolution)
         return large_reply(
             lambda: encode_pieces(
                 head
-                | {"choices": [_choice(i, a, body, echo, tokenizer, tools) for i, a in enumerate(answers)]}
+                | {
+                    "choices": [
+                        _choice(i, a, body, echo, scored_chat(body, tokenizer, tools, prompt), tools)
+                        for i, a in enumerate(answers)
+                    ]
+                }
                 | {"usage": total([answer.usage for answer in answers], body.n)}
                 | _prompt_logprobs(answers[0], tokenizer)
                 | receipt_field(draft, answers)
+                | ({"prompt_token_ids": JsonItems(prompt, TOGETHER)} if body.return_token_ids else {})
             ),
             answers,
             generation.aside,
@@ -123,7 +144,7 @@ def _check(body: ChatFields) -> None:
 
 
 def _choice(
-    index: int, answer: Answer, body: ChatFields, echo: str, tokenizer: Tokenizer, tools: ToolUse | None
+    index: int, answer: Answer, body: ChatFields, echo: str, scored: ScoredText, tools: ToolUse | None
 ) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant", "content": "", "refusal": None}
     end: str | None = answer.finish_reason
@@ -136,13 +157,14 @@ def _choice(
     return {
         "index": index,
         "message": message,
-        "logprobs": _logprobs(answer, tokenizer) if body.logprobs else None,
+        "logprobs": _logprobs(answer, scored) if body.logprobs else None,
         "finish_reason": end,
+        **({"token_ids": JsonItems(answer.token_ids, TOGETHER)} if body.return_token_ids else {}),
     }
 
 
-def _logprobs(answer: Answer, tokenizer: Tokenizer) -> dict[str, Any]:
-    return {"content": JsonItems(chat_entries(answer.logprobs, tokenizer)), "refusal": None}
+def _logprobs(answer: Answer, scored: ScoredText) -> dict[str, Any]:
+    return {"content": JsonItems(scored.entries(answer.logprobs, answer.text, last=True)), "refusal": None}
 
 
 def _prompt_logprobs(answer: Answer, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from server.api.endpoints.prompts import draft_prompts, tokenise_prompts
 from server.api.fields import bounds
 from server.api.fields.decode import to_generation
 from server.api.fields.generation import MAX_CHOICES, MAX_PROMPTS, CompletionFields
+from server.api.fields.refusals import COMPLETION_HINTS, COMPLETION_REFUSED
 from server.api.parsing.formats import guided
 from server.api.parsing.messages import opening_of
 from server.api.parsing.prompt import CompletionPrompt
@@ -38,6 +39,8 @@ from server.text.tokenizer import Tokenizer
 
 DEFAULT_MAX_TOKENS = 16
 """OpenAI's, for this endpoint."""
+TOGETHER = 1024
+"""Token ids that are written in one step."""
 
 
 class Completions:
@@ -52,9 +55,14 @@ class Completions:
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)
         aside = partial(self._context.aside, request)
-        value = await self._context.read(request, bounds.COMPLETION)
+        value = await self._context.read_question(request, bounds.COMPLETION)
         self._context.check_body(request, value, "prompt")
-        body = await aside(lambda: to_generation(value, CompletionFields))
+        unknown = self._context.unknown_fields(request)
+        body = await aside(
+            lambda: to_generation(
+                value, CompletionFields, refused=COMPLETION_REFUSED, hints=COMPLETION_HINTS, unknown=unknown
+            )
+        )
         service = self._context.service_for(request, body.model)
         sampling = completion_sampling(body, service.runtime.info, service.defaults)
         prompts = await draft_prompts(body.prompt, service, aside)
@@ -68,7 +76,7 @@ class Completions:
         resolution = await generation.choose(exchange, asked, len(prompts) * body.n, route=route)
         check = partial(generation.grammars.check, asker=asker_of(request))
         sampling = await guided(body, sampling, check, aside)
-        prompts = await tokenise_prompts(prompts, service)
+        prompts = await tokenise_prompts(prompts, service, special=body.add_special_tokens)
         check_scores(sampling, [len(prompt.tokens) for prompt in prompts], body.n)
         default = settings.default_max_tokens or DEFAULT_MAX_TOKENS
         length = AnswerLength(body.max_tokens, default, ("prompt", "max_tokens"))
@@ -107,8 +115,9 @@ def _choice(
 ) -> dict[str, Any]:
     logprobs = None
     if body.logprobs is not None:
+        as_ids = body.return_tokens_as_token_ids
         first, before = (prompt.tokens[0], answer.prompt_logprobs or ()) if body.echo else (None, ())
-        logprobs, _ = completion_logprobs([*before, *answer.logprobs], tokenizer, 0, first)
+        logprobs, _ = completion_logprobs([*before, *answer.logprobs], tokenizer, 0, first, as_ids=as_ids)
     choice: dict[str, Any] = {
         "index": index,
         "text": (prompt.text if body.echo else "") + answer.text,
@@ -117,4 +126,7 @@ def _choice(
     }
     if body.prompt_logprobs is not None and answer.prompt_logprobs is not None:
         choice["prompt_logprobs"] = JsonItems(prompt_logprobs(answer.prompt_logprobs, tokenizer))
+    if body.return_token_ids:
+        choice["prompt_token_ids"] = JsonItems(prompt.tokens, TOGETHER)
+        choice["token_ids"] = JsonItems(answer.token_ids, TOGETHER)
     return choice

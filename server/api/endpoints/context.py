@@ -14,6 +14,8 @@ from starlette.responses import Response
 from adapters.errors import format_value
 from routing.route import Route, RouteQuery
 from routing.selection import split_base
+from server.api.fields.unknown import UnknownFields
+from server.api.parsing.adapter_names import name_adapter
 from server.api.parsing.prompt import count_places
 from server.api.rendering.answers import Answer, release
 from server.api.wire.body import JSON_TYPES, parse_body, read_body
@@ -71,6 +73,16 @@ class Context:
         body = await read_body(request.scope, request.receive, most, types)
         exchange.body_bytes = len(body)
         return await self.aside(request, lambda: parse_body(body, bounds))
+
+    async def read_question(self, request: Request, bounds: Mapping[str, FieldBound]) -> dict[str, Any]:
+        """The same of what an adapter answers: `model` names it, however the request spells it."""
+        value = await self.read(request, bounds)
+        return await self.aside(request, lambda: name_adapter(value, ServedNames(self.services)))
+
+    def unknown_fields(self, request: Request) -> UnknownFields:
+        """Takes the fields of a request that nobody knows."""
+        exchange: Exchange = request.scope[EXCHANGE]
+        return UnknownFields(exchange.receipt, strict=self.settings.strict_fields)
 
     async def aside(self, request: Request, work: Callable[[], WorkResult]) -> WorkResult:
         """What `work` returns, which grows with the request's body: of a large one not on the event loop."""
@@ -153,6 +165,29 @@ class Context:
     def default_length(self, service: BaseService) -> int | None:
         """Length of an answer whose request names none; None: what is left of the context."""
         return self.settings.default_max_tokens or service.defaults.max_new_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class ServedNames:
+    """The names of all bases and their adapters."""
+
+    services: Sequence[BaseService]
+
+    def knows(self, name: str) -> bool:
+        """True for a base's name and an adapter's."""
+        return any(service.runtime.knows(name) for service in self.services)
+
+    def is_base(self, name: str) -> bool:
+        """True for a base's name, and for `base`."""
+        return any(service.runtime.served.is_base(name) for service in self.services)
+
+    def full_name(self, name: str) -> str:
+        """One spelling for all that mean the same adapter."""
+        _, rest = split_base(name)
+        for service in self.services:
+            if service.runtime.knows(name) and service.runtime.served.is_adapter(rest):
+                return f"{service.runtime.name}:{service.runtime.served.resolve(rest).full_name}"
+        return name.strip().lower()
 
 
 def asker_of(request: Request) -> str:

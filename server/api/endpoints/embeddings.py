@@ -43,11 +43,14 @@ class Embeddings:
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)
         aside = partial(self._context.aside, request)
-        value = await self._context.read(request, bounds.EMBEDDING)
+        value = await self._context.read_question(request, bounds.EMBEDDING)
         # One request fills a batch, and leaves others their place in the queue.
         most = min(settings.max_num_seqs or TOGETHER, settings.max_queue // 4)
         self._context.check_body(request, value, "input", most)
-        body = to_generation(value, EmbeddingFields, refused=EMBEDDING_REFUSED, hints=EMBEDDING_HINTS)
+        unknown = self._context.unknown_fields(request)
+        body = to_generation(
+            value, EmbeddingFields, refused=EMBEDDING_REFUSED, hints=EMBEDDING_HINTS, unknown=unknown
+        )
         # Without texts a language decides nothing: this is the base that is named, or the first that embeds.
         service, _ = await self._context.choose(request, question(request, body.model, ()), "embed")
         service.generation.check_task("embed")

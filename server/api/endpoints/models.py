@@ -46,7 +46,7 @@ class Models:
         if is_automatic(rest):
             return entries[AUTOMATIC_MODEL]
         if served.is_base(rest):
-            return entries[served.base_name]
+            return entries.get(rest, entries[served.base_name])
         if not served.is_adapter(rest):
             return None
         adapter = served.resolve(rest)
@@ -58,6 +58,8 @@ class Models:
         for service in self._context.services:
             base, served = service.runtime.name, service.runtime.served
             entries[base] = self._entry(service, base, base, None)
+            for other in served.snapshot.base_aliases:
+                entries[other] = self._entry(service, other, base, None)
             for alias in served.aliases():
                 active = served.active(alias)
                 entries[alias] = self._entry(service, alias, active.full_name, base, active)

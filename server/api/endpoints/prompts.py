@@ -31,15 +31,18 @@ async def draft_prompts(
 
 
 async def tokenise_prompts(
-    prompts: Sequence[CompletionPrompt], service: BaseService, field: str = "prompt"
+    prompts: Sequence[CompletionPrompt], service: BaseService, field: str = "prompt", *, special: bool = True
 ) -> list[CompletionPrompt]:
-    """The same with the tokens of each text. Raises `ApiError` for one that cannot fit."""
+    """The same with the tokens of each text, `special` ones such as the first added.
+
+    Raises `ApiError` for one that cannot fit.
+    """
     done: list[CompletionPrompt] = []
     for index, prompt in enumerate(prompts):
         tokens = prompt.tokens
         if not tokens:
             path = f"{field}[{index}]" if len(prompts) > 1 else field
-            tokens = await service.generation.encode(prompt.text, path)
+            tokens = await service.generation.encode(prompt.text, path, special)
         done.append(CompletionPrompt(prompt.text, tokens))
         # Many short texts are as much work as a long one, for which no stream should wait.
         await asyncio.sleep(0)

@@ -16,6 +16,7 @@ from server.api.parsing.messages import opening, user_turns
 from server.api.parsing.receipts import asks_receipt
 from server.api.parsing.responses import parse_input
 from server.api.parsing.sampling import response_sampling
+from server.api.parsing.template_arguments import template_arguments
 from server.api.rendering.answers import gather
 from server.api.rendering.pieces import encode_pieces
 from server.api.rendering.response_events import ResponseEvents
@@ -38,15 +39,21 @@ class Responses:
         exchange: Exchange = request.scope[EXCHANGE]
         receipt = asks_receipt(exchange)
         aside = partial(self._context.aside, request)
-        value = await self._context.read(request, bounds.RESPONSE)
+        value = await self._context.read_question(request, bounds.RESPONSE)
         self._context.check_body(request, value)
+        unknown = self._context.unknown_fields(request)
         body = await aside(
-            lambda: to_generation(value, ResponseFields, refused=RESPONSE_REFUSED, hints=RESPONSE_HINTS)
+            lambda: to_generation(
+                value, ResponseFields, refused=RESPONSE_REFUSED, hints=RESPONSE_HINTS, unknown=unknown
+            )
         )
-        messages = await aside(lambda: parse_input(body.input, body.instructions))
+        messages = await aside(lambda: parse_input(body.input, body.instructions, unknown))
         asked = question(request, body.model, user_turns(messages), opening(messages, value))
         service, route = await self._context.choose(request, asked)
         generation, info = service.generation, service.runtime.info
+        effort = body.reasoning.effort if body.reasoning is not None else None
+        readable = service.runtime.tokenizer.template_arguments
+        arguments = template_arguments(body.chat_template_kwargs, readable, unknown, effort=effort)
         sampling = response_sampling(body, info, service.defaults)
         fields = ("input", "max_output_tokens")
         length = AnswerLength(body.max_output_tokens, self._context.default_length(service), fields)
@@ -54,7 +61,7 @@ class Responses:
         check = partial(generation.grammars.check, asker=asker_of(request))
         sampling = await guided_text(body, sampling, check, aside)
         try:
-            prompt = await generation.chat(messages, "input")
+            prompt = await generation.chat(messages, "input", arguments=arguments)
         except TemplateError as error:
             raise bad_field("input", str(error), code="bad_conversation") from None
         sampling = length.fit(sampling, len(prompt), info)

@@ -9,10 +9,13 @@ from starlette.responses import Response
 
 from server.api.endpoints.context import Context, question, reply
 from server.api.fields import bounds
-from server.api.fields.decode import to_fields
-from server.api.fields.generation import HINTS, DetokenizeFields, TokenizeFields
+from server.api.fields.decode import to_fields, to_generation
+from server.api.fields.generation import DetokenizeFields, TokenizeFields
+from server.api.fields.refusals import HINTS, TOKENIZE_REFUSED
 from server.api.parsing.messages import parse_messages, user_turns
 from server.api.parsing.sampling import check_ids
+from server.api.parsing.template_arguments import template_arguments
+from server.api.parsing.tools import shown_tools
 from server.api.rendering.pieces import JsonItems, encode_pieces
 from server.api.wire.large import LargeReply
 from server.errors import bad_field
@@ -32,12 +35,16 @@ class Tokenize:
     async def tokenize(self, request: Request) -> Response:
         """A prompt or a conversation → `{"count", "max_model_len", "tokens", "token_strs"}`."""
         aside = partial(self._context.aside, request)
-        value = await self._context.read(request, bounds.TOKENIZE)
-        body = await aside(lambda: to_fields(value, TokenizeFields, hints=HINTS))
+        value = await self._context.read_question(request, bounds.TOKENIZE)
+        unknown = self._context.unknown_fields(request)
+        body = await aside(
+            lambda: to_generation(value, TokenizeFields, refused=TOKENIZE_REFUSED, unknown=unknown)
+        )
         if (body.prompt is None) == (body.messages is None):
             raise bad_field("prompt", "Send either prompt or messages.", code="invalid_value")
+        _check(body)
         given = body.messages or []
-        messages = await aside(lambda: parse_messages(given))
+        messages = await aside(lambda: parse_messages(given, unknown))
         turns = (body.prompt or "",) if body.messages is None else user_turns(messages)
         service = await self._service(request, body.model, turns)
         generation, runtime = service.generation, service.runtime
@@ -46,9 +53,17 @@ class Tokenize:
                 messages,
                 add_generation_prompt=body.add_generation_prompt,
                 continue_final_message=body.continue_final_message,
+                tools=await aside(lambda: shown_tools(body.tools)),
+                arguments=template_arguments(
+                    body.chat_template_kwargs,
+                    runtime.tokenizer.template_arguments,
+                    unknown,
+                    effort=body.reasoning_effort,
+                ),
             )
         else:
-            tokens = await generation.encode(body.prompt or "", "prompt", body.add_special_tokens)
+            special = body.add_special_tokens is not False
+            tokens = await generation.encode(body.prompt or "", "prompt", special)
         texts = (runtime.tokenizer.token_text(token) for token in tokens) if body.return_token_strs else None
         answer = {
             "count": len(tokens),
@@ -63,8 +78,9 @@ class Tokenize:
     async def detokenize(self, request: Request) -> Response:
         """Token ids → `{"prompt"}`, special tokens left out."""
         aside = partial(self._context.aside, request)
-        value = await self._context.read(request, bounds.TOKENIZE)
-        body = await aside(lambda: to_fields(value, DetokenizeFields))
+        value = await self._context.read_question(request, bounds.TOKENIZE)
+        unknown = self._context.unknown_fields(request)
+        body = await aside(lambda: to_fields(value, DetokenizeFields, hints=HINTS, unknown=unknown))
         service = await self._service(request, body.model, ())
         generation = service.generation
         tokens = await aside(lambda: check_ids(body.tokens, "tokens", service.runtime.info))
@@ -78,3 +94,11 @@ class Tokenize:
         service = self._context.services[0]
         service.generation.check_name(request.scope[EXCHANGE], question(request, model, ()))
         return service
+
+
+def _check(body: TokenizeFields) -> None:
+    if body.messages is None and body.tools:
+        raise bad_field("tools", "tools needs messages: no prompt shows them.", code="invalid_value")
+    if body.messages is not None and body.add_special_tokens:
+        message = "add_special_tokens: the chat template writes the special tokens; send it with prompt."
+        raise bad_field("add_special_tokens", message, code="unsupported_parameter")

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Meta
 
 from adapters.registry.traffic import MOST_VERSIONS
-from server.api.fields.generation import FieldKind, Refusal, known
+from server.api.fields.generation import known
+from server.api.fields.refusals import FieldKind, Refusal
 from server.live.roots import MAX_PATH
 
 AdapterName = Annotated[str, Meta(min_length=1, max_length=256)]
@@ -76,9 +77,9 @@ LORA_REFUSED: Mapping[str, Refusal] = {
 def lora_table() -> dict[str, FieldKind]:
     """Every field of vLLM's pair with what becomes of it."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(LoadFields) | known(UnloadFields), "honoured")
-    hints: dict[str, FieldKind] = dict.fromkeys(LORA_HINTS, "hint")
+    ignored: dict[str, FieldKind] = dict.fromkeys(LORA_HINTS, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(LORA_REFUSED, "refused")
-    return honoured | hints | refused
+    return honoured | ignored | refused
 
 
 def admin_table() -> dict[str, FieldKind]:

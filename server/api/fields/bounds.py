@@ -47,7 +47,7 @@ RESPONSE: Mapping[str, FieldBound] = {
     **_GENERATION, "input": CONVERSATION, "instructions": TEXT, "text": GRAMMAR, "tools": TOOLS,
 }  # fmt: skip
 EMBEDDING: Mapping[str, FieldBound] = {"input": IDS}
-TOKENIZE: Mapping[str, FieldBound] = {"prompt": TEXT, "messages": CONVERSATION, "tokens": IDS}
+TOKENIZE: Mapping[str, FieldBound] = {"prompt": TEXT, "messages": CONVERSATION, "tools": TOOLS, "tokens": IDS}
 MULTI_MODEL: Mapping[str, FieldBound] = {
     "question": TEXT, "messages": CONVERSATION, "stop": PAIRS, "metadata": PAIRS,
     "logit_bias": PAIRS, "tools": TOOLS, "functions": TOOLS,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Mapping
@@ -10,7 +9,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from server.api.fields.generation import HINTS, REFUSED, Refusal, known
+from server.api.fields.generation import known
+from server.api.fields.refusals import HINTS, REFUSED, Refusal
+from server.api.fields.shapes import fit
+from server.api.fields.unknown import UnknownFields
 from server.api.wire.bounds import SMALL
 from server.errors import ApiError, bad_field
 
@@ -18,10 +20,10 @@ Fields = TypeVar("Fields", bound=msgspec.Struct)
 
 _PATH = re.compile(r" - at (?:`key` in )?`\$\.?(?P<path>[^`]*)`\Z")
 _MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>[^`]*)`")
 _STEP = re.compile(r"\.?(?P<key>[^.\[\]]+)|\[(?P<index>\d+)\]")
 
 NO_NAMES: frozenset[str] = frozenset()
+NOTHING_REFUSED: Mapping[str, Refusal] = {}
 
 
 def to_fields(
@@ -29,21 +31,27 @@ def to_fields(
     kind: type[Fields],
     *,
     hints: frozenset[str] = NO_NAMES,
+    refused: Mapping[str, Refusal] = NOTHING_REFUSED,
+    unknown: UnknownFields | None = None,
 ) -> Fields:
     """`value` as a `kind`; null means absent. `hints` are accepted and dropped.
 
-    Raises `ApiError` (400) naming an unknown field with its nearest known one, or the one that does not fit.
+    What is neither a field of `kind` nor a hint nor `refused` goes to `unknown`, which by default refuses it.
+    Raises `ApiError` (400) naming a field that does not fit.
     """
     honoured = known(kind)
+    unknown = UnknownFields(strict=True) if unknown is None else unknown
     kept: dict[str, Any] = {}
     for name, item in value.items():
         if item is None or name in hints:
             continue
         if name not in honoured:
-            raise unknown_field(name, honoured | hints)
+            unknown.meet(name, honoured | hints | frozenset(refused))
+            continue
         if isinstance(item, msgspec.Raw):  # more than its bound, and not decoded
             SMALL.check(name, item)
         kept[name] = item
+    kept = fit(kept, kind, unknown)
     try:
         return msgspec.convert(kept, kind)
     except msgspec.ValidationError as error:
@@ -56,6 +64,7 @@ def to_generation(
     *,
     refused: Mapping[str, Refusal] = REFUSED,
     hints: frozenset[str] = HINTS,
+    unknown: UnknownFields | None = None,
 ) -> Fields:
     """The same where known fields are refused by name, unless their values ask for nothing."""
     honoured = known(kind)
@@ -67,7 +76,7 @@ def to_generation(
         if item is not None and not _asks_nothing(name, item, value, refusal):
             raise bad_field(name, f"{name}: {refusal.why}.", code="unsupported_parameter")
         del kept[name]
-    return to_fields(kept, kind, hints=hints)
+    return to_fields(kept, kind, hints=hints, refused=refused, unknown=unknown)
 
 
 def _asks_nothing(name: str, item: object, value: Mapping[str, object], refusal: Refusal) -> bool:
@@ -78,16 +87,6 @@ def _asks_nothing(name: str, item: object, value: Mapping[str, object], refusal:
     return any(type(item) is type(allowed) and item == allowed for allowed in refusal.harmless)
 
 
-def unknown_field(name: str, names: frozenset[str], prefix: str = "") -> ApiError:
-    """The error for a field that nobody knows."""
-    shown = name[:100]
-    near = difflib.get_close_matches(shown, sorted(names), n=1, cutoff=0.7)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return bad_field(
-        prefix + shown, f"{prefix}{shown} is not a field of this endpoint.{hint}", code="unknown_parameter"
-    )
-
-
 def _misfit(message: str, value: object) -> ApiError:
     at = _PATH.search(message)
     path = at["path"].removesuffix("[...]") if at else ""
@@ -95,9 +94,6 @@ def _misfit(message: str, value: object) -> ApiError:
     if missing:
         name = f"{path}.{missing['name']}".lstrip(".")
         return bad_field(name, f"{name} is required.", code="missing_required_parameter")
-    unknown = _UNKNOWN.match(message)
-    if unknown:
-        return unknown_field(unknown["name"], NO_NAMES, f"{path}." if path else "")
     detail = _PATH.sub("", message).replace("`", "")
     detail = detail[:1].lower() + detail[1:]
     return bad_field(path, f"{path} is {format_json(_at(value, path))}: {detail}.", code="invalid_value")

@@ -1,7 +1,4 @@
-"""Every field of `POST /v1/embeddings`: honoured, accepted as a hint, or refused by name.
-
-docs/api.md shows the same table; a test keeps the two equal.
-"""
+"""Every field of `POST /v1/embeddings`: honoured, ignored, or refused by name."""
 
 from __future__ import annotations
 
@@ -11,7 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from server.api.fields.generation import REFUSED, FieldKind, Name, Refusal, known
+from server.api.fields.generation import Name, known
+from server.api.fields.refusals import HINTS, REFUSED, FieldKind, Refusal
 
 MAX_INPUTS = 2048
 """OpenAI's."""
@@ -26,9 +24,11 @@ class EmbeddingFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Meta(ge=1, le=MAX_DIMENSIONS)] | None = None
     receipt: bool = False
+    lora_path: Any = None
+    adapter_id: Any = None
 
 
-EMBEDDING_HINTS = frozenset({"user", "priority", "request_id"})
+EMBEDDING_HINTS = HINTS - {"include_reasoning", "separate_reasoning", "stream_reasoning", "stream_interval"}
 """Fields that change nothing in the vectors."""
 
 _TEXT = "this endpoint calls it input, which holds texts or token ids"
@@ -37,10 +37,14 @@ EMBEDDING_REFUSED: Mapping[str, Refusal] = {
     "truncate_prompt_tokens": REFUSED["truncate_prompt_tokens"],
     "cache_salt": REFUSED["cache_salt"],
     "mm_processor_kwargs": REFUSED["mm_processor_kwargs"],
+    "media_io_kwargs": REFUSED["media_io_kwargs"],
+    "chat_template": REFUSED["chat_template"],
+    "adapter_source": REFUSED["adapter_source"],
     "messages": Refusal(_TEXT),
     "prompt": Refusal(_TEXT),
     "add_special_tokens": Refusal("texts are tokenised as the base was trained", (True,)),
     "normalize": Refusal("vectors are of unit length", (True,)),
+    "use_activation": Refusal("vectors are of unit length", (True,)),
     "embed_dtype": Refusal("vectors are of 32-bit floats", ("float32",)),
     "endianness": Refusal("base64 holds little-endian floats", ("little", "native")),
 }
@@ -50,6 +54,6 @@ EMBEDDING_REFUSED: Mapping[str, Refusal] = {
 def embedding_table() -> dict[str, FieldKind]:
     """Every field of the endpoint with what becomes of it."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(EmbeddingFields), "honoured")
-    hints: dict[str, FieldKind] = dict.fromkeys(EMBEDDING_HINTS, "hint")
+    ignored: dict[str, FieldKind] = dict.fromkeys(EMBEDDING_HINTS, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(EMBEDDING_REFUSED, "refused")
-    return honoured | hints | refused
+    return honoured | ignored | refused

@@ -1,17 +1,16 @@
-"""Every field of chat and text completions: honoured, accepted as a hint, or refused by name.
+"""Every field of chat and text completions: honoured, ignored, or refused by name.
 
-The honoured ones are the structs' own fields. docs/api.md shows the same table; a test keeps the two equal.
-`response_fields` and `embedding_fields` are the same for their endpoints.
+The honoured ones are the structs' own fields. `server.api.fields.tables` holds the tables of all endpoints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
+
+from server.api.fields.refusals import HINTS, REFUSED, FieldKind
 
 MAX_CHOICES = 16
 MAX_LOGPROBS = 20
@@ -35,6 +34,7 @@ Schema = dict[str, Any] | str
 Pattern = Annotated[str, Meta(min_length=1)]
 Choices = Annotated[list[Annotated[str, Meta(min_length=1)]], Meta(min_length=1, max_length=MAX_OPTIONS)]
 ToolName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}\Z")]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 StopString = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_LENGTH)]
 
 
@@ -42,6 +42,7 @@ class StreamOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """OpenAI's `stream_options`."""
 
     include_usage: bool = False
+    continuous_usage_stats: bool = False
     include_obfuscation: bool = False
 
 
@@ -54,10 +55,13 @@ class JsonObjectFormat(
 ):
     """Any JSON object."""
 
+    FORBIDS: ClassVar[bool] = True
+
 
 class NamedSchema(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """OpenAI's `response_format.json_schema`. The schema is kept to, whatever `strict` says."""
 
+    FORBIDS: ClassVar[bool] = True
     name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
     schema: dict[str, Any]
     strict: bool | None = None
@@ -69,12 +73,14 @@ class JsonSchemaFormat(
 ):
     """JSON that fits a schema."""
 
+    FORBIDS: ClassVar[bool] = True
     json_schema: NamedSchema
 
 
 class StructuredOutputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """vLLM's `structured_outputs`: one of these."""
 
+    FORBIDS: ClassVar[bool] = True
     json: Schema | None = None
     regex: Pattern | None = None
     choice: Choices | None = None
@@ -121,6 +127,10 @@ class GenerationFields(OneModelFields, kw_only=True, forbid_unknown_fields=True)
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] = 1
     stream_options: StreamOptions | None = None
     prompt_logprobs: Logprobs | None = None
+    return_token_ids: bool = False
+    return_tokens_as_token_ids: bool = False
+    lora_path: Any = None
+    adapter_id: Any = None
     response_format: TextFormat | JsonObjectFormat | JsonSchemaFormat | None = None
     structured_outputs: StructuredOutputs | None = None
     guided_json: Schema | None = None
@@ -167,6 +177,9 @@ class ChatFields(GenerationFields, kw_only=True, forbid_unknown_fields=True):
     top_logprobs: Logprobs = 0
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    thinking_token_budget: int | None = None
     echo: bool = False
     tools: Annotated[list[ToolFields], Meta(max_length=MAX_TOOLS)] = msgspec.field(
         default_factory=list[ToolFields]
@@ -181,6 +194,7 @@ class CompletionFields(GenerationFields, kw_only=True, forbid_unknown_fields=Tru
     prompt: Any
     logprobs: Logprobs | None = None
     echo: bool = False
+    add_special_tokens: bool = True
 
 
 class TokenizeFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -189,10 +203,17 @@ class TokenizeFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     model: Name = "oneseek"
     prompt: str | None = None
     messages: Annotated[list[dict[str, Any]], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
-    add_special_tokens: bool = True
+    add_special_tokens: bool | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+    reasoning_effort: ReasoningEffort | None = None
+    tools: Annotated[list[ToolFields], Meta(max_length=MAX_TOOLS)] = msgspec.field(
+        default_factory=list[ToolFields]
+    )
     return_token_strs: bool = False
+    lora_path: Any = None
+    adapter_id: Any = None
 
 
 class DetokenizeFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -213,68 +234,6 @@ class LegacyFields(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     receipt: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a field is refused, and the values that ask for nothing and therefore pass."""
-
-    why: str
-    harmless: tuple[object, ...] = ()
-
-
-HINTS = frozenset(
-    {
-        "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
-        "prompt_cache_options", "prompt_cache_retention", "priority", "request_id",
-    }
-)  # fmt: skip
-"""Fields that change no token of the answer: accepted, and at most used to tell conversations apart."""
-
-_FUNCTIONS = "it is OpenAI's older form of tools"
-_TEMPLATE = "the template is the model's own and cannot be changed by a request"
-_SHAPE = "the answer has one shape only"
-
-REFUSED: Mapping[str, Refusal] = {
-    "functions": Refusal(f"{_FUNCTIONS}; send tools", ([],)),
-    "function_call": Refusal(f"{_FUNCTIONS}; send tools and tool_choice", ("none", "auto")),
-    "guided_decoding_backend": Refusal("there is one, llguidance"),
-    "guided_whitespace_pattern": Refusal("generated JSON has at most one space after a comma or a colon"),
-    "structural_tag": Refusal("use response_format or structured_outputs"),
-    "modalities": Refusal("only text is served", (["text"],)),
-    "audio": Refusal("only text is served"),
-    "prediction": Refusal("predicted outputs are not served"),
-    "web_search_options": Refusal("the server searches nothing"),
-    "reasoning_effort": Refusal("the model has no reasoning to scale", ("none",)),
-    "include_reasoning": Refusal("the model has no reasoning to show", (False,)),
-    "moderation": Refusal("moderation is not served"),
-    "verbosity": Refusal("the model has no such setting; ask for it in the prompt", ("medium",)),
-    "best_of": Refusal("ranking of hidden choices is not served; use n", (1,)),
-    "use_beam_search": Refusal("beam search is not served", (False,)),
-    "length_penalty": Refusal("it belongs to beam search, which is not served", (1, 1.0)),
-    "early_stopping": Refusal("it belongs to beam search, which is not served", (False,)),
-    "suffix": Refusal("the model fills in no middle", ("",)),
-    "chat_template": Refusal(_TEMPLATE),
-    "chat_template_kwargs": Refusal(_TEMPLATE, ({},)),
-    "documents": Refusal(_TEMPLATE, ([],)),
-    "mm_processor_kwargs": Refusal("only text is served", ({},)),
-    "prompt_embeds": Refusal("prompts are text or token ids"),
-    "logits_processors": Refusal("code of a client is never run", ([],)),
-    "bad_words": Refusal("use logit_bias", ([],)),
-    "allowed_token_ids": Refusal("use logit_bias"),
-    "truncate_prompt_tokens": Refusal("prompts are never cut in silence; shorten it before sending"),
-    "skip_special_tokens": Refusal("special tokens are never part of the text", (True,)),
-    "spaces_between_special_tokens": Refusal("special tokens are never part of the text", (True,)),
-    "include_stop_str_in_output": Refusal("stop strings are never part of the text", (False,)),
-    "return_tokens_as_token_ids": Refusal(_SHAPE, (False,)),
-    "return_token_ids": Refusal(_SHAPE, (False,)),
-    "cache_salt": Refusal("the server salts the prefix cache by API key"),
-    "kv_transfer_params": Refusal("keys and values stay in this server"),
-    "vllm_xargs": Refusal("they belong to vLLM's own server", ({},)),
-}
-"""Fields that would change the answer and cannot be honoured."""
-
-FieldKind = Literal["honoured", "hint", "refused"]
-
-
 def known(body: type[msgspec.Struct]) -> frozenset[str]:
     """The fields that `body` honours."""
     return frozenset(body.__struct_fields__)
@@ -283,6 +242,6 @@ def known(body: type[msgspec.Struct]) -> frozenset[str]:
 def describe_fields() -> dict[str, FieldKind]:
     """Every field of chat and completions with what becomes of it."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(ChatFields) | known(CompletionFields), "honoured")
-    hints: dict[str, FieldKind] = dict.fromkeys(HINTS, "hint")
+    ignored: dict[str, FieldKind] = dict.fromkeys(HINTS, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(REFUSED, "refused")
-    return honoured | hints | refused
+    return refused | ignored | honoured

@@ -1,4 +1,4 @@
-"""Every field of `POST /api/oqt/multi-model-query`: honoured, accepted as a hint, or refused by name.
+"""Every field of `POST /api/oqt/multi-model-query`: honoured, ignored, or refused by name.
 
 docs/api.md shows the same table; a test keeps the two equal.
 """
@@ -11,15 +11,8 @@ from typing import Annotated, Any
 from msgspec import Meta
 
 from routing.selection import MAX_LENGTH
-from server.api.fields.generation import (
-    HINTS,
-    MAX_MESSAGES,
-    REFUSED,
-    FieldKind,
-    Refusal,
-    SamplingFields,
-    known,
-)
+from server.api.fields.generation import MAX_MESSAGES, SamplingFields, known
+from server.api.fields.refusals import HINTS, REFUSED, FieldKind, Refusal
 
 MAX_VOICES = 8
 
@@ -77,6 +70,6 @@ MULTI_MODEL_REFUSED: Mapping[str, Refusal] = {
 def multi_model_table() -> dict[str, FieldKind]:
     """Every field of the endpoint with what becomes of it."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(MultiModelFields), "honoured")
-    hints: dict[str, FieldKind] = dict.fromkeys(HINTS, "hint")
+    ignored: dict[str, FieldKind] = dict.fromkeys(HINTS, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(MULTI_MODEL_REFUSED, "refused")
-    return honoured | hints | refused
+    return honoured | ignored | refused

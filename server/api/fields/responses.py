@@ -1,7 +1,4 @@
-"""Every field of `POST /v1/responses`: honoured, accepted as a hint, or refused by name.
-
-docs/api.md shows the same table; a test keeps the two equal.
-"""
+"""Every field of `POST /v1/responses`: honoured, ignored, or refused by name."""
 
 from __future__ import annotations
 
@@ -12,20 +9,18 @@ import msgspec
 from msgspec import Meta
 
 from server.api.fields.generation import (
-    HINTS,
     MAX_MESSAGES,
-    REFUSED,
     Count,
-    FieldKind,
     JsonObjectFormat,
     Logprobs,
     Name,
     NamedSchema,
     OneModelFields,
-    Refusal,
+    ReasoningEffort,
     TextFormat,
     known,
 )
+from server.api.fields.refusals import HINTS, REFUSED, FieldKind, Refusal
 
 MAX_METADATA = 16
 LOGPROBS_INCLUDED = "message.output_text.logprobs"
@@ -64,6 +59,14 @@ class ResponseText(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     verbosity: Literal["medium"] | None = None
 
 
+class ReasoningOptions(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """OpenAI's `reasoning`. A summary is never made."""
+
+    effort: ReasoningEffort | None = None
+    summary: str | None = None
+    generate_summary: str | None = None
+
+
 class ResponseFields(OneModelFields, kw_only=True, forbid_unknown_fields=True):
     """`POST /v1/responses`."""
 
@@ -79,6 +82,10 @@ class ResponseFields(OneModelFields, kw_only=True, forbid_unknown_fields=True):
     metadata: Annotated[dict[MetadataKey, MetadataValue], Meta(max_length=MAX_METADATA)] = msgspec.field(
         default_factory=dict[str, str]
     )
+    reasoning: ReasoningOptions | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    lora_path: Any = None
+    adapter_id: Any = None
     max_tool_calls: Count | None = None
     parallel_tool_calls: bool = True
     prompt_cache_key: Name | None = None
@@ -107,9 +114,9 @@ _PLACE = "the server answers at once, over the connection that asked"
 RESPONSE_REFUSED: Mapping[str, Refusal] = {
     name: REFUSED[name]
     for name in (
-        "moderation", "chat_template", "chat_template_kwargs", "mm_processor_kwargs", "cache_salt",
-        "kv_transfer_params", "vllm_xargs", "include_reasoning", "skip_special_tokens",
-        "include_stop_str_in_output",
+        "moderation", "chat_template", "mm_processor_kwargs", "media_io_kwargs", "cache_salt",
+        "kv_transfer_params", "vllm_xargs", "skip_special_tokens", "include_stop_str_in_output",
+        "adapter_source", "structural_tag",
     )
 } | {
     "tools": Refusal(_TOOLS, ([],)),
@@ -122,10 +129,6 @@ RESPONSE_REFUSED: Mapping[str, Refusal] = {
     "background_options": Refusal(_PLACE, ({},)),
     "truncation": Refusal("prompts are never cut in silence; shorten the input", ("disabled",)),
     "context_management": Refusal("conversations are never compacted; shorten the input", ([],)),
-    "reasoning": Refusal(
-        "the model has no reasoning to scale or to show",
-        ({}, {"effort": None}, {"effort": "none"}, {"effort": None, "summary": None}),
-    ),
     "image": Refusal("only text is served", ({},)),
     "access_programs": Refusal("they are OpenAI's own", ({},)),
     "messages": Refusal("this endpoint calls it input"),
@@ -136,12 +139,12 @@ RESPONSE_REFUSED: Mapping[str, Refusal] = {
     "n": Refusal("this endpoint gives one answer", (1,)),
     "logprobs": Refusal(f"this endpoint takes {LOGPROBS_INCLUDED} in include", (False,)),
 }  # fmt: skip
-"""Fields that would change the answer and cannot be honoured, and those that bear another name here."""
+"""Fields that would change the answer and cannot be honoured, and those that have another name here."""
 
 
 def response_table() -> dict[str, FieldKind]:
     """Every field of the endpoint with what becomes of it."""
     honoured: dict[str, FieldKind] = dict.fromkeys(known(ResponseFields), "honoured")
-    hints: dict[str, FieldKind] = dict.fromkeys(RESPONSE_HINTS | ECHOED, "hint")
+    ignored: dict[str, FieldKind] = dict.fromkeys(RESPONSE_HINTS | ECHOED, "ignored")
     refused: dict[str, FieldKind] = dict.fromkeys(RESPONSE_REFUSED, "refused")
-    return honoured | hints | refused
+    return honoured | ignored | refused

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.api.fields.decode import unknown_field
+from server.api.fields.unknown import UnknownFields
 from server.api.parsing.parts import TextParts
 from server.api.parsing.tool_messages import OpenCalls, read_call_id, read_calls
 from server.errors import bad_field
@@ -22,6 +22,10 @@ _TAKEN = {
     "name": tuple(ROLES),
     "tool_calls": ("assistant",),
     "tool_call_id": ("tool",),
+    "refusal": tuple(ROLES),
+    "annotations": tuple(ROLES),
+    "reasoning": tuple(ROLES),
+    "reasoning_content": tuple(ROLES),
 }
 """A message's field → the roles that have it."""
 
@@ -30,23 +34,27 @@ _PARTS = TextParts(
     fields=("type", "text", "cache_control", "prompt_cache_breakpoint", "annotations"),
     named=frozenset({"type", "text"}),
 )
-_MESSAGE_FIELDS = frozenset({*_TAKEN, "refusal", "annotations", "audio", "function_call"})
+_MESSAGE_FIELDS = frozenset({*_TAKEN, "audio", "function_call"})
 _EMPTY: tuple[object, ...] = (None, [], {})
 
 BEGINNING = 512
 """Characters of a prompt that tell a conversation from others."""
 
 
-def parse_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+def parse_messages(
+    messages: Sequence[Mapping[str, Any]], unknown: UnknownFields | None = None
+) -> list[Message]:
     """Messages with plain text contents; every call of a tool is answered by a message right after it.
 
-    Raises `ApiError` with the path of what cannot be served.
+    Fields that nobody knows go to `unknown`, which by default ignores those near no known one. Raises
+    `ApiError` with the path of what cannot be served.
     """
+    unknown = UnknownFields() if unknown is None else unknown
     calls = OpenCalls()
     parsed: list[Message] = []
     for index, message in enumerate(messages):
         path = f"messages[{index}]"
-        item = _message(message, path)
+        item = _message(message, path, unknown)
         if item["role"] == "tool":
             item["name"] = calls.answer(item["tool_call_id"], f"{path}.tool_call_id")
         else:
@@ -82,11 +90,12 @@ def _first(messages: Sequence[Message], role: str) -> str:
     return next((str(message["content"]) for message in messages if message["role"] == role), "")
 
 
-def _message(message: Mapping[str, Any], path: str) -> dict[str, Any]:
+def _message(message: Mapping[str, Any], path: str, unknown: UnknownFields) -> dict[str, Any]:
     for name, value in message.items():
         if name not in _MESSAGE_FIELDS:
-            raise unknown_field(name, _MESSAGE_FIELDS, f"{path}.")
-        if name not in _TAKEN and value not in _EMPTY:
+            if value is not None:
+                unknown.meet(name, _MESSAGE_FIELDS, path)
+        elif name not in _TAKEN and value not in _EMPTY:
             raise bad_field(f"{path}.{name}", f"{path}.{name} is not served.", code="unsupported_parameter")
     role = message.get("role")
     if not isinstance(role, str) or role not in ROLES:
@@ -97,17 +106,21 @@ def _message(message: Mapping[str, Any], path: str) -> dict[str, Any]:
         if message.get(name) not in _EMPTY and role not in _TAKEN[name]:
             text = f"{path}.{name} belongs to the role {_TAKEN[name][0]}, not to {role}."
             raise bad_field(f"{path}.{name}", text, code="invalid_value")
-    return _with_tools(message, role, path)
+    return _with_tools(message, role, path, unknown)
 
 
-def _with_tools(message: Mapping[str, Any], role: str, path: str) -> dict[str, Any]:
-    """The message as a template renders it; beside its calls it may have no content."""
+def _with_tools(message: Mapping[str, Any], role: str, path: str, unknown: UnknownFields) -> dict[str, Any]:
+    """The message as a template renders it; beside its calls or its reasoning it may have no content."""
     content, calls = message.get("content"), message.get("tool_calls")
-    if calls in _EMPTY:
-        item: dict[str, Any] = {"role": ROLES[role], "content": _PARTS.read(content, f"{path}.content")}
-    else:
-        text = "" if content is None else _PARTS.read(content, f"{path}.content")
-        item = {"role": role, "content": text, "tool_calls": read_calls(calls, f"{path}.tool_calls")}
+    thought = message.get("reasoning_content") or message.get("reasoning")
+    if content is None and role == "assistant":
+        content = message.get("refusal") or ("" if thought or calls not in _EMPTY else None)
+    text = _PARTS.read(content, f"{path}.content", unknown)
+    item: dict[str, Any] = {"role": ROLES[role], "content": text}
+    if calls not in _EMPTY:
+        item["tool_calls"] = read_calls(calls, f"{path}.tool_calls", unknown)
+    if role == "assistant" and isinstance(thought, str) and thought:
+        item["reasoning_content"] = thought  # for the templates that show it to the model again
     if role == "tool":
         item["tool_call_id"] = read_call_id(message.get("tool_call_id"), f"{path}.tool_call_id")
     return item

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import cast
 
-from server.api.fields.decode import unknown_field
+from server.api.fields.unknown import UnknownFields
 from server.errors import bad_field
 
 
@@ -19,9 +19,9 @@ class TextParts:
     fields: Collection[str]
     """Fields of a part that are taken; all but `text` change nothing."""
     named: frozenset[str]
-    """Fields that an error about an unknown one compares it with."""
+    """Fields that an unknown one is compared with."""
 
-    def read(self, content: object, path: str) -> str:
+    def read(self, content: object, path: str, unknown: UnknownFields) -> str:
         """The text of `content`. Raises `ApiError` with the path of what is no text."""
         if isinstance(content, str):
             return content
@@ -30,9 +30,9 @@ class TextParts:
         if not isinstance(content, list):
             raise bad_field(path, f"{path} must be a string or an array of parts.", code="invalid_type")
         parts = cast("list[object]", content)
-        return "".join(self._part(part, f"{path}[{index}]") for index, part in enumerate(parts))
+        return "".join(self._part(part, f"{path}[{index}]", unknown) for index, part in enumerate(parts))
 
-    def _part(self, part: object, path: str) -> str:
+    def _part(self, part: object, path: str, unknown: UnknownFields) -> str:
         if not isinstance(part, dict):
             raise bad_field(path, f"{path} must be an object with type and text.", code="invalid_type")
         fields = cast("dict[str, object]", part)
@@ -47,7 +47,7 @@ class TextParts:
         text = fields.get("text")
         if not isinstance(text, str):
             raise bad_field(f"{path}.text", f"{path}.text must be a string.", code="invalid_type")
-        for name in fields:
-            if name not in self.fields:
-                raise unknown_field(name, self.named, f"{path}.")
+        for name, value in fields.items():
+            if name not in self.fields and value is not None:
+                unknown.meet(name, self.named, path)
         return text

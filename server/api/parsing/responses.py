@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.api.fields.decode import unknown_field
+from server.api.fields.unknown import UnknownFields
 from server.api.parsing.parts import TextParts
 from server.errors import bad_field
 from server.text.chat_template import Message
@@ -17,15 +17,21 @@ _PARTS = TextParts(kinds=("input_text", "output_text", "text"), fields=_PART_FIE
 _BETWEEN = "\n\n"
 
 
-def parse_input(given: str | Sequence[Mapping[str, Any]], instructions: str | None) -> list[Message]:
+def parse_input(
+    given: str | Sequence[Mapping[str, Any]],
+    instructions: str | None,
+    unknown: UnknownFields | None = None,
+) -> list[Message]:
     """The conversation, `instructions` at its front: before the text of a system message that begins it.
 
-    Raises `ApiError` with the path of what cannot be served.
+    Fields that nobody knows go to `unknown`, which by default ignores those near no known one. Raises
+    `ApiError` with the path of what cannot be served.
     """
+    unknown = UnknownFields() if unknown is None else unknown
     if isinstance(given, str):
         messages: list[Message] = [{"role": "user", "content": given}]
     else:
-        messages = [_message(item, f"input[{index}]") for index, item in enumerate(given)]
+        messages = [_message(item, f"input[{index}]", unknown) for index, item in enumerate(given)]
     if instructions is None:
         return messages
     if messages[0]["role"] != "system":
@@ -34,17 +40,18 @@ def parse_input(given: str | Sequence[Mapping[str, Any]], instructions: str | No
     return [{"role": "system", "content": instructions + _BETWEEN + messages[0]["content"]}, *messages[1:]]
 
 
-def _message(item: Mapping[str, Any], path: str) -> Message:
+def _message(item: Mapping[str, Any], path: str, unknown: UnknownFields) -> Message:
     kind = item.get("type")
     if kind not in (None, "message"):
         shown = f"{kind[:40]!r} items" if isinstance(kind, str) else "that"
         reason = "nothing is stored to refer to" if kind == "item_reference" else "only messages are served"
         raise bad_field(f"{path}.type", f"{path}.type: {shown}: {reason}.", code="unsupported_value")
-    for name in item:
-        if name not in _ITEM_FIELDS:
-            raise unknown_field(name, _ITEM_FIELDS, f"{path}.")
+    for name, value in item.items():
+        if name not in _ITEM_FIELDS and value is not None:
+            unknown.meet(name, _ITEM_FIELDS, path)
     role = item.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         message = f"{path}.role: it must be one of {', '.join(_ROLES)}."
         raise bad_field(f"{path}.role", message, code="invalid_value")
-    return {"role": _ROLES[role], "content": _PARTS.read(item.get("content"), f"{path}.content")}
+    text = _PARTS.read(item.get("content"), f"{path}.content", unknown)
+    return {"role": _ROLES[role], "content": text}

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import msgspec
 
-from server.api.fields.decode import unknown_field
+from server.api.fields.unknown import UnknownFields
 from server.errors import ApiError, bad_field
 from server.text.tool_syntax import ID, NAME
 
@@ -51,14 +51,14 @@ class OpenCalls:
             raise _wrong(self._path, reason)
 
 
-def read_calls(value: object, path: str) -> list[dict[str, Any]]:
+def read_calls(value: object, path: str, unknown: UnknownFields) -> list[dict[str, Any]]:
     """OpenAI's `tool_calls` in the shape of Hugging Face's templates: arguments as an object."""
     if not isinstance(value, list):
         raise _wrong(path, "it must be an array", "invalid_type")
     calls = cast("list[object]", value)
     if len(calls) > MAX_CALLS:
         raise _wrong(path, f"it has {len(calls)} calls, more than {MAX_CALLS}")
-    return [_call(call, f"{path}[{index}]") for index, call in enumerate(calls)]
+    return [_call(call, f"{path}[{index}]", unknown) for index, call in enumerate(calls)]
 
 
 def read_call_id(value: object, path: str) -> str:
@@ -95,11 +95,11 @@ def _containers(items: list[object]) -> list[dict[str, object] | list[object]]:
     return [cast("dict[str, object] | list[object]", item) for item in items if isinstance(item, dict | list)]
 
 
-def _call(value: object, path: str) -> dict[str, Any]:
-    call = _object(value, path, _CALL_FIELDS)
-    if call.get("type", "function") != "function":
+def _call(value: object, path: str, unknown: UnknownFields) -> dict[str, Any]:
+    call = _object(value, path, _CALL_FIELDS, unknown)
+    if call.get("type") not in (None, "function"):
         raise _wrong(f"{path}.type", 'it must be "function"')
-    function = _object(call.get("function"), f"{path}.function", _FUNCTION_FIELDS)
+    function = _object(call.get("function"), f"{path}.function", _FUNCTION_FIELDS, unknown)
     name = function.get("name")
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise _wrong(f"{path}.function.name", "it must be 1 to 64 letters, digits, - and _")
@@ -127,15 +127,15 @@ def _arguments(value: object, path: str) -> object:
     return cast(object, arguments) if isinstance(arguments, dict) else value
 
 
-def _object(value: object, path: str, names: frozenset[str]) -> dict[str, Any]:
+def _object(value: object, path: str, names: frozenset[str], unknown: UnknownFields) -> dict[str, Any]:
     if value is None:
         raise bad_field(path, f"{path} is required.", code="missing_required_parameter")
     if not isinstance(value, dict):
         raise _wrong(path, "it must be an object", "invalid_type")
     fields = cast("dict[str, Any]", value)
-    for name in fields:
-        if name not in names:
-            raise unknown_field(name, names, f"{path}.")
+    for name, item in fields.items():
+        if name not in names and item is not None:
+            unknown.meet(name, names, path)
     return fields
 
 

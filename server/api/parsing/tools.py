@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -163,6 +163,13 @@ def _tool_for_template(tool: ToolFields) -> Tool:
         "parameters": tool.function.parameters or {"type": "object", "properties": {}},
     }
     return {"type": "function", "function": function}
+
+
+def shown_tools(tools: Sequence[ToolFields]) -> tuple[Tool, ...]:
+    """Tools as the chat template shows them, where nothing is generated. Raises as `read_tools` does."""
+    for index, tool in enumerate(tools):
+        _schema(tool.function.parameters, f"tools[{index}].function.parameters", held=False)
+    return tuple(_tool_for_template(tool) for tool in tools)
 
 
 def _wrong(path: str, reason: str) -> ApiError:

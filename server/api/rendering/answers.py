@@ -19,6 +19,7 @@ class Answer:
     """One choice, as far as it has come."""
 
     texts: list[str] = field(default_factory=list[str])
+    token_ids: list[int] = field(default_factory=list[int])
     logprobs: list[TokenLogprob] = field(default_factory=list[TokenLogprob])
     prompt_logprobs: list[TokenLogprob] | None = None
     finish_reason: FinishReason | None = None
@@ -33,6 +34,7 @@ class Answer:
     def add(self, delta: Delta) -> None:
         """Take one more delta."""
         self.texts.append(delta.text)
+        self.token_ids += delta.token_ids
         self.logprobs += delta.logprobs
         if delta.prompt_logprobs is not None:
             self.prompt_logprobs = list(delta.prompt_logprobs)
@@ -87,6 +89,26 @@ def release(answers: Sequence[Answer]) -> None:
         for scores in (answer.logprobs, answer.prompt_logprobs or []):
             while scores:
                 del scores[-TOGETHER:]
+
+
+class RunningUsage:
+    """vLLM's `continuous_usage_stats`: the usage of all choices so far, cached tokens aside."""
+
+    def __init__(self, prompt_tokens: int) -> None:
+        self._prompt_tokens = prompt_tokens
+        self._completion_tokens = 0
+
+    def add(self, delta: Delta) -> dict[str, Any]:
+        """The usage with one more delta."""
+        self._completion_tokens += len(delta.token_ids)
+        return self.so_far
+
+    @property
+    def so_far(self) -> dict[str, Any]:
+        """OpenAI's `usage`; what came from the cache is known at the end."""
+        prompt, completion = self._prompt_tokens, self._completion_tokens
+        counts = {"prompt_tokens": prompt, "completion_tokens": completion}
+        return counts | {"total_tokens": prompt + completion, "prompt_tokens_details": None}
 
 
 async def gather(stream: Deltas, count: int) -> list[Answer]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from server.api.fields.generation import ChatFields
 from server.api.parsing.tools import ToolUse
-from server.api.rendering.answers import StreamEnds, total
-from server.api.rendering.frames import DONE, Frames
-from server.api.rendering.logprobs import chat_logprobs
+from server.api.rendering.answers import RunningUsage, StreamEnds, total
+from server.api.rendering.frames import DONE, NOTHING, Frames
+from server.api.rendering.scored_text import ScoredText
 from server.api.rendering.tool_answers import CallStreams
 from server.errors import ErrorReply
 from server.request import Delta
@@ -31,12 +31,19 @@ class ChatChunks:
         tokenizer: Tokenizer,
         tools: ToolUse | None = None,
         draft: ReceiptDraft | None = None,
+        *,
+        prompt: Sequence[int] = (),
     ) -> None:
-        self._with_usage = body.stream_options is not None and body.stream_options.include_usage
+        options = body.stream_options
+        self._with_usage = options is not None and options.include_usage
         self._frames = Frames.chat(envelope, body.n, usage=self._with_usage)
-        self._logprobs = body.logprobs
+        self._running: RunningUsage | None = None
+        if options is not None and options.continuous_usage_stats:
+            self._running = RunningUsage(len(prompt))
+            self._frames.set_usage(self._running.so_far)
+        self._scored = [scored_chat(body, tokenizer, tools, prompt) for _ in range(body.n * body.logprobs)]
         self._echo = echo
-        self._tokenizer = tokenizer
+        self._prompt = prompt if body.return_token_ids else None
         self._forced = tools is not None and tools.forced
         self._calls = None if tools is None else CallStreams(tools, body.n)
         self._ends = StreamEnds(body.n, draft)
@@ -44,20 +51,25 @@ class ChatChunks:
     def opening(self) -> bytes:
         """The role of every choice, and the text that was to be echoed."""
         first = {"role": "assistant", "content": None if self._forced else "", "refusal": None}
+        beside = NOTHING if self._prompt is None else {"prompt_token_ids": self._prompt}
         events: list[bytes] = []
         for index in range(len(self._ends.usages)):
-            events.append(self._frames.choice(index, _delta(first)))
+            extra = NOTHING if index else beside
+            events.append(self._frames.choice(index, _delta(first), beside=extra))
             if self._echo:
                 events.append(self._frames.text(index, self._echo))
         return b"".join(events)
 
     def delta(self, index: int, delta: Delta) -> bytes:
         """What a choice grew by, and its end."""
+        if self._running is not None:
+            self._frames.set_usage(self._running.add(delta))
+        extra = {} if self._prompt is None or not delta.token_ids else {"token_ids": delta.token_ids}
+        logprobs = self._logprobs(index, delta)
         if self._calls is not None:
-            event = self._with_calls(self._calls, index, delta)
-        elif self._logprobs and delta.logprobs:
-            logprobs = chat_logprobs(delta.logprobs, self._tokenizer)
-            event = self._frames.choice(index, _delta({"content": delta.text}, logprobs))
+            event = self._with_calls(self._calls.deltas(index, delta), index, logprobs, extra)
+        elif logprobs is not None or extra:
+            event = self._frames.choice(index, _delta({"content": delta.text}, logprobs) | extra)
         else:
             event = self._frames.text(index, delta.text) if delta.text else b""
         if delta.finish_reason is None:
@@ -66,14 +78,25 @@ class ChatChunks:
         end = delta.finish_reason if self._calls is None else self._calls.end(index, delta.finish_reason)
         return event + self._frames.choice(index, _delta({}, end=end), self._receipt)
 
-    def _with_calls(self, calls: CallStreams, index: int, delta: Delta) -> bytes:
-        parts = calls.deltas(index, delta)
-        logprobs = None
-        if self._logprobs and delta.logprobs:
-            logprobs = chat_logprobs(delta.logprobs, self._tokenizer)
+    def _logprobs(self, index: int, delta: Delta) -> dict[str, Any] | None:
+        """`{"content", "refusal"}` of the tokens whose text has come; None if there are none."""
+        if not self._scored:
+            return None
+        last = delta.finish_reason is not None
+        entries = list(self._scored[index].entries(delta.logprobs, delta.text, last=last))
+        return {"content": entries, "refusal": None} if entries else None
+
+    def _with_calls(
+        self,
+        parts: list[dict[str, Any]],
+        index: int,
+        logprobs: dict[str, Any] | None,
+        extra: Mapping[str, Any],
+    ) -> bytes:
+        if logprobs is not None or extra:
             parts = parts or [{}]
         events = [
-            self._frames.choice(index, _delta(part, None if place else logprobs))
+            self._frames.choice(index, _delta(part) if place else _delta(part, logprobs) | {**extra})
             for place, part in enumerate(parts)
         ]
         return b"".join(events)
@@ -91,6 +114,14 @@ class ChatChunks:
     def render_failure(self, error: ErrorReply) -> bytes:
         """The error that ended it."""
         return error.event() + DONE
+
+
+def scored_chat(
+    body: ChatFields, tokenizer: Tokenizer, tools: ToolUse | None, prompt: Sequence[int]
+) -> ScoredText:
+    """The tokens of one choice with their log probabilities; those of calls do not join to a content."""
+    before = prompt if body.continue_final_message else ()
+    return ScoredText(tokenizer, before, joins=tools is None, as_ids=body.return_tokens_as_token_ids)
 
 
 def _delta(

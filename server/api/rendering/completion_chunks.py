@@ -9,7 +9,7 @@ import msgspec
 
 from server.api.fields.generation import CompletionFields
 from server.api.parsing.prompt import CompletionPrompt
-from server.api.rendering.answers import StreamEnds, total
+from server.api.rendering.answers import RunningUsage, StreamEnds, total
 from server.api.rendering.frames import DONE, Frames
 from server.api.rendering.logprobs import completion_logprobs
 from server.api.rendering.pieces import encode_pieces
@@ -36,9 +36,16 @@ class CompletionChunks:
         tokenizer: Tokenizer,
         draft: ReceiptDraft | None = None,
     ) -> None:
-        count = len(prompts) * body.n
-        self._with_usage = body.stream_options is not None and body.stream_options.include_usage
+        count, options = len(prompts) * body.n, body.stream_options
+        self._with_usage = options is not None and options.include_usage
         self._frames = Frames.completion(envelope, count, usage=self._with_usage)
+        self._running: RunningUsage | None = None
+        if options is not None and options.continuous_usage_stats:
+            self._running = RunningUsage(sum(len(prompt.tokens) for prompt in prompts))
+            self._frames.set_usage(self._running.so_far)
+        self._as_ids = body.return_tokens_as_token_ids
+        self._prompts = [prompts[i // body.n].tokens for i in range(count)] if body.return_token_ids else []
+        self._begun = [False] * count
         self._n = body.n
         self._echo = [prompts[i // body.n] for i in range(count)] if body.echo else []
         self._logprobs = body.logprobs is not None
@@ -54,8 +61,13 @@ class CompletionChunks:
 
     def delta(self, index: int, delta: Delta) -> bytes:
         """What a choice grew by, and its end."""
+        if self._running is not None:
+            self._frames.set_usage(self._running.add(delta))
+        ids = self._token_ids(index, delta)
         if self._logprobs and (delta.logprobs or delta.prompt_logprobs is not None):
-            event = self._with_logprobs(index, delta)
+            event = self._with_logprobs(index, delta, ids)
+        elif ids:
+            event = self._frames.choice(index, _chunk(delta.text, None, None) | ids)
         else:
             event = self._frames.text(index, delta.text) if delta.text else b""
         if delta.finish_reason is None:
@@ -63,7 +75,15 @@ class CompletionChunks:
         self._ends.add(index, delta)
         return event + self._frames.choice(index, _chunk("", None, delta.finish_reason), self._receipt)
 
-    def _with_logprobs(self, index: int, delta: Delta) -> bytes:
+    def _token_ids(self, index: int, delta: Delta) -> dict[str, Any]:
+        """vLLM's: the prompt's on the first chunk of a choice, the answer's on each, where asked for."""
+        if not self._prompts or not (delta.token_ids or delta.finish_reason):
+            return {}
+        first = {} if self._begun[index] else {"prompt_token_ids": self._prompts[index]}
+        self._begun[index] = True
+        return first | ({"token_ids": delta.token_ids} if first or delta.token_ids else {})
+
+    def _with_logprobs(self, index: int, delta: Delta, ids: Mapping[str, Any]) -> bytes:
         text, tokens, first = delta.text, delta.logprobs, None
         if self._echo and delta.prompt_logprobs is not None:
             prompt = self._echo[index]
@@ -72,10 +92,11 @@ class CompletionChunks:
         for start in range(0, max(1, len(tokens)), TOGETHER):
             part = tokens[start : start + TOGETHER]
             shape, self._offsets[index] = completion_logprobs(
-                part, self._tokenizer, self._offsets[index], None if start else first
+                part, self._tokenizer, self._offsets[index], None if start else first, as_ids=self._as_ids
             )
             logprobs = msgspec.Raw(b"".join(encode_pieces(shape)))
-            events.append(self._frames.choice(index, _chunk("" if start else text, logprobs, None)))
+            chunk = _chunk("", logprobs, None) if start else _chunk(text, logprobs, None) | {**ids}
+            events.append(self._frames.choice(index, chunk))
         return b"".join(events)
 
     @property

@@ -11,6 +11,8 @@ from server.serving.receipt import Receipt
 
 DONE = b"data: [DONE]\n\n"
 
+NOTHING: Mapping[str, Any] = {}
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -23,16 +25,18 @@ class Frames:
     A receipt comes in the last chunk that clients expect anyway: the usage chunk, else the end of a choice.
     """
 
-    __slots__ = ("_close", "_envelope", "_head", "_open", "_tail")
+    __slots__ = ("_after", "_close", "_envelope", "_head", "_open", "_rest", "_tail")
 
     def __init__(
         self, envelope: Mapping[str, object], choices: int, *, before: bytes, after: bytes, usage: bool
     ) -> None:
         self._envelope = b"data: " + _encode(envelope)[:-1]
         self._head = self._envelope + b',"choices":[{"index":'
-        self._tail = (b'}],"usage":null}' if usage else b"}]}") + b"\n\n"
+        self._rest = b',"usage":null}\n\n' if usage else b"}\n\n"
+        self._tail = b"}]" + self._rest
         self._open = [self._head + b"%d," % index + before for index in range(choices)]
-        self._close = after + b',"logprobs":null,"finish_reason":null' + self._tail
+        self._after = after + b',"logprobs":null,"finish_reason":null'
+        self._close = self._after + self._tail
 
     @classmethod
     def chat(cls, envelope: Mapping[str, object], choices: int, *, usage: bool) -> Frames:
@@ -48,10 +52,24 @@ class Frames:
         """What a choice grew by. The hot path."""
         return self._open[index] + _encode(text) + self._close
 
-    def choice(self, index: int, fields: Mapping[str, Any], receipt: Receipt | None = None) -> bytes:
-        """Any other chunk of one choice: its role, its log probabilities, its end."""
-        chunk = self._head + b"%d," % index + _encode(fields)[1:-1] + self._tail
+    def choice(
+        self,
+        index: int,
+        fields: Mapping[str, Any],
+        receipt: Receipt | None = None,
+        *,
+        beside: Mapping[str, Any] = NOTHING,
+    ) -> bytes:
+        """Any other chunk of one choice: its role, its log probabilities, its end; `beside` the choices."""
+        tail = b"}]," + _encode(beside)[1:-1] + self._rest if beside else self._tail
+        chunk = self._head + b"%d," % index + _encode(fields)[1:-1] + tail
         return chunk if receipt is None else _with_receipt(chunk, receipt)
+
+    def set_usage(self, usage: Mapping[str, Any]) -> None:
+        """Have the following chunks carry `usage`, as far as it has come."""
+        self._rest = b',"usage":' + _encode(usage) + b"}\n\n"
+        self._tail = b"}]" + self._rest
+        self._close = self._after + self._tail
 
     def usage(self, usage: Mapping[str, Any], receipt: Receipt | None = None) -> bytes:
         """The last chunk, without choices."""

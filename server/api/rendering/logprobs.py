@@ -17,25 +17,23 @@ SHORT = 1024
 """Short items of an array that are encoded in one step."""
 
 
-def chat_logprobs(tokens: Sequence[TokenLogprob], tokenizer: Tokenizer) -> dict[str, Any]:
-    """`{"content": [{"token", "logprob", "bytes", "top_logprobs"}], "refusal": null}`."""
-    return {"content": list(chat_entries(tokens, tokenizer)), "refusal": None}
-
-
-def chat_entries(tokens: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Iterator[dict[str, Any]]:
-    """The items of `content`."""
-    for item in tokens:
-        top = [_entry(token, value, tokenizer) for token, value in item.top]
-        yield _entry(item.token_id, item.logprob, tokenizer) | {"top_logprobs": top}
+def name_token(token: int, text: str, *, as_ids: bool) -> str:
+    """`text`, or vLLM's `token_id:5` where a request asks for that."""
+    return f"token_id:{token}" if as_ids else text
 
 
 def completion_logprobs(
-    tokens: Sequence[TokenLogprob], tokenizer: Tokenizer, offset: int, first: int | None = None
+    tokens: Sequence[TokenLogprob],
+    tokenizer: Tokenizer,
+    offset: int,
+    first: int | None = None,
+    *,
+    as_ids: bool = False,
 ) -> tuple[dict[str, Any], int]:
     """`{"tokens", "token_logprobs", "top_logprobs", "text_offset"}` and the offset after them, in characters.
 
     `first` is a prompt's first token, which has no log probability and stands before `tokens`. Special tokens
-    are listed, but take no room in the text.
+    are listed, but take no room in the text. `top_logprobs` hold the sampled token too, as OpenAI's do.
     """
     texts: list[str] = []
     offsets: list[int] = []
@@ -45,12 +43,12 @@ def completion_logprobs(
         text = tokenizer.token_text(token)
         if begins and not special:
             text, begins = _beginning(token, tokenizer), False
-        texts.append(text)
+        texts.append(name_token(token, text, as_ids=as_ids))
         offsets.append(offset)
         offset += 0 if special else len(text)
     unscored: list[None] = [] if first is None else [None]
     values = unscored + [finite(item.logprob) for item in tokens]
-    tops = chain(unscored, ({tokenizer.token_text(t): finite(v) for t, v in item.top} for item in tokens))
+    tops = chain(unscored, (_likeliest(item, tokenizer, as_ids=as_ids) for item in tokens))
     shape = {
         "tokens": JsonItems(texts, SHORT),
         "token_logprobs": JsonItems(values, SHORT),
@@ -61,14 +59,26 @@ def completion_logprobs(
 
 
 def prompt_logprobs(tokens: Iterable[TokenLogprob], tokenizer: Tokenizer) -> Iterator[dict[str, Any] | None]:
-    """vLLM's: null for the first token, then for each one `{token id: {"logprob", "decoded_token"}}`."""
+    """vLLM's: null for the first token, then `{token id: {"logprob", "rank", "decoded_token"}}` for each."""
     yield None
     for item in tokens:
-        candidates = dict(item.top) | {item.token_id: item.logprob}
+        ranked = [(token, value, rank) for rank, (token, value) in enumerate(item.top, 1)]
+        ranked = [row for row in ranked if row[0] != item.token_id]
+        # The token of the prompt itself comes first, as in vLLM's.
         yield {
-            str(token): {"logprob": finite(value), "decoded_token": tokenizer.token_text(token)}
-            for token, value in candidates.items()
+            str(token): {"logprob": finite(value), "rank": rank, "decoded_token": tokenizer.token_text(token)}
+            for token, value, rank in [(item.token_id, item.logprob, item.rank), *ranked]
         }
+
+
+def _likeliest(item: TokenLogprob, tokenizer: Tokenizer, *, as_ids: bool) -> dict[str, float]:
+    """The alternatives, best first, and the token itself wherever it stands."""
+    values = dict(item.top)
+    values.setdefault(item.token_id, item.logprob)
+    return {
+        name_token(token, tokenizer.token_text(token), as_ids=as_ids): finite(value)
+        for token, value in values.items()
+    }
 
 
 def _beginning(token: int, tokenizer: Tokenizer) -> str:
@@ -81,11 +91,3 @@ def _beginning(token: int, tokenizer: Tokenizer) -> str:
 def finite(value: float) -> float:
     """`value`, or `LEAST` for minus infinity."""
     return max(value, LEAST)
-
-
-def _entry(token: int, logprob: float, tokenizer: Tokenizer) -> dict[str, Any]:
-    return {
-        "token": tokenizer.token_text(token),
-        "logprob": finite(logprob),
-        "bytes": list(tokenizer.token_bytes(token)),
-    }

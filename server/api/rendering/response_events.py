@@ -20,6 +20,7 @@ class ResponseEvents:
 
     def __init__(self, shape: ResponseObject) -> None:
         self._shape = shape
+        self._scored = shape.scored_text()
         self._answer = Answer()
         self._number = 0
         self._item = {"item_id": shape.message_id, "output_index": 0, "content_index": 0}
@@ -39,8 +40,10 @@ class ResponseEvents:
     def delta(self, index: int, delta: Delta) -> bytes:
         """What the text grew by. The hot path."""
         self._answer.add(delta)
-        if self._shape.with_logprobs and delta.logprobs:
-            fields = {"delta": delta.text, "logprobs": self._shape.logprobs(delta.logprobs)}
+        if self._shape.with_logprobs and (delta.logprobs or delta.finish_reason is not None):
+            last = delta.finish_reason is not None
+            logprobs = self._shape.logprobs(delta.logprobs, delta.text, self._scored, last=last)
+            fields = {"delta": delta.text, "logprobs": logprobs}
             return self._next("response.output_text.delta", self._item | fields)
         if not delta.text:
             return b""

@@ -10,8 +10,8 @@ import msgspec
 
 from server.api.fields.responses import ResponseFields
 from server.api.rendering.answers import Answer, receipt_field
-from server.api.rendering.logprobs import chat_entries
 from server.api.rendering.pieces import JsonItems, encode_pieces
+from server.api.rendering.scored_text import ScoredText
 from server.errors import ErrorReply
 from server.request import Sampling, TokenLogprob, Usage
 from server.serving.generation import Resolution
@@ -72,12 +72,18 @@ class ResponseObject:
 
     def part(self, answer: Answer) -> dict[str, Any]:
         """The item's text."""
-        logprobs = self.logprobs(answer.logprobs)
+        logprobs = self.logprobs(answer.logprobs, answer.text, self.scored_text(), last=True)
         return {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": logprobs}
 
-    def logprobs(self, tokens: Sequence[TokenLogprob]) -> msgspec.Raw:
+    def scored_text(self) -> ScoredText:
+        """What names the tokens of the text as it comes."""
+        return ScoredText(self._tokenizer)
+
+    def logprobs(
+        self, tokens: Sequence[TokenLogprob], text: str, scored: ScoredText, *, last: bool
+    ) -> msgspec.Raw:
         """`[{"token", "logprob", "bytes", "top_logprobs"}]`, empty if it was not asked for, as JSON."""
-        entries = chat_entries(tokens, self._tokenizer) if self.with_logprobs else ()
+        entries = scored.entries(tokens, text, last=last) if self.with_logprobs else ()
         return msgspec.Raw(b"".join(encode_pieces(JsonItems(entries))))
 
     def _state(self, status: str) -> dict[str, Any]:

@@ -339,8 +339,9 @@ class VllmCore:
 def _events(work: CoreRequest, output: EngineCoreOutput) -> list[StepEvent]:
     sampling, finish, tokens = work.request.sampling, output.finish_reason, output.new_token_ids
     if output.new_prompt_logprobs_tensors is not None and sampling.prompt_logprobs is not None:
-        ids, scores, *_ = output.new_prompt_logprobs_tensors
-        work.prompt_logprobs += read_logprobs(ids.tolist(), scores.tolist(), sampling.prompt_logprobs)
+        ids, scores, ranks, *_ = output.new_prompt_logprobs_tensors
+        most = sampling.prompt_logprobs
+        work.prompt_logprobs += read_logprobs(ids.tolist(), scores.tolist(), ranks.tolist(), most)
     prompt = None
     if work.prompt_logprobs and tokens:
         prompt, work.prompt_logprobs = tuple(work.prompt_logprobs), []
@@ -351,8 +352,8 @@ def _events(work: CoreRequest, output: EngineCoreOutput) -> list[StepEvent]:
         return [] if reason is None else [StepEvent(None, None, prompt, reason)]
     scored: Sequence[TokenLogprob | None] = (None,) * len(tokens)
     if output.new_logprobs is not None and sampling.logprobs is not None:
-        ids, scores, *_ = output.new_logprobs
-        scored = read_logprobs(ids.tolist(), scores.tolist(), sampling.logprobs)
+        ids, scores, ranks, *_ = output.new_logprobs
+        scored = read_logprobs(ids.tolist(), scores.tolist(), ranks.tolist(), sampling.logprobs)
     last = tokens[-1]
     events = [StepEvent(token, score) for token, score in zip(tokens[:-1], scored[:-1], strict=True)]
     stop = last if reason == "stop" and last in sampling.stop_token_ids else None

@@ -43,6 +43,7 @@ _OURS: Mapping[str, str] = {
     "enable_prefix_caching": "prefix_caching",
     "max_loras": "max_adapters",
     "max_cpu_loras": "max_cpu_adapters",
+    "max_lora_rank": "max_lora_rank",
 }
 """vLLM's name → the setting of ours that says the same."""
 
@@ -62,6 +63,7 @@ class VllmOptions:
     """Adapters that one batch can mix."""
     max_cpu_adapters: int | None = None
     """Adapters that are held at once, in host memory."""
+    max_lora_rank: int | None = None
     max_queue: int = 256
     drain_seconds: float = 30.0
     extra: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -104,6 +106,7 @@ def engine_args(
         "kv_cache_memory_bytes": options.kv_bytes,
         "max_loras": options.max_adapters,
         "max_cpu_loras": options.max_cpu_adapters,
+        "max_lora_rank": options.max_lora_rank,
     }
     for name, value in ours.items():
         if value is None:

@@ -53,6 +53,7 @@ def open_engine(settings: Settings, setup: EngineSetup) -> Engine:
         prefix_caching=settings.prefix_caching,
         max_adapters=settings.max_adapters,
         max_cpu_adapters=settings.max_cpu_adapters,
+        max_lora_rank=settings.max_lora_rank,
         max_queue=settings.max_queue,
         drain_seconds=settings.drain_seconds,
         extra=settings.engine.options,

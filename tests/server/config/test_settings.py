@@ -434,3 +434,14 @@ def test_places_for_adapters_that_contradict_each_other_are_refused(
         Settings(**values)
     assert caught.value.name == name
     assert Settings(max_adapters=8, max_cpu_adapters=8).max_cpu_adapters == 8
+
+
+def test_a_root_that_is_not_there_is_a_warning_with_setting_and_path(tmp_path: Path) -> None:
+    (warning,) = Settings(adapter_roots=("lora_adapters", str(tmp_path), "/not/there")).warnings
+    assert warning.startswith("adapter_roots: /not/there ")
+
+
+@pytest.mark.parametrize("name", ["", "a:b", "a@b", "a=b", "-a", "å"])
+def test_a_public_name_that_means_something_else_is_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match="served_model_name"):
+        Settings(served_model_name=("ok", name))

@@ -31,12 +31,14 @@ def _score_block(
 ) -> list[TokenLogprob]:
     peak = logits.max(axis=1)
     total = peak + np.log(np.exp(logits - peak[:, None]).sum(axis=1))
-    chosen = (logits[np.arange(len(tokens)), tokens] - total).tolist()
+    picked = logits[np.arange(len(tokens)), tokens]
+    chosen = (picked - total).tolist()
+    ranks = (1 + np.count_nonzero(logits > picked[:, None], axis=1)).tolist()
     widest = min(max(tops, default=0), logits.shape[1])
     alternatives = _alternatives(logits, total, widest) if widest else [()] * len(tokens)
     return [
-        TokenLogprob(int(token), logprob, others[:top])
-        for token, logprob, others, top in zip(tokens, chosen, alternatives, tops, strict=True)
+        TokenLogprob(int(token), logprob, others[:top], rank)
+        for token, logprob, others, top, rank in zip(tokens, chosen, alternatives, tops, ranks, strict=True)
     ]
 
 

@@ -261,3 +261,14 @@ def test_tools_that_cannot_be_held_to_are_refused(ai: OpenAI) -> None:
         ask(ai, extra_body={"guided_regex": "x"})
     assert both.value.param == "guided_regex"
     assert ask(ai, tools=[bad], max_tokens=2).choices, "nothing is held to it where the model may choose"
+
+
+def test_tokens_of_a_conversation_with_tools(running: Serving) -> None:
+    body = {"messages": ASK, "tools": TOOLS, "return_token_strs": True}
+    found = running.http.post("/tokenize", json=body).json()
+    assert "weather" in "".join(found["token_strs"])
+    asked = {"messages": ASK, "tools": TOOLS, "max_tokens": 1, "return_token_ids": True}
+    answer = running.http.post("/v1/chat/completions", json=asked).json()
+    assert answer["prompt_token_ids"] == found["tokens"]
+    alone = running.http.post("/tokenize", json={"prompt": "hi", "tools": TOOLS})
+    assert (alone.status_code, alone.json()["error"]["param"]) == (400, "tools")

@@ -13,8 +13,6 @@ from openai.types.completion_create_params import CompletionCreateParamsBase as 
 
 from server.api.fields.decode import to_fields, to_generation
 from server.api.fields.generation import (
-    HINTS,
-    REFUSED,
     ChatFields,
     CompletionFields,
     DetokenizeFields,
@@ -23,11 +21,13 @@ from server.api.fields.generation import (
     describe_fields,
     known,
 )
+from server.api.fields.refusals import HINTS, REFUSED
+from server.api.fields.tables import CHAT, COMPLETIONS, describe_generation
 from server.api.parsing.messages import parse_messages, user_turns
 from server.api.parsing.sampling import chat_sampling, check_ids, completion_sampling
 from server.errors import ApiError, ErrorReply
 from server.metrics.engine_state import EngineInfo
-from tests.server.documented import documented
+from tests.server.documented import described, documented_rows, rendered_rows
 
 INFO = EngineInfo(
     name="embedded", base_digest="sha256:0", context=100, vocabulary=50, blends=True, max_adapters=4
@@ -55,8 +55,18 @@ def check(value: dict[str, Any]) -> None:
     parse_messages(body.messages)
 
 
-def test_the_documented_table_is_the_code() -> None:
-    assert documented("Request fields") == describe_fields()
+@pytest.mark.parametrize("heading", sorted(described()))
+def test_the_documented_table_is_the_code(heading: str) -> None:
+    assert documented_rows(heading) == rendered_rows(described()[heading])
+
+
+def test_a_note_names_the_only_endpoint_that_honours_a_field() -> None:
+    chat, completions = CHAT.describe(), COMPLETIONS.describe()
+    assert set(chat) == set(completions)
+    for name, row in describe_generation().items():
+        kinds = (chat[name].kind, completions[name].kind)
+        if row.kind == "honoured" and kinds != ("honoured", "honoured"):
+            assert row.note.startswith("chat" if kinds[0] == "honoured" else "completions"), name
 
 
 def test_every_field_of_the_official_client_has_its_place() -> None:
@@ -304,8 +314,6 @@ def test_any_value_in_any_field_is_taken_or_refused_as_the_clients_mistake(
 def test_a_client_changes_nothing_of_the_template() -> None:
     for template in ("{{ x }}", "{% for i in range(10**9) %}{% endfor %}", ""):
         assert refused(chat_template=template).code == "unsupported_parameter"
-    for kwargs in ({"tokenize": False}, {"chat_template": "{{ x }}"}, {"enable_thinking": True}):
-        assert refused(chat_template_kwargs=kwargs).param == "chat_template_kwargs"
 
 
 def test_biases_are_counted_before_any_is_looked_up() -> None:

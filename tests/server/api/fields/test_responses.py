@@ -25,7 +25,6 @@ from server.api.parsing.sampling import response_sampling
 from server.errors import ApiError, ErrorReply
 from server.metrics.engine_state import EngineInfo
 from server.serving.sampling_defaults import SamplingDefaults
-from tests.server.documented import documented
 
 INFO = EngineInfo(
     name="embedded", base_digest="sha256:0", context=100, vocabulary=50, blends=True, max_adapters=4
@@ -49,10 +48,6 @@ def refused(**given: Any) -> ErrorReply:
     with pytest.raises(ApiError) as error:
         check(given)
     return error.value.reply
-
-
-def test_the_documented_table_is_the_code() -> None:
-    assert documented("Responses") == response_table()
 
 
 def test_every_field_of_the_official_client_has_its_place() -> None:
@@ -124,7 +119,7 @@ def test_what_is_said_of_nothing_stored() -> None:
             {"input": [{"role": "user", "content": [{"type": "input_text", "text": "x", "txet": 1}]}]},
             "input[0].content[0].txet",
         ),
-        ({"input": [USER | {"name": "eva"}]}, "input[0].name"),
+        ({"input": [USER | {"contnet": "eva"}]}, "input[0].contnet"),
         ({"input": [{"type": "function_call", "call_id": "1"}]}, "input[0].type"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].type"),
         ({"input": [{"type": 3}]}, "input[0].type"),
@@ -136,10 +131,13 @@ def test_what_is_said_of_nothing_stored() -> None:
         ({"top_p": 0}, "top_p"),
         ({"stream": 1}, "stream"),
         ({"stream_options": {}}, "stream_options"),
-        ({"stream": True, "stream_options": {"include_usage": True}}, "stream_options.include_usage"),
+        (
+            {"stream": True, "stream_options": {"include_obfuscatoin": True}},
+            "stream_options.include_obfuscatoin",
+        ),
         ({"text": {"format": "json"}}, "text.format"),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
-        ({"text": {"style": "low"}}, "text.style"),
+        ({"text": {"verbossity": "low"}}, "text.verbossity"),
         ({"include": ["everything"]}, "include[0]"),
         ({"include": "message.output_text.logprobs"}, "include"),
         ({"top_logprobs": 21}, "top_logprobs"),

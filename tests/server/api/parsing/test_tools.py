@@ -281,7 +281,7 @@ def nested(depth: int) -> dict[str, Any]:
         ({"messages": [asked({**call(), "type": "custom"})]}, "messages[0].tool_calls[0].type"),
         ({"messages": [asked({**call(), "id": None})]}, "messages[0].tool_calls[0].id"),
         ({"messages": [asked({**call(), "id": "x" * 257})]}, "messages[0].tool_calls[0].id"),
-        ({"messages": [asked({**call(), "more": 1})]}, "messages[0].tool_calls[0].more"),
+        ({"messages": [asked({**call(), "functoin": 1})]}, "messages[0].tool_calls[0].functoin"),
         (
             {"messages": [asked({**call(), "function": {"name": "a b", "arguments": ""}})]},
             "messages[0].tool_calls[0].function.name",

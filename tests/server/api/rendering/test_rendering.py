@@ -20,8 +20,9 @@ from routing.selection import SelectionError
 from server.api.rendering.answers import Answer, release, total
 from server.api.rendering.error_replies import reply_for
 from server.api.rendering.frames import Frames
-from server.api.rendering.logprobs import chat_logprobs, completion_logprobs, prompt_logprobs
+from server.api.rendering.logprobs import completion_logprobs, prompt_logprobs
 from server.api.rendering.pieces import PIECE, JsonItems, encode_pieces
+from server.api.rendering.scored_text import ScoredText
 from server.errors import (
     AdapterRefusedError,
     AdapterUnavailableError,
@@ -108,12 +109,11 @@ def tokenizer(tiny_base: Path) -> Tokenizer:
 
 def test_chat_logprobs(tokenizer: Tokenizer) -> None:
     tokens = [TokenLogprob(70, -0.5, ((70, -0.5), (71, -math.inf)))]
-    shape = chat_logprobs(tokens, tokenizer)
-    (entry,) = shape["content"]
+    (entry,) = ScoredText(tokenizer).entries(tokens, tokenizer.token_text(70), last=True)
     assert entry["token"] == tokenizer.token_text(70)
     assert bytes(entry["bytes"]) == tokenizer.token_bytes(70)
     assert [top["logprob"] for top in entry["top_logprobs"]] == [-0.5, -9999.0]
-    json.loads(msgspec.json.encode(shape))
+    json.loads(msgspec.json.encode(entry))
 
 
 def test_completion_logprobs_follow_the_text(tokenizer: Tokenizer) -> None:
@@ -139,12 +139,27 @@ def test_special_tokens_take_no_room_in_the_text(tokenizer: Tokenizer) -> None:
 
 
 def test_prompt_logprobs(tokenizer: Tokenizer) -> None:
-    shape = list(prompt_logprobs([TokenLogprob(70, -3.0, ((71, -0.5),))], tokenizer))
+    scored = [TokenLogprob(70, -3.0, ((71, -0.5), (72, -1.0)), 9), TokenLogprob(71, -0.5, ((71, -0.5),), 1)]
+    shape = list(prompt_logprobs(scored, tokenizer))
     assert shape[0] is None
     assert shape[1] == {
-        "71": {"logprob": -0.5, "decoded_token": tokenizer.token_text(71)},
-        "70": {"logprob": -3.0, "decoded_token": tokenizer.token_text(70)},
+        "70": {"logprob": -3.0, "rank": 9, "decoded_token": tokenizer.token_text(70)},
+        "71": {"logprob": -0.5, "rank": 1, "decoded_token": tokenizer.token_text(71)},
+        "72": {"logprob": -1.0, "rank": 2, "decoded_token": tokenizer.token_text(72)},
     }
+    assert shape[2] == {"71": {"logprob": -0.5, "rank": 1, "decoded_token": tokenizer.token_text(71)}}
+
+
+def test_the_sampled_token_is_among_the_likeliest_of_a_completion(tokenizer: Tokenizer) -> None:
+    scored = [TokenLogprob(70, -3.0, ((71, -0.5),), 9), TokenLogprob(70, -3.0)]
+    for as_ids, names in (
+        (False, [tokenizer.token_text(71), tokenizer.token_text(70)]),
+        (True, ["token_id:71", "token_id:70"]),
+    ):
+        lazy, _ = completion_logprobs(scored, tokenizer, 0, as_ids=as_ids)
+        shape = json.loads(b"".join(encode_pieces(lazy)))
+        assert shape["top_logprobs"] == [{names[0]: -0.5, names[1]: -3.0}, {names[1]: -3.0}]
+        assert shape["tokens"] == [names[1]] * 2
 
 
 def test_a_large_answer_is_encoded_in_pieces() -> None:

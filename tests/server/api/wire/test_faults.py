@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from adapters.lora.manifest import Adapter
-from server.api.fields.generation import HINTS, REFUSED, ChatFields, CompletionFields, known
+from server.api.fields.generation import ChatFields, CompletionFields, known
+from server.api.fields.refusals import HINTS, REFUSED
 from server.asgi.http.limits import MAX_HEAD_BYTES
 from server.asgi.http.protocol import BoundedProtocol
 from server.config.settings import Settings

@@ -21,7 +21,7 @@ from server.errors import (
     EngineError,
     UnsupportedRequestError,
 )
-from server.live import residency as module
+from server.live.slots import residency as module
 from server.live.slots.priorities import Priorities
 from server.live.slots.residency import Residency
 from server.metrics.metrics import Metrics

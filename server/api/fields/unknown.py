@@ -1,0 +1,70 @@
+"""Unknown fields of a request: a slip of the pen is refused, anything else is named in the answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import MutableMapping
+
+from server.api.fields.nearness import may_be_near, nearest
+from server.api.wire.bounds import MAX_FIELDS
+from server.errors import ApiError, bad_field
+
+IGNORED_HEADER = "X-OneSeek-Ignored"
+MAX_NAMED = 20
+"""Names in the header."""
+MAX_COMPARED = 64
+"""Unknown names of one request that look like known ones; each takes up to 0.2 ms to compare."""
+MAX_NAME = 100
+"""Characters of a name in the header, its path included."""
+
+_INDEX = re.compile(r"\[[0-9]+\]")
+_NO_TOKEN = re.compile(r"[^A-Za-z0-9!#$%&'*+.^_`|~-]")
+"""Whatever RFC 9110 does not allow in a token."""
+
+
+class UnknownFields:
+    """What becomes of the unknown fields of one request.
+
+    `receipt` holds the headers of its answer. With `strict` every unknown field is refused.
+    """
+
+    def __init__(self, receipt: MutableMapping[str, str] | None = None, *, strict: bool = False) -> None:
+        self._receipt = {} if receipt is None else receipt
+        self._strict = strict
+        self._met: set[tuple[str, str]] = set()
+        self._compared = 0
+        self._named: dict[str, None] = {}
+
+    def meet(self, name: str, known: frozenset[str], path: str = "") -> None:
+        """Ignore the field `name` of the object at `path`, which has the fields `known`.
+
+        Raises `ApiError` (400) if it is near a known name, if all are refused, and for more names than may
+        be compared with those known.
+        """
+        if self._strict:
+            raise unknown_field(name, known, f"{path}." if path else "")
+        place = _INDEX.sub("", path)
+        if (place, name) in self._met:
+            return
+        self._compared += may_be_near(name, known)
+        if len(self._met) >= MAX_FIELDS or self._compared > MAX_COMPARED:
+            message = f"The request has {len(self._met) + 1} unknown fields or more; leave them out."
+            raise bad_field(path or None, message, code="field_too_large")
+        if nearest(name, known, cautious=bool(path)) is not None:
+            raise unknown_field(name, known, f"{path}." if path else "")
+        self._met.add((place, name))
+        self._tell(f"{place}.{name[:MAX_NAME]}" if place else name[:MAX_NAME])
+
+    def _tell(self, name: str) -> None:
+        if len(self._named) < MAX_NAMED:
+            self._named[_NO_TOKEN.sub("_", name)[:MAX_NAME] or "_"] = None
+            self._receipt[IGNORED_HEADER] = ", ".join(self._named)
+
+
+def unknown_field(name: str, names: frozenset[str], prefix: str = "") -> ApiError:
+    """The error for a field that nobody knows."""
+    shown = name[:100]
+    near = nearest(name, names, cautious=bool(prefix))
+    hint = f" Did you mean {near!r}?" if near else ""
+    message = f"{prefix}{shown} is not a field of this endpoint.{hint}"
+    return bad_field(prefix + shown, message, code="unknown_parameter")
