@@ -22,6 +22,7 @@ from server.api.endpoints.chat import Chat
 from server.api.endpoints.completions import Completions
 from server.api.endpoints.context import Context
 from server.api.endpoints.embeddings import Embeddings
+from server.api.endpoints.invocations import Invocations
 from server.api.endpoints.legacy import Legacy
 from server.api.endpoints.loras import Loras
 from server.api.endpoints.models import Models
@@ -36,6 +37,7 @@ from server.asgi.hosts import OwnPages
 from server.asgi.http.protocol import BoundedProtocol
 from server.asgi.http.wire import Wire
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
+from server.asgi.paths import TrailingSlash
 from server.asgi.refusals import Refusals
 from server.asgi.turns import Turns
 from server.config.hosts import AllowedHosts
@@ -61,6 +63,7 @@ def create_app(
     app = Starlette(
         routes=[*_routes(context), *(_admin_routes(context) if changeable else ())],
         middleware=[
+            Middleware(TrailingSlash),
             Middleware(Receipts, metrics=metrics),
             Middleware(Errors, metrics=metrics),
             Middleware(Refusals),
@@ -101,6 +104,7 @@ def _routes(context: Context) -> list[Route]:
         _route("POST", "/v1/embeddings", embeddings.create),
         _route("GET", "/v1/models", models.all),
         _route("GET", "/v1/models/{id:path}", models.one),
+        _route("POST", "/invocations", Invocations(chat, completions, embeddings, context).create),
         _route("POST", "/tokenize", tokens.tokenize),
         _route("POST", "/detokenize", tokens.detokenize),
         _route("POST", "/inference/oneseek", legacy.oneseek),
@@ -109,6 +113,8 @@ def _routes(context: Context) -> list[Route]:
         _route("GET", "/health", status.health),
         _route("GET", "/live", status.live),
         _route("GET", "/ready", status.ready),
+        _route("GET", "/ping", status.ready),
+        _route("POST", "/ping", status.ready),
         _route("GET", "/version", status.version),
         _route("GET", "/metrics", status.metrics),
     ]

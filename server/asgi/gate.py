@@ -16,6 +16,7 @@ GATED = frozenset(
         "/v1/completions",
         "/v1/responses",
         "/v1/embeddings",
+        "/invocations",
         "/inference/oneseek",
         "/inference/mistral",
         "/inference/llama",

@@ -26,7 +26,7 @@ from server.metrics.metrics import Metrics
 
 log = logging.getLogger("oneseek.api")
 
-OPEN_PATHS = frozenset({"/live", "/ready", "/health"})
+OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/ping"})
 """What answers without a key: probes cannot carry one. `/health` then says no more than its status."""
 
 METRICS_PATH = "/metrics"

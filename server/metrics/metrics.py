@@ -39,7 +39,7 @@ LOAD = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 NO_ALIASES = frozenset({"base", "blend", "none", "unknown"})
 """What the label `adapter` says where no alias answers."""
-UNCOUNTED = frozenset({"/live", "/ready", "/health", "/metrics"})
+UNCOUNTED = frozenset({"/live", "/ready", "/health", "/ping", "/metrics"})
 """Probes and scrapes, which would drown the rest."""
 
 

@@ -16,11 +16,13 @@ from adapters.registry.served import UnknownAdapterError
 from routing.route import UnknownNameError
 from routing.selection import SelectionError
 from server.errors import (
+    CONTEXT_EXCEEDED,
     AdapterNotLoadedError,
     AdapterRefusedError,
     AdaptersBusyError,
     AdapterUnavailableError,
     ApiError,
+    ContextExceededError,
     EngineBusyError,
     EngineDeadError,
     EngineError,
@@ -92,6 +94,10 @@ def _unsupported(error: UnsupportedRequestError) -> ErrorReply:
     return ErrorReply(400, str(error), param=error.param, code="unsupported_value")
 
 
+def _context(error: ContextExceededError) -> ErrorReply:
+    return ErrorReply(400, str(error), param=error.param, code=CONTEXT_EXCEEDED)
+
+
 def _engine(error: EngineError) -> ErrorReply:
     return ErrorReply(500, str(error), type="server_error", code="engine_error")
 
@@ -138,6 +144,7 @@ _REPLIES: Mapping[type, Callable[[Any], ErrorReply]] = {
     AdapterRefusedError: _refused,
     AdaptersBusyError: _slots_full,
     AdapterUnavailableError: _unavailable,
+    ContextExceededError: _context,
     EngineBusyError: _busy,
     EngineDeadError: _dead,
     EngineError: _engine,
