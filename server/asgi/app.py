@@ -32,6 +32,7 @@ from server.api.endpoints.status import Status
 from server.api.endpoints.tokenize import Tokenize
 from server.api.rendering.error_replies import reply_for
 from server.asgi.cancellation import Cancellation
+from server.asgi.cors import CrossOrigin, Preflights
 from server.asgi.gate import Gates
 from server.asgi.hosts import OwnPages
 from server.asgi.http.protocol import BoundedProtocol
@@ -41,6 +42,7 @@ from server.asgi.paths import TrailingSlash
 from server.asgi.refusals import Refusals
 from server.asgi.turns import Turns
 from server.config.hosts import AllowedHosts
+from server.config.origins import CorsOrigins
 from server.config.settings import Settings
 from server.exchange import EXCHANGE
 from server.metrics.metrics import Metrics
@@ -59,16 +61,21 @@ def create_app(
     endpoints that change adapters too.
     """
     context = Context(tuple(services), settings, metrics, aside)
+    origins = CorsOrigins.parse(settings.cors_origins)
     changeable = any(service.changes is not None for service in services)
     app = Starlette(
         routes=[*_routes(context), *(_admin_routes(context) if changeable else ())],
         middleware=[
             Middleware(TrailingSlash),
             Middleware(Receipts, metrics=metrics),
+            *([Middleware(CrossOrigin, origins=origins)] if origins else []),
             Middleware(Errors, metrics=metrics),
             Middleware(Refusals),
             Middleware(HeaderLimits),
-            Middleware(OwnPages, hosts=AllowedHosts.of(settings.host, settings.allowed_hosts)),
+            Middleware(
+                OwnPages, hosts=AllowedHosts.of(settings.host, settings.allowed_hosts), origins=origins
+            ),
+            *([Middleware(Preflights)] if origins else []),
             Middleware(
                 ApiKeys,
                 keys=settings.api_keys,

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from server.config.environment import expand_home, home_folder, process_environment
 from server.config.hosts import AllowedHosts, is_loopback
 from server.config.limits import DAY, LIMITS
+from server.config.origins import CorsOrigins
 from server.config.schema import SECRET, Option, options_of
 from server.config.urls import check_urls
 from server.config.values import Raw, SettingsError, Size, closest, within
@@ -161,6 +162,8 @@ class Settings:
     """Keys that open /metrics alone, for Prometheus. Default: with api_keys, admin_keys alone open it."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names to answer, such as *.example.com; * for any. Default: loopback's own there, else any."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may ask, such as https://app.example.com; * for any. Default: none (no CORS)."""
     adapter_roots: tuple[str, ...] = ("lora_adapters",)
     """Folders beneath which adapters may be named over HTTP; the registry's own is always one."""
     adapter_urls: tuple[str, ...] = ()
@@ -209,6 +212,10 @@ class Settings:
             AllowedHosts.parse(self.allowed_hosts)
         except ValueError as error:
             raise SettingsError("allowed_hosts", str(error)) from None
+        try:
+            CorsOrigins.parse(self.cors_origins)
+        except ValueError as error:
+            raise SettingsError("cors_origins", str(error)) from None
         if any(not root.strip() for root in self.adapter_roots):
             raise SettingsError("adapter_roots", "a folder is empty; name it, or leave it out")
         check_urls(self.adapters, self.adapter_urls)
@@ -233,9 +240,19 @@ class Settings:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What an operator should know before the server starts."""
-        if self.api_keys or is_loopback(self.host):
+        if self.api_keys:
             return ()
-        return (f"host {self.host} is reachable from other machines and no api_keys are set: anyone may ask",)
+        found: list[str] = []
+        if not is_loopback(self.host):
+            found.append(
+                f"host {self.host} is reachable from other machines and no api_keys are set: anyone may ask"
+            )
+        if CorsOrigins.parse(self.cors_origins).everything:
+            found.append(
+                "cors_origins is * and no api_keys are set: any page that a browser here opens may ask; "
+                "list the origins that should"
+            )
+        return tuple(found)
 
 
 OPTIONS: tuple[Option, ...] = options_of(Settings)
