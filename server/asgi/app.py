@@ -21,6 +21,7 @@ from server.api.endpoints.audit import AuditLog
 from server.api.endpoints.chat import Chat
 from server.api.endpoints.completions import Completions
 from server.api.endpoints.context import Context
+from server.api.endpoints.documents import Documents
 from server.api.endpoints.embeddings import Embeddings
 from server.api.endpoints.invocations import Invocations
 from server.api.endpoints.legacy import Legacy
@@ -64,7 +65,10 @@ def create_app(
     origins = CorsOrigins.parse(settings.cors_origins)
     changeable = any(service.changes is not None for service in services)
     app = Starlette(
-        routes=[*_routes(context), *(_admin_routes(context) if changeable else ())],
+        routes=[
+            *_routes(context, Documents(changeable=changeable)),
+            *(_admin_routes(context) if changeable else ()),
+        ],
         middleware=[
             Middleware(TrailingSlash),
             Middleware(Receipts, metrics=metrics),
@@ -98,7 +102,7 @@ def create_app(
     return app
 
 
-def _routes(context: Context) -> list[Route]:
+def _routes(context: Context, documents: Documents) -> list[Route]:
     chat, completions, legacy = Chat(context), Completions(context), Legacy(context)
     models, tokens, status = Models(context), Tokenize(context), Status(context)
     responses, embeddings = Responses(context), Embeddings(context)
@@ -124,6 +128,8 @@ def _routes(context: Context) -> list[Route]:
         _route("POST", "/ping", status.ready),
         _route("GET", "/version", status.version),
         _route("GET", "/metrics", status.metrics),
+        _route("GET", "/openapi.json", documents.openapi),
+        _route("GET", "/docs", documents.docs),
     ]
 
 
