@@ -270,7 +270,9 @@ class Generation:
             source, first = await self._begin(request, resolution)
             if exchange.lease is not None:
                 exchange.lease.begun()
-            meter = metrics.meter(resolution.adapter, resolution.version, exchange.started)
+            meter = metrics.meter(
+                resolution.adapter, resolution.version, exchange.started, self._runtime.name
+            )
             meter.delta(first)
             yield [(index, first)]
             async for delta in source:
