@@ -80,6 +80,8 @@ class EngineBusyError(EngineError):
         super().__init__(message)
         self.retry_after = retry_after
         self.gate = gate
+        self.places: int | None = None
+        """How many places the full queue has; None if something else is full."""
         self.unread = False
         """True if the request's body is left unread, after which the connection cannot be used again."""
 

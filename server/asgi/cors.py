@@ -16,7 +16,13 @@ from server.exchange import EXCHANGE, Exchange
 METHODS = "GET, HEAD, POST, DELETE"
 MAX_AGE = 600
 """Seconds that a browser may remember the answer to a preflight."""
-_EXPOSED = ("X-Request-ID", "Retry-After")
+_EXPOSED = (
+    "X-Request-ID",
+    "Retry-After",
+    "X-RateLimit-Limit-Requests",
+    "X-RateLimit-Remaining-Requests",
+    "X-RateLimit-Reset-Requests",
+)
 """Headers of every endpoint that a page may read, beside the receipt's."""
 _HEADER_NAMES = re.compile(r"[A-Za-z0-9_-]{1,64}(?: ?, ?[A-Za-z0-9_-]{1,64}){0,63}")
 

@@ -53,7 +53,12 @@ _INTERNAL = ErrorReply(500, "The server failed at this request.", type="server_e
 
 
 def _busy(error: EngineBusyError) -> ErrorReply:
-    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    seconds = max(1, math.ceil(error.retry_after))
+    headers = {"Retry-After": str(seconds)}
+    if error.places is not None:
+        headers["x-ratelimit-limit-requests"] = str(error.places)
+        headers["x-ratelimit-remaining-requests"] = "0"
+        headers["x-ratelimit-reset-requests"] = f"{seconds}s"
     if error.unread:
         headers["Connection"] = "close"
     return ErrorReply(429, str(error), type="rate_limit_error", code="queue_full", headers=headers)
