@@ -70,7 +70,7 @@ class Gates:
         return min(self.queues, key=lambda queue: queue.free)
 
     def _counting(self, send: Send) -> Send:
-        """`send`, with the places that there are and that are free on the answer's head, in OpenAI's words."""
+        """`send`, with how many places there are and are free on the answer's head, in OpenAI's words."""
 
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
