@@ -21,7 +21,6 @@ from server.api.endpoints.audit import AuditLog
 from server.api.endpoints.chat import Chat
 from server.api.endpoints.completions import Completions
 from server.api.endpoints.context import Context
-from server.api.endpoints.documents import Documents
 from server.api.endpoints.embeddings import Embeddings
 from server.api.endpoints.invocations import Invocations
 from server.api.endpoints.legacy import Legacy
@@ -31,11 +30,12 @@ from server.api.endpoints.responses import Responses
 from server.api.endpoints.rollout import Rollout
 from server.api.endpoints.status import Status
 from server.api.endpoints.tokenize import Tokenize
+from server.api.openapi.replies import Documents
 from server.api.rendering.error_replies import reply_for
+from server.asgi.browsers.cors import CrossOrigin, Preflights
+from server.asgi.browsers.hosts import OwnPages
 from server.asgi.cancellation import Cancellation
-from server.asgi.cors import CrossOrigin, Preflights
 from server.asgi.gate import Gates
-from server.asgi.hosts import OwnPages
 from server.asgi.http.protocol import BoundedProtocol
 from server.asgi.http.wire import Wire
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts

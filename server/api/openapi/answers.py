@@ -5,33 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-Schema = dict[str, Any]
+JsonSchema = dict[str, Any]
 
-_TEXT: Schema = {"type": "string"}
-_COUNT: Schema = {"type": "integer", "minimum": 0}
-_ANY: Schema = {"type": "object"}
-_CODE: Schema = {"type": ["string", "integer", "null"]}
-_OPTIONAL: Schema = {"type": ["string", "null"]}
+_TEXT: JsonSchema = {"type": "string"}
+_COUNT: JsonSchema = {"type": "integer", "minimum": 0}
+_ANY: JsonSchema = {"type": "object"}
+_CODE: JsonSchema = {"type": ["string", "integer", "null"]}
+_OPTIONAL: JsonSchema = {"type": ["string", "null"]}
 
 
-def _object(*optional: str, **required: Schema) -> Schema:
+def _object(*optional: str, **required: JsonSchema) -> JsonSchema:
     """An object with these fields, all there but those that `optional` names, and others."""
     names = [name for name in required if name not in optional]
     return {"type": "object", "properties": required, "required": names}
 
 
-def _list(item: Schema) -> Schema:
+def _list(item: JsonSchema) -> JsonSchema:
     return {"type": "array", "items": item}
 
 
-def _ref(name: str) -> Schema:
+def _ref(name: str) -> JsonSchema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
-_HEAD: dict[str, Schema] = {"id": _TEXT, "object": _TEXT, "created": _COUNT, "model": _TEXT}
-_END: Schema = {"enum": ["stop", "length", "tool_calls", None]}
+_HEAD: dict[str, JsonSchema] = {"id": _TEXT, "object": _TEXT, "created": _COUNT, "model": _TEXT}
+_END: JsonSchema = {"enum": ["stop", "length", "tool_calls", None]}
 
-SCHEMAS: Mapping[str, Schema] = {
+SCHEMAS: Mapping[str, JsonSchema] = {
     "Error": _object(error=_object(message=_TEXT, type=_TEXT, param=_OPTIONAL, code=_CODE)),
     "Usage": _object(
         "prompt_tokens_details",
