@@ -1,5 +1,7 @@
 "use strict";
 const byId = (id) => document.getElementById(id);
+// Where the API begins, also behind a proxy that serves it below a path.
+const ROOT = location.pathname.replace(/docs\/?$/, "");
 const EXAMPLES = {
   ChatFields: { messages: [{ role: "user", content: "Who are you?" }], max_tokens: 64, stream: true },
   CompletionFields: { prompt: "Once upon a time", max_tokens: 32 },
@@ -104,7 +106,7 @@ function form(root, method, path, operation) {
   button.addEventListener("click", () => {
     const target = path.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(inputs[name].value));
     answer.removeAttribute("hidden");
-    send(method.toUpperCase(), target.replace(/^\//, ""), text && text.value ? text.value : null, answer);
+    send(method.toUpperCase(), ROOT + target.replace(/^\//, ""), text && text.value ? text.value : null, answer);
   });
   const statuses = Object.entries(operation.responses).map(([status, one]) => {
     const said = one.$ref ? root.components.responses[one.$ref.split("/").pop()] : one;
@@ -140,6 +142,7 @@ byId("find").addEventListener("input", (event) => {
   for (const details of document.querySelectorAll("details"))
     details.hidden = !details.dataset.text.includes(event.target.value.toLowerCase());
 });
-fetch("openapi.json").then((reply) => reply.json()).then(show, (error) => {
+byId("document").href = ROOT + "openapi.json";
+fetch(ROOT + "openapi.json").then((reply) => reply.json()).then(show, (error) => {
   byId("operations").textContent = "openapi.json: " + error;
 });
