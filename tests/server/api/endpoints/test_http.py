@@ -423,7 +423,7 @@ def test_without_a_key_all_but_the_probes_is_closed(locked: Serving, authorizati
             "/version",
             "/nowhere",
             "//live",
-            "/live/",
+            "/live//",
             "/LIVE",
             "/live/../metrics",
         ):
