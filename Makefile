@@ -3,6 +3,7 @@
 #   make train                       install what training needs, without CUDA if there is no NVIDIA GPU
 #   make test                        install what the tests need and run them all
 #   make test-vllm                   the tests on the real vLLM, on the CPU (Linux; first run: 3.5 GiB)
+#   make test-deploy                 a real Prometheus 2 scrapes the server (Debian; first run: 20 MB)
 #   make mutants                     take each rule of a server under attack out in a copy, and see its test fail
 #   make corpus                      every malformed adapter through the command line (10 to 20 minutes)
 #   make size-fuzz                   what others wait under the largest requests (some minutes)
@@ -10,7 +11,7 @@
 # On Windows: deploy\windows\serve.ps1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test test-vllm test-device mutants corpus size-fuzz lint clean
+.PHONY: help serve train test test-vllm test-device test-deploy mutants corpus size-fuzz lint clean
 
 PYTHON ?=
 ARGS ?=
@@ -43,6 +44,7 @@ help:
 	  'make test    lint, check types and imports, run every test; TESTS=tests/server runs a part' \
 	  'make test-vllm  the engine contract and tests/vllm on the real vLLM, on the CPU, in a cached environment' \
 	  'make test-device  tests/device and the engine contract over WebGPU on a software device, in a cached environment' \
+	  'make test-deploy  tests/deploy: a real Prometheus 2, from Debian, scrapes the server' \
 	  'make mutants  take each rule of tests/project/mutants out in a copy, and see its test fail; about 10 minutes' \
 	  'make corpus  every malformed adapter through the command line, one process each' \
 	  'make size-fuzz  how long others wait while the server is sent the largest requests; some minutes' \
@@ -91,6 +93,11 @@ test-device: $(VENV)/.made
 	echo "oneseek: running the tests on a device, with $$python"; \
 	PYTHONPATH=. PYTHONDONTWRITEBYTECODE=1 \
 	  "$$python" -m pytest -q --engine webgpu --durations=5 -m 'not slow' -k 'not ($(TIMED))' $(DEVICE_TESTS)
+
+test-deploy: $(VENV)/.test
+	@prometheus=$$($(BIN)/python -m tests.deploy.prometheus --cache '$(ONESEEK_TEST_CACHE)') || exit; \
+	echo "oneseek: running the tests with $$prometheus"; \
+	$(BIN)/python -m pytest -q --prometheus "$$prometheus" tests/deploy
 
 mutants: $(VENV)/.test
 	@$(BIN)/python -m tests.project.mutants.run

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+CONTEXT_EXCEEDED = "context_length_exceeded"
+"""OpenAI's code, by which clients fall back to a model with a longer context."""
+
 
 @dataclass(frozen=True, slots=True)
 class ErrorReply:
@@ -45,6 +48,27 @@ def bad_field(param: str | None, message: str, *, code: str | None = None, statu
     return ApiError(ErrorReply(status, message, param=param, code=code))
 
 
+def describe_context(context: int, prompt: int | str, asked: int | None = None) -> str:
+    """The message for what `context` tokens cannot hold, in the words that OpenAI's clients look for.
+
+    `prompt` counts its tokens, or says in words how many there are.
+    """
+    most = f"This model's maximum context length is {context} tokens. However, "
+    # LangChain looks for the code in the text of the client's error, which may be this message alone.
+    if asked is None or isinstance(prompt, str):
+        return f"{most}your prompt has {prompt} tokens. Shorten the prompt ({CONTEXT_EXCEEDED})."
+    total = prompt + asked
+    return (
+        f"{most}you requested {total} tokens ({prompt} in the prompt, {asked} in the completion). "
+        f"Shorten the prompt or the completion ({CONTEXT_EXCEEDED})."
+    )
+
+
+def context_exceeded(param: str, context: int, prompt: int | str, asked: int | None = None) -> ApiError:
+    """A prompt, with the length that is asked for, that `context` tokens cannot hold."""
+    return bad_field(param, describe_context(context, prompt, asked), code=CONTEXT_EXCEEDED)
+
+
 class EngineError(RuntimeError):
     """The engine failed at this request, or as a whole; its message is safe to show."""
 
@@ -56,6 +80,8 @@ class EngineBusyError(EngineError):
         super().__init__(message)
         self.retry_after = retry_after
         self.gate = gate
+        self.places: int | None = None
+        """How many places the full queue has; None if something else is full."""
         self.unread = False
         """True if the request's body is left unread, after which the connection cannot be used again."""
 
@@ -107,3 +133,7 @@ class UnsupportedRequestError(EngineError):
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message)
         self.param = param
+
+
+class ContextExceededError(UnsupportedRequestError):
+    """Prompt and answer together are more than the context or the memory holds."""

@@ -44,6 +44,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the architecture of the base in tests/server/engines",
     )
     parser.addoption(
+        "--prometheus",
+        metavar="PATH",
+        help="a program of Prometheus 2, which tests/deploy runs (make test-deploy)",
+    )
+    parser.addoption(
         "--without-torch",
         action="store_true",
         help="write the tiny base and its adapters without torch, whose import takes seconds",
@@ -67,7 +72,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """What needs vLLM or a device is asked for by name, and then never skipped."""
+    """What needs vLLM, a device or Prometheus is asked for by name, and then never skipped."""
+    if collection_path == Path(__file__).parent / "deploy":
+        return None if config.getoption("prometheus") else True
     engine = config.getoption("engine")
     needs = {Path(__file__).parent / folder: name for folder, name in NEEDED.items()}
     return True if needs.get(collection_path, engine) != engine else None

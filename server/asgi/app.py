@@ -22,6 +22,7 @@ from server.api.endpoints.chat import Chat
 from server.api.endpoints.completions import Completions
 from server.api.endpoints.context import Context
 from server.api.endpoints.embeddings import Embeddings
+from server.api.endpoints.invocations import Invocations
 from server.api.endpoints.legacy import Legacy
 from server.api.endpoints.loras import Loras
 from server.api.endpoints.models import Models
@@ -30,17 +31,21 @@ from server.api.endpoints.responses import Responses
 from server.api.endpoints.rollout import Rollout
 from server.api.endpoints.status import Status
 from server.api.endpoints.tokenize import Tokenize
+from server.api.openapi.replies import Documents
 from server.api.rendering.error_replies import reply_for
+from server.asgi.browsers.cors import CrossOrigin, Preflights
+from server.asgi.browsers.hosts import OwnPages
 from server.asgi.cancellation import Cancellation
 from server.asgi.gate import Gates
-from server.asgi.hosts import OwnPages
 from server.asgi.http.protocol import BoundedProtocol
 from server.asgi.http.wire import Wire
 from server.asgi.middleware import ApiKeys, Errors, HeaderLimits, Receipts
+from server.asgi.paths import TrailingSlash
 from server.asgi.refusals import Refusals
 from server.asgi.turns import Turns
 from server.config.environment import process_environment
 from server.config.hosts import AllowedHosts
+from server.config.origins import CorsOrigins
 from server.config.settings import Settings
 from server.exchange import EXCHANGE
 from server.live.bases.languages import LanguageRouting
@@ -66,15 +71,24 @@ def create_app(
     """
     externals = open_external_models(settings.external, process_environment())
     context = Context(tuple(services), settings, metrics, aside, externals, routing)
+    origins = CorsOrigins.parse(settings.cors_origins)
     changeable = any(service.changes is not None for service in services)
     app = Starlette(
-        routes=[*_routes(context), *(_admin_routes(context) if changeable else ())],
+        routes=[
+            *_routes(context, Documents(changeable=changeable)),
+            *(_admin_routes(context) if changeable else ()),
+        ],
         middleware=[
+            Middleware(TrailingSlash),
             Middleware(Receipts, metrics=metrics),
+            *([Middleware(CrossOrigin, origins=origins)] if origins else []),
             Middleware(Errors, metrics=metrics),
             Middleware(Refusals),
             Middleware(HeaderLimits),
-            Middleware(OwnPages, hosts=AllowedHosts.of(settings.host, settings.allowed_hosts)),
+            Middleware(
+                OwnPages, hosts=AllowedHosts.of(settings.host, settings.allowed_hosts), origins=origins
+            ),
+            *([Middleware(Preflights)] if origins else []),
             Middleware(
                 ApiKeys,
                 keys=settings.api_keys,
@@ -97,7 +111,7 @@ def create_app(
     return app
 
 
-def _routes(context: Context) -> list[Route]:
+def _routes(context: Context, documents: Documents) -> list[Route]:
     chat, completions, legacy = Chat(context), Completions(context), Legacy(context)
     models, tokens, status = Models(context), Tokenize(context), Status(context)
     responses, embeddings, several = Responses(context), Embeddings(context), MultiModel(context)
@@ -111,6 +125,7 @@ def _routes(context: Context) -> list[Route]:
         _route("POST", "/api/oqt/multi-model-query", several.create),
         _route("GET", "/v1/models", models.all),
         _route("GET", "/v1/models/{id:path}", models.one),
+        _route("POST", "/invocations", Invocations(chat, completions, embeddings, context).create),
         _route("POST", "/tokenize", tokens.tokenize),
         _route("POST", "/detokenize", tokens.detokenize),
         _route("POST", "/inference/oneseek", legacy.oneseek),
@@ -119,8 +134,12 @@ def _routes(context: Context) -> list[Route]:
         _route("GET", "/health", status.health),
         _route("GET", "/live", status.live),
         _route("GET", "/ready", status.ready),
+        _route("GET", "/ping", status.ready),
+        _route("POST", "/ping", status.ready),
         _route("GET", "/version", status.version),
         _route("GET", "/metrics", status.metrics),
+        _route("GET", "/openapi.json", documents.openapi),
+        _route("GET", "/docs", documents.docs),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.engines.base import QueuePlaces
 from server.errors import EngineBusyError
@@ -17,6 +17,7 @@ GATED = frozenset(
         "/v1/responses",
         "/v1/embeddings",
         "/api/oqt/multi-model-query",
+        "/invocations",
         "/inference/oneseek",
         "/inference/mistral",
         "/inference/llama",
@@ -50,15 +51,40 @@ class Gates:
                     self.check(exchange)
                     break
         except EngineBusyError as error:
-            error.unread = not _is_small(exchange)
+            error.unread, error.places = not _is_small(exchange), self._scarcest.limit
             raise
         try:
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, self._counting(send))
+        except EngineBusyError as error:
+            if error.gate != "grammars":
+                error.places = self._scarcest.limit
+            raise
         finally:
             if exchange.held is not None and exchange.held.open:
                 exchange.held.close()
             if exchange.lease is not None and exchange.lease.open:
                 exchange.lease.close()
+
+    @property
+    def _scarcest(self) -> QueuePlaces:
+        """Of several bases' queues the one with the fewest free places."""
+        return min(self.queues, key=lambda queue: queue.free)
+
+    def _counting(self, send: Send) -> Send:
+        """`send`, with how many places there are and are free on the answer's head, in OpenAI's words."""
+
+        async def send_counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                queue = self._scarcest
+                message.setdefault("headers", []).extend(
+                    [
+                        (b"x-ratelimit-limit-requests", b"%d" % queue.limit),
+                        (b"x-ratelimit-remaining-requests", b"%d" % queue.free),
+                    ]
+                )
+            await send(message)
+
+        return send_counted
 
 
 def _is_small(exchange: Exchange) -> bool:

@@ -26,8 +26,11 @@ from server.metrics.metrics import Metrics
 
 log = logging.getLogger("oneseek.api")
 
-OPEN_PATHS = frozenset({"/live", "/ready", "/health"})
+OPEN_PATHS = frozenset({"/live", "/ready", "/health", "/ping"})
 """What answers without a key: probes cannot carry one. `/health` then says no more than its status."""
+
+KEYLESS_PATHS = OPEN_PATHS | {"/openapi.json", "/docs"}
+"""Also what describes the interface and nothing of this server: an address bar carries no key."""
 
 METRICS_PATH = "/metrics"
 ADMIN_PREFIX = "/admin"
@@ -208,7 +211,7 @@ class ApiKeys:
                 self._require_admin(found, scope)
             elif scope["path"] == METRICS_PATH:
                 self._require_metrics(found, scope)
-            elif not known and self.digests and scope["path"] not in OPEN_PATHS:
+            elif not known and self.digests and scope["path"] not in KEYLESS_PATHS:
                 raise self._refusal(found, scope, "API key")
         await self.app(scope, receive, send)
 

@@ -20,6 +20,7 @@ from server.config.environment import expand_home, home_folder, process_environm
 from server.config.external import ExternalModelOptions, parse_external_models
 from server.config.hosts import AllowedHosts, is_loopback
 from server.config.limits import DAY, LIMITS
+from server.config.origins import CorsOrigins
 from server.config.schema import SECRET, Option, build, options_of
 from server.config.urls import check_urls
 from server.config.values import Entries, Raw, SettingsError, Size, Tables, closest, within
@@ -178,6 +179,8 @@ class Settings:
     """Keys that open /metrics alone, for Prometheus. Default: with api_keys, admin_keys alone open it."""
     allowed_hosts: tuple[str, ...] = ()
     """Host names to answer, such as *.example.com; * for any. Default: loopback's own there, else any."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may ask, such as https://app.example.com; * for any. Default: none (no CORS)."""
     adapter_roots: tuple[str, ...] = (DEFAULT_ROOT,)
     """Folders beneath which adapters may be named over HTTP; the registry's own is always one."""
     adapter_urls: tuple[str, ...] = ()
@@ -231,6 +234,10 @@ class Settings:
             AllowedHosts.parse(self.allowed_hosts)
         except ValueError as error:
             raise SettingsError("allowed_hosts", str(error)) from None
+        try:
+            CorsOrigins.parse(self.cors_origins)
+        except ValueError as error:
+            raise SettingsError("cors_origins", str(error)) from None
         if any(not root.strip() for root in self.adapter_roots):
             raise SettingsError("adapter_roots", "a folder is empty; name it, or leave it out")
         check_urls(self.adapters, self.adapter_urls)
@@ -268,6 +275,11 @@ class Settings:
         if not self.api_keys and not is_loopback(self.host):
             found.append(
                 f"host {self.host} is reachable from other machines and no api_keys are set: anyone may ask"
+            )
+        if not self.api_keys and CorsOrigins.parse(self.cors_origins).everything:
+            found.append(
+                "cors_origins is * and no api_keys are set: any page that a browser here opens may ask; "
+                "list the origins that should"
             )
         return tuple(found)
 

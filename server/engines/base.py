@@ -45,6 +45,16 @@ class QueuePlaces(Protocol):
         """Whether only a share with less than its part of the queue gets another."""
         ...
 
+    @property
+    def limit(self) -> int:
+        """How many places there are."""
+        ...
+
+    @property
+    def free(self) -> int:
+        """How many of them anyone may take."""
+        ...
+
     def check(self, share: Share, count: int = 1) -> None:
         """Raise `EngineBusyError` if `reserve` would. Changes nothing, and takes microseconds."""
         ...

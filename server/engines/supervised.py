@@ -55,6 +55,16 @@ class _Places:
         """See `QueuePlaces.full`."""
         return self._current().full
 
+    @property
+    def limit(self) -> int:
+        """See `QueuePlaces.limit`."""
+        return self._current().limit
+
+    @property
+    def free(self) -> int:
+        """See `QueuePlaces.free`."""
+        return self._current().free
+
     def check(self, share: Share, count: int = 1) -> None:
         """See `QueuePlaces.check`."""
         self._current().check(share, count)

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from adapters.lora.manifest import Adapter
+from server.metrics.board import OFFERED
 from server.metrics.engine_state import EngineInfo, EngineState
 
 FOR_GATEWAYS = frozenset(
@@ -21,9 +22,17 @@ FOR_GATEWAYS = frozenset(
         "vllm:num_requests_running",
         "vllm:num_requests_waiting",
         "vllm:kv_cache_usage_perc",
+        "vllm:prefix_cache_queries",
+        "vllm:prefix_cache_hits",
+        "vllm:num_preemptions",
     }
 )
-"""What both engines offer; vLLM's own of these names know adapters by their digests."""
+"""What both engines offer from their states; vLLM's own of these names know adapters by their digests."""
+_ABSENT = {
+    "num_requests_swapped": "Requests swapped out to the CPU: none ever, as in vLLM today",
+    "cpu_cache_usage_perc": "KV memory in use on the CPU, apart from the engine's own: none",
+}
+"""What boards made for older versions of vLLM query."""
 
 
 class ReportingEngine(Protocol):
@@ -49,7 +58,7 @@ class VllmCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Every metric of vLLM's that is not offered otherwise."""
         for metric in REGISTRY.collect():
-            if metric.name.startswith("vllm:") and metric.name not in FOR_GATEWAYS:
+            if metric.name.startswith("vllm:") and metric.name not in FOR_GATEWAYS | OFFERED:
                 yield metric
 
 
@@ -212,10 +221,20 @@ class EngineCollector(Collector):
             ("num_requests_running", "Requests being worked on", sum(state.running.values())),
             ("num_requests_waiting", "Requests waiting", sum(state.waiting.values())),
             ("kv_cache_usage_perc", "KV memory in use, 1 is all", _usage(state)),
+            ("gpu_cache_usage_perc", "The same under its older name", _usage(state)),
+            *((name, text, 0.0) for name, text in _ABSENT.items()),
         ):
             gauge = GaugeMetricFamily(f"vllm:{name}", text, labels=("model_name",))
             gauge.add_metric((self._base,), value)
             yield gauge
+        for name, text, value in (
+            ("prefix_cache_queries", "Prompt tokens looked up in the prefix cache", state.prefix_queries),
+            ("prefix_cache_hits", "Prompt tokens found in the prefix cache", state.prefix_hits),
+            ("num_preemptions", "Running requests put back for want of KV memory", state.preemptions),
+        ):
+            counter = CounterMetricFamily(f"vllm:{name}", text, labels=("model_name",))
+            counter.add_metric((self._base,), value)
+            yield counter
 
 
 def _usage(state: EngineState) -> float:

@@ -11,43 +11,40 @@ from collections import Counter as Counts
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 from adapters.lora.manifest import Adapter
 from server.config.version import oneseek_version
 from server.exchange import Exchange
+from server.metrics.board import Board, BoardSeries
+from server.metrics.buckets import BATCH, BETWEEN_TOKENS, CONFIDENCE, FIRST_TOKEN, LOAD, ROUTE, SECONDS, STEP
 from server.metrics.collectors import BaseCollectors, EngineCollectors
 from server.metrics.engine_state import EngineInfo
 from server.metrics.histogram import TokenHistogram
 from server.metrics.observers import LoadMetrics, StepMetrics
 from server.metrics.pace import Pace
-from server.request import Delta
-
-SECONDS = (0.3, 0.5, 0.8, 1, 1.5, 2, 2.5, 5, 10, 15, 20, 30, 40, 50, 60, 120, 240, 480, 960, 1920, 7680)
-"""Whole requests; vLLM's buckets, as those below, so that existing queries carry over."""
-FIRST_TOKEN = (
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5,
-    10, 20, 40, 80, 160, 640, 2560,
-)  # fmt: skip
-BETWEEN_TOKENS = (
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1, 2.5, 5, 7.5, 10,
-)  # fmt: skip
-STEP = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2.5, 5, 10)
-BATCH = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
-ROUTE = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
-CONFIDENCE = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-LOAD = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+from server.request import Delta, FinishReason
 
 NO_ALIASES = frozenset({"base", "blend", "external", "none", "unknown"})
 """What the label `adapter` says where no alias answers."""
-UNCOUNTED = frozenset({"/live", "/ready", "/health", "/metrics"})
+UNCOUNTED = frozenset({"/live", "/ready", "/health", "/ping", "/metrics"})
 """Probes and scrapes, which would drown the rest."""
 
 
 class Metrics:
-    """All counters and histograms of a server. Thread-safe, as prometheus-client is."""
+    """All counters and histograms of a server. Thread-safe, as prometheus-client is.
 
-    def __init__(self) -> None:
+    `process` adds those of the operating system's process, which a server has once.
+    """
+
+    def __init__(self, *, process: bool = True) -> None:
         # A second series for each one, of the time when it began, that no dashboard reads.
         disable_created_metrics()
         self.registry = CollectorRegistry()
@@ -56,6 +53,9 @@ class Metrics:
         self._bases: dict[str, Metrics] = {}
         self.engines = EngineCollectors()
         self.registry.register(self.engines)
+        if process:
+            ProcessCollector(registry=self.registry)
+        self.board = Board(self.registry)
         self._make_request_metrics()
         self._make_engine_metrics()
         self._make_rollout_metrics()
@@ -210,7 +210,7 @@ class Metrics:
 
     def of_base(self, base: str) -> Metrics:
         """The metrics of one of several bases; every series of theirs has the label `base`."""
-        own = self._bases[base] = Metrics()
+        own = self._bases[base] = Metrics(process=False)
         self.exposed.add(base, own.registry)
         return own
 
@@ -249,6 +249,7 @@ class Metrics:
     def serve(self, base: str, adapters: Callable[[], Iterable[Adapter]]) -> None:
         """A base is served, with the adapters that `adapters` gives at any time."""
         self._adapters[base] = adapters
+        self.board.of(base)
 
     def served_names(self) -> set[tuple[str, str]]:
         """Alias and version of every adapter of every base."""
@@ -305,9 +306,9 @@ class Metrics:
         if pace.between is not None:
             self.shadow_between_tokens.labels(*labels).observe(pace.between)
 
-    def meter(self, adapter: str, version: str, started: float) -> Meter:
+    def meter(self, adapter: str, version: str, started: float, base: str = "") -> Meter:
         """A meter for one generation, its labels looked up once."""
-        return Meter(self, adapter, version, started)
+        return Meter(self, adapter, version, started, self.board.of(base))
 
 
 class Meter:
@@ -315,6 +316,8 @@ class Meter:
 
     __slots__ = (
         "_between",
+        "_between_vllm",
+        "_board",
         "_cached",
         "_completion",
         "_first",
@@ -329,8 +332,11 @@ class Meter:
         "finished",
     )
 
-    def __init__(self, metrics: Metrics, adapter: str, version: str, started: float) -> None:
+    def __init__(
+        self, metrics: Metrics, adapter: str, version: str, started: float, board: BoardSeries
+    ) -> None:
         self._metrics = metrics
+        self._board, self._between_vllm = board, board.between
         self._started = started
         self._last = 0.0
         self._tokens = 0
@@ -349,17 +355,23 @@ class Meter:
         if delta.token_ids:
             now = time.perf_counter()
             if self._last:
-                self._between.observe(now - self._last)
+                gap = now - self._last
+                self._between.observe(gap)
+                for series in self._between_vllm:
+                    series.observe(gap)
             else:
                 self._first.observe(now - self._started)
+                self._board.first(now - self._started)
             self._last = now
             self._tokens += len(delta.token_ids)
         if delta.finish_reason is not None:
-            self._finish(delta)
+            self._finish(delta, delta.finish_reason)
 
-    def _finish(self, delta: Delta) -> None:
+    def _finish(self, delta: Delta, reason: FinishReason) -> None:
         self.finished = True
+        prompt = 0
         if delta.usage is not None:
+            prompt = delta.usage.prompt_tokens
             self._tokens = delta.usage.completion_tokens
             self._prompt.inc(delta.usage.prompt_tokens)
             self._cached.inc(delta.usage.cached_tokens)
@@ -367,6 +379,7 @@ class Meter:
             self._queue.observe(max(0.0, delta.timing.scheduled - delta.timing.arrived))
             self._prefill.observe(max(0.0, delta.timing.first_token - delta.timing.scheduled))
         self._completion.inc(self._tokens)
+        self._board.finished(prompt, self._tokens, reason, delta.timing)
 
     def close(self, prompt_tokens: int, reason: str) -> None:
         """Count a generation that ended before its last delta, and why; a finished one is counted already."""
@@ -376,3 +389,4 @@ class Meter:
         self._completion.inc(self._tokens)
         if self._tokens:
             self._prompt.inc(prompt_tokens)
+        self._board.given_up(prompt_tokens if self._tokens else 0, self._tokens, failed=reason == "error")

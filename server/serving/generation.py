@@ -23,7 +23,7 @@ from server.errors import (
     EngineBusyError,
     UnreadAnswerError,
     UnsupportedRequestError,
-    bad_field,
+    context_exceeded,
 )
 from server.exchange import Exchange
 from server.grammar.service import Grammars
@@ -258,8 +258,7 @@ class Generation:
         context = self._runtime.info.context
         # A normaliser may halve a text by composing its characters.
         if size > 2 * context * self._longest:
-            message = f"The context is {context} tokens; {size} characters cannot fit it. Send less."
-            raise bad_field(field, message, code="context_length_exceeded")
+            raise context_exceeded(field, context, f"{size} characters, more than so many")
         return tuple(work())
 
     def generate(
@@ -316,7 +315,9 @@ class Generation:
             source, first = await self._begin(request, resolution)
             if exchange.lease is not None:
                 exchange.lease.begun()
-            meter = metrics.meter(resolution.adapter, resolution.version, exchange.started)
+            meter = metrics.meter(
+                resolution.adapter, resolution.version, exchange.started, self._runtime.name
+            )
             meter.delta(first)
             yield [(index, first)]
             async for delta in source:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from server.errors import bad_field
+from server.errors import bad_field, context_exceeded
 from server.metrics.engine_state import EngineInfo
 from server.request import Sampling
 
@@ -44,6 +44,4 @@ def answer_length(
     least = 1 if asked is None else asked
     if least <= room:
         return asked if asked is not None else room if default is None else min(default, room)
-    length = f" and {fields[1]} asks for {asked} more" if asked is not None else ""
-    message = f"The context is {info.context} tokens; the prompt has {prompt}{length}. Send or ask for less."
-    raise bad_field(fields[0] if room <= 0 else fields[1], message, code="context_length_exceeded")
+    raise context_exceeded(fields[0] if room <= 0 else fields[1], info.context, prompt, asked)

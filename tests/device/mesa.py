@@ -51,7 +51,7 @@ def unpack(target: Path) -> None:
 
     Exits with what to do instead where this machine cannot.
     """
-    codename = _codename()
+    codename = debian_codename()
     with tempfile.TemporaryDirectory(prefix="oneseek-mesa-") as scratch:
         folder = Path(scratch)
         archives = _download(folder, codename)
@@ -63,7 +63,7 @@ def unpack(target: Path) -> None:
         (target / "packages").write_text("\n".join(archive.stem for archive in archives) + "\n")
 
 
-def _codename() -> str:
+def debian_codename() -> str:
     """Of this Debian."""
     machine = f"{sys.platform} on {platform.machine()}"
     if (sys.platform, platform.machine()) != ("linux", "x86_64"):
@@ -84,7 +84,7 @@ def _download(folder: Path, codename: str) -> list[Path]:
     (folder / "status").touch()
     signed = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
     suites = (codename, f"{codename}-backports")
-    sources = [f"deb {signed}{_mirror(codename)} {suite} main\n" for suite in suites]
+    sources = [f"deb {signed}{mirror_of(codename)} {suite} main\n" for suite in suites]
     (folder / "sources.list").write_text("".join(sources))
     configuration = folder / "apt.conf"
     configuration.write_text(CONFIGURATION.format(folder=folder, release=suites[1]))
@@ -99,7 +99,7 @@ def _download(folder: Path, codename: str) -> list[Path]:
     return sorted((folder / "cache" / "archives").glob("*.deb"))
 
 
-def _mirror(codename: str) -> str:
+def mirror_of(codename: str) -> str:
     """Where this machine's apt has Debian itself from."""
     listed = run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)")
     for line in listed.splitlines():

@@ -21,7 +21,7 @@ from server.api.fields.embeddings import EMBEDDING_HINTS, EMBEDDING_REFUSED, MAX
 from server.api.parsing.prompt import CompletionPrompt
 from server.api.parsing.receipts import asks_receipt
 from server.api.rendering.answers import receipt_field
-from server.errors import bad_field
+from server.errors import context_exceeded
 from server.exchange import EXCHANGE, Exchange
 from server.serving.embeddings import embed_all
 
@@ -80,8 +80,7 @@ def _check(inputs: Sequence[CompletionPrompt], context: int) -> None:
     for index, item in enumerate(inputs):
         if len(item.tokens) > context:
             path = f"input[{index}]" if len(inputs) > 1 else "input"
-            message = f"The context is {context} tokens; {path} has {len(item.tokens)}. Send less."
-            raise bad_field(path, message, code="context_length_exceeded")
+            raise context_exceeded(path, context, len(item.tokens))
 
 
 async def _render(head: dict[str, Any], vectors: Sequence[tuple[float, ...]], encoding: str) -> bytes:

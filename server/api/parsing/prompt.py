@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias, cast
 
 from server.api.parsing.sampling import check_ids
-from server.errors import bad_field
+from server.errors import bad_field, context_exceeded
 from server.metrics.engine_state import EngineInfo
 
 GivenPrompt: TypeAlias = str | tuple[int, ...]
@@ -41,8 +41,7 @@ def _given(item: object, path: str, info: EngineInfo) -> GivenPrompt:
         case str() if item:
             return item
         case list() if len(cast("list[object]", item)) > info.context:
-            message = f"The context is {info.context} tokens; {path} has more."
-            raise bad_field(path, message, code="context_length_exceeded")
+            raise context_exceeded(path, info.context, len(cast("list[object]", item)))
         case list() if item and all(_is_id(token) for token in cast("list[object]", item)):
             return check_ids(cast("list[int]", item), path, info)
         case _:

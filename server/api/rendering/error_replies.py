@@ -16,6 +16,7 @@ from adapters.registry.served import UnknownAdapterError
 from routing.route import UnknownNameError
 from routing.selection import SelectionError
 from server.errors import (
+    CONTEXT_EXCEEDED,
     AdapterNotLoadedError,
     AdapterRefusedError,
     AdaptersBusyError,
@@ -23,6 +24,7 @@ from server.errors import (
     ApiError,
     BaseNotLoadedError,
     BaseUnavailableError,
+    ContextExceededError,
     EngineBusyError,
     EngineDeadError,
     EngineError,
@@ -53,7 +55,12 @@ _INTERNAL = ErrorReply(500, "The server failed at this request.", type="server_e
 
 
 def _busy(error: EngineBusyError) -> ErrorReply:
-    headers = {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    seconds = max(1, math.ceil(error.retry_after))
+    headers = {"Retry-After": str(seconds)}
+    if error.places is not None:
+        headers["x-ratelimit-limit-requests"] = str(error.places)
+        headers["x-ratelimit-remaining-requests"] = "0"
+        headers["x-ratelimit-reset-requests"] = f"{seconds}s"
     if error.unread:
         headers["Connection"] = "close"
     return ErrorReply(429, str(error), type="rate_limit_error", code="queue_full", headers=headers)
@@ -100,6 +107,10 @@ def _base_not_loaded(error: BaseNotLoadedError) -> ErrorReply:
 
 def _unsupported(error: UnsupportedRequestError) -> ErrorReply:
     return ErrorReply(400, str(error), param=error.param, code="unsupported_value")
+
+
+def _context(error: ContextExceededError) -> ErrorReply:
+    return ErrorReply(400, str(error), param=error.param, code=CONTEXT_EXCEEDED)
 
 
 def _engine(error: EngineError) -> ErrorReply:
@@ -149,6 +160,7 @@ _REPLIES: Mapping[type, Callable[[Any], ErrorReply]] = {
     AdaptersBusyError: _slots_full,
     AdapterUnavailableError: _unavailable,
     BaseNotLoadedError: _base_not_loaded,
+    ContextExceededError: _context,
     EngineBusyError: _busy,
     EngineDeadError: _dead,
     EngineError: _engine,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -39,6 +40,11 @@ async def read_body(scope: Scope, receive: Receive, limit: int, types: frozenset
     Raises `ApiError` (408, 413, 415) and `ClientDisconnect`.
     """
     exchange: Exchange = scope[EXCHANGE]
+    coding = exchange.headers.get(b"content-encoding", "").strip().lower()
+    if coding not in ("", "identity"):
+        message = f"Content-Encoding is {coding[:100]!r}; send the body uncompressed."
+        headers = {"Accept-Encoding": "identity"}
+        raise ApiError(ErrorReply(415, message, code="unsupported_content_encoding", headers=headers))
     media_type = exchange.headers.get(b"content-type", "").split(";", 1)[0].strip().lower()
     if media_type not in types:
         reply = ErrorReply(
@@ -90,6 +96,7 @@ def parse_body(body: bytes, bounds: Mapping[str, FieldBound] = NO_BOUNDS) -> dic
     A field that `bounds` does not name stays `msgspec.Raw` if it is more than `SMALL`, for whoever knows its
     name to refuse. Refuses NaN, infinities, deep nesting and all that is not an object.
     """
+    body = body.removeprefix(codecs.BOM_UTF8)
     check_fields(body)
     try:
         return _decode(body, bounds)

@@ -15,6 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from server.api.rendering.error_replies import reply_for
 from server.api.wire.disconnect import cancel_scope_of
+from server.api.wire.heartbeat import Heartbeat
 from server.errors import ErrorReply
 from server.exchange import EXCHANGE, Exchange
 from server.request import Delta, Deltas
@@ -27,6 +28,9 @@ _HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+
+COMMENT = b": keep-alive\n\n"
+"""What a silent stream sends; every reader of events passes over it."""
 
 SCORED = 16
 """Tokens with log probabilities that are written at once."""
@@ -55,8 +59,8 @@ class Chunks(Protocol):
 class EventStream(Response):
     """Streams deltas as `chunks` writes them.
 
-    Nothing is sent before the first delta, so an error up to there is an ordinary answer with its own status;
-    one that comes later is an event, also where the time is up.
+    Nothing is sent before the first delta or comment, so an error up to there is an ordinary answer with its
+    own status; one that comes later is an event, also where the time is up. A silent stream sends comments.
     """
 
     def __init__(self, deltas: Deltas, chunks: Chunks, aside: OneThread) -> None:
@@ -87,17 +91,26 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": last, "more_body": False})
 
     async def _send(self, send: Send, send_body: Send) -> None:
-        async with aclosing(self._deltas) as stream:
-            async for deltas in stream:
-                opening = b"" if self._started else self._chunks.opening()
-                scored = sum([_scored(delta) for _, delta in deltas])
-                self._scored += scored
-                body = opening + await self._made(scored, partial(self._written, deltas))
+        writing = asyncio.Lock()
+
+        async def write(body: bytes) -> None:
+            async with writing:  # a comment never comes between a head and what follows it
                 if not self._started:
                     self._started = True
                     await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
                 if body:
                     await send_body({"type": "http.response.body", "body": body, "more_body": True})
+
+        async with aclosing(self._deltas) as stream, Heartbeat(partial(write, COMMENT)) as heart:
+            opening = self._chunks.opening
+            async for deltas in stream:
+                scored = sum([_scored(delta) for _, delta in deltas])
+                self._scored += scored
+                body = opening() + await self._made(scored, partial(self._written, deltas))
+                opening = _nothing
+                await write(body)
+                if body:
+                    heart.moved()
 
     async def _made(self, scored: int, work: Callable[[], bytes]) -> bytes:
         """What `work` returns. Log probabilities of many tokens are written apart from the event loop."""
@@ -145,6 +158,10 @@ class PieceStream(Response):
                     self._started = True
                     await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
                 await send_body({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+def _nothing() -> bytes:
+    return b""
 
 
 def _scored(delta: Delta) -> int:

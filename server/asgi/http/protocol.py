@@ -35,6 +35,7 @@ from server.asgi.http.reading import (
     request_id_line,
 )
 from server.asgi.http.transport import LingeringTransport
+from server.asgi.http.until_closed import send_until_closed
 from server.asgi.http.wire import Place, Wire
 from server.errors import ErrorReply
 
@@ -194,6 +195,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refusal = replies.TOO_MANY_AT_ONCE
             raise ValueError("too many requests")
         super().on_headers_complete()
+        if self.scope["http_version"] == "1.0":
+            send_until_closed(self.cycle)
         self._deadline.stop()
         self._unset_keepalive_if_required()
         self._wire.connections.work(self)

@@ -22,7 +22,7 @@ RESERVE = 64
 Past it the oldest that waits for its head is told at once; if none does, the new one is."""
 
 
-PROBES = frozenset({"/live", "/ready", "/health", "/metrics"})
+PROBES = frozenset({"/live", "/ready", "/health", "/ping", "/metrics"})
 """What is answered on connections beyond the limit, so that an orchestrator does not kill a full server."""
 
 OPEN_WHILE_DRAINING = frozenset({"/live", "/metrics", "/version"})

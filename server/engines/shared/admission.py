@@ -10,7 +10,7 @@ from server.engines.shared.places import Places, Reservation
 from server.engines.shared.residents import Residents
 from server.engines.shared.stream import DeltaStream, RequestWork
 from server.engines.shared.unread import Unread
-from server.errors import EngineError, UnsupportedRequestError
+from server.errors import ContextExceededError, EngineError, UnsupportedRequestError, describe_context
 from server.metrics.engine_state import EngineInfo
 from server.request import GenerationRequest, Sampling
 from server.text.tokenizer import Tokenizer
@@ -107,7 +107,10 @@ class Admission:
 
 
 def check_fits(request: GenerationRequest, info: EngineInfo, kv_tokens: int) -> None:
-    """Raise `UnsupportedRequestError` for tokens unknown to the base, or more than context or memory hold."""
+    """Raise `UnsupportedRequestError` for tokens unknown to the base.
+
+    Raises `ContextExceededError` for more than context or memory hold.
+    """
     prompt, wanted = len(request.prompt), request.sampling.max_tokens
     total = prompt + wanted
     if prompt and not 0 <= min(request.prompt) <= max(request.prompt) < info.vocabulary:
@@ -115,15 +118,11 @@ def check_fits(request: GenerationRequest, info: EngineInfo, kv_tokens: int) -> 
             f"the prompt has a token outside the base's vocabulary of {info.vocabulary}", "prompt"
         )
     if not prompt or total > info.context:
-        raise UnsupportedRequestError(
-            f"{prompt} prompt tokens and {wanted} to generate do not fit the context of {info.context}",
-            "max_tokens",
-        )
+        raise ContextExceededError(describe_context(info.context, prompt, wanted), "max_tokens")
     if total > kv_tokens:
-        raise UnsupportedRequestError(
-            f"{total} tokens do not fit the KV cache of {kv_tokens} tokens; "
-            "ask for fewer, or give the server more with --kv-cache-memory",
-            "max_tokens",
+        message = describe_context(kv_tokens, prompt, wanted)
+        raise ContextExceededError(
+            f"{message} The KV cache holds no more; --kv-cache-memory gives the server more.", "max_tokens"
         )
 
 

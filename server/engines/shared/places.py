@@ -115,6 +115,16 @@ class Places:
         self._seconds_per_request = 1.0
 
     @property
+    def limit(self) -> int:
+        """How many places there are."""
+        return self._at_once + self._queue
+
+    @property
+    def free(self) -> int:
+        """How many of them anyone may take; a full queue has places for who has less than its part."""
+        return max(0, self.limit - self._live)
+
+    @property
     def live(self) -> int:
         """Places that are taken, those of the background aside."""
         return self._live

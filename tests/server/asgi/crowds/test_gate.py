@@ -127,10 +127,24 @@ def test_a_full_queue_is_found_as_early_as_the_share_is_known(
         reply = gated.http.post(path, json=asked, headers=headers)
         assert (reply.status_code, reply.json()["error"]["code"]) == (429, "queue_full")
         assert int(reply.headers["retry-after"]) >= 1
+        assert reply.headers["x-ratelimit-limit-requests"] == str(ROWS + QUEUE)
+        assert reply.headers["x-ratelimit-remaining-requests"] == "0"
+        assert reply.headers["x-ratelimit-reset-requests"] == reply.headers["retry-after"] + "s"
         assert reply.headers["x-oneseek-adapter"] == f"{SV}@v1.1"
         assert refused_at(gated, gate) == before + 1
     assert gated.http.post(path, json=asked, headers=headers).status_code == 200
     assert places(gated).live == 0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_says_how_many_places_are_free(gated: Serving, *, stream: bool) -> None:
+    with taken(gated, SV, 1):
+        reply = gated.http.post(CHAT, json=body(CHAT, stream=stream))
+    assert reply.headers["x-ratelimit-limit-requests"] == str(ROWS + QUEUE)
+    # Its own place is given back only once it is sent.
+    assert int(reply.headers["x-ratelimit-remaining-requests"]) in (ROWS + QUEUE - 1, ROWS + QUEUE - 2)
+    assert "x-ratelimit-reset-requests" not in reply.headers
+    assert "x-ratelimit-limit-requests" not in gated.http.get("/v1/models").headers
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What a browser may ask: a page of another site can send any request to this machine, and some of its own.
 
 `Host` has to be a name of this server, and `Origin` and `Sec-Fetch-Site`, which browsers alone send, have to
-say that the server's own page asks. There is no CORS: no other origin is let in.
+say that the server's own page asks, or one of an origin in `cors_origins` (see `cors`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.asgi.middleware import OPEN_PATHS
 from server.config.hosts import AllowedHosts, split_authority
+from server.config.origins import CorsOrigins
 from server.errors import ApiError, ErrorReply
 from server.exchange import EXCHANGE, Exchange
 
 REMEMBERED = 64
 """Hosts whose check is remembered."""
+NO_ORIGINS = CorsOrigins()
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -24,9 +26,10 @@ class OwnPages:
     The open paths answer under any host, since probes name an address; they then say no more than a status.
     """
 
-    def __init__(self, app: ASGIApp, hosts: AllowedHosts) -> None:
+    def __init__(self, app: ASGIApp, hosts: AllowedHosts, origins: CorsOrigins = NO_ORIGINS) -> None:
         self.app = app
         self.hosts = hosts
+        self.origins = origins
         self._seen: dict[str, tuple[str, int | None]] = {}
         """Hosts that were allowed, as their clients wrote them."""
 
@@ -67,10 +70,13 @@ class OwnPages:
         return found
 
     def _check_site(self, scope: Scope, host: tuple[str, int | None] | None) -> None:
+        origins = _values(scope, b"origin")
+        if origins and all(map(self.origins.allows, origins)):
+            return
         for site in _values(scope, b"sec-fetch-site"):
             if site != "same-origin" and not (site == "none" and scope["method"] in ("GET", "HEAD")):
                 raise _other_site(f"Sec-Fetch-Site {site[:20]!r}")
-        for origin in _values(scope, b"origin"):
+        for origin in origins:
             if not self._is_own(origin, host):
                 raise _other_site(f"Origin {origin[:100]!r}")
 
@@ -97,6 +103,7 @@ def _values(scope: Scope, name: bytes) -> list[str]:
 def _other_site(what: str) -> ApiError:
     message = (
         f"{what}: pages of other sites may not ask this server. Ask from its own page or from a program. "
-        "If the page is the server's own behind a proxy, add its host to allowed_hosts."
+        "If the page is the server's own behind a proxy, add its host to allowed_hosts; if it "
+        "is another site's that should ask, add its origin to cors_origins."
     )
     return ApiError(ErrorReply(403, message, type="permission_error", code="cross_site"))

@@ -1,0 +1,59 @@
+"""`POST /invocations`: what SageMaker sends to a model, answered as chat, completions or embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive
+
+from server.api.endpoints.chat import Chat
+from server.api.endpoints.completions import Completions
+from server.api.endpoints.context import Context
+from server.api.endpoints.embeddings import Embeddings
+from server.api.wire.body import JSON_TYPES, parse_body, read_body
+from server.errors import bad_field
+from server.exchange import EXCHANGE, Exchange
+
+
+class Invocations:
+    """The endpoint. The field that holds the question says whose request it is."""
+
+    def __init__(
+        self, chat: Chat, completions: Completions, embeddings: Embeddings, context: Context
+    ) -> None:
+        self._context = context
+        self._endpoints: dict[str, Callable[[Request], Awaitable[Response]]] = {
+            "messages": chat.create,
+            "prompt": completions.create,
+            "input": embeddings.create,
+        }
+
+    async def create(self, request: Request) -> Response:
+        """A request of `/v1/chat/completions`, `/v1/completions` or `/v1/embeddings` → its answer."""
+        exchange: Exchange = request.scope[EXCHANGE]
+        limit = self._context.settings.max_body
+        body = await read_body(request.scope, request.receive, limit, JSON_TYPES)
+        exchange.body_bytes = len(body)
+        fields = await self._context.aside(request, lambda: parse_body(body).keys())
+        named = [name for name in self._endpoints if name in fields]
+        if len(named) != 1:
+            found = f"has {' and '.join(named)}" if named else "has none of them"
+            message = f"Send messages, prompt or input; the body {found}."
+            raise bad_field(named[0] if named else "messages", message, code="invalid_value")
+        return await self._endpoints[named[0]](Request(request.scope, _replay(body, request.receive)))
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """What an endpoint reads: the body again, then what follows it."""
+    unread = True
+
+    async def receive_again() -> Message:
+        nonlocal unread
+        if not unread:
+            return await receive()
+        unread = False
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_again

@@ -1,0 +1,161 @@
+"""The OpenAPI 3.1 document: bodies from the fields' own structs, answers and errors from their tables."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import msgspec
+
+from server.api.fields.embeddings import EmbeddingFields, embedding_table
+from server.api.fields.generation import ChatFields, CompletionFields, describe_fields
+from server.api.fields.responses import ResponseFields, response_table
+from server.api.openapi.answers import ERRORS, OF_BODIES, OF_CHANGES, SCHEMAS
+from server.api.openapi.operations import ADMIN_OPERATIONS, OPERATIONS, Operation
+
+API_VERSION = "1"
+"""Of the interface, as in `/v1`; `/version` says which release runs."""
+_REF = "#/components/schemas/{name}"
+_PATH_FIELD = re.compile(r"\{(\w+)\}")
+_DESCRIPTION = (
+    "An OpenAI-compatible server of one base model and many LoRA adapters. docs/api.md explains every field, "
+    "how an adapter is chosen, and every error."
+)
+_ADAPTER = {
+    "name": "X-OneSeek-Adapter",
+    "in": "header",
+    "description": "The adapter that answers: an alias, alias@version, base, or auto.",
+    "schema": {"type": "string"},
+}
+_SUCCESS = {200: "Success", 202: "Made, not live here yet", 304: "Not modified"}
+_SECURITY: Mapping[str, list[dict[str, list[str]]]] = {
+    "open": [{}],
+    "key": [{}, {"key": []}],
+    "metrics": [{}, {"key": []}],
+    "admin": [{"key": []}],
+}
+
+
+def make_document(*, changeable: bool) -> bytes:
+    """The document as JSON, the same bytes each time; `changeable` adds what changes adapters."""
+    operations = (*OPERATIONS, *(ADMIN_OPERATIONS if changeable else ()))
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": "OneSeek", "version": API_VERSION, "description": _DESCRIPTION},
+        "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in operations)],
+        "paths": _paths(operations),
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": _schemas(operations),
+            "responses": {str(status): _error(status) for status in ERRORS},
+        },
+    }
+    return msgspec.json.encode(document)
+
+
+def _paths(operations: Iterable[Operation]) -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for operation in operations:
+        paths.setdefault(operation.path, {})[operation.method] = _describe(operation)
+    return paths
+
+
+def _describe(operation: Operation) -> dict[str, Any]:
+    named = re.sub(r"\W+", "_", operation.path.removeprefix("/")).strip("_")
+    described: dict[str, Any] = {
+        "operationId": f"{operation.method}_{named}",
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "security": _SECURITY[operation.access],
+        "responses": _responses(operation),
+    }
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in _PATH_FIELD.findall(operation.path)
+    ]
+    if operation.tag in ("generation", "existing backends") and operation.body:
+        parameters.append(_ADAPTER)
+    if parameters:
+        described["parameters"] = parameters
+    if operation.body:
+        described["requestBody"] = {
+            "required": not operation.body_optional,
+            "content": {"application/json": {"schema": _body(operation.body)}},
+        }
+    if operation.deprecated:
+        described["deprecated"] = True
+    return described
+
+
+def _body(kinds: tuple[type[msgspec.Struct], ...]) -> dict[str, Any]:
+    refs = [{"$ref": _REF.format(name=kind.__name__)} for kind in kinds]
+    return refs[0] if len(refs) == 1 else {"anyOf": refs}
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for status in operation.statuses:
+        content = {} if status == 304 else {"content": _content(operation)}
+        responses[str(status)] = {"description": _SUCCESS[status]} | content
+    for status in ERRORS:
+        if status in OF_CHANGES and operation.access != "admin":
+            continue
+        if status in OF_BODIES - {400} and not operation.body:
+            continue
+        responses[str(status)] = {"$ref": f"#/components/responses/{status}"}
+    if operation.verdict:
+        schema = {"anyOf": [{"$ref": _REF.format(name=name)} for name in (operation.answer, "Error")]}
+        responses["503"] = {"description": ERRORS[503], "content": {"application/json": {"schema": schema}}}
+    return responses
+
+
+def _content(operation: Operation) -> dict[str, Any]:
+    if operation.media_type != "application/json":
+        return {operation.media_type: {"schema": {"type": "string"}}}
+    schema = {"$ref": _REF.format(name=operation.answer)} if operation.answer else {"type": "object"}
+    content: dict[str, Any] = {"application/json": {"schema": schema}}
+    if operation.streams:
+        content["text/event-stream"] = {"schema": {"type": "string"}}
+    return content
+
+
+def _error(status: int) -> dict[str, Any]:
+    schema = {"$ref": _REF.format(name="Error")}
+    return {"description": ERRORS[status], "content": {"application/json": {"schema": schema}}}
+
+
+def _schemas(operations: Iterable[Operation]) -> dict[str, Any]:
+    bodies = list(dict.fromkeys(kind for operation in operations for kind in operation.body))
+    _, schemas = msgspec.json.schema_components(bodies, ref_template=_REF)
+    found = cast("dict[str, Any]", _as_ecma(schemas))
+    for kind, table in (
+        (ChatFields, describe_fields()),
+        (CompletionFields, describe_fields()),
+        (ResponseFields, response_table()),
+        (EmbeddingFields, embedding_table()),
+    ):
+        _add_ignored(found[kind.__name__], table)
+    return {**found, **SCHEMAS}
+
+
+def _add_ignored(schema: dict[str, Any], table: Mapping[str, str]) -> None:
+    """The fields that are accepted and change nothing."""
+    for name, kind in sorted(table.items()):
+        if kind not in ("honoured", "refused") and name not in schema["properties"]:
+            schema["properties"][name] = {"description": "Accepted; it changes nothing in the answer."}
+
+
+def _as_ecma(value: object) -> object:
+    r"""Patterns as JSON Schema has them: Python's `\Z` is `$` there."""
+    match value:
+        case dict():
+            items = cast("dict[str, object]", value).items()
+            return {
+                key: item.replace(r"\Z", "$") if key == "pattern" and type(item) is str else _as_ecma(item)
+                for key, item in items
+            }
+        case list():
+            return [_as_ecma(item) for item in cast("list[object]", value)]
+        case _:
+            return value
