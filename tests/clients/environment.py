@@ -89,8 +89,10 @@ def make(folder: Path, kind: str) -> None:
     if kind == HEAVY:
         local = "+cpu" if sys.platform == "linux" else ""
         run(*pip, "install", "--quiet", f"torch=={TORCH}{local}", "--extra-index-url", TORCH_INDEX)
-    # The lock is whole: nothing is resolved, and no package's code runs while it is installed.
-    how = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
+    # The lock is whole: nothing is resolved, and of the light one no code runs while it is installed.
+    how = ["--require-hashes", "--no-deps"]
+    # lm-eval asks for packages that have no wheel.
+    how += ["--only-binary", ":all:"] if kind == LIGHT else []
     run(*pip, "install", "--quiet", *how, "--requirement", str(lock(kind)))
     if kind == LIGHT:
         newest = ["--requirement", str(lock(OPENAI3)), "--target", str(part / "openai3")]

@@ -31,6 +31,8 @@ TEMPLATE = (
     "{%- elif m.role == 'tool' %}"
     "{{- '[TOOL_RESULTS] {\"content\": ' + m.content }}"
     "{{- ', \"call_id\": \"' + m.tool_call_id + '\"}[/TOOL_RESULTS]' }}"
+    # The base knows no results: a question has it say something.
+    "{{- '[INST] Who are you? [/INST]' }}"
     "{%- else %}{{ raise_exception('no such role') }}{% endif %}{% endfor %}"
 )
 
