@@ -4,6 +4,7 @@
 #   make test                        install what the tests need and run them all
 #   make test-vllm                   the tests on the real vLLM, on the CPU (Linux; first run: 3.5 GiB)
 #   make test-deploy                 a real Prometheus 2 scrapes the server (Debian; first run: 20 MB)
+#   make test-clients                the client libraries against a server (first run: 0.8 GiB)
 #   make mutants                     take each rule of a server under attack out in a copy, and see its test fail
 #   make corpus                      every malformed adapter through the command line (10 to 20 minutes)
 #   make size-fuzz                   what others wait under the largest requests (some minutes)
@@ -11,7 +12,8 @@
 # On Windows: deploy\windows\serve.ps1
 
 .DEFAULT_GOAL := help
-.PHONY: help serve train test test-vllm test-device test-deploy mutants corpus size-fuzz lint clean
+.PHONY: help serve train test test-vllm test-device test-deploy test-clients test-clients-heavy clients-table \
+  mutants corpus size-fuzz lint clean
 
 PYTHON ?=
 ARGS ?=
@@ -45,7 +47,10 @@ help:
 	  'make test-vllm  the engine contract and tests/vllm on the real vLLM, on the CPU, in a cached environment' \
 	  'make test-device  tests/device and the engine contract over WebGPU on a software device, in a cached environment' \
 	  'make test-deploy  tests/deploy: a real Prometheus 2, from Debian, scrapes the server' \
-	  'make mutants  take each rule of tests/project/mutants out in a copy, and see its test fail; about 10 minutes' \
+	  'make test-clients  OpenAI'"'"'s libraries, LiteLLM, LangChain and others against a server, in a cached environment' \
+  'make test-clients-heavy  guidellm and lm-eval, which bring torch, on demand' \
+  'make clients-table  test-clients, and then the table of docs/clients.md' \
+  'make mutants  take each rule of tests/project/mutants out in a copy, and see its test fail; about 10 minutes' \
 	  'make corpus  every malformed adapter through the command line, one process each' \
 	  'make size-fuzz  how long others wait while the server is sent the largest requests; some minutes' \
 	  'make lint    the checks without the tests' \
@@ -98,6 +103,25 @@ test-deploy: $(VENV)/.test
 	@prometheus=$$($(BIN)/python -m tests.deploy.prometheus --cache '$(ONESEEK_TEST_CACHE)') || exit; \
 	echo "oneseek: running the tests with $$prometheus"; \
 	$(BIN)/python -m pytest -q --prometheus "$$prometheus" tests/deploy
+
+# In the clients' environment, with a server of this one's; the second run has the openai that Inspect asks for.
+CLIENTS = PYTHONPATH=.:$$new PYTHONDONTWRITEBYTECODE=1 "$$python" -m pytest -q -p no:cacheprovider --durations=5 \
+  --confcutdir=$(CLIENT_TESTS) --server-python $(BIN)/python
+CLIENT_TESTS := tests/clients/suite
+NEWEST_OPENAI := $(CLIENT_TESTS)/test_inspect_ai.py
+
+test-clients: $(VENV)/.serve
+	@python=$$($(BIN)/python -m tests.clients.environment --cache '$(ONESEEK_TEST_CACHE)') || exit; \
+	echo "oneseek: running the client libraries, with $$python"; \
+	new=; $(CLIENTS) $(CLIENT_TESTS) --ignore=$(NEWEST_OPENAI) || exit; \
+	new="$${python%/bin/python}/openai3"; $(CLIENTS) $(NEWEST_OPENAI) $(CLIENT_TESTS)/test_openai.py
+
+test-clients-heavy: $(VENV)/.serve
+	@python=$$($(BIN)/python -m tests.clients.environment --heavy --cache '$(ONESEEK_TEST_CACHE)') || exit; \
+	new=; $(CLIENTS) $(CLIENT_TESTS)/heavy_clients.py
+
+clients-table: test-clients
+	@$(BIN)/python -m tests.clients.table
 
 mutants: $(VENV)/.test
 	@$(BIN)/python -m tests.project.mutants.run

@@ -15,8 +15,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, tra
 from tests.device.bases import write_tiny_adapter, write_tiny_base
 
 VOCABULARY = 512
-NEEDED = {"vllm": "vllm", "device": "webgpu"}
-"""Folder → the engine without which its tests cannot run."""
+NEEDED = {"vllm": "vllm", "device": "webgpu", "clients/suite": "none of these"}
+"""Folder → the engine without which its tests cannot run; the clients' have an environment of their own."""
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}"
     "{% if m['role'] == 'assistant' %}{{ ' ' + m['content'] + eos_token }}"

@@ -25,6 +25,11 @@ class PlacesOwner(Protocol):
         """The engine, while it is loaded."""
         ...
 
+    @property
+    def most_waiting(self) -> int:
+        """Requests that may wait for it at once."""
+        ...
+
     def reserve(self, engine: Engine, share: Share, count: int, /) -> Held:
         """Places that keep the base in memory."""
         ...
@@ -49,6 +54,18 @@ class DemandPlaces:
         """See `QueuePlaces.full`."""
         engine = self._owner.engine
         return engine is not None and engine.places.full
+
+    @property
+    def limit(self) -> int:
+        """See `QueuePlaces.limit`. While it is not loaded: requests that may wait for it."""
+        engine = self._owner.engine
+        return engine.places.limit if engine is not None else self._owner.most_waiting
+
+    @property
+    def free(self) -> int:
+        """See `QueuePlaces.free`."""
+        engine = self._owner.engine
+        return engine.places.free if engine is not None else self._owner.most_waiting
 
     def check(self, share: Share, count: int = 1) -> None:
         """See `QueuePlaces.check`."""

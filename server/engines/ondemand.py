@@ -130,6 +130,11 @@ class OnDemandEngine:
         return self._engine if self._phase == "loaded" else None
 
     @property
+    def most_waiting(self) -> int:
+        """Requests that may wait for it at once."""
+        return self._limits.most_waiting
+
+    @property
     def residents(self) -> OpenAdapters:
         """See `Engine.residents`. While unloaded: what will be resident once it is loaded."""
         engine = self.engine

@@ -210,6 +210,7 @@ def test_help_names_every_target(project: Path) -> None:
         "make test-vllm",
         "make test-device",
         "make test-deploy",
+        "make test-clients",
         "make lint",
         "make clean",
     ):
@@ -219,11 +220,19 @@ def test_help_names_every_target(project: Path) -> None:
 def test_ci_runs_what_a_contributor_runs() -> None:
     script = (ROOT / ".ci" / "run").read_text()
     commands = [line for line in script.splitlines() if line and not line.startswith(("#", "set ", "cd "))]
-    assert commands == ["make test", "make test-device", "make test-vllm", "make test-deploy"]
+    assert commands == [
+        "make test",
+        "make test-clients",
+        "make test-device",
+        "make test-vllm",
+        "make test-deploy",
+    ]
     assert os.access(ROOT / ".ci" / "run", os.X_OK)
 
 
-@pytest.mark.parametrize("target", ["test-vllm", "test-device", "test-deploy"])
+@pytest.mark.parametrize(
+    "target", ["test-vllm", "test-device", "test-deploy", "test-clients", "test-clients-heavy"]
+)
 def test_every_test_that_a_target_names_is_there(target: str) -> None:
     told = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=True)
     named = set(re.findall(r"(?<![\w/])tests/[\w/.]+", told.stdout))

@@ -8,9 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
-from server.api.fields.embeddings import EmbeddingFields, embedding_table
-from server.api.fields.generation import ChatFields, CompletionFields, describe_fields
-from server.api.fields.responses import ResponseFields, response_table
+from server.api.fields.tables import TABLES, FieldTable
 from server.api.openapi.answers import ERRORS, OF_BODIES, OF_CHANGES, SCHEMAS
 from server.api.openapi.operations import ADMIN_OPERATIONS, OPERATIONS, Operation
 
@@ -129,21 +127,18 @@ def _schemas(operations: Iterable[Operation]) -> dict[str, Any]:
     bodies = list(dict.fromkeys(kind for operation in operations for kind in operation.body))
     _, schemas = msgspec.json.schema_components(bodies, ref_template=_REF)
     found = cast("dict[str, Any]", _as_ecma(schemas))
-    for kind, table in (
-        (ChatFields, describe_fields()),
-        (CompletionFields, describe_fields()),
-        (ResponseFields, response_table()),
-        (EmbeddingFields, embedding_table()),
-    ):
-        _add_ignored(found[kind.__name__], table)
+    for table in TABLES:
+        _describe_fields(found[table.body.__name__], table)
     return {**found, **SCHEMAS}
 
 
-def _add_ignored(schema: dict[str, Any], table: Mapping[str, str]) -> None:
-    """The fields that are accepted and change nothing."""
-    for name, kind in sorted(table.items()):
-        if kind not in ("honoured", "refused") and name not in schema["properties"]:
+def _describe_fields(schema: dict[str, Any], table: FieldTable) -> None:
+    """What docs/api.md says of each field, and those that are accepted and change nothing."""
+    for name, field in table.describe().items():
+        if field.kind == "ignored" and name not in schema["properties"]:
             schema["properties"][name] = {"description": "Accepted; it changes nothing in the answer."}
+        elif field.kind == "honoured" and field.note and name in schema["properties"]:
+            schema["properties"][name].setdefault("description", field.note)
 
 
 def _as_ecma(value: object) -> object:

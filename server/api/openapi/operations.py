@@ -24,6 +24,7 @@ from server.api.fields.generation import (
     LegacyFields,
     TokenizeFields,
 )
+from server.api.fields.multi_model import MultiModelFields
 from server.api.fields.responses import ResponseFields
 
 Tag = Literal["generation", "models", "tokens", "status", "existing backends", "adapters"]
@@ -80,6 +81,10 @@ _GENERATION = (
     Operation(
         method="post", path="/v1/embeddings", tag="generation",
         summary="Turn texts into vectors", body=(EmbeddingFields,), answer="Embeddings",
+    ),
+    Operation(
+        method="post", path="/api/oqt/multi-model-query", tag="generation", streams=True,
+        summary="Ask several voices at once, and compare their answers", body=(MultiModelFields,),
     ),
     Operation(
         method="post", path="/invocations", tag="generation", streams=True,

@@ -329,6 +329,6 @@ def test_an_explicit_folder_may_be_a_link(root: Path, shipped: Path, make_adapte
 
 
 def test_the_place_of_what_ships() -> None:
-    from adapters.registry import finder
+    from adapters.registry.discovery import finder
 
     assert finder.SHIPPED.parts[-3:] == ("adapters", "mini", "weights")
