@@ -16,19 +16,19 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server.api.endpoints.adapters import Admin
-from server.api.endpoints.audit import AuditLog
+from server.api.endpoints.admin.adapters import Admin
+from server.api.endpoints.admin.audit import AuditLog
+from server.api.endpoints.admin.loras import Loras
+from server.api.endpoints.admin.rollout import Rollout
 from server.api.endpoints.chat import Chat
 from server.api.endpoints.completions import Completions
 from server.api.endpoints.context import Context
 from server.api.endpoints.embeddings import Embeddings
 from server.api.endpoints.invocations import Invocations
 from server.api.endpoints.legacy import Legacy
-from server.api.endpoints.loras import Loras
 from server.api.endpoints.models import Models
 from server.api.endpoints.multi_model import MultiModel
 from server.api.endpoints.responses import Responses
-from server.api.endpoints.rollout import Rollout
 from server.api.endpoints.status import Status
 from server.api.endpoints.tokenize import Tokenize
 from server.api.openapi.replies import Documents

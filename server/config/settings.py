@@ -270,7 +270,7 @@ class Settings:
         found = [
             f"adapter_roots: {root} is not there, so it holds no adapters; make it, or correct it"
             for root in self.adapter_roots
-            if root != DEFAULT_ROOT and not Path(root).expanduser().is_dir()
+            if root != DEFAULT_ROOT and not expand_home(root).is_dir()
         ]
         if not self.api_keys and not is_loopback(self.host):
             found.append(

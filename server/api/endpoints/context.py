@@ -77,7 +77,7 @@ class Context:
     async def read_question(self, request: Request, bounds: Mapping[str, FieldBound]) -> dict[str, Any]:
         """The same of what an adapter answers: `model` names it, however the request spells it."""
         value = await self.read(request, bounds)
-        return await self.aside(request, lambda: name_adapter(value, ServedNames(self.services)))
+        return await self.aside(request, lambda: name_adapter(value, EveryName(self.services)))
 
     def unknown_fields(self, request: Request) -> UnknownFields:
         """Takes the fields of a request that nobody knows."""
@@ -168,7 +168,7 @@ class Context:
 
 
 @dataclass(frozen=True, slots=True)
-class ServedNames:
+class EveryName:
     """The names of all bases and their adapters."""
 
     services: Sequence[BaseService]

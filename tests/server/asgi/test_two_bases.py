@@ -183,7 +183,7 @@ def test_tools_are_called_by_the_base_whose_template_has_them(two: TwoBases, tmp
         (call, *_) = answer.json()["choices"][0]["message"]["tool_calls"]
         assert call["function"]["name"] == "get"
         refused = server.ask(ENGLISH, **(asked | {"tool_choice": "auto"}), model=SOUTH)
-        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tool_choice")
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tools")
 
 
 def test_models_lists_every_base(server: TwoServing) -> None:

@@ -38,7 +38,11 @@ def edited(name: str, edit: tuple[str, int, str]) -> str:
 
 
 @given(
-    name=st.sampled_from(sorted(one for one in KNOWN if len(one) > SHORT)), edits=st.lists(Edit, max_size=2)
+    name=st.sampled_from(sorted(one for one in KNOWN if len(one) > SHORT)),
+    # Nothing is edited within two characters that were swapped.
+    edits=st.lists(Edit, max_size=2).filter(
+        lambda edits: len(edits) < 2 or all(kind != "swap" for kind, _, _ in edits)
+    ),
 )
 def test_a_name_within_two_edits_of_a_known_one_is_near(name: str, edits: list[tuple[str, int, str]]) -> None:
     for edit in edits:

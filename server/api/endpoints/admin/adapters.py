@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from adapters.registry.verify import VersionVerdict
 from adapters.remote.url import describe_source
-from server.api.endpoints.audit import MAX_ADMIN_BODY, AuditLog
+from server.api.endpoints.admin.audit import MAX_ADMIN_BODY, AuditLog
 from server.api.endpoints.context import Context, reply
 from server.api.fields.admin import AddFields, NoFields
 from server.api.fields.decode import to_fields

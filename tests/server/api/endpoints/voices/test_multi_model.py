@@ -17,7 +17,7 @@ from server.api.fields.generation import ChatFields, known
 from server.api.fields.multi_model import MAX_VOICES, MULTI_MODEL_REFUSED, multi_model_table
 from server.config.settings import Settings
 from server.engines.shared.places import Places
-from tests.server.api.endpoints.test_receipts import FIELDS
+from tests.server.api.endpoints.voices.test_receipts import FIELDS
 from tests.server.documented import documented
 from tests.server.http_server import BASE, CONTEXT, EN, SV, Serving, eventually, make_app, served
 

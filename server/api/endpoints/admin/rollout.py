@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.registry.traffic import shares_to_json
-from server.api.endpoints.audit import MAX_ADMIN_BODY, AuditLog
+from server.api.endpoints.admin.audit import MAX_ADMIN_BODY, AuditLog
 from server.api.endpoints.context import Context, reply
 from server.api.fields.admin import CanaryFields, SettleFields, ShadowFields
 from server.api.fields.decode import to_fields

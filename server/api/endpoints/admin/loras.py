@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from adapters.remote.url import is_url
-from server.api.endpoints.audit import MAX_ADMIN_BODY, AuditLog
+from server.api.endpoints.admin.audit import MAX_ADMIN_BODY, AuditLog
 from server.api.endpoints.context import Context
 from server.api.fields.admin import LORA_HINTS, LORA_REFUSED, LoadFields, UnloadFields
 from server.api.fields.decode import to_generation

@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 from starlette.types import Message, Scope
 
-from server.api.endpoints.audit import AuditLog
+from server.api.endpoints.admin.audit import AuditLog
 from server.asgi.middleware import open_exchange
 from server.errors import bad_field
 from server.metrics.metrics import Metrics
