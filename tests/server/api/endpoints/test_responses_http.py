@@ -24,8 +24,8 @@ from routing.route import Router
 from routing.settings import LanguageRow, RoutingSettings
 from server.api.fields.responses import response_table
 from server.config.settings import Settings
+from server.engines.demand_places import KnownAdapters
 from server.engines.shared.places import Places
-from server.engines.shared.residents import Residents
 from server.errors import EngineDeadError, UnsupportedRequestError
 from server.metrics.engine_state import EngineInfo, EngineState
 from server.metrics.metrics import Metrics
@@ -188,11 +188,11 @@ def test_nothing_is_stored(client: httpx.Client, method: str) -> None:
 class OneWord:
     """An engine that says one word of every answer, and no more until it is closed."""
 
-    def __init__(self) -> None:
+    def __init__(self, adapters: frozenset[str]) -> None:
         self.info = EngineInfo(
             name="word", base_digest=BASE_DIGEST, context=CONTEXT, vocabulary=512, blends=True, max_adapters=8
         )
-        self.residents = Residents(8, self.load, lambda _: asyncio.Future())
+        self.residents = KnownAdapters(adapters)
         self.places = Places(at_once=8, queue=8, withdraw=lambda stream, error: None)
         self.closed = asyncio.Event()
 
@@ -224,7 +224,8 @@ class OneWord:
 
 @contextmanager
 def one_word(base: Path, voices: dict[str, Adapter], limits: Settings) -> Generator[Serving]:
-    engine, routing = OneWord(), RoutingSettings(languages=(LanguageRow("sv", SV),))
+    engine = OneWord(frozenset(adapter.digest for adapter in voices.values()))
+    routing = RoutingSettings(languages=(LanguageRow("sv", SV),))
     adapters = ServedAdapters(voices.values(), base_digest=BASE_DIGEST, base_name=BASE)
     router = Router(routing, ProfileDetector(routing))
     app = one_base_app(limits, engine, adapters, router, Tokenizer.load(base), BASE, Metrics())
