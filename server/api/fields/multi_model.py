@@ -36,11 +36,14 @@ EXTERNAL_FIELDS = (
 """Those that it has."""
 
 _ONE_BASE = "token ids belong to one base, and several may answer"
+_TEMPLATES = "several bases may answer, each with a template of its own"
 _FREE = "answers that are compared are free text"
 
 MULTI_MODEL_REFUSED: Mapping[str, Refusal] = {
     **{name: refusal for name, refusal in REFUSED.items() if name not in known(MultiModelFields)},
     "model": Refusal("this endpoint calls it models, a list"),
+    "lora_path": Refusal("this endpoint calls it models, a list"),
+    "adapter_id": Refusal("this endpoint calls it models, a list"),
     "prompt": Refusal("this endpoint calls it question"),
     "text": Refusal("this endpoint calls it question"),
     "max_completion_tokens": Refusal("this endpoint calls it max_tokens"),
@@ -48,6 +51,11 @@ MULTI_MODEL_REFUSED: Mapping[str, Refusal] = {
     "stream_options": Refusal("each voice's tokens are always there", ({},)),
     "logit_bias": Refusal(_ONE_BASE, ({},)),
     "stop_token_ids": Refusal(_ONE_BASE, ([],)),
+    "return_token_ids": Refusal(_ONE_BASE, (False,)),
+    "return_tokens_as_token_ids": Refusal(_ONE_BASE, (False,)),
+    "chat_template_kwargs": Refusal(_TEMPLATES, ({},)),
+    "reasoning_effort": Refusal(_TEMPLATES, ("none",)),
+    "thinking_token_budget": Refusal(_TEMPLATES),
     "logprobs": Refusal("log probabilities of several bases are not comparable", (False,)),
     "top_logprobs": Refusal("log probabilities of several bases are not comparable", (0,)),
     "prompt_logprobs": Refusal("log probabilities of several bases are not comparable"),
