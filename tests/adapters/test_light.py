@@ -9,7 +9,7 @@ LIGHT = [
     "registry.pointers",
     "pth.conversion",
     "lora.digest",
-    "registry.finder",
+    "registry.discovery.finder",
     "ledger",
     "lora.manifest",
     "names",
