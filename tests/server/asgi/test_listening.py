@@ -70,7 +70,7 @@ def test_a_context_beyond_the_base_is_one_line(
     ("file", "content", "named"),
     [
         ("tokenizer.json", "{", "tokenizer.json"),
-        ("config.json", '{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}', "'gpt2'"),
+        ("config.json", '{"model_type": "falcon", "architectures": ["FalconForCausalLM"]}', "'falcon'"),
         ("model.safetensors", "cut", "model.safetensors"),
     ],
 )
