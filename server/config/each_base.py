@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from server.config.bases import UTILIZATION, BaseOptions
-from server.config.engine import EngineOptions
+from server.config.engine import WITHOUT_OPTIONS, EngineOptions
 from server.config.settings import Settings
 from server.config.values import SettingsError
 
@@ -65,7 +65,8 @@ def base_settings(settings: Settings, name: str) -> Settings:
 def _engine(server: EngineOptions, options: BaseOptions) -> EngineOptions:
     own = options.engine or EngineOptions()
     kind = server.kind if own.kind == "auto" else own.kind
-    extra = {} if kind == "embedded" and server.kind != "embedded" else dict(server.options)
+    foreign = kind in WITHOUT_OPTIONS and server.kind not in WITHOUT_OPTIONS
+    extra = {} if foreign else dict(server.options)
     extra |= own.options
     if options.gpu_memory_utilization is not None:
         extra[UTILIZATION] = f"{options.gpu_memory_utilization:g}"

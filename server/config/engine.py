@@ -7,6 +7,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 
+WITHOUT_OPTIONS = frozenset({"embedded"})
+"""Engines that have no options of their own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
     """The `engine:` section: what runs the base, and what only that engine understands."""

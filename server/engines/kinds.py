@@ -31,6 +31,8 @@ class EngineKind:
     """An engine, not yet started. Raises `SettingsError` and `EngineError`."""
     collectors: Callable[[], Sequence[Collector]] = tuple
     """Metrics that the engine keeps in a registry of its own, once it has started."""
+    divides_gpu: bool = False
+    """True if it takes a share of a GPU that it is told, for several bases on one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Choice:
 ENGINES = {
     kind.name: kind
     for kind in (
-        EngineKind("vllm", vllm.judge, vllm.open_engine, vllm.collectors),
+        EngineKind("vllm", vllm.judge, vllm.open_engine, vllm.collectors, divides_gpu=True),
         EngineKind("embedded", embedded.judge, embedded.open_engine),
     )
 }

@@ -10,6 +10,7 @@ from adapters.lora.manifest import Adapter
 from server.config.bases import UTILIZATION
 from server.config.settings import Settings
 from server.config.values import SettingsError
+from server.engines.kinds import ENGINES
 from server.errors import EngineError
 
 DEFAULT_UTILIZATION = 0.9
@@ -39,8 +40,8 @@ def plan_together(
     if len(bases) == 1:
         return [bases[0].settings]
     always = sum(not base.on_demand for base in bases)
-    _check_gpu([base for base in bases if base.kind == "vllm"], most, always)
-    cpu = [base for base in bases if base.kind == "embedded" and base.settings.device == "cpu"]
+    _check_gpu([base for base in bases if ENGINES[base.kind].divides_gpu], most, always)
+    cpu = [base for base in bases if not ENGINES[base.kind].divides_gpu and base.settings.device == "cpu"]
     kv = _plan_cpu(cpu, most, say) if cpu else {}
     return [
         replace(base.settings, kv_cache_memory=kv[base.name]) if base.name in kv else base.settings
