@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-
 WITHOUT_OPTIONS = frozenset({"embedded"})
 """Engines that have no options of their own."""
 
