@@ -64,7 +64,13 @@ def test_a_fetch_that_is_ended_leaves_nothing(web: WebHost, home: Path, number: 
     web.answers["/far"] = trickle(0.02, ended)
     command = [sys.executable, "-m", "server", "adapters", "add", f"{web.url}/far", "--alias", "far"]
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])}
-    with subprocess.Popen(command, env=environ, stderr=subprocess.PIPE) as process:
+    # A shell has what runs in the background ignore SIGINT, and processes inherit that.
+    with subprocess.Popen(
+        command,
+        env=environ,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert eventually(lambda: bool(web.asked), 60)
         time.sleep(0.1)
         process.send_signal(number)
