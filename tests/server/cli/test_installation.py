@@ -213,5 +213,5 @@ def test_an_adapter_that_is_served_from_a_folder_is_shown_too(installation: Path
     assert main(["adapters", "show", "sv"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("oneseek-7b-zero-sv@v1.1 in ")
-    assert "oneseek adapters add" in out.splitlines()[-1]
+    assert "oneseek-7b-zero-sv@v1.1 is active" in out.splitlines()[-1]
     assert told(capsys, "adapters", "show", "sv")["rank"] == 8

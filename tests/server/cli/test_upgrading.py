@@ -127,8 +127,8 @@ def test_the_page_leads_to_the_first_answer(
     assert oneseek(dry) == 0
     shown = capsys.readouterr().out.splitlines()
     assert [line.partition(",")[0].split() for line in shown[:2]] == [
-        ["would", "import", "oneseek-7b-zero@v1.1"],
-        ["would", "import", "oneseek-7b-zero-sv@v1.1"],
+        ["would", "import", "oneseek-7b-zero@v1.1", "(active)"],
+        ["would", "import", "oneseek-7b-zero-sv@v1.1", "(active)"],
     ]
     assert not (tmp_path / "home" / "registry").exists()
 
