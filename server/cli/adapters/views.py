@@ -48,6 +48,10 @@ def show_version(resolved: ResolvedSettings, name: str, /, *, json: Json = False
     manifest, card = read_fields(entry.folder), read_card(entry.folder)
     flags = _state(listing, entry)
     shown = {"name": entry.full_name, "path": str(entry.folder), **flags, "manifest": manifest, "card": card}
+    if entry.outside is not None:
+        # A folder that nothing was noted of: what its files say.
+        told = _read_json(entry)
+        shown, manifest = {**told, **shown}, manifest or told
     if not json:
         _print_contents(entry.full_name, entry.folder, manifest, card)
         print(f"Lineage: oneseek ledger show {entry.full_name}")
@@ -58,6 +62,16 @@ def show_version(resolved: ResolvedSettings, name: str, /, *, json: Json = False
     divided = f"; divided: {format_shares(state.split, state.shadow)}" if state.divided_versions else ""
     summary = f"{entry.full_name} is {standing}; versions of {entry.alias}: {versions}{divided}."
     return report(shown, summary, json=json)
+
+
+def _read_json(entry: VersionFolder) -> dict[str, Any]:
+    """What the files of a version say; nothing if they are missing or damaged, which `verify` reports."""
+    from adapters.errors import AdapterError
+
+    try:
+        return adapter_to_json(entry.read())
+    except AdapterError:
+        return {}
 
 
 def _show_served(adapter: Adapter, *, json: bool) -> int:
